@@ -1,0 +1,25 @@
+"""What a search drives: a batch of rows, each with its own cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+TokenArray = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+
+
+class Decoder(Protocol):
+    """A model with a KV cache of `len(prompts)` rows. Searches see nothing else of the model."""
+
+    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
+        """Start over with one row per prompt ([length] each, lengths may differ). Returns [rows, vocab] of the last tokens."""
+
+    def decode(self, tokens: TokenArray) -> Logits:
+        """Append one token to each row. tokens: [rows]. Returns [rows, vocab], the caller's to keep or change."""
+
+    def reorder(self, parents: TokenArray) -> None:
+        """New row i continues old row parents[i]. parents: [new rows]; rows may be repeated, dropped or added."""

@@ -1,0 +1,133 @@
+"""Every error edgellm raises on purpose.
+
+    EdgellmError
+    ├── PackageError(ValueError)                   the package directory
+    │   ├── PackageNotFoundError(FileNotFoundError)
+    │   ├── PackageVersionError                    written by a newer edgellm
+    │   └── PackageCorruptError                    a file is missing, changed or points outside
+    ├── CheckpointError(ValueError)                what is being exported
+    │   ├── CheckpointNotFoundError(FileNotFoundError)
+    │   ├── UnsupportedModelError                  architecture or feature edgellm does not build
+    │   └── TensorError                            tensors missing, unused, or of the wrong shape or type
+    ├── ExportError(RuntimeError)                  the export itself
+    │   ├── OutputExistsError(FileExistsError)
+    │   ├── OutOfSpaceError(OSError)
+    │   └── QualityGateError                       the exported model is not close enough to the original
+    ├── OptionError(ValueError)                    generation options
+    ├── InputError(ValueError)                     prompts, messages, token ids
+    │   ├── ContextOverflowError                   more tokens than the model's context
+    │   └── ChatTemplateError
+    ├── ProviderError(RuntimeError)                ONNX Runtime, devices, memory
+    └── MissingDependencyError(ImportError)        an extra that is not installed
+
+Each is also the matching builtin, so callers may catch either. A message says what was wrong, what was found, what
+was expected and what to do. `exit_code` is what the command line returns for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgellmError(Exception):
+    """Base of all errors that edgellm raises on purpose."""
+
+    exit_code = 1
+
+
+class PackageError(EdgellmError, ValueError):
+    """The package directory cannot be used."""
+
+    exit_code = 3
+
+
+class PackageNotFoundError(PackageError, FileNotFoundError):
+    """There is no package at that path."""
+
+
+class PackageVersionError(PackageError):
+    """The package was written by a newer edgellm."""
+
+
+class PackageCorruptError(PackageError):
+    """A file of the package is missing, changed, or points outside the package."""
+
+
+class CheckpointError(EdgellmError, ValueError):
+    """The checkpoint to export cannot be read."""
+
+    exit_code = 4
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no checkpoint at that path or hub id."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """The architecture, or a feature that the config asks for, is not one edgellm builds."""
+
+
+class TensorError(CheckpointError):
+    """Tensors are missing, unused, or have an unexpected shape or type."""
+
+
+class ExportError(EdgellmError, RuntimeError):
+    """The export failed."""
+
+    exit_code = 5
+
+
+class OutputExistsError(ExportError, FileExistsError):
+    """The output path is taken and --force was not given."""
+
+
+class OutOfSpaceError(ExportError, OSError):
+    """The disk is full, or the output cannot be written."""
+
+
+class QualityGateError(ExportError):
+    """The exported model is further from the original than its precision allows."""
+
+    exit_code = 6
+
+
+class OptionError(EdgellmError, ValueError):
+    """A generation option, or a combination of options, is invalid."""
+
+    exit_code = 2
+
+
+class InputError(EdgellmError, ValueError):
+    """A prompt, a message list or token ids are invalid."""
+
+    exit_code = 2
+
+
+class ContextOverflowError(InputError):
+    """The prompt and the tokens asked for do not fit in the model's context."""
+
+
+class ChatTemplateError(InputError):
+    """The chat template is missing, fails, or refuses the messages."""
+
+
+class ProviderError(EdgellmError, RuntimeError):
+    """ONNX Runtime or the device cannot do what was asked."""
+
+    exit_code = 7
+
+
+class MissingDependencyError(EdgellmError, ImportError):
+    """An optional dependency is not installed."""
+
+    exit_code = 8
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names that resemble `name`, as text for a message: "did you mean 'llama' or 'gemma2'?" """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return "known: " + ", ".join(known)

@@ -1,0 +1,274 @@
+"""The package directory as frozen dataclasses: what `edgellm.json` says, read and validated in one place.
+
+The exporter writes a `Manifest`, the runtime reads it; nothing else passes between the two. The runtime never looks at
+an architecture's name: whatever it needs to know is a field here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from edgellm.errors import PackageCorruptError, PackageError, PackageNotFoundError, PackageVersionError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "edgellm.json"
+
+Task = Literal["text-generation"]
+Target = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX graph. `inputs` and `outputs` are the names at its boundary, cache tensors excluded."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
+
+    `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
+    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16"]
+    growth: Literal["in_place"] = "in_place"
+    past: str = "past_key_values.{layer}.{side}"
+    present: str = "present.{layer}.{side}"
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row occupies in the whole cache."""
+        item = 4 if self.dtype == "float32" else 2
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * item
+
+
+@dataclass(frozen=True)
+class Rope:
+    """What the runtime must do for rotary tables that depend on the sequence length.
+
+    `has_length_input`: the graph has an optional input `rope_length` [1] int64 (default 0). The tables follow
+    max(row length, rope_length); prefill in chunks feeds the whole prompt's length so that it equals one-shot prefill.
+    `recompute_beyond`: when a row grows from this many tokens to more, its cache is computed anew from its tokens
+    (the original model does so), because all keys must come from the same table.
+    """
+
+    has_length_input: bool = False
+    recompute_beyond: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Special token ids. `eos` is a list because chat models end on any of several."""
+
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights are stored. `scheme` is a short name such as "fp32" or "blockwise-32"; details are in the report."""
+
+    precision: Precision
+    scheme: str
+    tied_embedding: bool
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and lower-case hexadecimal sha256 of one file of the package."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`edgellm.json`. `files` maps each other file of the package, by POSIX path inside it, to its size and hash."""
+
+    task: Task
+    model_type: str
+    target: Target
+    graphs: Mapping[str, GraphFile]
+    cache: CacheLayout
+    weights: Weights
+    vocab_size: int
+    context_length: int
+    tokens: TokenIds
+    rope: Rope = Rope()
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        """Raises PackageVersionError for a newer format, PackageCorruptError for anything missing, unknown or mistyped."""
+        _check_version(data)
+        manifest = _parse(cls, data, MANIFEST_NAME)
+        _check_paths(manifest)
+        _check_numbers(manifest)
+        return manifest
+
+
+def read_manifest(package: Path) -> Manifest:
+    """Read and validate the manifest of the package directory `package`; other files are not touched.
+
+    Raises PackageNotFoundError, PackageVersionError or PackageCorruptError.
+    """
+    path = package / MANIFEST_NAME
+    if not package.is_dir():
+        raise PackageNotFoundError(f"no package directory at {package}; make one with `edgellm export SOURCE {package}`")
+    if not path.is_file():
+        raise PackageNotFoundError(
+            f"{package} is not an edgellm package: it has no {MANIFEST_NAME}; "
+            f"if it holds a checkpoint, export it with `edgellm export {package} OUT`"
+        )
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
+    if not isinstance(data, dict):
+        raise PackageCorruptError(f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again")
+    return Manifest.from_dict(data)
+
+
+def write_manifest(package: Path, manifest: Manifest) -> None:
+    (package / MANIFEST_NAME).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = None) -> None:
+    """Check that every file the manifest lists is inside `package` with the recorded size and sha256.
+
+    Files above `hash_limit` bytes are checked by size only (None: hash everything). Raises PackageCorruptError.
+    """
+    root = package.resolve()
+    for name, entry in manifest.files.items():
+        path = package / name
+        if not path.resolve().is_relative_to(root):
+            raise PackageCorruptError(f"{name} in {package} leads outside the package; export the package again")
+        if not path.is_file():
+            raise PackageCorruptError(f"{package} lacks {name}, which its manifest lists; export the package again")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise PackageCorruptError(f"{path} has {size} bytes, its manifest says {entry.size}; copy or export the package again")
+        if (hash_limit is None or size <= hash_limit) and sha256_of(path) != entry.sha256:
+            raise PackageCorruptError(
+                f"{path} was changed after the export: its sha256 is not the one in the manifest; copy or export the package again"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_version(data: Mapping[str, Any]) -> None:
+    version = data.get("format_version")
+    if type(version) is not int or version < 1:
+        raise PackageCorruptError(f"{MANIFEST_NAME}: format_version is {version!r}, expected a whole number from 1; export the package again")
+    if version > FORMAT_VERSION:
+        raise PackageVersionError(
+            f"{MANIFEST_NAME}: the package has format version {version}, this edgellm reads up to {FORMAT_VERSION}; upgrade edgellm"
+        )
+
+
+def _check_paths(manifest: Manifest) -> None:
+    names = [*manifest.files, *(graph.file for graph in manifest.graphs.values())]
+    for name in names:
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+            raise PackageCorruptError(f"{MANIFEST_NAME}: file name {name!r} is not a plain path inside the package; export the package again")
+    unlisted = sorted(graph.file for graph in manifest.graphs.values() if graph.file not in manifest.files)
+    if unlisted:
+        raise PackageCorruptError(f"{MANIFEST_NAME}: no size and hash for {', '.join(unlisted)}; export the package again")
+
+
+def _check_numbers(manifest: Manifest) -> None:
+    cache = manifest.cache
+    positive = {
+        "vocab_size": manifest.vocab_size,
+        "context_length": manifest.context_length,
+        "cache.num_layers": cache.num_layers,
+        "cache.num_kv_heads": cache.num_kv_heads,
+        "cache.head_dim": cache.head_dim,
+    }
+    for name, value in positive.items():
+        if value < 1:
+            raise PackageCorruptError(f"{MANIFEST_NAME}: {name} is {value}, expected at least 1; export the package again")
+    ids = [*manifest.tokens.eos, *(t for t in (manifest.tokens.bos, manifest.tokens.pad) if t is not None)]
+    wrong = [t for t in ids if not 0 <= t < manifest.vocab_size]
+    if wrong:
+        raise PackageCorruptError(f"{MANIFEST_NAME}: token ids {wrong} are outside the vocabulary of {manifest.vocab_size}; export the package again")
+
+
+T = TypeVar("T")
+
+
+def _parse(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass `cls` from JSON data, checking every key and type; `where` names the place in messages."""
+    if not isinstance(data, Mapping):
+        raise PackageCorruptError(f"{where}: expected an object, found {data!r}; export the package again")
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
+    unknown = [n for n in data if n not in known]
+    if missing or unknown:
+        problems = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
+        raise PackageCorruptError(f"{where}: {'; '.join(problems)}; export the package again")
+    return cls(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in data.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    """`value` converted to the annotated type `hint`, or PackageCorruptError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return _parse(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal and value in args:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_value(args[0], item, where) for item in value)
+    if origin is Mapping and isinstance(value, dict) or (isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)):
+        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise PackageCorruptError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}; export the package again")
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "CacheLayout",
+    "FileEntry",
+    "GraphFile",
+    "Manifest",
+    "PackageError",
+    "Rope",
+    "TokenIds",
+    "Weights",
+    "check_files",
+    "read_manifest",
+    "sha256_of",
+    "write_manifest",
+]
