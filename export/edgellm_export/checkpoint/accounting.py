@@ -1,0 +1,86 @@
+"""Which tensors an architecture took: nothing missing, nothing of another shape, nothing left over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from edgellm.errors import TensorError, nearest
+from edgellm_export.tensors import FloatArray, LazyTensor
+
+# Buffers that old checkpoints saved although they follow from the config.
+IGNORED = ("*rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.masked_bias", "*.position_ids")
+SHOWN = 20
+
+
+class TensorReader:
+    """Hands out the tensors of a checkpoint and remembers which; `finish` reports all problems in one error."""
+
+    def __init__(self, tensors: Mapping[str, LazyTensor], *, ignore: Sequence[str] = IGNORED) -> None:
+        self._tensors = tensors
+        self._ignore = tuple(ignore)
+        self._taken: set[str] = set()
+        self._missing: list[str] = []
+        self._wrong: list[str] = []
+
+    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
+        """The tensor `name`. A missing or misshapen one becomes zeros of `shape`, and `finish` will raise."""
+        self._taken.add(name)
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            self._missing.append(f"{name} {list(shape)}")
+        elif tensor.shape != shape:
+            self._wrong.append(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+        else:
+            return tensor
+        return ZeroTensor(name, shape)
+
+    def optional(self, name: str, shape: tuple[int, ...] | None = None) -> LazyTensor | None:
+        """The tensor `name` or None; `shape` is checked when given."""
+        if name not in self._tensors:
+            return None
+        return self.take(name, self._tensors[name].shape if shape is None else shape)
+
+    def finish(self) -> None:
+        """Raises TensorError naming everything missing, of another shape, or not taken."""
+        unused = [name for name in self._tensors if name not in self._taken and not self._ignorable(name)]
+        problems = [
+            _listing("missing", [f"{text} ({self._hint(text)})" if unused else text for text in self._missing]),
+            _listing("of another shape", self._wrong),
+            _listing("not used", unused),
+        ]
+        if any(problems):
+            raise TensorError(
+                "the checkpoint's tensors are not those its config describes\n"
+                + "\n".join(p for p in problems if p)
+                + "\ncheck that config.json and the weights belong together"
+            )
+
+    def _ignorable(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._ignore)
+
+    def _hint(self, missing: str) -> str:
+        left = [name for name in self._tensors if name not in self._taken]
+        hint = nearest(missing.split(" ")[0], left)
+        return hint if hint.startswith("did") else "nothing like it"
+
+
+@dataclass(frozen=True)
+class ZeroTensor:
+    """Stands in for a tensor that could not be had, so that all problems are found in one go."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.zeros((stop - start, *self.shape[1:]), np.float32)
+
+
+def _listing(title: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    more = f"\n    ... and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return f"  {title} ({len(items)}):\n" + "\n".join(f"    {item}" for item in items[:SHOWN]) + more

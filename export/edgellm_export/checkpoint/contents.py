@@ -1,0 +1,24 @@
+"""What a checkpoint is, wherever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm_export.tensors import LazyTensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with Hugging Face's names and layouts; GGUF files are translated to them.
+
+    `config` is config.json. `files` are the text files that belong in a package: tokenizer.json, tokenizer_config.json,
+    special_tokens_map.json, chat_template.jinja, generation_config.json, as far as the checkpoint has them. `source` is
+    provenance for the manifest and never holds an absolute path.
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, LazyTensor]
+    files: Mapping[str, bytes]
+    source: Mapping[str, Any]

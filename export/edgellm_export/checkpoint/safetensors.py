@@ -1,0 +1,123 @@
+"""SafeTensors files: a strict header reader and tensors that are read by rows.
+
+The format: 8 bytes little-endian header length, a JSON object of name -> {dtype, shape, data_offsets}, then the data.
+Slices are read into memory instead of mapped, because mapped pages count towards the resident size until they are
+dropped, and exporting must stay within a few tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import CheckpointError, TensorError
+from edgellm_export.tensors import FloatArray
+
+MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
+ITEM_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+}  # fmt: skip
+FLOATS: dict[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+}
+
+
+@dataclass(frozen=True)
+class SafetensorsTensor:
+    """One tensor of a file. `offset` is in bytes from the start of the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    path: Path
+    offset: int
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """Raises TensorError for a type that is not a plain floating-point one."""
+        if self.dtype not in FLOATS:
+            raise TensorError(
+                f"{self.name} in {self.path.name} has type {self.dtype}, expected one of {', '.join(FLOATS)}; "
+                "export the original, unquantized checkpoint"
+            )
+        dtype, width = FLOATS[self.dtype], math.prod(self.shape[1:])
+        count = (stop - start) * width
+        raw = np.fromfile(self.path, dtype, count, offset=self.offset + start * width * dtype.itemsize)
+        if raw.size != count:
+            raise CheckpointError(f"{self.path} became shorter while {self.name} was read; copy the checkpoint again")
+        return _to_float32(raw, self.dtype).reshape(stop - start, *self.shape[1:])
+
+
+def _to_float32(raw: npt.NDArray[Any], dtype: str) -> FloatArray:
+    if dtype == "BF16":  # the upper half of a float32
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    return raw.astype(np.float32, copy=False)
+
+
+def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
+    """The tensors of one file by name, after checking the whole header. Raises CheckpointError."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER):
+            raise _corrupt(path, f"its header should have {length} bytes, the file has {size}")
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, f"its header is not JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise _corrupt(path, "its header is not a JSON object")
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    _check_overlaps(path, tensors)
+    return tensors
+
+
+def _tensor(path: Path, name: str, entry: Any, data_start: int, file_size: int) -> SafetensorsTensor:
+    if not isinstance(entry, Mapping) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise _corrupt(path, f"the entry of {name!r} lacks dtype, shape or data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        raise _corrupt(path, f"{name!r} has unknown type {dtype!r}")
+    if not _are_sizes(shape):
+        raise _corrupt(path, f"{name!r} has shape {shape!r}")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _corrupt(path, f"{name!r} has data_offsets {offsets!r}")
+    start, stop = offsets
+    expected = math.prod(shape) * ITEM_BITS[dtype] // 8
+    if stop - start != expected:
+        raise _corrupt(path, f"{name!r} has {stop - start} bytes, {dtype} {shape} needs {expected}")
+    if data_start + stop > file_size:
+        raise _corrupt(path, f"{name!r} ends at byte {data_start + stop}, the file has {file_size}")
+    return SafetensorsTensor(name, tuple(shape), dtype, path, data_start + start)
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _check_overlaps(path: Path, tensors: Mapping[str, SafetensorsTensor]) -> None:
+    end, last = 0, ""
+    for tensor in sorted(tensors.values(), key=lambda t: t.offset):
+        nbytes = math.prod(tensor.shape) * ITEM_BITS[tensor.dtype] // 8
+        if not nbytes:
+            continue
+        if tensor.offset < end:
+            raise _corrupt(path, f"{last!r} and {tensor.name!r} overlap")
+        end, last = tensor.offset + nbytes, tensor.name
+
+
+def _corrupt(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"{path} is damaged or not a SafeTensors file: {what}; download or copy it again")
