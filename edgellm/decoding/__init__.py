@@ -1,0 +1,19 @@
+"""Greedy search, sampling and beam search over anything that is a `Decoder`."""
+
+from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.events import Emitted, Hypothesis, Step
+from edgellm.decoding.options import GenerationOptions
+from edgellm.decoding.search import search
+from edgellm.decoding.stopping import Stopping
+
+__all__ = [
+    "Decoder",
+    "Emitted",
+    "GenerationOptions",
+    "Hypothesis",
+    "Logits",
+    "Step",
+    "Stopping",
+    "TokenArray",
+    "search",
+]

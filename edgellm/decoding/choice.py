@@ -1,0 +1,103 @@
+"""From scores to tokens: softmax, the best few, and random draws. All sums along the vocabulary are per row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.decoding.decoder import Logits, TokenArray
+from edgellm.errors import OptionError, ProviderError
+
+Floats = npt.NDArray[np.float32]
+_BLOCKS_PER_RANK = 8
+
+
+def log_softmax(scores: Floats) -> Floats:
+    """Along the last axis, in float32."""
+    shifted: Floats = scores - scores.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def softmax(scores: Floats) -> Floats:
+    """Along the last axis, in float32."""
+    exponentials: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def token_logprobs(logits: Logits, tokens: TokenArray) -> list[float]:
+    """The log-softmax of each row of `logits` [rows, vocab] at `tokens` [rows]."""
+    best = logits.max(axis=1)
+    totals = np.log(np.exp(logits - best[:, None]).sum(axis=1))
+    chosen = logits[np.arange(len(tokens)), tokens]
+    return [float(value) for value in chosen - best - totals]
+
+
+def best_indices(values: Floats, count: int) -> npt.NDArray[np.int64]:
+    """Indices of the `count` largest of `values` [n], largest first, the lower index first where several are equal."""
+    candidates = np.flatnonzero(values >= kth_largest(values, count)) if count < len(values) else np.arange(len(values))
+    order = np.argsort(-values[candidates], kind="stable")
+    return candidates[order[:count]]
+
+
+def kth_largest(values: Floats, k: int) -> np.float32:
+    """The k-th largest of `values` [n], 1 <= k <= n."""
+    blocks = k * _BLOCKS_PER_RANK
+    if len(values) > 4 * blocks:
+        # The k-th largest block maximum has k values at or above it, so it bounds the answer from below, cheaply.
+        size = len(values) // blocks
+        maxima = values[: size * blocks].reshape(blocks, size).max(axis=1)
+        values = values[values >= np.partition(maxima, blocks - k)[blocks - k]]
+    result: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
+    return result
+
+
+def greedy(scores: Floats) -> TokenArray:
+    """The best token of each row of `scores` [rows, vocab]; the lowest id where several are equal."""
+    tokens: TokenArray = scores.argmax(axis=1)
+    for row, token in enumerate(tokens):
+        check_usable(scores[row, token])
+    return tokens
+
+
+def sample(scores: Floats, streams: list[np.random.Generator]) -> TokenArray:
+    """One token per row of `scores` [rows, vocab], drawn from its softmax with the row's own random stream."""
+    return np.array([_draw(row, stream) for row, stream in zip(scores, streams, strict=True)], dtype=np.int64)
+
+
+def sample_without_replacement(scores: Floats, count: int, stream: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Up to `count` different indices of `scores` [n], drawn one after another from the softmax, in the order drawn.
+
+    The largest of scores with Gumbel noise are such a draw (Kool et al. 2019, arXiv 1903.06059).
+    """
+    possible = np.flatnonzero(scores > -np.inf)
+    noisy = scores[possible] - np.log(stream.standard_exponential(len(possible)))
+    return possible[np.argsort(-noisy)[:count]]
+
+
+def random_stream(seed: int | None, number: int) -> np.random.Generator:
+    """The random stream of a prompt's sequence `number`. It depends on no other prompt of the batch."""
+    return np.random.default_rng(None if seed is None else [seed, number])
+
+
+def check_usable(best: Any) -> None:
+    """Raise if the best score of a row is no number to go by."""
+    if np.isnan(best):
+        raise ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
+    if best == -np.inf:
+        raise OptionError(
+            "the options exclude every token at this point; "
+            "loosen bad_words_ids, suppress_tokens, no_repeat_ngram_size or min_new_tokens"
+        )
+
+
+def _draw(scores: Floats, stream: np.random.Generator) -> int:
+    """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64."""
+    check_usable(scores.max())
+    possible = np.flatnonzero(scores > -np.inf)
+    cumulative = np.cumsum(softmax(scores[possible]), dtype=np.float64)
+    position = np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right")
+    return int(possible[min(position, len(possible) - 1)])

@@ -1,0 +1,230 @@
+"""Generation options: the names and meanings of Hugging Face's GenerationConfig, checked once at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from edgellm.decoding import validation as v
+from edgellm.errors import ContextOverflowError, OptionError, nearest
+
+DEFAULT_MAX_NEW_TOKENS = 256
+_IN_PACKAGE = " in the package's generation_config.json"
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to generate. Built by `create`, which merges a package's defaults with the caller's options, and checks.
+
+    Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
+    and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
+    (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
+    an error (there a log line); `seed` and `logprobs` are options here.
+    """
+
+    max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
+    max_length: int | None = None
+    min_new_tokens: int | None = None
+    min_length: int = 0
+    max_time: float | None = None  # seconds
+    stop_strings: tuple[str, ...] = ()
+    eos_token_id: tuple[int, ...] | None = None  # None: the package's; (): none, run to the limit
+    pad_token_id: int | None = None
+
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+    num_beam_groups: int = 1
+    diversity_penalty: float = 0.0
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50  # 0: off
+    top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    epsilon_cutoff: float = 0.0
+    eta_cutoff: float = 0.0
+    seed: int | None = None  # None: different tokens each time
+
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: tuple[int, ...] | None = None
+    suppress_tokens: tuple[int, ...] = ()
+    begin_suppress_tokens: tuple[int, ...] = ()
+    logprobs: bool = False
+
+    @classmethod
+    def create(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> GenerationOptions:
+        """`options` are the caller's, `defaults` the package's generation_config.json, whose unknown keys are ignored.
+
+        An option that is None is switched off, whatever the package says. Raises OptionError naming every problem.
+        """
+        defaults = {name: value for name, value in (defaults or {}).items() if _is_set(name, value)}
+        problems = [f"unknown option {name!r}; {nearest(name, _CHECKS)}" for name in options if name not in _CHECKS]
+        values: dict[str, Any] = {}
+        for name in _CHECKS:
+            source, origin = (options, "") if name in options else (defaults, _IN_PACKAGE)
+            if name not in source:
+                continue
+            try:
+                values[name] = _parse(name, source[name])
+            except v.Unfit as expected:
+                problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
+        result = cls(**_settle_lengths(values, options))
+        problems += _combination_problems(result, options)
+        if problems:
+            raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
+        return result
+
+    def limit(self, prompt_len: int, context_length: int | None = None) -> int:
+        """The most new tokens for a prompt of `prompt_len` tokens, at least 1; never beyond the model's context.
+
+        Raises ContextOverflowError when not one token fits in the context, OptionError when `max_length` forbids any.
+        """
+        if context_length is not None and prompt_len >= context_length:
+            raise ContextOverflowError(
+                f"the prompt has {prompt_len} tokens, the model's context {context_length}: no room for a new token; "
+                "shorten the prompt"
+            )
+        room = context_length - prompt_len if context_length is not None else None
+        asked = self.max_new_tokens
+        if asked is None and self.max_length is not None:
+            asked = self.max_length - prompt_len
+            if asked < 1:
+                raise OptionError(
+                    f"max_length is {self.max_length} and the prompt alone has {prompt_len} tokens; "
+                    "raise max_length, or set max_new_tokens, which does not count the prompt"
+                )
+        if asked is None:
+            asked = DEFAULT_MAX_NEW_TOKENS
+        return asked if room is None else min(asked, room)
+
+    def minimum(self, prompt_len: int) -> int:
+        """The number of new tokens before which a prompt of `prompt_len` tokens must not end."""
+        if self.min_new_tokens is not None:
+            return self.min_new_tokens
+        return max(0, self.min_length - prompt_len)
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raises OptionError if an option names a token id outside the model's vocabulary."""
+        wrong = [f"{name} holds {i}" for name, ids in self._token_ids() for i in sorted(set(ids)) if i >= vocab_size]
+        if wrong:
+            raise OptionError(f"{', '.join(wrong)}: token ids of this model are below {vocab_size}")
+
+    def _token_ids(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield "eos_token_id", self.eos_token_id or ()
+        yield "bad_words_ids", tuple(token for word in self.bad_words_ids for token in word)
+        yield "forced_bos_token_id", () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
+        yield "forced_eos_token_id", self.forced_eos_token_id or ()
+        yield "suppress_tokens", self.suppress_tokens
+        yield "begin_suppress_tokens", self.begin_suppress_tokens
+
+
+_CHECKS: dict[str, v.Check] = {
+    "max_new_tokens": v.integer(1),
+    "max_length": v.integer(1),
+    "min_new_tokens": v.integer(0),
+    "min_length": v.integer(0),
+    "max_time": v.number(0, above=True),
+    "stop_strings": v.strings,
+    "eos_token_id": v.tokens,
+    "pad_token_id": v.token,
+    "num_beams": v.integer(1),
+    "num_return_sequences": v.integer(1),
+    "length_penalty": v.number(),
+    "early_stopping": v.early_stopping,
+    "num_beam_groups": v.integer(1),
+    "diversity_penalty": v.number(0),
+    "do_sample": v.flag,
+    "temperature": v.number(0),
+    "top_k": v.integer(0),
+    "top_p": v.number(0, 1),
+    "min_p": v.number(0, 1),
+    "typical_p": v.number(0, 1, above=True),
+    "epsilon_cutoff": v.number(0, 1, below=True),
+    "eta_cutoff": v.number(0, 1, below=True),
+    "seed": v.integer(0),
+    "repetition_penalty": v.number(0, above=True),
+    "no_repeat_ngram_size": v.integer(0),
+    "bad_words_ids": v.token_lists,
+    "forced_bos_token_id": v.token,
+    "forced_eos_token_id": v.tokens,
+    "suppress_tokens": v.tokens,
+    "begin_suppress_tokens": v.tokens,
+    "logprobs": v.flag,
+}
+
+# What None means: the value that switches an option off, where that is not None itself.
+_OFF: dict[str, Any] = {
+    **{field.name: field.default for field in fields(GenerationOptions)},
+    "max_new_tokens": None,
+    "eos_token_id": (),
+    "top_k": 0,
+}
+
+_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_BEAMS_ONLY = ("length_penalty", "early_stopping")
+
+
+def _is_set(name: str, value: Any) -> bool:
+    """Whether the package's file says something: null is silence, and so is the old spelling -1 of "no padding"."""
+    return value is not None and not (name == "pad_token_id" and value == -1)
+
+
+def _parse(name: str, value: Any) -> Any:
+    return _OFF[name] if value is None else _CHECKS[name](value)
+
+
+def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A length that the caller gives replaces both lengths of the package; see the class for what wins otherwise."""
+    settled = dict(values)
+    for by_caller, other in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+        if options.get(by_caller) is not None and options.get(other) is None:
+            settled[other] = None
+    if settled.get("max_new_tokens") is None:
+        settled["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS if settled.get("max_length") is None else None
+    return settled
+
+
+def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) -> list[str]:
+    """What is wrong between options. `given` are the caller's: what a package merely carries may go unused."""
+    o, problems = options, []
+    if o.do_sample and o.temperature == 0:
+        problems.append("temperature is 0 with do_sample=True; for greedy search set do_sample=False")
+    if o.num_return_sequences > o.num_beams and not (o.do_sample and o.num_beams == 1):
+        problems.append(
+            f"num_return_sequences is {o.num_return_sequences}, expected at most num_beams ({o.num_beams}); "
+            "raise num_beams, or sample with do_sample=True and num_beams=1"
+        )
+    if o.num_beams % o.num_beam_groups:
+        problems.append(f"num_beam_groups is {o.num_beam_groups}, expected a divisor of num_beams ({o.num_beams})")
+    if o.num_beam_groups > 1 and o.do_sample:
+        problems.append(f"num_beam_groups is {o.num_beam_groups} with do_sample=True, expected do_sample=False")
+    if (o.num_beam_groups > 1) != (o.diversity_penalty > 0):
+        problems.append(
+            f"num_beam_groups is {o.num_beam_groups} and diversity_penalty {o.diversity_penalty:g}: "
+            "beam groups need both, a num_beam_groups above 1 and a diversity_penalty above 0"
+        )
+    if not o.do_sample:
+        problems += _without_effect(o, given, _SAMPLING_ONLY, "do_sample=True")
+    if o.num_beams == 1:
+        problems += _without_effect(o, given, _BEAMS_ONLY, "num_beams above 1")
+    return problems
+
+
+def _without_effect(
+    options: GenerationOptions, given: Mapping[str, Any], names: tuple[str, ...], needs: str
+) -> list[str]:
+    harmless = GenerationOptions()
+    return [
+        f"{name} is {given[name]!r} and has no effect without {needs}"
+        for name in names
+        if given.get(name) is not None
+        and getattr(options, name) not in (getattr(harmless, name), _OFF[name])
+        and not (name == "temperature" and options.temperature == 0)  # 0 asks for greedy search, which this is
+    ]

@@ -1,0 +1,103 @@
+"""The logits processors that a set of options asks for, in the order in which transformers applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.decoding import processors as p
+from edgellm.decoding import warpers as w
+from edgellm.decoding.decoder import TokenArray
+from edgellm.decoding.options import GenerationOptions
+from edgellm.decoding.processors import Scores
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The sequences that scores belong to: the ids of each (prompt and new tokens), and two lengths of each."""
+
+    ids: Sequence[TokenArray]
+    prompt_lens: Sequence[int]
+    max_new_tokens: Sequence[int]
+
+    @property
+    def new_lens(self) -> npt.NDArray[np.int64]:
+        return self.lens - np.array(self.prompt_lens, dtype=np.int64)
+
+    @property
+    def lens(self) -> npt.NDArray[np.int64]:
+        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+
+Processor = Callable[[Rows, Scores], Scores]
+
+
+def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
+    """Empty for plain greedy search and plain sampling, which then pay nothing."""
+    return [*_constraints(options, eos_token_ids), *(_warpers(options, eos_token_ids) if options.do_sample else [])]
+
+
+def process(processors: Sequence[Processor], rows: Rows, scores: Scores) -> Scores:
+    """scores: [rows, vocab], not written to."""
+    for processor in processors:
+        scores = processor(rows, scores)
+    return scores
+
+
+def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
+    o = options
+    words = [word for word in o.bad_words_ids if word not in {(eos,) for eos in eos_token_ids}]
+    chain: list[Processor] = []
+    if o.repetition_penalty != 1:
+        chain.append(lambda rows, scores: p.repetition_penalty(rows.ids, scores, o.repetition_penalty))
+    if o.no_repeat_ngram_size:
+        chain.append(lambda rows, scores: p.no_repeat_ngram(rows.ids, scores, o.no_repeat_ngram_size))
+    if words:
+        chain.append(lambda rows, scores: p.bad_words(rows.ids, scores, words))
+    if eos_token_ids and (o.min_new_tokens or o.min_length):
+        chain.append(lambda rows, scores: p.min_new_tokens(scores, _too_short(o, rows), eos_token_ids))
+    if (bos := o.forced_bos_token_id) is not None:
+        chain.append(lambda rows, scores: p.force(scores, rows.lens == 1, (bos,)))
+    if (eos := o.forced_eos_token_id) is not None:
+        chain.append(lambda rows, scores: p.force(scores, rows.new_lens == np.asarray(rows.max_new_tokens) - 1, eos))
+    if o.suppress_tokens:
+        chain.append(lambda rows, scores: p.exclude(scores, rows.lens > 0, o.suppress_tokens))
+    if o.begin_suppress_tokens:
+        chain.append(lambda rows, scores: p.exclude(scores, _at_begin(o, rows), o.begin_suppress_tokens))
+    return chain
+
+
+def _warpers(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
+    o = options
+    # Beams need a token that does not end the sequence beside every one that does.
+    keep = max(2, 1 + len(eos_token_ids)) if o.num_beams > 1 else 1
+    chain: list[Processor] = []
+    if o.temperature != 1:
+        chain.append(lambda _, scores: w.temperature(scores, o.temperature))
+    if o.top_k:
+        chain.append(lambda _, scores: w.top_k(scores, o.top_k, keep))
+    if o.top_p < 1:
+        chain.append(lambda _, scores: w.top_p(scores, o.top_p, keep))
+    if (share := o.min_p) is not None:
+        chain.append(lambda _, scores: w.min_p(scores, share, keep))
+    if o.typical_p < 1:
+        chain.append(lambda _, scores: w.typical_p(scores, o.typical_p, keep))
+    if o.epsilon_cutoff:
+        chain.append(lambda _, scores: w.epsilon_cutoff(scores, o.epsilon_cutoff, keep))
+    if o.eta_cutoff:
+        chain.append(lambda _, scores: w.eta_cutoff(scores, o.eta_cutoff, keep))
+    return chain
+
+
+def _too_short(options: GenerationOptions, rows: Rows) -> p.Mask:
+    return rows.new_lens < np.array([options.minimum(length) for length in rows.prompt_lens])
+
+
+def _at_begin(options: GenerationOptions, rows: Rows) -> p.Mask:
+    """The first free choice: after a prompt of one token, a forced first token comes before it."""
+    forced = np.array([options.forced_bos_token_id is not None and length == 1 for length in rows.prompt_lens])
+    mask: p.Mask = rows.new_lens == forced
+    return mask

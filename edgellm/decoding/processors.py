@@ -1,0 +1,97 @@
+"""Logits processors: what a sequence's own tokens, its length and the options forbid or make less likely.
+
+Pure functions. `scores` is [rows, vocab] float32: logits in greedy search and sampling, log-probabilities in beam
+search. `ids` holds one array per row, that row's prompt and new tokens and nothing else (no padding), so a result never
+depends on the batch. Each returns scores of the same shape, excluded tokens at -inf; the input is not written to, and
+comes back as it is where nothing changes. The numbers are those of the transformers class named in each docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.decoding.decoder import TokenArray
+
+Scores = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+MINUS_INFINITY = np.float32(-np.inf)
+
+
+def repetition_penalty(ids: Sequence[TokenArray], scores: Scores, penalty: float) -> Scores:
+    """Tokens already in a row: score / penalty if positive, else x penalty (RepetitionPenaltyLogitsProcessor)."""
+    result = scores.copy()
+    factor = np.float32(penalty)
+    for row, row_ids in enumerate(ids):
+        seen = scores[row, row_ids]
+        result[row, row_ids] = np.where(seen < 0, seen * factor, seen / factor)
+    return result
+
+
+def no_repeat_ngram(ids: Sequence[TokenArray], scores: Scores, size: int) -> Scores:
+    """Exclude each token that would complete an n-gram the row already has (NoRepeatNGramLogitsProcessor)."""
+    result = scores.copy()
+    for row, row_ids in enumerate(ids):
+        result[row, _ngram_ends(row_ids, size)] = MINUS_INFINITY
+    return result
+
+
+def bad_words(ids: Sequence[TokenArray], scores: Scores, words: Sequence[tuple[int, ...]]) -> Scores:
+    """Exclude the last token of a word after the word's other tokens (NoBadWordsLogitsProcessor)."""
+    result = scores.copy()
+    for word in words:
+        rows = [row for row, row_ids in enumerate(ids) if _is_due(row_ids, word)]
+        result[rows, word[-1]] = MINUS_INFINITY
+    return result
+
+
+def min_new_tokens(scores: Scores, too_short: Mask, eos_token_ids: Sequence[int]) -> Scores:
+    """Exclude the end tokens in rows that are `too_short` [rows] (MinLength-, MinNewTokensLengthLogitsProcessor)."""
+    return exclude(scores, too_short, eos_token_ids)
+
+
+def force(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
+    """In the chosen `rows` [rows] only `tokens` stay, at score 0 (ForcedBOS-, ForcedEOSTokenLogitsProcessor)."""
+    if not rows.any():
+        return scores
+    result = scores.copy()
+    result[rows] = MINUS_INFINITY
+    result[np.ix_(rows, np.asarray(tokens))] = 0
+    return result
+
+
+def exclude(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
+    """Exclude `tokens` in the chosen `rows` [rows] (SuppressTokens-, SuppressTokensAtBeginLogitsProcessor)."""
+    if not rows.any() or not len(tokens):
+        return scores
+    result = scores.copy()
+    result[np.ix_(rows, np.asarray(tokens))] = MINUS_INFINITY
+    return result
+
+
+def hamming_diversity(scores: Scores, previous_tokens: Sequence[int], penalty: float) -> Scores:
+    """Lower the tokens that earlier beam groups chose in this step, per choice (HammingDiversityLogitsProcessor)."""
+    tokens, counts = np.unique(np.asarray(previous_tokens, dtype=np.int64), return_counts=True)
+    result = scores.copy()
+    result[:, tokens] -= np.float32(penalty) * counts.astype(np.float32)
+    return result
+
+
+def _ngram_ends(ids: TokenArray, size: int) -> TokenArray:
+    """The tokens that followed the last `size - 1` tokens of `ids` wherever else those occur."""
+    starts = len(ids) - size + 1  # how many n-grams there are
+    if starts <= 0:
+        return ids[:0]
+    matches = np.ones(starts, dtype=np.bool_)
+    for offset in range(size - 1):
+        matches &= ids[offset : offset + starts] == ids[starts + offset]
+    return ids[size - 1 :][matches]
+
+
+def _is_due(ids: TokenArray, word: tuple[int, ...]) -> bool:
+    """Whether `ids` end in the word less its last token; as in transformers, never in rows shorter than the word."""
+    prefix = word[:-1]
+    return not prefix or (len(ids) >= len(word) and ids[-len(prefix) :].tolist() == list(prefix))

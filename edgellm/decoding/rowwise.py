@@ -1,0 +1,111 @@
+"""Greedy search and sampling: each sequence goes its own way, and leaves the batch when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgellm.decoding.choice import greedy, random_stream, sample, token_logprobs
+from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.events import Emitted, Hypothesis, Step
+from edgellm.decoding.options import GenerationOptions
+from edgellm.decoding.pipeline import Processor, Rows, build_processors, process
+from edgellm.decoding.stopping import Stopping
+
+
+@dataclass
+class Row:
+    """One sequence in the making. `number` is its row number in the events."""
+
+    number: int
+    prompt: TokenArray
+    max_new_tokens: int
+    stream: np.random.Generator | None  # None: greedy
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def append(self, token: int, logprob: float | None, stopping: Stopping, interruption: str | None) -> Emitted:
+        self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
+        limit = "length" if len(self.tokens) >= self.max_new_tokens else None
+        self.finish_reason = stopping.end_of_text(self.tokens) or limit or interruption
+        return Emitted(self.number, token, logprob, self.finish_reason)
+
+    def ids(self) -> TokenArray:
+        return np.concatenate([self.prompt, np.array(self.tokens, dtype=np.int64)])
+
+    def hypothesis(self, options: GenerationOptions) -> Hypothesis:
+        assert self.finish_reason is not None
+        logprobs = tuple(self.logprobs) if options.logprobs else None
+        return Hypothesis(tuple(self.tokens), logprobs, None, self.finish_reason)
+
+
+def search_rows(
+    decoder: Decoder, prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping
+) -> Generator[Step, None, list[list[Hypothesis]]]:
+    """See `edgellm.decoding.search`. Each prompt is prefilled once, however many sequences continue it."""
+    processors = build_processors(options, stopping.eos_token_ids)
+    copies = options.num_return_sequences
+    rows = _create_rows(prompts, options, stopping)
+    active = rows
+    logits = decoder.prefill(prompts)
+    options.check_vocabulary(logits.shape[1])
+    if copies > 1:
+        parents = np.repeat(np.arange(len(prompts)), copies)
+        decoder.reorder(parents)
+        logits = logits[parents]
+    while True:
+        tokens = _choose(logits, active, processors)
+        yield Step(_append(active, tokens, logits, options, stopping))
+        kept = np.flatnonzero([row.finish_reason is None for row in active])
+        if not len(kept):
+            return [[row.hypothesis(options) for row in rows[i : i + copies]] for i in range(0, len(rows), copies)]
+        if len(kept) < len(active):
+            active = [active[i] for i in kept]
+            decoder.reorder(kept)
+        logits = decoder.decode(tokens[kept])
+
+
+def _create_rows(prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping) -> list[Row]:
+    copies = options.num_return_sequences
+    return [
+        Row(
+            number=index * copies + copy,
+            prompt=prompt,
+            max_new_tokens=stopping.max_new_tokens[index],
+            stream=random_stream(options.seed, copy) if options.do_sample else None,
+        )
+        for index, prompt in enumerate(prompts)
+        for copy in range(copies)
+    ]
+
+
+def _choose(logits: Logits, active: Sequence[Row], processors: Sequence[Processor]) -> TokenArray:
+    """The next token of each active row. logits: [active rows, vocab], not written to."""
+    scores = process(processors, _describe(active), logits) if processors else logits
+    streams = [row.stream for row in active if row.stream is not None]
+    return sample(scores, streams) if streams else greedy(scores)
+
+
+def _describe(active: Sequence[Row]) -> Rows:
+    return Rows(
+        ids=[row.ids() for row in active],
+        prompt_lens=[len(row.prompt) for row in active],
+        max_new_tokens=[row.max_new_tokens for row in active],
+    )
+
+
+def _append(
+    active: Sequence[Row], tokens: TokenArray, logits: Logits, options: GenerationOptions, stopping: Stopping
+) -> tuple[Emitted, ...]:
+    """Add its token to each row, and end the rows that are done. tokens: [active rows]."""
+    interruption = stopping.interruption()
+    logprobs = token_logprobs(logits, tokens) if options.logprobs else [None] * len(active)
+    return tuple(
+        row.append(int(token), logprob, stopping, interruption)
+        for row, token, logprob in zip(active, tokens, logprobs, strict=True)
+    )

@@ -1,0 +1,100 @@
+"""What a value of a generation option must look like: small checks that return the value to keep or raise Unfit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Check = Callable[[Any], Any]
+
+
+class Unfit(Exception):
+    """The value does not fit; the text says what was expected."""
+
+
+def integer(minimum: int) -> Check:
+    def check(value: Any) -> int:
+        if not _is_integer(value) or value < minimum:
+            raise Unfit(f"a whole number from {minimum}")
+        return int(value)
+
+    return check
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False) -> Check:
+    """Finite numbers from `low` to `high`; `above` and `below` exclude the ends."""
+
+    def check(value: Any) -> float:
+        if not _is_number(value) or not low <= value <= high or (above and value == low) or (below and value == high):
+            raise Unfit(_range_text(low, high, above, below))
+        return float(value)
+
+    return check
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Unfit("True or False")
+    return value
+
+
+def early_stopping(value: Any) -> bool | str:
+    if not (isinstance(value, bool) or value == "never"):
+        raise Unfit('True, False or "never"')
+    return value  # type: ignore[no-any-return]
+
+
+def token(value: Any) -> int:
+    if not _is_integer(value) or value < 0:
+        raise Unfit("a token id")
+    return int(value)
+
+
+def tokens(value: Any) -> tuple[int, ...]:
+    """One token id or several."""
+    values = list(value) if _is_sequence(value) else [value]
+    if not all(_is_integer(v) and v >= 0 for v in values):
+        raise Unfit("a token id or a list of token ids")
+    return tuple(int(v) for v in values)
+
+
+def token_lists(value: Any) -> tuple[tuple[int, ...], ...]:
+    expected = "a list of non-empty lists of token ids"
+    if not _is_sequence(value) or not all(_is_sequence(word) and len(word) > 0 for word in value):
+        raise Unfit(expected)
+    try:
+        return tuple(tokens(word) for word in value)
+    except Unfit:
+        raise Unfit(expected) from None
+
+
+def strings(value: Any) -> tuple[str, ...]:
+    """One string or several, none of them empty."""
+    values = [value] if isinstance(value, str) else value
+    if not _is_sequence(values) or not all(isinstance(v, str) and v for v in values):
+        raise Unfit("a non-empty string or a list of them")
+    return tuple(values)
+
+
+def _is_integer(value: Any) -> bool:
+    """Whole numbers of Python and numpy, but not True and False."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_integer(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+def _range_text(low: float, high: float, above: bool, below: bool) -> str:
+    lower = f"above {low:g}" if above else f"from {low:g}"
+    upper = f"below {high:g}" if below else f"to {high:g}"
+    if high < math.inf:
+        return f"a number {lower} {'and ' if below else ''}{upper}"
+    return f"a number {lower}" if low > -math.inf else "a finite number"
