@@ -11,6 +11,7 @@ from edgellm_export.checkpoint.gguf.config import translate_config
 from edgellm_export.checkpoint.gguf.names import translate_tensors
 from edgellm_export.checkpoint.gguf.reader import GgufFile, read_gguf
 from edgellm_export.checkpoint.gguf.tensors import check_types, type_names
+from edgellm_export.checkpoint.gguf.tokenizer import read_vocabulary, token_ids, tokenizer_files
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -19,10 +20,16 @@ def open_gguf(path: Path) -> Checkpoint:
     arch = _architecture(file)
     config = translate_config(file, arch)
     check_types(file)
+    vocabulary = read_vocabulary(file)
+    if len(vocabulary.tokens) > config["vocab_size"]:
+        raise CheckpointError(
+            f"{path} has {len(vocabulary.tokens)} tokens but embeds {config['vocab_size']}; download it again"
+        )
+    config |= token_ids(file, vocabulary)
     return Checkpoint(
         config=config,
         tensors=translate_tensors(file, arch, config),
-        files={},
+        files=tokenizer_files(file, vocabulary, config),
         source={
             "kind": "gguf",
             "name": path.name,

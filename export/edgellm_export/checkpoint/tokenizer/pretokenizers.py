@@ -1,0 +1,80 @@
+"""How byte-level BPE vocabularies cut text into words, by the name that GGUF files use (`tokenizer.ggml.pre`).
+
+The expressions are those of the models' own tokenizer.json files; llama.cpp's src/llama-vocab.cpp lists them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tokenizers import Regex
+from tokenizers.normalizers import NFC, Normalizer
+from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Sequence, Split
+
+from edgellm.errors import UnsupportedModelError, nearest
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_TAIL}"
+QWEN2 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_TAIL}"
+_LEAD = r"[^\r\n\p{L}\p{N}]?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SLASHED = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+TEKKEN = rf"{_LEAD}{_UPPER}*{_LOWER}+|{_LEAD}{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASHED}"
+GPT4O = rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTION}?|{_LEAD}{_UPPER}+{_LOWER}*{_CONTRACTION}?|\p{{N}}{{1,3}}|{_SLASHED}"
+
+
+@dataclass(frozen=True)
+class Pre:
+    """`whole_words`: a word that is itself a token is not merged. `add_bos`: what holds when the file does not say."""
+
+    make: Callable[[], PreTokenizer]
+    normalizer: Callable[[], Normalizer] | None = None
+    whole_words: bool = False
+    add_bos: bool = False
+
+
+def _splits(*patterns: str) -> Callable[[], PreTokenizer]:
+    def make() -> PreTokenizer:
+        steps = [Split(Regex(pattern), "isolated") for pattern in patterns]
+        return Sequence([*steps, ByteLevel(add_prefix_space=False, use_regex=False)])
+
+    return make
+
+
+def _gpt2() -> PreTokenizer:
+    return ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def _single_digits() -> PreTokenizer:
+    return Sequence([Digits(individual_digits=True), _gpt2()])
+
+
+_LLAMA3 = Pre(_splits(LLAMA3), whole_words=True, add_bos=True)
+_FALCON = _splits(r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
+_DEFAULT = _splits(r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+
+PRE_TOKENIZERS: dict[str, Pre] = {
+    "default": Pre(_DEFAULT),
+    "falcon": Pre(_FALCON),
+    "gpt-4o": Pre(_splits(GPT4O)),
+    "qwen2": Pre(_splits(QWEN2), normalizer=NFC),  # as Qwen's own tokenizer.json; llama.cpp does not normalize
+    "tekken": Pre(_splits(TEKKEN), whole_words=True, add_bos=True),
+    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "trillion"), Pre(_gpt2)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), Pre(_single_digits)),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"), _LLAMA3),
+    **dict.fromkeys(("smaug-bpe", "dbrx"), Pre(_splits(LLAMA3))),
+    **dict.fromkeys(("stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo"), Pre(_splits(QWEN2))),
+}
+
+
+def pre_tokenizer(name: str, origin: str) -> Pre:
+    """Raises UnsupportedModelError for a name that is not known, because a guess would change the tokens."""
+    if name not in PRE_TOKENIZERS:
+        raise UnsupportedModelError(
+            f"{origin} uses the pre-tokenizer {name!r}; {nearest(name, PRE_TOKENIZERS)}; "
+            "export the Hugging Face checkpoint instead, which has its tokenizer.json"
+        )
+    return PRE_TOKENIZERS[name]
