@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -59,7 +57,7 @@ def greedy(scores: Floats) -> TokenArray:
     """The best token of each row of `scores` [rows, vocab]; the lowest id where several are equal."""
     tokens: TokenArray = scores.argmax(axis=1)
     for row, token in enumerate(tokens):
-        check_usable(scores[row, token])
+        check_best(scores[row, token])
     return tokens
 
 
@@ -83,20 +81,24 @@ def random_stream(seed: int | None, number: int) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else [seed, number])
 
 
-def check_usable(best: Any) -> None:
-    """Raise if the best score of a row is no number to go by."""
-    if np.isnan(best):
-        raise ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
-    if best == -np.inf:
+def check_best(score: np.float32) -> None:
+    """Raise if the best score of a row is nothing to go by."""
+    check_numbers(score)
+    if score == -np.inf:
         raise OptionError(
             "the options exclude every token at this point; "
             "loosen bad_words_ids, suppress_tokens, no_repeat_ngram_size or min_new_tokens"
         )
 
 
+def check_numbers(scores: Floats | np.float32) -> None:
+    if np.isnan(scores).any():
+        raise ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
+
+
 def _draw(scores: Floats, stream: np.random.Generator) -> int:
     """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64."""
-    check_usable(scores.max())
+    check_best(scores.max())
     possible = np.flatnonzero(scores > -np.inf)
     cumulative = np.cumsum(softmax(scores[possible]), dtype=np.float64)
     position = np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from edgellm.decoding.beam import search_beams
+from edgellm.decoding.beam_search import search_beams
 from edgellm.decoding.decoder import Decoder, TokenArray
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
