@@ -1,0 +1,54 @@
+"""edgellm: quantized Transformer packages on ONNX Runtime, with its own decoders and KV cache.
+
+    import edgellm
+    model = edgellm.load("smollm2-int8")
+    print(model.generate("The capital of France is").text)
+
+ONNX Runtime itself is imported by `load`, with its telemetry off.
+"""
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
+
+from edgellm.decoding.options import GenerationOptions  # noqa: E402
+from edgellm.errors import (  # noqa: E402
+    ChatTemplateError,
+    ContextOverflowError,
+    EdgellmError,
+    InputError,
+    MissingDependencyError,
+    OptionError,
+    PackageCorruptError,
+    PackageError,
+    PackageNotFoundError,
+    PackageVersionError,
+    ProviderError,
+)
+from edgellm.model import Model, load  # noqa: E402
+from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChatTemplateError",
+    "ContextOverflowError",
+    "EdgellmError",
+    "GeneratedSequence",
+    "Generation",
+    "GenerationOptions",
+    "InputError",
+    "MissingDependencyError",
+    "Model",
+    "ModelInfo",
+    "OptionError",
+    "PackageCorruptError",
+    "PackageError",
+    "PackageNotFoundError",
+    "PackageVersionError",
+    "Piece",
+    "ProviderError",
+    "Score",
+    "Timing",
+    "load",
+]

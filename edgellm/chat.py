@@ -1,0 +1,173 @@
+"""Chat messages to a prompt, with the model's own Jinja template, as Hugging Face's `apply_chat_template` does it.
+
+A template is code from whoever made the model: it runs in Jinja's sandbox, sees nothing but the messages, and its
+output is limited.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes, parser
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edgellm.errors import ChatTemplateError, InputError, nearest
+from edgellm.tokenizer import check_text, read_json
+
+Message = Mapping[str, Any]
+
+MAX_PROMPT_CHARS = 64 * 1024 * 1024
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class ChatTemplate:
+    """One or several named templates, and the special tokens that they may write."""
+
+    def __init__(self, templates: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
+        self._sources = dict(templates)
+        self._special_tokens = dict(special_tokens)
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    @classmethod
+    def from_package(cls, package: Path) -> ChatTemplate:
+        """`chat_template.jinja` wins over `chat_template` in tokenizer_config.json; neither is fine until it is used."""
+        config = read_json(package / "tokenizer_config.json")
+        templates = _templates(config.get("chat_template"))
+        file = package / "chat_template.jinja"
+        if file.is_file():
+            templates["default"] = file.read_text(encoding="utf-8")
+        return cls(templates, _special_tokens(config))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._sources)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt, special tokens included. `template` names one of several; `variables` are the template's own.
+
+        Raises InputError for messages that are none, ChatTemplateError where the template fails or refuses them.
+        """
+        check_messages(messages)
+        compiled = self._get(template or self._default_name(tools))
+        given: dict[str, Any] = {
+            **self._special_tokens,
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **variables,
+        }
+        try:
+            return _limited(compiled.generate(given))
+        except ChatTemplateError:
+            raise
+        except Exception as error:  # a template may raise anything: it is a program
+            raise ChatTemplateError(f"the chat template failed on these messages: {error}") from error
+
+    def _default_name(self, tools: object) -> str:
+        if not self._sources:
+            raise ChatTemplateError(
+                "this package has no chat template: its model was not made for chats; use generate() with a prompt of your own"
+            )
+        if tools is not None and "tool_use" in self._sources:
+            return "tool_use"
+        if "default" not in self._sources:
+            raise ChatTemplateError(f"this package has several chat templates; choose one with template=: {', '.join(self._sources)}")
+        return "default"
+
+    def _get(self, name: str) -> jinja2.Template:
+        if name not in self._sources:
+            raise ChatTemplateError(f"no chat template {name!r}; {nearest(name, self._sources)}")
+        if name not in self._compiled:
+            try:
+                self._compiled[name] = _environment().from_string(self._sources[name])
+            except jinja2.TemplateError as error:
+                raise ChatTemplateError(f"the chat template {name!r} is not valid Jinja: {error}") from error
+        return self._compiled[name]
+
+
+def check_messages(messages: object) -> None:
+    """Raises InputError unless `messages` is a non-empty sequence of {"role": str, "content": ...} mappings."""
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
+        raise InputError(f'messages must be a list like [{{"role": "user", "content": "Hi"}}], found {type(messages).__name__}')
+    if not messages:
+        raise InputError("messages is empty, expected at least one")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise InputError(f"messages[{i}] is {message!r}, expected an object with the text 'role' and a 'content'")
+        if "content" not in message and "tool_calls" not in message:
+            raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls'; it has {', '.join(map(repr, message))}")
+        if isinstance(message.get("content"), str):
+            check_text(message["content"])
+
+
+class GenerationTag(Extension):
+    """`{% generation %}`: marks the assistant's words for training; here it only lets its body through."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's interface
+
+    def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """Jinja's own filter escapes HTML, which models were not trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise ChatTemplateError(f"the chat template refuses these messages: {message}")
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _limited(pieces: Any) -> str:
+    text: list[str] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_PROMPT_CHARS:
+            raise ChatTemplateError(f"the chat template wrote more than {MAX_PROMPT_CHARS} characters; shorten the messages")
+        text.append(piece)
+    return "".join(text)
+
+
+def _templates(value: object) -> dict[str, str]:
+    """tokenizer_config.json has one template, or a list of {"name": ..., "template": ...}."""
+    if isinstance(value, str):
+        return {"default": value}
+    if isinstance(value, list):
+        return {str(t["name"]): str(t["template"]) for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()}
+    return {}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the special tokens; each is a str or an object with "content"."""
+    found = {name: config.get(name) for name in SPECIAL_TOKENS}
+    texts = {name: t.get("content") if isinstance(t, dict) else t for name, t in found.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}

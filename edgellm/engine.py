@@ -1,0 +1,225 @@
+"""The model as a search sees it: rows of tokens in, logits of the last token out. Implements `decoding.Decoder`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.cache import open_cache
+from edgellm.decoding.decoder import Logits, TokenArray
+from edgellm.errors import ContextOverflowError, PackageCorruptError
+from edgellm.manifest import GraphFile, Manifest
+from edgellm.session import Binding, Session
+
+IntArray = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all); may raise to stop the prefill
+
+FLOAT_TYPES = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+
+
+class Engine:
+    """A session and a cache of its own; not for two threads at once.
+
+    Rows are prefilled one after the other, in chunks, through a one-row view of the cache: the graph takes several
+    tokens behind a cached past only in a batch of one. They are then decoded together, however their lengths differ.
+    """
+
+    def __init__(self, session: Session, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
+        self._session = session
+        self._manifest = manifest
+        self._chunk = prefill_chunk
+        self._cache = open_cache(manifest.cache, manifest.context_length, session.device)
+        self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
+        self._prefill = _Phase(session, manifest)
+        self._decode = _Phase(session, manifest)
+        self.headroom = 128  # tokens to make room for at first, beyond the prompt
+        self.progress: Progress | None = None
+
+    @property
+    def rows(self) -> int:
+        return self._cache.rows
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.nbytes
+
+    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
+        """[rows, vocab] of the last tokens. A single prompt that continues what is cached computes only what is new."""
+        cached = self._common_prefix(prompts)
+        if not cached:
+            longest = max(map(len, prompts)) + self.headroom
+            self._cache.reset(len(prompts), min(longest, self._manifest.context_length))
+        self._tokens = [prompt.tolist() for prompt in prompts]
+        logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
+        before, total = 0, sum(map(len, prompts))
+        for row, prompt in enumerate(prompts):
+            for done, last in self._fill(row, prompt, start=cached):
+                logits[row] = last
+                if self.progress is not None:
+                    self.progress(before + done, total)
+            before += len(prompt)
+        return logits
+
+    def decode(self, tokens: TokenArray) -> Logits:
+        """[rows, vocab] float32, the caller's own. Raises ContextOverflowError where a row is full."""
+        longest = int(self._cache.lengths.max()) + 1
+        if longest > self._manifest.context_length:
+            raise ContextOverflowError(
+                f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
+                "ask for fewer new tokens or shorten the prompt"
+            )
+        self._cache.reserve(longest)
+        for row, token in zip(self._tokens, tokens.tolist(), strict=True):
+            row.append(token)
+        if self._tables_differ(longest):
+            return self._decode_row_by_row()
+        lengths = self._cache.lengths + 1
+        logits = self._decode.run(self._cache, None, tokens[:, None], lengths)
+        self._cache.advance(1)
+        return logits
+
+    def reorder(self, parents: TokenArray) -> None:
+        self._cache.reorder(parents)
+        self._tokens = [list(self._tokens[parent]) for parent in parents.tolist()]
+
+    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+        """[chunk, vocab] for one sequence, chunk by chunk."""
+        self._cache.reset(1, len(tokens))
+        self._tokens = [tokens.tolist()]
+        for start in range(0, len(tokens), self._chunk):
+            yield self._run_chunk(0, tokens, start, keep_all=True)
+
+    def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
+        """Feed tokens[start:] to a row that holds tokens[:start]. Yields after each chunk its end and [vocab] there."""
+        self._cache.trim(start, row)
+        self._cache.reserve(len(tokens))
+        for at in range(start, len(tokens), self._chunk):
+            logits = self._run_chunk(row, tokens, at)
+            yield int(self._cache.lengths[row]), logits[-1]
+
+    def _run_chunk(self, row: int, tokens: TokenArray, start: int, *, keep_all: bool = False) -> Logits:
+        """[1, vocab], or [chunk, vocab] of every position."""
+        chunk = tokens[start : start + self._chunk]
+        keep = len(chunk) if keep_all else 1
+        lengths = np.array([start + len(chunk)], np.int64)
+        logits = self._prefill.run(self._cache, row, chunk[None], lengths, keep=keep, rope_length=len(tokens))
+        self._cache.advance(len(chunk), row)
+        return logits
+
+    def _common_prefix(self, prompts: Sequence[TokenArray]) -> int:
+        """How many tokens of a single prompt are in the cache already. At least one token is left to compute."""
+        rope = self._manifest.rope
+        if len(prompts) > 1 or len(self._tokens) != 1 or rope.has_length_input or rope.recompute_beyond is not None:
+            return 0
+        held = np.array(self._tokens[0][: int(self._cache.lengths[0])], np.int64)
+        shared = min(len(held), len(prompts[0]) - 1)
+        different = np.flatnonzero(held[:shared] != prompts[0][:shared])
+        return int(different[0]) if len(different) else shared
+
+    def _tables_differ(self, longest: int) -> bool:
+        """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
+        limit = self._manifest.rope.recompute_beyond
+        return limit is not None and longest > limit and int(self._cache.lengths.min()) <= limit
+
+    def _decode_row_by_row(self) -> Logits:
+        limit = self._manifest.rope.recompute_beyond
+        logits = np.empty((len(self._tokens), self._manifest.vocab_size), np.float32)
+        for row, tokens in enumerate(self._tokens):
+            changes_over = len(tokens) - 1 == limit
+            for _, last in self._fill(row, np.array(tokens, np.int64), start=0 if changes_over else len(tokens) - 1):
+                logits[row] = last
+        return logits
+
+
+class _Phase:
+    """The inputs and outputs of the graph bound once for a kind of call, and again only where they changed."""
+
+    def __init__(self, session: Session, manifest: Manifest) -> None:
+        graph = decoder_graph(manifest)
+        self._binding: Binding = session.bind()
+        self._vocab_size = manifest.vocab_size
+        self._logits_dtype = FLOAT_TYPES[session.output_types["logits"]]
+        self._has_keep = "logits_to_keep" in graph.inputs
+        self._has_rope_length = manifest.rope.has_length_input
+        self._mask = AttentionMask()
+        self._bound: tuple[int, int | None] | None = None  # cache version and row
+        self._keep = 1
+        self._logits = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
+
+    def run(
+        self, cache: Any, row: int | None, ids: TokenArray, lengths: IntArray, *, keep: int = 1, rope_length: int = 0
+    ) -> Logits:
+        """[rows, vocab] float32 of the last position, or [keep, vocab] of a single row; a copy."""
+        binding = self._binding
+        if self._bound != (cache.version, row):
+            cache.bind(binding, row)
+            self._bound = (cache.version, row)
+        binding.input("input_ids", np.ascontiguousarray(ids))
+        binding.input("attention_mask", self._mask.of(lengths))
+        if self._has_rope_length and rope_length:
+            binding.input("rope_length", np.array([rope_length], np.int64))
+        self._bind_logits(len(ids), keep)
+        binding.run()
+        if keep > 1:
+            return binding.fetch("logits")[0].astype(np.float32)
+        return self._logits[:, 0].astype(np.float32)
+
+    def _bind_logits(self, rows: int, keep: int) -> None:
+        """One position per row goes to memory of ours. More are declared away (the graph says 1), so they are fetched."""
+        if keep != self._keep:
+            self._binding.input("logits_to_keep", np.array([keep], np.int64))
+        if keep > 1:
+            self._binding.new_output("logits")
+        elif len(self._logits) != rows or self._keep > 1:
+            self._logits = np.empty((rows, 1, self._vocab_size), self._logits_dtype)
+            self._binding.output("logits", self._logits)
+        self._keep = keep
+
+
+class AttentionMask:
+    """[rows, longest] int64: ones for each row's tokens, then zeros. Equal lengths, the usual case, cost nothing."""
+
+    def __init__(self) -> None:
+        self._ones: IntArray = np.ones(0, np.int64)
+
+    def of(self, lengths: IntArray) -> IntArray:
+        total = int(lengths.max())
+        if (lengths != total).any():
+            return (np.arange(total) < lengths[:, None]).astype(np.int64)
+        size = total * len(lengths)
+        if size > len(self._ones):
+            self._ones = np.ones(2 * size, np.int64)
+        return self._ones[:size].reshape(len(lengths), total)
+
+
+def decoder_graph(manifest: Manifest) -> GraphFile:
+    """The only graph of a decoder-only package."""
+    if len(manifest.graphs) != 1:
+        raise PackageCorruptError(f"{manifest.task} needs exactly one graph, the manifest lists {', '.join(manifest.graphs) or 'none'}")
+    return next(iter(manifest.graphs.values()))
+
+
+def check_graph(session: Session, manifest: Manifest) -> None:
+    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
+    graph, layout = decoder_graph(manifest), manifest.cache
+    cache = [
+        (layout.past.format(layer=i, side=side), layout.present.format(layer=i, side=side))
+        for i in range(layout.num_layers)
+        for side in ("key", "value")
+    ]
+    inputs, outputs = {*graph.inputs, *(past for past, _ in cache)}, {*graph.outputs, *(present for _, present in cache)}
+    missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
+    surplus = {*session.inputs} - inputs
+    dtypes = {session.input_types[past] for past, _ in cache if past in session.input_types}
+    if missing or surplus or dtypes - {_type_name(layout.dtype)} or session.output_types.get("logits") not in FLOAT_TYPES:
+        raise PackageCorruptError(
+            f"{graph.file} and the manifest disagree: missing {sorted(missing)}, unknown {sorted(surplus)}, "
+            f"cache type {sorted(dtypes)}; export the package again"
+        )
+
+
+def _type_name(dtype: str) -> str:
+    return {"float32": "tensor(float)", "float16": "tensor(float16)"}[dtype]

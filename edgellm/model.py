@@ -1,0 +1,336 @@
+"""A loaded package: generate, stream, chat, score.
+
+    model = edgellm.load("smollm2-int8")
+    print(model.generate("The capital of France is").text)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+
+from edgellm import session as ort
+from edgellm.chat import ChatTemplate, Message
+from edgellm.decoding import Emitted, GenerationOptions, Hypothesis, Logits, Step, Stopping, search
+from edgellm.engine import Engine, check_graph, decoder_graph
+from edgellm.errors import InputError, OptionError
+from edgellm.manifest import Manifest, check_files, read_manifest
+from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
+from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
+from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
+
+HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
+HEADROOM = 256  # tokens of cache made ready beyond the prompt
+
+ProgressHook = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all)
+
+
+class Cancel(Protocol):
+    """`threading.Event`, or anything else that can be asked whether it is set."""
+
+    def is_set(self) -> bool: ...
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    device: ort.DeviceChoice = "auto",
+    threads: int | None = None,
+    spinning: bool = True,
+    verify: bool = False,
+    prefill_chunk: int = 128,
+) -> Model:
+    """Open the package directory `path`.
+
+    device: "auto" is what the package was exported for. threads: None is every core this process may use.
+    spinning: threads wait actively for the next operator, which is fastest; False saves power.
+    verify: compare every file with its sha256 (otherwise files above 64 MiB by size only).
+    prefill_chunk: prompt tokens per run; smaller needs less memory and can be cancelled sooner.
+    Raises PackageError, ProviderError or MissingDependencyError.
+    """
+    if type(prefill_chunk) is not int or prefill_chunk < 1:
+        raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
+    package = Path(path)
+    manifest = read_manifest(package)
+    check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
+    chosen = ort.choose_device(device, manifest.target)
+    graph = package / decoder_graph(manifest).file
+    session = ort.Session(graph, chosen, threads=threads, spinning=spinning)
+    check_graph(session, manifest)
+    return Model(package, manifest, session, prefill_chunk)
+
+
+class Model:
+    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+
+    The cache of the last finished call with a single row is kept, so that a prompt that continues it (the next turn of
+    a chat) computes only what is new; `reset` frees it.
+    """
+
+    def __init__(self, package: Path, manifest: Manifest, session: ort.Session, prefill_chunk: int) -> None:
+        self.manifest = manifest
+        self.tokenizer = Tokenizer.from_file(package / "tokenizer.json")
+        self.chat_template = ChatTemplate.from_package(package)
+        self.generation_defaults = read_json(package / "generation_config.json")
+        self.info = _info(package, manifest, session)
+        self._session = session
+        self._prefill_chunk = prefill_chunk
+        self._idle: list[Engine] = []  # at most one, and only list methods that are atomic
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, cancel: Cancel | None = ..., progress: ProgressHook | None = ..., **options: Any
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], *, cancel: Cancel | None = ..., progress: ProgressHook | None = ..., **options: Any
+    ) -> list[Generation]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Generation | list[Generation]:
+        """Continue a prompt (text or token ids), or each of a list of prompts.
+
+        options: those of `GenerationOptions`, on top of the package's generation_config.json.
+        cancel: stop early when it is set, also from another thread; what is there by then is returned.
+        progress: called between chunks of the prompt.
+        """
+        single = is_single(prompt)
+        prompts: Sequence[Any] = [prompt] if single else prompt
+        tokens = [encode_prompt(p, self.tokenizer, self.manifest) for p in prompts]
+        results = self._generate(tokens, self._options(options), cancel, progress)
+        return results[0] if single else results
+
+    def stream(
+        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
+    ) -> Iterator[Piece]:
+        """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
+        if not is_single(prompt):
+            raise InputError("stream takes one prompt; use generate for a list")
+        return self._stream(encode_prompt(prompt, self.tokenizer, self.manifest), self._options(options), cancel, progress)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Generation:
+        """The assistant's answer to `messages`, a list like [{"role": "user", "content": "Hi"}]."""
+        tokens = self._chat_tokens(messages, tools, template, template_variables)
+        return self._generate([tokens], self._options(options), cancel, progress)[0]
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """`chat`, a piece per token."""
+        tokens = self._chat_tokens(messages, tools, template, template_variables)
+        return self._stream(tokens, self._options(options), cancel, progress)
+
+    def logits(self, prompt: Prompt) -> Logits:
+        """[length, vocab] float32: what the model predicts after each token of the prompt."""
+        tokens = self._one_prompt(prompt)
+        with self._engine() as engine:
+            return np.concatenate(list(engine.all_logits(tokens)))
+
+    def score(self, prompt: Prompt) -> Score:
+        """The log-probability of each token of a text but the first. Memory does not grow with vocabulary x length."""
+        tokens = self._one_prompt(prompt)
+        if len(tokens) < 2:
+            raise InputError("score needs at least two tokens: the first one is only given, not predicted")
+        logprobs: list[float] = []
+        with self._engine() as engine:
+            for logits in engine.all_logits(tokens):
+                following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
+                logprobs += _logprobs(logits[: len(following)], following)
+        return Score(tuple(tokens.tolist()), tuple(logprobs))
+
+    def reset(self) -> None:
+        """Forget the last prompt and free its cache."""
+        self._idle.clear()
+
+    def _one_prompt(self, prompt: Prompt) -> IntArray:
+        if not is_single(prompt):
+            raise InputError("expected one prompt, found a list of prompts")
+        return encode_prompt(prompt, self.tokenizer, self.manifest)
+
+    def _chat_tokens(
+        self, messages: Sequence[Message], tools: Any, template: str | None, variables: dict[str, Any] | None
+    ) -> IntArray:
+        text = self.chat_template.render(messages, tools=tools, template=template, **(variables or {}))
+        return encode_prompt(text, self.tokenizer, self.manifest, add_special_tokens=False)
+
+    def _options(self, options: dict[str, Any]) -> GenerationOptions:
+        result = GenerationOptions.create(self.generation_defaults, **options)
+        result.check_vocabulary(self.manifest.vocab_size)
+        return result
+
+    def _stopping(self, prompts: Sequence[IntArray], options: GenerationOptions, cancel: Cancel | None) -> Stopping:
+        tokens = self.manifest.tokens
+        eos = tokens.eos if options.eos_token_id is None else options.eos_token_id
+        pad = tokens.pad if options.pad_token_id is None else options.pad_token_id
+        return Stopping(
+            eos_token_ids=eos,
+            pad_token_id=pad,
+            matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
+            cancelled=None if cancel is None else cancel.is_set,
+            deadline=None if options.max_time is None else time.monotonic() + options.max_time,
+            max_new_tokens=tuple(options.limit(len(prompt), self.manifest.context_length) for prompt in prompts),
+        )
+
+    @contextmanager
+    def _engine(self) -> Iterator[Engine]:
+        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
+        try:
+            engine = self._idle.pop()
+        except IndexError:
+            engine = Engine(self._session, self.manifest, prefill_chunk=self._prefill_chunk)
+        yield engine
+        engine.progress = None
+        self._idle[:] = [engine] if engine.rows == 1 else []
+
+    def _generate(
+        self, prompts: list[IntArray], options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
+    ) -> list[Generation]:
+        run = _Run(self._stopping(prompts, options, cancel), progress)
+        with self._engine() as engine:
+            for _ in run.steps(engine, prompts, options):
+                pass
+        timing = run.timing(prompts)
+        return [
+            Generation(tuple(map(self._sequence, hypotheses)), len(prompt), timing)
+            for prompt, hypotheses in zip(prompts, run.hypotheses, strict=True)
+        ]
+
+    def _sequence(self, hypothesis: Hypothesis) -> GeneratedSequence:
+        h = hypothesis
+        return GeneratedSequence(self.tokenizer.decode(h.tokens), h.tokens, h.finish_reason, h.logprobs, h.score)
+
+    def _stream(
+        self, prompt: IntArray, options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
+    ) -> Iterator[Piece]:
+        if options.num_beams > 1 or options.num_return_sequences > 1:
+            raise OptionError(
+                f"num_beams is {options.num_beams} and num_return_sequences {options.num_return_sequences}, expected 1: "
+                "beams are not final before the end, so they cannot be streamed; use generate"
+            )
+        return self._pieces(prompt, options, _Run(self._stopping([prompt], options, cancel), progress))
+
+    def _pieces(self, prompt: IntArray, options: GenerationOptions, run: _Run) -> Iterator[Piece]:
+        detokenizer = Detokenizer(self.tokenizer)
+        finished = False
+        with self._engine() as engine:
+            for step in run.steps(engine, [prompt], options):
+                for emitted in step.emitted:
+                    finished = emitted.finish_reason is not None
+                    yield _piece(emitted, detokenizer)
+        if not finished:
+            yield Piece(detokenizer.flush(), (), None, run.hypotheses[0][0].finish_reason)
+
+
+class _Interrupted(Exception):
+    """Ends a prefill."""
+
+
+class _Run:
+    """One search: its steps, its clock and, at the end, its hypotheses."""
+
+    def __init__(self, stopping: Stopping, progress: ProgressHook | None) -> None:
+        self._stopping = stopping
+        self._progress = progress
+        self._started = time.perf_counter()
+        self._first_token: float | None = None
+        self.hypotheses: list[list[Hypothesis]] = []
+
+    def steps(self, engine: Engine, prompts: list[IntArray], options: GenerationOptions) -> Generator[Step, None, None]:
+        self._started = time.perf_counter()
+        engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
+        engine.progress = self._on_prefill
+        steps = search(engine, prompts, options, self._stopping)
+        try:
+            self.hypotheses = yield from self._timed(steps)
+        except _Interrupted as interruption:
+            empty = Hypothesis((), () if options.logprobs else None, None, str(interruption))
+            self.hypotheses = [[empty] for _ in prompts]
+
+    def timing(self, prompts: list[IntArray]) -> Timing:
+        end = time.perf_counter()
+        new_tokens = sum(len(h.tokens) for hypotheses in self.hypotheses for h in hypotheses)
+        first = (self._first_token or end) - self._started
+        return Timing(first, end - self._started, sum(map(len, prompts)), new_tokens)
+
+    def _timed(
+        self, steps: Generator[Step, None, list[list[Hypothesis]]]
+    ) -> Generator[Step, None, list[list[Hypothesis]]]:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return list(end.value)
+            self._first_token = self._first_token or time.perf_counter()
+            yield step
+
+    def _on_prefill(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(done, total)
+        reason = self._stopping.interruption() if done < total else None
+        if reason is not None:
+            raise _Interrupted(reason)
+
+
+def _piece(emitted: Emitted, detokenizer: Detokenizer) -> Piece:
+    text = detokenizer.add(emitted.token)
+    if emitted.finish_reason is not None:
+        text += detokenizer.flush()
+    logprobs = None if emitted.logprob is None else (emitted.logprob,)
+    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason)
+
+
+def _logprobs(logits: Logits, tokens: IntArray) -> list[float]:
+    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]."""
+    largest = logits.max(axis=-1, keepdims=True)
+    normalizer = np.log(np.exp(logits - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
+    chosen: list[float] = (logits[np.arange(len(tokens)), tokens] - normalizer).tolist()
+    return chosen
+
+
+def _info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
+    return ModelInfo(
+        path=package,
+        model_type=manifest.model_type,
+        precision=manifest.weights.precision,
+        scheme=manifest.weights.scheme,
+        target=manifest.target,
+        device=session.device,
+        provider=session.provider,
+        threads=session.threads,
+        context_length=manifest.context_length,
+        vocab_size=manifest.vocab_size,
+        cache_bytes_per_token=manifest.cache.bytes_per_token(),
+        package_bytes=sum(entry.size for entry in manifest.files.values()),
+        onnxruntime_version=ort.version(),
+    )

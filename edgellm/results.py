@@ -1,0 +1,125 @@
+"""What the model gives back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class GeneratedSequence:
+    """One generated text. `tokens` are the new ones, an end token included; `text` leaves special tokens out.
+
+    `finish_reason`: "eos", "stop_string", "length", "time" or "cancelled". `logprobs`, if asked for, are the model's own,
+    before temperature and the like. `score` is beam search's.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    logprobs: tuple[float, ...] | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one call; the prompts of a batch share it."""
+
+    time_to_first_token_s: float
+    total_s: float
+    prompt_tokens: int
+    new_tokens: int
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        return self.prompt_tokens / self.time_to_first_token_s if self.time_to_first_token_s else math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens after the first step, per second after it; NaN if there was only one step."""
+        seconds = self.total_s - self.time_to_first_token_s
+        return max(0, self.new_tokens - 1) / seconds if seconds > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The answer to one prompt: `num_return_sequences` sequences, best first, usually one, which `text` and so on name."""
+
+    sequences: tuple[GeneratedSequence, ...]
+    prompt_tokens: int
+    timing: Timing
+
+    @property
+    def text(self) -> str:
+        return self.sequences[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.sequences[0].tokens
+
+    @property
+    def finish_reason(self) -> str:
+        return self.sequences[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[float, ...] | None:
+        return self.sequences[0].logprobs
+
+    @property
+    def score(self) -> float | None:
+        return self.sequences[0].score
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one step adds to a streamed text: a token, and the text that is complete with it ("" inside a character).
+
+    The last piece has a `finish_reason`; it has no token if the stream was cancelled before the first one.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    finish_reason: str | None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely the model finds a text. `logprobs[i]` is of `tokens[i + 1]`, given the tokens before it; natural logarithm."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.logprobs)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(-self.total / len(self.logprobs))
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Facts about a loaded model. `provider` is ONNX Runtime's name for what runs it."""
+
+    path: Path
+    model_type: str
+    precision: str
+    scheme: str
+    target: str
+    device: str
+    provider: str
+    threads: int
+    context_length: int
+    vocab_size: int
+    cache_bytes_per_token: int
+    package_bytes: int
+    onnxruntime_version: str

@@ -1,0 +1,238 @@
+"""ONNX Runtime, wrapped: devices, threads, binding, errors. No other module imports onnxruntime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import MissingDependencyError, OptionError, PackageCorruptError, ProviderError
+from edgellm.threads import usable_cores
+
+Array = npt.NDArray[Any]
+Device = Literal["cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+INSTALL = "`pip install edgellm[cpu]`, or `pip install edgellm[cuda]` for an NVIDIA GPU"
+SEVERITY_ERROR = 3  # ONNX Runtime's log level; below it are warnings about our optional inputs
+
+log = logging.getLogger("edgellm")
+
+
+def onnxruntime() -> Any:
+    """The module, with its telemetry off. The variable must be set before the first import in the process."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingDependencyError(f"edgellm needs ONNX Runtime, which is not installed: {INSTALL}") from error
+    if not hasattr(ort, "InferenceSession"):  # what is left after the CPU and the CUDA wheel overwrote each other
+        raise MissingDependencyError(
+            f"the installed onnxruntime is broken; run `pip uninstall onnxruntime onnxruntime-gpu`, then {INSTALL}"
+        )
+    ort.disable_telemetry_events()  # for the case that somebody else imported it first
+    return ort
+
+
+def version() -> str:
+    return str(onnxruntime().__version__)
+
+
+def choose_device(requested: str, target: Device) -> Device:
+    """The device to run a package on that was exported for `target`. Raises ProviderError where they do not fit.
+
+    A CUDA package may be asked onto the CPU explicitly: slow, but it lets its numbers be checked without a GPU.
+    """
+    if requested not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"device is {requested!r}, expected 'auto', 'cpu' or 'cuda'")
+    device: Device = target if requested == "auto" else requested  # type: ignore[assignment]
+    if device == "cuda" and target == "cpu":
+        raise ProviderError(
+            "this package was exported for the CPU and cannot run on CUDA; "
+            "export it again with --target cuda, or load it with device='cpu'"
+        )
+    if device == "cuda":
+        _require_cuda()
+    if requested == "auto":
+        log.info("device: %s (the package was exported for it)", device)
+    elif device != target:
+        log.warning("running a package for %s on the %s: correct but slow", target, device)
+    return device
+
+
+def _require_cuda() -> None:
+    ort = onnxruntime()
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        raise ProviderError(
+            f"CUDA was asked for, but the installed onnxruntime {ort.__version__} has no CUDA provider (it has "
+            f"{', '.join(ort.get_available_providers())}); run `pip uninstall onnxruntime`, then "
+            "`pip install edgellm[cuda]`; a CUDA package runs slowly with device='cpu' for checks"
+        )
+
+
+class Session:
+    """One ONNX graph on one device. `run` of its bindings may be called from several threads."""
+
+    def __init__(
+        self, model: Path | bytes, device: Device = "cpu", *, threads: int | None = None, spinning: bool = True
+    ) -> None:
+        ort = onnxruntime()
+        self.device: Device = device
+        self.threads = _check_threads(threads)
+        options = _session_options(ort, self.threads, spinning)
+        source = model if isinstance(model, bytes) else str(model)
+        if device == "cuda":
+            _preload_cuda(ort)
+        with _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
+            self._session = ort.InferenceSession(source, options, providers=_providers(device))
+        self._session.disable_fallback()
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != PROVIDERS[device]:
+            raise ProviderError(
+                "CUDA was asked for, but ONNX Runtime could not start its CUDA provider: it needs an NVIDIA driver, "
+                "CUDA 13 and cuDNN 9 (`pip install onnxruntime-gpu[cuda,cudnn]` brings the libraries)"
+            )
+        self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
+        self.optional_inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_overridable_initializers())
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.input_types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
+        self.output_types: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
+
+    def bind(self) -> Binding:
+        return Binding(self._session, self.outputs)
+
+
+class Binding:
+    """Inputs and outputs of a session tied to memory, so that a run moves nothing it does not have to.
+
+    Bound arrays are kept alive here; raw addresses are the caller's to keep valid until they are bound anew.
+    """
+
+    def __init__(self, session: Any, outputs: Sequence[str]) -> None:
+        self._ort = onnxruntime()
+        self._session = session
+        self._binding = session.io_binding()
+        self._outputs = tuple(outputs)
+        self._kept: dict[str, Any] = {}
+        self._order: list[str] = []  # of the first binding of each output: how ONNX Runtime returns them
+
+    def input(self, name: str, array: Array) -> None:
+        """For a CUDA session the array is copied to the device now: bind again after changing it."""
+        value = self._value(array)
+        self._binding.bind_ortvalue_input(name, value)
+        self._kept[name] = (array, value)
+
+    def output(self, name: str, array: Array) -> None:
+        """The run writes into `array`, whose shape must be the one it computes."""
+        value = self._value(array)
+        self._binding.bind_ortvalue_output(name, value)
+        self._remember(name, (array, value))
+
+    def new_output(self, name: str, device: Device = "cpu") -> None:
+        """The run allocates this output; fetch it with `fetch` or `fetch_device`."""
+        self._binding.bind_output(name, device)
+        self._remember(name, None)
+
+    def address(self, inputs: str, outputs: str, device: Device, dtype: npt.DTypeLike, shape: Sequence[int], at: int) -> None:
+        """Bind the memory at `at` as an input and as an output: the run works on it in place."""
+        self._binding.bind_input(inputs, device, 0, dtype, shape, at)
+        self._binding.bind_output(outputs, device, 0, dtype, shape, at)
+        self._remember(outputs, None)
+
+    def device_input(self, name: str, array: DeviceArray) -> None:
+        self._binding.bind_ortvalue_input(name, array.value)
+        self._kept[name] = array
+
+    def run(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's errors share no base class of their own
+            raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+
+    def fetch(self, name: str) -> Array:
+        """What the last run wrote to a `new_output` on the CPU."""
+        return np.asarray(self.fetch_device(name).value.numpy())
+
+    def fetch_device(self, name: str) -> DeviceArray:
+        return DeviceArray(self._binding.get_outputs()[self._order.index(name)])
+
+    def _remember(self, name: str, kept: Any) -> None:
+        if name not in self._order:
+            self._order.append(name)
+        self._kept[name] = kept
+
+    def _value(self, array: Array) -> Any:
+        value = self._ort.OrtValue.ortvalue_from_numpy(array)
+        # ONNX Runtime silently copies an array that is not contiguous, and writes would then go astray.
+        assert value.data_ptr() == array.ctypes.data, "bound arrays must be C-contiguous"
+        return value
+
+
+class DeviceArray:
+    """A tensor that ONNX Runtime owns, on the device where it lies."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.address: int = value.data_ptr()
+        self.shape: tuple[int, ...] = tuple(value.shape())
+
+    def numpy(self) -> Array:
+        return np.asarray(self.value.numpy())
+
+
+def _check_threads(threads: int | None) -> int:
+    if threads is None:
+        return usable_cores()
+    if type(threads) is not int or threads < 1:
+        raise OptionError(f"threads is {threads!r}, expected a whole number from 1, or None for all usable cores")
+    return threads
+
+
+def _session_options(ort: Any, threads: int, spinning: bool) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = SEVERITY_ERROR
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # The graphs arrive fused; what is left to do at load is constant folding.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.prepack.enable_parallel", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options
+
+
+def _providers(device: Device) -> list[Any]:
+    if device == "cpu":
+        return [PROVIDERS["cpu"]]
+    return [(PROVIDERS["cuda"], {"arena_extend_strategy": "kSameAsRequested"}), PROVIDERS["cpu"]]
+
+
+def _preload_cuda(ort: Any) -> None:
+    """Find CUDA and cuDNN among the installed wheels; what is missing shows when the provider fails to start."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+        ort.preload_dlls()
+
+
+@contextlib.contextmanager
+def _load_errors(ort: Any, name: str) -> Iterator[None]:
+    state = ort.capi.onnxruntime_pybind11_state
+    try:
+        yield
+    except (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument) as error:
+        raise PackageCorruptError(f"{name} cannot be loaded: {_first_line(error)}; export the package again") from error
+    except MemoryError as error:
+        raise ProviderError(f"{name} does not fit in memory") from error
+    except Exception as error:
+        raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,136 @@
+"""Text to token ids and back, also token by token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from edgellm.errors import InputError, PackageCorruptError
+
+IntArray = npt.NDArray[np.int64]
+
+REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a character
+
+
+class Tokenizer:
+    """A `tokenizer.json`. `decode` leaves spaces as the tokens have them: no `clean_up_tokenization_spaces`."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.special_ids = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
+        self.byte_ids = _byte_fallback_ids(tokenizer)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        try:
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises plain Exception
+            raise PackageCorruptError(f"{path} cannot be read: {error}; export the package again") from error
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
+        """[length]. With `add_special_tokens`, what the post-processor adds (such as a first BOS token) is included."""
+        check_text(text)
+        return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+
+    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+
+    def has_text(self, token: int) -> bool:
+        """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
+        return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
+
+
+class Detokenizer:
+    """Text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens.
+
+    A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
+    dropped only from the very first token), so a token is always decoded together with the ones before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._context: list[int] = []  # tokens whose text is out already
+        self._pending: list[int] = []
+
+    def add(self, token: int) -> str:
+        """The text that is complete now, often that of `token`, "" while a character is incomplete."""
+        if not self._tokenizer.has_text(token):
+            return ""
+        self._pending.append(token)
+        # A run of byte tokens decodes as a whole: one stray byte turns all of it into replacement characters.
+        if token in self._tokenizer.byte_ids:
+            return ""
+        text = self._text()
+        return "" if text.endswith(REPLACEMENT) else self._take(text)
+
+    def flush(self) -> str:
+        """What was held back; call it when no more tokens follow."""
+        return self._take(self._text()) if self._pending else ""
+
+    def _text(self) -> str:
+        known = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._pending)[len(known) :]
+
+    def _take(self, text: str) -> str:
+        self._context, self._pending = self._pending, []
+        return text
+
+
+def stop_string_matcher(tokenizer: Tokenizer, stop_strings: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+    """Whether the text of a sequence's new tokens contains a stop string. To be asked after each token.
+
+    As in Hugging Face's `generate`, the text keeps the stop string and whatever else its last token carries.
+    """
+    if not stop_strings:
+        return None
+    # A character has at most four bytes and a token at least one, so this many tokens cover the longest stop string.
+    reach = 4 * max(map(len, stop_strings)) + 4
+
+    def matches(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(tokens[-reach:])
+        return any(stop in text for stop in stop_strings)
+
+    return matches
+
+
+def check_text(text: object) -> None:
+    """Raises InputError unless `text` is a str that can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise InputError(f"expected text, found {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read from "
+            "bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if there is no such file. Raises PackageCorruptError."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
+    if not isinstance(data, dict):
+        raise PackageCorruptError(f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again")
+    return data
+
+
+def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
+    """Ids of tokens like <0xE2> where the decoder joins them to characters (sentencepiece models)."""
+    if "ByteFallback" not in repr(tokenizer.decoder):
+        return frozenset()
+    ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(i for i in ids if i is not None)
