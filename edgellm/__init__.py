@@ -11,8 +11,8 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
 
-from edgellm.decoding.options import GenerationOptions  # noqa: E402
-from edgellm.errors import (  # noqa: E402
+from edgellm.decoding.options import GenerationOptions
+from edgellm.errors import (
     ChatTemplateError,
     ContextOverflowError,
     EdgellmError,
@@ -25,8 +25,8 @@ from edgellm.errors import (  # noqa: E402
     PackageVersionError,
     ProviderError,
 )
-from edgellm.model import Model, load  # noqa: E402
-from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing  # noqa: E402
+from edgellm.model import Model, load
+from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 
 __version__ = "0.1.0"
 

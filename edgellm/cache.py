@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -48,11 +49,7 @@ class KVCache(ABC):
         self.layout = layout
         self.max_length = max_length
         self.dtype = np.dtype(layout.dtype)
-        self.names = [
-            (layout.past.format(layer=layer, side=side), layout.present.format(layer=layer, side=side))
-            for layer in range(layout.num_layers)
-            for side in ("key", "value")
-        ]
+        self.names = cache_names(layout)
         self.lengths: IntArray = np.zeros(0, np.int64)
         self.capacity = 0
         self.version = 0
@@ -237,7 +234,7 @@ class DeviceCache(KVCache):
         self._buffers = []
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        """Zeros, not whatever was there: kernels may multiply what lies beyond a row's end by zero, and NaN stays NaN."""
+        """Zeros: kernels may multiply what lies beyond a row's end by zero, and a NaN there would stay NaN."""
         slot = rows * self.layout.num_kv_heads * capacity * self.layout.head_dim
         per_buffer = max(1, MAX_ELEMENTS // slot)
         for first in range(0, len(self.names), per_buffer):
@@ -260,13 +257,22 @@ class DeviceCache(KVCache):
             self._buffers[i] = self._moved(parents, used, capacity)
 
     def _moved(self, parents: IntArray, used: int, capacity: int) -> DeviceArray:
-        """The graph's output for the bound "cache": its rows `parents` up to `used` tokens, then zeros up to `capacity`."""
+        """The bound "cache" anew: its rows `parents` up to `used` tokens, then zeros up to `capacity`."""
         self._binding.input("parents", np.ascontiguousarray(parents, np.int64))
         self._binding.input("used", np.array([used], np.int64))
         self._binding.input("spare", np.array([capacity - used], np.int64))
         self._binding.new_output("moved", self.device)
         self._binding.run()
         return self._binding.fetch_device("moved")
+
+
+def cache_names(layout: CacheLayout) -> list[tuple[str, str]]:
+    """Past and present tensors of the graph, layer by layer, key before value."""
+    return [
+        (layout.past.format(layer=layer, side=side), layout.present.format(layer=layer, side=side))
+        for layer in range(layout.num_layers)
+        for side in ("key", "value")
+    ]
 
 
 def open_cache(layout: CacheLayout, max_length: int, device: Device) -> KVCache:
@@ -297,17 +303,13 @@ def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:
     return plan
 
 
-class _memory_errors:  # noqa: N801 - used as a function
+@contextmanager
+def _memory_errors(rows: int, length: int) -> Iterator[None]:
     """Turns a failed allocation into a ProviderError that says how to need less."""
-
-    def __init__(self, rows: int, length: int) -> None:
-        self.rows, self.length = rows, length
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MemoryError | ProviderError):
-            raise ProviderError(
-                f"no memory for a cache of {self.rows} rows of {self.length} tokens; "
-                "use a shorter prompt, fewer max_new_tokens, or fewer rows or beams"
-            ) from error
+    try:
+        yield
+    except (MemoryError, ProviderError) as error:
+        raise ProviderError(
+            f"no memory for a cache of {rows} rows of {length} tokens; "
+            "use a shorter prompt, fewer max_new_tokens, or fewer rows or beams"
+        ) from error

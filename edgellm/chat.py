@@ -36,7 +36,7 @@ class ChatTemplate:
 
     @classmethod
     def from_package(cls, package: Path) -> ChatTemplate:
-        """`chat_template.jinja` wins over `chat_template` in tokenizer_config.json; neither is fine until it is used."""
+        """`chat_template.jinja` wins over tokenizer_config.json. Having neither is an error only when it is used."""
         config = read_json(package / "tokenizer_config.json")
         templates = _templates(config.get("chat_template"))
         file = package / "chat_template.jinja"
@@ -81,12 +81,13 @@ class ChatTemplate:
     def _default_name(self, tools: object) -> str:
         if not self._sources:
             raise ChatTemplateError(
-                "this package has no chat template: its model was not made for chats; use generate() with a prompt of your own"
+                "this package has no chat template: its model was not made for chats; use generate() instead"
             )
         if tools is not None and "tool_use" in self._sources:
             return "tool_use"
         if "default" not in self._sources:
-            raise ChatTemplateError(f"this package has several chat templates; choose one with template=: {', '.join(self._sources)}")
+            names = ", ".join(self._sources)
+            raise ChatTemplateError(f"this package has several chat templates; choose one with template=: {names}")
         return "default"
 
     def _get(self, name: str) -> jinja2.Template:
@@ -103,14 +104,15 @@ class ChatTemplate:
 def check_messages(messages: object) -> None:
     """Raises InputError unless `messages` is a non-empty sequence of {"role": str, "content": ...} mappings."""
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise InputError(f'messages must be a list like [{{"role": "user", "content": "Hi"}}], found {type(messages).__name__}')
+        found = type(messages).__name__
+        raise InputError(f'messages must be a list like [{{"role": "user", "content": "Hi"}}], found {found}')
     if not messages:
         raise InputError("messages is empty, expected at least one")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise InputError(f"messages[{i}] is {message!r}, expected an object with the text 'role' and a 'content'")
         if "content" not in message and "tool_calls" not in message:
-            raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls'; it has {', '.join(map(repr, message))}")
+            raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls', only {', '.join(message)}")
         if isinstance(message.get("content"), str):
             check_text(message["content"])
 
@@ -126,14 +128,18 @@ class GenerationTag(Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
     """Jinja's own filter escapes HTML, which models were not trained on."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
@@ -152,7 +158,7 @@ def _limited(pieces: Any) -> str:
     for piece in pieces:
         size += len(piece)
         if size > MAX_PROMPT_CHARS:
-            raise ChatTemplateError(f"the chat template wrote more than {MAX_PROMPT_CHARS} characters; shorten the messages")
+            raise ChatTemplateError(f"the chat template wrote over {MAX_PROMPT_CHARS} characters; shorten the messages")
         text.append(piece)
     return "".join(text)
 
@@ -162,7 +168,8 @@ def _templates(value: object) -> dict[str, str]:
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):
-        return {str(t["name"]): str(t["template"]) for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()}
+        named = [t for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()]
+        return {str(t["name"]): str(t["template"]) for t in named}
     return {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.cache import open_cache
+from edgellm.cache import KVCache, cache_names, open_cache
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.manifest import GraphFile, Manifest
@@ -17,7 +17,7 @@ from edgellm.session import Binding, Session
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all); may raise to stop the prefill
 
-FLOAT_TYPES = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
+FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
 class Engine:
@@ -141,16 +141,23 @@ class _Phase:
         graph = decoder_graph(manifest)
         self._binding: Binding = session.bind()
         self._vocab_size = manifest.vocab_size
-        self._logits_dtype = FLOAT_TYPES[session.output_types["logits"]]
+        self._logits_dtype: np.dtype[Any] = FLOAT_TYPES[session.output_types["logits"]]
         self._has_keep = "logits_to_keep" in graph.inputs
         self._has_rope_length = manifest.rope.has_length_input
         self._mask = AttentionMask()
         self._bound: tuple[int, int | None] | None = None  # cache version and row
         self._keep = 1
-        self._logits = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
+        self._logits: npt.NDArray[Any] = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
 
     def run(
-        self, cache: Any, row: int | None, ids: TokenArray, lengths: IntArray, *, keep: int = 1, rope_length: int = 0
+        self,
+        cache: KVCache,
+        row: int | None,
+        ids: TokenArray,
+        lengths: IntArray,
+        *,
+        keep: int = 1,
+        rope_length: int = 0,
     ) -> Logits:
         """[rows, vocab] float32 of the last position, or [keep, vocab] of a single row; a copy."""
         binding = self._binding
@@ -163,12 +170,11 @@ class _Phase:
             binding.input("rope_length", np.array([rope_length], np.int64))
         self._bind_logits(len(ids), keep)
         binding.run()
-        if keep > 1:
-            return binding.fetch("logits")[0].astype(np.float32)
-        return self._logits[:, 0].astype(np.float32)
+        logits: Logits = (binding.fetch("logits")[0] if keep > 1 else self._logits[:, 0]).astype(np.float32)
+        return logits
 
     def _bind_logits(self, rows: int, keep: int) -> None:
-        """One position per row goes to memory of ours. More are declared away (the graph says 1), so they are fetched."""
+        """One position per row goes to memory of ours. More are fetched: the graph declares one."""
         if keep != self._keep:
             self._binding.input("logits_to_keep", np.array([keep], np.int64))
         if keep > 1:
@@ -198,26 +204,27 @@ class AttentionMask:
 def decoder_graph(manifest: Manifest) -> GraphFile:
     """The only graph of a decoder-only package."""
     if len(manifest.graphs) != 1:
-        raise PackageCorruptError(f"{manifest.task} needs exactly one graph, the manifest lists {', '.join(manifest.graphs) or 'none'}")
+        found = ", ".join(manifest.graphs) or "none"
+        raise PackageCorruptError(
+            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
+        )
     return next(iter(manifest.graphs.values()))
 
 
 def check_graph(session: Session, manifest: Manifest) -> None:
     """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
     graph, layout = decoder_graph(manifest), manifest.cache
-    cache = [
-        (layout.past.format(layer=i, side=side), layout.present.format(layer=i, side=side))
-        for i in range(layout.num_layers)
-        for side in ("key", "value")
-    ]
-    inputs, outputs = {*graph.inputs, *(past for past, _ in cache)}, {*graph.outputs, *(present for _, present in cache)}
+    cache = cache_names(layout)
+    inputs = {*graph.inputs, *(past for past, _ in cache)}
+    outputs = {*graph.outputs, *(present for _, present in cache)}
     missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
     surplus = {*session.inputs} - inputs
     dtypes = {session.input_types[past] for past, _ in cache if past in session.input_types}
-    if missing or surplus or dtypes - {_type_name(layout.dtype)} or session.output_types.get("logits") not in FLOAT_TYPES:
+    dtypes |= {session.output_types.get("logits", "none")} - FLOAT_TYPES.keys()
+    if missing or surplus or dtypes - {_type_name(layout.dtype)}:
         raise PackageCorruptError(
             f"{graph.file} and the manifest disagree: missing {sorted(missing)}, unknown {sorted(surplus)}, "
-            f"cache type {sorted(dtypes)}; export the package again"
+            f"types {sorted(dtypes)}; export the package again"
         )
 
 

@@ -1,7 +1,7 @@
 """A loaded package: generate, stream, chat, score.
 
-    model = edgellm.load("smollm2-int8")
-    print(model.generate("The capital of France is").text)
+model = edgellm.load("smollm2-int8")
+print(model.generate("The capital of France is").text)
 """
 
 from __future__ import annotations
@@ -90,7 +90,12 @@ class Model:
 
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, cancel: Cancel | None = ..., progress: ProgressHook | None = ..., **options: Any
+        self,
+        prompt: Sequence[Prompt],
+        *,
+        cancel: Cancel | None = ...,
+        progress: ProgressHook | None = ...,
+        **options: Any,
     ) -> list[Generation]: ...
 
     def generate(
@@ -108,7 +113,7 @@ class Model:
         progress: called between chunks of the prompt.
         """
         single = is_single(prompt)
-        prompts: Sequence[Any] = [prompt] if single else prompt
+        prompts: Sequence[Any] = [prompt] if single else list(prompt)
         tokens = [encode_prompt(p, self.tokenizer, self.manifest) for p in prompts]
         results = self._generate(tokens, self._options(options), cancel, progress)
         return results[0] if single else results
@@ -119,7 +124,9 @@ class Model:
         """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
         if not is_single(prompt):
             raise InputError("stream takes one prompt; use generate for a list")
-        return self._stream(encode_prompt(prompt, self.tokenizer, self.manifest), self._options(options), cancel, progress)
+        return self._stream(
+            encode_prompt(prompt, self.tokenizer, self.manifest), self._options(options), cancel, progress
+        )
 
     def chat(
         self,
@@ -235,8 +242,8 @@ class Model:
     ) -> Iterator[Piece]:
         if options.num_beams > 1 or options.num_return_sequences > 1:
             raise OptionError(
-                f"num_beams is {options.num_beams} and num_return_sequences {options.num_return_sequences}, expected 1: "
-                "beams are not final before the end, so they cannot be streamed; use generate"
+                f"num_beams is {options.num_beams} and num_return_sequences {options.num_return_sequences}, "
+                "expected 1: beams are not final before the end, so they cannot be streamed; use generate"
             )
         return self._pieces(prompt, options, _Run(self._stopping([prompt], options, cancel), progress))
 

@@ -29,7 +29,9 @@ def is_single(prompt: object) -> bool:
     return _is_int(prompt[0])
 
 
-def encode_prompt(prompt: Any, tokenizer: Tokenizer, manifest: Manifest, *, add_special_tokens: bool = True) -> IntArray:
+def encode_prompt(
+    prompt: Any, tokenizer: Tokenizer, manifest: Manifest, *, add_special_tokens: bool = True
+) -> IntArray:
     """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
     if isinstance(prompt, str):
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
@@ -70,4 +72,8 @@ def _is_int(value: object) -> bool:
 
 
 def _describe(value: object) -> str:
-    return f"an array of shape {value.shape} and type {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    return (
+        f"an array of shape {value.shape} and type {value.dtype}"
+        if isinstance(value, np.ndarray)
+        else type(value).__name__
+    )

@@ -11,8 +11,8 @@ from pathlib import Path
 class GeneratedSequence:
     """One generated text. `tokens` are the new ones, an end token included; `text` leaves special tokens out.
 
-    `finish_reason`: "eos", "stop_string", "length", "time" or "cancelled". `logprobs`, if asked for, are the model's own,
-    before temperature and the like. `score` is beam search's.
+    `finish_reason`: "eos", "stop_string", "length", "time" or "cancelled". `logprobs`, if asked for, are the model's
+    own, before temperature and the like. `score` is beam search's.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Generation:
-    """The answer to one prompt: `num_return_sequences` sequences, best first, usually one, which `text` and so on name."""
+    """The answer to one prompt: `num_return_sequences` sequences, best first. `text` and so on are the first one's."""
 
     sequences: tuple[GeneratedSequence, ...]
     prompt_tokens: int
@@ -92,7 +92,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Score:
-    """How likely the model finds a text. `logprobs[i]` is of `tokens[i + 1]`, given the tokens before it; natural logarithm."""
+    """How likely the model finds a text. `logprobs[i]` (natural logarithm) is of `tokens[i + 1]`, given those before."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]

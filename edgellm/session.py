@@ -141,7 +141,9 @@ class Binding:
         self._binding.bind_output(name, device)
         self._remember(name, None)
 
-    def address(self, inputs: str, outputs: str, device: Device, dtype: npt.DTypeLike, shape: Sequence[int], at: int) -> None:
+    def address(
+        self, inputs: str, outputs: str, device: Device, dtype: npt.DTypeLike, shape: Sequence[int], at: int
+    ) -> None:
         """Bind the memory at `at` as an input and as an output: the run works on it in place."""
         self._binding.bind_input(inputs, device, 0, dtype, shape, at)
         self._binding.bind_output(outputs, device, 0, dtype, shape, at)

@@ -110,8 +110,8 @@ def check_text(text: object) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read from "
-            "bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read "
+            "from bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
         ) from error
 
 
@@ -124,7 +124,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
     if not isinstance(data, dict):
-        raise PackageCorruptError(f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again")
+        raise PackageCorruptError(
+            f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
+        )
     return data
 
 

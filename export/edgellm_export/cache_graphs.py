@@ -26,13 +26,14 @@ def move_rows(dtype: str) -> ModelProto:
     moved = helper.make_tensor_value_info("moved", kind, ["slots", "new_rows", "heads", "new_capacity", "head_dim"])
     parents = helper.make_tensor_value_info("parents", TensorProto.INT64, ["new_rows"])
     lengths = [helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in ("used", "spare")]
+    zero = helper.make_tensor("", kind, [1], [0])
     nodes = [
         helper.make_node("Slice", ["cache", "zero", "used", "token_axis"], ["used_part"]),
         helper.make_node("Gather", ["used_part", "parents"], ["rows"], axis=1),
         helper.make_node("Shape", ["rows"], ["front"], start=0, end=3),
         helper.make_node("Shape", ["rows"], ["head_dim"], start=4),
         helper.make_node("Concat", ["front", "spare", "head_dim"], ["padding_shape"], axis=0),
-        helper.make_node("ConstantOfShape", ["padding_shape"], ["padding"], value=helper.make_tensor("", kind, [1], [0])),
+        helper.make_node("ConstantOfShape", ["padding_shape"], ["padding"], value=zero),
         helper.make_node("Concat", ["rows", "padding"], ["moved"], axis=3),
     ]
     constants = [helper.make_tensor(name, TensorProto.INT64, [1], [i]) for name, i in (("zero", 0), ("token_axis", 3))]

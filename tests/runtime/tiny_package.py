@@ -16,7 +16,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from edgellm.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights, sha256_of, write_manifest
+from edgellm.manifest import (
+    CacheLayout,
+    FileEntry,
+    GraphFile,
+    Manifest,
+    Rope,
+    TokenIds,
+    Weights,
+    sha256_of,
+    write_manifest,
+)
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +69,8 @@ def weights_of(config: TinyConfig) -> dict[str, Array]:
     weights["norm"] = np.ones(config.hidden)
     weights["head"] = rng.normal(0, 3 * config.hidden**-0.5, (config.hidden, config.vocab_size))
     for name, base in (("short", 100.0), ("long", 3000.0)):
-        angles = np.outer(np.arange(config.context_length), base ** -np.linspace(0, 1, config.head_dim // 2, endpoint=False))
+        frequencies = base ** -np.linspace(0, 1, config.head_dim // 2, endpoint=False)
+        angles = np.outer(np.arange(config.context_length), frequencies)
         weights[f"cos.{name}"], weights[f"sin.{name}"] = np.cos(angles), np.sin(angles)
     return {name: value.astype(config.dtype) for name, value in weights.items()}
 
@@ -83,7 +94,8 @@ def _norm(x: Array) -> Array:
 
 def _attention(config: TinyConfig, qkv: Array, cos: Array, sin: Array) -> Array:
     length, heads, kv = len(qkv), config.heads, config.kv_heads
-    q, k, v = np.split(qkv.reshape(length, -1, config.head_dim), [heads, heads + kv], axis=1)  # [length, heads, head_dim]
+    # each [length, heads, head_dim]
+    q, k, v = np.split(qkv.reshape(length, -1, config.head_dim), [heads, heads + kv], axis=1)
     q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
     k, v = np.repeat(k, heads // kv, axis=1), np.repeat(v, heads // kv, axis=1)
     scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(config.head_dim)
@@ -99,12 +111,12 @@ def _rotate(x: Array, cos: Array, sin: Array) -> Array:
 
 def write_package(path: Path, config: TinyConfig | None = None) -> Path:
     config = config or TinyConfig()
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True)
     onnx.save_model(
         _graph(config), path / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=64
     )
     tiny_tokenizer().save(str(path / "tokenizer.json"))
-    _write_json(path / "tokenizer_config.json", {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"})
+    _write_json(path / "tokenizer_config.json", {f"{name}_token": f"<|{name}|>" for name in ("bos", "eos", "pad")})
     _write_json(path / "generation_config.json", config.generation)
     (path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     write_manifest(path, _manifest(path, config))
@@ -138,14 +150,14 @@ def _manifest(path: Path, config: TinyConfig) -> Manifest:
         task="text-generation",
         model_type="tiny",
         target=config.target,  # type: ignore[arg-type]
-        graphs={"decoder": GraphFile("model.onnx", inputs + ("rope_length",) * bool(config.long_from), ("logits",))},
+        graphs={"model": GraphFile("model.onnx", inputs + ("rope_length",) * bool(config.long_from), ("logits",))},
         cache=CacheLayout(config.layers, config.kv_heads, config.head_dim, config.dtype),  # type: ignore[arg-type]
         weights=Weights("fp16" if config.dtype == "float16" else "fp32", config.dtype, tied_embedding=False),
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         tokens=TokenIds(bos=config.bos, eos=(EOS,), pad=PAD),
         rope=Rope(has_length_input=config.long_from is not None, recompute_beyond=config.long_from),
-        files={p.name: FileEntry(p.stat().st_size, sha256_of(p)) for p in sorted(path.iterdir()) if p.name != "edgellm.json"},
+        files={p.name: FileEntry(p.stat().st_size, sha256_of(p)) for p in sorted(path.iterdir())},
     )
 
 
@@ -188,7 +200,8 @@ def _graph(config: TinyConfig) -> Any:
             num_heads=config.heads, kv_num_heads=config.kv_heads, do_rotary=1,
         )  # fmt: skip
         x = g.op("Add", x, g.op("MatMul", attention, names[f"o.{i}"]))
-        x = g.op("Add", x, g.op("MatMul", g.op("Tanh", g.op("MatMul", _rms(g, x), names[f"up.{i}"])), names[f"down.{i}"]))
+        up = g.op("Tanh", g.op("MatMul", _rms(g, x), names[f"up.{i}"]))
+        x = g.op("Add", x, g.op("MatMul", up, names[f"down.{i}"]))
     last = g.op("Slice", x, g.op("Neg", "logits_to_keep"), g.ints(np.iinfo(np.int64).max), g.ints(1))
     g.op("MatMul", _rms(g, last), "head", outputs=("logits",))
     return _model(g, config)
@@ -211,14 +224,14 @@ def _model(g: _Graph, config: TinyConfig) -> Any:
     optional = {"logits_to_keep": 1} | ({"rope_length": 0} if config.long_from is not None else {})
     for name, default in optional.items():
         g.const(name, np.array([default], np.int64))
-    cache = [("past_key_values", "capacity"), ("present", "capacity")]
+    shape = ["batch", config.kv_heads, "capacity", config.head_dim]
     past, present = (
         [
-            helper.make_tensor_value_info(f"{prefix}.{i}.{side}", kind, ["batch", config.kv_heads, length, config.head_dim])
+            helper.make_tensor_value_info(f"{prefix}.{i}.{side}", kind, shape)
             for i in range(config.layers)
             for side in ("key", "value")
         ]
-        for prefix, length in cache
+        for prefix in ("past_key_values", "present")
     )
     inputs = [
         helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "sequence"]),
