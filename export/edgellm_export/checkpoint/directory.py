@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
 from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.safetensors import SafetensorsTensor, read_safetensors
+from edgellm_export.checkpoint.tokenizer.files import read_text_files
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CARRIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 
 
 def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
@@ -33,7 +27,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     return Checkpoint(
         config=config,
         tensors=tensors,
-        files=_read_files(path),
+        files=read_text_files(path),
         source={"kind": "huggingface", **source, "format": "safetensors", "dtypes": dtypes, "sha256": hashes},
     )
 
@@ -70,40 +64,30 @@ def _read_tensors(path: Path) -> dict[str, SafetensorsTensor]:
 
 def _read_sharded(path: Path) -> dict[str, SafetensorsTensor]:
     """The tensors that the index lists, from the shards that it names."""
-    weight_map = read_json(path / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise CheckpointError(f"{path / INDEX} has no usable weight_map; download it again")
-    shard_names = sorted(set(weight_map.values()))
-    foreign = [
-        name for name in shard_names if Path(name).name != name or "\\" in name or not name.endswith(".safetensors")
-    ]
-    if foreign:
-        raise CheckpointError(f"{path / INDEX} names {foreign[0]!r}, expected .safetensors files beside it")
-    absent = [name for name in shard_names if not (path / name).is_file()]
+    names = shard_names(path / INDEX)
+    absent = [name for name in names if not (path / name).is_file()]
     if absent:
         raise CheckpointNotFoundError(
-            f"{path} lacks {', '.join(absent)} of the {len(shard_names)} shards that {INDEX} names; download them"
+            f"{path} lacks {', '.join(absent)} of the {len(names)} shards that {INDEX} names; download them"
         )
-    shards = {name: read_safetensors(path / name) for name in shard_names}
+    shards = {name: read_safetensors(path / name) for name in names}
+    weight_map = read_json(path / INDEX)["weight_map"]
     lost = [f"{name} in {shard}" for name, shard in weight_map.items() if name not in shards[shard]]
     if lost:
         raise CheckpointError(f"{path}: {INDEX} promises tensors that are not there: {', '.join(lost[:10])}")
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
-def _read_files(path: Path) -> dict[str, bytes]:
-    return {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises CheckpointError."""
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(data).__name__}, expected an object")
-    return data
+def shard_names(index: Path) -> list[str]:
+    """The files that an index names, which must lie beside it. Raises CheckpointError."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        raise CheckpointError(f"{index} has no usable weight_map; download it again")
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {name!r}, expected .safetensors files beside it")
+    return names
 
 
 def _names(paths: Iterable[Path]) -> list[str]:

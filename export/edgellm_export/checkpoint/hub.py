@@ -1,18 +1,141 @@
-"""Hub ids: download what an export needs and nothing else."""
+"""Hub ids: list the repository, then download what an export reads and nothing else."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgellm.errors import CheckpointError
+from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
+from edgellm_export.checkpoint.directory import CONFIG, INDEX, WEIGHTS, shard_names
+from edgellm_export.checkpoint.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
 
 
 @dataclass(frozen=True)
 class Snapshot:
+    """A downloaded revision: the directory and the commit it is."""
+
     path: Path
     revision: str
 
 
 def fetch(repo: str, *, revision: str | None, cache_dir: Path | None) -> Snapshot:
-    raise CheckpointError(f"{repo}: downloading is not there yet; give a local directory")
+    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there.
+
+    Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
+    """
+    hub, errors = _import_hub()
+    with _explained(repo, revision):
+        api = hub.HfApi()
+        try:
+            info = api.model_info(repo, revision=revision)
+        except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
+            return _from_cache(hub, repo, revision, cache_dir, error)
+
+        def download(name: str) -> Path:
+            return Path(api.hf_hub_download(repo, name, revision=info.sha, cache_dir=cache_dir))
+
+        names = {sibling.rfilename for sibling in info.siblings}
+        config = download(_required(repo, names, CONFIG))
+        for name in [*_text_files(names), *_weight_files(repo, names, download)]:
+            download(name)
+    return Snapshot(config.parent, info.sha)
+
+
+def _import_hub() -> tuple[Any, Any]:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when huggingface_hub is imported
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+    except ImportError as error:
+        raise MissingDependencyError(
+            "downloading from the hub needs huggingface_hub; run `pip install 'edgellm[export]'`"
+        ) from error
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # if someone imported it before
+    return huggingface_hub, errors
+
+
+def _text_files(names: set[str]) -> list[str]:
+    wanted = [*CARRIED, OLD_TEMPLATE]
+    if TOKENIZER not in names:
+        wanted += [*ANCESTORS, "added_tokens.json"]
+    return [name for name in wanted if name in names]
+
+
+def _required(repo: str, names: set[str], name: str) -> str:
+    if name not in names:
+        raise CheckpointNotFoundError(f"{repo} has no {name}; it is not a Transformers model")
+    return name
+
+
+def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:
+    if INDEX in names:
+        index = download(INDEX)
+        absent = [name for name in shard_names(index) if name not in names]
+        if absent:
+            raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {INDEX} names")
+        return shard_names(index)
+    if WEIGHTS in names:
+        return [WEIGHTS]
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    if ggufs:
+        raise CheckpointNotFoundError(f"{repo} holds GGUF files; download one, such as {ggufs[0]}, and give its path")
+    if pickles:
+        raise CheckpointError(
+            f"{repo} holds its weights only as Python pickles ({', '.join(pickles[:3])}), which can run code and are "
+            "never loaded; look for a revision with SafeTensors files (often refs/pr/N), or convert it once"
+        )
+    raise CheckpointNotFoundError(f"{repo} has neither {WEIGHTS} nor {INDEX}")
+
+
+def _from_cache(hub: Any, repo: str, revision: str | None, cache_dir: Path | None, cause: Exception) -> Snapshot:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        path = Path(hub.snapshot_download(repo, revision=revision, cache_dir=cache_dir, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise CheckpointNotFoundError(
+            f"{repo} is not in the hub cache and the hub cannot be reached ({type(cause).__name__}); "
+            "connect once, or give a local directory"
+        ) from cause
+    return Snapshot(path, path.name)
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub's HTTP library raises when there is no connection: requests before 1.0, then httpx."""
+    names = (("requests", "ConnectionError"), ("requests", "Timeout"), ("httpx", "TransportError"))
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+
+
+@contextmanager
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
+    """Hub errors as ours, with what to do."""
+    from huggingface_hub import errors
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} is gated: accept its terms on its page, then run `hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointNotFoundError(f"{repo} has no revision {revision!r}; look at its branches and tags") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"the hub has no model {repo}{at}; check the spelling, or run `hf auth login` if it is private, "
+            "or give an existing local path"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise CheckpointError(f"the hub refused {repo}{at}: {error}; try again later") from error
+    except errors.HFValidationError as error:
+        raise CheckpointNotFoundError(f"{repo} is not a hub id ({error})") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(f"the download of {repo}{at} was interrupted; run the same command again") from error
+    except _connection_errors() as error:
+        raise CheckpointError(f"the download of {repo}{at} broke off ({error}); run the same command again") from error

@@ -1,0 +1,126 @@
+"""The tokenizer files of a checkpoint directory, with tokenizer.json built where only its ancestors are there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
+from edgellm_export.checkpoint.tokenizer.sentencepiece import read_sentencepiece
+from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+OLD_TEMPLATE = "chat_template.json"
+CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
+ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt")
+# What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
+PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+
+
+def read_text_files(path: Path) -> dict[str, bytes]:
+    """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
+    files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
+    config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+    if TOKENIZER in files:
+        _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
+    elif vocabulary := _old_vocabulary(path, config):
+        files[TOKENIZER] = build_tokenizer(vocabulary)
+    if TEMPLATE not in files and (template := _old_template(path, config)):
+        files[TEMPLATE] = template.encode()
+    return files
+
+
+def _check_tokenizer(path: Path, content: bytes) -> None:
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises bare Exceptions
+        raise CheckpointError(f"{path} cannot be loaded ({error}); download it again") from error
+
+
+def _old_template(path: Path, config: Mapping[str, Any]) -> str | None:
+    """The chat template where older checkpoints keep it: in a JSON file, or in the tokenizer's config."""
+    template = config.get("chat_template")
+    if (path / OLD_TEMPLATE).is_file():
+        template = read_json(path / OLD_TEMPLATE).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, Mapping)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _old_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
+    if (path / "tokenizer.model").is_file():
+        vocabulary = read_sentencepiece(path / "tokenizer.model")
+        vocabulary = dataclasses.replace(
+            vocabulary,
+            add_bos=config.get("add_bos_token", True),
+            add_eos=config.get("add_eos_token", False),
+        )
+    elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+        vocabulary = _byte_level(path, config)
+    else:
+        return None
+    return _with_added_tokens(vocabulary, path, config)
+
+
+def _byte_level(path: Path, config: Mapping[str, Any]) -> Vocabulary:
+    name = config.get("tokenizer_class")
+    if name not in PRE_TOKENIZERS:
+        raise UnsupportedModelError(
+            f"{path} has vocab.json and merges.txt but no {TOKENIZER}, and tokenizer class {name!r} is not one of "
+            f"{', '.join(PRE_TOKENIZERS)}; save the tokenizer once with transformers' AutoTokenizer"
+        )
+    ids = read_json(path / "vocab.json")
+    tokens = sorted(ids, key=lambda token: ids[token])
+    if [ids[token] for token in tokens] != list(range(len(tokens))):
+        raise CheckpointError(f"{path / 'vocab.json'} does not number its tokens from 0 without gaps")
+    lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise CheckpointError(f"{path / 'merges.txt'} has a line that is not two tokens with a space between")
+    return Vocabulary(
+        origin=str(path),
+        tokens=tokens,
+        kinds=[int(Kind.NORMAL)] * len(tokens),
+        merges=[(left, right) for left, right in pairs],
+        pre=PRE_TOKENIZERS[name],
+    )
+
+
+def _with_added_tokens(vocabulary: Vocabulary, path: Path, config: Mapping[str, Any]) -> Vocabulary:
+    """Tokens that were added after training, and those that the config calls special."""
+    tokens, kinds = list(vocabulary.tokens), list(vocabulary.kinds)
+    scores = list(vocabulary.scores) if vocabulary.scores is not None else None
+    for index, (content, special) in sorted(_added(path, config).items()):
+        if index > len(tokens):
+            raise CheckpointError(f"{path}: the added token {content!r} has id {index}, expected at most {len(tokens)}")
+        kind = int(Kind.CONTROL if special else Kind.USER_DEFINED)
+        if index == len(tokens):
+            tokens.append(content)
+            kinds.append(kind)
+            if scores is not None:
+                scores.append(0.0)
+        elif kinds[index] != Kind.UNKNOWN:
+            tokens[index], kinds[index] = content, kind
+    return dataclasses.replace(vocabulary, tokens=tokens, kinds=kinds, scores=scores)
+
+
+def _added(path: Path, config: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
+    """Id to text and whether it is special."""
+    try:
+        if (path / "added_tokens.json").is_file():
+            old = {int(index): (str(text), True) for text, index in read_json(path / "added_tokens.json").items()}
+        else:
+            old = {}
+        decoder = config.get("added_tokens_decoder") or {}
+        return old | {int(i): (str(t["content"]), bool(t.get("special"))) for i, t in decoder.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its list of added tokens cannot be read ({error!r})") from error
