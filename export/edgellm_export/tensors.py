@@ -38,3 +38,57 @@ class ArrayTensor:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.array[start:stop]
+
+
+@dataclass(frozen=True)
+class RowConcat:
+    """Tensors stacked along the first axis."""
+
+    name: str
+    parts: tuple[LazyTensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        pieces, offset = [], 0
+        for part in self.parts:
+            low, high = max(start - offset, 0), min(stop - offset, part.shape[0])
+            if low < high:
+                pieces.append(part.rows(low, high))
+            offset += part.shape[0]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class RowSlice:
+    """Rows `start` to `stop` of a tensor."""
+
+    name: str
+    tensor: LazyTensor
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.stop - self.start, *self.tensor.shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(self.start + start, self.start + stop)
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """The transpose of a matrix. Each read goes through the whole matrix: for the few layers stored the other way round."""
+
+    name: str
+    tensor: LazyTensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows, columns = self.tensor.shape
+        return (columns, rows)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.ascontiguousarray(self.tensor.rows(0, self.tensor.shape[0])[:, start:stop].T)

@@ -1,0 +1,124 @@
+"""Gemma 2, and the parts it shares with Gemma 3: norms before and after each block, scaled embeddings, soft caps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from edgellm_export import blocks
+from edgellm_export.architectures.llama import read_heads
+from edgellm_export.build import BatchState, Build, DecoderShape, FloatArray, Heads, LayerCache, Stream
+from edgellm_export.config import ConfigReader
+from edgellm_export.rope import Rope, read_rope
+
+
+@dataclass(frozen=True)
+class GemmaConfig:
+    """`windows` and `ropes`: per layer. `head_softcap`: 0 means none."""
+
+    shape: DecoderShape
+    heads: Heads
+    intermediate_size: int
+    rms_norm_eps: float
+    hidden_act: str
+    windows: Sequence[int | None]
+    ropes: Sequence[Rope]
+    head_softcap: float
+    attention_bias: bool
+    qk_norm: bool = False
+
+
+def parse(config: ConfigReader) -> Gemma:
+    gemma = read_gemma(config, positions=8192)
+    rope = read_rope(config, theta=config.number("rope_theta", 10000.0), rotary_dim=gemma.heads.head_dim, max_positions=gemma.shape.context_length)
+    layers = gemma.shape.num_layers
+    window = config.integer("sliding_window", 4096)
+    default = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
+    windows = [window if kind == "sliding_attention" else None for kind in config.layer_types(layers, default)]
+    return Gemma(replace(gemma, windows=windows, ropes=[rope] * layers, shape=replace(gemma.shape, ropes=(rope,))))
+
+
+def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
+    """The keys that Gemma 2 and 3 share; windows and ropes are still to come. `positions`: the default context."""
+    hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    heads = read_heads(config, hidden)
+    heads = replace(
+        heads,
+        scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        softcap=config.optional_number("attn_logit_softcapping") or 0.0,
+    )
+    shape = DecoderShape(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_kv_heads=heads.num_kv_heads,
+        head_dim=heads.head_dim,
+        context_length=config.integer("max_position_embeddings", positions),
+        tied_embedding=config.flag("tie_word_embeddings", True),
+    )
+    return GemmaConfig(
+        shape=shape,
+        heads=heads,
+        intermediate_size=config.integer("intermediate_size"),
+        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
+        hidden_act=config.choice("hidden_activation", "gelu_pytorch_tanh", list(blocks.ACTIVATIONS)),
+        windows=[None] * layers,
+        ropes=(),
+        head_softcap=config.optional_number("final_logit_softcapping") or 0.0,
+        attention_bias=config.flag("attention_bias"),
+    )
+
+
+@dataclass(frozen=True)
+class Gemma:
+    config: GemmaConfig
+
+    @property
+    def shape(self) -> DecoderShape:
+        return self.config.shape
+
+    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
+        x = blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size)
+        return Stream(blocks.scale(b, x, math.sqrt(self.shape.hidden_size), "model.embed_tokens.scale"))
+
+    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+        name = f"model.layers.{index}"
+        x, stream = self._norm(b, stream, f"{name}.input_layernorm")
+        x, present = self._attention(b, x, index, cache, batch)
+        x, _ = self._norm(b, Stream(x), f"{name}.post_attention_layernorm")
+        x, stream = self._norm(b, Stream(stream.residual, x), f"{name}.pre_feedforward_layernorm")
+        x = self._mlp(b, x, f"{name}.mlp")
+        x, _ = self._norm(b, Stream(x), f"{name}.post_feedforward_layernorm")
+        return Stream(stream.residual, x), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return self._norm(b, stream, "model.norm")[0]
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        logits = blocks.head(b, hidden, "model.embed_tokens", "lm_head")
+        return blocks.softcap(b, logits, self.config.head_softcap, "lm_head.softcap") if self.config.head_softcap else logits
+
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        """Gemma stores its norms as weight - 1."""
+        return blocks.add_rms_norm(b, stream, self._weight(b, name), self.config.rms_norm_eps, name)
+
+    def _weight(self, b: Build, name: str) -> FloatArray:
+        return b.vector(f"{name}.weight", self.shape.hidden_size) + 1
+
+    def _attention(self, b: Build, x: ir.Value, index: int, cache: LayerCache, batch: BatchState) -> tuple[ir.Value, LayerCache]:
+        c, name, hidden = self.config, f"model.layers.{index}.self_attn", self.shape.hidden_size
+        heads = replace(c.heads, window=c.windows[index])
+        if c.qk_norm:
+            qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.attention_bias, eps=c.rms_norm_eps, shift=1.0)
+        else:
+            qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.attention_bias)]
+        y, present = blocks.attention(b, qkv, heads, cache, batch, c.ropes[index], self.shape.context_length, name)
+        return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.attention_bias), present
+
+    def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        c, hidden = self.config, self.shape.hidden_size
+        gate, up = (blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=False) for part in ("gate_proj", "up_proj"))
+        return blocks.linear(b, blocks.gated(b, gate, up, c.hidden_act, name), f"{name}.down_proj", hidden, c.intermediate_size, bias=False)

@@ -1,0 +1,89 @@
+"""GPT-2: learned positions, LayerNorm, biases everywhere, matrices stored input-first (Conv1D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgellm_export import blocks
+from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.config import ConfigReader
+from edgellm_export.tensors import Transposed
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    shape: DecoderShape
+    heads: Heads
+    intermediate_size: int
+    layer_norm_eps: float
+    hidden_act: str
+
+
+def parse(config: ConfigReader) -> GPT2:
+    config.must_be("scale_attn_by_inverse_layer_idx", False)
+    config.must_be("add_cross_attention", False)
+    hidden, count = config.integer("n_embd"), config.integer("n_head")
+    config.require(hidden % count == 0, f"n_embd {hidden} is not a multiple of n_head {count}")
+    head_dim = max(1, hidden // count)
+    config.require(head_dim % 8 == 0, f"n_embd / n_head is {head_dim}; ONNX Runtime's attention takes multiples of 8")
+    shape = DecoderShape(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        num_layers=config.integer("n_layer"),
+        num_kv_heads=count,
+        head_dim=head_dim,
+        context_length=config.integer("n_positions", 1024),
+        tied_embedding=config.flag("tie_word_embeddings", True),
+        learned_positions=True,
+    )
+    return GPT2(
+        GPT2Config(
+            shape=shape,
+            heads=Heads(count, count, head_dim, scale=None if config.flag("scale_attn_weights", True) else 1.0),
+            intermediate_size=config.integer("n_inner", 4 * hidden),
+            layer_norm_eps=config.number("layer_norm_epsilon", 1e-5),
+            hidden_act=config.choice("activation_function", "gelu_new", list(blocks.ACTIVATIONS)),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class GPT2:
+    config: GPT2Config
+
+    @property
+    def shape(self) -> DecoderShape:
+        return self.config.shape
+
+    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
+        hidden = self.shape.hidden_size
+        tokens = blocks.embedding(b, input_ids, "transformer.wte", self.shape.vocab_size, hidden)
+        assert batch.positions is not None
+        weight = b.tensors.take("transformer.wpe.weight", (self.shape.context_length, hidden))
+        table = b.graph.array("transformer.wpe.weight", weight.rows(0, self.shape.context_length).astype(b.activation))
+        return Stream(tokens, b.graph.op("Gather", table, batch.positions, axis=0, name="/transformer/wpe/Gather"))
+
+    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+        c, name, hidden = self.config, f"transformer.h.{index}", self.shape.hidden_size
+        residual = blocks.add(b, stream, f"{name}.residual")
+        x = blocks.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
+        qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden)
+        x, present = blocks.attention(b, [qkv], c.heads, cache, batch, None, 0, f"{name}.attn")
+        stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
+        residual = blocks.add(b, stream, f"{name}.attn.residual")
+        x = blocks.layer_norm(b, residual, f"{name}.ln_2", hidden, c.layer_norm_eps)
+        x = blocks.activate(b, self._conv1d(b, x, f"{name}.mlp.c_fc", c.intermediate_size, hidden), c.hidden_act, f"{name}.mlp")
+        return Stream(residual, self._conv1d(b, x, f"{name}.mlp.c_proj", hidden, c.intermediate_size)), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        residual = blocks.add(b, stream, "transformer.residual")
+        return blocks.layer_norm(b, residual, "transformer.ln_f", self.shape.hidden_size, self.config.layer_norm_eps)
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        return blocks.head(b, hidden, "transformer.wte", "lm_head")
+
+    def _conv1d(self, b: Build, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
+        weight = Transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
+        return b.scheme.linear(b.graph, x, weight, b.vector(f"{name}.bias", rows), node(name))

@@ -1,0 +1,144 @@
+"""Llama, and the parts that its relatives (Mistral, Qwen, Phi-3) share with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from edgellm_export import blocks
+from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
+from edgellm_export.config import ConfigReader
+from edgellm_export.rope import Rope, read_rope
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """`windows`: per layer, the sliding window in tokens or None. `positions`: rows of the rotary tables."""
+
+    shape: DecoderShape
+    heads: Heads
+    intermediate_size: int
+    rms_norm_eps: float
+    hidden_act: str
+    rope: Rope
+    windows: Sequence[int | None]
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    fused: bool = False  # the checkpoint stores q, k, v and gate, up as one matrix each
+
+
+def parse(config: ConfigReader) -> Llama:
+    config.must_be("pretraining_tp", 1)
+    attention_bias = config.flag("attention_bias")
+    return Llama(replace(read_llama(config), qkv_bias=attention_bias, output_bias=attention_bias, mlp_bias=config.flag("mlp_bias")))
+
+
+def read_llama(config: ConfigReader, *, tied: bool = False, theta: float = 10000.0, long_rope: bool = False) -> LlamaConfig:
+    """The keys that all relatives have. `tied` and `theta` are the family's defaults."""
+    hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    heads = read_heads(config, hidden)
+    positions = config.integer("max_position_embeddings", 2048)
+    rotary_dim = int(heads.head_dim * config.number("partial_rotary_factor", 1.0))
+    rope = read_rope(
+        config, theta=config.number("rope_theta", theta), rotary_dim=rotary_dim, max_positions=positions, long_rope=long_rope
+    )
+    shape = DecoderShape(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_kv_heads=heads.num_kv_heads,
+        head_dim=heads.head_dim,
+        context_length=stretched_context(config, positions),
+        tied_embedding=config.flag("tie_word_embeddings", tied),
+        ropes=(rope,),
+    )
+    return LlamaConfig(
+        shape=shape,
+        heads=heads,
+        intermediate_size=config.integer("intermediate_size"),
+        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
+        hidden_act=config.choice("hidden_act", "silu", list(blocks.ACTIVATIONS)),
+        rope=rope,
+        windows=[None] * layers,
+    )
+
+
+def read_heads(config: ConfigReader, hidden: int) -> Heads:
+    """Head counts and size, checked against what GroupQueryAttention takes."""
+    count = config.integer("num_attention_heads")
+    kv_heads = config.integer("num_key_value_heads", count)
+    head_dim = config.integer("head_dim", max(1, hidden // count))
+    config.require(count % kv_heads == 0, f"num_attention_heads {count} is not a multiple of num_key_value_heads {kv_heads}")
+    config.require(head_dim % 16 == 0, f"head_dim is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16")
+    return Heads(count, kv_heads, head_dim)
+
+
+def stretched_context(config: ConfigReader, positions: int) -> int:
+    """Tokens the model takes: some rope scalings stretch max_position_embeddings, others already include the stretch."""
+    scaling = config.data.get("rope_scaling") or {}
+    factor = scaling.get("factor", 1) if isinstance(scaling, dict) else 1
+    kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
+    if not isinstance(factor, int | float) or factor < 1:
+        return positions
+    if kind in ("linear", "dynamic"):
+        return int(positions * factor)
+    if kind == "yarn":
+        original = scaling.get("original_max_position_embeddings") or positions
+        return max(positions, int(original * factor)) if isinstance(original, int) else positions
+    return positions
+
+
+@dataclass(frozen=True)
+class Llama:
+    config: LlamaConfig
+
+    @property
+    def shape(self) -> DecoderShape:
+        return self.config.shape
+
+    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
+        return Stream(blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size))
+
+    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+        name, c = f"model.layers.{index}", self.config
+        x, stream = blocks.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
+        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
+        x, stream = blocks.add_rms_norm_of(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps)
+        return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return blocks.add_rms_norm_of(b, stream, "model.norm", self.config.rms_norm_eps)[0]
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        return blocks.head(b, hidden, "model.embed_tokens", "lm_head")
+
+    def _attention(
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+    ) -> tuple[ir.Value, LayerCache]:
+        c = self.config
+        heads = replace(c.heads, window=window)
+        hidden = self.shape.hidden_size
+        if c.qk_norm:
+            qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
+        elif c.fused:
+            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", heads.query_size + 2 * heads.kv_size, hidden, bias=c.qkv_bias)]
+        else:
+            qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
+        y, present = blocks.attention(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
+        return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.output_bias), present
+
+    def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        c, hidden = self.config, self.shape.hidden_size
+        if c.fused:
+            gate, up = blocks.split_linear(b, x, f"{name}.gate_up_proj", ("gate_proj", "up_proj"), c.intermediate_size, hidden)
+        else:
+            gate, up = (
+                blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=c.mlp_bias) for part in ("gate_proj", "up_proj")
+            )
+        y = blocks.gated(b, gate, up, c.hidden_act, name)
+        return blocks.linear(b, y, f"{name}.down_proj", hidden, c.intermediate_size, bias=c.mlp_bias)
+

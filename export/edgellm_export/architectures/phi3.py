@@ -1,0 +1,16 @@
+"""Phi-3 and Phi-4: Llama with fused matrices in the checkpoint, LongRoPE, and a cache that is computed anew when it switches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgellm_export.architectures.llama import Llama, read_llama
+from edgellm_export.config import ConfigReader
+from edgellm_export.rope import LongRope
+
+
+def parse(config: ConfigReader) -> Llama:
+    llama = read_llama(config, long_rope=True)
+    windows = [config.optional_integer("sliding_window")] * llama.shape.num_layers
+    limit = llama.rope.trained_length if isinstance(llama.rope, LongRope) else None
+    return Llama(replace(llama, fused=True, windows=windows, shape=replace(llama.shape, recompute_beyond=limit)))

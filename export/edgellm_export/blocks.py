@@ -1,0 +1,168 @@
+"""Attention, MLP and norms as functions that add nodes; differences between families are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgellm_export.build import BatchState, Build, FloatArray, Heads, LayerCache, Stream, node
+from edgellm_export.graph import MICROSOFT
+from edgellm_export.rope import DynamicRope, LongRope, Rope, StaticRope
+from edgellm_export.rotary import rotate, tables
+from edgellm_export.tensors import RowConcat, RowSlice
+
+
+def linear(b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, tensor: str | None = None) -> ir.Value:
+    """x @ W.T (+ bias) with the checkpoint's `name`.weight [rows, columns]."""
+    place = tensor or name
+    weight = b.tensors.take(f"{place}.weight", (rows, columns))
+    vector = b.vector(f"{place}.bias", rows) if bias else None
+    return b.scheme.linear(b.graph, x, weight, vector, node(name))
+
+
+def packed_linear(b: Build, x: ir.Value, name: str, parts: Sequence[tuple[str, int]], columns: int, *, bias: bool) -> ir.Value:
+    """Several linear layers of one input as one matrix: their outputs side by side. parts: (tensor prefix, rows)."""
+    weight = RowConcat(f"{name}.weight", tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts))
+    vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
+    return b.scheme.linear(b.graph, x, weight, vector, node(name))
+
+
+def split_linear(b: Build, x: ir.Value, tensor: str, names: Sequence[str], rows: int, columns: int) -> list[ir.Value]:
+    """One matrix of the checkpoint, `names` on top of each other, as a linear layer each: no copy splits their outputs."""
+    whole = b.tensors.take(f"{tensor}.weight", (rows * len(names), columns))
+    place = tensor.rpartition(".")[0]
+    slices = [RowSlice(f"{place}.{name}.weight", whole, i * rows, (i + 1) * rows) for i, name in enumerate(names)]
+    return [b.scheme.linear(b.graph, x, part, None, node(part.name.removesuffix(".weight"))) for part in slices]
+
+
+def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
+    """q_proj, k_proj and v_proj as one matrix: [B, S, (Nq + 2 Nkv) H]."""
+    parts = [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
+    return packed_linear(b, x, f"{name}.qkv_proj", parts, columns, bias=bias)
+
+
+def normed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool, eps: float, shift: float = 0.0) -> list[ir.Value]:
+    """q, k and v apart, each head of q and k RMS-normed with weight + `shift`."""
+    q, k, v = (
+        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias)
+        for side, size in (("q", heads.query_size), ("k", heads.kv_size), ("v", heads.kv_size))
+    )
+    normed = [
+        per_head_rms_norm(b, y, count, heads.head_dim, b.vector(f"{name}.{side}_norm.weight", heads.head_dim) + shift, eps, f"{name}.{side}_norm")
+        for side, y, count in (("q", q, heads.num_heads), ("k", k, heads.num_kv_heads))
+    ]
+    return [*normed, v]
+
+
+def embedding(b: Build, input_ids: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
+    """Rows of the checkpoint's `name`.weight [rows, columns], for each id."""
+    return b.scheme.embedding(b.graph, input_ids, b.tensors.take(f"{name}.weight", (rows, columns)), node(name))
+
+
+def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str) -> ir.Value:
+    """Logits. A tied head reads the embedding's bytes."""
+    name = embedding_name if b.shape.tied_embedding else head_name
+    weight = b.tensors.take(f"{name}.weight", (b.shape.vocab_size, b.shape.hidden_size))
+    return b.scheme.linear(b.graph, hidden, weight, None, node(head_name), outer=True)
+
+
+def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -> ir.Value:
+    """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
+    scale = b.graph.array(f"{name}.weight", weight.astype(b.activation))
+    return b.graph.op("SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1)
+
+
+def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
+    """Normed sum of the stream, and the stream with its delta added."""
+    if stream.delta is None:
+        return rms_norm(b, stream.residual, weight, eps, name), stream
+    scale = b.graph.array(f"{name}.weight", weight.astype(b.activation))
+    normed, _, _, total = b.graph.ops(
+        "SkipSimplifiedLayerNormalization", stream.residual, stream.delta, scale,
+        name=f"{node(name)}/SkipRMSNorm", outputs=4, domain=MICROSOFT, epsilon=eps,
+    )  # fmt: skip
+    return normed, Stream(total)
+
+
+def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir.Value, Stream]:
+    """add_rms_norm with the checkpoint's `name`.weight."""
+    return add_rms_norm(b, stream, b.vector(f"{name}.weight", b.shape.hidden_size), eps, name)
+
+
+def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
+    """LayerNormalization with the checkpoint's `name`.weight and .bias. The core operator, not the Skip variant: that one
+    takes the variance as E[x^2] - mean^2, which cancels on the large residuals of such models."""
+    scale, shift = (b.graph.array(f"{name}.{part}", b.vector(f"{name}.{part}", size).astype(b.activation)) for part in ("weight", "bias"))
+    return b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
+
+
+def add(b: Build, stream: Stream, name: str) -> ir.Value:
+    """The stream as one value."""
+    if stream.delta is None:
+        return stream.residual
+    return b.graph.op("Add", stream.residual, stream.delta, name=f"{node(name)}/Add")
+
+
+def scale(b: Build, x: ir.Value, factor: float, name: str) -> ir.Value:
+    return b.graph.op("Mul", x, b.graph.constant(f"{name}.factor", np.array(factor, b.activation)), name=f"{node(name)}/Mul")
+
+
+def softcap(b: Build, x: ir.Value, cap: float, name: str) -> ir.Value:
+    """cap * tanh(x / cap)."""
+    small = scale(b, x, 1 / cap, f"{name}.inverse_cap")
+    return scale(b, b.graph.op("Tanh", small, name=f"{node(name)}/Tanh"), cap, f"{name}.cap")
+
+
+ACTIVATIONS = {
+    "silu": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
+    "swish": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
+    "gelu": ("Gelu", MICROSOFT, {}),
+    "gelu_new": ("FastGelu", MICROSOFT, {}),
+    "gelu_pytorch_tanh": ("FastGelu", MICROSOFT, {}),
+    "gelu_fast": ("FastGelu", MICROSOFT, {}),
+    "quick_gelu": ("QuickGelu", MICROSOFT, {"alpha": 1.702}),
+    "relu": ("Relu", "", {}),
+}
+
+
+def activate(b: Build, x: ir.Value, kind: str, name: str) -> ir.Value:
+    op_type, domain, attributes = ACTIVATIONS[kind]
+    return b.graph.op(op_type, x, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
+
+
+def gated(b: Build, gate: ir.Value, up: ir.Value, kind: str, name: str) -> ir.Value:
+    """activation(gate) * up (Shazeer, arXiv 2002.05202)."""
+    return b.graph.op("Mul", activate(b, gate, kind, f"{name}.act"), up, name=f"{node(name)}/Mul")
+
+
+def per_head_rms_norm(b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str) -> ir.Value:
+    """RMS norm of each head of x [B, S, heads * head_dim]."""
+    node = node(name)
+    split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{node}/SplitHeads")
+    normed = rms_norm(b, split, weight, eps, name)
+    return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{node}/JoinHeads")
+
+
+def attention(
+    b: Build, qkv: Sequence[ir.Value], heads: Heads, cache: LayerCache, batch: BatchState, rope: Rope | None, positions: int, name: str
+) -> tuple[ir.Value, LayerCache]:
+    """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H], or three.
+    positions: rows of the rotary tables. Returns [B, S, Nq * H] and the present cache."""
+    if isinstance(rope, DynamicRope | LongRope):
+        qkv = rotate(b, qkv, heads, batch, rope, name)
+    cos_sin = tables(b, rope, positions) if isinstance(rope, StaticRope) else (None, None)
+    query, key, value = qkv if len(qkv) == 3 else (qkv[0], None, None)
+    options: dict[str, Any] = {} if heads.scale is None else {"scale": heads.scale}
+    if heads.window is not None:
+        options["local_window_size"] = heads.window
+    if heads.softcap:
+        options["softcap"] = heads.softcap
+    out, present_key, present_value = b.graph.ops(
+        "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin,
+        name=f"{node(name)}/GroupQueryAttention", outputs=3, domain=MICROSOFT, num_heads=heads.num_heads,
+        kv_num_heads=heads.num_kv_heads, do_rotary=int(cos_sin[0] is not None), **options,
+    )  # fmt: skip
+    return out, LayerCache(present_key, present_value)

@@ -1,0 +1,120 @@
+"""The values that blocks and architectures pass to each other while a graph is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgellm_export.graph import GraphBuilder
+from edgellm_export.quantize import WeightScheme
+from edgellm_export.rope import Rope
+from edgellm_export.tensors import LazyTensor
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What the package must know of a decoder, whatever its family. Sizes in elements, lengths in tokens.
+
+    `learned_positions`: the embedding needs position ids. `recompute_beyond`: see edgellm.manifest.Rope.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int
+    tied_embedding: bool
+    ropes: Sequence[Rope] = ()
+    learned_positions: bool = False
+    recompute_beyond: int | None = None
+
+
+class TensorSource(Protocol):
+    """Hands out the checkpoint's tensors by name and checks their shapes."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor: ...
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every block needs: the graph under construction, the weights' scheme, the checkpoint."""
+
+    shape: DecoderShape
+    graph: GraphBuilder
+    scheme: WeightScheme
+    tensors: TensorSource
+
+    @property
+    def activation(self) -> np.dtype[Any]:
+        return self.scheme.activation
+
+    def vector(self, name: str, size: int) -> FloatArray:
+        """A small tensor of the checkpoint, read now. [size] float32."""
+        return self.tensors.take(name, (size,)).rows(0, size)
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """The batch as attention sees it. seqlens: [B] int32, tokens of each row minus one. total: int32 scalar, tokens of
+    the longest row. positions: [B, S] int64, only for models that need them. lengths: [B] int64, what length-dependent
+    rotary tables follow."""
+
+    seqlens: ir.Value
+    total: ir.Value
+    positions: ir.Value | None
+    lengths: ir.Value | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream between blocks: `residual` + `delta`. Kept apart so that the addition fuses with the next norm."""
+
+    residual: ir.Value
+    delta: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]."""
+
+    key: ir.Value
+    value: ir.Value
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention geometry. `scale` None means 1 / sqrt(head_dim). `window`: tokens a query may see, itself included."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float | None = None
+    window: int | None = None
+    softcap: float = 0.0
+
+    @property
+    def query_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+
+def node(name: str) -> str:
+    """"model.layers.0.mlp" as a node's place: "/model/layers.0/mlp"."""
+    parts: list[str] = []
+    for part in name.split("."):
+        if part.isdigit() and parts:
+            parts[-1] += f".{part}"
+        else:
+            parts.append(part)
+    return "/" + "/".join(parts)

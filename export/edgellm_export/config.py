@@ -1,0 +1,99 @@
+"""config.json read with types: guessing about other people's files ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+
+
+@dataclass(frozen=True)
+class ConfigReader:
+    """Typed access to one config.json. Problems are collected and raised together by `finish`."""
+
+    data: Mapping[str, Any]
+    problems: list[str] = field(default_factory=list)
+
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
+        """A whole number of at least `minimum`; required unless there is a default. null counts as absent."""
+        value = self.data.get(key)
+        if value is None and default is not None:
+            return default
+        if type(value) is int and value >= minimum:
+            return value
+        self._problem(key, value, f"a whole number of at least {minimum}")
+        return minimum
+
+    def optional_integer(self, key: str) -> int | None:
+        return None if self.data.get(key) is None else self.integer(key)
+
+    def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
+        value = self.data.get(key)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or not positive):
+            return float(value)
+        self._problem(key, value, "a positive number" if positive else "a number")
+        return 1.0
+
+    def optional_number(self, key: str) -> float | None:
+        return None if self.data.get(key) is None else self.number(key)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool):
+            return value
+        self._problem(key, value, "true or false")
+        return default
+
+    def text(self, key: str, default: str) -> str:
+        value = self.data.get(key)
+        if value is None:
+            return default
+        if isinstance(value, str):
+            return value
+        self._problem(key, value, "a string")
+        return default
+
+    def choice(self, key: str, default: str, known: Sequence[str]) -> str:
+        """One of `known`; anything else is a feature that edgellm does not build."""
+        value = self.text(key, default)
+        if value not in known:
+            raise UnsupportedModelError(f"config.json: {key} is {value!r}, which edgellm does not build; {nearest(value, known)}")
+        return value
+
+    def must_be(self, key: str, expected: object) -> None:
+        """Refuse a checkpoint whose `key` switches on something edgellm does not build."""
+        value = self.data.get(key, expected)
+        if value is not None and value != expected:
+            raise UnsupportedModelError(f"config.json: {key} is {value!r}; edgellm builds this family only with {expected!r}")
+
+    def layer_types(self, count: int, default: Sequence[str]) -> Sequence[str]:
+        """Per layer "full_attention" or "sliding_attention"."""
+        value = self.data.get("layer_types")
+        if value is None:
+            return default
+        known = {"full_attention", "sliding_attention"}
+        if isinstance(value, list) and len(value) == count and all(isinstance(v, str) for v in value):
+            if unknown := sorted(set(value) - known):
+                raise UnsupportedModelError(f"config.json: layer_types has {unknown[0]!r}, which edgellm does not build; {nearest(unknown[0], known)}")
+            return value
+        self._problem("layer_types", value, f"a list of {count} names")
+        return default
+
+    def require(self, condition: bool, message: str) -> None:
+        if not condition:
+            self.problems.append(message)
+
+    def finish(self) -> None:
+        """Raise one CheckpointError that names every problem found so far."""
+        if self.problems:
+            raise CheckpointError("config.json: " + "; ".join(self.problems) + "; is it the config of this checkpoint?")
+
+    def _problem(self, key: str, value: object, expected: str) -> None:
+        found = f"{key} is {value!r}" if key in self.data else f"{key} is missing"
+        self.problems.append(f"{found}, expected {expected}")

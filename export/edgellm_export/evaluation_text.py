@@ -1,0 +1,34 @@
+"""English text that every Python carries: the language reference's topics. No download, nothing of the user's."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Tokens = npt.NDArray[np.int64]
+
+# Prose rather than grammar listings; calibration may use any other topic.
+EVALUATION_TOPICS = ("typesmapping", "specialnames", "exceptions", "execmodel", "formatstrings", "types", "class", "try")
+
+
+class Encoder(Protocol):
+    def encode(self, text: str) -> list[int]: ...
+
+
+def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, count: int) -> tuple[list[Tokens], str]:
+    """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random tokens."""
+    pieces = max(1, count // length)
+    if tokenizer is None:
+        rng = np.random.default_rng(0)
+        return [rng.integers(0, vocab_size, length) for _ in range(pieces)], "random tokens"
+    topics = pydoc_data.topics.topics
+    sequences = []
+    for name in EVALUATION_TOPICS:
+        ids = np.array(tokenizer.encode(topics.get(name, "")), np.int64)
+        ids = ids[ids < vocab_size]
+        sequences += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
+    spread = np.linspace(0, len(sequences) - 1, min(pieces, len(sequences))).astype(int)
+    return [sequences[i] for i in dict.fromkeys(spread.tolist())], "English text"

@@ -1,0 +1,136 @@
+"""Runtime against reference: the package's logits, through the public API, beside a streamed float run of the same builder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+import edgellm
+from edgellm.manifest import Manifest
+from edgellm_export.architectures import Architecture
+from edgellm_export.checkpoint import Checkpoint, TensorReader
+from edgellm_export.divergence import Comparison
+from edgellm_export.evaluation_text import evaluation_tokens
+from edgellm_export.float_run import FloatRun
+from edgellm_export.report import THRESHOLDS, LayerReport, Quality, Report
+from edgellm_export.segments import DataFile
+
+Tokens = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+SLICE = 8192  # vocabulary entries compared at a time
+LOGITS_LIMIT = 64 << 20  # float32 values of the package's logits kept on disk: 256 MiB
+PROMPT, CONTINUATION = 16, 32  # tokens of each greedy check
+
+
+@dataclass(frozen=True)
+class Texts:
+    """`sequences`: what is scored. The first `greedy_from` are text; the others are greedy continuations by the package."""
+
+    sequences: Sequence[Tokens]
+    greedy_from: int
+    origin: str
+
+
+def verify(
+    package: Path, checkpoint: Checkpoint, architecture: Architecture, manifest: Manifest, offsets: dict[str, int], progress: Progress
+) -> Report:
+    """Score the package in `package` and compare it with the float model of `checkpoint`. Holds one of them at a time."""
+    vocab = manifest.vocab_size
+    with tempfile.TemporaryFile(dir=package) as scratch:
+        texts = _score_package(package, manifest, scratch, progress)
+        run = FloatRun(architecture, TensorReader(checkpoint.tensors), manifest, DataFile(package / f"{manifest.graphs['model'].file}.data", offsets))
+        hidden, errors = run.hidden(texts.sequences, lambda done, total: progress("original", done, total))
+        comparison = Comparison(np.concatenate([_targets(s) for s in texts.sequences]))
+        for start in range(0, vocab, SLICE):
+            stop = min(start + SLICE, vocab)
+            comparison.add(start, run.logits(hidden, start, stop), _read_slice(scratch, len(hidden), start, stop))
+            progress("compare", stop, vocab)
+    layers = [LayerReport(i, manifest.weights.scheme, error) for i, error in enumerate(errors)]
+    size = sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx"))
+    precision = manifest.weights.precision
+    return Report(precision, manifest.weights.scheme, size, _quality(texts, comparison), layers, THRESHOLDS[precision])
+
+
+def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
+    """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
+    model = edgellm.load(package, device="cpu" if manifest.target == "cpu" else "auto")
+    longest = min(256, manifest.context_length)
+    count = max(longest, min(1024, LOGITS_LIMIT // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
+    texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)
+    room = min(CONTINUATION, manifest.context_length - PROMPT)
+    greedy = [_continue(model, text[:PROMPT], room) for text in texts[:4] if len(text) >= PROMPT and room > 0]
+    sequences = [*texts, *greedy]
+    rows, done = sum(map(len, sequences)), 0
+    for sequence in sequences:
+        _write_slices(scratch, rows, done, model.logits(sequence))
+        done += len(sequence)
+        progress("package", done, rows)
+    del model
+    return Texts(sequences, len(texts), origin)
+
+
+def _continue(model: edgellm.Model, prompt: Tokens, count: int) -> Tokens:
+    result = model.generate(prompt, max_new_tokens=count, do_sample=False, num_beams=1, min_new_tokens=0)
+    return np.concatenate([prompt, np.array(result.tokens, np.int64)])
+
+
+def _write_slices(scratch: IO[bytes], rows: int, first: int, logits: FloatArray) -> None:
+    """Layout: for each slice of the vocabulary, [rows, slice] float32."""
+    for start in range(0, logits.shape[1], SLICE):
+        part = np.ascontiguousarray(logits[:, start : start + SLICE])
+        scratch.seek(4 * (rows * start + first * part.shape[1]))
+        scratch.write(part.tobytes())
+
+
+def _read_slice(scratch: IO[bytes], rows: int, start: int, stop: int) -> FloatArray:
+    scratch.seek(4 * rows * start)
+    return np.frombuffer(scratch.read(4 * rows * (stop - start)), np.float32).reshape(rows, stop - start)
+
+
+def _targets(sequence: Tokens) -> Tokens:
+    return np.append(sequence[1:], -1)
+
+
+def _quality(texts: Texts, comparison: Comparison) -> Quality:
+    lengths = [len(s) for s in texts.sequences]
+    scored = sum(lengths[: texts.greedy_from])
+    divergence, agreement = comparison.kl_divergence()[:scored], comparison.agreement()[:scored]
+    agreed, greedy = _greedy_agreement(texts, comparison)
+    original, package = _text_only(comparison, scored).perplexity()
+    return Quality(
+        tokens=scored,
+        text=texts.origin,
+        kl_divergence=float(divergence.mean()),
+        kl_divergence_max=float(divergence.max()),
+        top1_agreement=float(agreement.mean()),
+        perplexity_original=original,
+        perplexity_package=package,
+        greedy_tokens=greedy,
+        greedy_agreement=agreed / greedy if greedy else 1.0,
+    )
+
+
+def _text_only(comparison: Comparison, rows: int) -> Comparison:
+    comparison.targets[rows:] = -1
+    return comparison
+
+
+def _greedy_agreement(texts: Texts, comparison: Comparison) -> tuple[int, int]:
+    """Tokens up to the first at which the original would have chosen another, and tokens in all, over all continuations."""
+    agreed = total = 0
+    offset = sum(len(s) for s in texts.sequences[: texts.greedy_from])
+    for sequence in texts.sequences[texts.greedy_from :]:
+        wanted = comparison.choice[0][offset + PROMPT - 1 : offset + len(sequence) - 1]
+        same = wanted == sequence[PROMPT:]
+        agreed += len(same) if same.all() else int(same.argmin())
+        total += len(same)
+        offset += len(sequence)
+    return agreed, total
