@@ -15,6 +15,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes, parser
 from jinja2.ext import Extension, loopcontrols
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgellm.errors import ChatTemplateError, InputError, nearest
@@ -23,6 +24,7 @@ from edgellm.tokenizer import check_text, read_json
 Message = Mapping[str, Any]
 
 MAX_PROMPT_CHARS = 64 * 1024 * 1024
+MAX_EXPONENT = 64
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -127,10 +129,28 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which limits ranges, and limits here on what else can fill the memory in one step."""
+
+    intercepted_binops = frozenset(["*", "**"])
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and isinstance(right, int) and abs(right) > MAX_EXPONENT:
+            raise ChatTemplateError(f"the chat template raises to the power of {right}")
+        if operator == "*" and _repeated_size(left, right) > MAX_PROMPT_CHARS:
+            raise ChatTemplateError(f"the chat template makes a value of {_repeated_size(left, right)} elements")
+        return super().call_binop(context, operator, left, right)
+
+
+def _repeated_size(left: Any, right: Any) -> int:
+    """How many elements left * right has, where one of them is a text or a list and the other a number."""
+    if isinstance(left, int):
+        left, right = right, left
+    return len(left) * right if isinstance(left, str | bytes | list | tuple) and isinstance(right, int) else 0
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
-    )
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now

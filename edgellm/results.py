@@ -92,7 +92,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Score:
-    """How likely the model finds a text. `logprobs[i]` (natural logarithm) is of `tokens[i + 1]`, given those before."""
+    """How likely the model finds a text. `logprobs[i]` (natural log) is of `tokens[i + 1]`, given those before."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]

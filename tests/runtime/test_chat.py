@@ -1,0 +1,167 @@
+"""Templates in the styles of well-known models, rendered here and by transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from tiny_package import tiny_tokenizer
+
+from edgellm import chat
+from edgellm.chat import ChatTemplate
+from edgellm.errors import ChatTemplateError, InputError
+
+SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
+CHATML = """{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- for tool in tools %}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- '<|im_end|>\n' }}
+{%- endif %}
+{% for message in messages %}
+    {%- if loop.first and message['role'] != 'system' %}
+        {{- '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}
+<|im_start|>assistant
+{% endif %}
+"""
+LLAMA3 = """{{ bos_token }}{%- if date_string is not defined %}{%- set date_string = "26 Jul 2024" %}{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\n\nToday: " + date_string + "\n\n" + system_message + "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if message.role == 'tool' %}{% continue %}{% endif %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+    {%- generation %}{{ message['content'] | trim }}{% endgeneration %}
+    {{- '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}
+"""
+GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+{% for message in messages %}
+  {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
+    {{ raise_exception('Roles must alternate user/assistant/user/assistant/...') }}
+  {% endif %}
+  {% set role = 'model' if message['role'] == 'assistant' else message['role'] %}
+{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}
+{% endfor %}
+{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}
+"""
+ODDITIES = """{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}{% endif %}
+{{ m | tojson(indent=2) }} {{ m.content | tojson }} {{ eos_token }}
+{% endfor %}{{ documents is none }}{{ tools is none }}{{ strftime_now('%Y') | length }}"""
+
+TEMPLATES = {"chatml": CHATML, "llama3": LLAMA3, "gemma": GEMMA, "oddities": ODDITIES}
+USER: dict[str, Any] = {"role": "user", "content": "  What is 1 < 2 & é?\n"}
+CONVERSATIONS = {
+    "one": [USER],
+    "three": [USER, {"role": "assistant", "content": "True. "}, {"role": "user", "content": "Why?"}],
+    "system": [{"role": "system", "content": "Be brief."}, USER],
+}
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+
+def reference(template: str, messages: list[dict[str, Any]], **options: Any) -> str:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer(), chat_template=template, **SPECIAL)
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["", "tools"])
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_same_prompt_as_transformers(name: str, conversation: str, add_generation_prompt: bool, tools: Any) -> None:
+    options = {"add_generation_prompt": add_generation_prompt, "tools": tools}
+    template = ChatTemplate({"default": TEMPLATES[name]}, SPECIAL)
+    try:
+        expected = reference(TEMPLATES[name], CONVERSATIONS[conversation], **options)
+    except jinja2.TemplateError as error:
+        with pytest.raises(ChatTemplateError, match=f"refuses these messages: {error}"):
+            template.render(CONVERSATIONS[conversation], **options)
+    else:
+        assert template.render(CONVERSATIONS[conversation], **options) == expected
+
+
+def test_variables_of_the_template() -> None:
+    template = ChatTemplate({"default": LLAMA3}, SPECIAL)
+    expected = reference(LLAMA3, [USER], date_string="today", add_generation_prompt=True)
+    assert template.render([USER], date_string="today") == expected
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("Hi", "messages must be a list .* found str"),
+        ({"role": "user"}, "found dict"),
+        ([], "messages is empty"),
+        (["Hi"], r"messages\[0\] is 'Hi', expected an object"),
+        ([{"content": "Hi"}], r"messages\[0\] is"),
+        ([USER, {"role": "user"}], r"messages\[1\] has neither 'content' nor 'tool_calls'"),
+        ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
+    ],
+)
+def test_messages_that_are_none(messages: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ChatTemplate({"default": CHATML}, SPECIAL).render(messages)
+
+
+def test_templates_that_fail() -> None:
+    with pytest.raises(ChatTemplateError, match="is not valid Jinja"):
+        ChatTemplate({"default": "{% for %}"}, {}).render([USER])
+    with pytest.raises(ChatTemplateError, match="failed on these messages: .*undefined"):
+        ChatTemplate({"default": "{{ nothing.here.at_all }}"}, {}).render([USER])
+    with pytest.raises(ChatTemplateError, match="has no chat template"):
+        ChatTemplate({}, {}).render([USER])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{% for i in range(10 ** 9) %}{% endfor %}",
+        "{{ 'x' * 10 ** 12 }}",
+        "{{ 10 ** 1000000000 }}",
+        "{% for i in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",
+    ],
+)
+def test_templates_that_misbehave(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat, "MAX_PROMPT_CHARS", 10**6)
+    with pytest.raises(ChatTemplateError):
+        ChatTemplate({"default": template}, {}).render([USER])
+
+
+def test_named_templates(tmp_path: Path) -> None:
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    template = ChatTemplate.from_package(tmp_path)
+    assert template.render([USER]) == "plain"
+    assert template.render([USER], tools=TOOLS) == "tools"
+    assert template.render([USER], template="tool_use") == "tools"
+    with pytest.raises(ChatTemplateError, match="did you mean 'tool_use'"):
+        template.render([USER], template="tool_uses")
+
+
+def test_the_file_wins_and_special_tokens_may_be_objects(tmp_path: Path) -> None:
+    config = {
+        "chat_template": "old",
+        "bos_token": {"content": "<s>", "special": True},
+        "eos_token": "</s>",
+        "unk_token": None,
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}{{ eos_token }}{{ unk_token }}")
+    assert ChatTemplate.from_package(tmp_path).render([USER]) == "<s></s>"

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiny_package import tiny_tokenizer
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+
+from edgellm.errors import InputError, PackageCorruptError
+from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
+
+CORPUS = ["Hello world, said the naïve café owner. 你好，世界！ 🙂👍🏽 Zażółć gęślą jaźń."] * 3
+
+
+def byte_level() -> Tokenizer:
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return Tokenizer(tokenizer)
+
+
+def byte_fallback() -> Tokenizer:
+    """As Llama 2 and Gemma: spaces are ▁, unknown characters are written as bytes."""
+    pieces = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdehlorw", "é", "▁h", "▁w", "ll"]
+    merges = [("▁", "h"), ("▁", "w"), ("l", "l")]
+    model = models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, byte_fallback=True, unk_token="<unk>")
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
+    return Tokenizer(tokenizer)
+
+
+def metaspace() -> Tokenizer:
+    pieces = ["<unk>", "<s>", "▁", "▁▁", *"abcdehlorw", "▁h", "▁w", "ll", "é", "好"]
+    tokenizer = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True)])
+    return Tokenizer(tokenizer)
+
+
+TOKENIZERS = {
+    "bytes": Tokenizer(tiny_tokenizer()),
+    "byte-level": byte_level(),
+    "byte-fallback": byte_fallback(),
+    "metaspace": metaspace(),
+}
+
+
+def pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
+    detokenizer = Detokenizer(tokenizer)
+    return [*(detokenizer.add(token) for token in tokens), detokenizer.flush()]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(max_size=30))
+@example(text="  hello  world ")
+@example(text="a👩‍👩‍👧‍👦b你好")
+def test_pieces_of_any_text_add_up(name: str, text: str) -> None:
+    tokenizer = TOKENIZERS[name]
+    tokens = tokenizer.encode(text).tolist()
+    assert "".join(pieces(tokenizer, tokens)) == tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=150, deadline=None)
+@given(numbers=st.lists(st.integers(0, 10**6), max_size=20))
+def test_pieces_of_any_tokens_add_up(name: str, numbers: list[int]) -> None:
+    """Also where the tokens are no valid UTF-8, are special, or are unknown to the tokenizer."""
+    tokenizer = TOKENIZERS[name]
+    tokens = [number % (tokenizer.vocab_size + 3) for number in numbers]
+    assert "".join(pieces(tokenizer, tokens)) == tokenizer.decode(tokens)
+
+
+def test_a_character_is_never_split() -> None:
+    assert pieces(TOKENIZERS["bytes"], list("é你🙂".encode())) == ["", "é", "", "", "你", "", "", "", "🙂", ""]
+
+
+def test_incomplete_bytes_come_out_at_the_end() -> None:
+    assert pieces(TOKENIZERS["bytes"], list(b"ab") + [0xF0, 0x9F]) == ["a", "b", "", "", "\ufffd"]
+
+
+def test_only_the_first_space_is_dropped() -> None:
+    tokenizer = TOKENIZERS["byte-fallback"]
+    assert pieces(tokenizer, tokenizer.encode("he w").tolist()) == ["h", "e", " w", ""]
+
+
+def test_special_tokens_have_no_text() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    assert pieces(tokenizer, [256, ord("a"), 257]) == ["", "a", "", ""]
+    assert tokenizer.decode([256, ord("a")], skip_special_tokens=False) == "<|bos|>a"
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("Hello", ["ell"], 4),
+        ("Hello", ["o", "lo"], 5),
+        ("a好b", ["好"], 4),
+        ("aaaa", ["aaaaa"], None),
+        ("x" * 100 + "END", ["END"], 103),
+    ],
+)
+def test_stop_strings_match_where_they_are_complete(text: str, stops: list[str], expected: int | None) -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    matches = stop_string_matcher(tokenizer, stops)
+    assert matches is not None
+    tokens = tokenizer.encode(text).tolist()
+    assert next((n for n in range(1, len(tokens) + 1) if matches(tokens[:n])), None) == expected
+
+
+def test_no_stop_strings_need_no_matcher() -> None:
+    assert stop_string_matcher(TOKENIZERS["bytes"], []) is None
+
+
+def test_text_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(InputError, match=r"lone surrogate \(U\+DCE9 at position 3\)"):
+        TOKENIZERS["bytes"].encode("caf\udce9")
+    with pytest.raises(InputError, match="expected text, found bytes"):
+        TOKENIZERS["bytes"].encode(b"abc")  # type: ignore[arg-type]
+
+
+def test_broken_files_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(PackageCorruptError, match=r"tokenizer\.json cannot be read"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json")
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(PackageCorruptError, match="holds a JSON list"):
+        read_json(tmp_path / "config.json")
