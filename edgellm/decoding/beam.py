@@ -162,7 +162,7 @@ class Group:
         return self._penalise(best_score, self.limit if patient else new_len) > final_score(self.finished[-1])
 
     def _penalise(self, score: np.float32, length: int) -> float:
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             return float(score / np.float32(np.float64(length) ** self.plan.options.length_penalty))
 
 

@@ -93,8 +93,9 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _range_text(low: float, high: float, above: bool, below: bool) -> str:
-    lower = f"above {low:g}" if above else f"from {low:g}"
-    upper = f"below {high:g}" if below else f"to {high:g}"
-    if high < math.inf:
-        return f"a number {lower} {'and ' if below else ''}{upper}"
-    return f"a number {lower}" if low > -math.inf else "a finite number"
+    if low == -math.inf:
+        return "a finite number"
+    text = f"a number above {low:g}" if above else f"a number from {low:g}"
+    if high == math.inf:
+        return text
+    return f"{text}, below {high:g}" if below else f"{text}, at most {high:g}"

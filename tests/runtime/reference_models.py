@@ -1,0 +1,128 @@
+"""Language models that transformers can generate with and a search can drive, for comparisons token for token."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutput
+
+from edgellm.decoding import GenerationOptions, Hypothesis, Step, Stopping, search
+
+torch.set_num_threads(1)  # the models are tiny
+
+
+class TableConfig(PretrainedConfig):
+    model_type = "edgellm-test-table"
+
+    def __init__(self, vocab_size=40, seed=0, sharpness=1.5, eos_bias=(), **kwargs):
+        self.vocab_size, self.seed, self.sharpness, self.eos_bias = vocab_size, seed, sharpness, list(eos_bias)
+        super().__init__(**kwargs)
+
+
+class TableModel(PreTrainedModel, GenerationMixin):
+    """Logits depend on the last three tokens and the length, by table look-up: the same bits in any batch."""
+
+    config_class = TableConfig
+    main_input_name = "input_ids"
+
+    def __init__(self, config):
+        super().__init__(config)
+        rng = np.random.default_rng(config.seed)
+        shape = (4, 64, config.vocab_size)
+        table = (rng.standard_normal(shape) * config.sharpness).astype(np.float32)
+        for token, bias in config.eos_bias:
+            table[0, :, token] += bias
+        self.register_buffer("table", torch.from_numpy(table))
+        self.anchor = torch.nn.Parameter(torch.zeros(1))  # transformers asks a model's parameters for its dtype
+
+    def forward(self, input_ids, **_):
+        return CausalLMOutput(logits=torch.stack([self.last_logits(row) for row in input_ids])[:, None])
+
+    def last_logits(self, ids):
+        logits = self.table[3, len(ids) % 64].clone()
+        for back, token in enumerate(ids[-3:].flip(0).tolist()):
+            logits = logits + self.table[back, token % 64]
+        return logits
+
+
+def table_model(seed=0, **config):
+    return TableModel(TableConfig(seed=seed, **config)).eval()
+
+
+class FullDecoder:
+    """A decoder without a cache: every step runs the torch `model` on all tokens of each row by itself."""
+
+    def __init__(self, model):
+        self.model = model
+        self.rows = []
+        self.calls = []  # (verb, number of rows)
+
+    def prefill(self, prompts):
+        self.rows = [list(map(int, prompt)) for prompt in prompts]
+        self.calls.append(("prefill", len(self.rows)))
+        return self._logits()
+
+    def decode(self, tokens):
+        assert len(tokens) == len(self.rows)
+        self.rows = [[*row, int(token)] for row, token in zip(self.rows, tokens, strict=True)]
+        self.calls.append(("decode", len(self.rows)))
+        return self._logits()
+
+    def reorder(self, parents):
+        assert list(parents) != list(range(len(self.rows))), "an identity reorder is wasted work"
+        self.rows = [list(self.rows[parent]) for parent in parents]
+        self.calls.append(("reorder", len(self.rows)))
+
+    @torch.no_grad()
+    def _logits(self):
+        rows = [self.model(torch.tensor([row])).logits[0, -1] for row in self.rows]
+        return torch.stack(rows).numpy().astype(np.float32)
+
+
+def run(model, prompts, eos=(), pad=None, **options):
+    """All steps and the result of our search. `eos` and `pad` go where the caller of `search` puts them."""
+    decoder, prepared = FullDecoder(model), GenerationOptions.create(**options)
+    stopping = Stopping(
+        eos_token_ids=tuple(eos),
+        pad_token_id=pad,
+        matches_stop_string=None,
+        cancelled=None,
+        deadline=None,
+        max_new_tokens=tuple(prepared.limit(len(prompt)) for prompt in prompts),
+    )
+    return finish(search(decoder, [np.array(prompt) for prompt in prompts], prepared, stopping))
+
+
+def finish(steps) -> tuple[list[Step], list[list[Hypothesis]]]:
+    """Run a search to its end: its steps and its result."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return seen, end.value
+
+
+@torch.no_grad()
+def transformers_generate(model, prompt, eos=(), pad=0, **options):
+    """New tokens (cut after the end token) and sequences_scores of transformers for one prompt."""
+    output = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        eos_token_id=list(eos) or None,
+        pad_token_id=pad,
+        return_dict_in_generate=True,
+        output_scores=True,
+        use_cache=False,
+        **options,
+    )
+    scores = getattr(output, "sequences_scores", None)
+    tokens = [cut(row[len(prompt) :].tolist(), eos) for row in output.sequences]
+    return tokens, None if scores is None else scores.tolist()
+
+
+def cut(tokens, eos):
+    """`tokens` up to the first end token: what follows is padding."""
+    ends = [i for i, token in enumerate(tokens) if token in eos]
+    return tuple(tokens[: ends[0] + 1] if ends else tokens)
