@@ -140,10 +140,10 @@ def gated(b: Build, gate: ir.Value, up: ir.Value, kind: str, name: str) -> ir.Va
 
 def per_head_rms_norm(b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str) -> ir.Value:
     """RMS norm of each head of x [B, S, heads * head_dim]."""
-    node = node(name)
-    split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{node}/SplitHeads")
+    place = node(name)
+    split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
     normed = rms_norm(b, split, weight, eps, name)
-    return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{node}/JoinHeads")
+    return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
 
 
 def attention(

@@ -24,15 +24,15 @@ def tables(b: Build, rope: StaticRope, positions: int) -> tuple[ir.Value, ir.Val
 
 def rotate(b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: DynamicRope | LongRope, name: str) -> list[ir.Value]:
     """Query and key rotated by tables computed in the graph from each row's length; the value as it is."""
-    g, node = b.graph, node(name)
+    g, place = b.graph, node(name)
     if len(qkv) == 1:
         sizes = g.ints(heads.query_size, heads.kv_size, heads.kv_size)
-        qkv = g.ops("Split", qkv[0], sizes, name=f"{node}/SplitQKV", outputs=3, axis=-1)
+        qkv = g.ops("Split", qkv[0], sizes, name=f"{place}/SplitQKV", outputs=3, axis=-1)
     cos, sin, ids, rotary_dim = _length_dependent_tables(b, batch, rope)
     partial = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
     rotated = [
         g.op(
-            "RotaryEmbedding", x, ids, cos, sin, domain=MICROSOFT, name=f"{node}/{side}_rotary/RotaryEmbedding",
+            "RotaryEmbedding", x, ids, cos, sin, domain=MICROSOFT, name=f"{place}/{side}_rotary/RotaryEmbedding",
             num_heads=count, **partial,
         )  # fmt: skip
         for side, x, count in (("q", qkv[0], heads.num_heads), ("k", qkv[1], heads.num_kv_heads))

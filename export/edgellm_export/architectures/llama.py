@@ -43,6 +43,7 @@ def read_llama(config: ConfigReader, *, tied: bool = False, theta: float = 10000
     heads = read_heads(config, hidden)
     positions = config.integer("max_position_embeddings", 2048)
     rotary_dim = int(heads.head_dim * config.number("partial_rotary_factor", 1.0))
+    config.require(rotary_dim % 16 == 0, f"{rotary_dim} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16")
     rope = read_rope(
         config, theta=config.number("rope_theta", theta), rotary_dim=rotary_dim, max_positions=positions, long_rope=long_rope
     )
@@ -73,7 +74,7 @@ def read_heads(config: ConfigReader, hidden: int) -> Heads:
     kv_heads = config.integer("num_key_value_heads", count)
     head_dim = config.integer("head_dim", max(1, hidden // count))
     config.require(count % kv_heads == 0, f"num_attention_heads {count} is not a multiple of num_key_value_heads {kv_heads}")
-    config.require(head_dim % 16 == 0, f"head_dim is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16")
+    config.require(head_dim % 16 == 0, f"the head size is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16")
     return Heads(count, kv_heads, head_dim)
 
 

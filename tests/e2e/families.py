@@ -1,0 +1,126 @@
+"""Tiny checkpoints, one list for all checks: seeded, realistic in kind, made by transformers, which is also the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+CONTEXT = 96  # tokens
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": CONTEXT,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24, "beta_fast": 4.0, "beta_slow": 1.0}
+
+
+def _longrope(pairs: int) -> dict[str, Any]:
+    short, long = [1.0 + 0.05 * i for i in range(pairs)], [1.5 + 0.4 * i for i in range(pairs)]
+    return {"type": "longrope", "short_factor": short, "long_factor": long}
+
+
+@dataclass(frozen=True)
+class Family:
+    """`config` makes the transformers config. `length`: tokens in the parity prompt."""
+
+    name: str
+    config: Callable[[], hf.PretrainedConfig]
+    length: int = 60
+
+
+def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    settings = {**SIZES, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes}
+    return lambda: config_class(**settings)
+
+
+def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {"vocab_size": 131, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": CONTEXT}
+    return lambda: hf.GPT2Config(**{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes})
+
+
+FAMILIES = [
+    Family("gpt2", _gpt2()),
+    Family("gpt2-untied", _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97)),
+    Family("llama", _sized(hf.LlamaConfig)),
+    Family("llama-biases-tied", _sized(hf.LlamaConfig, attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
+    Family("llama-one-kv-head", _sized(hf.LlamaConfig, num_key_value_heads=1, head_dim=32, vocab_size=257)),
+    Family("llama-linear", _sized(hf.LlamaConfig, rope_scaling={"rope_type": "linear", "factor": 2.5})),
+    Family(
+        "llama-dynamic",
+        _sized(hf.LlamaConfig, max_position_embeddings=32, rope_scaling={"rope_type": "dynamic", "factor": 3.0}),
+    ),
+    Family("llama-llama3", _sized(hf.LlamaConfig, rope_scaling=LLAMA3)),
+    Family("llama-yarn", _sized(hf.LlamaConfig, rope_scaling=YARN)),
+    Family("mistral", _sized(hf.MistralConfig, sliding_window=None)),
+    Family("mistral-sliding", _sized(hf.MistralConfig, sliding_window=13)),
+    Family("qwen2", _sized(hf.Qwen2Config, tie_word_embeddings=True)),
+    Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
+    Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),
+    Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
+    Family("phi3", _sized(hf.Phi3Config, sliding_window=None, hidden_size=96)),
+    Family("phi3-sliding", _sized(hf.Phi3Config, sliding_window=17, hidden_size=96)),
+    Family("phi3-partial", _sized(hf.Phi3Config, hidden_size=192, head_dim=32, partial_rotary_factor=0.5, sliding_window=None)),
+    Family(
+        "phi3-longrope",
+        _sized(hf.Phi3Config, hidden_size=96, original_max_position_embeddings=24, rope_scaling=_longrope(8)),
+    ),
+    Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
+    Family("gemma2-no-caps", _sized(hf.Gemma2Config, attn_logit_softcapping=None, final_logit_softcapping=None)),
+    Family("gemma3", _sized(hf.Gemma3TextConfig, sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)),
+    Family(
+        "gemma3-linear",
+        _sized(hf.Gemma3TextConfig, sliding_window=9, rope_scaling={"rope_type": "linear", "factor": 4.0}, head_dim=32),
+    ),
+]
+BY_NAME = {family.name: family for family in FAMILIES}
+
+
+def make_model(family: Family) -> Any:
+    """The seeded torch model, float32, eager attention. Norms and biases are random too: at 1 and 0 they would hide mistakes."""
+    torch.manual_seed(sum(map(ord, family.name)))
+    config = family.config()
+    config._attn_implementation = "eager"
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+    model.generation_config = hf.GenerationConfig.from_model_config(config)
+    return model
+
+
+def save_checkpoint(model: Any, path: Path, **options: Any) -> Path:
+    """As `save_pretrained` writes it, with a byte-level tokenizer."""
+    model.save_pretrained(path, **options)
+    tiny_tokenizer(model.config.vocab_size).save(str(path / "tokenizer.json"))
+    return path
+
+
+def tiny_tokenizer(vocab_size: int) -> Tokenizer:
+    """One token per byte, as far as the vocabulary goes."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda c: (not c.isascii(), c))[: vocab_size - 3]
+    vocab = {token: i for i, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.add_special_tokens(["<pad>", "<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
