@@ -48,7 +48,8 @@ LLAMA3 = """{{ bos_token }}{%- if date_string is not defined %}{%- set date_stri
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}
 """
-GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
+GEMMA = """{{ bos_token }}
+{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}
 {% for message in messages %}
   {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}
     {{ raise_exception('Roles must alternate user/assistant/user/assistant/...') }}
@@ -58,7 +59,8 @@ GEMMA = """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_excep
 {% endfor %}
 {% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}
 """
-ODDITIES = """{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}{% endif %}
+ODDITIES = """{% set ns = namespace(n=0) %}{% for m in messages %}
+{% set ns.n = ns.n + 1 %}{% if ns.n > 2 %}{% break %}{% endif %}
 {{ m | tojson(indent=2) }} {{ m.content | tojson }} {{ eos_token }}
 {% endfor %}{{ documents is none }}{{ tools is none }}{{ strftime_now('%Y') | length }}"""
 
@@ -121,7 +123,7 @@ def test_messages_that_are_none(messages: Any, message: str) -> None:
 def test_templates_that_fail() -> None:
     with pytest.raises(ChatTemplateError, match="is not valid Jinja"):
         ChatTemplate({"default": "{% for %}"}, {}).render([USER])
-    with pytest.raises(ChatTemplateError, match="failed on these messages: .*undefined"):
+    with pytest.raises(ChatTemplateError, match=r"failed on these messages: .*undefined"):
         ChatTemplate({"default": "{{ nothing.here.at_all }}"}, {}).render([USER])
     with pytest.raises(ChatTemplateError, match="has no chat template"):
         ChatTemplate({}, {}).render([USER])

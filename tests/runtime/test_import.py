@@ -1,0 +1,58 @@
+"""Importing the runtime is quick, loads nothing heavy, and gives exactly the public names."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import edgellm
+
+HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "huggingface_hub", "edgellm_export"}
+IMPORT = """
+import json, sys, time
+start = time.perf_counter()
+import edgellm
+print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
+"""
+
+
+def import_once() -> tuple[float, list[str]]:
+    seconds, modules = json.loads(subprocess.check_output([sys.executable, "-c", IMPORT]))
+    return seconds, modules
+
+
+def test_import_loads_nothing_heavy() -> None:
+    _, modules = import_once()
+    assert not HEAVY & set(modules)
+
+
+def test_import_takes_less_than_three_tenths_of_a_second() -> None:
+    assert min(import_once()[0] for _ in range(5)) < 0.3
+
+
+def test_public_names() -> None:
+    assert edgellm.__all__ == sorted(edgellm.__all__)
+    assert set(edgellm.__all__) == {
+        "ChatTemplateError",
+        "ContextOverflowError",
+        "EdgellmError",
+        "GeneratedSequence",
+        "Generation",
+        "GenerationOptions",
+        "InputError",
+        "MissingDependencyError",
+        "Model",
+        "ModelInfo",
+        "OptionError",
+        "PackageCorruptError",
+        "PackageError",
+        "PackageNotFoundError",
+        "PackageVersionError",
+        "Piece",
+        "ProviderError",
+        "Score",
+        "Timing",
+        "load",
+    }
+    assert all(hasattr(edgellm, name) for name in edgellm.__all__)
