@@ -5,46 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+from edgellm_export.checkpoint.gguf.keys import Keys
 from edgellm_export.checkpoint.gguf.reader import GgufFile
 from edgellm_export.checkpoint.gguf.rope import rope_scaling
 
 Config = dict[str, Any]
-
-
-class Keys:
-    """The metadata below an architecture's prefix. Missing required keys are one CheckpointError."""
-
-    def __init__(self, file: GgufFile, arch: str) -> None:
-        self.file, self.arch = file, arch
-        self._missing: list[str] = []
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return plain(self.file.metadata.get(f"{self.arch}.{key}", default))
-
-    def number(self, key: str) -> Any:
-        """A required positive number; 1 stands in for a missing one until `check` raises."""
-        value = self.get(key)
-        if type(value) not in (int, float) or value <= 0:
-            self._missing.append(f"{self.arch}.{key}" + (f" (found {value!r})" if value is not None else ""))
-            return 1
-        return value
-
-    def check(self) -> None:
-        if self._missing:
-            raise CheckpointError(
-                f"{self.file.path} lacks metadata that its architecture needs: {', '.join(self._missing)}; "
-                "convert it again with a current llama.cpp"
-            )
-
-
-def plain(value: Any) -> Any:
-    """Numpy arrays as lists; float32 values as the decimal that was meant (1e-05, not 9.999999747378752e-06)."""
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
-    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def translate_config(file: GgufFile, arch: str) -> Config:
@@ -55,6 +21,8 @@ def translate_config(file: GgufFile, arch: str) -> Config:
     if keys.get("expert_count"):
         raise UnsupportedModelError(f"{file.path} is a mixture of experts, which edgellm does not build")
     config = FAMILIES[arch](keys)
+    if "rope_theta" in config:
+        config |= rope_scaling(keys, config)
     config["tie_word_embeddings"] = "output.weight" not in file.tensors
     config["vocab_size"] = _vocab_size(file)
     keys.check()
@@ -70,27 +38,35 @@ def _vocab_size(file: GgufFile) -> int:
 
 def _decoder(keys: Keys, model_type: str, class_name: str) -> Config:
     """What all families with rotary positions and RMS norms have in common."""
-    heads, hidden = keys.number("attention.head_count"), keys.number("embedding_length")
-    head_dim = keys.get("attention.key_length") or hidden // heads
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    head_dim = keys.integer("attention.key_length", max(hidden // heads, 1))
     config: Config = {
         "architectures": [class_name],
         "model_type": model_type,
         "hidden_size": hidden,
-        "num_hidden_layers": keys.number("block_count"),
+        "num_hidden_layers": _layers(keys),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.get("attention.head_count_kv") or heads,
+        "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
-        "intermediate_size": keys.number("feed_forward_length"),
-        "max_position_embeddings": keys.number("context_length"),
+        "intermediate_size": keys.integer("feed_forward_length"),
+        "max_position_embeddings": keys.integer("context_length"),
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "rope_theta": keys.get("rope.freq_base") or 10000.0,
+        "rope_theta": keys.number("rope.freq_base", 10000.0),
         "hidden_act": "silu",
         "torch_dtype": "float32",
     }
-    rotary = keys.get("rope.dimension_count") or head_dim
+    rotary = keys.integer("rope.dimension_count", head_dim)
     if rotary != head_dim:
         config["partial_rotary_factor"] = rotary / head_dim
-    return config | rope_scaling(keys.file, keys.get, config, rotary)
+    return config
+
+
+def _layers(keys: Keys) -> int:
+    layers = keys.integer("block_count")
+    if layers > len(keys.file.tensors):
+        keys.problem(f"{keys.arch}.block_count is {layers}, but there are {len(keys.file.tensors)} tensors")
+        return 1
+    return layers
 
 
 def _has_bias(keys: Keys, *parts: str) -> bool:
@@ -98,7 +74,7 @@ def _has_bias(keys: Keys, *parts: str) -> bool:
 
 
 def _llama(keys: Keys) -> Config:
-    window = keys.get("attention.sliding_window")
+    window = keys.get("attention.sliding_window") and keys.integer("attention.sliding_window")
     model_type, class_name = ("mistral", "MistralForCausalLM") if window else ("llama", "LlamaForCausalLM")
     config = _decoder(keys, model_type, class_name)
     if window:
@@ -119,10 +95,12 @@ def _qwen3(keys: Keys) -> Config:
 
 
 def _phi3(keys: Keys) -> Config:
-    return _decoder(keys, "phi3", "Phi3ForCausalLM") | {
-        "sliding_window": keys.get("attention.sliding_window") or None,  # 0 means none
-        "original_max_position_embeddings": keys.get("rope.scaling.original_context_length")
-        or keys.get("context_length"),
+    config = _decoder(keys, "phi3", "Phi3ForCausalLM")
+    return config | {
+        "sliding_window": keys.integer("attention.sliding_window", 0) or None,
+        "original_max_position_embeddings": keys.integer(
+            "rope.scaling.original_context_length", config["max_position_embeddings"]
+        ),
     }
 
 
@@ -133,11 +111,15 @@ def _gemma(keys: Keys, version: int, pattern: int, wide_layers: int) -> Config:
     layers = config["num_hidden_layers"]
     # GGUF does not hold the query scale; llama.cpp too tells the 27B models, which differ, by their layer count.
     by_head = config["hidden_size"] // config["num_attention_heads"]
-    stored = keys.get("attention.sliding_window_pattern", pattern)
-    slides = stored if isinstance(stored, list) else [bool((layer + 1) % stored) for layer in range(layers)]
+    stored = keys.get("attention.sliding_window_pattern")
+    if isinstance(stored, list):
+        slides = [bool(slide) for slide in stored]
+    else:
+        every = keys.integer("attention.sliding_window_pattern", pattern)
+        slides = [bool((layer + 1) % every) for layer in range(layers)]
     return config | {
         "query_pre_attn_scalar": by_head if layers == wide_layers else config["head_dim"],
-        "sliding_window": keys.number("attention.sliding_window"),
+        "sliding_window": keys.integer("attention.sliding_window"),
         "layer_types": ["sliding_attention" if slide else "full_attention" for slide in slides],
         "attention_bias": False,
     }
@@ -145,18 +127,18 @@ def _gemma(keys: Keys, version: int, pattern: int, wide_layers: int) -> Config:
 
 def _gemma2(keys: Keys) -> Config:
     return _gemma(keys, 2, pattern=2, wide_layers=46) | {
-        "attn_logit_softcapping": keys.get("attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": keys.get("final_logit_softcapping", 30.0),
+        "attn_logit_softcapping": keys.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": keys.number("final_logit_softcapping", 30.0),
     }
 
 
 def _gemma3(keys: Keys) -> Config:
     config = _gemma(keys, 3, pattern=6, wide_layers=62)
     return config | {
-        "rope_theta": keys.get("rope.freq_base") or 1_000_000.0,
-        "rope_local_base_freq": keys.get("rope.freq_base_swa") or 10000.0,
+        "rope_theta": keys.number("rope.freq_base", 1_000_000.0),
+        "rope_local_base_freq": keys.number("rope.freq_base_swa", 10000.0),
         "attn_logit_softcapping": None,
-        "final_logit_softcapping": keys.get("final_logit_softcapping"),
+        "final_logit_softcapping": keys.number("final_logit_softcapping", 0.0) or None,
     }
 
 
@@ -164,11 +146,11 @@ def _gpt2(keys: Keys) -> Config:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "n_embd": keys.number("embedding_length"),
-        "n_layer": keys.number("block_count"),
-        "n_head": keys.number("attention.head_count"),
-        "n_inner": keys.number("feed_forward_length"),
-        "n_positions": keys.number("context_length"),
+        "n_embd": keys.integer("embedding_length"),
+        "n_layer": _layers(keys),
+        "n_head": keys.integer("attention.head_count"),
+        "n_inner": keys.integer("feed_forward_length"),
+        "n_positions": keys.integer("context_length"),
         "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
         "torch_dtype": "float32",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgellm.errors import CheckpointError
 from edgellm_export.checkpoint.gguf.reader import GgufFile
 from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted, Transposed
 from edgellm_export.tensors import LazyTensor
@@ -78,7 +79,10 @@ def _restore(name: str, tensor: LazyTensor, arch: str, config: Mapping[str, Any]
     part, _, kind = name.rpartition(".")
     part = part.rpartition(".")[2]
     if arch == "llama" and part in ("attn_q", "attn_k"):
-        return InterleavedRows(tensor, config["head_dim"])
+        head_dim = config["head_dim"]
+        if head_dim % 2 or tensor.shape[0] % head_dim:
+            raise CheckpointError(f"{name} has {tensor.shape[0]} rows, expected a multiple of the head size {head_dim}")
+        return InterleavedRows(tensor, head_dim)
     if arch.startswith("gemma") and part.endswith("norm"):
         return Shifted(tensor, -1.0)
     if arch == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from edgellm.errors import UnsupportedModelError
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint.gguf.keys import Keys
 from edgellm_export.checkpoint.gguf.reader import GgufFile
 from edgellm_export.checkpoint.gguf.tensors import GgufTensor
 from edgellm_export.tensors import FloatArray
@@ -17,8 +17,10 @@ from edgellm_export.tensors import FloatArray
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
-def rope_scaling(file: GgufFile, get: Callable[..., Any], config: dict[str, Any], rotary_dim: int) -> dict[str, Any]:
+def rope_scaling(keys: Keys, config: dict[str, Any]) -> dict[str, Any]:
     """The config keys that describe rotary scaling, empty where there is none."""
+    file = keys.file
+    rotary_dim = round(config["head_dim"] * config.get("partial_rotary_factor", 1))
     if "rope_freqs.weight" in file.tensors:
         return _from_factors(_vector(file, "rope_freqs.weight"), config["rope_theta"], rotary_dim)
     if "rope_factors_long.weight" in file.tensors:
@@ -29,16 +31,15 @@ def rope_scaling(file: GgufFile, get: Callable[..., Any], config: dict[str, Any]
                 "short_factor": _decimals(_vector(file, "rope_factors_short.weight")),
             }
         }
-    factor = get("rope.scaling.factor") or get("rope.scale_linear")
-    kind = get("rope.scaling.type") or ("linear" if factor else "none")
-    if kind == "none" or (kind == "linear" and factor in (None, 1.0)):
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    kind = keys.get("rope.scaling.type") or "linear"
+    if kind == "none" or (kind == "linear" and factor == 1.0):
         return {}
     if kind == "linear":
         return {"rope_scaling": {"rope_type": "linear", "factor": factor}}
-    if kind == "yarn" and factor:
-        original = get("rope.scaling.original_context_length")
-        optional = {"original_max_position_embeddings": original} if original else {}
-        return {"rope_scaling": {"rope_type": "yarn", "factor": factor} | optional}
+    if kind == "yarn":
+        original = keys.integer("rope.scaling.original_context_length", config["max_position_embeddings"])
+        return {"rope_scaling": {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}}
     raise UnsupportedModelError(f"{file.path} scales rotary positions by {kind!r}, which edgellm does not build")
 
 
@@ -63,7 +64,9 @@ def llama3_factors(rule: dict[str, Any], theta: float, rotary_dim: int) -> Float
 
 
 def _vector(file: GgufFile, name: str) -> FloatArray:
-    info = file.tensors[name]
+    info = file.tensors.get(name)
+    if info is None or len(info.shape) != 1:
+        raise CheckpointError(f"{file.path} has no usable {name}; download it again")
     return GgufTensor(info, file.path).rows(0, info.shape[0])
 
 

@@ -23,7 +23,7 @@ SPM_DEFAULTS = {"bos": 1, "eos": 2, "unknown": 0}
 def read_vocabulary(file: GgufFile) -> Vocabulary:
     """Raises CheckpointError or UnsupportedModelError."""
     model = file.metadata.get(f"{PREFIX}model")
-    if model not in ("gpt2", "llama"):
+    if not isinstance(model, str) or model not in ("gpt2", "llama"):
         raise UnsupportedModelError(
             f"{file.path} has a tokenizer of type {model!r}, expected gpt2 or llama; export the Hugging Face checkpoint"
         )
@@ -33,7 +33,7 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
 
 
 def _bpe(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
-    pre = file.metadata.get(f"{PREFIX}pre", "default")
+    pre = str(file.metadata.get(f"{PREFIX}pre", "default"))
     merges = [_split_merge(file, merge) for merge in _list(file, "merges", str)]
     bos, eos = _id(file, "bos", len(tokens)), _id(file, "eos", len(tokens))
     return Vocabulary(
@@ -52,7 +52,7 @@ def _bpe(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabul
 
 
 def _spm(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
-    scores = _list(file, "scores", float, len(tokens))
+    scores = _list(file, "scores", (float, int), len(tokens))
     if not scores:
         raise CheckpointError(f"{file.path} lacks {PREFIX}scores, without which its vocabulary cannot be used")
     name = str(file.metadata.get("general.name", "")).lower()
@@ -121,7 +121,7 @@ def _split_merge(file: GgufFile, merge: str) -> tuple[str, str]:
     return merge[:cut], merge[cut + 1 :]
 
 
-def _list(file: GgufFile, key: str, item: type, count: int | None = None) -> list[Any]:
+def _list(file: GgufFile, key: str, item: type | tuple[type, ...], count: int | None = None) -> list[Any]:
     """The array `key`, empty when it is absent and `count` is given. Raises CheckpointError."""
     value = file.metadata.get(f"{PREFIX}{key}")
     if value is None and count is not None:

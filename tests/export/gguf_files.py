@@ -1,0 +1,109 @@
+"""Tiny GGUF files for the tests, written with gguf's own writer by llama.cpp's conversion rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+# GPT-2's characters for the bytes: printable ones stand for themselves, the others follow from U+0100.
+BYTES = [*map(chr, PRINTABLE), *(chr(256 + n) for n in range(256 - len(PRINTABLE)))]
+LLAMA = {
+    "block_count": 1,
+    "context_length": 64,
+    "embedding_length": 64,
+    "feed_forward_length": 96,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "rope.freq_base": 10000.0,
+    "rope.dimension_count": 16,
+}
+
+
+def write_gguf(
+    path: Path,
+    arch: str,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Array | tuple[Array, gguf.GGMLQuantizationType]],
+) -> Path:
+    """Metadata keys are the architecture's unless they start with general, tokenizer or split.
+
+    A tensor may come with a type to quantize it to.
+    """
+    writer = gguf.GGUFWriter(path, arch)
+    for key, value in metadata.items():
+        _add(writer, key if key.startswith(("general.", "tokenizer.", "split.")) else f"{arch}.{key}", value)
+    for name, value in tensors.items():
+        array, kind = value if isinstance(value, tuple) else (value, None)
+        if kind is None:
+            writer.add_tensor(name, array)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
+
+
+def byte_level(
+    words: Sequence[str] = (),
+    control: Sequence[str] = ("<|end|>",),
+    merges: Sequence[str] = ("t h", "th e"),
+    **more: Any,
+) -> dict[str, Any]:
+    """Tokenizer metadata of a byte-level BPE: 256 bytes, the results of the merges, then special tokens."""
+    merged = [merge.replace(" ", "") for merge in merges]
+    tokens = [*BYTES, *merged, *words, *control]
+    kinds = [1] * (len(tokens) - len(control)) + [3] * len(control)
+    base = {"model": "gpt2", "pre": "gpt-2", "tokens": tokens, "token_type": kinds, "merges": list(merges)}
+    base |= {"eos_token_id": len(tokens) - 1} if control else {}
+    return {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def llama_tensors(vocab: int, *, layers: int = 1, hidden: int = 64, kv: int = 32, inner: int = 96) -> dict[str, Array]:
+    """The tensors of a tied llama by GGUF name."""
+    tensors = {"token_embd.weight": random(vocab, hidden), "output_norm.weight": np.ones(hidden, np.float32)}
+    for i in range(layers):
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": np.ones(hidden, np.float32),
+            f"blk.{i}.attn_q.weight": random(hidden, hidden, seed=1),
+            f"blk.{i}.attn_k.weight": random(kv, hidden, seed=2),
+            f"blk.{i}.attn_v.weight": random(kv, hidden, seed=3),
+            f"blk.{i}.attn_output.weight": random(hidden, hidden, seed=4),
+            f"blk.{i}.ffn_norm.weight": np.ones(hidden, np.float32),
+            f"blk.{i}.ffn_gate.weight": random(inner, hidden, seed=5),
+            f"blk.{i}.ffn_up.weight": random(inner, hidden, seed=6),
+            f"blk.{i}.ffn_down.weight": random(hidden, inner, seed=7),
+        }
+    return tensors
+
+
+def tiny_llama(path: Path, *, tokenizer: Mapping[str, Any] | None = None, **metadata: Any) -> Path:
+    tokenizer = byte_level() if tokenizer is None else tokenizer
+    vocab = len(tokenizer["tokenizer.ggml.tokens"])
+    return write_gguf(path, "llama", LLAMA | tokenizer | metadata, llama_tensors(vocab))
