@@ -21,13 +21,15 @@ class Thresholds:
     top1_agreement: float
 
 
-# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.004 and
-# about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats.
+# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.005 and
+# about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the looser limit:
+# a flat distribution changes its mind at near-ties (0.89 on random weights at a divergence of 0.0003), but a broken package
+# whose logits are flat, and so close in divergence, agrees almost nowhere.
 THRESHOLDS: dict[Precision, Thresholds] = {
     "fp32": Thresholds(1e-5, 0.99),
-    "fp16": Thresholds(1e-3, 0.97),
-    "int8": Thresholds(0.02, 0.90),
-    "int4": Thresholds(0.70, 0.55),
+    "fp16": Thresholds(1e-3, 0.90),
+    "int8": Thresholds(0.02, 0.75),
+    "int4": Thresholds(0.70, 0.40),
 }
 
 

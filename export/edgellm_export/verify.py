@@ -26,7 +26,8 @@ FloatArray = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
 SLICE = 8192  # vocabulary entries compared at a time
-LOGITS_LIMIT = 64 << 20  # float32 values of the package's logits kept on disk: 256 MiB
+LOGITS_ON_DISK = 64 << 20  # float32 values of the package's logits: 256 MiB
+LOGITS_IN_MEMORY = 12 << 20  # the same, of one sequence: 48 MiB
 PROMPT, CONTINUATION = 16, 32  # tokens of each greedy check
 
 
@@ -62,8 +63,8 @@ def verify(
 def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
     model = edgellm.load(package, device="cpu" if manifest.target == "cpu" else "auto")
-    longest = min(256, manifest.context_length)
-    count = max(longest, min(1024, LOGITS_LIMIT // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
+    longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
+    count = max(longest, min(1024, LOGITS_ON_DISK // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:4] if len(text) >= PROMPT and room > 0]
