@@ -24,7 +24,6 @@ from edgellm.manifest import CacheLayout
 from edgellm.session import Binding, Device, DeviceArray, Session
 
 Array = npt.NDArray[Any]
-IntArray = npt.NDArray[np.int64]
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 CAPACITY_STEP = 64  # tokens
@@ -50,7 +49,7 @@ class KVCache(ABC):
         self.max_length = max_length
         self.dtype = np.dtype(layout.dtype)
         self.names = cache_names(layout)
-        self.lengths: IntArray = np.zeros(0, np.int64)
+        self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
 
@@ -71,7 +70,7 @@ class KVCache(ABC):
                 self._free()
                 self._allocate(rows, capacity)
             self.capacity = capacity
-        self.lengths = np.zeros(rows, np.int64)
+        self.lengths = [0] * rows
         self.version += 1
 
     def reserve(self, length: int) -> None:
@@ -86,22 +85,21 @@ class KVCache(ABC):
 
     def advance(self, count: int, row: int | None = None) -> None:
         """`count` tokens were written behind the used part of every row, or of one."""
-        self.lengths[slice(None) if row is None else row] += count
-        assert self.lengths.max() <= self.capacity
+        self.lengths = [n + count if row in (None, i) else n for i, n in enumerate(self.lengths)]
+        assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
         """Forget what lies beyond `length` tokens in every row, or in one."""
-        rows = slice(None) if row is None else slice(row, row + 1)
-        self.lengths[rows] = np.minimum(self.lengths[rows], length)
+        self.lengths = [min(n, length) if row in (None, i) else n for i, n in enumerate(self.lengths)]
 
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
-        chosen = np.asarray(parents, np.int64)
-        if not np.array_equal(chosen, np.arange(self.rows)):
+        chosen = np.asarray(parents, np.int64).tolist()
+        if chosen != list(range(self.rows)):
             with _memory_errors(len(chosen), self.capacity):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
-        self.lengths = self.lengths[chosen]
+        self.lengths = [self.lengths[parent] for parent in chosen]
 
     def row(self, row: int) -> CacheView:
         """One row, for a prefill: the graph takes several tokens at once only in a batch of one."""
@@ -142,7 +140,7 @@ class KVCache(ABC):
         """Move the used part of every row into buffers of `capacity` tokens."""
 
     @abstractmethod
-    def _reorder(self, parents: IntArray) -> None: ...
+    def _reorder(self, parents: Sequence[int]) -> None: ...
 
 
 class HostCache(KVCache):
@@ -167,13 +165,13 @@ class HostCache(KVCache):
         self._buffers = [self._empty(rows, capacity) for _ in self.names]
 
     def _grow(self, capacity: int) -> None:
-        self._rebuild(np.arange(self.rows), capacity)
+        self._rebuild(range(self.rows), capacity)
 
-    def _reorder(self, parents: IntArray) -> None:
+    def _reorder(self, parents: Sequence[int]) -> None:
         if len(parents) > self._allocated_rows():
             self._rebuild(parents, self.capacity)
             return
-        plan = copy_plan(parents.tolist())
+        plan = copy_plan(parents)
         spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _ in plan) else None
         for buffer in self._buffers:
             self._copy_rows(buffer, plan, spare)
@@ -183,18 +181,18 @@ class HostCache(KVCache):
         for target, source in plan:
             if target == SCRATCH:
                 in_spare = source
-            used = int(self.lengths[in_spare if source == SCRATCH else source])
+            used = self.lengths[in_spare if source == SCRATCH else source]
             to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
             assert to is not None
             assert of is not None
             to[:, :used] = of[:, :used]
 
-    def _rebuild(self, parents: IntArray, capacity: int) -> None:
+    def _rebuild(self, parents: Sequence[int], capacity: int) -> None:
         """New buffers, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
             new = self._empty(len(parents), capacity)
-            for row, parent in enumerate(parents.tolist()):
-                used = int(self.lengths[parent])
+            for row, parent in enumerate(parents):
+                used = self.lengths[parent]
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old
@@ -241,24 +239,24 @@ class DeviceCache(KVCache):
             slots = min(per_buffer, len(self.names) - first)
             empty = np.zeros((slots, 1, self.layout.num_kv_heads, 1, self.layout.head_dim), self.dtype)
             self._binding.input("cache", empty)
-            self._buffers.append(self._moved(np.zeros(rows, np.int64), used=1, capacity=capacity))
+            self._buffers.append(self._moved([0] * rows, used=1, capacity=capacity))
 
     def _grow(self, capacity: int) -> None:
-        self._move(np.arange(self.rows), capacity)
+        self._move(range(self.rows), capacity)
 
-    def _reorder(self, parents: IntArray) -> None:
+    def _reorder(self, parents: Sequence[int]) -> None:
         self._move(parents, self.capacity)
         self.version += 1
 
-    def _move(self, parents: IntArray, capacity: int) -> None:
-        used = max(1, int(self.lengths[parents].max()))
+    def _move(self, parents: Sequence[int], capacity: int) -> None:
+        used = max(1, *(self.lengths[parent] for parent in parents))
         for i, buffer in enumerate(self._buffers):
             self._binding.device_input("cache", buffer)
             self._buffers[i] = self._moved(parents, used, capacity)
 
-    def _moved(self, parents: IntArray, used: int, capacity: int) -> DeviceArray:
+    def _moved(self, parents: Sequence[int], used: int, capacity: int) -> DeviceArray:
         """The bound "cache" anew: its rows `parents` up to `used` tokens, then zeros up to `capacity`."""
-        self._binding.input("parents", np.ascontiguousarray(parents, np.int64))
+        self._binding.input("parents", np.array(parents, np.int64))
         self._binding.input("used", np.array([used], np.int64))
         self._binding.input("spare", np.array([capacity - used], np.int64))
         self._binding.new_output("moved", self.device)

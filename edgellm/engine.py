@@ -65,7 +65,7 @@ class Engine:
 
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, the caller's own. Raises ContextOverflowError where a row is full."""
-        longest = int(self._cache.lengths.max()) + 1
+        longest = max(self._cache.lengths) + 1
         if longest > self._manifest.context_length:
             raise ContextOverflowError(
                 f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
@@ -76,7 +76,7 @@ class Engine:
             row.append(token)
         if self._tables_differ(longest):
             return self._decode_row_by_row()
-        lengths = self._cache.lengths + 1
+        lengths = [length + 1 for length in self._cache.lengths]
         logits = self._decode.run(self._cache, None, tokens[:, None], lengths)
         self._cache.advance(1)
         return logits
@@ -98,13 +98,13 @@ class Engine:
         self._cache.reserve(len(tokens))
         for at in range(start, len(tokens), self._chunk):
             logits = self._run_chunk(row, tokens, at)
-            yield int(self._cache.lengths[row]), logits[-1]
+            yield self._cache.lengths[row], logits[-1]
 
     def _run_chunk(self, row: int, tokens: TokenArray, start: int, *, keep_all: bool = False) -> Logits:
         """[1, vocab], or [chunk, vocab] of every position."""
         chunk = tokens[start : start + self._chunk]
         keep = len(chunk) if keep_all else 1
-        lengths = np.array([start + len(chunk)], np.int64)
+        lengths = [start + len(chunk)]
         logits = self._prefill.run(self._cache, row, chunk[None], lengths, keep=keep, rope_length=len(tokens))
         self._cache.advance(len(chunk), row)
         return logits
@@ -114,7 +114,7 @@ class Engine:
         rope = self._manifest.rope
         if len(prompts) > 1 or len(self._tokens) != 1 or rope.has_length_input or rope.recompute_beyond is not None:
             return 0
-        held = np.array(self._tokens[0][: int(self._cache.lengths[0])], np.int64)
+        held = np.array(self._tokens[0][: self._cache.lengths[0]], np.int64)
         shared = min(len(held), len(prompts[0]) - 1)
         different = np.flatnonzero(held[:shared] != prompts[0][:shared])
         return int(different[0]) if len(different) else shared
@@ -122,7 +122,7 @@ class Engine:
     def _tables_differ(self, longest: int) -> bool:
         """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
         limit = self._manifest.rope.recompute_beyond
-        return limit is not None and longest > limit and int(self._cache.lengths.min()) <= limit
+        return limit is not None and longest > limit and min(self._cache.lengths) <= limit
 
     def _decode_row_by_row(self) -> Logits:
         limit = self._manifest.rope.recompute_beyond
@@ -147,6 +147,7 @@ class _Phase:
         self._mask = AttentionMask()
         self._bound: tuple[int, int | None] | None = None  # cache version and row
         self._keep = 1
+        self._ids: TokenArray = np.empty((0, 0), np.int64)
         self._logits: npt.NDArray[Any] = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
 
     def run(
@@ -154,7 +155,7 @@ class _Phase:
         cache: KVCache,
         row: int | None,
         ids: TokenArray,
-        lengths: IntArray,
+        lengths: Sequence[int],
         *,
         keep: int = 1,
         rope_length: int = 0,
@@ -164,7 +165,10 @@ class _Phase:
         if self._bound != (cache.version, row):
             cache.bind(binding, row)
             self._bound = (cache.version, row)
-        binding.input("input_ids", np.ascontiguousarray(ids))
+        if not binding.in_place or self._ids.shape != ids.shape:
+            self._ids = np.array(ids)
+            binding.input("input_ids", self._ids)
+        self._ids[...] = ids
         binding.input("attention_mask", self._mask.of(lengths))
         if self._has_rope_length and rope_length:
             binding.input("rope_length", np.array([rope_length], np.int64))
@@ -191,10 +195,10 @@ class AttentionMask:
     def __init__(self) -> None:
         self._ones: IntArray = np.ones(0, np.int64)
 
-    def of(self, lengths: IntArray) -> IntArray:
-        total = int(lengths.max())
-        if (lengths != total).any():
-            return (np.arange(total) < lengths[:, None]).astype(np.int64)
+    def of(self, lengths: Sequence[int]) -> IntArray:
+        total = max(lengths)
+        if min(lengths) != total:
+            return (np.arange(total) < np.array(lengths)[:, None]).astype(np.int64)
         size = total * len(lengths)
         if size > len(self._ones):
             self._ones = np.ones(2 * size, np.int64)

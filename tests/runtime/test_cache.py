@@ -59,7 +59,7 @@ class Shadow:
         self.rows = [list(self.rows[parent]) for parent in parents]
 
     def check(self) -> None:
-        assert self.cache.lengths.tolist() == [len(row) for row in self.rows]
+        assert self.cache.lengths == [len(row) for row in self.rows]
         for slot, buffer in enumerate(buffers(self.cache)):
             assert buffer.shape == self.cache.all_rows().shape
             for row, marks in enumerate(self.rows):
@@ -124,7 +124,7 @@ def test_trim_forgets_the_end_of_a_row(cache: KVCache) -> None:
     shadow.write(1, 3)
     shadow.check()
     cache.trim(11)
-    assert cache.lengths.tolist() == [11, 11]
+    assert cache.lengths == [11, 11]
 
 
 def test_capacity_doubles_up_to_the_context(cache: KVCache) -> None:
@@ -150,7 +150,7 @@ def test_reset_gives_back_what_a_long_call_took(cache: KVCache) -> None:
     before = cache.nbytes
     cache.reset(1, 10)
     assert cache.nbytes < before / 8
-    assert cache.lengths.tolist() == [0]
+    assert cache.lengths == [0]
 
 
 def test_views_alias_the_buffers(cache: KVCache) -> None:
