@@ -1,0 +1,107 @@
+"""The command line: one group of commands, and what becomes of their errors.
+
+Results go to stdout; progress, warnings and errors to stderr. Exit codes are those of `edgellm.errors`; 2 also for
+wrong usage, 1 for anything unexpected, 130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import edgellm
+from edgellm.commands.bench import bench
+from edgellm.commands.chat import chat
+from edgellm.commands.export import export
+from edgellm.commands.generate import generate
+from edgellm.commands.inspect import inspect
+from edgellm.commands.text import one_line
+from edgellm.errors import EdgellmError
+
+INTERRUPTED = 130  # 128 + SIGINT
+
+
+class Failure(click.ClickException):
+    """Ends a command with one line on stderr and this exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Commands(click.Group):
+    """A group whose errors are one line each, whatever raised them."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            click.echo(f"error: {one_line(_describe(error))}", err=True)
+            sys.exit(error.status if isinstance(error, Failure) else error.exit_code)
+        except click.Abort:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                raise
+            if isinstance(error, EdgellmError):
+                raise Failure(str(error), error.exit_code) from error
+            raise Failure(
+                f"unexpected {type(error).__name__}: {error}; please report it, "
+                "with what the same command prints under `edgellm --debug`",
+                status=1,
+            ) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(edgellm.__version__, prog_name="edgellm", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, envvar="EDGELLM_DEBUG", help="Show tracebacks. Also: EDGELLM_DEBUG=1.")
+def cli(debug: bool) -> None:
+    """Export Transformer checkpoints to quantized ONNX packages, and run them."""
+
+
+for command in (export, generate, chat, bench, inspect):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The `edgellm` program."""
+    _exit_cleanly_on_signals()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # text a terminal cannot show
+    cli()
+
+
+def _exit_cleanly_on_signals() -> None:
+    """A command that is told to end unwinds, so that an export removes its temporary directory."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning up short
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: let it
+            signal.signal(number, leave)
+
+
+def _describe(error: click.ClickException) -> str:
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message.rstrip('.')}; see `{error.ctx.command_path} --help`"
+    return message

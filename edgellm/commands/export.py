@@ -1,0 +1,109 @@
+"""edgellm export: make a package from a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgellm.commands.options import json_option
+from edgellm.commands.quality import quality_lines, read_report
+from edgellm.errors import MissingDependencyError
+from edgellm.session import onnxruntime
+
+Progress = Callable[[str, int, int], None]
+
+STEPS = {
+    "weights": "writing weights",
+    "package": "running the package",
+    "original": "running the original",
+    "compare": "comparing",
+}
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", help="How weights are stored."
+)
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What the package will run on.")
+@click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
+@click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
+@json_option
+def export(source: str, out: Path, no_verify: bool, as_json: bool, **options: Any) -> None:
+    """Export the checkpoint SOURCE to the package directory OUT.
+
+    SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
+    with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
+    when everything has succeeded.
+    """
+    run = _import_exporter(verify=not no_verify)
+    with _progress() as progress:
+        run(source, out, verify_quality=not no_verify, progress=progress, **options)
+    report = read_report(out)
+    if as_json:
+        click.echo(json.dumps({"package": str(out), "report": report}))
+    else:
+        click.echo("\n".join([f"exported     {out}", *quality_lines(report)]))
+
+
+def _import_exporter(*, verify: bool) -> Callable[..., Any]:
+    """The exporter, which only this command needs. Raises MissingDependencyError before any work is done."""
+    if verify:
+        onnxruntime()
+    try:
+        from edgellm_export import export as run
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"exporting needs packages that are not installed ({error}); run `pip install edgellm[export,cpu]`"
+        ) from error
+    return run
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """Bars on a terminal, plain lines elsewhere; both on stderr."""
+    if sys.stderr.isatty():
+        with _bars() as progress:
+            yield progress
+    else:
+        yield _Lines()
+
+
+@contextlib.contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    width = max(map(len, STEPS.values()))
+    columns = (TextColumn(f"{{task.description:{width}}}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as display:
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = display.add_task(STEPS.get(step, step), total=total)
+            display.update(tasks[step], completed=done, total=total)
+
+        yield progress
+
+
+class _Lines:
+    """A line whenever another quarter of a step is done."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, int] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        quarter = 4 * done // total if total else 4
+        if quarter > self._shown.get(step, 0):
+            self._shown[step] = quarter
+            click.echo(f"{STEPS.get(step, step)}: {25 * quarter}%", err=True)

@@ -1,0 +1,81 @@
+"""edgellm generate: continue a prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+import edgellm
+from edgellm.commands.options import (
+    chosen,
+    device_option,
+    generation_options,
+    json_option,
+    package_argument,
+    stats_option,
+    threads_option,
+)
+from edgellm.commands.stats import Stats
+from edgellm.commands.text import read_text
+
+
+@click.command()
+@package_argument
+@click.argument("prompt")
+@generation_options
+@device_option
+@threads_option
+@stats_option
+@json_option
+def generate(
+    package: Path, prompt: str, device: Any, threads: int | None, stats: bool, as_json: bool, **arguments: Any
+) -> None:
+    """Continue PROMPT with the package PKG, printing the text as it comes.
+
+    PROMPT "-" reads standard input (UTF-8; one final line break is dropped). Options that are not given are those of
+    the package's generation_config.json.
+    """
+    text, options = read_text(prompt), chosen(arguments)
+    measured = Stats()
+    model = edgellm.load(package, device=device, threads=threads)
+    measured.loaded()
+    settled = edgellm.GenerationOptions.create(model.generation_defaults, **options)
+    if as_json:
+        click.echo(json.dumps(_as_dict(model.generate(text, **options)), ensure_ascii=False))
+    elif settled.num_beams == settled.num_return_sequences == 1:
+        for piece in measured.timed(model.stream(text, **options)):
+            click.echo(piece.text, nl=False)
+        click.echo()
+    else:
+        generation = model.generate(text, **options)
+        measured.add(generation.timing)
+        _print_sequences(generation)
+    if stats:
+        click.echo(measured.line(), err=True)
+
+
+def _print_sequences(generation: edgellm.Generation) -> None:
+    if len(generation.sequences) == 1:
+        click.echo(generation.text)
+        return
+    for number, sequence in enumerate(generation.sequences, 1):
+        click.echo(f"[{number}] {sequence.text}")
+
+
+def _as_dict(generation: edgellm.Generation) -> dict[str, Any]:
+    timing = generation.timing
+    return {
+        "text": generation.text,
+        "finish_reason": generation.finish_reason,
+        "sequences": [
+            {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "score": s.score}
+            for s in generation.sequences
+        ],
+        "prompt_tokens": timing.prompt_tokens,
+        "new_tokens": timing.new_tokens,
+        "time_to_first_token_s": timing.time_to_first_token_s,
+        "total_s": timing.total_s,
+    }

@@ -1,0 +1,63 @@
+"""What several commands take: the package, where to run it, and how to generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+package_argument = click.argument("package", metavar="PKG", type=click.Path(path_type=Path))
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Where to run; auto is what the package was exported for.",
+)
+threads_option = click.option("--threads", type=int, help="CPU threads.  [default: all usable cores]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+stats_option = click.option("--stats", is_flag=True, help="Print times, speed and memory to stderr.")
+
+# Names and meanings are those of edgellm.GenerationOptions; what concerns token ids is left to Python.
+GENERATION = [
+    click.option("--max-new-tokens", type=int, help="Most new tokens.  [default: the package's, or 256]"),
+    click.option("--max-length", type=int, help="Most tokens, the prompt included."),
+    click.option("--min-new-tokens", type=int, help="Fewest new tokens."),
+    click.option("--min-length", type=int, help="Fewest tokens, the prompt included."),
+    click.option("--max-time", type=float, help="Most seconds."),
+    click.option("--stop-strings", multiple=True, help="End after this text. May be repeated."),
+    click.option("--num-beams", type=int, help="Beam search with this many beams."),
+    click.option("--num-return-sequences", type=int, help="Sequences to return."),
+    click.option("--length-penalty", type=float, help="Beam search: above 0 favours long sequences."),
+    click.option("--early-stopping", type=click.Choice(["true", "false", "never"]), help="Beam search: when to stop."),
+    click.option("--num-beam-groups", type=int, help="Beam search: groups that differ from each other."),
+    click.option("--diversity-penalty", type=float, help="Beam search: how much groups must differ."),
+    click.option("--do-sample/--no-do-sample", default=None, help="Sample instead of taking the likeliest."),
+    click.option("--temperature", type=float, help="Sampling: below 1 is more predictable."),
+    click.option("--top-k", type=int, help="Sampling: from this many likeliest tokens."),
+    click.option("--top-p", type=float, help="Sampling: from the likeliest tokens with this total probability."),
+    click.option("--min-p", type=float, help="Sampling: from tokens at least this share as likely as the likeliest."),
+    click.option("--typical-p", type=float, help="Sampling: from the most typical tokens with this total probability."),
+    click.option("--epsilon-cutoff", type=float, help="Sampling: from tokens at least this likely."),
+    click.option("--eta-cutoff", type=float, help="Sampling: like epsilon-cutoff, adapted to the entropy."),
+    click.option("--seed", type=int, help="Sampling: makes it repeatable."),
+    click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
+    click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
+]
+
+
+def generation_options(command: F) -> F:
+    """Adds the generation options; `chosen` picks from a command's arguments those that the user gave."""
+    for option in reversed(GENERATION):
+        command = option(command)
+    return command
+
+
+def chosen(arguments: dict[str, Any]) -> dict[str, Any]:
+    given = {name: value for name, value in arguments.items() if value is not None and value != ()}
+    if "early_stopping" in given:
+        given["early_stopping"] = {"true": True, "false": False}.get(given["early_stopping"], "never")
+    return given

@@ -1,0 +1,40 @@
+"""A package's report.json for a person: how close it is to the original, in five lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import PackageCorruptError
+from edgellm.tokenizer import read_json
+
+REPORT_NAME = "report.json"
+
+
+def read_report(package: Path) -> dict[str, Any] | None:
+    """None if the package was exported without a comparison."""
+    return read_json(package / REPORT_NAME) or None
+
+
+def quality_lines(report: Mapping[str, Any] | None) -> list[str]:
+    if report is None:
+        return ["quality      not compared with the original (--no-verify)"]
+    try:
+        return _lines(report)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PackageCorruptError(f"{REPORT_NAME} cannot be read ({error!r}); export the package again") from error
+
+
+def _lines(report: Mapping[str, Any]) -> list[str]:
+    q, limits = report["quality"], report["thresholds"]
+    worst = ", ".join(f"{layer['layer']} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
+    return [
+        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({report['scheme']})",
+        f"divergence   {q['kl_divergence']:.5f} nats per token from the original (limit {limits['kl_divergence']:g}), "
+        f"{q['tokens']} tokens of {q['text']}",
+        f"agreement    top-1 {q['top1_agreement']:.2%} (limit {limits['top1_agreement']:.0%}), "
+        f"greedy {q['greedy_agreement']:.0%} of {q['greedy_tokens']} tokens",
+        f"perplexity   {q['perplexity_package']:.3f}, original {q['perplexity_original']:.3f}",
+        f"verdict      {report['verdict']}; least faithful layers: {worst}",
+    ]
