@@ -227,13 +227,15 @@ def _preload_cuda(ort: Any) -> None:
 @contextlib.contextmanager
 def _load_errors(ort: Any, name: str) -> Iterator[None]:
     state = ort.capi.onnxruntime_pybind11_state
+    broken = (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument)
     try:
         yield
-    except (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument) as error:
-        raise PackageCorruptError(f"{name} cannot be loaded: {_first_line(error)}; export the package again") from error
     except MemoryError as error:
         raise ProviderError(f"{name} does not fit in memory") from error
-    except Exception as error:
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if isinstance(error, broken) or "xternal " in str(error):
+            reason = f"{name} cannot be loaded: {_first_line(error)}; copy or export the package again"
+            raise PackageCorruptError(reason) from error
         raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgellm import session, threads
@@ -140,8 +141,8 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
     assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("how", ["missing", "short", "link"])
-def test_weights_that_are_not_there(package: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["missing", "short", "link", "path"])
+def test_weights_that_are_not_in_the_package(package: Path, tmp_path: Path, how: str) -> None:
     copy = Path(shutil.copytree(package, tmp_path / "copy"))
     data = copy / "model.onnx.data"
     whole = data.read_bytes()
@@ -151,7 +152,13 @@ def test_weights_that_are_not_there(package: Path, tmp_path: Path, how: str) -> 
     if how == "link":
         (tmp_path / "outside.data").write_bytes(whole)
         data.symlink_to(tmp_path / "outside.data")
-    with pytest.raises((PackageCorruptError, ProviderError)):
+    if how == "path":
+        (tmp_path / "model.onnx.data").write_bytes(whole)
+        graph = onnx.load_model(copy / "model.onnx", load_external_data=False)
+        for entry in (entry for weight in graph.graph.initializer for entry in weight.external_data):
+            entry.value = "../model.onnx.data" if entry.key == "location" else entry.value
+        onnx.save_model(graph, copy / "model.onnx")
+    with pytest.raises(PackageCorruptError, match=r"model\.onnx cannot be loaded: .*xternal "):
         Session(copy / "model.onnx")
 
 
