@@ -7,13 +7,13 @@ wrong usage, 1 for anything unexpected, 130 after Ctrl-C, 143 after SIGTERM.
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from typing import Any, NoReturn
 
 import click
 
 import edgellm
+from edgellm.commands import signals
 from edgellm.commands.bench import bench
 from edgellm.commands.chat import chat
 from edgellm.commands.export import export
@@ -57,6 +57,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
+            signals.raise_if_received()
             if ctx.params["debug"]:
                 raise
             if isinstance(error, EdgellmError):
@@ -81,23 +82,11 @@ for command in (export, generate, chat, bench, inspect):
 
 def main() -> None:
     """The `edgellm` program."""
-    _exit_cleanly_on_signals()
+    signals.install()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # text a terminal cannot show
     cli()
-
-
-def _exit_cleanly_on_signals() -> None:
-    """A command that is told to end unwinds, so that an export removes its temporary directory."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not cut the cleaning up short
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP: let it
-            signal.signal(number, leave)
 
 
 def _describe(error: click.ClickException) -> str:

@@ -122,6 +122,7 @@ def _talk(conversation: Conversation) -> None:
     """Lines from a terminal until Ctrl-D. An error ends its answer, not the conversation."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() a history and arrow keys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # at the prompt, Ctrl-C only drops the line
     click.echo("Ctrl-C stops an answer, Ctrl-D leaves.", err=True)
     while True:
         try:

@@ -13,6 +13,7 @@ import click
 
 from edgellm.commands.options import json_option
 from edgellm.commands.quality import quality_lines, read_report
+from edgellm.commands.signals import raise_if_received
 from edgellm.errors import MissingDependencyError
 from edgellm.session import onnxruntime
 
@@ -73,9 +74,19 @@ def _progress() -> Iterator[Progress]:
     """Bars on a terminal, plain lines elsewhere; both on stderr."""
     if sys.stderr.isatty():
         with _bars() as progress:
-            yield progress
+            yield _ended_by_signals(progress)
     else:
-        yield _Lines()
+        yield _ended_by_signals(_Lines())
+
+
+def _ended_by_signals(progress: Progress) -> Progress:
+    """Ends the export even where what a signal raised was swallowed."""
+
+    def checked(step: str, done: int, total: int) -> None:
+        raise_if_received()
+        progress(step, done, total)
+
+    return checked
 
 
 @contextlib.contextmanager
