@@ -195,10 +195,10 @@ def test_of_equal_tokens_the_lower_ids_stay(row, count):
 
 
 @few
-@given(batches, st.integers(1, 5))
-def test_everything_together_in_the_order_of_transformers(batch, beams):
+@given(batches, st.integers(1, 5), st.sampled_from([3, 30]))
+def test_everything_together_in_the_order_of_transformers(batch, beams, spread):
     ids, scores = batch
-    scores = np.random.default_rng(0).normal(0, 3, scores.shape).astype(np.float32)
+    scores = np.random.default_rng(0).normal(0, spread, scores.shape).astype(np.float32)
     keep = len(EOS) + 1 if beams > 1 else 1
     theirs = hf.LogitsProcessorList(
         [

@@ -166,14 +166,23 @@ def test_seeds():
     assert len(set(first[0])) == 4
 
 
+class BrokenDecoder(CountingDecoder):
+    def _logits(self):
+        logits = super()._logits()
+        if self.calls[-1][0] == "decode":
+            logits[-1, 4] = np.nan
+        return logits
+
+
+def test_a_model_that_returns_nan_when_a_beam_has_finished():
+    with pytest.raises(ProviderError, match="NaN"):
+        count_from(
+            8, limits=[3], decoder=BrokenDecoder(), options=GenerationOptions.create(num_beams=2), eos_token_ids=(EOS,)
+        )
+
+
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 2}], ids=str)
 def test_a_model_that_returns_nan(options):
-    class BrokenDecoder(CountingDecoder):
-        def _logits(self):
-            logits = super()._logits()
-            logits[:, 4] = np.nan
-            return logits
-
     with pytest.raises(ProviderError, match="NaN"):
         count_from(0, limits=[3], decoder=BrokenDecoder(), options=GenerationOptions.create(**options))
 
