@@ -1,4 +1,5 @@
-"""Random weights in a real model's shape, written as safetensors row block by row block: for speed and memory, not quality."""
+"""Random weights in a real model's shape, written as safetensors row block by row block: for speed and memory, not
+quality."""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ QWEN25_05B = {
 
 def qwen2_tensors(config: dict) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a Qwen2 checkpoint."""
-    hidden, inner, head = config["hidden_size"], config["intermediate_size"], config["hidden_size"] // config["num_attention_heads"]
+    hidden, inner, head = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        config["hidden_size"] // config["num_attention_heads"],
+    )
     kv = config["num_key_value_heads"] * head
     yield "model.embed_tokens.weight", (config["vocab_size"], hidden)
     for i in range(config["num_hidden_layers"]):
@@ -79,7 +84,9 @@ def write_checkpoint(directory: Path, config: dict, *, seed: int = 0) -> Path:
 
 def _byte_tokenizer() -> Tokenizer:
     """One token per byte: enough to feed text to a model whose weights are random."""
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

@@ -249,7 +249,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_value(args[0], item, where) for item in value)
-    if origin is Mapping and isinstance(value, dict) or (isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)):
+    if (origin is Mapping and isinstance(value, dict)) or (isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)):
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(hint, type) and type(value) is hint:
         return value

@@ -15,7 +15,9 @@ from edgellm_export.rotary import rotate, tables
 from edgellm_export.tensors import RowConcat, RowSlice
 
 
-def linear(b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, tensor: str | None = None) -> ir.Value:
+def linear(
+    b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, tensor: str | None = None
+) -> ir.Value:
     """x @ W.T (+ bias) with the checkpoint's `name`.weight [rows, columns]."""
     place = tensor or name
     weight = b.tensors.take(f"{place}.weight", (rows, columns))
@@ -23,15 +25,20 @@ def linear(b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: b
     return b.scheme.linear(b.graph, x, weight, vector, node(name))
 
 
-def packed_linear(b: Build, x: ir.Value, name: str, parts: Sequence[tuple[str, int]], columns: int, *, bias: bool) -> ir.Value:
+def packed_linear(
+    b: Build, x: ir.Value, name: str, parts: Sequence[tuple[str, int]], columns: int, *, bias: bool
+) -> ir.Value:
     """Several linear layers of one input as one matrix: their outputs side by side. parts: (tensor prefix, rows)."""
-    weight = RowConcat(f"{name}.weight", tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts))
+    weight = RowConcat(
+        f"{name}.weight", tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
+    )
     vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
     return b.scheme.linear(b.graph, x, weight, vector, node(name))
 
 
 def split_linear(b: Build, x: ir.Value, tensor: str, names: Sequence[str], rows: int, columns: int) -> list[ir.Value]:
-    """One matrix of the checkpoint, `names` on top of each other, as a linear layer each: no copy splits their outputs."""
+    """One matrix of the checkpoint, `names` on top of each other, as a linear layer each: no copy splits their
+    outputs."""
     whole = b.tensors.take(f"{tensor}.weight", (rows * len(names), columns))
     place = tensor.rpartition(".")[0]
     slices = [RowSlice(f"{place}.{name}.weight", whole, i * rows, (i + 1) * rows) for i, name in enumerate(names)]
@@ -44,14 +51,24 @@ def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, 
     return packed_linear(b, x, f"{name}.qkv_proj", parts, columns, bias=bias)
 
 
-def normed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool, eps: float, shift: float = 0.0) -> list[ir.Value]:
+def normed_qkv(
+    b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool, eps: float, shift: float = 0.0
+) -> list[ir.Value]:
     """q, k and v apart, each head of q and k RMS-normed with weight + `shift`."""
     q, k, v = (
         linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias)
         for side, size in (("q", heads.query_size), ("k", heads.kv_size), ("v", heads.kv_size))
     )
     normed = [
-        per_head_rms_norm(b, y, count, heads.head_dim, b.vector(f"{name}.{side}_norm.weight", heads.head_dim) + shift, eps, f"{name}.{side}_norm")
+        per_head_rms_norm(
+            b,
+            y,
+            count,
+            heads.head_dim,
+            b.vector(f"{name}.{side}_norm.weight", heads.head_dim) + shift,
+            eps,
+            f"{name}.{side}_norm",
+        )
         for side, y, count in (("q", q, heads.num_heads), ("k", k, heads.num_kv_heads))
     ]
     return [*normed, v]
@@ -72,7 +89,9 @@ def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str) -> ir.
 def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -> ir.Value:
     """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
     scale = b.graph.array(f"{name}.weight", weight.astype(b.activation))
-    return b.graph.op("SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1)
+    return b.graph.op(
+        "SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1
+    )
 
 
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
@@ -93,9 +112,13 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
 
 
 def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
-    """LayerNormalization with the checkpoint's `name`.weight and .bias. The core operator, not the Skip variant: that one
+    """LayerNormalization with the checkpoint's `name`.weight and .bias. The core operator, not the Skip variant: that
+    one
     takes the variance as E[x^2] - mean^2, which cancels on the large residuals of such models."""
-    scale, shift = (b.graph.array(f"{name}.{part}", b.vector(f"{name}.{part}", size).astype(b.activation)) for part in ("weight", "bias"))
+    scale, shift = (
+        b.graph.array(f"{name}.{part}", b.vector(f"{name}.{part}", size).astype(b.activation))
+        for part in ("weight", "bias")
+    )
     return b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
 
 
@@ -107,7 +130,9 @@ def add(b: Build, stream: Stream, name: str) -> ir.Value:
 
 
 def scale(b: Build, x: ir.Value, factor: float, name: str) -> ir.Value:
-    return b.graph.op("Mul", x, b.graph.constant(f"{name}.factor", np.array(factor, b.activation)), name=f"{node(name)}/Mul")
+    return b.graph.op(
+        "Mul", x, b.graph.constant(f"{name}.factor", np.array(factor, b.activation)), name=f"{node(name)}/Mul"
+    )
 
 
 def softcap(b: Build, x: ir.Value, cap: float, name: str) -> ir.Value:
@@ -138,7 +163,9 @@ def gated(b: Build, gate: ir.Value, up: ir.Value, kind: str, name: str) -> ir.Va
     return b.graph.op("Mul", activate(b, gate, kind, f"{name}.act"), up, name=f"{node(name)}/Mul")
 
 
-def per_head_rms_norm(b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str) -> ir.Value:
+def per_head_rms_norm(
+    b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str
+) -> ir.Value:
     """RMS norm of each head of x [B, S, heads * head_dim]."""
     place = node(name)
     split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
@@ -147,9 +174,17 @@ def per_head_rms_norm(b: Build, x: ir.Value, heads: int, head_dim: int, weight: 
 
 
 def attention(
-    b: Build, qkv: Sequence[ir.Value], heads: Heads, cache: LayerCache, batch: BatchState, rope: Rope | None, positions: int, name: str
+    b: Build,
+    qkv: Sequence[ir.Value],
+    heads: Heads,
+    cache: LayerCache,
+    batch: BatchState,
+    rope: Rope | None,
+    positions: int,
+    name: str,
 ) -> tuple[ir.Value, LayerCache]:
-    """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H], or three.
+    """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
+    or three.
     positions: rows of the rotary tables. Returns [B, S, Nq * H] and the present cache."""
     if isinstance(rope, DynamicRope | LongRope):
         qkv = rotate(b, qkv, heads, batch, rope, name)

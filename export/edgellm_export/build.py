@@ -75,7 +75,8 @@ class BatchState:
 
 @dataclass(frozen=True)
 class Stream:
-    """The residual stream between blocks: `residual` + `delta`. Kept apart so that the addition fuses with the next norm."""
+    """The residual stream between blocks: `residual` + `delta`. Kept apart so that the addition fuses with the next
+    norm."""
 
     residual: ir.Value
     delta: ir.Value | None = None
@@ -110,7 +111,7 @@ class Heads:
 
 
 def node(name: str) -> str:
-    """"model.layers.0.mlp" as a node's place: "/model/layers.0/mlp"."""
+    """ "model.layers.0.mlp" as a node's place: "/model/layers.0/mlp"."""
     parts: list[str] = []
     for part in name.split("."):
         if part.isdigit() and parts:

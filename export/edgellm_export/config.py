@@ -63,14 +63,18 @@ class ConfigReader:
         """One of `known`; anything else is a feature that edgellm does not build."""
         value = self.text(key, default)
         if value not in known:
-            raise UnsupportedModelError(f"config.json: {key} is {value!r}, which edgellm does not build; {nearest(value, known)}")
+            raise UnsupportedModelError(
+                f"config.json: {key} is {value!r}, which edgellm does not build; {nearest(value, known)}"
+            )
         return value
 
     def must_be(self, key: str, expected: object) -> None:
         """Refuse a checkpoint whose `key` switches on something edgellm does not build."""
         value = self.data.get(key, expected)
         if value is not None and value != expected:
-            raise UnsupportedModelError(f"config.json: {key} is {value!r}; edgellm builds this family only with {expected!r}")
+            raise UnsupportedModelError(
+                f"config.json: {key} is {value!r}; edgellm builds this family only with {expected!r}"
+            )
 
     def layer_types(self, count: int, default: Sequence[str]) -> Sequence[str]:
         """Per layer "full_attention" or "sliding_attention"."""
@@ -80,7 +84,10 @@ class ConfigReader:
         known = {"full_attention", "sliding_attention"}
         if isinstance(value, list) and len(value) == count and all(isinstance(v, str) for v in value):
             if unknown := sorted(set(value) - known):
-                raise UnsupportedModelError(f"config.json: layer_types has {unknown[0]!r}, which edgellm does not build; {nearest(unknown[0], known)}")
+                raise UnsupportedModelError(
+                    f"config.json: layer_types has {unknown[0]!r}, which edgellm does not build; "
+                    f"{nearest(unknown[0], known)}"
+                )
             return value
         self._problem("layer_types", value, f"a list of {count} names")
         return default

@@ -1,7 +1,9 @@
 """A decoder-only graph, whole or in segments, from the pieces an architecture adds. The contract is in docs/design.md.
 
-Inputs: input_ids [B, S] int64, attention_mask [B, T] int64 (ones, then zeros: rows are right-padded), past_key_values.{i}.key
-and .value [B, num_kv_heads, capacity, head_dim], logits_to_keep [1] int64 (optional, 1), rope_length [1] int64 (optional, 0).
+Inputs: input_ids [B, S] int64, attention_mask [B, T] int64 (ones, then zeros: rows are right-padded),
+past_key_values.{i}.key
+and .value [B, num_kv_heads, capacity, head_dim], logits_to_keep [1] int64 (optional, 1), rope_length [1] int64
+(optional, 0).
 Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key and .value.
 """
 
@@ -52,7 +54,10 @@ def build_decoder(architecture: Architecture, tensors: TensorSource, scheme: Wei
     # The second dimension is declared as 1, the default: onnxruntime-genai then expects the last position only.
     outputs: list[Any] = [(logits, "logits", ir.DataType.FLOAT, ["batch_size", 1, shape.vocab_size])]
     for i, present in enumerate(presents):
-        outputs += [(getattr(present, side), PRESENT.format(i, side), *_cache_type(b, "total_sequence_length")) for side in ("key", "value")]
+        outputs += [
+            (getattr(present, side), PRESENT.format(i, side), *_cache_type(b, "total_sequence_length"))
+            for side in ("key", "value")
+        ]
     return _built(b, outputs)
 
 
@@ -68,7 +73,11 @@ def build_layer(architecture: Architecture, index: int, tensors: TensorSource, s
     """hidden, input_ids, attention_mask, past_key_values.{index} -> hidden. For whole sequences: the past is empty."""
     b = Build(architecture.shape, GraphBuilder(f"layer_{index}"), scheme, tensors)
     _, batch = _inputs(b)
-    hidden = b.graph.input("hidden", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", architecture.shape.hidden_size])
+    hidden = b.graph.input(
+        "hidden",
+        ir.DataType.from_numpy(b.activation),
+        ["batch_size", "sequence_length", architecture.shape.hidden_size],
+    )
     stream, _ = architecture.layer(b, index, Stream(hidden), _past(b, index), batch)
     return _built(b, [_hidden(b, stream)])
 
@@ -76,16 +85,26 @@ def build_layer(architecture: Architecture, index: int, tensors: TensorSource, s
 def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden -> hidden, ready for the head."""
     b = Build(architecture.shape, GraphBuilder("final_norm"), scheme, tensors)
-    hidden = b.graph.input("hidden", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", architecture.shape.hidden_size])
+    hidden = b.graph.input(
+        "hidden",
+        ir.DataType.from_numpy(b.activation),
+        ["batch_size", "sequence_length", architecture.shape.hidden_size],
+    )
     return _built(b, [_hidden(b, Stream(architecture.final_norm(b, Stream(hidden))))])
 
 
 def build_head(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden, normed -> logits. `tensors` may hold a part of the vocabulary only."""
     b = Build(architecture.shape, GraphBuilder("head"), scheme, tensors)
-    hidden = b.graph.input("hidden", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", architecture.shape.hidden_size])
+    hidden = b.graph.input(
+        "hidden",
+        ir.DataType.from_numpy(b.activation),
+        ["batch_size", "sequence_length", architecture.shape.hidden_size],
+    )
     logits = architecture.head(b, hidden)
-    return _built(b, [(logits, "logits", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", "vocab_size"])])
+    return _built(
+        b, [(logits, "logits", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", "vocab_size"])]
+    )
 
 
 def _inputs(b: Build) -> tuple[ir.Value, BatchState]:
@@ -101,7 +120,9 @@ def _inputs(b: Build) -> tuple[ir.Value, BatchState]:
     length_dependent = needs_length_input(b.shape.ropes)
     positions = _positions(g, ids, mask) if b.shape.learned_positions or length_dependent else None
     if length_dependent:
-        lengths = g.op("Max", lengths, g.optional_input("rope_length", np.array([0], np.int64)), name="/model/rope/lengths/Max")
+        lengths = g.op(
+            "Max", lengths, g.optional_input("rope_length", np.array([0], np.int64)), name="/model/rope/lengths/Max"
+        )
     return ids, BatchState(seqlens, total, positions, lengths if length_dependent else None)
 
 
@@ -136,7 +157,11 @@ def _cache_type(b: Build, length: str) -> tuple[ir.DataType, list[int | str]]:
 
 
 def _hidden(b: Build, stream: Stream) -> tuple[ir.Value, str, ir.DataType, list[int | str]]:
-    value = stream.residual if stream.delta is None else b.graph.op("Add", stream.residual, stream.delta, name="/hidden/Add")
+    value = (
+        stream.residual
+        if stream.delta is None
+        else b.graph.op("Add", stream.residual, stream.delta, name="/hidden/Add")
+    )
     shape: list[int | str] = ["batch_size", "sequence_length", b.shape.hidden_size]
     return value, "hidden_out", ir.DataType.from_numpy(b.activation), shape
 
@@ -144,5 +169,3 @@ def _hidden(b: Build, stream: Stream) -> tuple[ir.Value, str, ir.DataType, list[
 def _built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
     model = as_model(b.graph.finish(outputs))
     return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced)
-
-

@@ -1,4 +1,5 @@
-"""Comparing two models' logits without holding either whole: statistics that grow one slice of the vocabulary at a time."""
+"""Comparing two models' logits without holding either whole: statistics that grow one slice of the vocabulary at a
+time."""
 
 from __future__ import annotations
 
@@ -83,5 +84,8 @@ class Comparison:
     def perplexity(self) -> tuple[float, float]:
         """exp of the mean negative log-probability of the targets, for p and q."""
         known = self.targets >= 0
-        losses = [(lse.value - logits)[known].mean() for lse, logits in ((self.p, self.target_logits[0]), (self.q, self.target_logits[1]))]
+        losses = [
+            (lse.value - logits)[known].mean()
+            for lse, logits in ((self.p, self.target_logits[0]), (self.q, self.target_logits[1]))
+        ]
         return float(np.exp(losses[0])), float(np.exp(losses[1]))

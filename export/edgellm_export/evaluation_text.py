@@ -11,15 +11,25 @@ import numpy.typing as npt
 Tokens = npt.NDArray[np.int64]
 
 # Prose rather than grammar listings; calibration may use any other topic.
-EVALUATION_TOPICS = ("typesmapping", "specialnames", "exceptions", "execmodel", "formatstrings", "types", "class", "try")
+EVALUATION_TOPICS = (
+    "typesmapping",
+    "specialnames",
+    "exceptions",
+    "execmodel",
+    "formatstrings",
+    "types",
+    "class",
+    "try",
+)
 
 
 class Encoder(Protocol):
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> Tokens: ...
 
 
 def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, count: int) -> tuple[list[Tokens], str]:
-    """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random tokens."""
+    """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random
+    tokens."""
     pieces = max(1, count // length)
     if tokenizer is None:
         rng = np.random.default_rng(0)
@@ -27,7 +37,7 @@ def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, c
     topics = pydoc_data.topics.topics
     sequences = []
     for name in EVALUATION_TOPICS:
-        ids = np.array(tokenizer.encode(topics.get(name, "")), np.int64)
+        ids = tokenizer.encode(topics.get(name, ""))
         ids = ids[ids < vocab_size]
         sequences += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
     spread = np.linspace(0, len(sequences) - 1, min(pieces, len(sequences))).astype(int)

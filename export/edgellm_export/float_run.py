@@ -55,15 +55,19 @@ class VocabularySubset:
 
 @dataclass(frozen=True)
 class FloatRun:
-    """A float32 run of the checkpoint. `package`: where the package's own weights are, for the errors of single layers."""
+    """A float32 run of the checkpoint. `package`: where the package's own weights are, for the errors of single
+    layers."""
 
     architecture: Architecture
     tensors: TensorSource
     manifest: Manifest
     package: DataFile
 
-    def hidden(self, sequences: Sequence[Tokens], progress: Callable[[int, int], None]) -> tuple[FloatArray, list[float]]:
-        """Normed hidden states of all tokens [tokens, hidden_size], and each layer's error in the package on the first sequence."""
+    def hidden(
+        self, sequences: Sequence[Tokens], progress: Callable[[int, int], None]
+    ) -> tuple[FloatArray, list[float]]:
+        """Normed hidden states of all tokens [tokens, hidden_size], and each layer's error in the package on the
+        first sequence."""
         layers = self.architecture.shape.num_layers
         states, errors = self._embed(sequences), []
         for index in range(layers):
@@ -76,7 +80,8 @@ class FloatRun:
         return np.concatenate([norm.run({"hidden": h})[0] for h in states]), errors
 
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
-        """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows, hidden_size]."""
+        """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
+        hidden_size]."""
         tensors = VocabularyRange(self.tensors, start, stop)
         segment = self._segment(build_head(self.architecture, tensors, scheme_for("fp32", "cpu")))
         return np.asarray(segment.run({"hidden": hidden[None]})[0])
@@ -93,16 +98,21 @@ class FloatRun:
         if weights.precision == "fp32":
             return 0.0
         scheme = scheme_for(weights.precision, self.manifest.target)
-        segment = Segment(build_layer(self.architecture, index, self.tensors, scheme), data=self.package, threads=usable_cores())
+        segment = Segment(
+            build_layer(self.architecture, index, self.tensors, scheme), data=self.package, threads=usable_cores()
+        )
         output = segment.run(_feeds(sequence, before.astype(scheme.activation))).astype(np.float32)
-        return float(np.linalg.norm(output - after) / max(np.linalg.norm(after - before), 1e-30))
+        return float(np.linalg.norm(output - after)) / max(float(np.linalg.norm(after - before)), 1e-30)
 
     def _segment(self, built: BuiltGraph) -> Segment:
         return Segment(built, threads=usable_cores())
 
 
 def _feeds(sequence: Tokens, hidden: FloatArray | None) -> dict[str, npt.NDArray[np.generic]]:
-    feeds: dict[str, npt.NDArray[np.generic]] = {"input_ids": sequence[None], "attention_mask": np.ones((1, len(sequence)), np.int64)}
+    feeds: dict[str, npt.NDArray[np.generic]] = {
+        "input_ids": sequence[None],
+        "attention_mask": np.ones((1, len(sequence)), np.int64),
+    }
     return feeds if hidden is None else {**feeds, "hidden": hidden}
 
 

@@ -34,7 +34,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Produced:
-    """Regions filled together, piece by piece: `pieces()` yields one array per region, in order, along the first axis."""
+    """Regions filled together, piece by piece: `pieces()` yields one array per region, in order, along the first
+    axis."""
 
     regions: tuple[Region, ...]
     pieces: Callable[[], Iterator[tuple[Array, ...]]]
@@ -76,8 +77,10 @@ class GraphBuilder:
     def constant(self, name: str, array: Array) -> ir.Value:
         """A small array inside the .onnx file; the same name gives the same value."""
         if name not in self._inline:
-            tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-            self._inline[name] = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+            tensor = ir.tensor(np.array(array, order="C"), name=name)
+            self._inline[name] = ir.Value(
+                name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
         return self._inline[name]
 
     def ints(self, *values: int) -> ir.Value:

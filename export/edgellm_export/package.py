@@ -31,7 +31,9 @@ from edgellm_export.rope import needs_length_input
 GRAPH = "model.onnx"
 
 
-def make_manifest(checkpoint: Checkpoint, architecture: Architecture, scheme: WeightScheme, precision: Precision, target: Target) -> Manifest:
+def make_manifest(
+    checkpoint: Checkpoint, architecture: Architecture, scheme: WeightScheme, precision: Precision, target: Target
+) -> Manifest:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
     rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
@@ -41,7 +43,9 @@ def make_manifest(checkpoint: Checkpoint, architecture: Architecture, scheme: We
         model_type=str(checkpoint.config["model_type"]),
         target=target,
         graphs={"model": GraphFile(GRAPH, inputs, ("logits",))},
-        cache=CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, "float32" if target == "cpu" else "float16"),
+        cache=CacheLayout(
+            shape.num_layers, shape.num_kv_heads, shape.head_dim, "float32" if target == "cpu" else "float16"
+        ),
         weights=Weights(precision, scheme.name, shape.tied_embedding),
         vocab_size=shape.vocab_size,
         context_length=shape.context_length,
@@ -66,10 +70,14 @@ def write_side_files(directory: Path, checkpoint: Checkpoint, manifest: Manifest
 
 def seal(directory: Path, manifest: Manifest) -> Manifest:
     """Write the manifest with the size and sha256 of every other file in `directory`."""
-    names = sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_NAME)
+    names = sorted(
+        p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_NAME
+    )
     known = manifest.files
     entries = {n: known.get(n) or FileEntry((directory / n).stat().st_size, sha256_of(directory / n)) for n in names}
-    sealed = Manifest.from_dict({**manifest.to_dict(), "files": {n: {"size": e.size, "sha256": e.sha256} for n, e in entries.items()}})
+    sealed = Manifest.from_dict(
+        {**manifest.to_dict(), "files": {n: {"size": e.size, "sha256": e.sha256} for n, e in entries.items()}}
+    )
     write_manifest(directory, sealed)
     return sealed
 

@@ -45,7 +45,8 @@ def export(
     """Export the checkpoint `source` (directory, hub id or .gguf file) to the package directory `out`.
 
     The result is compared with the float model on built-in text; further away than its precision allows, it raises
-    QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). `progress` is called with
+    QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). `progress` is called
+    with
     (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or ExportError.
     """
     out = Path(out)
@@ -69,9 +70,15 @@ def export(
 
 
 def _write(
-    work: Path, checkpoint: Checkpoint, architecture: Architecture, precision: Precision, target: Target, progress: Progress
+    work: Path,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    precision: Precision,
+    target: Target,
+    progress: Progress,
 ) -> tuple[Manifest, dict[str, int]]:
-    """Graph, weights and side files of the package. Returns the manifest with their hashes, and where each weight is."""
+    """Graph, weights and side files of the package. Returns the manifest with their hashes, and where each weight
+    is."""
     scheme = scheme_for(precision, target)
     tied_head = ("lm_head.weight",) if architecture.shape.tied_embedding else ()
     tensors = TensorReader(checkpoint.tensors, ignore=(*IGNORED, *tied_head))
@@ -85,4 +92,6 @@ def _write(
 
 def _check_combination(precision: str, target: str) -> None:
     if target == "cuda" and precision == "fp32":
-        raise ExportError("CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU")
+        raise ExportError(
+            "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
+        )

@@ -15,15 +15,19 @@ REPORT_NAME = "report.json"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The furthest a package may be from its original. KL divergence in nats per token, agreement as a share of tokens."""
+    """The furthest a package may be from its original. KL divergence in nats per token, agreement as a share of
+    tokens."""
 
     kl_divergence: float
     top1_agreement: float
 
 
-# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.005 and
-# about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the looser limit:
-# a flat distribution changes its mind at near-ties (0.89 on random weights at a divergence of 0.0003), but a broken package
+# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured
+# 0.005 and
+# about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the looser
+# limit:
+# a flat distribution changes its mind at near-ties (0.89 on random weights at a divergence of 0.0003), but a broken
+# package
 # whose logits are flat, and so close in divergence, agrees almost nowhere.
 THRESHOLDS: dict[Precision, Thresholds] = {
     "fp32": Thresholds(1e-5, 0.99),
@@ -35,7 +39,8 @@ THRESHOLDS: dict[Precision, Thresholds] = {
 
 @dataclass(frozen=True)
 class LayerReport:
-    """`error`: size of the layer's output error over the size of what the layer adds, on the float model's own input."""
+    """`error`: size of the layer's output error over the size of what the layer adds, on the float model's own
+    input."""
 
     layer: int
     scheme: str
@@ -77,7 +82,11 @@ class Report:
         return sorted(self.layers, key=lambda layer: -layer.error)[:count]
 
     def write(self, directory: Path) -> None:
-        data = {**asdict(self), "worst_layers": [asdict(layer) for layer in self.worst_layers()], "verdict": "passed" if self.passed else "failed"}
+        data = {
+            **asdict(self),
+            "worst_layers": [asdict(layer) for layer in self.worst_layers()],
+            "verdict": "passed" if self.passed else "failed",
+        }
         (directory / REPORT_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
     def lines(self) -> list[str]:
@@ -86,8 +95,10 @@ class Report:
         worst = ", ".join(f"{layer.layer} ({layer.error:.2%})" for layer in self.worst_layers()) or "none"
         return [
             f"package      {self.size_bytes / 2**20:.0f} MiB, {self.precision} ({self.scheme})",
-            f"divergence   {q.kl_divergence:.5f} nats per token from the original (limit {t.kl_divergence:g}), {q.tokens} tokens of {q.text}",
-            f"agreement    top-1 {q.top1_agreement:.2%} (limit {t.top1_agreement:.0%}), greedy {q.greedy_agreement:.0%} of {q.greedy_tokens} tokens",
+            f"divergence   {q.kl_divergence:.5f} nats per token from the original (limit {t.kl_divergence:g}), "
+            f"{q.tokens} tokens of {q.text}",
+            f"agreement    top-1 {q.top1_agreement:.2%} (limit {t.top1_agreement:.0%}), "
+            f"greedy {q.greedy_agreement:.0%} of {q.greedy_tokens} tokens",
             f"perplexity   {q.perplexity_package:.3f}, original {q.perplexity_original:.3f}",
             f"verdict      {'passed' if self.passed else 'FAILED'}; least faithful layers: {worst}",
         ]
@@ -97,7 +108,7 @@ class Report:
         q, t = self.quality, self.thresholds
         if not self.passed:
             raise QualityGateError(
-                f"the {self.precision} package is too far from the original: KL divergence {q.kl_divergence:.4g} (at most {t.kl_divergence:g}), "
-                f"top-1 agreement {q.top1_agreement:.2%} (at least {t.top1_agreement:.0%}); export with a higher precision, "
-                "or look at the result with --keep-failed"
+                f"the {self.precision} package is too far from the original: KL divergence {q.kl_divergence:.4g} "
+                f"(at most {t.kl_divergence:g}), top-1 agreement {q.top1_agreement:.2%} (at least "
+                f"{t.top1_agreement:.0%}); export with a higher precision, or look at the result with --keep-failed"
             )

@@ -1,7 +1,9 @@
 """Rotary position embeddings: every scaling of config.json as inverse frequencies.
 
-Formulas follow the papers (linear: Chen et al. 2306.15595; NTK-aware and YaRN: 2309.00071; LongRoPE: 2402.13753; llama3: the
-Llama 3.1 release) as Hugging Face transformers evaluates them, in float32 where it does, so that tables agree to the last bits.
+Formulas follow the papers (linear: Chen et al. 2306.15595; NTK-aware and YaRN: 2309.00071; LongRoPE: 2402.13753;
+llama3: the
+Llama 3.1 release) as Hugging Face transformers evaluates them, in float32 where it does, so that tables agree to the
+last bits.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class StaticRope:
 
 @dataclass(frozen=True, eq=False)
 class DynamicRope:
-    """NTK scaling by the row's length n: base * (factor * n / trained_length - (factor - 1)) ** (d / (d - 2)), n >= trained_length."""
+    """NTK scaling by the row's length n: base * (factor * n / trained_length - (factor - 1)) ** (d / (d - 2)), n >=
+    trained_length."""
 
     base: float
     rotary_dim: int
@@ -61,12 +64,14 @@ def default_rope(theta: float, rotary_dim: int) -> StaticRope:
     return StaticRope(_inverse_frequencies(theta, rotary_dim))
 
 
-def read_rope(config: ConfigReader, *, theta: float, rotary_dim: int, max_positions: int, long_rope: bool = False) -> Rope:
+def read_rope(
+    config: ConfigReader, *, theta: float, rotary_dim: int, max_positions: int, long_rope: bool = False
+) -> Rope:
     """The rope that `rope_scaling` asks for; `long_rope` says whether the family has LongRoPE."""
     scaling = config.data.get("rope_scaling")
     factors = config.data.get("rope_freq_factors")
     if factors is not None:
-        return StaticRope(_inverse_frequencies(theta, rotary_dim) / np.array(factors, np.float32))
+        return StaticRope((_inverse_frequencies(theta, rotary_dim) / np.array(factors)).astype(np.float32))
     if scaling is None:
         return default_rope(theta, rotary_dim)
     if not isinstance(scaling, dict):
@@ -76,7 +81,10 @@ def read_rope(config: ConfigReader, *, theta: float, rotary_dim: int, max_positi
     known = ["default", "linear", "dynamic", "yarn", "llama3", *(["longrope"] if long_rope else [])]
     kind = {"su": "longrope"}.get(str(kind), str(kind))
     if kind not in known:
-        raise UnsupportedModelError(f"config.json: rope_scaling has the type {kind!r}, which edgellm does not build here; {nearest(kind, known)}")
+        raise UnsupportedModelError(
+            f"config.json: rope_scaling has the type {kind!r}, which edgellm does not build here; "
+            f"{nearest(kind, known)}"
+        )
     values = ConfigReader(scaling, config.problems)
     match kind:
         case "linear":
@@ -94,7 +102,7 @@ def read_rope(config: ConfigReader, *, theta: float, rotary_dim: int, max_positi
 
 def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
     exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / np.float32(rotary_dim)
-    return (np.float32(1) / np.power(np.float32(theta), exponents)).astype(np.float32)
+    return np.asarray(np.float32(1) / np.power(np.float32(theta), exponents), np.float32)
 
 
 def _llama3(values: ConfigReader, theta: float, rotary_dim: int) -> StaticRope:
@@ -140,8 +148,12 @@ def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
     return magnitude(mscale) / magnitude(mscale_all) if mscale and mscale_all else magnitude(1)
 
 
-def _longrope(values: ConfigReader, config: ConfigReader, theta: float, rotary_dim: int, max_positions: int) -> LongRope:
-    trained = config.optional_integer("original_max_position_embeddings") or values.optional_integer("original_max_position_embeddings")
+def _longrope(
+    values: ConfigReader, config: ConfigReader, theta: float, rotary_dim: int, max_positions: int
+) -> LongRope:
+    trained = config.optional_integer("original_max_position_embeddings") or values.optional_integer(
+        "original_max_position_embeddings"
+    )
     trained = trained or max_positions
     factor = max_positions / trained if trained != max_positions else values.number("factor", 1.0)
     given = values.optional_number("attention_factor")

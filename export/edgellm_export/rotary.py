@@ -19,10 +19,14 @@ def tables(b: Build, rope: StaticRope, positions: int) -> tuple[ir.Value, ir.Val
     if f"{label}.cos" in b.graph.stored:
         return b.graph.stored[f"{label}.cos"].value, b.graph.stored[f"{label}.sin"].value
     cos, sin = rope.tables(positions)
-    return b.graph.array(f"{label}.cos", cos.astype(b.activation)), b.graph.array(f"{label}.sin", sin.astype(b.activation))
+    return b.graph.array(f"{label}.cos", cos.astype(b.activation)), b.graph.array(
+        f"{label}.sin", sin.astype(b.activation)
+    )
 
 
-def rotate(b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: DynamicRope | LongRope, name: str) -> list[ir.Value]:
+def rotate(
+    b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: DynamicRope | LongRope, name: str
+) -> list[ir.Value]:
     """Query and key rotated by tables computed in the graph from each row's length; the value as it is."""
     g, place = b.graph, node(name)
     if len(qkv) == 1:
@@ -32,15 +36,24 @@ def rotate(b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, r
     partial = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
     rotated = [
         g.op(
-            "RotaryEmbedding", x, ids, cos, sin, domain=MICROSOFT, name=f"{place}/{side}_rotary/RotaryEmbedding",
-            num_heads=count, **partial,
-        )  # fmt: skip
+            "RotaryEmbedding",
+            x,
+            ids,
+            cos,
+            sin,
+            domain=MICROSOFT,
+            name=f"{place}/{side}_rotary/RotaryEmbedding",
+            num_heads=count,
+            **partial,
+        )
         for side, x, count in (("q", qkv[0], heads.num_heads), ("k", qkv[1], heads.num_kv_heads))
     ]
     return [*rotated, qkv[2]]
 
 
-def _length_dependent_tables(b: Build, batch: BatchState, rope: DynamicRope | LongRope) -> tuple[ir.Value, ir.Value, ir.Value, int]:
+def _length_dependent_tables(
+    b: Build, batch: BatchState, rope: DynamicRope | LongRope
+) -> tuple[ir.Value, ir.Value, ir.Value, int]:
     """cos and sin [B * S, rotary_dim / 2] of the batch's own positions, row numbers [B, S] into them, rotary_dim."""
     g, root = b.graph, "/model/rope"
     known = g.lookup(f"{root}/tables")
@@ -48,7 +61,9 @@ def _length_dependent_tables(b: Build, batch: BatchState, rope: DynamicRope | Lo
     if known:
         return known[0], known[1], known[2], 2 * half
     assert batch.positions is not None
-    frequencies = _dynamic_frequencies(b, batch, rope) if isinstance(rope, DynamicRope) else _long_frequencies(b, batch, rope)
+    frequencies = (
+        _dynamic_frequencies(b, batch, rope) if isinstance(rope, DynamicRope) else _long_frequencies(b, batch, rope)
+    )
     positions = g.op("Cast", batch.positions, name=f"{root}/positions/Cast", to=int(ir.DataType.FLOAT))
     column = g.op("Unsqueeze", positions, g.ints(2), name=f"{root}/positions/Unsqueeze")  # [B, S, 1]
     angles = g.op("Mul", column, frequencies, name=f"{root}/angles/Mul")  # [B, S, half]
@@ -62,7 +77,12 @@ def _length_dependent_tables(b: Build, batch: BatchState, rope: DynamicRope | Lo
 
 def _scaled_wave(b: Build, angles: ir.Value, op_type: str, factor: float, root: str) -> ir.Value:
     wave = b.graph.op(op_type, angles, name=f"{root}/{op_type}")
-    scaled = b.graph.op("Mul", wave, b.graph.constant("rope.attention_factor", np.float32(factor)), name=f"{root}/{op_type}/Mul")
+    scaled = b.graph.op(
+        "Mul",
+        wave,
+        b.graph.constant("rope.attention_factor", np.array(factor, np.float32)),
+        name=f"{root}/{op_type}/Mul",
+    )
     return scaled if b.activation == np.float32 else b.graph.cast(scaled, b.activation, f"{root}/{op_type}/Cast")
 
 
@@ -86,7 +106,7 @@ def _row_lengths(b: Build, batch: BatchState) -> ir.Value:
 def _long_frequencies(b: Build, batch: BatchState, rope: LongRope) -> ir.Value:
     """[B, 1, half] float32: the long or the short frequencies, row by row."""
     g = b.graph
-    limit = g.constant("rope.trained_length", np.float32(rope.trained_length))
+    limit = g.constant("rope.trained_length", np.array(rope.trained_length, np.float32))
     beyond = g.op("Greater", _row_lengths(b, batch), limit, name="/model/rope/beyond/Greater")
     long, short = (g.constant(f"rope.{k}_inv_freq", v) for k, v in (("long", rope.long), ("short", rope.short)))
     return g.op("Where", beyond, long, short, name="/model/rope/frequencies/Where")
@@ -96,14 +116,14 @@ def _dynamic_frequencies(b: Build, batch: BatchState, rope: DynamicRope) -> ir.V
     """[B, 1, half] float32: base' ** -(2i / d), with the base stretched by the row's length."""
     g, root, d = b.graph, "/model/rope/dynamic", rope.rotary_dim
 
-    def number(label: str, value: float) -> ir.Value:
-        return g.constant(f"rope.dynamic.{label}", np.float32(value))
+    def apply(op_type: str, x: ir.Value, label: str, value: float) -> ir.Value:
+        return g.op(
+            op_type, x, g.constant(f"rope.dynamic.{label}", np.array(value, np.float32)), name=f"{root}/{label}"
+        )
 
-    length = g.op("Max", _row_lengths(b, batch), number("trained_length", rope.trained_length), name=f"{root}/Max")
-    share = g.op("Div", g.op("Mul", length, number("factor", rope.factor), name=f"{root}/Mul"), number("trained_length", rope.trained_length), name=f"{root}/Div")  # fmt: skip
-    stretch = g.op("Sub", share, number("factor_less_one", rope.factor - 1), name=f"{root}/Sub")
-    base = g.op("Mul", g.op("Pow", stretch, number("exponent", d / (d - 2)), name=f"{root}/Pow"), number("base", rope.base), name=f"{root}/base/Mul")  # fmt: skip
+    length = apply("Max", _row_lengths(b, batch), "at_least", rope.trained_length)
+    share = apply("Div", apply("Mul", length, "factor", rope.factor), "trained_length", rope.trained_length)
+    stretch = apply("Sub", share, "factor_less_one", rope.factor - 1)
+    base = apply("Mul", apply("Pow", stretch, "exponent", d / (d - 2)), "base", rope.base)
     exponents = g.constant("rope.dynamic.exponents", np.arange(0, d, 2, dtype=np.float32) / np.float32(d))
     return g.op("Reciprocal", g.op("Pow", base, exponents, name=f"{root}/base/Pow"), name=f"{root}/Reciprocal")
-
-

@@ -43,10 +43,12 @@ class Segment:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         values = {}
         for stored in built.stored:
-            shape = tuple(int(d) for d in stored.value.shape or ())
+            shape = tuple(stored.value.shape.numpy()) if stored.value.shape else ()
             name, array = str(stored.value.name), contents[stored.region.name].reshape(shape)
             dtype = ir.DataType.from_numpy(array.dtype)
-            stored.value.const_value = ir.ExternalTensor("memory", 0, array.nbytes, dtype, shape=ir.Shape(shape), name=name)
+            stored.value.const_value = ir.ExternalTensor(
+                "memory", 0, array.nbytes, dtype, shape=ir.Shape(shape), name=name
+            )
             values[name] = ort.OrtValue.ortvalue_from_numpy(array)
         options.add_external_initializers(list(values), list(values.values()))
         self._alive = contents

@@ -80,7 +80,8 @@ class RowSlice:
 
 @dataclass(frozen=True)
 class Transposed:
-    """The transpose of a matrix. Each read goes through the whole matrix: for the few layers stored the other way round."""
+    """The transpose of a matrix. Each read goes through the whole matrix: for the few layers stored the other way
+    round."""
 
     name: str
     tensor: LazyTensor

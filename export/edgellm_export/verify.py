@@ -1,4 +1,5 @@
-"""Runtime against reference: the package's logits, through the public API, beside a streamed float run of the same builder."""
+"""Runtime against reference: the package's logits, through the public API, beside a streamed float run of the same
+builder."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ PROMPT, CONTINUATION = 16, 32  # tokens of each greedy check
 
 @dataclass(frozen=True)
 class Texts:
-    """`sequences`: what is scored. The first `greedy_from` are text; the others are greedy continuations by the package."""
+    """`sequences`: what is scored. The first `greedy_from` are text; the others are greedy continuations by the
+    package."""
 
     sequences: Sequence[Tokens]
     greedy_from: int
@@ -41,13 +43,24 @@ class Texts:
 
 
 def verify(
-    package: Path, checkpoint: Checkpoint, architecture: Architecture, manifest: Manifest, offsets: dict[str, int], progress: Progress
+    package: Path,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    manifest: Manifest,
+    offsets: dict[str, int],
+    progress: Progress,
 ) -> Report:
-    """Score the package in `package` and compare it with the float model of `checkpoint`. Holds one of them at a time."""
+    """Score the package in `package` and compare it with the float model of `checkpoint`. Holds one of them at a
+    time."""
     vocab = manifest.vocab_size
     with tempfile.TemporaryFile(dir=package) as scratch:
         texts = _score_package(package, manifest, scratch, progress)
-        run = FloatRun(architecture, TensorReader(checkpoint.tensors), manifest, DataFile(package / f"{manifest.graphs['model'].file}.data", offsets))
+        run = FloatRun(
+            architecture,
+            TensorReader(checkpoint.tensors),
+            manifest,
+            DataFile(package / f"{manifest.graphs['model'].file}.data", offsets),
+        )
         hidden, errors = run.hidden(texts.sequences, lambda done, total: progress("original", done, total))
         comparison = Comparison(np.concatenate([_targets(s) for s in texts.sequences]))
         for start in range(0, vocab, SLICE):
@@ -125,7 +138,8 @@ def _text_only(comparison: Comparison, rows: int) -> Comparison:
 
 
 def _greedy_agreement(texts: Texts, comparison: Comparison) -> tuple[int, int]:
-    """Tokens up to the first at which the original would have chosen another, and tokens in all, over all continuations."""
+    """Tokens up to the first at which the original would have chosen another, and tokens in all, over all
+    continuations."""
     agreed = total = 0
     offset = sum(len(s) for s in texts.sequences[: texts.greedy_from])
     for sequence in texts.sequences[texts.greedy_from :]:

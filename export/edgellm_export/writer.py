@@ -74,7 +74,9 @@ def check_target(target: Path, *, force: bool) -> None:
     if not force:
         raise OutputExistsError(f"{target} exists already; choose another path, or replace it with --force")
     if not target.is_dir() or (any(target.iterdir()) and not (target / "edgellm.json").is_file()):
-        raise OutputExistsError(f"{target} exists and is not an edgellm package, so --force does not replace it; choose another path")
+        raise OutputExistsError(
+            f"{target} exists and is not an edgellm package, so --force does not replace it; choose another path"
+        )
 
 
 @contextlib.contextmanager
@@ -87,7 +89,9 @@ def disk_errors(where: Path) -> Iterator[None]:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = shutil.disk_usage(where).free if where.exists() else 0
-            raise OutOfSpaceError(f"the disk that holds {where} is full ({free >> 20} MiB free); make room and export again") from error
+            raise OutOfSpaceError(
+                f"the disk that holds {where} is full ({free >> 20} MiB free); make room and export again"
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EIO):
             raise OutOfSpaceError(f"cannot write to {where}: {error.strerror}; choose another output path") from error
         raise
@@ -101,7 +105,9 @@ def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
     return offsets
 
 
-def _write_data(groups: Sequence[Produced], offsets: dict[str, int], path: Path, progress: Callable[[int, int], None] | None) -> None:
+def _write_data(
+    groups: Sequence[Produced], offsets: dict[str, int], path: Path, progress: Callable[[int, int], None] | None
+) -> None:
     total = sum(region.nbytes for group in groups for region in group.regions)
     done = 0
     with path.open("wb") as file:
@@ -131,7 +137,8 @@ def _sync(directory: Path) -> None:
 
 
 def _put(work: Path, target: Path) -> None:
-    """Rename `work` to `target`. An existing target is exchanged in one step where the system can, so it is never absent."""
+    """Rename `work` to `target`. An existing target is exchanged in one step where the system can, so it is never
+    absent."""
     if not target.exists():
         work.rename(target)
         return

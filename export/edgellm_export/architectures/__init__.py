@@ -1,4 +1,5 @@
-"""A table of model types, each one small file. Adding a family: write its file, add its row, add its tiny config to the tests."""
+"""A table of model types, each one small file. Adding a family: write its file, add its row, add its tiny config to
+the tests."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ FAMILIES = {
 
 
 class Architecture(Protocol):
-    """A decoder-only family with its config: adds its nodes piece by piece, so that pieces can also run on their own."""
+    """A decoder-only family with its config: adds its nodes piece by piece, so that pieces can also run on their
+    own."""
 
     @property
     def shape(self) -> DecoderShape: ...
@@ -34,7 +36,9 @@ class Architecture(Protocol):
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
         """input_ids: [B, S] int64. Returns the stream [B, S, hidden]."""
 
-    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
         """One transformer layer. Returns the stream and the present cache."""
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
@@ -48,7 +52,10 @@ def open_architecture(config: Mapping[str, Any]) -> Architecture:
     """The architecture that config.json describes. Raises UnsupportedModelError or CheckpointError."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
-        raise CheckpointError(f"config.json: model_type is {model_type!r}, expected a name such as 'llama'; is this a transformers checkpoint?")
+        raise CheckpointError(
+            f"config.json: model_type is {model_type!r}, expected a name such as 'llama'; "
+            "is this a transformers checkpoint?"
+        )
     if model_type not in FAMILIES:
         raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, FAMILIES)}")
     module = importlib.import_module(f"edgellm_export.architectures.{FAMILIES[model_type]}")

@@ -33,7 +33,12 @@ class GemmaConfig:
 
 def parse(config: ConfigReader) -> Gemma:
     gemma = read_gemma(config, positions=8192)
-    rope = read_rope(config, theta=config.number("rope_theta", 10000.0), rotary_dim=gemma.heads.head_dim, max_positions=gemma.shape.context_length)
+    rope = read_rope(
+        config,
+        theta=config.number("rope_theta", 10000.0),
+        rotary_dim=gemma.heads.head_dim,
+        max_positions=gemma.shape.context_length,
+    )
     layers = gemma.shape.num_layers
     window = config.integer("sliding_window", 4096)
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
@@ -84,7 +89,9 @@ class Gemma:
         x = blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size)
         return Stream(blocks.scale(b, x, math.sqrt(self.shape.hidden_size), "model.embed_tokens.scale"))
 
-    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
         name = f"model.layers.{index}"
         x, stream = self._norm(b, stream, f"{name}.input_layernorm")
         x, present = self._attention(b, x, index, cache, batch)
@@ -99,7 +106,11 @@ class Gemma:
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         logits = blocks.head(b, hidden, "model.embed_tokens", "lm_head")
-        return blocks.softcap(b, logits, self.config.head_softcap, "lm_head.softcap") if self.config.head_softcap else logits
+        return (
+            blocks.softcap(b, logits, self.config.head_softcap, "lm_head.softcap")
+            if self.config.head_softcap
+            else logits
+        )
 
     def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         """Gemma stores its norms as weight - 1."""
@@ -108,7 +119,9 @@ class Gemma:
     def _weight(self, b: Build, name: str) -> FloatArray:
         return b.vector(f"{name}.weight", self.shape.hidden_size) + 1
 
-    def _attention(self, b: Build, x: ir.Value, index: int, cache: LayerCache, batch: BatchState) -> tuple[ir.Value, LayerCache]:
+    def _attention(
+        self, b: Build, x: ir.Value, index: int, cache: LayerCache, batch: BatchState
+    ) -> tuple[ir.Value, LayerCache]:
         c, name, hidden = self.config, f"model.layers.{index}.self_attn", self.shape.hidden_size
         heads = replace(c.heads, window=c.windows[index])
         if c.qk_norm:
@@ -120,5 +133,15 @@ class Gemma:
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
-        gate, up = (blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=False) for part in ("gate_proj", "up_proj"))
-        return blocks.linear(b, blocks.gated(b, gate, up, c.hidden_act, name), f"{name}.down_proj", hidden, c.intermediate_size, bias=False)
+        gate, up = (
+            blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=False)
+            for part in ("gate_proj", "up_proj")
+        )
+        return blocks.linear(
+            b,
+            blocks.gated(b, gate, up, c.hidden_act, name),
+            f"{name}.down_proj",
+            hidden,
+            c.intermediate_size,
+            bias=False,
+        )

@@ -1,4 +1,5 @@
-"""Gemma 3 (text): Gemma 2 with normed query and key heads, and a rope of its own for the layers with a sliding window."""
+"""Gemma 3 (text): Gemma 2 with normed query and key heads, and a rope of its own for the layers with a sliding
+window."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ def parse(config: ConfigReader) -> Gemma:
     config.must_be("use_bidirectional_attention", False)
     gemma = read_gemma(config, positions=131072)
     layers, head_dim = gemma.shape.num_layers, gemma.heads.head_dim
-    wide = read_rope(config, theta=config.number("rope_theta", 1e6), rotary_dim=head_dim, max_positions=gemma.shape.context_length)
+    wide = read_rope(
+        config, theta=config.number("rope_theta", 1e6), rotary_dim=head_dim, max_positions=gemma.shape.context_length
+    )
     local = default_rope(config.number("rope_local_base_freq", 10000.0), head_dim)
     window = config.integer("sliding_window", 4096)
     pattern = config.integer("sliding_window_pattern", 6)

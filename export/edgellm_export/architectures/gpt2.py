@@ -65,7 +65,9 @@ class GPT2:
         table = b.graph.array("transformer.wpe.weight", weight.rows(0, self.shape.context_length).astype(b.activation))
         return Stream(tokens, b.graph.op("Gather", table, batch.positions, axis=0, name="/transformer/wpe/Gather"))
 
-    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
         c, name, hidden = self.config, f"transformer.h.{index}", self.shape.hidden_size
         residual = blocks.add(b, stream, f"{name}.residual")
         x = blocks.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
@@ -74,7 +76,9 @@ class GPT2:
         stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
         residual = blocks.add(b, stream, f"{name}.attn.residual")
         x = blocks.layer_norm(b, residual, f"{name}.ln_2", hidden, c.layer_norm_eps)
-        x = blocks.activate(b, self._conv1d(b, x, f"{name}.mlp.c_fc", c.intermediate_size, hidden), c.hidden_act, f"{name}.mlp")
+        x = blocks.activate(
+            b, self._conv1d(b, x, f"{name}.mlp.c_fc", c.intermediate_size, hidden), c.hidden_act, f"{name}.mlp"
+        )
         return Stream(residual, self._conv1d(b, x, f"{name}.mlp.c_proj", hidden, c.intermediate_size)), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:

@@ -34,18 +34,30 @@ class LlamaConfig:
 def parse(config: ConfigReader) -> Llama:
     config.must_be("pretraining_tp", 1)
     attention_bias = config.flag("attention_bias")
-    return Llama(replace(read_llama(config), qkv_bias=attention_bias, output_bias=attention_bias, mlp_bias=config.flag("mlp_bias")))
+    return Llama(
+        replace(
+            read_llama(config), qkv_bias=attention_bias, output_bias=attention_bias, mlp_bias=config.flag("mlp_bias")
+        )
+    )
 
 
-def read_llama(config: ConfigReader, *, tied: bool = False, theta: float = 10000.0, long_rope: bool = False) -> LlamaConfig:
+def read_llama(
+    config: ConfigReader, *, tied: bool = False, theta: float = 10000.0, long_rope: bool = False
+) -> LlamaConfig:
     """The keys that all relatives have. `tied` and `theta` are the family's defaults."""
     hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
     heads = read_heads(config, hidden)
     positions = config.integer("max_position_embeddings", 2048)
     rotary_dim = int(heads.head_dim * config.number("partial_rotary_factor", 1.0))
-    config.require(rotary_dim % 16 == 0, f"{rotary_dim} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16")
+    config.require(
+        rotary_dim % 16 == 0, f"{rotary_dim} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
+    )
     rope = read_rope(
-        config, theta=config.number("rope_theta", theta), rotary_dim=rotary_dim, max_positions=positions, long_rope=long_rope
+        config,
+        theta=config.number("rope_theta", theta),
+        rotary_dim=rotary_dim,
+        max_positions=positions,
+        long_rope=long_rope,
     )
     shape = DecoderShape(
         vocab_size=config.integer("vocab_size"),
@@ -73,13 +85,18 @@ def read_heads(config: ConfigReader, hidden: int) -> Heads:
     count = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", count)
     head_dim = config.integer("head_dim", max(1, hidden // count))
-    config.require(count % kv_heads == 0, f"num_attention_heads {count} is not a multiple of num_key_value_heads {kv_heads}")
-    config.require(head_dim % 16 == 0, f"the head size is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16")
+    config.require(
+        count % kv_heads == 0, f"num_attention_heads {count} is not a multiple of num_key_value_heads {kv_heads}"
+    )
+    config.require(
+        head_dim % 16 == 0, f"the head size is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16"
+    )
     return Heads(count, kv_heads, head_dim)
 
 
 def stretched_context(config: ConfigReader, positions: int) -> int:
-    """Tokens the model takes: some rope scalings stretch max_position_embeddings, others already include the stretch."""
+    """Tokens the model takes: some rope scalings stretch max_position_embeddings, others already include the
+    stretch."""
     scaling = config.data.get("rope_scaling") or {}
     factor = scaling.get("factor", 1) if isinstance(scaling, dict) else 1
     kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
@@ -102,13 +119,19 @@ class Llama:
         return self.config.shape
 
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
-        return Stream(blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size))
+        return Stream(
+            blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size)
+        )
 
-    def layer(self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState) -> tuple[Stream, LayerCache]:
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
         x, stream = blocks.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
         x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        x, stream = blocks.add_rms_norm_of(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps)
+        x, stream = blocks.add_rms_norm_of(
+            b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps
+        )
         return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
@@ -126,7 +149,9 @@ class Llama:
         if c.qk_norm:
             qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
         elif c.fused:
-            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", heads.query_size + 2 * heads.kv_size, hidden, bias=c.qkv_bias)]
+            qkv = [
+                blocks.linear(b, x, f"{name}.qkv_proj", heads.query_size + 2 * heads.kv_size, hidden, bias=c.qkv_bias)
+            ]
         else:
             qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
         y, present = blocks.attention(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
@@ -135,11 +160,13 @@ class Llama:
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
         if c.fused:
-            gate, up = blocks.split_linear(b, x, f"{name}.gate_up_proj", ("gate_proj", "up_proj"), c.intermediate_size, hidden)
+            gate, up = blocks.split_linear(
+                b, x, f"{name}.gate_up_proj", ("gate_proj", "up_proj"), c.intermediate_size, hidden
+            )
         else:
             gate, up = (
-                blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=c.mlp_bias) for part in ("gate_proj", "up_proj")
+                blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=c.mlp_bias)
+                for part in ("gate_proj", "up_proj")
             )
         y = blocks.gated(b, gate, up, c.hidden_act, name)
         return blocks.linear(b, y, f"{name}.down_proj", hidden, c.intermediate_size, bias=c.mlp_bias)
-

@@ -1,4 +1,5 @@
-"""Phi-3 and Phi-4: Llama with fused matrices in the checkpoint, LongRoPE, and a cache that is computed anew when it switches."""
+"""Phi-3 and Phi-4: Llama with fused matrices in the checkpoint, LongRoPE, and a cache that is computed anew when it
+switches."""
 
 from __future__ import annotations
 

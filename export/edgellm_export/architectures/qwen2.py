@@ -1,4 +1,5 @@
-"""Qwen2 and Qwen2.5: Llama with biases on q, k and v, and sliding windows from some layer on where they are switched on."""
+"""Qwen2 and Qwen2.5: Llama with biases on q, k and v, and sliding windows from some layer on where they are switched
+on."""
 
 from __future__ import annotations
 

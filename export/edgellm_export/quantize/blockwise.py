@@ -28,20 +28,18 @@ class Blocks:
 def quantize(rows: FloatArray, *, bits: int, block_size: int, symmetric: bool) -> Blocks:
     """Round-to-nearest. rows: [rows, K] float32; K is padded with zeros to a whole number of blocks."""
     blocks = _split(rows, block_size)
-    middle = 1 << (bits - 1)
     if symmetric:
         scales = _symmetric_scales(blocks, bits)
-        zero_points = np.float32(middle)
+        zero_points = np.full(scales.shape, 1 << (bits - 1), np.float32)
     else:
         scales, zero_points = _asymmetric(blocks, bits)
-        zero_points = zero_points[..., None]
     inverse = np.where(scales == 0, 0, 1 / np.where(scales == 0, 1, scales)).astype(np.float32)
     quants = blocks * inverse[..., None]
     np.rint(quants, out=quants)
-    quants += zero_points
+    quants += zero_points[..., None]
     np.clip(quants, 0, (1 << bits) - 1, out=quants)
     packed = pack(quants.astype(np.uint8), bits)
-    return Blocks(packed, scales, None if symmetric else pack(_even(zero_points[..., 0].astype(np.uint8), bits), bits))
+    return Blocks(packed, scales, None if symmetric else pack(_even(zero_points.astype(np.uint8), bits), bits))
 
 
 def dequantize(blocks: Blocks, *, bits: int, columns: int) -> FloatArray:
@@ -59,7 +57,7 @@ def pack(values: ByteArray, bits: int) -> ByteArray:
     """Eight bits: as they are. Four bits: two along the last axis per byte, the first in the low half."""
     if bits == 8:
         return values
-    return values[..., 0::2] | (values[..., 1::2] << 4)
+    return np.asarray(values[..., 0::2] | (values[..., 1::2] << np.uint8(4)))
 
 
 def unpack(packed: ByteArray, bits: int) -> ByteArray:
@@ -87,8 +85,8 @@ def _symmetric_scales(blocks: FloatArray, bits: int) -> FloatArray:
     high = blocks.max(axis=-1)
     low = blocks.min(axis=-1)
     if bits == 8:
-        return (np.maximum(high, -low) / 127).astype(np.float32)
-    return (np.where(high > -low, high, low) / -(1 << (bits - 1))).astype(np.float32)
+        return np.asarray(np.maximum(high, -low) / 127, np.float32)
+    return np.asarray(np.where(high > -low, high, low) / -(1 << (bits - 1)), np.float32)
 
 
 def _asymmetric(blocks: FloatArray, bits: int) -> tuple[FloatArray, FloatArray]:

@@ -22,11 +22,17 @@ FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 class WeightScheme(Protocol):
     """Stores a matrix [N, K] and emits the nodes that use it. `activation` is the dtype of the values between nodes."""
 
-    activation: np.dtype[Any]
-    name: str
+    @property
+    def activation(self) -> np.dtype[Any]: ...
 
-    def linear(self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False) -> ir.Value:
-        """x @ weight.T + bias. x: [..., K]. `outer` marks the head: the last layer to touch a token deserves more bits."""
+    @property
+    def name(self) -> str: ...
+
+    def linear(
+        self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
+    ) -> ir.Value:
+        """x @ weight.T + bias. x: [..., K]. `outer` marks the head: the last layer to touch a token deserves more
+        bits."""
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
         """Rows of weight. ids: [B, S] int64. Returns [B, S, K]."""
@@ -40,7 +46,9 @@ class FloatScheme:
     storage: np.dtype[Any]
     activation: np.dtype[Any]
 
-    def linear(self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False) -> ir.Value:
+    def linear(
+        self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
+    ) -> ir.Value:
         y = g.op("FusedMatMul", x, self._matrix(g, weight), domain=MICROSOFT, transB=1, name=f"{name}/MatMul")
         if bias is None:
             return y
@@ -71,7 +79,9 @@ class BlockScheme:
     outer_bits: int
     activation: np.dtype[Any]
 
-    def linear(self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False) -> ir.Value:
+    def linear(
+        self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
+    ) -> ir.Value:
         bits = self.outer_bits if outer else self.bits
         quants, scales, zero_points = self._store(g, weight, bits)
         fifth = None if bias is None else g.array(f"{name}.bias", bias.astype(self.activation))
@@ -81,7 +91,8 @@ class BlockScheme:
         rows, columns = weight.shape
         return g.op(
             "MatMulNBits", *inputs, domain=MICROSOFT, name=f"{name}/MatMulNBits",
-            K=columns, N=rows, bits=bits, block_size=self.block_size, accuracy_level=4 if self.activation == FLOAT32 else 0,
+            K=columns, N=rows, bits=bits, block_size=self.block_size,
+            accuracy_level=4 if self.activation == FLOAT32 else 0,
         )  # fmt: skip
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
