@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,16 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None) -> Snapsho
         except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
             return _from_cache(hub, repo, revision, cache_dir, error)
 
-        def download(name: str) -> Path:
-            return Path(api.hf_hub_download(repo, name, revision=info.sha, cache_dir=cache_dir))
+        def download(name: str, commit: str | None = revision) -> Path:
+            return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
-        config = download(_required(repo, names, CONFIG))
-        for name in [*_text_files(names), *_weight_files(repo, names, download)]:
-            download(name)
-    return Snapshot(config.parent, info.sha)
+        # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
+        snapshot = download(_required(repo, names, CONFIG)).parent
+        pinned = partial(download, commit=snapshot.name)
+        for name in [*_text_files(names), *_weight_files(repo, names, pinned)]:
+            pinned(name)
+    return Snapshot(snapshot, snapshot.name)
 
 
 def _import_hub() -> tuple[Any, Any]:
@@ -120,6 +123,8 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
     at = f" at revision {revision}" if revision else ""
     try:
         yield
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(f"the download of {repo}{at} was interrupted; run the same command again") from error
     except errors.GatedRepoError as error:
         raise CheckpointError(
             f"{repo} is gated: accept its terms on its page, then run `hf auth login` or set HF_TOKEN"
@@ -135,7 +140,5 @@ def _explained(repo: str, revision: str | None) -> Iterator[None]:
         raise CheckpointError(f"the hub refused {repo}{at}: {error}; try again later") from error
     except errors.HFValidationError as error:
         raise CheckpointNotFoundError(f"{repo} is not a hub id ({error})") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise CheckpointError(f"the download of {repo}{at} was interrupted; run the same command again") from error
     except _connection_errors() as error:
         raise CheckpointError(f"the download of {repo}{at} broke off ({error}); run the same command again") from error

@@ -1,0 +1,212 @@
+"""The hub, stood in for by a server on the loopback address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import huggingface_hub.file_download
+import numpy as np
+import pytest
+from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from huggingface_hub.utils._http import reset_sessions
+from safetensors.numpy import save
+
+from edgellm.errors import CheckpointError, CheckpointNotFoundError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WEIGHTS = save({"w": np.arange(4, dtype=np.float32)})
+FILES = {
+    "config.json": b'{"model_type": "llama"}',
+    "model.safetensors": WEIGHTS,
+    "tokenizer_config.json": b"{}",
+    "generation_config.json": b'{"eos_token_id": 1}',
+    "README.md": b"no",
+    "pytorch_model.bin": b"no",
+    "modeling_custom.py": b"no",
+    "onnx/model.onnx": b"no",
+    "tokenizer.model": b"",
+}
+
+
+@dataclass
+class Hub:
+    """`files` of the only repository, org/tiny; `refusal` is (status, error code) for every request."""
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=lambda: dict(FILES))
+    refusal: tuple[int, str] | None = None
+    downloads: list[str] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    state = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(body=False)
+
+        def _answer(self, *, body: bool) -> None:
+            state.agents.add(self.headers.get("User-Agent", ""))
+            status, headers, content = respond(state, self.path, count=body)
+            self.send_response(status)
+            for key, value in (headers | {"Content-Length": str(len(content))}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    point_to(state.url, monkeypatch)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    reset_sessions()  # they remember whether they are offline
+    yield state
+    reset_sessions()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+def respond(hub: Hub, path: str, *, count: bool) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content, as the hub's API answers."""
+    if hub.refusal:
+        return hub.refusal[0], {"X-Error-Code": hub.refusal[1]} if hub.refusal[1] else {}, b"{}"
+    if path.startswith("/api/models/org/tiny"):
+        if "/revision/" in path and not path.endswith(("/v1", "/main", COMMIT)):
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
+        info = {"id": "org/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in hub.files]}
+        return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
+    name = re.sub(f"^/org/tiny/resolve/({COMMIT}|main|v1)/", "", path)
+    if name not in hub.files:
+        return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+    content = hub.files[name]
+    if count:
+        hub.downloads.append(name)
+    return 200, {"ETag": hashlib.sha256(content).hexdigest(), "X-Repo-Commit": COMMIT}, content
+
+
+def fetch(tmp_path: Path, source: str = "org/tiny", revision: str | None = None) -> Checkpoint:
+    return open_checkpoint(source, revision=revision, cache_dir=tmp_path / "cache")
+
+
+def test_only_what_an_export_reads_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    hub.files["tokenizer.json"] = b"x"
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be loaded"):
+        fetch(tmp_path)
+    expected = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(hub.downloads) == expected
+
+
+def test_a_model_is_opened_with_its_commit(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    checkpoint = fetch(tmp_path, revision="v1")
+    assert checkpoint.tensors["w"].rows(1, 3).tolist() == [1, 2]
+    assert (checkpoint.source["name"], checkpoint.source["revision"]) == ("org/tiny", COMMIT)
+    assert str(tmp_path) not in json.dumps(checkpoint.source)
+
+
+def test_shards_come_from_the_index(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "part-1.safetensors"}}).encode()
+    with pytest.raises(CheckpointNotFoundError, match=r"lacks part-1\.safetensors, which its"):
+        fetch(tmp_path)
+    hub.files |= {"part-1.safetensors": WEIGHTS, "unlisted.safetensors": b"no"}
+    assert set(fetch(tmp_path).tensors) == {"w"}
+    assert "unlisted.safetensors" not in hub.downloads
+
+
+def test_index_cannot_ask_for_other_files(hub: Hub, tmp_path: Path) -> None:
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "../../x.safetensors"}}).encode()
+    with pytest.raises(CheckpointError, match="beside it"):
+        fetch(tmp_path)
+
+
+def test_without_connection_the_cache_serves(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    del hub.files["tokenizer.model"]
+    fetch(tmp_path)
+    point_to("http://127.0.0.1:9", monkeypatch)
+    checkpoint = fetch(tmp_path)
+    assert checkpoint.source["revision"] == COMMIT
+    with pytest.raises(CheckpointNotFoundError, match="not in the hub cache and the hub cannot be reached"):
+        fetch(tmp_path, "org/other")
+
+
+def test_offline_mode_uses_the_cache_only(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    reset_sessions()
+    with pytest.raises(CheckpointNotFoundError, match=r"cannot be reached \(OfflineModeIsEnabled\)"):
+        fetch(tmp_path)
+    assert not hub.agents
+
+
+REFUSALS = {
+    "unknown": ((401, "RepoNotFound"), CheckpointNotFoundError, "the hub has no model org/tiny; check the spelling"),
+    "private": ((404, "RepoNotFound"), CheckpointNotFoundError, "if it is private"),
+    "gated": ((403, "GatedRepo"), CheckpointError, "accept its terms on its page"),
+    "broken": ((500, ""), CheckpointError, "the hub refused org/tiny"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_say_what_to_do(hub: Hub, tmp_path: Path, case: str) -> None:
+    hub.refusal, error, message = REFUSALS[case]
+    with pytest.raises(error, match=message):
+        fetch(tmp_path)
+
+
+def test_unknown_revisions(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="has no revision 'v9'"):
+        fetch(tmp_path, revision="v9")
+
+
+NOT_MODELS = {
+    "config.json": "has no config.json; it is not a Transformers model",
+    "model.safetensors": r"only as Python pickles \(pytorch_model.bin\)",
+}
+
+
+@pytest.mark.parametrize("absent", NOT_MODELS)
+def test_repositories_that_cannot_be_exported(hub: Hub, tmp_path: Path, absent: str) -> None:
+    del hub.files[absent]
+    with pytest.raises(CheckpointError, match=NOT_MODELS[absent]):
+        fetch(tmp_path)
+    assert "pytorch_model.bin" not in hub.downloads
+
+
+def test_repositories_of_gguf_files_name_one(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"config.json": b"{}", "tiny-Q4_0.gguf": b""}
+    with pytest.raises(CheckpointNotFoundError, match=r"download one, such as tiny-Q4_0\.gguf"):
+        fetch(tmp_path)
+
+
+def test_nothing_is_told_about_the_machine(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    fetch(tmp_path)
+    assert hub.agents
+    assert not [agent for agent in hub.agents if "torch/" in agent or "session" in agent]
