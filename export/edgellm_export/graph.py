@@ -79,7 +79,7 @@ class GraphBuilder:
         if name not in self._inline:
             tensor = ir.tensor(np.array(array, order="C"), name=name)
             self._inline[name] = ir.Value(
-                name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
         return self._inline[name]
 
