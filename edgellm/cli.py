@@ -69,7 +69,7 @@ class Commands(click.Group):
             ) from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group("edgellm", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(edgellm.__version__, prog_name="edgellm", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, envvar="EDGELLM_DEBUG", help="Show tracebacks. Also: EDGELLM_DEBUG=1.")
 def cli(debug: bool) -> None:

@@ -30,9 +30,10 @@ def bench(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Time the package PKG: loading, the prompt, and each new token.
+    """Time the package PKG on this machine.
 
-    One prompt, greedy search, nothing cached between runs: what a user waits for who streams an answer.
+    Loading, the time to the first token, and the time per token, with one prompt, greedy search and nothing cached
+    between runs: what a user waits for who streams an answer.
     """
     result = run_bench(
         package, prompt_tokens=prompt_tokens, new_tokens=new_tokens, repeats=repeats, device=device, threads=threads

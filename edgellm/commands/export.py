@@ -40,7 +40,7 @@ STEPS = {
 @click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
 @json_option
 def export(source: str, out: Path, no_verify: bool, as_json: bool, **options: Any) -> None:
-    """Export the checkpoint SOURCE to the package directory OUT.
+    """Export the checkpoint SOURCE to the package OUT.
 
     SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
     with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only

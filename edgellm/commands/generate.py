@@ -33,10 +33,10 @@ from edgellm.commands.text import read_text
 def generate(
     package: Path, prompt: str, device: Any, threads: int | None, stats: bool, as_json: bool, **arguments: Any
 ) -> None:
-    """Continue PROMPT with the package PKG, printing the text as it comes.
+    """Continue PROMPT with the package PKG.
 
-    PROMPT "-" reads standard input (UTF-8; one final line break is dropped). Options that are not given are those of
-    the package's generation_config.json.
+    The text is printed as it comes, without the prompt. PROMPT "-" reads standard input (UTF-8; one final line break
+    is dropped). Options that are not given are those of the package's generation_config.json.
     """
     text, options = read_text(prompt), chosen(arguments)
     measured = Stats()

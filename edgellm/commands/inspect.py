@@ -19,7 +19,10 @@ from edgellm.manifest import Manifest, check_files, read_manifest
 @click.option("--report", "report_only", is_flag=True, help="Print the quality report alone.")
 @json_option
 def inspect(package: Path, verify: bool, report_only: bool, as_json: bool) -> None:
-    """Show what the package PKG is: model, precision, sizes, files, and its quality report."""
+    """Show what the package PKG says of itself.
+
+    Model, precision, sizes, files and the quality report, all without loading the model.
+    """
     manifest, report = read_manifest(package), read_report(package)
     if verify:
         check_files(package, manifest)
