@@ -26,9 +26,9 @@ def build_tokenizer(vocabulary: Vocabulary) -> bytes:
         tokenizer.add_tokens(_added_tokens(vocabulary))
         _post_process(tokenizer, vocabulary)
         return str(tokenizer.to_str()).encode()
-    except (ValueError, TypeError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except Exception as error:  # the library raises bare Exceptions
         raise CheckpointError(
             f"{vocabulary.origin}: no tokenizer can be built from its vocabulary ({error})"
         ) from error

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from gguf_files import BYTES, byte_level, tiny_llama
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+
+CORPUS = Path(__file__).parent / "data" / "smollm2_tokens.json"
+
+
+def opened(path: Path, tokenizer: dict[str, Any], **metadata: Any) -> Checkpoint:
+    return open_checkpoint(str(tiny_llama(path / "w.gguf", tokenizer=tokenizer, **metadata)))
+
+
+def loaded(checkpoint: Checkpoint) -> Tokenizer:
+    return Tokenizer.from_buffer(checkpoint.files["tokenizer.json"])
+
+
+def read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(checkpoint.files[name])
+    return data
+
+
+@pytest.mark.real_model
+def test_tokens_are_those_of_llama_cpp(smollm2_gguf: Path) -> None:
+    """The corpus was made by benchmarks/tokenizer_parity.py --seed 7 --strings 300 --save."""
+    tokenizer = loaded(open_checkpoint(str(smollm2_gguf)))
+    for row in json.loads(CORPUS.read_text()):
+        for key, plain in (("ids", False), ("plain_ids", True)):
+            tokenizer.encode_special_tokens = plain
+            assert tokenizer.encode(row["text"]).ids == row[key], row["text"]
+
+
+@pytest.mark.real_model
+def test_real_model_files(smollm2_gguf: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(smollm2_gguf))
+    assert set(checkpoint.files) == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+    }
+    assert checkpoint.config["num_hidden_layers"] == 30
+    assert checkpoint.config["rms_norm_eps"] == 1e-5
+    assert checkpoint.config["eos_token_id"] == [2, 0]
+    assert len(checkpoint.tensors) == 272
+    for name, content in checkpoint.files.items():
+        (tmp_path / name).write_bytes(content)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    chat = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    ids = tokenizer(text).input_ids
+    assert ids[0] == 1
+    assert tokenizer.decode(ids) == text
+
+
+def test_byte_level_text_comes_back(tmp_path: Path) -> None:
+    tokenizer = loaded(opened(tmp_path, byte_level()))
+    text = "the thing \u00e9\u4f60\U0001f600\n\t!"
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    assert tokenizer.encode("the").ids == [257]
+    assert tokenizer.encode("the<|end|>").ids == [257, 258]
+    assert tokenizer.decode([257, 258]) == "the"
+    assert tokenizer.decode([257, 258], skip_special_tokens=False) == "the<|end|>"
+
+
+def test_bos_and_eos_are_added_when_the_file_says_so(tmp_path: Path) -> None:
+    control = ["<|start|>", "<|end|>"]
+    more = {"bos_token_id": 258, "add_bos_token": True, "add_eos_token": True}
+    checkpoint = opened(tmp_path, byte_level(control=control, **more))
+    tokenizer = loaded(checkpoint)
+    assert tokenizer.encode("the").ids == [258, 257, 259]
+    assert tokenizer.encode("the", add_special_tokens=False).ids == [257]
+    config = read(checkpoint, "tokenizer_config.json")
+    assert (config["bos_token"], config["eos_token"], config["add_bos_token"]) == ("<|start|>", "<|end|>", True)
+
+
+def test_llama3_adds_bos_unless_the_file_forbids_it(tmp_path: Path) -> None:
+    bos = byte_level(control=["<|start|>"], pre="llama-bpe", bos_token_id=258)
+    assert loaded(opened(tmp_path, bos)).encode("the").ids == [258, 257]
+    assert loaded(opened(tmp_path, bos | {"tokenizer.ggml.add_bos_token": False})).encode("the").ids == [257]
+
+
+def test_user_defined_tokens_are_found_but_not_special(tmp_path: Path) -> None:
+    metadata = byte_level(control=["<tool>", "<|end|>"])
+    metadata["tokenizer.ggml.token_type"][258] = 4
+    tokenizer = loaded(opened(tmp_path, metadata))
+    tokenizer.encode_special_tokens = True
+    ids = tokenizer.encode("<tool><|end|>").ids
+    assert ids[0] == 258
+    assert 259 not in ids
+    assert tokenizer.decode([258, 259]) == "<tool>"
+
+
+def test_generation_ends_at_every_ending(tmp_path: Path) -> None:
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|other|>"]
+    more = {"eos_token_id": 260, "eot_token_id": 261, "padding_token_id": 258}
+    checkpoint = opened(tmp_path, byte_level(control=control, **more))
+    generation = read(checkpoint, "generation_config.json")
+    assert generation == {"eos_token_id": [260, 261, 258], "pad_token_id": 258}
+    assert checkpoint.config["eos_token_id"] == [260, 261, 258]
+
+
+def test_chat_template_is_carried(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, byte_level(), **{"tokenizer.chat_template": "{{ '\u00e9' }}"})
+    assert checkpoint.files["chat_template.jinja"].decode() == "{{ '\u00e9' }}"
+    assert read(checkpoint, "tokenizer_config.json")["chat_template"] == "{{ '\u00e9' }}"
+
+
+CUTS = {
+    "gpt-2": ["a", "\u01201234", "'", "LL"],
+    "smollm": ["a", "\u0120", "1", "2", "3", "4", "'", "LL"],
+    "llama-bpe": ["a", "\u0120", "123", "4", "'LL"],
+    "qwen2": ["a", "\u0120", "1", "2", "3", "4", "'LL"],
+}
+
+
+@pytest.mark.parametrize("pre", CUTS)
+def test_pre_tokenizers_cut_their_own_way(tmp_path: Path, pre: str) -> None:
+    tokenizer = loaded(opened(tmp_path, byte_level(pre=pre)))
+    assert [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str("a 1234'LL")] == CUTS[pre]
+
+
+PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", "a", "b", "ab", "\u2581ab", "  "]
+KINDS = [2, 3, 3, *[6] * 256, 1, 1, 1, 1, 1, 4]
+SCORES = [0.0, 0.0, 0.0, *[0.0] * 256, -4.0, -5.0, -6.0, -1.0, -2.0, 0.0]
+
+
+def scored(**more: Any) -> dict[str, Any]:
+    base = {"model": "llama", "tokens": PIECES, "token_type": KINDS, "scores": SCORES} | more
+    return {f"tokenizer.ggml.{key}": value for key, value in base.items()}
+
+
+def test_scored_vocabularies_merge_by_score_and_fall_back_to_bytes(tmp_path: Path) -> None:
+    tokenizer = loaded(opened(tmp_path, scored()))
+    ids = {piece: index for index, piece in enumerate(PIECES)}
+    assert tokenizer.encode("ab").ids == [1, ids["\u2581ab"]]
+    assert tokenizer.encode("abb", add_special_tokens=False).ids == [ids["\u2581ab"], ids["b"]]
+    assert tokenizer.encode("\u00e9", add_special_tokens=False).ids == [ids["\u2581"], ids["<0xC3>"], ids["<0xA9>"]]
+    assert tokenizer.encode("a  b</s>ab", add_special_tokens=False).ids == [
+        ids["\u2581"], ids["a"], ids["  "], ids["\u2581"], ids["b"], ids["</s>"], ids["\u2581ab"]
+    ]  # fmt: skip
+    assert tokenizer.decode(tokenizer.encode("ab \u00e9").ids) == "ab \u00e9"
+
+
+def test_space_prefix_can_be_off(tmp_path: Path) -> None:
+    tokenizer = loaded(opened(tmp_path, scored(add_space_prefix=False, add_bos_token=False)))
+    assert tokenizer.encode("ab").ids == [PIECES.index("ab")]
+    assert tokenizer.decode(tokenizer.encode(" ab").ids) == " ab"
+
+
+def test_phi3_control_tokens_swallow_what_follows(tmp_path: Path) -> None:
+    tokenizer = loaded(opened(tmp_path, scored(add_bos_token=False), **{"general.name": "Phi-3 Mini"}))
+    spaced, joined = tokenizer.encode("</s> \nab").ids, tokenizer.encode("</s>ab").ids
+    assert spaced == joined
+    assert tokenizer.encode("<s> ab").ids != tokenizer.encode("<s>ab").ids
+
+
+BROKEN: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "unknown kind": ({"model": "t5"}, UnsupportedModelError, "tokenizer of type 't5', expected gpt2 or llama"),
+    "unknown cut": ({"pre": "qwen3"}, UnsupportedModelError, "pre-tokenizer 'qwen3'; did you mean 'qwen2'"),
+    "no merges": ({"merges": [1, 2]}, CheckpointError, "no usable tokenizer.ggml.merges"),
+    "merge of one": ({"merges": ["th"]}, CheckpointError, "merge 'th', expected two tokens"),
+    "merge of unknown tokens": ({"merges": ["t zz"]}, CheckpointError, "no tokenizer can be built"),
+    "twice": ({"tokens": ["a"] * 259}, CheckpointError, "the token 'a' occurs twice"),
+    "types short": ({"token_type": [1, 1]}, CheckpointError, "no usable tokenizer.ggml.token_type"),
+    "scores short": ({"model": "llama", "scores": [1.0]}, CheckpointError, "no usable tokenizer.ggml.scores"),
+    "no scores": ({"model": "llama"}, CheckpointError, "lacks tokenizer.ggml.scores"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_unusable_vocabularies_are_refused(tmp_path: Path, case: str) -> None:
+    changes, error, message = BROKEN[case]
+    with pytest.raises(error, match=message):
+        opened(tmp_path, byte_level() | {f"tokenizer.ggml.{key}": value for key, value in changes.items()})
+
+
+def test_ids_outside_the_vocabulary_mean_none(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, byte_level(bos_token_id=9999, add_bos_token=True))
+    assert "bos_token_id" not in checkpoint.config
+    assert loaded(checkpoint).encode("the").ids == [257]
+
+
+def test_the_byte_table_is_gpt2s() -> None:
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+    assert sorted(BYTES) == sorted(bytes_to_unicode().values())
