@@ -7,7 +7,6 @@ import pytest
 from tiny_package import TinyConfig, write_package
 
 import edgellm
-from edgellm.session import PROVIDERS, onnxruntime
 
 PackageMaker = Callable[[TinyConfig], Path]
 
@@ -33,11 +32,3 @@ def package(make_package: PackageMaker) -> Path:
 @pytest.fixture(scope="session")
 def model(package: Path) -> edgellm.Model:
     return edgellm.load(package, threads=1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if PROVIDERS["cuda"] in onnxruntime().get_available_providers():
-        return
-    for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="onnxruntime has no CUDA provider here"))

@@ -5,10 +5,14 @@ import time
 
 import numpy as np
 import pytest
-import torch
-from reference_models import FullDecoder, finish, run, table_model, transformers_generate
-from transformers.generation import logits_process as hf
-from transformers.generation.beam_search import BeamSearchScorer
+from reference_models import (
+    FullDecoder,
+    finish,
+    reference_group_beam_search,
+    run,
+    table_model,
+    transformers_generate,
+)
 
 from edgellm.decoding import GenerationOptions, Step, Stopping, search
 
@@ -59,58 +63,6 @@ def test_the_limit(options):
             del options["max_new_tokens"]
         expected, scores = transformers_generate(model, [1, 2, 3], eos=(3, 5), **options)
         assert_same(run(model, [[1, 2, 3]], eos=(3, 5), **options)[1][0], expected, scores)
-
-
-def reference_group_beam_search(model, prompt, eos, pad, options):
-    """Diverse beam search as transformers had it up to 4.56, from the parts that 4.57 still has; one prompt."""
-    num_beams, num_groups, limit = options["num_beams"], options["num_beam_groups"], options["max_new_tokens"]
-    size = num_beams // num_groups
-    scorer = BeamSearchScorer(
-        batch_size=1,
-        num_beams=num_beams,
-        device=torch.device("cpu"),
-        length_penalty=options["length_penalty"],
-        do_early_stopping=options["early_stopping"],
-        num_beam_hyps_to_keep=options["num_return_sequences"],
-        num_beam_groups=num_groups,
-        max_length=len(prompt) + limit,
-    )
-    diversity = hf.HammingDiversityLogitsProcessor(options["diversity_penalty"], num_beams, num_groups)
-    penalty = hf.RepetitionPenaltyLogitsProcessor(options["repetition_penalty"])
-    ids = torch.tensor([prompt] * num_beams)
-    beam_scores = torch.full((num_beams,), -1e9)
-    beam_scores[::size] = 0
-    while True:
-        logprobs = torch.log_softmax(torch.stack([model.last_logits(row) for row in ids]), dim=-1)
-        current = torch.zeros(num_beams, dtype=torch.long)
-        next_ids = ids.clone()
-        for group in range(num_groups):
-            members = slice(group * size, (group + 1) * size)
-            scores = diversity(None, penalty(ids[members], logprobs[members]), current, group)
-            total = (scores + beam_scores[members, None]).view(1, -1)
-            best, index = torch.topk(total, max(2, 1 + len(eos)) * size)
-            vocab = scores.shape[-1]
-            out = scorer.process(
-                ids[members], best, index % vocab, index // vocab,
-                pad_token_id=pad, eos_token_id=list(eos) or None, group_index=group, decoder_prompt_len=len(prompt),
-            )  # fmt: skip
-            beam_scores[members] = out["next_beam_scores"]
-            next_ids[members] = ids[members][out["next_beam_indices"]]
-            current[members] = out["next_beam_tokens"]
-        ids = torch.cat([next_ids, current[:, None]], dim=-1)
-        if scorer.is_done or ids.shape[1] == len(prompt) + limit:
-            break
-    final = scorer.finalize(
-        ids, beam_scores, None, None, max_length=len(prompt) + limit,
-        pad_token_id=pad, eos_token_id=list(eos) or None, decoder_prompt_len=len(prompt),
-    )  # fmt: skip
-    rows = [row[len(prompt) :].tolist() for row in final["sequences"]]
-    return [_cut_at_end(row, eos) for row in rows], final["sequence_scores"].tolist()
-
-
-def _cut_at_end(row, eos):
-    ends = [i + 1 for i, token in enumerate(row) if token in eos]
-    return tuple(row[: ends[0]] if ends else row)
 
 
 @pytest.mark.parametrize("groups", [(2, 2), (4, 2), (6, 3)])

