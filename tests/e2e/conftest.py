@@ -7,13 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import edgellm_export
 import pytest
 import torch
+from families import BY_NAME, make_model, save_checkpoint
 
 import edgellm
-import edgellm_export
-
-from families import BY_NAME, make_model, save_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +40,11 @@ def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
     def make(name: str, precision: str = "fp32", target: str = "cpu") -> Path:
         out = tmp_path_factory.mktemp("package") / f"{name}-{precision}-{target}"
         return edgellm_export.export(
-            checkpoint(name), out, precision=precision, target=target, verify_quality=False  # type: ignore[arg-type]
+            checkpoint(name),
+            out,
+            precision=precision,
+            target=target,
+            verify_quality=False,  # type: ignore[arg-type]
         ).path
 
     return make

@@ -1,9 +1,9 @@
-"""Tiny checkpoints, one list for all checks: seeded, realistic in kind, made by transformers, which is also the reference."""
+"""Tiny checkpoints, one list for all checks: seeded, realistic in kind, made by transformers, also the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,13 @@ def _longrope(pairs: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Family:
-    """`config` makes the transformers config. `length`: tokens in the parity prompt."""
+    """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
+    head's row of the end token, which random weights choose no more often than any other."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     length: int = 60
+    end_scale: float = 1.0
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -78,7 +80,10 @@ FAMILIES = [
     Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
     Family("phi3", _sized(hf.Phi3Config, sliding_window=None, hidden_size=96)),
     Family("phi3-sliding", _sized(hf.Phi3Config, sliding_window=17, hidden_size=96)),
-    Family("phi3-partial", _sized(hf.Phi3Config, hidden_size=192, head_dim=32, partial_rotary_factor=0.5, sliding_window=None)),
+    Family(
+        "phi3-partial",
+        _sized(hf.Phi3Config, hidden_size=192, head_dim=32, partial_rotary_factor=0.5, sliding_window=None),
+    ),
     Family(
         "phi3-longrope",
         _sized(hf.Phi3Config, hidden_size=96, original_max_position_embeddings=24, rope_scaling=_longrope(8)),
@@ -91,11 +96,24 @@ FAMILIES = [
         _sized(hf.Gemma3TextConfig, sliding_window=9, rope_scaling={"rope_type": "linear", "factor": 4.0}, head_dim=32),
     ),
 ]
-BY_NAME = {family.name: family for family in FAMILIES}
+# The same with an end token that beam search finds in many of its sequences, but not at once.
+END_SCALES = {
+    "gpt2": 1.7,
+    "gpt2-untied": -2.2,
+    "qwen2-sliding": -2.0,
+    "qwen3-biases": 1.6,
+    "phi3-partial": 1.6,
+    "gemma2": -3.0,
+    "gemma3-linear": 6.0,
+}
+ENDING = [
+    replace(family, name=f"{family.name}-ending", end_scale=END_SCALES.get(family.name, 2.0)) for family in FAMILIES
+]
+BY_NAME = {family.name: family for family in [*FAMILIES, *ENDING]}
 
 
 def make_model(family: Family) -> Any:
-    """The seeded torch model, float32, eager attention. Norms and biases are random too: at 1 and 0 they would hide mistakes."""
+    """The seeded torch model in float32, eager. Norms and biases are random too: 1 and 0 would hide mistakes."""
     torch.manual_seed(sum(map(ord, family.name)))
     config = family.config()
     config._attn_implementation = "eager"
@@ -104,6 +122,7 @@ def make_model(family: Family) -> Any:
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+        model.get_output_embeddings().weight[config.eos_token_id] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
     return model
 

@@ -1,0 +1,76 @@
+"""What transformers says of one prompt, the reference for all tests here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from families import BY_NAME
+
+
+def prompt(name: str, length: int, seed: int = 0) -> np.ndarray:
+    """Random tokens of a family, none of them special."""
+    return np.random.default_rng(seed).integers(3, BY_NAME[name].config().vocab_size, length)
+
+
+@torch.no_grad()
+def reference_logits(model: Any, ids: np.ndarray) -> np.ndarray:
+    """[length, vocab]"""
+    return fresh(model)(torch.tensor(ids[None])).logits[0].numpy()
+
+
+def relative(got: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over largest magnitude."""
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+def relative_rms(got: np.ndarray, expected: np.ndarray) -> float:
+    """Size of the difference over size of what is expected."""
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+def fresh(model: Any) -> Any:
+    """Forget the frequencies that dynamic ropes of transformers remember from the last call."""
+    for module in model.modules():
+        if hasattr(module, "original_inv_freq"):
+            module.inv_freq = module.original_inv_freq
+            module.max_seq_len_cached = module.original_max_seq_len
+    return model
+
+
+@dataclass(frozen=True)
+class Expected:
+    """New tokens of each sequence, padding after the end removed, and the scores of beam search."""
+
+    tokens: list[tuple[int, ...]]
+    scores: list[float] | None
+
+
+@torch.no_grad()
+def hf_generate(model: Any, ids: np.ndarray, **options: Any) -> Expected:
+    tokens = torch.tensor(ids[None])
+    out = fresh(model).generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        use_cache=not has_longrope(model.config),
+        return_dict_in_generate=True,
+        output_scores=True,
+        **options,
+    )
+    eos = model.generation_config.eos_token_id
+    scores = getattr(out, "sequences_scores", None)
+    sequences = [trimmed(row[len(ids) :].tolist(), eos) for row in out.sequences]
+    return Expected(sequences, None if scores is None else scores.tolist())
+
+
+def has_longrope(config: Any) -> bool:
+    """Where its tables change over, transformers 4.57 computes the cache anew under a mask of shape [1, 1, 1, 1], and
+    all tokens see all others; its logits are then far from its own without a cache, which are the reference here."""
+    return (getattr(config, "rope_scaling", None) or {}).get("type") == "longrope"
+
+
+def trimmed(tokens: Sequence[int], eos: int) -> tuple[int, ...]:
+    return tuple(tokens[: tokens.index(eos) + 1] if eos in tokens else tokens)
