@@ -1,4 +1,4 @@
-"""What the documentation shows is true: its Python runs, its help texts are those of the commands, its links lead on."""
+"""What the documentation shows is true: its Python runs, its help texts are current, its links lead on."""
 
 from __future__ import annotations
 
