@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from edgellm_export.checkpoint import open_checkpoint
 from edgellm_export.checkpoint.gguf.reader import read_gguf
-from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted, Transposed, check_types
+from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted, check_types
 from edgellm_export.tensors import ArrayTensor
 from gguf_files import LLAMA, Array, byte_level, llama_tensors, random, write_gguf
 
@@ -88,9 +88,6 @@ def test_llama_query_and_key_rows_come_back_in_order(tmp_path: Path) -> None:
 
 def test_views() -> None:
     matrix = random(600, 7)
-    transposed = Transposed(ArrayTensor("w", matrix))
-    assert transposed.shape == (7, 600)
-    np.testing.assert_array_equal(transposed.rows(2, 5), matrix.T[2:5])
     shifted = Shifted(ArrayTensor("norm", np.full(4, 1.5, np.float32)), -1.0)
     assert shifted.rows(1, 3).tolist() == [0.5, 0.5]
     rows = InterleavedRows(ArrayTensor("q", permute(matrix[:64], 4)), head_dim=16)

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgellm.errors import CheckpointError
 from edgellm_export.checkpoint.gguf.reader import GgufFile
-from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted, Transposed
-from edgellm_export.tensors import LazyTensor
+from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted
+from edgellm_export.tensors import LazyTensor, Transposed
 
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 OUTER = re.compile(r"(\w+)\.(weight|bias)")
@@ -86,5 +86,5 @@ def _restore(name: str, tensor: LazyTensor, arch: str, config: Mapping[str, Any]
     if arch.startswith("gemma") and part.endswith("norm"):
         return Shifted(tensor, -1.0)
     if arch == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
-        return Transposed(tensor)
+        return Transposed(tensor.name, tensor)
     return tensor

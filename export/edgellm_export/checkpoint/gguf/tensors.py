@@ -13,8 +13,6 @@ from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.gguf.reader import GgufFile, TensorInfo
 from edgellm_export.tensors import FloatArray, LazyTensor
 
-COLUMN_CHUNK = 256  # rows of the stored matrix that a transposed view reads at a time
-
 
 @dataclass(frozen=True)
 class GgufTensor:
@@ -119,26 +117,3 @@ class Shifted:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.base.rows(start, stop) + np.float32(self.amount)
-
-
-@dataclass(frozen=True)
-class Transposed:
-    """`base` [n, m] as [m, n]. Each slice reads the whole stored matrix, a few rows at a time."""
-
-    base: LazyTensor
-
-    @property
-    def name(self) -> str:
-        return self.base.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape[::-1]
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        columns = self.base.shape[0]
-        out = np.empty((stop - start, columns), np.float32)
-        for at in range(0, columns, COLUMN_CHUNK):
-            end = min(at + COLUMN_CHUNK, columns)
-            out[:, at:end] = self.base.rows(at, end)[:, start:stop].T
-        return out
