@@ -81,7 +81,7 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Weights:
-    """How the weights are stored. `scheme` is a short name such as "fp32" or "blockwise-32"; details are in the report."""
+    """How the weights are stored. `scheme` is a short name such as "blockwise-32"; details are in the report."""
 
     precision: Precision
     scheme: str
@@ -120,7 +120,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
-        """Raises PackageVersionError for a newer format, PackageCorruptError for anything missing, unknown or mistyped."""
+        """Raises PackageVersionError for a newer format, PackageCorruptError for missing, unknown, mistyped fields."""
         _check_version(data)
         manifest = _parse(cls, data, MANIFEST_NAME)
         _check_paths(manifest)
@@ -135,7 +135,9 @@ def read_manifest(package: Path) -> Manifest:
     """
     path = package / MANIFEST_NAME
     if not package.is_dir():
-        raise PackageNotFoundError(f"no package directory at {package}; make one with `edgellm export SOURCE {package}`")
+        raise PackageNotFoundError(
+            f"no package directory at {package}; make one with `edgellm export SOURCE {package}`"
+        )
     if not path.is_file():
         raise PackageNotFoundError(
             f"{package} is not an edgellm package: it has no {MANIFEST_NAME}; "
@@ -146,7 +148,9 @@ def read_manifest(package: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
     if not isinstance(data, dict):
-        raise PackageCorruptError(f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again")
+        raise PackageCorruptError(
+            f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
+        )
     return Manifest.from_dict(data)
 
 
@@ -168,10 +172,13 @@ def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = N
             raise PackageCorruptError(f"{package} lacks {name}, which its manifest lists; export the package again")
         size = path.stat().st_size
         if size != entry.size:
-            raise PackageCorruptError(f"{path} has {size} bytes, its manifest says {entry.size}; copy or export the package again")
+            raise PackageCorruptError(
+                f"{path} has {size} bytes, its manifest says {entry.size}; copy or export the package again"
+            )
         if (hash_limit is None or size <= hash_limit) and sha256_of(path) != entry.sha256:
             raise PackageCorruptError(
-                f"{path} was changed after the export: its sha256 is not the one in the manifest; copy or export the package again"
+                f"{path} was changed after the export: its sha256 is not the one in the manifest; "
+                "copy or export the package again"
             )
 
 
@@ -183,10 +190,13 @@ def sha256_of(path: Path) -> str:
 def _check_version(data: Mapping[str, Any]) -> None:
     version = data.get("format_version")
     if type(version) is not int or version < 1:
-        raise PackageCorruptError(f"{MANIFEST_NAME}: format_version is {version!r}, expected a whole number from 1; export the package again")
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: format_version is {version!r}, expected a whole number from 1; export the package again"
+        )
     if version > FORMAT_VERSION:
         raise PackageVersionError(
-            f"{MANIFEST_NAME}: the package has format version {version}, this edgellm reads up to {FORMAT_VERSION}; upgrade edgellm"
+            f"{MANIFEST_NAME}: the package has format version {version}, this edgellm reads up to {FORMAT_VERSION}; "
+            "upgrade edgellm"
         )
 
 
@@ -195,10 +205,14 @@ def _check_paths(manifest: Manifest) -> None:
     for name in names:
         path = PurePosixPath(name)
         if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
-            raise PackageCorruptError(f"{MANIFEST_NAME}: file name {name!r} is not a plain path inside the package; export the package again")
+            raise PackageCorruptError(
+                f"{MANIFEST_NAME}: file name {name!r} is not a plain path inside the package; export the package again"
+            )
     unlisted = sorted(graph.file for graph in manifest.graphs.values() if graph.file not in manifest.files)
     if unlisted:
-        raise PackageCorruptError(f"{MANIFEST_NAME}: no size and hash for {', '.join(unlisted)}; export the package again")
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: no size and hash for {', '.join(unlisted)}; export the package again"
+        )
 
 
 def _check_numbers(manifest: Manifest) -> None:
@@ -212,11 +226,16 @@ def _check_numbers(manifest: Manifest) -> None:
     }
     for name, value in positive.items():
         if value < 1:
-            raise PackageCorruptError(f"{MANIFEST_NAME}: {name} is {value}, expected at least 1; export the package again")
+            raise PackageCorruptError(
+                f"{MANIFEST_NAME}: {name} is {value}, expected at least 1; export the package again"
+            )
     ids = [*manifest.tokens.eos, *(t for t in (manifest.tokens.bos, manifest.tokens.pad) if t is not None)]
     wrong = [t for t in ids if not 0 <= t < manifest.vocab_size]
     if wrong:
-        raise PackageCorruptError(f"{MANIFEST_NAME}: token ids {wrong} are outside the vocabulary of {manifest.vocab_size}; export the package again")
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: token ids {wrong} are outside the vocabulary of {manifest.vocab_size}; "
+            "export the package again"
+        )
 
 
 T = TypeVar("T")
@@ -249,11 +268,15 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_value(args[0], item, where) for item in value)
-    if (origin is Mapping and isinstance(value, dict)) or (isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)):
+    if (origin is Mapping and isinstance(value, dict)) or (
+        isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)
+    ):
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise PackageCorruptError(f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}; export the package again")
+    raise PackageCorruptError(
+        f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}; export the package again"
+    )
 
 
 __all__ = [

@@ -16,7 +16,10 @@ class Decoder(Protocol):
     """A model with a KV cache of `len(prompts)` rows. Searches see nothing else of the model."""
 
     def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """Start over with one row per prompt ([length] each, lengths may differ). Returns [rows, vocab] of the last tokens."""
+        """Start over with one row per prompt ([length] each, lengths may differ).
+
+        Returns [rows, vocab] of the last tokens.
+        """
 
     def decode(self, tokens: TokenArray) -> Logits:
         """Append one token to each row. tokens: [rows]. Returns [rows, vocab], the caller's to keep or change."""

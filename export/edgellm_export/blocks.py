@@ -112,9 +112,11 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
 
 
 def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
-    """LayerNormalization with the checkpoint's `name`.weight and .bias. The core operator, not the Skip variant: that
-    one
-    takes the variance as E[x^2] - mean^2, which cancels on the large residuals of such models."""
+    """LayerNormalization with the checkpoint's `name`.weight and .bias.
+
+    The core operator, not the Skip variant: that one takes the variance as E[x^2] - mean^2, which cancels on the large
+    residuals of such models.
+    """
     scale, shift = (
         b.graph.array(f"{name}.{part}", b.vector(f"{name}.{part}", size).astype(b.activation))
         for part in ("weight", "bias")

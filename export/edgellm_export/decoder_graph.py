@@ -1,9 +1,8 @@
 """A decoder-only graph, whole or in segments, from the pieces an architecture adds. The contract is in docs/design.md.
 
 Inputs: input_ids [B, S] int64, attention_mask [B, T] int64 (ones, then zeros: rows are right-padded),
-past_key_values.{i}.key
-and .value [B, num_kv_heads, capacity, head_dim], logits_to_keep [1] int64 (optional, 1), rope_length [1] int64
-(optional, 0).
+past_key_values.{i}.key and .value [B, num_kv_heads, capacity, head_dim], logits_to_keep [1] int64 (optional, 1),
+rope_length [1] int64 (optional, 0).
 Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key and .value.
 """
 

@@ -22,13 +22,10 @@ class Thresholds:
     top1_agreement: float
 
 
-# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured
-# 0.005 and
-# about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the looser
-# limit:
-# a flat distribution changes its mind at near-ties (0.89 on random weights at a divergence of 0.0003), but a broken
-# package
-# whose logits are flat, and so close in divergence, agrees almost nowhere.
+# float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.005
+# and about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the
+# looser limit: a flat distribution changes its mind at near-ties (0.89 on random weights at a divergence of 0.0003),
+# but a broken package whose logits are flat, and so close in divergence, agrees almost nowhere.
 THRESHOLDS: dict[Precision, Thresholds] = {
     "fp32": Thresholds(1e-5, 0.99),
     "fp16": Thresholds(1e-3, 0.90),
@@ -39,8 +36,7 @@ THRESHOLDS: dict[Precision, Thresholds] = {
 
 @dataclass(frozen=True)
 class LayerReport:
-    """`error`: size of the layer's output error over the size of what the layer adds, on the float model's own
-    input."""
+    """`error`: the layer's output error relative to what the layer adds, on the float model's own input."""
 
     layer: int
     scheme: str
@@ -88,20 +84,6 @@ class Report:
             "verdict": "passed" if self.passed else "failed",
         }
         (directory / REPORT_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-    def lines(self) -> list[str]:
-        """Five lines for a person."""
-        q, t = self.quality, self.thresholds
-        worst = ", ".join(f"{layer.layer} ({layer.error:.2%})" for layer in self.worst_layers()) or "none"
-        return [
-            f"package      {self.size_bytes / 2**20:.0f} MiB, {self.precision} ({self.scheme})",
-            f"divergence   {q.kl_divergence:.5f} nats per token from the original (limit {t.kl_divergence:g}), "
-            f"{q.tokens} tokens of {q.text}",
-            f"agreement    top-1 {q.top1_agreement:.2%} (limit {t.top1_agreement:.0%}), "
-            f"greedy {q.greedy_agreement:.0%} of {q.greedy_tokens} tokens",
-            f"perplexity   {q.perplexity_package:.3f}, original {q.perplexity_original:.3f}",
-            f"verdict      {'passed' if self.passed else 'FAILED'}; least faithful layers: {worst}",
-        ]
 
     def gate(self) -> None:
         """Raises QualityGateError unless `passed`."""

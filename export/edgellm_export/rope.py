@@ -1,9 +1,8 @@
 """Rotary position embeddings: every scaling of config.json as inverse frequencies.
 
 Formulas follow the papers (linear: Chen et al. 2306.15595; NTK-aware and YaRN: 2309.00071; LongRoPE: 2402.13753;
-llama3: the
-Llama 3.1 release) as Hugging Face transformers evaluates them, in float32 where it does, so that tables agree to the
-last bits.
+llama3: the Llama 3.1 release) as Hugging Face transformers evaluates them, in float32 where it does, so that tables
+agree to the last bits.
 """
 
 from __future__ import annotations
