@@ -17,6 +17,10 @@ from edgellm.session import Binding, Session
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all); may raise to stop the prefill
 
+# A token alone behind a past takes attention's decoding kernel, which adds in another order. In an int8 package that
+# difference grows, rounding by rounding, to the size of the quantization error; so a prompt is never cut that small.
+MIN_CHUNK = 2  # tokens
+
 FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
@@ -30,7 +34,7 @@ class Engine:
     def __init__(self, session: Session, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
         self._session = session
         self._manifest = manifest
-        self._chunk = prefill_chunk
+        self._chunk = max(prefill_chunk, MIN_CHUNK)
         self._cache = open_cache(manifest.cache, manifest.context_length, session.device)
         self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
         self._prefill = _Phase(session, manifest)
@@ -89,33 +93,33 @@ class Engine:
         """[chunk, vocab] for one sequence, chunk by chunk."""
         self._cache.reset(1, len(tokens))
         self._tokens = [tokens.tolist()]
-        for start in range(0, len(tokens), self._chunk):
-            yield self._run_chunk(0, tokens, start, keep_all=True)
+        for start, stop in chunks(0, len(tokens), self._chunk):
+            yield self._run_chunk(0, tokens, start, stop, keep_all=True)
 
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
         """Feed tokens[start:] to a row that holds tokens[:start]. Yields after each chunk its end and [vocab] there."""
         self._cache.trim(start, row)
         self._cache.reserve(len(tokens))
-        for at in range(start, len(tokens), self._chunk):
-            logits = self._run_chunk(row, tokens, at)
+        for at, stop in chunks(start, len(tokens), self._chunk):
+            logits = self._run_chunk(row, tokens, at, stop)
             yield self._cache.lengths[row], logits[-1]
 
-    def _run_chunk(self, row: int, tokens: TokenArray, start: int, *, keep_all: bool = False) -> Logits:
+    def _run_chunk(self, row: int, tokens: TokenArray, start: int, stop: int, *, keep_all: bool = False) -> Logits:
         """[1, vocab], or [chunk, vocab] of every position."""
-        chunk = tokens[start : start + self._chunk]
+        chunk = tokens[start:stop]
         keep = len(chunk) if keep_all else 1
-        lengths = [start + len(chunk)]
+        lengths = [stop]
         logits = self._prefill.run(self._cache, row, chunk[None], lengths, keep=keep, rope_length=len(tokens))
         self._cache.advance(len(chunk), row)
         return logits
 
     def _common_prefix(self, prompts: Sequence[TokenArray]) -> int:
-        """How many tokens of a single prompt are in the cache already. At least one token is left to compute."""
+        """How many tokens of a single prompt are in the cache already, so that a chunk or more is left to compute."""
         rope = self._manifest.rope
         if len(prompts) > 1 or len(self._tokens) != 1 or rope.has_length_input or rope.recompute_beyond is not None:
             return 0
         held = np.array(self._tokens[0][: self._cache.lengths[0]], np.int64)
-        shared = min(len(held), len(prompts[0]) - 1)
+        shared = max(0, min(len(held), len(prompts[0]) - MIN_CHUNK))
         different = np.flatnonzero(held[:shared] != prompts[0][:shared])
         return int(different[0]) if len(different) else shared
 
@@ -189,6 +193,14 @@ class _Phase:
         self._keep = keep
 
 
+def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
+    """Pieces of `size` tokens, the last one shorter or, where a single token would be left over, one longer."""
+    cuts = list(range(start, stop, size))
+    if len(cuts) > 1 and stop - cuts[-1] < MIN_CHUNK:
+        cuts.pop()
+    return list(zip(cuts, [*cuts[1:], stop], strict=True))
+
+
 class AttentionMask:
     """[rows, longest] int64: ones for each row's tokens, then zeros. Equal lengths, the usual case, cost nothing."""
 
@@ -218,6 +230,8 @@ def decoder_graph(manifest: Manifest) -> GraphFile:
 def check_graph(session: Session, manifest: Manifest) -> None:
     """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
     graph, layout = decoder_graph(manifest), manifest.cache
+    if layout.num_layers > len(session.inputs):
+        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.inputs)} inputs")
     cache = cache_names(layout)
     inputs = {*graph.inputs, *(past for past, _ in cache)}
     outputs = {*graph.outputs, *(present for _, present in cache)}
@@ -226,10 +240,17 @@ def check_graph(session: Session, manifest: Manifest) -> None:
     dtypes = {session.input_types[past] for past, _ in cache if past in session.input_types}
     dtypes |= {session.output_types.get("logits", "none")} - FLOAT_TYPES.keys()
     if missing or surplus or dtypes - {_type_name(layout.dtype)}:
-        raise PackageCorruptError(
-            f"{graph.file} and the manifest disagree: missing {sorted(missing)}, unknown {sorted(surplus)}, "
-            f"types {sorted(dtypes)}; export the package again"
-        )
+        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(surplus)}, types {sorted(dtypes)}")
+    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past, _ in cache}
+    wanted["logits"] = [None, None, manifest.vocab_size]
+    for name, shape in wanted.items():
+        found = {**session.input_shapes, **session.output_shapes}[name]
+        if len(found) != len(shape) or any(a != b for a, b in zip(found, shape, strict=True) if a and b):
+            raise _disagreement(graph, f"{name} has shape {found}, the manifest promises {shape}")
+
+
+def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
+    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
 
 
 def _type_name(dtype: str) -> str:

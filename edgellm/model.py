@@ -51,7 +51,7 @@ def load(
     device: "auto" is what the package was exported for. threads: None is every core this process may use.
     spinning: threads wait actively for the next operator, which is fastest; False saves power.
     verify: compare every file with its sha256 (otherwise files above 64 MiB by size only).
-    prefill_chunk: prompt tokens per run; smaller needs less memory and can be cancelled sooner.
+    prefill_chunk: prompt tokens per run, in effect at least 2; smaller needs less memory and can be cancelled sooner.
     Raises PackageError, ProviderError or MissingDependencyError.
     """
     if type(prefill_chunk) is not int or prefill_chunk < 1:
@@ -75,7 +75,8 @@ class Model:
 
     def __init__(self, package: Path, manifest: Manifest, session: ort.Session, prefill_chunk: int) -> None:
         self.manifest = manifest
-        self.tokenizer = Tokenizer.from_file(package / "tokenizer.json")
+        file = package / "tokenizer.json"
+        self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = _info(package, manifest, session)
@@ -235,7 +236,8 @@ class Model:
 
     def _sequence(self, hypothesis: Hypothesis) -> GeneratedSequence:
         h = hypothesis
-        return GeneratedSequence(self.tokenizer.decode(h.tokens), h.tokens, h.finish_reason, h.logprobs, h.score)
+        text = self.tokenizer.decode(h.tokens) if self.tokenizer else ""
+        return GeneratedSequence(text, h.tokens, h.finish_reason, h.logprobs, h.score)
 
     def _stream(
         self, prompt: IntArray, options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None

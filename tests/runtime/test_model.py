@@ -15,7 +15,7 @@ from tiny_package import BOS, EOS, TinyConfig, reference_logits
 
 import edgellm
 from edgellm import InputError, Model, OptionError, PackageCorruptError, PackageNotFoundError
-from edgellm.engine import Engine
+from edgellm.engine import Engine, chunks
 
 PackageMaker = Callable[[TinyConfig], Path]
 
@@ -113,16 +113,24 @@ def test_a_cached_prefix_changes_nothing_but_the_work(package: Path) -> None:
 
 
 def test_the_next_turn_computes_only_what_is_new(package: Path) -> None:
-    model = edgellm.load(package, threads=1, prefill_chunk=1)
+    model = edgellm.load(package, threads=1, prefill_chunk=2)
     first = model.generate(list(range(30)), max_new_tokens=5, **TO_THE_LIMIT)
     seen: list[tuple[int, int]] = []
-    turn = [*range(30), *first.tokens, 8, 9]
+    turn = [*range(30), *first.tokens, 8, 9, 10]
     model.generate(turn, max_new_tokens=1, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(35, 37), (36, 37), (37, 37)]
+    assert seen == [(36, 38), (38, 38)]
     model.reset()
     seen.clear()
     model.generate(turn, max_new_tokens=1, progress=lambda done, total: seen.append((done, total)))
-    assert len(seen) == 37
+    assert len(seen) == 19
+
+
+@pytest.mark.parametrize("stop", range(4, 14))
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_no_chunk_is_a_single_token(stop: int, size: int) -> None:
+    cuts = chunks(3, stop, size)
+    assert [token for start, end in cuts for token in range(start, end)] == list(range(3, stop))
+    assert all(2 <= end - start <= size + 1 for start, end in cuts) or stop == 4
 
 
 def test_float16_graphs_give_float32_logits(make_package: PackageMaker) -> None:
