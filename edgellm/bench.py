@@ -144,7 +144,8 @@ def _prompt(model: Model, prompt_tokens: int, new_tokens: int) -> list[int]:
             f"{prompt_tokens} prompt tokens and {new_tokens} new ones do not fit in the model's context of "
             f"{model.info.context_length}; ask for fewer"
         )
-    ordinary = [token for token in range(model.info.vocab_size) if model.tokenizer.has_text(token)]
+    tokenizer, tokens = model.tokenizer, range(model.info.vocab_size)
+    ordinary = [token for token in tokens if tokenizer is None or tokenizer.has_text(token)]
     chosen: list[int] = np.random.default_rng(0).choice(ordinary, prompt_tokens).tolist()
     return chosen
 

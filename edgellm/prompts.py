@@ -30,10 +30,15 @@ def is_single(prompt: object) -> bool:
 
 
 def encode_prompt(
-    prompt: Any, tokenizer: Tokenizer, manifest: Manifest, *, add_special_tokens: bool = True
+    prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool = True
 ) -> IntArray:
     """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
     if isinstance(prompt, str):
+        if tokenizer is None:
+            raise InputError(
+                "this package has no tokenizer, because its checkpoint had none: give the prompt as token ids "
+                "(Python only), or add a tokenizer.json to the checkpoint and export it again"
+            )
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
     else:
         tokens = _token_ids(prompt)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class GeneratedSequence:
-    """One generated text. `tokens` are the new ones, an end token included; `text` leaves special tokens out.
+    """One generated text. `tokens` are the new ones, an end token included; `text` leaves special tokens out, and is
+    empty where the package has no tokenizer.
 
     `finish_reason`: "eos", "stop_string", "length", "time" or "cancelled". `logprobs`, if asked for, are the model's
     own, before temperature and the like. `score` is beam search's.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from edgellm.errors import InputError, PackageCorruptError
+from edgellm.errors import InputError, OptionError, PackageCorruptError
 
 IntArray = npt.NDArray[np.int64]
 
@@ -50,48 +50,53 @@ class Tokenizer:
 
 
 class Detokenizer:
-    """Text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens.
+    """Text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens; without a
+    tokenizer they are empty.
 
     A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
     dropped only from the very first token), so a token is always decoded together with the ones before it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._context: list[int] = []  # tokens whose text is out already
         self._pending: list[int] = []
 
     def add(self, token: int) -> str:
         """The text that is complete now, often that of `token`, "" while a character is incomplete."""
-        if not self._tokenizer.has_text(token):
+        if self._tokenizer is None or not self._tokenizer.has_text(token):
             return ""
         self._pending.append(token)
         # A run of byte tokens decodes as a whole: one stray byte turns all of it into replacement characters.
         if token in self._tokenizer.byte_ids:
             return ""
-        text = self._text()
+        text = self._text(self._tokenizer)
         return "" if text.endswith(REPLACEMENT) else self._take(text)
 
     def flush(self) -> str:
         """What was held back; call it when no more tokens follow."""
-        return self._take(self._text()) if self._pending else ""
+        return self._take(self._text(self._tokenizer)) if self._tokenizer and self._pending else ""
 
-    def _text(self) -> str:
-        known = self._tokenizer.decode(self._context)
-        return self._tokenizer.decode(self._context + self._pending)[len(known) :]
+    def _text(self, tokenizer: Tokenizer) -> str:
+        known = tokenizer.decode(self._context)
+        return tokenizer.decode(self._context + self._pending)[len(known) :]
 
     def _take(self, text: str) -> str:
         self._context, self._pending = self._pending, []
         return text
 
 
-def stop_string_matcher(tokenizer: Tokenizer, stop_strings: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+def stop_string_matcher(
+    tokenizer: Tokenizer | None, stop_strings: Sequence[str]
+) -> Callable[[Sequence[int]], bool] | None:
     """Whether the text of a sequence's new tokens contains a stop string. To be asked after each token.
 
     As in Hugging Face's `generate`, the text keeps the stop string and whatever else its last token carries.
     """
     if not stop_strings:
         return None
+    if tokenizer is None:
+        raise OptionError("stop_strings needs a tokenizer, and this package has none; use eos_token_id")
     # A character has at most four bytes and a token at least one, so this many tokens cover the longest stop string.
     reach = 4 * max(map(len, stop_strings)) + 4
 
