@@ -18,7 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from edgellm.errors import ChatTemplateError, InputError, nearest
+from edgellm.errors import ChatTemplateError, InputError, PackageCorruptError, nearest
 from edgellm.tokenizer import check_text, read_json
 
 Message = Mapping[str, Any]
@@ -43,7 +43,7 @@ class ChatTemplate:
         templates = _templates(config.get("chat_template"))
         file = package / "chat_template.jinja"
         if file.is_file():
-            templates["default"] = file.read_text(encoding="utf-8")
+            templates["default"] = _read_template(file)
         return cls(templates, _special_tokens(config))
 
     @property
@@ -181,6 +181,13 @@ def _limited(pieces: Any) -> str:
             raise ChatTemplateError(f"the chat template wrote over {MAX_PROMPT_CHARS} characters; shorten the messages")
         text.append(piece)
     return "".join(text)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PackageCorruptError(f"{path} is not UTF-8 text ({error}); export the package again") from error
 
 
 def _templates(value: object) -> dict[str, str]:

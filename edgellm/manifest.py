@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
@@ -125,6 +127,7 @@ class Manifest:
         manifest = _parse(cls, data, MANIFEST_NAME)
         _check_paths(manifest)
         _check_numbers(manifest)
+        _check_patterns(manifest.cache)
         return manifest
 
 
@@ -133,7 +136,12 @@ def read_manifest(package: Path) -> Manifest:
 
     Raises PackageNotFoundError, PackageVersionError or PackageCorruptError.
     """
-    path = package / MANIFEST_NAME
+    with _read_errors(package):
+        data = _read_json(package, package / MANIFEST_NAME)
+    return Manifest.from_dict(data)
+
+
+def _read_json(package: Path, path: Path) -> dict[str, Any]:
     if not package.is_dir():
         raise PackageNotFoundError(
             f"no package directory at {package}; make one with `edgellm export SOURCE {package}`"
@@ -151,7 +159,20 @@ def read_manifest(package: Path) -> Manifest:
         raise PackageCorruptError(
             f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
         )
-    return Manifest.from_dict(data)
+    return data
+
+
+@contextmanager
+def _read_errors(package: Path) -> Iterator[None]:
+    """The system's complaints (too long a name, no permission) as PackageError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PackageError):
+            raise
+        raise PackageError(
+            f"no package can be read at {package}: {error.strerror} ({error.filename}); check path and permissions"
+        ) from error
 
 
 def write_manifest(package: Path, manifest: Manifest) -> None:
@@ -163,6 +184,11 @@ def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = N
 
     Files above `hash_limit` bytes are checked by size only (None: hash everything). Raises PackageCorruptError.
     """
+    with _read_errors(package):
+        _check_files(package, manifest, hash_limit)
+
+
+def _check_files(package: Path, manifest: Manifest, hash_limit: int | None) -> None:
     root = package.resolve()
     for name, entry in manifest.files.items():
         path = package / name
@@ -213,6 +239,16 @@ def _check_paths(manifest: Manifest) -> None:
         raise PackageCorruptError(
             f"{MANIFEST_NAME}: no size and hash for {', '.join(unlisted)}; export the package again"
         )
+
+
+def _check_patterns(cache: CacheLayout) -> None:
+    for key, pattern in (("past", cache.past), ("present", cache.present)):
+        rest = pattern.replace("{layer}", "").replace("{side}", "")
+        if not {"{layer}", "{side}"} <= set(re.findall(r"{\w+}", pattern)) or "{" in rest or "}" in rest:
+            raise PackageCorruptError(
+                f"{MANIFEST_NAME}: cache.{key} is {pattern!r}, expected a name with {{layer}} and {{side}}; "
+                "export the package again"
+            )
 
 
 def _check_numbers(manifest: Manifest) -> None:

@@ -22,6 +22,7 @@ DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INSTALL = "`pip install edgellm[cpu]`, or `pip install edgellm[cuda]` for an NVIDIA GPU"
+MAX_THREADS = 1024
 SEVERITY_ERROR = 3  # ONNX Runtime's log level; below it are warnings about our optional inputs
 
 log = logging.getLogger("edgellm")
@@ -105,6 +106,8 @@ class Session:
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.input_types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
         self.output_types: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
+        self.input_shapes: dict[str, list[int | str | None]] = {i.name: i.shape for i in self._session.get_inputs()}
+        self.output_shapes: dict[str, list[int | str | None]] = {o.name: o.shape for o in self._session.get_outputs()}
 
     def bind(self) -> Binding:
         return Binding(self._session, in_place=self.device == "cpu")
@@ -194,8 +197,10 @@ class DeviceArray:
 def _check_threads(threads: int | None) -> int:
     if threads is None:
         return usable_cores()
-    if type(threads) is not int or threads < 1:
-        raise OptionError(f"threads is {threads!r}, expected a whole number from 1, or None for all usable cores")
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise OptionError(
+            f"threads is {threads!r}, expected a whole number from 1 to {MAX_THREADS}, or None for all usable cores"
+        )
     return threads
 
 
