@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """JSON has no infinities, but Python's reader takes them."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    return is_number(value) and value > 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class ConfigReader:
         value = self.data.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or not positive):
+        if is_number(value) and (value > 0 or not positive):
             return float(value)
         self._problem(key, value, "a positive number" if positive else "a number")
         return 1.0

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import UnsupportedModelError, nearest
-from edgellm_export.config import ConfigReader
+from edgellm_export.config import ConfigReader, is_positive
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -70,7 +70,9 @@ def read_rope(
     scaling = config.data.get("rope_scaling")
     factors = config.data.get("rope_freq_factors")
     if factors is not None:
-        return StaticRope((_inverse_frequencies(theta, rotary_dim) / np.array(factors)).astype(np.float32))
+        return StaticRope(
+            _inverse_frequencies(theta, rotary_dim) / _factors(config, "rope_freq_factors", rotary_dim // 2)
+        )
     if scaling is None:
         return default_rope(theta, rotary_dim)
     if not isinstance(scaling, dict):
@@ -118,6 +120,8 @@ def _llama3(values: ConfigReader, theta: float, rotary_dim: int) -> StaticRope:
 
 def _yarn(values: ConfigReader, theta: float, rotary_dim: int, max_positions: int) -> StaticRope:
     factor = values.number("factor")
+    values.require(theta > 1, f"rope_theta is {theta}, expected more than 1 for a yarn rope")
+    theta = max(theta, 1.5)
     trained = values.optional_integer("original_max_position_embeddings") or max_positions
     fast, slow = values.number("beta_fast", 32.0), values.number("beta_slow", 1.0)
     low, high = (_yarn_dimension(r, theta, rotary_dim, trained) for r in (fast, slow))
@@ -143,7 +147,7 @@ def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
     given = values.optional_number("attention_factor")
     if given is not None:
         return given
-    mscale, mscale_all = values.data.get("mscale"), values.data.get("mscale_all_dim")
+    mscale, mscale_all = (values.number(key, 0.0, positive=False) for key in ("mscale", "mscale_all_dim"))
     return magnitude(mscale) / magnitude(mscale_all) if mscale and mscale_all else magnitude(1)
 
 
@@ -156,6 +160,8 @@ def _longrope(
     trained = trained or max_positions
     factor = max_positions / trained if trained != max_positions else values.number("factor", 1.0)
     given = values.optional_number("attention_factor")
+    values.require(trained > 1, f"original_max_position_embeddings is {trained}, expected more than 1")
+    trained = max(trained, 2)
     attention_factor = given or (math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0)
     plain = _inverse_frequencies(theta, rotary_dim)
     short, long = (_factors(values, key, rotary_dim // 2) for key in ("short_factor", "long_factor"))
@@ -164,9 +170,9 @@ def _longrope(
 
 def _factors(values: ConfigReader, key: str, count: int) -> FloatArray:
     value: Any = values.data.get(key)
-    if isinstance(value, Sequence) and len(value) == count and all(isinstance(v, int | float) for v in value):
+    if isinstance(value, Sequence) and len(value) == count and all(map(is_positive, value)):
         return np.array(value, np.float32)
-    values.problems.append(f"rope_scaling.{key} is {value!r}, expected {count} numbers")
+    values.problems.append(f"{key} is {value!r}, expected {count} positive numbers")
     return np.ones(count, np.float32)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgellm_export import blocks
 from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.config import ConfigReader
+from edgellm_export.config import ConfigReader, is_positive
 from edgellm_export.rope import Rope, read_rope
 
 
@@ -100,7 +100,7 @@ def stretched_context(config: ConfigReader, positions: int) -> int:
     scaling = config.data.get("rope_scaling") or {}
     factor = scaling.get("factor", 1) if isinstance(scaling, dict) else 1
     kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
-    if not isinstance(factor, int | float) or factor < 1:
+    if not is_positive(factor) or factor < 1:
         return positions
     if kind in ("linear", "dynamic"):
         return int(positions * factor)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from edgellm.errors import CheckpointError, CheckpointNotFoundError
+from edgellm.errors import CheckpointError, CheckpointNotFoundError, EdgellmError
+from edgellm.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint.contents import Checkpoint
 from edgellm_export.checkpoint.directory import open_directory
 from edgellm_export.checkpoint.gguf import open_gguf
@@ -21,12 +24,13 @@ def open_checkpoint(source: str, *, revision: str | None = None, cache_dir: Path
     Raises CheckpointNotFoundError, CheckpointError, TensorError or UnsupportedModelError.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if _exists(path):
         if revision is not None:
             raise CheckpointError(
                 f"{source} is a local path, which has no revision {revision!r}; leave the revision out"
             )
-        return _open_path(path)
+        with _read_errors(path):
+            return _open_path(path)
     if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
         snapshot = fetch(source, revision=revision, cache_dir=cache_dir)
         return open_directory(snapshot.path, {"name": source, "revision": snapshot.revision})
@@ -35,7 +39,28 @@ def open_checkpoint(source: str, *, revision: str | None = None, cache_dir: Path
     )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name, or below a directory that may not be searched
+        return False
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EdgellmError):
+            raise
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+
+
 def _open_path(path: Path) -> Checkpoint:
+    if (path / MANIFEST_NAME).is_file():
+        raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
     if path.is_dir():
         return open_directory(path, {"name": path.resolve().name})
     with path.open("rb") as file:

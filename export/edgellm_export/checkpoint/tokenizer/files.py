@@ -26,6 +26,8 @@ PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 def read_text_files(path: Path) -> dict[str, bytes]:
     """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
     files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
+    for name in files.keys() - {TOKENIZER}:
+        _check_file(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
@@ -34,6 +36,21 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     if TEMPLATE not in files and (template := _old_template(path, config)):
         files[TEMPLATE] = template.encode()
     return files
+
+
+def _check_file(path: Path) -> None:
+    """Whether the runtime will be able to read it."""
+    if path.suffix == ".json":
+        read_json(path)
+    else:
+        _read_text(path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 text ({error}); download it again") from error
 
 
 def _check_tokenizer(path: Path, content: bytes) -> None:
@@ -79,10 +96,10 @@ def _byte_level(path: Path, config: Mapping[str, Any]) -> Vocabulary:
             f"{', '.join(PRE_TOKENIZERS)}; save the tokenizer once with transformers' AutoTokenizer"
         )
     ids = read_json(path / "vocab.json")
-    tokens = sorted(ids, key=lambda token: ids[token])
-    if [ids[token] for token in tokens] != list(range(len(tokens))):
+    if set(ids.values()) != set(range(len(ids))):
         raise CheckpointError(f"{path / 'vocab.json'} does not number its tokens from 0 without gaps")
-    lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+    tokens = sorted(ids, key=lambda token: int(ids[token]))
+    lines = _read_text(path / "merges.txt").split("\n")
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
         raise CheckpointError(f"{path / 'merges.txt'} has a line that is not two tokens with a space between")
