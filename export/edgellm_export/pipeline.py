@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.errors import ExportError, QualityGateError
+from edgellm.errors import ExportError, ProviderError, QualityGateError, TensorError
 from edgellm.manifest import Manifest, Precision, Target
+from edgellm.session import choose_device
 from edgellm_export.architectures import Architecture, open_architecture
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader, open_checkpoint
 from edgellm_export.decoder_graph import build_decoder
 from edgellm_export.names import canonical
+from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import GRAPH, make_manifest, seal, write_side_files
 from edgellm_export.quantize import scheme_for
 from edgellm_export.report import Report
 from edgellm_export.verify import verify
-from edgellm_export.writer import check_target, new_directory, write_graph
+from edgellm_export.writer import write_graph
 
 Progress = Callable[[str, int, int], None]
 
@@ -49,23 +52,26 @@ def export(
     with
     (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or ExportError.
     """
-    out = Path(out)
-    _check_combination(precision, target)
+    out, failed = Path(out), Path(f"{out}.failed") if keep_failed else None
+    _check_combination(precision, target, verify_quality)
     check_target(out, force=force)
+    if failed is not None:
+        check_target(failed, force=True)
     checkpoint = canonical(open_checkpoint(str(source), revision=revision))
+    _check_layers(checkpoint)
     architecture = open_architecture(checkpoint.config)
     report_progress = progress or (lambda step, done, total: None)
 
     def keep(error: BaseException) -> Path | None:
-        return out.with_name(out.name + ".failed") if keep_failed and isinstance(error, QualityGateError) else None
+        return failed if isinstance(error, QualityGateError) else None
 
-    with new_directory(out, force=force, keep=keep) as work:
+    with _memory_errors(), new_directory(out, force=force, keep=keep) as work:
         manifest, offsets = _write(work, checkpoint, architecture, precision, target, report_progress)
         report = verify(work, checkpoint, architecture, manifest, offsets, report_progress) if verify_quality else None
         if report is not None:
             report.write(work)
             manifest = seal(work, manifest)
-            report.gate()
+            report.gate(failed)
     return Exported(out, manifest, report)
 
 
@@ -90,8 +96,36 @@ def _write(
     return seal(work, manifest), offsets
 
 
-def _check_combination(precision: str, target: str) -> None:
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise ExportError(
+            f"the export needs more memory than there is ({error or 'no size given'}); "
+            "check the sizes in the model's config, or export on a larger machine"
+        ) from error
+
+
+def _check_layers(checkpoint: Checkpoint) -> None:
+    """Each layer has tensors; a number beyond reason would keep the graph builder busy for ever."""
+    tensors = len(checkpoint.tensors)
+    for key in ("num_hidden_layers", "n_layer"):
+        layers = checkpoint.config.get(key)
+        if isinstance(layers, int) and layers > tensors:
+            raise TensorError(
+                f"config.json: {key} is {layers}, and the checkpoint has only {tensors} tensors; "
+                "check that config.json and the weights belong together"
+            )
+
+
+def _check_combination(precision: str, target: Target, verify_quality: bool) -> None:
     if target == "cuda" and precision == "fp32":
         raise ExportError(
             "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
         )
+    if verify_quality:
+        try:
+            choose_device("auto", target)
+        except ProviderError as error:
+            raise ProviderError(f"{error}; to export without comparing with the original, add --no-verify") from error

@@ -85,12 +85,13 @@ class Report:
         }
         (directory / REPORT_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
-    def gate(self) -> None:
-        """Raises QualityGateError unless `passed`."""
+    def gate(self, kept: Path | None = None) -> None:
+        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
         q, t = self.quality, self.thresholds
         if not self.passed:
             raise QualityGateError(
                 f"the {self.precision} package is too far from the original: KL divergence {q.kl_divergence:.4g} "
                 f"(at most {t.kl_divergence:g}), top-1 agreement {q.top1_agreement:.2%} (at least "
-                f"{t.top1_agreement:.0%}); export with a higher precision, or look at the result with --keep-failed"
+                f"{t.top1_agreement:.0%}); export with a higher precision, or look at "
+                f"{kept or 'the result with --keep-failed'}"
             )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgellm
+from edgellm.errors import QualityGateError
 from edgellm.manifest import Manifest
 from edgellm_export.architectures import Architecture
 from edgellm_export.checkpoint import Checkpoint, TensorReader
@@ -79,6 +80,11 @@ def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progre
     longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
     count = max(longest, min(1024, LOGITS_ON_DISK // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)
+    if not np.isfinite(model.logits(texts[0][:PROMPT])).all():
+        raise QualityGateError(
+            f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
+            "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
+        )
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:4] if len(text) >= PROMPT and room > 0]
     sequences = [*texts, *greedy]
