@@ -233,7 +233,7 @@ def check_graph(session: Session, manifest: Manifest) -> None:
     if layout.num_layers > len(session.inputs):
         raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.inputs)} inputs")
     cache = cache_names(layout)
-    inputs = {*graph.inputs, *(past for past, _ in cache)}
+    inputs = {*graph.inputs, *(past for past, _ in cache), *["rope_length"] * manifest.rope.has_length_input}
     outputs = {*graph.outputs, *(present for _, present in cache)}
     missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
     surplus = {*session.inputs} - inputs

@@ -10,6 +10,8 @@ import numpy as np
 
 Check = Callable[[Any], Any]
 
+MIN_FACTOR, MAX_FACTOR = 1e-30, 1e30
+
 
 class Unfit(Exception):
     """The value does not fit; the text says what was expected."""
@@ -30,6 +32,17 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: bool = Fals
     def check(value: Any) -> float:
         if not _is_number(value) or not low <= value <= high or (above and value == low) or (below and value == high):
             raise Unfit(_range_text(low, high, above, below))
+        return float(value)
+
+    return check
+
+
+def factor(low: float = MIN_FACTOR) -> Check:
+    """A number that float32 values are multiplied with or divided by: beyond these limits they vanish or overflow."""
+
+    def check(value: Any) -> float:
+        if not _is_number(value) or not (value == low or MIN_FACTOR <= value <= MAX_FACTOR):
+            raise Unfit(f"{'0 or ' * (low == 0)}a number from {MIN_FACTOR:g}, at most {MAX_FACTOR:g}")
         return float(value)
 
     return check
