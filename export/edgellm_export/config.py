@@ -9,6 +9,9 @@ from typing import Any, TypeGuard
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 
+MAX_POSITIONS = 1 << 24  # tokens; rotary tables beyond would fill the memory before anything else is noticed
+MAX_HEAD_DIM = 1 << 16
+
 
 def is_number(value: object) -> TypeGuard[float]:
     """JSON has no infinities, but Python's reader takes them."""
@@ -26,14 +29,14 @@ class ConfigReader:
     data: Mapping[str, Any]
     problems: list[str] = field(default_factory=list)
 
-    def integer(self, key: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`; required unless there is a default. null counts as absent."""
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = (1 << 31) - 1) -> int:
+        """A whole number within limits; required unless there is a default. null counts as absent."""
         value = self.data.get(key)
         if value is None and default is not None:
             return default
-        if type(value) is int and value >= minimum:
+        if type(value) is int and minimum <= value <= maximum:
             return value
-        self._problem(key, value, f"a whole number of at least {minimum}")
+        self._problem(key, value, f"a whole number from {minimum} to {maximum}")
         return minimum
 
     def optional_integer(self, key: str) -> int | None:

@@ -59,7 +59,8 @@ def export(
         check_target(failed, force=True)
     checkpoint = canonical(open_checkpoint(str(source), revision=revision))
     _check_layers(checkpoint)
-    architecture = open_architecture(checkpoint.config)
+    with _memory_errors():
+        architecture = open_architecture(checkpoint.config)
     report_progress = progress or (lambda step, done, total: None)
 
     def keep(error: BaseException) -> Path | None:

@@ -302,6 +302,13 @@ def unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "/nonexistent")
 
 
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise MemoryError("Unable to allocate 9.00 TiB")
+
+    monkeypatch.setattr(np, "ascontiguousarray", refuse)
+
+
 def failing(code: int, name: str, *, after: int = 0) -> Boundary:
     """A function of `os` that raises this error from its call number `after` on."""
 

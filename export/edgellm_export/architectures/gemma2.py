@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgellm_export import blocks
 from edgellm_export.architectures.llama import read_heads
 from edgellm_export.build import BatchState, Build, DecoderShape, FloatArray, Heads, LayerCache, Stream
-from edgellm_export.config import ConfigReader
+from edgellm_export.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.rope import Rope, read_rope
 
 
@@ -61,7 +61,7 @@ def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
         num_layers=layers,
         num_kv_heads=heads.num_kv_heads,
         head_dim=heads.head_dim,
-        context_length=config.integer("max_position_embeddings", positions),
+        context_length=config.integer("max_position_embeddings", positions, maximum=MAX_POSITIONS),
         tied_embedding=config.flag("tie_word_embeddings", True),
     )
     return GemmaConfig(

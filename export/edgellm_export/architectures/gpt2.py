@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgellm_export import blocks
 from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream, node
-from edgellm_export.config import ConfigReader
+from edgellm_export.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.tensors import Transposed
 
 
@@ -34,7 +34,7 @@ def parse(config: ConfigReader) -> GPT2:
         num_layers=config.integer("n_layer"),
         num_kv_heads=count,
         head_dim=head_dim,
-        context_length=config.integer("n_positions", 1024),
+        context_length=config.integer("n_positions", 1024, maximum=MAX_POSITIONS),
         tied_embedding=config.flag("tie_word_embeddings", True),
         learned_positions=True,
     )

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgellm_export import blocks
 from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.config import ConfigReader, is_positive
+from edgellm_export.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader, is_positive
 from edgellm_export.rope import Rope, read_rope
 
 
@@ -47,8 +47,10 @@ def read_llama(
     """The keys that all relatives have. `tied` and `theta` are the family's defaults."""
     hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
     heads = read_heads(config, hidden)
-    positions = config.integer("max_position_embeddings", 2048)
-    rotary_dim = int(heads.head_dim * config.number("partial_rotary_factor", 1.0))
+    positions = config.integer("max_position_embeddings", 2048, maximum=MAX_POSITIONS)
+    share = config.number("partial_rotary_factor", 1.0)
+    config.require(share <= 1, f"partial_rotary_factor is {share}, expected at most 1")
+    rotary_dim = int(heads.head_dim * min(share, 1.0))
     config.require(
         rotary_dim % 16 == 0, f"{rotary_dim} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
     )
@@ -59,13 +61,15 @@ def read_llama(
         max_positions=positions,
         long_rope=long_rope,
     )
+    context = stretched_context(config, positions)
+    config.require(context <= MAX_POSITIONS, f"rope_scaling stretches the context to {context} tokens")
     shape = DecoderShape(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
         num_layers=layers,
         num_kv_heads=heads.num_kv_heads,
         head_dim=heads.head_dim,
-        context_length=stretched_context(config, positions),
+        context_length=context,
         tied_embedding=config.flag("tie_word_embeddings", tied),
         ropes=(rope,),
     )
@@ -84,7 +88,7 @@ def read_heads(config: ConfigReader, hidden: int) -> Heads:
     """Head counts and size, checked against what GroupQueryAttention takes."""
     count = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", count)
-    head_dim = config.integer("head_dim", max(1, hidden // count))
+    head_dim = config.integer("head_dim", max(1, hidden // count), maximum=MAX_HEAD_DIM)
     config.require(
         count % kv_heads == 0, f"num_attention_heads {count} is not a multiple of num_key_value_heads {kv_heads}"
     )
