@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc_data.topics
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import edgellm_export
 import pytest
 import torch
+from edgellm_export.evaluation_text import EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
 
 import edgellm
@@ -54,3 +56,26 @@ def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
 def load(package: Callable[..., Path]) -> Callable[..., edgellm.Model]:
     """A loaded model by family name, precision and target, on the CPU provider."""
     return cache(lambda *which: edgellm.load(package(*which), device="cpu", threads=1))
+
+
+@pytest.fixture(scope="session")
+def smollm2_export(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """The verified export of SmolLM2-135M by precision, made once."""
+    out = tmp_path_factory.mktemp("smollm2")
+    return cache(lambda precision: edgellm_export.export(smollm2_gguf, out / precision, precision=precision))
+
+
+@pytest.fixture(scope="session")
+def smollm2_package(smollm2_export: Callable[[str], Any]) -> Callable[[str], Path]:
+    return lambda precision: smollm2_export(precision).path
+
+
+@pytest.fixture(scope="session")
+def held_out() -> list[str]:
+    """English texts that no export is judged by."""
+    topics = ["objects", "naming", "imports", "operator-summary", "sequence-types", "customization"]
+    assert not {*topics} & {*EVALUATION_TOPICS}
+    texts = [pydoc_data.topics.topics.get(topic, "") for topic in topics]
+    licences = Path("/usr/share/common-licenses")  # Debian
+    files = [path for name in ("Apache-2.0", "Artistic", "MPL-2.0") if (path := licences / name).is_file()]
+    return [text for text in [*texts, *(path.read_text() for path in files)] if len(text) > 3000]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ import edgellm_export
 import numpy as np
 import onnx
 import pytest
+import transformers as hf
 from comparison import prompt, reference_logits, relative_rms
-from families import BY_NAME, FAMILIES
+from families import BY_NAME, FAMILIES, SIZES, Family, make_model, tiny_tokenizer
 from rounding import rounded
 
 import edgellm
@@ -82,6 +85,32 @@ def test_tied_embeddings_are_stored_once(name: str, precision: str, package: Cal
     page = 4096
     used = sum(-(-length // page) * page for _, length in set(regions.values()))
     assert path.with_name("model.onnx.data").stat().st_size <= used
+
+
+MEMORY = """
+import sys, edgellm
+def resident(kind):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(kind)) * 1024
+edgellm.load(sys.argv[1], device="cpu", threads=1).generate([5], max_new_tokens=1)
+before = resident("VmRSS")
+edgellm.load(sys.argv[2], device="cpu", threads=1)
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_tied_embedding_is_loaded_once(precision: Any, package: Callable[..., Path], tmp_path: Path) -> None:
+    """A model that is nearly all vocabulary: its mapped bytes and the kernels' reordered copy, but nothing thrice."""
+    settings = dict(SIZES, vocab_size=60_000, hidden_size=256, num_hidden_layers=1, tie_word_embeddings=True)
+    family = Family("big-vocabulary", lambda: hf.Qwen2Config(**settings))
+    make_model(family).save_pretrained(tmp_path / "checkpoint")
+    tiny_tokenizer(131).save(str(tmp_path / "checkpoint" / "tokenizer.json"))
+    big = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "p", precision=precision, verify_quality=False).path
+    command = [sys.executable, "-c", MEMORY, str(package("qwen2", precision)), str(big)]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert peak < 2.3 * (big / "model.onnx.data").stat().st_size + (8 << 20)
 
 
 def _region(initializer: Any) -> tuple[int, int]:
