@@ -17,9 +17,9 @@ NAMES = ["gpt2", "llama-one-kv-head", "llama-dynamic", "phi3-longrope", "mistral
 VARIANTS = [(1, 1), (7, 1), (64, 1), (128, 2), (7, 2)]  # prefill_chunk, threads
 WITHOUT_END: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 
-# Relative RMS of logits. Measured: mostly the same bits. Where float32 differs in its last bits (1e-6), int8 may round an
-# activation the other way, and then the next layer more of them: 8e-4 on SmolLM2 where the end of a chunk moves by one
-# token, against 0.027 of quantization error. A prompt cut into single tokens differed by 0.001-0.02.
+# Relative RMS of logits. Measured: mostly the same bits. Where float32 differs in its last bits (1e-6), int8 may round
+# an activation the other way, and then the next layer more of them: 8e-4 on SmolLM2 where a chunk ends one token later,
+# against 0.027 of quantization error. A prompt cut into single tokens differed by 0.001-0.02.
 LOGITS = {"fp32": 1e-5, "int8": 5e-3}
 LOGPROBS = {"fp32": 1e-4, "int8": 0.05}  # absolute
 
