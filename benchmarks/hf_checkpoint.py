@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from edgellm_export.checkpoint import open_checkpoint
 from safetensors.numpy import save_file
+
+from edgellm_export.checkpoint import open_checkpoint
 
 
 def write_hf_checkpoint(gguf: Path, out: Path) -> Path:

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from edgellm_export.checkpoint import open_checkpoint
 from tokenizers import Tokenizer
+
+from edgellm_export.checkpoint import open_checkpoint
 
 ENVIRONMENT = Path(__file__).parents[1] / ".cache" / "venvs" / "xllamacpp"
 REFERENCE = "xllamacpp==2026.10.11549"

@@ -45,10 +45,12 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Quality:
-    """Package against float model on `tokens` positions of text. KL divergence in nats per token, mean and worst."""
+    """Package, on `device`, against float model on `tokens` positions of text. KL divergence in nats per token, mean
+    and worst."""
 
     tokens: int
     text: str
+    device: str
     kl_divergence: float
     kl_divergence_max: float
     top1_agreement: float

@@ -7,14 +7,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 import edgellm
-from edgellm.errors import QualityGateError
+from edgellm.errors import ProviderError, QualityGateError
 from edgellm.manifest import Manifest
+from edgellm.session import choose_device
 from edgellm_export.architectures import Architecture
 from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.divergence import Comparison
@@ -41,6 +42,7 @@ class Texts:
     sequences: Sequence[Tokens]
     greedy_from: int
     origin: str
+    device: str
 
 
 def verify(
@@ -76,7 +78,7 @@ def verify(
 
 def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
-    model = edgellm.load(package, device="cpu" if manifest.target == "cpu" else "auto")
+    model = edgellm.load(package, device=_device(manifest))
     longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
     count = max(longest, min(1024, LOGITS_ON_DISK // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)
@@ -93,8 +95,17 @@ def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progre
         _write_slices(scratch, rows, done, model.logits(sequence))
         done += len(sequence)
         progress("package", done, rows)
+    device = model.info.device
     del model
-    return Texts(sequences, len(texts), origin)
+    return Texts(sequences, len(texts), origin, device)
+
+
+def _device(manifest: Manifest) -> Literal["cpu", "cuda"]:
+    """What the package was made for, or else the CPU: slow for a CUDA package, but its numbers can be compared."""
+    try:
+        return choose_device("auto", manifest.target)
+    except ProviderError:
+        return "cpu"
 
 
 def _continue(model: edgellm.Model, prompt: Tokens, count: int) -> Tokens:
@@ -128,6 +139,7 @@ def _quality(texts: Texts, comparison: Comparison) -> Quality:
     return Quality(
         tokens=scored,
         text=texts.origin,
+        device=texts.device,
         kl_divergence=float(divergence.mean()),
         kl_divergence_max=float(divergence.max()),
         top1_agreement=float(agreement.mean()),

@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import edgellm_export
 import pytest
 import torch
-from edgellm_export.evaluation_text import EVALUATION_TOPICS
-from families import BY_NAME, make_model, save_checkpoint
 
 import edgellm
+import edgellm_export
+from edgellm_export.evaluation_text import EVALUATION_TOPICS
+from families import BY_NAME, make_model, save_checkpoint
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,10 +15,10 @@ import huggingface_hub.constants
 import numpy as np
 import onnx
 import pytest
-from gguf_files import byte_level, tiny_llama
 from safetensors.numpy import load_file, save_file
 
 from edgellm.manifest import FileEntry, read_manifest, sha256_of, write_manifest
+from gguf_files import byte_level, tiny_llama
 
 Damage = Callable[[Path], None]
 Boundary = Callable[[pytest.MonkeyPatch], None]

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from edgellm_export.quantize import blockwise
 from transformers.pytorch_utils import Conv1D
+
+from edgellm_export.quantize import blockwise
 
 BLOCK_SIZE = 32
 BITS = {"fp16": 16, "int8": 8, "int4": 4}

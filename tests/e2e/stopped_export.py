@@ -7,10 +7,9 @@ import sys
 import time
 from typing import Any
 
-from edgellm_export import output
-
 from edgellm import cli
 from edgellm.commands import export
+from edgellm_export import output
 
 
 def stop_at(moment: str) -> None:

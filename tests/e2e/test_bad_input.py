@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import damage as d
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from families import save_checkpoint
-from gguf_files import tiny_llama
 
+import damage as d
 import edgellm
 from edgellm.cli import cli
 from edgellm.errors import (
@@ -46,6 +44,8 @@ from edgellm.errors import (
     TensorError,
     UnsupportedModelError,
 )
+from families import save_checkpoint
+from gguf_files import tiny_llama
 
 Usage = click.UsageError
 
@@ -486,10 +486,6 @@ OPTIONS = [
 DEVICES = [
     case("a CPU package on CUDA", "generate PACKAGE Hi --device cuda", ProviderError, "exported for the CPU", "'cpu'"),
     case("a CUDA package without CUDA", "generate CUDA Hi", ProviderError, "has no CUDA provider", "edgellm[cuda]"),
-    case(
-        "an export for CUDA without CUDA", "export CHECKPOINT OUT --target cuda", ProviderError,
-        "has no CUDA provider", "--no-verify",
-    ),
     case(
         "no onnxruntime", "generate PACKAGE Hi", MissingDependencyError, "needs ONNX Runtime", "edgellm[cpu]",
         boundary=d.not_importable("onnxruntime"),

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comparison import hf_generate, prompt, reference_logits, relative_rms
-from families import BY_NAME, FAMILIES
-from rounding import rounded
 
 import edgellm
+import edgellm_export
+from comparison import hf_generate, prompt, reference_logits, relative_rms
 from edgellm.cache import DeviceCache
+from families import BY_NAME, FAMILIES
+from rounding import rounded
 
 NAMES = [family.name for family in FAMILIES]
 PRECISIONS = ["fp16", "int8", "int4"]
@@ -119,3 +120,18 @@ def assert_logprobs(model: edgellm.Model, ids: np.ndarray, tokens: tuple[int, ..
         return  # tables follow the length: tokens read at once rotate by the last one's
     expected = model.score([*ids.tolist(), *tokens]).logprobs[len(ids) - 1 :]
     np.testing.assert_allclose(logprobs, expected, rtol=0, atol=FLOAT16_LOGPROB)
+
+
+def test_an_export_for_cuda_is_compared_on_the_cpu(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workstation without a GPU can export for a device that has one, and still knows that the package is right."""
+    monkeypatch.setattr("edgellm.session._require_cuda", _no_cuda)
+    exported = edgellm_export.export(checkpoint("qwen2"), tmp_path / "package", precision="fp16", target="cuda")
+    assert exported.report is not None
+    assert exported.report.quality.device == "cpu"
+    assert 0 < exported.report.quality.kl_divergence < 1e-3
+
+
+def _no_cuda() -> None:
+    raise edgellm.ProviderError("no CUDA here")

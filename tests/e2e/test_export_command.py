@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from edgellm_export import writer
 
 import edgellm
 from edgellm.cli import cli
@@ -23,6 +22,7 @@ from edgellm.commands import signals
 from edgellm.commands.export import STEPS as STEP_NAMES
 from edgellm.commands.export import _Lines
 from edgellm.manifest import check_files, read_manifest
+from edgellm_export import writer
 
 Checkpoints = Callable[[str], Path]
 STEPS = tuple(STEP_NAMES.values())

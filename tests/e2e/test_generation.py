@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+import edgellm
 from comparison import Expected, hf_generate, prompt
 from families import ENDING
 from reference_models import reference_group_beam_search
-
-import edgellm
 
 Load = Callable[..., edgellm.Model]
 Reference = Callable[[str], Any]

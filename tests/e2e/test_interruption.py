@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stopped_export
 from click.testing import CliRunner, Result
+
+import edgellm
+import stopped_export
+from edgellm.cli import cli
+from edgellm.manifest import check_files, read_manifest
 from edgellm_export import output, pipeline, report
 from edgellm_export.quantize import blockwise
 from edgellm_export.report import Thresholds
 from test_bad_input import contents
-
-import edgellm
-from edgellm.cli import cli
-from edgellm.manifest import check_files, read_manifest
 
 MOMENTS = ["weights", "package", "original", "compare", "rename"]
 PARTIAL = re.compile(r"\.package\.[a-z0-9_]{8}\.partial")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from comparison import hf_generate, prompt, reference_logits, relative
-from families import BY_NAME, FAMILIES
 
 import edgellm
+from comparison import hf_generate, prompt, reference_logits, relative
+from families import BY_NAME, FAMILIES
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
 

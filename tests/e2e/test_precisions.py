@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import edgellm_export
 import numpy as np
 import onnx
 import pytest
 import transformers as hf
+
+import edgellm
+import edgellm_export
 from comparison import prompt, reference_logits, relative_rms
 from families import BY_NAME, FAMILIES, SIZES, Family, make_model, tiny_tokenizer
 from rounding import rounded
-
-import edgellm
 
 NAMES = [family.name for family in FAMILIES]
 TIED = ["gpt2", "llama-biases-tied", "qwen2", "gemma3"]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+
+import edgellm
 from comparison import trimmed
 from edgellm_export.checkpoint import open_checkpoint
 from edgellm_export.divergence import Comparison
-
-import edgellm
 
 pytestmark = pytest.mark.real_model
 

@@ -6,13 +6,13 @@ import pydoc_data.topics
 from pathlib import Path
 from typing import Any
 
-import edgellm_export
 import pytest
 import transformers as hf
-from families import Family, make_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import edgellm
+import edgellm_export
+from families import Family, make_model
 
 TEXT = "The quick brown fox jumps over the lazy dog"
 END = "<|endoftext|>"

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgellm_export.checkpoint import TensorReader
-from edgellm_export.tensors import ArrayTensor, LazyTensor
 
 from edgellm.errors import TensorError
+from edgellm_export.checkpoint import TensorReader
+from edgellm_export.tensors import ArrayTensor, LazyTensor
 
 
 def tensors(**shapes: tuple[int, ...]) -> dict[str, LazyTensor]:

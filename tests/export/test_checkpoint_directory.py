@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgellm_export.checkpoint import open_checkpoint
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
+from edgellm_export.checkpoint import open_checkpoint
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(4, np.float16)
 

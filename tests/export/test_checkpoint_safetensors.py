@@ -8,12 +8,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from edgellm_export.checkpoint.safetensors import read_safetensors
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from edgellm.errors import CheckpointError, TensorError
+from edgellm_export.checkpoint.safetensors import read_safetensors
 
 FLOATS = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64}
 

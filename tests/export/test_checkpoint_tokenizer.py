@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
-from edgellm_export.checkpoint import open_checkpoint
-from gguf_files import BYTES
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from transformers import LlamaTokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint import open_checkpoint
+from gguf_files import BYTES
 
 SHORT = ["Hello world", " two  spaces", "", "caf\u00e9 \u4f60\u597d \U0001f600", "x\ny\tz"]
 TEXTS = [*SHORT, *topics["for"].split("\n")]

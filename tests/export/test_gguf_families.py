@@ -11,13 +11,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.checkpoint.gguf.rope import LLAMA3, llama3_factors
-from gguf_files import Array, byte_level, write_gguf
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.checkpoint.gguf.rope import LLAMA3, llama3_factors
+from gguf_files import Array, byte_level, write_gguf
 
 VOCAB = 259
 SHARED: dict[str, Any] = {

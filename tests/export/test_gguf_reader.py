@@ -9,13 +9,13 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.checkpoint.gguf.reader import read_gguf
-from gguf_files import tiny_llama, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.checkpoint.gguf.reader import read_gguf
+from gguf_files import tiny_llama, write_gguf
 
 U32, F32, STRING, ARRAY = 4, 6, 8, 9
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
-from gguf_files import BYTES, byte_level, tiny_llama
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from gguf_files import BYTES, byte_level, tiny_llama
 
 CORPUS = Path(__file__).parent / "data" / "smollm2_tokens.json"
 

@@ -16,11 +16,11 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import numpy as np
 import pytest
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from huggingface_hub.utils._http import reset_sessions
 from safetensors.numpy import save
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
+from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": np.arange(4, dtype=np.float32)})

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_package import TinyConfig, write_package
 
 import edgellm
+from tiny_package import TinyConfig, write_package
 
 PackageMaker = Callable[[TinyConfig], Path]
 

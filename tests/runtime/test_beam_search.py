@@ -5,6 +5,8 @@ import time
 
 import numpy as np
 import pytest
+
+from edgellm.decoding import GenerationOptions, Step, Stopping, search
 from reference_models import (
     FullDecoder,
     finish,
@@ -13,8 +15,6 @@ from reference_models import (
     table_model,
     transformers_generate,
 )
-
-from edgellm.decoding import GenerationOptions, Step, Stopping, search
 
 LENGTH_PENALTIES = (-1.0, 0.0, 0.5, 1.0, 2.0)
 EARLY_STOPPING = (True, False, "never")

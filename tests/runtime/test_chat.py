@@ -8,11 +8,11 @@ from typing import Any
 
 import jinja2
 import pytest
-from tiny_package import tiny_tokenizer
 
 from edgellm import chat
 from edgellm.chat import ChatTemplate
 from edgellm.errors import ChatTemplateError, InputError
+from tiny_package import tiny_tokenizer
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}
 CHATML = """{%- if tools %}

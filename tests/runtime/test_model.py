@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_package import BOS, EOS, TinyConfig, reference_logits
 
 import edgellm
 from edgellm import InputError, Model, OptionError, PackageCorruptError, PackageNotFoundError
 from edgellm.engine import Engine, chunks
+from tiny_package import BOS, EOS, TinyConfig, reference_logits
 
 PackageMaker = Callable[[TinyConfig], Path]
 

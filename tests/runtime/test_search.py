@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from reference_models import FullDecoder, finish, run, table_model
 
 from edgellm.decoding import Emitted, GenerationOptions, Hypothesis, Step, Stopping, search
 from edgellm.errors import OptionError, ProviderError
+from reference_models import FullDecoder, finish, run, table_model
 
 EOS = 9
 

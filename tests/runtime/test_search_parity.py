@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_models import cut, run, table_model, transformers_generate
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from reference_models import cut, run, table_model, transformers_generate
 
 
 @settings(max_examples=25, deadline=None)
