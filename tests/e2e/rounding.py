@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from edgellm_export.quantize import blockwise
-
 BLOCK_SIZE = 32
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 
@@ -33,7 +31,20 @@ def rounded(model: Any, precision: str) -> Any:
 
 
 def _round(matrix: np.ndarray, bits: int) -> np.ndarray:
+    """Written anew, not taken from the exporter: a mistake there must not be in the reference too."""
     if bits == 16:
         return matrix.astype(np.float16).astype(np.float32)
-    blocks = blockwise.quantize(matrix, bits=bits, block_size=BLOCK_SIZE, symmetric=bits == 8)
-    return blockwise.dequantize(blocks, bits=bits, columns=matrix.shape[1])
+    padded = np.pad(matrix, ((0, 0), (0, -matrix.shape[1] % BLOCK_SIZE)))
+    blocks = padded.reshape(len(matrix), -1, BLOCK_SIZE)
+    if bits == 8:  # symmetric, -127 to 127
+        zero = np.float32(0)
+        scale = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(127)
+        low, high = -127, 127
+    else:  # from the least to the greatest, or zero; 0 to 15
+        least = np.minimum(blocks.min(axis=-1, keepdims=True), 0)
+        greatest = np.maximum(blocks.max(axis=-1, keepdims=True), 0)
+        scale = (greatest - least) / np.float32(15)
+        zero = np.rint(-least / np.where(scale == 0, 1, scale))
+        low, high = 0, 15
+    quants = np.clip(np.rint(blocks / np.where(scale == 0, 1, scale)) + zero, low, high)
+    return ((quants - zero) * scale).reshape(len(matrix), -1)[:, : matrix.shape[1]]
