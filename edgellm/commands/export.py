@@ -20,6 +20,7 @@ from edgellm.session import onnxruntime
 Progress = Callable[[str, int, int], None]
 
 STEPS = {
+    "calibrate": "calibrating",
     "weights": "writing weights",
     "package": "running the package",
     "original": "running the original",
@@ -38,8 +39,9 @@ STEPS = {
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
+@click.option("--no-calibration", is_flag=True, help="Round int8 and int4 weights as they are.")
 @json_option
-def export(source: str, out: Path, no_verify: bool, as_json: bool, **options: Any) -> None:
+def export(source: str, out: Path, no_verify: bool, no_calibration: bool, as_json: bool, **options: Any) -> None:
     """Export the checkpoint SOURCE to the package OUT.
 
     SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
@@ -48,7 +50,8 @@ def export(source: str, out: Path, no_verify: bool, as_json: bool, **options: An
     """
     run = _import_exporter(verify=not no_verify)
     with _progress() as progress:
-        run(source, out, verify_quality=not no_verify, progress=progress, **options)
+        checks = {"verify_quality": not no_verify, "calibrate": not no_calibration}
+        run(source, out, progress=progress, **checks, **options)
     report = read_report(out)
     if as_json:
         click.echo(json.dumps({"package": str(out), "report": report}))

@@ -22,7 +22,7 @@ def linear(
     place = tensor or name
     weight = b.tensors.take(f"{place}.weight", (rows, columns))
     vector = b.vector(f"{place}.bias", rows) if bias else None
-    return b.scheme.linear(b.graph, x, weight, vector, node(name))
+    return b.project(x, weight, vector, name)
 
 
 def packed_linear(
@@ -33,7 +33,7 @@ def packed_linear(
         f"{name}.weight", tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
     )
     vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
-    return b.scheme.linear(b.graph, x, weight, vector, node(name))
+    return b.project(x, weight, vector, name)
 
 
 def split_linear(b: Build, x: ir.Value, tensor: str, names: Sequence[str], rows: int, columns: int) -> list[ir.Value]:
@@ -42,7 +42,7 @@ def split_linear(b: Build, x: ir.Value, tensor: str, names: Sequence[str], rows:
     whole = b.tensors.take(f"{tensor}.weight", (rows * len(names), columns))
     place = tensor.rpartition(".")[0]
     slices = [RowSlice(f"{place}.{name}.weight", whole, i * rows, (i + 1) * rows) for i, name in enumerate(names)]
-    return [b.scheme.linear(b.graph, x, part, None, node(part.name.removesuffix(".weight"))) for part in slices]
+    return [b.project(x, part, None, part.name.removesuffix(".weight")) for part in slices]
 
 
 def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
@@ -83,27 +83,28 @@ def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str) -> ir.
     """Logits. A tied head reads the embedding's bytes."""
     name = embedding_name if b.shape.tied_embedding else head_name
     weight = b.tensors.take(f"{name}.weight", (b.shape.vocab_size, b.shape.hidden_size))
-    return b.scheme.linear(b.graph, hidden, weight, None, node(head_name), outer=True)
+    return b.project(hidden, weight, None, head_name, outer=True)
 
 
 def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -> ir.Value:
     """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
-    scale = b.graph.array(f"{name}.weight", weight.astype(b.activation))
-    return b.graph.op(
+    scale = b.graph.array(f"{name}.weight", b.channels.of_norm(name, weight).astype(b.activation))
+    y = b.graph.op(
         "SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1
     )
+    return b.channels.normed(y, name)
 
 
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
     """Normed sum of the stream, and the stream with its delta added."""
     if stream.delta is None:
         return rms_norm(b, stream.residual, weight, eps, name), stream
-    scale = b.graph.array(f"{name}.weight", weight.astype(b.activation))
+    scale = b.graph.array(f"{name}.weight", b.channels.of_norm(name, weight).astype(b.activation))
     normed, _, _, total = b.graph.ops(
         "SkipSimplifiedLayerNormalization", stream.residual, stream.delta, scale,
         name=f"{node(name)}/SkipRMSNorm", outputs=4, domain=MICROSOFT, epsilon=eps,
     )  # fmt: skip
-    return normed, Stream(total)
+    return b.channels.normed(normed, name), Stream(total)
 
 
 def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir.Value, Stream]:
@@ -118,10 +119,11 @@ def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Va
     residuals of such models.
     """
     scale, shift = (
-        b.graph.array(f"{name}.{part}", b.vector(f"{name}.{part}", size).astype(b.activation))
+        b.graph.array(f"{name}.{part}", b.channels.of_norm(name, b.vector(f"{name}.{part}", size)).astype(b.activation))
         for part in ("weight", "bias")
     )
-    return b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
+    y = b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
+    return b.channels.normed(y, name)
 
 
 def add(b: Build, stream: Stream, name: str) -> ir.Value:

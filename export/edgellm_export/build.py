@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm_export.channels import Channels
 from edgellm_export.graph import GraphBuilder
 from edgellm_export.quantize import WeightScheme
 from edgellm_export.rope import Rope
@@ -51,6 +52,7 @@ class Build:
     graph: GraphBuilder
     scheme: WeightScheme
     tensors: TensorSource
+    channels: Channels = field(default_factory=Channels)
 
     @property
     def activation(self) -> np.dtype[Any]:
@@ -59,6 +61,12 @@ class Build:
     def vector(self, name: str, size: int) -> FloatArray:
         """A small tensor of the checkpoint, read now. [size] float32."""
         return self.tensors.take(name, (size,)).rows(0, size)
+
+    def project(
+        self, x: ir.Value, weight: LazyTensor, bias: FloatArray | None, name: str, *, outer: bool = False
+    ) -> ir.Value:
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear."""
+        return self.scheme.linear(self.graph, x, self.channels.of_weight(x, weight), bias, node(name), outer=outer)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,13 @@ import onnx_ir as ir
 
 from edgellm_export.architectures import Architecture
 from edgellm_export.build import BatchState, Build, LayerCache, Stream, TensorSource
+from edgellm_export.channels import Channels, FloatArray
 from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
 from edgellm_export.rope import needs_length_input
 
+ChannelScales = Mapping[str, FloatArray]
+NO_SCALES: ChannelScales = {}
 INT64 = ir.DataType.INT64
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
@@ -34,10 +37,12 @@ class BuiltGraph:
     produced: Sequence[Produced]
 
 
-def build_decoder(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
-    """The whole model."""
+def build_decoder(
+    architecture: Architecture, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales = NO_SCALES
+) -> BuiltGraph:
+    """The whole model. `scales`: see edgellm_export.channels."""
     shape = architecture.shape
-    b = Build(shape, GraphBuilder("decoder"), scheme, tensors)
+    b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales))
     ids, batch = _inputs(b)
     keep = b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
     stream = architecture.embed(b, ids, batch)
@@ -68,9 +73,20 @@ def build_embedding(architecture: Architecture, tensors: TensorSource, scheme: W
     return _built(b, [_hidden(b, stream)])
 
 
-def build_layer(architecture: Architecture, index: int, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
-    """hidden, input_ids, attention_mask, past_key_values.{index} -> hidden. For whole sequences: the past is empty."""
-    b = Build(architecture.shape, GraphBuilder(f"layer_{index}"), scheme, tensors)
+def build_layer(
+    architecture: Architecture,
+    index: int,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    scales: ChannelScales = NO_SCALES,
+    *,
+    observe: bool = False,
+) -> BuiltGraph:
+    """hidden, input_ids, attention_mask, past_key_values.{index} -> hidden. For whole sequences: the past is empty.
+
+    With `observe`, also the values [B, S, size] of each norm that linear layers read, under the norm's name.
+    """
+    b = Build(architecture.shape, GraphBuilder(f"layer_{index}"), scheme, tensors, Channels(scales))
     _, batch = _inputs(b)
     hidden = b.graph.input(
         "hidden",
@@ -78,7 +94,9 @@ def build_layer(architecture: Architecture, index: int, tensors: TensorSource, s
         ["batch_size", "sequence_length", architecture.shape.hidden_size],
     )
     stream, _ = architecture.layer(b, index, Stream(hidden), _past(b, index), batch)
-    return _built(b, [_hidden(b, stream)])
+    dtype = ir.DataType.from_numpy(b.activation)
+    extra = [(value, name, dtype, ["batch_size", "sequence_length", None]) for name, value in b.channels.read.items()]
+    return _built(b, [_hidden(b, stream), *(extra if observe else [])])
 
 
 def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 Tokens = npt.NDArray[np.int64]
 
-# Prose rather than grammar listings; calibration may use any other topic.
+# Prose rather than grammar listings. No topic is in both.
 EVALUATION_TOPICS = (
     "typesmapping",
     "specialnames",
@@ -23,6 +23,22 @@ EVALUATION_TOPICS = (
 )
 
 
+CALIBRATION_TOPICS = (
+    "specialattrs",
+    "calls",
+    "numbers",
+    "strings",
+    "debugger",
+    "with",
+    "function",
+    "dynamic-features",
+    "attribute-access",
+    "subscriptions",
+    "shifting",
+    "assert",
+)
+
+
 class Encoder(Protocol):
     def encode(self, text: str) -> Tokens: ...
 
@@ -30,15 +46,23 @@ class Encoder(Protocol):
 def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, count: int) -> tuple[list[Tokens], str]:
     """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random
     tokens."""
-    pieces = max(1, count // length)
     if tokenizer is None:
         rng = np.random.default_rng(0)
-        return [rng.integers(0, vocab_size, length) for _ in range(pieces)], "random tokens"
+        return [rng.integers(0, vocab_size, length) for _ in range(max(1, count // length))], "random tokens"
+    return _sequences(EVALUATION_TOPICS, tokenizer, vocab_size, length, count), "English text"
+
+
+def calibration_tokens(tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
+    """Sequences of `length` tokens, about `count` in all, of other texts than the evaluation's."""
+    return _sequences(CALIBRATION_TOPICS, tokenizer, vocab_size, length, count)
+
+
+def _sequences(names: tuple[str, ...], tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
     topics = pydoc_data.topics.topics
     sequences = []
-    for name in EVALUATION_TOPICS:
+    for name in names:
         ids = tokenizer.encode(topics.get(name, ""))
         ids = ids[ids < vocab_size]
         sequences += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
-    spread = np.linspace(0, len(sequences) - 1, min(pieces, len(sequences))).astype(int)
-    return [sequences[i] for i in dict.fromkeys(spread.tolist())], "English text"
+    spread = np.linspace(0, len(sequences) - 1, min(max(1, count // length), len(sequences))).astype(int)
+    return [sequences[i] for i in dict.fromkeys(spread.tolist())]

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.manifest import Manifest
 from edgellm.threads import usable_cores
 from edgellm_export.architectures import Architecture
 from edgellm_export.build import TensorSource
-from edgellm_export.decoder_graph import BuiltGraph, build_embedding, build_final_norm, build_head, build_layer
-from edgellm_export.quantize import scheme_for
+from edgellm_export.decoder_graph import (
+    BuiltGraph,
+    ChannelScales,
+    build_embedding,
+    build_final_norm,
+    build_head,
+    build_layer,
+)
+from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.segments import DataFile, Segment
 from edgellm_export.tensors import LazyTensor, RowSlice
 
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
+FLOAT = scheme_for("fp32", "cpu")
 VOCABULARY = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
 
 
@@ -55,57 +62,63 @@ class VocabularySubset:
 
 @dataclass(frozen=True)
 class FloatRun:
-    """A float32 run of the checkpoint. `package`: where the package's own weights are, for the errors of single
-    layers."""
+    """A float32 run of the checkpoint over whole sequences, step by step; states are [1, length, hidden_size] each."""
 
     architecture: Architecture
     tensors: TensorSource
-    manifest: Manifest
-    package: DataFile
 
-    def hidden(
-        self, sequences: Sequence[Tokens], progress: Callable[[int, int], None]
-    ) -> tuple[FloatArray, list[float]]:
-        """Normed hidden states of all tokens [tokens, hidden_size], and each layer's error in the package on the
-        first sequence."""
-        layers = self.architecture.shape.num_layers
-        states, errors = self._embed(sequences), []
-        for index in range(layers):
-            segment = self._segment(build_layer(self.architecture, index, self.tensors, scheme_for("fp32", "cpu")))
-            outputs = [segment.run(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
-            errors.append(self._layer_error(index, sequences[0], states[0], outputs[0]))
-            states = outputs
-            progress(index + 1, layers)
-        norm = self._segment(build_final_norm(self.architecture, self.tensors, scheme_for("fp32", "cpu")))
-        return np.concatenate([norm.run({"hidden": h})[0] for h in states]), errors
+    def embed(self, sequences: Sequence[Tokens]) -> list[FloatArray]:
+        ids = np.unique(np.concatenate(sequences))
+        tensors = VocabularySubset(self.tensors, ids)
+        segment = _segment(build_embedding(self.architecture, tensors, FLOAT))
+        return [segment.run(_feeds(np.searchsorted(ids, s), None)) for s in sequences]
+
+    def layer(self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]) -> list[FloatArray]:
+        """The states behind layer `index`."""
+        segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT))
+        return [segment.run(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
+
+    def observed_layer(
+        self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]
+    ) -> tuple[list[FloatArray], dict[str, list[FloatArray]]]:
+        """`layer`, and by norm that linear layers read its values [1, length, size], one per sequence."""
+        segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT, observe=True))
+        runs = [segment.run_all(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
+        first, *norms = runs[0]
+        return [run[first] for run in runs], {name: [run[name] for run in runs] for name in norms}
+
+    def normed(self, states: Sequence[FloatArray]) -> FloatArray:
+        """Hidden states of all tokens after the final norm: [tokens, hidden_size]."""
+        segment = _segment(build_final_norm(self.architecture, self.tensors, FLOAT))
+        return np.concatenate([segment.run({"hidden": h})[0] for h in states])
 
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
         """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
         hidden_size]."""
-        tensors = VocabularyRange(self.tensors, start, stop)
-        segment = self._segment(build_head(self.architecture, tensors, scheme_for("fp32", "cpu")))
+        segment = _segment(build_head(self.architecture, VocabularyRange(self.tensors, start, stop), FLOAT))
         return np.asarray(segment.run({"hidden": hidden[None]})[0])
 
-    def _embed(self, sequences: Sequence[Tokens]) -> list[FloatArray]:
-        ids = np.unique(np.concatenate(sequences))
-        tensors = VocabularySubset(self.tensors, ids)
-        segment = self._segment(build_embedding(self.architecture, tensors, scheme_for("fp32", "cpu")))
-        return [segment.run(_feeds(np.searchsorted(ids, s), None)) for s in sequences]
 
-    def _layer_error(self, index: int, sequence: Tokens, before: FloatArray, after: FloatArray) -> float:
+@dataclass(frozen=True)
+class PackageLayers:
+    """Single layers of a written package, beside the float model's."""
+
+    architecture: Architecture
+    tensors: TensorSource
+    scheme: WeightScheme
+    scales: ChannelScales
+    data: DataFile
+
+    def error(self, index: int, sequence: Tokens, before: FloatArray, after: FloatArray) -> float:
         """|package's layer - float layer| / |what the float layer adds|, both given the float model's input."""
-        weights = self.manifest.weights
-        if weights.precision == "fp32":
-            return 0.0
-        scheme = scheme_for(weights.precision, self.manifest.target)
-        segment = Segment(
-            build_layer(self.architecture, index, self.tensors, scheme), data=self.package, threads=usable_cores()
-        )
-        output = segment.run(_feeds(sequence, before.astype(scheme.activation))).astype(np.float32)
+        built = build_layer(self.architecture, index, self.tensors, self.scheme, self.scales)
+        segment = Segment(built, data=self.data, threads=usable_cores())
+        output = segment.run(_feeds(sequence, before.astype(self.scheme.activation))).astype(np.float32)
         return float(np.linalg.norm(output - after)) / max(float(np.linalg.norm(after - before)), 1e-30)
 
-    def _segment(self, built: BuiltGraph) -> Segment:
-        return Segment(built, threads=usable_cores())
+
+def _segment(built: BuiltGraph) -> Segment:
+    return Segment(built, threads=usable_cores())
 
 
 def _feeds(sequence: Tokens, hidden: FloatArray | None) -> dict[str, npt.NDArray[np.generic]]:

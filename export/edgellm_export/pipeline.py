@@ -9,14 +9,19 @@ from pathlib import Path
 
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import Manifest, Precision, Target
+from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import Architecture, open_architecture
+from edgellm_export.calibrate import channel_scales
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader, open_checkpoint
-from edgellm_export.decoder_graph import build_decoder
+from edgellm_export.decoder_graph import ChannelScales, build_decoder
+from edgellm_export.evaluation_text import calibration_tokens
+from edgellm_export.float_run import FloatRun, PackageLayers
 from edgellm_export.names import canonical
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import GRAPH, make_manifest, seal, write_side_files
 from edgellm_export.quantize import scheme_for
 from edgellm_export.report import Report
+from edgellm_export.segments import DataFile
 from edgellm_export.verify import verify
 from edgellm_export.writer import write_graph
 
@@ -42,14 +47,17 @@ def export(
     force: bool = False,
     keep_failed: bool = False,
     verify_quality: bool = True,
+    calibrate: bool = True,
     progress: Progress | None = None,
 ) -> Exported:
     """Export the checkpoint `source` (directory, hub id or .gguf file) to the package directory `out`.
 
-    The result is compared with the float model on built-in text; further away than its precision allows, it raises
-    QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is
-    compared on the CPU where there is no CUDA: slower, the same numbers. `progress` is called with (step name, done,
-    total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or ExportError.
+    int8 and int4 weights are prepared with channel scales from built-in calibration text, if the checkpoint has a
+    tokenizer and `calibrate` is set. The result is compared with the float model on other built-in text; further away
+    than its precision allows, it raises QualityGateError and nothing is kept, unless `keep_failed` (then it stays as
+    `out`.failed). A CUDA package is compared on the CPU where there is no CUDA: slower, the same numbers. `progress` is
+    called with (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or
+    ExportError.
     """
     out, failed = Path(out), Path(f"{out}.failed") if keep_failed else None
     _check_combination(precision, target)
@@ -66,8 +74,14 @@ def export(
         return failed if isinstance(error, QualityGateError) else None
 
     with _memory_errors(), new_directory(out, force=force, keep=keep) as work:
-        manifest, offsets = _write(work, checkpoint, architecture, precision, target, report_progress)
-        report = verify(work, checkpoint, architecture, manifest, offsets, report_progress) if verify_quality else None
+        manifest = make_manifest(checkpoint, architecture, scheme_for(precision, target), precision, target)
+        write_side_files(work, checkpoint, manifest)
+        original = FloatRun(architecture, TensorReader(checkpoint.tensors))
+        tensors = _account(checkpoint, architecture)
+        scales, calibration = _calibrate(work, original, manifest, calibrate, report_progress)
+        layers = _write_weights(work, architecture, tensors, manifest, scales, report_progress)
+        manifest = seal(work, manifest)
+        report = verify(work, manifest, original, layers, calibration, report_progress) if verify_quality else None
         if report is not None:
             report.write(work)
             manifest = seal(work, manifest)
@@ -75,25 +89,43 @@ def export(
     return Exported(out, manifest, report)
 
 
-def _write(
-    work: Path,
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    precision: Precision,
-    target: Target,
-    progress: Progress,
-) -> tuple[Manifest, dict[str, int]]:
-    """Graph, weights and side files of the package. Returns the manifest with their hashes, and where each weight
-    is."""
-    scheme = scheme_for(precision, target)
+def _account(checkpoint: Checkpoint, architecture: Architecture) -> TensorReader:
+    """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
     tied_head = ("lm_head.weight",) if architecture.shape.tied_embedding else ()
     tensors = TensorReader(checkpoint.tensors, ignore=(*IGNORED, *tied_head))
-    built = build_decoder(architecture, tensors, scheme)
+    build_decoder(architecture, tensors, scheme_for("fp32", "cpu"))
     tensors.finish()
+    return tensors
+
+
+def _calibrate(
+    work: Path, original: FloatRun, manifest: Manifest, wanted: bool, progress: Progress
+) -> tuple[ChannelScales, str]:
+    """Channel scales for the weights, and the text they come from."""
+    file = work / "tokenizer.json"
+    if not (wanted and file.is_file() and scheme_for(manifest.weights.precision, manifest.target).calibrated):
+        return {}, "none"
+    length = min(128, manifest.context_length)
+    sequences = calibration_tokens(Tokenizer.from_file(file), manifest.vocab_size, length, 1024)
+    if not sequences:
+        return {}, "none"
+    scales = channel_scales(original, sequences, lambda done, total: progress("calibrate", done, total))
+    return scales, f"{sum(map(len, sequences))} tokens of English text"
+
+
+def _write_weights(
+    work: Path,
+    architecture: Architecture,
+    tensors: TensorReader,
+    manifest: Manifest,
+    scales: ChannelScales,
+    progress: Progress,
+) -> PackageLayers:
+    """Graph and weights of the package."""
+    scheme = scheme_for(manifest.weights.precision, manifest.target)
+    built = build_decoder(architecture, tensors, scheme, scales)
     offsets = write_graph(built, work / GRAPH, progress=lambda done, total: progress("weights", done, total))
-    manifest = make_manifest(checkpoint, architecture, scheme, precision, target)
-    write_side_files(work, checkpoint, manifest)
-    return seal(work, manifest), offsets
+    return PackageLayers(architecture, tensors, scheme, scales, DataFile(work / f"{GRAPH}.data", offsets))
 
 
 @contextlib.contextmanager

@@ -62,10 +62,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Report:
-    """`size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
+    """`calibration`: the text that channel scales came from, or "none". `size_bytes`: weights and graph. `passed`: the
+    quality is within `thresholds`."""
 
     precision: Precision
     scheme: str
+    calibration: str
     size_bytes: int
     quality: Quality
     layers: Sequence[LayerReport]

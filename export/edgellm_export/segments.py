@@ -59,14 +59,18 @@ class Segment:
 
     def run(self, feeds: Mapping[str, Array]) -> Array:
         """The first output. Feeds that the segment does not have are ignored; an absent past is empty."""
+        return next(iter(self.run_all(feeds).values()))
+
+    def run_all(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name, in order."""
         fed = {name: feeds[name] for name in self._inputs if name in feeds}
         for name, info in self._inputs.items():
             if name.startswith("past_key_values."):
                 _, heads, _, size = info.shape
                 dtype = np.float32 if info.type == "tensor(float)" else np.float16
                 fed[name] = np.zeros((1, heads, 0, size), dtype)
-        result: Array = self._session.run(None, fed)[0]
-        return result
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, fed), strict=True))
 
 
 def _produce(built: BuiltGraph) -> dict[str, Array]:

@@ -93,3 +93,22 @@ class Transposed:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return np.ascontiguousarray(self.tensor.rows(0, self.tensor.shape[0])[:, start:stop].T)
+
+
+@dataclass(frozen=True)
+class ScaledColumns:
+    """A matrix with column j multiplied by scale[j]. scale: [columns] float32."""
+
+    tensor: LazyTensor
+    scale: FloatArray
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(start, stop) * self.scale

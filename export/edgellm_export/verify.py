@@ -16,13 +16,10 @@ import edgellm
 from edgellm.errors import ProviderError, QualityGateError
 from edgellm.manifest import Manifest
 from edgellm.session import choose_device
-from edgellm_export.architectures import Architecture
-from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.divergence import Comparison
 from edgellm_export.evaluation_text import evaluation_tokens
-from edgellm_export.float_run import FloatRun
+from edgellm_export.float_run import FloatRun, PackageLayers
 from edgellm_export.report import THRESHOLDS, LayerReport, Quality, Report
-from edgellm_export.segments import DataFile
 
 Tokens = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -46,34 +43,42 @@ class Texts:
 
 
 def verify(
-    package: Path,
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    manifest: Manifest,
-    offsets: dict[str, int],
-    progress: Progress,
+    package: Path, manifest: Manifest, run: FloatRun, written: PackageLayers, calibration: str, progress: Progress
 ) -> Report:
-    """Score the package in `package` and compare it with the float model of `checkpoint`. Holds one of them at a
-    time."""
+    """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     vocab = manifest.vocab_size
     with tempfile.TemporaryFile(dir=package) as scratch:
         texts = _score_package(package, manifest, scratch, progress)
-        run = FloatRun(
-            architecture,
-            TensorReader(checkpoint.tensors),
-            manifest,
-            DataFile(package / f"{manifest.graphs['model'].file}.data", offsets),
-        )
-        hidden, errors = run.hidden(texts.sequences, lambda done, total: progress("original", done, total))
+        hidden, errors = _score_original(run, written, texts.sequences, progress)
         comparison = Comparison(np.concatenate([_targets(s) for s in texts.sequences]))
         for start in range(0, vocab, SLICE):
             stop = min(start + SLICE, vocab)
             comparison.add(start, run.logits(hidden, start, stop), _read_slice(scratch, len(hidden), start, stop))
             progress("compare", stop, vocab)
-    layers = [LayerReport(i, manifest.weights.scheme, error) for i, error in enumerate(errors)]
-    size = sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx"))
-    precision = manifest.weights.precision
-    return Report(precision, manifest.weights.scheme, size, _quality(texts, comparison), layers, THRESHOLDS[precision])
+    precision, scheme = manifest.weights.precision, manifest.weights.scheme
+    return Report(
+        precision=precision,
+        scheme=scheme,
+        calibration=calibration,
+        size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
+        quality=_quality(texts, comparison),
+        layers=[LayerReport(i, scheme, error) for i, error in enumerate(errors)],
+        thresholds=THRESHOLDS[precision],
+    )
+
+
+def _score_original(
+    run: FloatRun, written: PackageLayers, sequences: Sequence[Tokens], progress: Progress
+) -> tuple[FloatArray, list[float]]:
+    """Normed hidden states of all tokens, and the error of each of the package's layers on the first sequence."""
+    states, errors = run.embed(sequences), []
+    layers = run.architecture.shape.num_layers
+    for index in range(layers):
+        outputs = run.layer(index, sequences, states)
+        errors.append(written.error(index, sequences[0], states[0], outputs[0]))
+        states = outputs
+        progress("original", index + 1, layers)
+    return run.normed(states), errors
 
 
 def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:

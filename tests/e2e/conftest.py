@@ -13,7 +13,7 @@ import torch
 
 import edgellm
 import edgellm_export
-from edgellm_export.evaluation_text import EVALUATION_TOPICS
+from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
 
 
@@ -36,7 +36,7 @@ def checkpoint(reference: Callable[[str], Any], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """The package directory of a family by name, precision and target."""
+    """The package directory of a family by name, precision and target; its weights are rounded as they are."""
 
     @cache
     def make(name: str, precision: str = "fp32", target: str = "cpu") -> Path:
@@ -47,6 +47,7 @@ def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPath
             precision=precision,
             target=target,
             verify_quality=False,  # type: ignore[arg-type]
+            calibrate=False,
         ).path
 
     return make
@@ -72,9 +73,9 @@ def smollm2_package(smollm2_export: Callable[[str], Any]) -> Callable[[str], Pat
 
 @pytest.fixture(scope="session")
 def held_out() -> list[str]:
-    """English texts that no export is judged by."""
+    """English texts that no export is calibrated on or judged by."""
     topics = ["objects", "naming", "imports", "operator-summary", "sequence-types", "customization"]
-    assert not {*topics} & {*EVALUATION_TOPICS}
+    assert not {*topics} & {*EVALUATION_TOPICS, *CALIBRATION_TOPICS}
     texts = [pydoc_data.topics.topics.get(topic, "") for topic in topics]
     licences = Path("/usr/share/common-licenses")  # Debian
     files = [path for name in ("Apache-2.0", "Artistic", "MPL-2.0") if (path := licences / name).is_file()]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgellm_export import blocks
-from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.tensors import Transposed
 
@@ -90,4 +90,4 @@ class GPT2:
 
     def _conv1d(self, b: Build, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
         weight = Transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
-        return b.scheme.linear(b.graph, x, weight, b.vector(f"{name}.bias", rows), node(name))
+        return b.project(x, weight, b.vector(f"{name}.bias", rows), name)

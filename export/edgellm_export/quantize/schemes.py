@@ -28,6 +28,10 @@ class WeightScheme(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether channel scales make it closer to the original."""
+
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
     ) -> ir.Value:
@@ -45,6 +49,7 @@ class FloatScheme:
     name: str
     storage: np.dtype[Any]
     activation: np.dtype[Any]
+    calibrated: bool = False
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
@@ -78,6 +83,7 @@ class BlockScheme:
     symmetric: bool
     outer_bits: int
     activation: np.dtype[Any]
+    calibrated: bool = True
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False

@@ -1,0 +1,99 @@
+"""Channel scales: no change in float, closer to the original in integers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import edgellm
+import edgellm_export
+from comparison import prompt, reference_logits, relative
+from edgellm_export.calibrate import _scale
+from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
+from edgellm_export.quantize import scheme_for
+from edgellm_export.report import THRESHOLDS, Thresholds
+from families import FAMILIES, save_checkpoint
+
+LOGITS_TOLERANCE = 2e-5  # as without scales
+
+
+@pytest.mark.parametrize("name", [family.name for family in FAMILIES])
+def test_scales_change_nothing_in_float(
+    name: str,
+    checkpoint: Callable[[str], Path],
+    reference: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a norm is divided by, exactly the layers behind it are multiplied by: in every family."""
+    used: dict[str, Any] = {}
+
+    def calibrated(precision: str, target: str) -> Any:
+        return dataclasses.replace(scheme_for(precision, target), calibrated=True)  # type: ignore[type-var]
+
+    def large_scales(*arguments: Any) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        found = channel_scales(*arguments)
+        used.update({name: np.exp(rng.normal(0, 1, scale.shape)).astype(np.float32) for name, scale in found.items()})
+        return used
+
+    channel_scales = edgellm_export.pipeline.channel_scales
+    monkeypatch.setattr("edgellm_export.pipeline.scheme_for", calibrated)
+    monkeypatch.setattr("edgellm_export.pipeline.channel_scales", large_scales)
+    out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
+    model = edgellm.load(out, threads=1)
+    assert len(used) == 2 * model.manifest.cache.num_layers  # before attention and before the MLP
+    ids = prompt(name, 30)
+    assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_model_with_uneven_channels_gets_closer(
+    precision: str, reference: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained models have a few channels much larger than the rest; a random one is given some."""
+    monkeypatch.setitem(THRESHOLDS, precision, Thresholds(1.0, 0.0))  # int4 of random weights is hopeless by itself
+    model = copy.deepcopy(reference("llama"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("layernorm.weight"):
+                parameter[::7] *= 6
+    save_checkpoint(model, tmp_path / "checkpoint")
+    found = {}
+    for calibrate in (False, True):
+        exported = edgellm_export.export(
+            tmp_path / "checkpoint", tmp_path / str(calibrate), precision=precision, calibrate=calibrate
+        )
+        assert exported.report is not None
+        found[calibrate] = exported.report.quality.kl_divergence
+        assert (exported.report.calibration == "none") == (not calibrate)
+    assert found[True] < 0.8 * found[False]
+
+
+def test_without_a_tokenizer_there_is_no_calibration(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    source = tmp_path / "checkpoint"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (source / name).write_bytes((checkpoint("llama") / name).read_bytes())
+    out = edgellm_export.export(source, tmp_path / "package").path
+    assert json.loads((out / "report.json").read_text())["calibration"] == "none"
+
+
+def test_texts_are_apart() -> None:
+    assert not set(CALIBRATION_TOPICS) & set(EVALUATION_TOPICS)
+
+
+def test_scales_of_silent_and_damaged_channels() -> None:
+    scale = _scale(np.array([0.0, 1.0, 1.0, 4.0]))
+    assert np.isfinite(scale).all()
+    assert scale[0] > 0.01 * scale[1]
+    assert np.prod(scale.astype(np.float64)) == pytest.approx(1, rel=1e-5)
+    assert (_scale(np.array([np.nan, 1.0])) == 1).all()
