@@ -173,7 +173,8 @@ class _Phase:
             self._ids = np.array(ids)
             binding.input("input_ids", self._ids)
         self._ids[...] = ids
-        binding.input("attention_mask", self._mask.of(lengths))
+        mask = self._mask.of(lengths)
+        binding.input_at("attention_mask", mask, mask.ctypes.data)
         if self._has_rope_length and rope_length:
             binding.input("rope_length", np.array([rope_length], np.int64))
         self._bind_logits(len(ids), keep)

@@ -15,7 +15,7 @@ def load():
 
     def generate(ids: list[int], new_tokens: int) -> Iterator[object]:
         model.reset()  # no prefix of the last prompt
-        return model.stream(ids, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+        return model.stream(ids, max_new_tokens=new_tokens, eos_token_id=None, do_sample=False)
 
     return generate
 
