@@ -161,21 +161,6 @@ def _until(file: int, text: bytes) -> bytes:
     return seen
 
 
-def test_bench(package: Path) -> None:
-    arguments = ["bench", package, "--prompt-tokens", 10, "--new-tokens", 5, "--repeats", 2, "--threads", 1]
-    data = json.loads(run(*arguments, "--json").stdout)
-    assert len(data["time_to_first_token_ms"]) == 2
-    assert len(data["time_per_token_ms"]) == 8
-    assert data["prefill_tokens_per_s"] == pytest.approx(10_000 / data["time_to_first_token_p50_ms"])
-    assert data["decode_tokens_per_s"] == pytest.approx(1000 / data["time_per_token_p50_ms"])
-    assert data["threads"] == 1
-    assert data["peak_memory_bytes"] > 10 << 20
-    lines = run(*arguments).stdout.splitlines()
-    assert [line.split("  ")[0] for line in lines] == [
-        "machine", "run", "load", "first token", "prefill", "decode", "memory",
-    ]  # fmt: skip
-
-
 def test_inspect(package: Path) -> None:
     text = run("inspect", package).stdout
     for part in ("tiny, text-generation", "float32", "96 tokens, vocabulary 264", "model.onnx.data", "not compared"):

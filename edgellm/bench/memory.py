@@ -1,0 +1,36 @@
+"""How much memory this process takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edgellm.bench.sysfs import read_text
+
+SELF = Path("/proc/self/status")
+
+
+def peak_memory_bytes() -> int | None:
+    """The largest resident size of this process so far; None where the system does not say."""
+    return _status("VmHWM:") if SELF.exists() else _peak_memory_from_usage()
+
+
+def resident_bytes() -> int | None:
+    """The resident size of this process now; None where the system does not say."""
+    return _status("VmRSS:")
+
+
+def _status(field: str) -> int | None:
+    lines = (read_text(SELF) or "").splitlines()
+    found = next((line for line in lines if line.startswith(field)), None)
+    return None if found is None else 1024 * int(found.split()[1])
+
+
+def _peak_memory_from_usage() -> int | None:
+    """Only where there is no /proc: on Linux this counts what the process was before it became this program."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

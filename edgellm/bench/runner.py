@@ -1,0 +1,140 @@
+"""A benchmark from beginning to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+from edgellm.bench.bandwidth import Bandwidth, read_bandwidth
+from edgellm.bench.cases import plan_cases, threads_text
+from edgellm.bench.child import run_in_child
+from edgellm.bench.graph_weights import graph_weights
+from edgellm.bench.jobs import Answer, Job
+from edgellm.bench.machine import describe_machine
+from edgellm.bench.pagecache import drop_pages
+from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
+from edgellm.engine import decoder_graph
+from edgellm.errors import OptionError
+from edgellm.manifest import MANIFEST_NAME, Manifest, read_manifest
+from edgellm.session import DeviceChoice
+from edgellm.threads import usable_cores
+
+Numbers = int | Sequence[int]
+Report = Callable[[str], None]
+
+
+def run_bench(
+    package: str | PathLike[str],
+    *,
+    prompt_tokens: Numbers = 128,
+    new_tokens: Numbers = 64,
+    batch_sizes: Numbers = 1,
+    beams: Numbers = 1,
+    threads: Numbers | None = None,
+    repeats: int = 5,
+    loads: int = 3,
+    device: DeviceChoice = "auto",
+    profile: bool = False,
+    progress: Report = lambda line: None,
+) -> BenchResult:
+    """Measure every combination of the numbers given: greedy or beam search, random prompts, nothing cached.
+
+    threads: None is every core this process may use. repeats: timed runs of each case, after one to warm up.
+    loads: cold and warm loads per thread count. profile: also time what is ONNX Runtime's.
+    progress: called with a line for a person before each run.
+    Each case runs in a new process, so sys.executable must be a Python. Raises OptionError, InputError where the tokens
+    do not fit in the model's context, and what `edgellm.load` raises.
+    """
+    if repeats < 1 or loads < 0:
+        raise OptionError(f"repeats is {repeats} and loads {loads}, expected at least 1 and 0")
+    path = Path(package)
+    manifest = read_manifest(path)
+    cases = plan_cases(
+        _several(prompt_tokens),
+        _several(new_tokens),
+        _several(batch_sizes),
+        _several(beams),
+        (usable_cores(),) if threads is None else _several(threads),
+        context_length=manifest.context_length,
+    )
+    counts = list(dict.fromkeys(case.threads for case in cases))
+    all_loads = [_time_loads(path, manifest, device, count, loads, progress) for count in counts] if loads else []
+    jobs = [Job(path, device, case.threads, case, repeats, profile) for case in cases]
+    answers = [_run(job, f"{i} of {len(jobs)}", progress) for i, job in enumerate(jobs, 1)]
+    bandwidths, why_not = _bandwidths(answers[0].device, counts, progress)
+    return BenchResult(
+        machine=describe_machine(answers[0].onnxruntime),
+        package=_facts(path, manifest, answers[0].device),
+        cases=tuple(_result(answer) for answer in answers),
+        loads=tuple(all_loads),
+        bandwidths=tuple(bandwidths),
+        why_no_bandwidth=why_not,
+        energy=answers[0].energy,
+    )
+
+
+def _several(numbers: Numbers) -> Sequence[int]:
+    return (numbers,) if isinstance(numbers, int) else tuple(numbers)
+
+
+def _time_loads(
+    path: Path, manifest: Manifest, device: DeviceChoice, threads: int, count: int, progress: Report
+) -> Loads:
+    """Cold and warm in turn. Only the package's files are made cold, not the libraries."""
+    job = Job(path, device, threads)
+    cold: list[Load] = []
+    warm: list[Load] = []
+    why_not = None
+    for number in range(1, count + 1):
+        progress(f"load {number} of {count}, {threads_text(threads)}")
+        why_not = why_not or drop_pages([path / name for name in (MANIFEST_NAME, *manifest.files)])
+        first = run_in_child(job, _ignore).load
+        if why_not is None:
+            cold.append(first)
+        warm.append(run_in_child(job, _ignore).load)
+    return Loads(threads, tuple(cold) if why_not is None else (), tuple(warm), why_not)
+
+
+def _run(job: Job, place: str, progress: Report) -> Answer:
+    assert job.case is not None
+    name = job.case.name
+    progress(f"{place}: {name}, warming up")
+    return run_in_child(job, lambda number: progress(f"{place}: {name}, run {number} of {job.repeats}"))
+
+
+def _result(answer: Answer) -> CaseResult:
+    assert answer.result is not None
+    return answer.result
+
+
+def _bandwidths(device: str, counts: Sequence[int], progress: Report) -> tuple[list[Bandwidth], str | None]:
+    if device != "cpu":
+        return [], f"read bandwidth is measured for the CPU only, the package ran on {device}"
+    found: list[Bandwidth] = []
+    for count in counts:
+        progress(f"read bandwidth, {threads_text(count)}")
+        bandwidth = read_bandwidth(count)
+        if isinstance(bandwidth, str):
+            return [], bandwidth
+        found.append(bandwidth)
+    return found, None
+
+
+def _facts(path: Path, manifest: Manifest, device: str) -> PackageFacts:
+    weights = graph_weights(path / decoder_graph(manifest).file)
+    return PackageFacts(
+        path=path,
+        model_type=manifest.model_type,
+        precision=manifest.weights.precision,
+        scheme=manifest.weights.scheme,
+        device=device,
+        size_bytes=sum(entry.size for entry in manifest.files.values()),
+        parameters=weights.parameters,
+        step_weight_bytes=weights.bytes_per_step,
+        cache_bytes_per_token=manifest.cache.bytes_per_token(),
+    )
+
+
+def _ignore(number: int) -> None:
+    pass
