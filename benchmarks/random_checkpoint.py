@@ -7,13 +7,14 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 # Qwen2.5-0.5B's published config.json.
-QWEN25_05B = {
+QWEN25_05B: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "hidden_size": 896,
@@ -36,7 +37,7 @@ QWEN25_05B = {
 }
 
 
-def qwen2_tensors(config: dict) -> Iterator[tuple[str, tuple[int, ...]]]:
+def qwen2_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a Qwen2 checkpoint."""
     hidden, inner, head = (
         config["hidden_size"],
@@ -59,7 +60,7 @@ def qwen2_tensors(config: dict) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "model.norm.weight", (hidden,)
 
 
-def write_checkpoint(directory: Path, config: dict, *, seed: int = 0) -> Path:
+def write_checkpoint(directory: Path, config: dict[str, Any], *, seed: int = 0) -> Path:
     """A bf16 checkpoint directory; weights normal(0, 0.02), norms 1. Already there: left alone."""
     if (directory / "config.json").is_file():
         return directory
@@ -92,7 +93,7 @@ def _byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def _write_tensor(file, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def _write_tensor(file: BinaryIO, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> None:
     if name.endswith("norm.weight"):
         file.write(np.ones(shape, ml_dtypes.bfloat16).tobytes())
         return

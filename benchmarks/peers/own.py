@@ -1,23 +1,28 @@
-"""Worker: edgellm, through its public stream. Arguments: package, threads."""
+"""Worker: edgellm, through its public interface."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from protocol import serve
+import edgellm
+from protocol import Arm, Emitted, Seconds, Settings, by_token, serve
 
 
-def load():
-    import edgellm
+def load(settings: Settings) -> Arm:
+    model = edgellm.load(settings.model, threads=settings.threads)
 
-    model = edgellm.load(sys.argv[1], threads=int(sys.argv[2]))
-
-    def generate(ids: list[int], new_tokens: int) -> Iterator[object]:
+    def generate(ids: list[int], new_tokens: int, emitted: Emitted) -> None:
         model.reset()  # no prefix of the last prompt
-        return model.stream(ids, max_new_tokens=new_tokens, eos_token_id=None, do_sample=False)
+        for _ in model.stream(ids, max_new_tokens=new_tokens, eos_token_id=None, do_sample=False):
+            emitted()
 
-    return generate
+    def several(prompts: Sequence[list[int]], new_tokens: int, beams: int) -> Seconds:
+        model.reset()
+        options = {"max_new_tokens": new_tokens, "eos_token_id": None, "do_sample": False, "num_beams": beams}
+        timing = model.generate(list(prompts), **options)[0].timing
+        return timing.time_to_first_token_s, timing.total_s - timing.time_to_first_token_s
+
+    return Arm(by_token(generate), model.logits, several)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""A model into what each system reads, by the tool its users would take, at that tool's defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgellm.manifest import Precision
+from environments import CACHE, ENVIRONMENTS, python_of
+from gguf_files import requantize, write_random_qwen2
+from models import SMOLLM2_GGUF, Model
+
+# CI turns OpenVINO's telemetry off.
+OFFLINE = {**os.environ, "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "CI": "true"}
+# Groups of 64: both models' rows are a multiple of it, not of optimum's 128.
+OPENVINO_WEIGHTS = {"int8": ["int8"], "int4": ["int4", "--group-size", "64"]}
+
+
+def edgellm_package(model: Model, precision: Precision) -> Path:
+    """Exported anew each time: what is timed is this code's output."""
+    import edgellm_export
+
+    out = CACHE / "compare" / model.name / f"edgellm-{precision}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    edgellm_export.export(model.checkpoint(), out, precision=precision, force=True, verify_quality=False)
+    return out
+
+
+def genai_package(model: Model, precision: Precision) -> Path:
+    def make(out: Path) -> None:
+        builder = [python_of("onnxruntime-genai"), "-m", "onnxruntime_genai.models.builder"]
+        names = ["-m", model.name, "-i", str(model.checkpoint()), "-o", str(out), "-c", str(CACHE / "genai")]
+        _run([*builder, *names, "-p", precision, "-e", "cpu"])
+
+    return _made(model, "onnxruntime-genai", precision, ["defaults"], make)
+
+
+def openvino_graph(model: Model, precision: Precision) -> Path:
+    options = ["--task", "text-generation-with-past", "--weight-format", *OPENVINO_WEIGHTS[precision]]
+
+    def make(out: Path) -> None:
+        optimum = Path(python_of("openvino-convert")).with_name("optimum-cli")
+        _run([str(optimum), "export", "openvino", "-m", str(model.checkpoint()), *options, str(out)])
+
+    return _made(model, "openvino-convert", precision, options, make)
+
+
+def ctranslate2_model(model: Model, precision: Precision) -> Path:
+    def make(out: Path) -> None:
+        converter = Path(python_of("ctranslate2")).with_name("ct2-transformers-converter")
+        options = ["--model", str(model.checkpoint()), "--quantization", precision, "--output_dir", str(out)]
+        _run([str(converter), *options])
+
+    return _made(model, "ctranslate2", precision, ["defaults"], make)
+
+
+def gguf_file(model: Model, precision: Precision) -> Path:
+    def make(out: Path) -> None:
+        out.mkdir()
+        if model.name == "smollm2":
+            requantize(SMOLLM2_GGUF, out / "model.gguf", precision)
+        else:
+            write_random_qwen2(model.checkpoint(), out / "model.gguf", precision)
+
+    return _made(model, "xllamacpp", precision, ["gguf"], make) / "model.gguf"
+
+
+def float_checkpoint(model: Model, precision: Precision) -> Path:
+    """transformers reads the checkpoint itself, in float32 whatever the precision of the others."""
+    return model.checkpoint()
+
+
+def _made(
+    model: Model, environment: str, precision: Precision, options: list[str], make: Callable[[Path], None]
+) -> Path:
+    """The directory that `make` fills, made again when the environment or the options are others than they were."""
+    out = CACHE / "compare" / model.name / f"{environment}-{precision}"
+    recipe = json.dumps([ENVIRONMENTS[environment].requirements, options])
+    stamp = out.with_name(f"{out.name}.recipe.json")
+    if stamp.is_file() and stamp.read_text() == recipe:
+        return out
+    model.checkpoint()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
+    print(f"converting {model.name} to {precision} for {environment} ...", file=sys.stderr)
+    make(out)
+    stamp.write_text(recipe)
+    return out
+
+
+def _run(command: list[Any]) -> None:
+    done = subprocess.run(command, env=OFFLINE, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit(f"{done.stdout}\n{' '.join(command)}: status {done.returncode}")

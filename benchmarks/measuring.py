@@ -1,0 +1,131 @@
+"""Interleaved rounds: each system answers the same request in turn, so that the machine's drift meets all alike."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from systems import OWN
+from workers import Failed, Start, Worker
+
+T = TypeVar("T")
+LONG = 1024  # longer prompts get fewer rounds and no warm-up round
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every system; the batch and beam sizes of edgellm alone, 0 for none."""
+
+    lengths: tuple[int, ...]
+    new_tokens: int
+    rounds: int
+    long_rounds: int
+    starts: int
+    batch: int
+    beams: int
+
+    def rounds_of(self, length: int) -> int:
+        return self.rounds if length <= LONG else min(self.rounds, self.long_rounds)
+
+
+@dataclass
+class Samples:
+    """{system: {measure: [one value a round]}}, and why a system has none of a measure."""
+
+    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, system: str, measure: str, value: float) -> None:
+        self.values.setdefault(system, {}).setdefault(measure, []).append(value)
+
+    def fail(self, system: str, what: str, failure: Failed) -> None:
+        self.failures[f"{system}, {what}"] = str(failure)
+
+
+def prefill(length: int) -> str:
+    return f"prefill {length}"
+
+
+def decode(length: int) -> str:
+    return f"decode after {length}"
+
+
+def measure_starts(starts: Sequence[Start], plan: Plan, samples: Samples) -> None:
+    """Load time and peak memory, each in fresh processes that answer the shortest prompt once. The first start warms
+    the file cache and is dropped."""
+    for turn in range(plan.starts + 1):
+        for start in _order(starts, turn):
+            worker = start.worker()
+            try:
+                answer = worker.time(plan.lengths[0], plan.new_tokens)
+            except Failed as failure:
+                samples.fail(start.name, "start", failure)
+            else:
+                if turn:
+                    samples.add(start.name, "load s", worker.loaded["load_s"])
+                    samples.add(start.name, "process start to loaded s", worker.loaded["start_s"])
+                    samples.add(start.name, "peak RSS MiB", answer["peak_rss_mb"])
+                    samples.add(start.name, "above its imports MiB", answer["peak_rss_mb"] - worker.loaded["bare_mb"])
+            worker.stop()
+        _say(f"start {turn} of {plan.starts}")
+
+
+def measure_rounds(workers: Sequence[Worker], plan: Plan, samples: Samples) -> None:
+    """Tokens per second of prefill and decode at each length. Short prompts have a warm-up round."""
+    for turn in range(plan.rounds + 1):
+        for length in plan.lengths:
+            if turn <= plan.rounds_of(length) and (turn or length <= LONG):
+                for worker in _order(workers, turn):
+                    _sample(worker, length, plan, samples, keep=turn > 0)
+        _several(workers, plan, samples, keep=turn > 0)
+        _say(f"round {turn} of {plan.rounds}")
+
+
+def _sample(worker: Worker, length: int, plan: Plan, samples: Samples, *, keep: bool) -> None:
+    if f"{worker.name}, {length} tokens" in samples.failures:
+        return
+    try:
+        answer = worker.time(length, plan.new_tokens)
+    except Failed as failure:
+        samples.fail(worker.name, f"{length} tokens", failure)
+        return
+    if keep:
+        samples.add(worker.name, prefill(length), length / answer["first_token_s"])
+        samples.add(worker.name, decode(length), (plan.new_tokens - 1) / answer["decode_s"])
+
+
+def _several(workers: Sequence[Worker], plan: Plan, samples: Samples, *, keep: bool) -> None:
+    """edgellm's batch and beams at the shortest length: new tokens of all rows, or of all beams, per second."""
+    own = next((worker for worker in workers if worker.name == OWN), None)
+    for kind, rows, beams in (("batch", plan.batch, 1), ("beams", 1, plan.beams)):
+        if own is not None and rows and beams:
+            answer = own.time_several(plan.lengths[0], plan.new_tokens, rows=rows, beams=beams)
+            if keep:
+                samples.add(OWN, f"{kind} {rows * beams}", rows * beams * (plan.new_tokens - 1) / answer["decode_s"])
+
+
+def medians(samples: Samples) -> dict[str, dict[str, float]]:
+    return {
+        system: {measure: statistics.median(values) for measure, values in measures.items()}
+        for system, measures in samples.values.items()
+    }
+
+
+def ratio(own: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Round by round edgellm's value over the other's: median, lowest, highest."""
+    pairs = [a / b for a, b in zip(own, other, strict=False)]
+    return statistics.median(pairs), min(pairs), max(pairs)
+
+
+def _order(items: Sequence[T], turn: int) -> Iterable[T]:
+    """Another one begins each turn, and every other turn goes backwards."""
+    first = turn % len(items)
+    turned = [*items[first:], *items[:first]]
+    return turned if turn % 2 else reversed(turned)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

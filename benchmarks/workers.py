@@ -1,0 +1,85 @@
+"""A system loaded in a process of its own, asked over pipes in the protocol of peers/protocol.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from environments import python_of
+from systems import System
+
+PEERS = Path(__file__).resolve().parent / "peers"
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a worker is started, again and again."""
+
+    name: str
+    system: System
+    model: Path
+    threads: int
+    context: int
+
+    def worker(self) -> Worker:
+        settings = {"model": str(self.model), "threads": self.threads, "context": self.context}
+        command = [python_of(self.system.environment), str(PEERS / self.system.worker), json.dumps(settings)]
+        environment = {
+            **os.environ,
+            "ORT_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "1",
+            "CI": "true",
+            "OMP_NUM_THREADS": str(self.threads),
+        }
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        start = time.perf_counter()
+        process = subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload]
+        loaded = json.loads(_line(process, self.name))
+        return Worker(self.name, process, {**loaded, "start_s": time.perf_counter() - start})
+
+
+class Failed(Exception):
+    """The system could not do what it was asked; its own words."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    name: str
+    process: subprocess.Popen[str]
+    loaded: dict[str, float]
+    """load_s; start_s, from the process's start to the loaded model; bare_mb, peak RSS in MiB before the model."""
+
+    def time(self, prompt_length: int, new_tokens: int) -> dict[str, float]:
+        return self._ask({"prompt_length": prompt_length, "new_tokens": new_tokens})
+
+    def time_several(self, prompt_length: int, new_tokens: int, *, rows: int, beams: int) -> dict[str, float]:
+        return self._ask({"prompt_length": prompt_length, "new_tokens": new_tokens, "rows": rows, "beams": beams})
+
+    def write_logits(self, ids: Sequence[int], out: Path) -> None:
+        self._ask({"token_ids": list(ids), "out": str(out)})
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, float]:
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(_line(self.process, self.name))
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+
+def _line(process: subprocess.Popen[str], name: str) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit(f"{name} ended with status {process.wait()}; its messages are above")
+    return line
