@@ -13,7 +13,7 @@ from typing import Any
 
 from edgellm.manifest import Precision
 from environments import CACHE, ENVIRONMENTS, python_of
-from gguf_files import requantize, write_random_qwen2
+from gguf_writing import requantize, write_random_qwen2
 from models import SMOLLM2_GGUF, Model
 
 # CI turns OpenVINO's telemetry off.
@@ -52,12 +52,13 @@ def openvino_graph(model: Model, precision: Precision) -> Path:
 
 
 def ctranslate2_model(model: Model, precision: Precision) -> Path:
+    options = ["--quantization", f"{precision}_float32"]
+
     def make(out: Path) -> None:
         converter = Path(python_of("ctranslate2")).with_name("ct2-transformers-converter")
-        options = ["--model", str(model.checkpoint()), "--quantization", precision, "--output_dir", str(out)]
-        _run([str(converter), *options])
+        _run([str(converter), "--model", str(model.checkpoint()), *options, "--output_dir", str(out)])
 
-    return _made(model, "ctranslate2", precision, ["defaults"], make)
+    return _made(model, "ctranslate2", precision, options, make)
 
 
 def gguf_file(model: Model, precision: Precision) -> Path:

@@ -121,10 +121,10 @@ def ratio(own: Sequence[float], other: Sequence[float]) -> tuple[float, float, f
 
 
 def _order(items: Sequence[T], turn: int) -> Iterable[T]:
-    """Another one begins each turn, and every other turn goes backwards."""
-    first = turn % len(items)
+    """Backwards every other turn, and every second turn another one begins: nobody always follows the same one."""
+    first = turn // 2 % len(items)
     turned = [*items[first:], *items[:first]]
-    return turned if turn % 2 else reversed(turned)
+    return reversed(turned) if turn % 2 else turned
 
 
 def _say(text: str) -> None:

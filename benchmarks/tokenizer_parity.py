@@ -18,7 +18,6 @@ import json
 import random
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +27,8 @@ from urllib.request import Request, urlopen
 from tokenizers import Tokenizer
 
 from edgellm_export.checkpoint import open_checkpoint
+from environments import python_of
 
-ENVIRONMENT = Path(__file__).parents[1] / ".cache" / "venvs" / "xllamacpp"
-REFERENCE = "xllamacpp==2026.10.11549"
 SHOWN = 10
 
 SERVER = """
@@ -120,18 +118,9 @@ class Texts:
         return "".join(self._random.choice(kinds)()[:40] for _ in range(self._random.randint(2, 8)))
 
 
-def reference_python() -> Path:
-    """The interpreter of llama.cpp's own virtual environment, made on first use."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        venv.create(ENVIRONMENT, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", REFERENCE], check=True)
-    return python
-
-
 @contextmanager
 def llama_server(model: Path) -> Iterator[str]:
-    command = [str(reference_python()), "-c", SERVER, str(model)]
+    command = [python_of("xllamacpp"), "-c", SERVER, str(model)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

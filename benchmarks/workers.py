@@ -66,8 +66,10 @@ class Worker:
 
     def stop(self) -> None:
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.wait(60)
+        self.process.stdout.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, float]:
         print(json.dumps(request), file=self.process.stdin, flush=True)
