@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from edgellm.errors import MissingDependencyError, OptionError
 SUFFIXES = (".png", ".svg")
 
 
-def check_plot(path: Path) -> None:
-    """Whether `plot` could write there, before hours of measuring. Raises OptionError or MissingDependencyError."""
+def check_plot(path: Path, new_tokens: Sequence[int]) -> None:
+    """Whether `plot` could draw and write there, before hours of measuring. Raises OptionError or
+    MissingDependencyError."""
+    if not any(new_tokens):
+        raise OptionError("--plot draws the time per token, and there are no new tokens to time; ask for some with -n")
     if path.suffix not in SUFFIXES:
         raise OptionError(f"--plot is {str(path)!r}, expected a name that ends in {' or '.join(SUFFIXES)}")
     if not path.parent.is_dir():
@@ -23,18 +27,22 @@ def check_plot(path: Path) -> None:
 
 
 def plot(bench: BenchResult, path: Path) -> None:
-    """Write the picture: a line per batch size, beams and threads, a point per case, every step as a faint dot."""
+    """Write the picture: a line per batch size, beams and threads, a point per case, every step as a faint dot.
+
+    Lines of which a point was disturbed say so in the legend.
+    """
     figure = _figure_class()(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     measured = sorted((result for result in bench.cases if result.step_ms), key=_series)
-    for name, results in groupby(measured, key=_series):
-        _draw(axes, _label(*name), sorted(results, key=_middle))
+    for series, results in groupby(measured, key=_series):
+        of_series = sorted(results, key=_middle)
+        noise = " (disturbed)" if any(result.conditions.disturbed for result in of_series) else ""
+        _draw(axes, _label(*series) + noise, of_series)
     axes.set_xlabel("tokens in the context")
     axes.set_ylabel("ms per token of a row, median and 10th to 90th percentile")
     axes.set_ylim(bottom=0)
     axes.set_title(f"{bench.package.path.name} ({bench.package.precision}), {bench.machine.processor}")
-    if measured:
-        axes.legend()
+    axes.legend()
     try:
         figure.savefig(path)
     except OSError as error:

@@ -88,12 +88,12 @@ def _time_loads(
     why_not = None
     for number in range(1, count + 1):
         progress(f"load {number} of {count}, {threads_text(threads)}")
-        why_not = why_not or drop_pages([path / name for name in (MANIFEST_NAME, *manifest.files)])
+        why_not = drop_pages([path / name for name in (MANIFEST_NAME, *manifest.files)])
         first = run_in_child(job, _ignore).load
         if why_not is None:
             cold.append(first)
         warm.append(run_in_child(job, _ignore).load)
-    return Loads(threads, tuple(cold) if why_not is None else (), tuple(warm), why_not)
+    return Loads(threads, tuple(cold), tuple(warm), None if cold else why_not)
 
 
 def _run(job: Job, place: str, progress: Report) -> Answer:

@@ -49,12 +49,13 @@ def bench(
     batch sizes, beams and threads given: lists such as 128,512 and ranges such as 1-4, 64-256+64 or 64-1024*2. Runs
     that were disturbed by other programs or by heat are marked.
     """
+    lengths = parse_numbers(new_tokens, "--new-tokens", at_least=0)
     if picture is not None:
-        check_plot(picture)
+        check_plot(picture, lengths)
     result = run_bench(
         package,
         prompt_tokens=parse_numbers(prompt_tokens, "--prompt-tokens", at_least=0),
-        new_tokens=parse_numbers(new_tokens, "--new-tokens", at_least=0),
+        new_tokens=lengths,
         batch_sizes=parse_numbers(batch_size, "--batch-size"),
         beams=parse_numbers(beams, "--beams"),
         threads=None if threads is None else parse_numbers(threads, "--threads"),

@@ -9,26 +9,29 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 from click.testing import CliRunner, Result
 
 import edgellm
-from edgellm.bench import Bandwidth, BenchResult, CaseResult, Conditions, Load, Loads, Repeat, run_bench
+from edgellm.bench import Bandwidth, BenchResult, CaseResult, Conditions, Load, Loads, Repeat, run_bench, runner, worker
 from edgellm.bench import child as child_module
 from edgellm.bench.cases import Case, plan_cases
 from edgellm.bench.formats import to_csv, to_json, to_jsonl, to_markdown
-from edgellm.bench.jobs import Job
+from edgellm.bench.jobs import Answer, Job
 from edgellm.bench.lists import parse_numbers
 from edgellm.bench.plot import plot
 from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import deviation, mean, percentile
 from edgellm.bench.timing import random_prompts, time_run
+from edgellm.bench.watch import Sample
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
+from edgellm.manifest import read_manifest
 
 QUIET = Conditions(1.0, 0.0, 0.0, None, None, 0.1, ())
 
@@ -195,6 +198,23 @@ def test_a_run_is_timed_at_each_token(package: Path, prompt_tokens: int, batch_s
     assert (repeat.prefill_joules, repeat.decode_joules) == (1, 1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_end_tokens_do_not_end_a_run(package: Path, batch_size: int) -> None:
+    model = edgellm.load(package, threads=1)
+    every_token = replace(model.manifest.tokens, eos=tuple(range(model.manifest.vocab_size)))
+    model.manifest = replace(model.manifest, tokens=every_token)
+    case = Case(4, 6, batch_size, 1, 1)
+    assert len(time_run(model, case, random_prompts(model, case)).steps_s) == 5
+
+
+def test_the_settings_of_the_package_are_left_out(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = edgellm.load(package, threads=1)
+    model.generation_defaults = {"repetition_penalty": 2.0}
+    monkeypatch.setattr(worker, "load", lambda path, **options: model)
+    worker.work(Job(package, "auto", 1, Case(4, 2, 1, 1, 1), repeats=1), print)
+    assert model.generation_defaults == {}
+
+
 def test_a_run_repeats_without_a_cached_prompt(model: edgellm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     resets: list[None] = []
     monkeypatch.setattr(model, "reset", lambda: resets.append(None))
@@ -216,6 +236,34 @@ def test_each_case_ran_in_a_process_of_its_own(package: Path, monkeypatch: pytes
     run_bench(package, prompt_tokens=[4, 8], new_tokens=2, repeats=1, loads=1, threads=1)
     assert len(set(started)) == 4  # two loads, two cases
     assert os.getpid() not in started
+
+
+def test_what_disturbed_a_run_is_in_its_result(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(100))
+    monkeypatch.setattr(worker, "take_sample", lambda: Sample(next(seconds), 2, 0.0, steal_s=next(seconds) / 10))
+    numbers: list[int] = []
+    answer = worker.work(Job(package, "auto", 1, Case(4, 2, 1, 1, 1), repeats=3), numbers.append)
+    assert answer.result is not None
+    assert numbers == [1, 2, 3]
+    assert answer.load.disturbed == ("other virtual machines took 5.0% of the CPUs' time",)
+    assert answer.result.conditions.disturbed == answer.load.disturbed
+    assert Answer.from_dict(json.loads(json.dumps(asdict(answer)))) == answer
+
+
+@pytest.mark.parametrize(
+    ("reasons", "cold", "why_not"),
+    [(["held", None, "held"], 1, None), (["held"] * 3, 0, "held"), ([None] * 3, 3, None)],
+)
+def test_only_loads_behind_dropped_pages_are_cold(
+    package: Path, monkeypatch: pytest.MonkeyPatch, reasons: list[str | None], cold: int, why_not: str | None
+) -> None:
+    answer = Answer(Load(2.0, 1.0), "cpu", "1.31", "no sensor")
+    dropped: list[list[Path]] = []
+    monkeypatch.setattr(runner, "drop_pages", lambda files: (dropped.append(files), reasons[len(dropped) - 1])[1])
+    monkeypatch.setattr(runner, "run_in_child", lambda job, before_run: answer)
+    loads = runner._time_loads(package, read_manifest(package), "auto", 1, 3, print)
+    assert (len(loads.cold), len(loads.warm), loads.why_not_cold) == (cold, 3, why_not)
+    assert {path.name for path in dropped[0]} == {path.name for path in package.iterdir()}
 
 
 def test_errors_of_the_measuring_process_keep_their_kind(package: Path) -> None:
@@ -431,6 +479,7 @@ def test_the_command_prints_each_format_and_progress_to_stderr(package: Path) ->
         (["-p", "64,90"], 2, "90 prompt tokens and 64 new ones do not fit in the model's context of 96"),
         (["--plot", "picture.gif"], 2, "expected a name that ends in .png or .svg"),
         (["--plot", "nowhere/picture.png"], 2, "there is no directory nowhere"),
+        (["--plot", "picture.png", "-n", "0"], 2, "no new tokens to time"),
         (["-o", "xml"], 2, "'xml' is not one of"),
     ],
 )
@@ -449,6 +498,19 @@ def test_plot(made: BenchResult, tmp_path: Path, suffix: str, start: bytes) -> N
     plot(made, tmp_path / f"picture.{suffix}")
     content = (tmp_path / f"picture.{suffix}").read_bytes()
     assert content.startswith(start)
+
+
+def test_plot_says_which_lines_were_disturbed(
+    made: BenchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "svg.fonttype", "none")  # letters stay letters
+    plot(made, tmp_path / "picture.svg")
+    text = (tmp_path / "picture.svg").read_text()
+    assert ">2 threads<" in text
+    assert ">2 threads, batch 2, 2 beams (disturbed)<" in text
+    noisy = replace(made.cases[0], conditions=made.cases[1].conditions)
+    plot(replace(made, cases=(made.cases[0], noisy)), tmp_path / "picture.svg")  # two points of one line
+    assert "(disturbed)" in (tmp_path / "picture.svg").read_text()
 
 
 def test_plot_without_matplotlib(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,12 +87,14 @@ def test_packed_shared_and_widened_weights(tmp_path: Path) -> None:
         helper.make_node(
             "MatMulNBits", ["x", "int4", "int4.scales", "int4.zeros"], ["z"], domain="com.microsoft", N=6, K=40, bits=4
         ),
+        helper.make_node("MatMulNBits", ["y", "again", "scales"], ["v"], domain="com.microsoft", N=10, K=40, bits=8),
         helper.make_node("Cast", ["half"], ["float"], to=1),
         helper.make_node("Gather", ["lonely", "ids"], ["w"]),
     ]
     tensors = [
         _external("table", TensorProto.UINT8, (10, 64), 0),
         _external("head", TensorProto.UINT8, (10, 2, 32), 0),
+        _external("again", TensorProto.UINT8, (10, 2, 32), 0),
         _external("scales", TensorProto.FLOAT, (10, 2), 4096),
         _external("int4", TensorProto.UINT8, (6, 2, 16), 8192),
         _external("int4.scales", TensorProto.FLOAT, (6, 2), 12288),
