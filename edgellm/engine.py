@@ -39,6 +39,7 @@ class Engine:
         self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
+        self._verify = _Phase(session, manifest)
         self.headroom = 128  # tokens to make room for at first, beyond the prompt
         self.progress: Progress | None = None
 
@@ -84,6 +85,33 @@ class Engine:
         logits = self._decode.run(self._cache, None, tokens[:, None], lengths)
         self._cache.advance(1)
         return logits
+
+    @property
+    def lookahead(self) -> int:
+        """The most tokens that `verify` may be given now: below 2 where they would not get the logits that `decode`
+        gives them one by one, because there are several rows, or rotary tables that change in between."""
+        rope = self._manifest.rope
+        if self.rows != 1 or rope.changes_with_every_token:
+            return 1
+        length = self._cache.lengths[0]
+        room = min(self._chunk, self._manifest.context_length - length)
+        changes_at = rope.recompute_beyond
+        return room if changes_at is None or length > changes_at else min(room, changes_at - length)
+
+    def verify(self, tokens: TokenArray) -> Logits:
+        """Append tokens [n] to the only row, in one run. Returns [n, vocab] float32, what follows each."""
+        length = self._cache.lengths[0] + len(tokens)
+        assert self.rows == 1
+        self._cache.reserve(length)
+        self._tokens[0] += tokens.tolist()
+        logits = self._verify.run(self._cache, None, tokens[None], [length], keep=len(tokens))
+        self._cache.advance(len(tokens))
+        return logits
+
+    def forget(self, count: int) -> None:
+        """Take the last `count` tokens off the only row."""
+        del self._tokens[0][-count:]
+        self._cache.trim(len(self._tokens[0]))
 
     def reorder(self, parents: TokenArray) -> None:
         self._cache.reorder(parents)

@@ -71,6 +71,11 @@ class Rope:
     has_length_input: bool = False
     recompute_beyond: int | None = None
 
+    @property
+    def changes_with_every_token(self) -> bool:
+        """Dynamic NTK scaling beyond the trained length, which is not known here."""
+        return self.has_length_input and self.recompute_beyond is None
+
 
 @dataclass(frozen=True)
 class TokenIds:

@@ -17,7 +17,16 @@ import numpy as np
 
 from edgellm import session as ort
 from edgellm.chat import ChatTemplate, Message
-from edgellm.decoding import Emitted, GenerationOptions, Hypothesis, Logits, Step, Stopping, search
+from edgellm.decoding import (
+    Emitted,
+    GenerationOptions,
+    Hypothesis,
+    Logits,
+    PromptLookup,
+    Step,
+    Stopping,
+    search,
+)
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError, OptionError
 from edgellm.manifest import Manifest, check_files, read_manifest
@@ -195,6 +204,11 @@ class Model:
     def _options(self, options: dict[str, Any]) -> GenerationOptions:
         result = GenerationOptions.create(self.generation_defaults, **options)
         result.check_vocabulary(self.manifest.vocab_size)
+        asked = any(options.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
+        if asked and result.prompt_lookup and self.manifest.rope.changes_with_every_token:
+            raise OptionError(
+                "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
+            )
         return result
 
     def _stopping(self, prompts: Sequence[IntArray], options: GenerationOptions, cancel: Cancel | None) -> Stopping:
@@ -273,13 +287,16 @@ class _Run:
         self._progress = progress
         self._started = time.perf_counter()
         self._first_token: float | None = None
+        self._lookup: PromptLookup | None = None
         self.hypotheses: list[list[Hypothesis]] = []
 
     def steps(self, engine: Engine, prompts: list[IntArray], options: GenerationOptions) -> Generator[Step, None, None]:
         self._started = time.perf_counter()
         engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
         engine.progress = self._on_prefill
-        steps = search(engine, prompts, options, self._stopping)
+        if options.prompt_lookup and options.num_beams == 1:
+            self._lookup = PromptLookup(engine, self._stopping.max_new_tokens, options)
+        steps = search(self._lookup or engine, prompts, options, self._stopping)
         try:
             self.hypotheses = yield from self._timed(steps)
         except _Interrupted as interruption:
@@ -290,7 +307,8 @@ class _Run:
         end = time.perf_counter()
         new_tokens = sum(len(h.tokens) for hypotheses in self.hypotheses for h in hypotheses)
         first = (self._first_token or end) - self._started
-        return Timing(first, end - self._started, sum(map(len, prompts)), new_tokens)
+        drafts = (self._lookup.drafted, self._lookup.accepted) if self._lookup else (0, 0)
+        return Timing(first, end - self._started, sum(map(len, prompts)), new_tokens, *drafts)
 
     def _timed(
         self, steps: Generator[Step, None, list[list[Hypothesis]]]

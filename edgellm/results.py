@@ -25,12 +25,17 @@ class GeneratedSequence:
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one call; the prompts of a batch share it."""
+    """Of one call; the prompts of a batch share it.
+
+    `drafted_tokens` are prompt lookup's; `accepted_tokens` of them were right, and each saved a run of the model.
+    """
 
     time_to_first_token_s: float
     total_s: float
     prompt_tokens: int
     new_tokens: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def prompt_tokens_per_second(self) -> float:

@@ -76,6 +76,8 @@ def _as_dict(generation: edgellm.Generation) -> dict[str, Any]:
         ],
         "prompt_tokens": timing.prompt_tokens,
         "new_tokens": timing.new_tokens,
+        "drafted_tokens": timing.drafted_tokens,
+        "accepted_tokens": timing.accepted_tokens,
         "time_to_first_token_s": timing.time_to_first_token_s,
         "total_s": timing.total_s,
     }

@@ -46,6 +46,11 @@ GENERATION = [
     click.option("--seed", type=int, help="Sampling: makes it repeatable."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
     click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
+    click.option(
+        "--prompt-lookup/--no-prompt-lookup", default=None, help="The same text, sooner where it repeats earlier text."
+    ),
+    click.option("--prompt-lookup-num-tokens", type=int, help="Prompt lookup: most tokens to draft at once."),
+    click.option("--max-matching-ngram-size", type=int, help="Prompt lookup: most tokens to look up."),
 ]
 
 

@@ -3,6 +3,7 @@
 from edgellm.decoding.decoder import Decoder, Logits, TokenArray
 from edgellm.decoding.events import Emitted, Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
+from edgellm.decoding.prompt_lookup import PromptLookup
 from edgellm.decoding.search import search
 from edgellm.decoding.stopping import Stopping
 
@@ -12,6 +13,7 @@ __all__ = [
     "GenerationOptions",
     "Hypothesis",
     "Logits",
+    "PromptLookup",
     "Step",
     "Stopping",
     "TokenArray",

@@ -20,7 +20,7 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed` and `logprobs` are options here.
+    an error (there a log line); `seed`, `logprobs` and `prompt_lookup` are options here.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -58,6 +58,10 @@ class GenerationOptions:
     begin_suppress_tokens: tuple[int, ...] = ()
     logprobs: bool = False
 
+    prompt_lookup: bool = False  # the same tokens, sooner where they repeat earlier ones: see prompt_lookup.py
+    prompt_lookup_num_tokens: int | None = None  # the most to draft at once, 10 if None; a number sets prompt_lookup
+    max_matching_ngram_size: int | None = None  # how many tokens to look up at most, 3 if None
+
     @classmethod
     def create(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> GenerationOptions:
         """`options` are the caller's, `defaults` the package's generation_config.json, whose unknown keys are ignored.
@@ -75,7 +79,7 @@ class GenerationOptions:
                 values[name] = _parse(name, source[name])
             except v.Unfit as expected:
                 problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
-        result = cls(**_settle_lengths(values, options))
+        result = cls(**_settle_lookup(_settle_lengths(values, options)))
         problems += _combination_problems(result, options)
         if problems:
             raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
@@ -157,6 +161,9 @@ _CHECKS: dict[str, v.Check] = {
     "suppress_tokens": v.tokens,
     "begin_suppress_tokens": v.tokens,
     "logprobs": v.flag,
+    "prompt_lookup": v.flag,
+    "prompt_lookup_num_tokens": v.integer(1),
+    "max_matching_ngram_size": v.integer(1),
 }
 
 # What None means: the value that switches an option off, where that is not None itself.
@@ -169,6 +176,7 @@ _OFF: dict[str, Any] = {
 
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _BEAMS_ONLY = ("length_penalty", "early_stopping")
+_LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 
 
 def _is_set(name: str, value: Any) -> bool:
@@ -189,6 +197,11 @@ def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> di
     if settled.get("max_new_tokens") is None:
         settled["max_new_tokens"] = DEFAULT_MAX_NEW_TOKENS if settled.get("max_length") is None else None
     return settled
+
+
+def _settle_lookup(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As in Hugging Face, a number of tokens to draft switches prompt lookup on."""
+    return {"prompt_lookup": values.get("prompt_lookup_num_tokens") is not None, **values}
 
 
 def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) -> list[str]:
@@ -214,6 +227,10 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
         problems += _without_effect(o, given, _SAMPLING_ONLY, "do_sample=True")
     if o.num_beams == 1:
         problems += _without_effect(o, given, _BEAMS_ONLY, "num_beams above 1")
+    else:
+        problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY), "num_beams=1")
+    if not o.prompt_lookup and o.num_beams == 1:
+        problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems
 
 

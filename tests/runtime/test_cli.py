@@ -82,6 +82,7 @@ def test_generate_json(package: Path, model: edgellm.Model) -> None:
     assert data["sequences"][0]["tokens"] == list(expected.tokens)
     assert data["finish_reason"] == expected.finish_reason
     assert (data["prompt_tokens"], data["new_tokens"]) == (5, len(expected.tokens))
+    assert (data["drafted_tokens"], data["accepted_tokens"]) == (0, 0)
     assert 0 < data["time_to_first_token_s"] <= data["total_s"]
 
 

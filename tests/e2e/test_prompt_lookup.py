@@ -1,0 +1,98 @@
+"""Prompt lookup on exported packages: the tokens, log-probabilities and endings that there are without it."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgellm
+from comparison import prompt
+from edgellm.decoding import prompt_lookup
+from edgellm.decoding.prompt_lookup import Drafter
+from edgellm.errors import OptionError
+from families import ENDING
+
+# Float32's rounding reaches the log-probabilities: several tokens behind a past take another attention kernel than one.
+LOGPROBS = 1e-4  # absolute
+OPTIONS: list[dict[str, Any]] = [
+    {"eos_token_id": []},
+    {"do_sample": True, "seed": 3, "eos_token_id": []},
+    {"repetition_penalty": 1.2, "min_new_tokens": 10},
+]
+COPYING = [
+    "Repeat this text word for word:\n\n{}",
+    "Fix the spelling mistakes in this text and write the whole corrected text:\n\n{}",
+]
+
+
+class Oracle(Drafter):
+    """Drafts what will come, but for one token in six: long drafts, right and wrong, whatever the model is like."""
+
+    coming: Sequence[int] = ()  # prompt and new tokens
+
+    def draft(self, limit: int) -> list[int]:
+        at = len(self.tokens)
+        assert self.tokens == self.coming[:at]
+        count = max(0, min(limit, 1 + at % 9))
+        return [token if (at + i) % 6 else 7 for i, token in enumerate(self.coming[at : at + count])]
+
+
+@pytest.mark.parametrize("name", [family.name for family in ENDING])
+def test_every_family(name: str, load: Callable[..., edgellm.Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across sliding windows and LongRoPE's switch."""
+    model = load(name)
+    if model.manifest.rope.changes_with_every_token:
+        with pytest.raises(OptionError, match="rotary tables change with every token"):
+            model.generate([5, 6], prompt_lookup=True)
+        return
+    monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
+    for seed, options in enumerate(OPTIONS):
+        options = {"max_new_tokens": 60, "logprobs": True, **options}
+        ids = prompt(name, 12, seed).tolist()
+        plain = model.generate(ids, **options)
+        model.reset()
+        Oracle.coming = [*ids, *plain.tokens]
+        found = model.generate(ids, prompt_lookup=True, **options)
+        assert (found.tokens, found.finish_reason) == (plain.tokens, plain.finish_reason), options
+        np.testing.assert_allclose(found.logprobs, plain.logprobs, rtol=0, atol=LOGPROBS)
+        assert found.timing.accepted_tokens > 0.5 * len(found.tokens) - 6
+
+
+@pytest.fixture(scope="module")
+def copying(smollm2_package: Callable[[str], Path]) -> Callable[[edgellm.Model], list[list[int]]]:
+    texts = [pydoc_data.topics.topics[topic][:600] for topic in ("naming", "while")]
+
+    def prompts(model: edgellm.Model) -> list[list[int]]:
+        asked = [request.format(text) for request, text in zip(COPYING, texts, strict=True)]
+        chats = [model.chat_template.render([{"role": "user", "content": text}]) for text in asked]
+        return [model.tokenizer.encode(chat).tolist() for chat in chats]
+
+    return prompts
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize(
+    "options", [{}, {"do_sample": True, "temperature": 0.7, "seed": 1}], ids=["greedy", "sampling"]
+)
+def test_real_model(
+    options: dict[str, Any],
+    smollm2_package: Callable[[str], Path],
+    copying: Callable[[edgellm.Model], list[list[int]]],
+) -> None:
+    model = edgellm.load(smollm2_package("fp32"), device="cpu", threads=2)
+    runs, tokens = 0, 0
+    for ids in copying(model):
+        options = {"max_new_tokens": 48, "logprobs": True, **options}
+        plain = model.generate(ids, **options)
+        model.reset()
+        found = model.generate(ids, prompt_lookup=True, **options)
+        assert (found.tokens, found.finish_reason) == (plain.tokens, plain.finish_reason)
+        np.testing.assert_allclose(found.logprobs, plain.logprobs, rtol=0, atol=1e-3)
+        tokens += len(found.tokens)
+        runs += len(found.tokens) - found.timing.accepted_tokens
+    assert tokens > 1.3 * runs
