@@ -283,4 +283,4 @@ def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
 
 
 def _type_name(dtype: str) -> str:
-    return {"float32": "tensor(float)", "float16": "tensor(float16)"}[dtype]
+    return {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}[dtype]

@@ -25,6 +25,9 @@ MANIFEST_NAME = "edgellm.json"
 Task = Literal["text-generation"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
+
+CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -41,21 +44,21 @@ class CacheLayout:
     """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
-    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike.
+    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike. The scales of
+    an int8 cache are constants of the graph.
     """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "int8"]
     growth: Literal["in_place"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache."""
-        item = 4 if self.dtype == "float32" else 2
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * item
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ class Manifest:
         _check_paths(manifest)
         _check_numbers(manifest)
         _check_patterns(manifest.cache)
+        _check_cache_type(manifest)
         return manifest
 
 
@@ -256,6 +260,14 @@ def _check_patterns(cache: CacheLayout) -> None:
             )
 
 
+def _check_cache_type(manifest: Manifest) -> None:
+    if manifest.cache.dtype == "int8" and manifest.target == "cuda":
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: cache.dtype is 'int8' in a package for cuda, expected 'float16'; "
+            "export the package again"
+        )
+
+
 def _check_numbers(manifest: Manifest) -> None:
     cache = manifest.cache
     positive = {
@@ -326,6 +338,7 @@ __all__ = [
     "CacheLayout",
     "FileEntry",
     "GraphFile",
+    "KVCacheType",
     "Manifest",
     "PackageError",
     "Rope",

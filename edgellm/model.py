@@ -357,6 +357,7 @@ def _info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
         threads=session.threads,
         context_length=manifest.context_length,
         vocab_size=manifest.vocab_size,
+        cache_type=manifest.cache.dtype,
         cache_bytes_per_token=manifest.cache.bytes_per_token(),
         package_bytes=sum(entry.size for entry in manifest.files.values()),
         onnxruntime_version=ort.version(),

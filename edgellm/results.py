@@ -126,6 +126,7 @@ class ModelInfo:
     threads: int
     context_length: int
     vocab_size: int
+    cache_type: str
     cache_bytes_per_token: int
     package_bytes: int
     onnxruntime_version: str

@@ -21,6 +21,7 @@ Progress = Callable[[str, int, int], None]
 
 STEPS = {
     "calibrate": "calibrating",
+    "calibrate cache": "calibrating the cache",
     "weights": "writing weights",
     "package": "running the package",
     "original": "running the original",
@@ -35,6 +36,12 @@ STEPS = {
     "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", help="How weights are stored."
 )
 @click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What the package will run on.")
+@click.option(
+    "--kv-cache",
+    type=click.Choice(["float", "int8"]),
+    default="float",
+    help="Type of the key/value cache; float is that of the activations.",
+)
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")

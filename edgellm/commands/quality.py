@@ -30,7 +30,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     q, limits = report["quality"], report["thresholds"]
     worst = ", ".join(f"{layer['layer']} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
     return [
-        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({report['scheme']})",
+        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({report['scheme']})"
+        + (", int8 cache" if report.get("cache") == "int8" else ""),
         f"divergence   {q['kl_divergence']:.5f} nats per token from the original (limit {limits['kl_divergence']:g}), "
         f"{q['tokens']} tokens of {q['text']}",
         f"agreement    top-1 {q['top1_agreement']:.2%} (limit {limits['top1_agreement']:.0%}), "

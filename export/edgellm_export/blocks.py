@@ -199,9 +199,24 @@ def attention(
         options["local_window_size"] = heads.window
     if heads.softcap:
         options["softcap"] = heads.softcap
+    scales, quantization = _cache_quantization(b, cache, name)
     out, present_key, present_value = b.graph.ops(
-        "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin,
+        "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *scales,
         name=f"{node(name)}/GroupQueryAttention", outputs=3, domain=MICROSOFT, num_heads=heads.num_heads,
         kv_num_heads=heads.num_kv_heads, do_rotary=int(cos_sin[0] is not None), **options,
+        **quantization,
     )  # fmt: skip
     return out, LayerCache(present_key, present_value)
+
+
+def _cache_quantization(b: Build, cache: LayerCache, name: str) -> tuple[list[ir.Value | None], dict[str, Any]]:
+    """GroupQueryAttention's inputs behind the rotary tables, and its attributes: for an int8 cache, its scales."""
+    if cache.scales is None:
+        return [], {}
+    shape = (1, b.shape.num_kv_heads, 1, b.shape.head_dim)
+    scales = [
+        b.graph.array(f"{name}.{side}_scale", array.reshape(shape))
+        for side, array in (("k", cache.scales.key), ("v", cache.scales.value))
+    ]
+    per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+    return [None, None, None, *scales], per_channel

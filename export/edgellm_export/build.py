@@ -91,11 +91,20 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class CacheScales:
+    """What one layer's int8 cache is multiplied by, channel by channel. Each [num_kv_heads, head_dim]."""
+
+    key: FloatArray
+    value: FloatArray
+
+
+@dataclass(frozen=True)
 class LayerCache:
-    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]."""
+    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`."""
 
     key: ir.Value
     value: ir.Value
+    scales: CacheScales | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures import Architecture
-from edgellm_export.build import BatchState, Build, LayerCache, Stream, TensorSource
+from edgellm_export.build import BatchState, Build, CacheScales, LayerCache, Stream, TensorSource
 from edgellm_export.channels import Channels, FloatArray
 from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
@@ -38,15 +38,19 @@ class BuiltGraph:
 
 
 def build_decoder(
-    architecture: Architecture, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales = NO_SCALES
+    architecture: Architecture,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    scales: ChannelScales = NO_SCALES,
+    cache_scales: Sequence[CacheScales] = (),
 ) -> BuiltGraph:
-    """The whole model. `scales`: see edgellm_export.channels."""
+    """The whole model. `scales`: see edgellm_export.channels. `cache_scales`: of each layer, for an int8 cache."""
     shape = architecture.shape
     b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales))
     ids, batch = _inputs(b)
     keep = b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
     stream = architecture.embed(b, ids, batch)
-    caches = [_past(b, i) for i in range(shape.num_layers)]
+    caches = [_past(b, i, cache_scales[i] if cache_scales else None) for i in range(shape.num_layers)]
     presents = []
     for i, cache in enumerate(caches):
         stream, present = architecture.layer(b, i, stream, cache, batch)
@@ -58,10 +62,7 @@ def build_decoder(
     # The second dimension is declared as 1, the default: onnxruntime-genai then expects the last position only.
     outputs: list[Any] = [(logits, "logits", ir.DataType.FLOAT, ["batch_size", 1, shape.vocab_size])]
     for i, present in enumerate(presents):
-        outputs += [
-            (getattr(present, side), PRESENT.format(i, side), *_cache_type(b, "total_sequence_length"))
-            for side in ("key", "value")
-        ]
+        outputs += _present(b, i, present, quantized=bool(cache_scales))
     return _built(b, outputs)
 
 
@@ -79,12 +80,15 @@ def build_layer(
     tensors: TensorSource,
     scheme: WeightScheme,
     scales: ChannelScales = NO_SCALES,
+    cache_scales: CacheScales | None = None,
     *,
     observe: bool = False,
+    observe_cache: bool = False,
 ) -> BuiltGraph:
     """hidden, input_ids, attention_mask, past_key_values.{index} -> hidden. For whole sequences: the past is empty.
 
-    With `observe`, also the values [B, S, size] of each norm that linear layers read, under the norm's name.
+    With `observe`, also the values [B, S, size] of each norm that linear layers read, under the norm's name; with
+    `observe_cache`, also present.{index}.key and .value [B, num_kv_heads, S, head_dim].
     """
     b = Build(architecture.shape, GraphBuilder(f"layer_{index}"), scheme, tensors, Channels(scales))
     _, batch = _inputs(b)
@@ -93,10 +97,11 @@ def build_layer(
         ir.DataType.from_numpy(b.activation),
         ["batch_size", "sequence_length", architecture.shape.hidden_size],
     )
-    stream, _ = architecture.layer(b, index, Stream(hidden), _past(b, index), batch)
+    stream, present = architecture.layer(b, index, Stream(hidden), _past(b, index, cache_scales), batch)
     dtype = ir.DataType.from_numpy(b.activation)
     extra = [(value, name, dtype, ["batch_size", "sequence_length", None]) for name, value in b.channels.read.items()]
-    return _built(b, [_hidden(b, stream), *(extra if observe else [])])
+    extra = (extra if observe else []) + (_present(b, index, present, quantized=False) if observe_cache else [])
+    return _built(b, [_hidden(b, stream), *extra])
 
 
 def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
@@ -164,13 +169,20 @@ def _last_positions(b: Build, stream: Stream, keep: ir.Value) -> Stream:
     return Stream(cut(stream.residual, "residual"), None if stream.delta is None else cut(stream.delta, "delta"))
 
 
-def _past(b: Build, index: int) -> LayerCache:
-    dtype, shape = _cache_type(b, "past_sequence_length")
-    return LayerCache(*(b.graph.input(PAST.format(index, side), dtype, shape) for side in ("key", "value")))
+def _past(b: Build, index: int, scales: CacheScales | None) -> LayerCache:
+    dtype, shape = _cache_type(b, "past_sequence_length", quantized=scales is not None)
+    key, value = (b.graph.input(PAST.format(index, side), dtype, shape) for side in ("key", "value"))
+    return LayerCache(key, value, scales)
 
 
-def _cache_type(b: Build, length: str) -> tuple[ir.DataType, list[int | str]]:
-    return ir.DataType.from_numpy(b.activation), ["batch_size", b.shape.num_kv_heads, length, b.shape.head_dim]
+def _present(b: Build, index: int, present: LayerCache, *, quantized: bool) -> list[Any]:
+    dtype, shape = _cache_type(b, "total_sequence_length", quantized=quantized)
+    return [(getattr(present, side), PRESENT.format(index, side), dtype, shape) for side in ("key", "value")]
+
+
+def _cache_type(b: Build, length: str, *, quantized: bool) -> tuple[ir.DataType, list[int | str]]:
+    dtype = ir.DataType.INT8 if quantized else ir.DataType.from_numpy(b.activation)
+    return dtype, ["batch_size", b.shape.num_kv_heads, length, b.shape.head_dim]
 
 
 def _hidden(b: Build, stream: Stream) -> tuple[ir.Value, str, ir.DataType, list[int | str]]:

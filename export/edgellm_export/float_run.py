@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgellm.threads import usable_cores
 from edgellm_export.architectures import Architecture
-from edgellm_export.build import TensorSource
+from edgellm_export.build import CacheScales, TensorSource
 from edgellm_export.decoder_graph import (
     BuiltGraph,
     ChannelScales,
@@ -87,6 +87,14 @@ class FloatRun:
         first, *norms = runs[0]
         return [run[first] for run in runs], {name: [run[name] for run in runs] for name in norms}
 
+    def cached_layer(
+        self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]
+    ) -> tuple[list[FloatArray], list[tuple[FloatArray, FloatArray]]]:
+        """`layer`, and the keys and values [num_kv_heads, length, head_dim] that it caches, one pair per sequence."""
+        segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT, observe_cache=True))
+        runs = [list(segment.run_all(_feeds(s, h)).values()) for s, h in zip(sequences, states, strict=True)]
+        return [run[0] for run in runs], [(run[1][0], run[2][0]) for run in runs]
+
     def normed(self, states: Sequence[FloatArray]) -> FloatArray:
         """Hidden states of all tokens after the final norm: [tokens, hidden_size]."""
         segment = _segment(build_final_norm(self.architecture, self.tensors, FLOAT))
@@ -107,11 +115,13 @@ class PackageLayers:
     tensors: TensorSource
     scheme: WeightScheme
     scales: ChannelScales
+    cache_scales: Sequence[CacheScales]  # empty: the cache has the activations' type
     data: DataFile
 
     def error(self, index: int, sequence: Tokens, before: FloatArray, after: FloatArray) -> float:
         """|package's layer - float layer| / |what the float layer adds|, both given the float model's input."""
-        built = build_layer(self.architecture, index, self.tensors, self.scheme, self.scales)
+        cache = self.cache_scales[index] if self.cache_scales else None
+        built = build_layer(self.architecture, index, self.tensors, self.scheme, self.scales, cache)
         segment = Segment(built, data=self.data, threads=usable_cores())
         output = segment.run(_feeds(sequence, before.astype(self.scheme.activation))).astype(np.float32)
         return float(np.linalg.norm(output - after)) / max(float(np.linalg.norm(after - before)), 1e-30)

@@ -6,13 +6,14 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgellm.manifest import (
     MANIFEST_NAME,
     CacheLayout,
     FileEntry,
     GraphFile,
+    KVCacheType,
     Manifest,
     Precision,
     Rope,
@@ -32,7 +33,12 @@ GRAPH = "model.onnx"
 
 
 def make_manifest(
-    checkpoint: Checkpoint, architecture: Architecture, scheme: WeightScheme, precision: Precision, target: Target
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    scheme: WeightScheme,
+    precision: Precision,
+    target: Target,
+    kv_cache: KVCacheType,
 ) -> Manifest:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
@@ -43,9 +49,7 @@ def make_manifest(
         model_type=str(checkpoint.config["model_type"]),
         target=target,
         graphs={"model": GraphFile(GRAPH, inputs, ("logits",))},
-        cache=CacheLayout(
-            shape.num_layers, shape.num_kv_heads, shape.head_dim, "float32" if target == "cpu" else "float16"
-        ),
+        cache=CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, _cache_type(target, kv_cache)),
         weights=Weights(precision, scheme.name, shape.tied_embedding),
         vocab_size=shape.vocab_size,
         context_length=shape.context_length,
@@ -54,6 +58,12 @@ def make_manifest(
         source=dict(checkpoint.source),
         versions={name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")},
     )
+
+
+def _cache_type(target: Target, kv_cache: KVCacheType) -> Literal["float32", "float16", "int8"]:
+    if kv_cache == "int8":
+        return "int8"
+    return "float32" if target == "cpu" else "float16"
 
 
 def write_side_files(directory: Path, checkpoint: Checkpoint, manifest: Manifest) -> None:

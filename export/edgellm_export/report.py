@@ -33,6 +33,20 @@ THRESHOLDS: dict[Precision, Thresholds] = {
     "int4": Thresholds(0.70, 0.40),
 }
 
+# What an int8 cache may cost on top: below 0.002 on the same model, up to 0.005 on random weights, whose agreement it
+# lowers by up to 0.06.
+INT8_CACHE = Thresholds(0.01, 0.10)
+
+
+def thresholds(precision: Precision, cache: str) -> Thresholds:
+    """Of a package with a cache of that type."""
+    limits = THRESHOLDS[precision]
+    if cache != "int8":
+        return limits
+    return Thresholds(
+        limits.kl_divergence + INT8_CACHE.kl_divergence, limits.top1_agreement - INT8_CACHE.top1_agreement
+    )
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -62,11 +76,12 @@ class Quality:
 
 @dataclass(frozen=True)
 class Report:
-    """`calibration`: the text that channel scales came from, or "none". `size_bytes`: weights and graph. `passed`: the
-    quality is within `thresholds`."""
+    """`cache`: the type of the key/value cache. `calibration`: the text that channel scales came from, or "none".
+    `size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
 
     precision: Precision
     scheme: str
+    cache: str
     calibration: str
     size_bytes: int
     quality: Quality

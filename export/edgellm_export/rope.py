@@ -176,9 +176,29 @@ def _factors(values: ConfigReader, key: str, count: int) -> FloatArray:
     return np.ones(count, np.float32)
 
 
+def rotary_dim(rope: Rope) -> int:
+    """How many of a head's channels are rotated: the first ones, channel i together with i + half of them."""
+    match rope:
+        case StaticRope():
+            return 2 * len(rope.inv_freq)
+        case DynamicRope():
+            return rope.rotary_dim
+        case LongRope():
+            return 2 * len(rope.short)
+
+
 def needs_length_input(ropes: Sequence[Rope | None]) -> bool:
     """Whether some table depends on the length of the row."""
     return any(isinstance(rope, DynamicRope | LongRope) for rope in ropes)
 
 
-__all__ = ["DynamicRope", "LongRope", "Rope", "StaticRope", "default_rope", "needs_length_input", "read_rope"]
+__all__ = [
+    "DynamicRope",
+    "LongRope",
+    "Rope",
+    "StaticRope",
+    "default_rope",
+    "needs_length_input",
+    "read_rope",
+    "rotary_dim",
+]

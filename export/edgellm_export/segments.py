@@ -16,6 +16,7 @@ from edgellm_export.decoder_graph import BuiltGraph
 from edgellm_export.graph import Region
 
 Array = npt.NDArray[Any]
+CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class Segment:
         for name, info in self._inputs.items():
             if name.startswith("past_key_values."):
                 _, heads, _, size = info.shape
-                dtype = np.float32 if info.type == "tensor(float)" else np.float16
-                fed[name] = np.zeros((1, heads, 0, size), dtype)
+                fed[name] = np.zeros((1, heads, 0, size), CACHE_TYPES[info.type])
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, fed), strict=True))
 

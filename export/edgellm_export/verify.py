@@ -19,7 +19,7 @@ from edgellm.session import choose_device
 from edgellm_export.divergence import Comparison
 from edgellm_export.evaluation_text import evaluation_tokens
 from edgellm_export.float_run import FloatRun, PackageLayers
-from edgellm_export.report import THRESHOLDS, LayerReport, Quality, Report
+from edgellm_export.report import LayerReport, Quality, Report, thresholds
 
 Tokens = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -59,11 +59,12 @@ def verify(
     return Report(
         precision=precision,
         scheme=scheme,
+        cache=manifest.cache.dtype,
         calibration=calibration,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=_quality(texts, comparison),
         layers=[LayerReport(i, scheme, error) for i, error in enumerate(errors)],
-        thresholds=THRESHOLDS[precision],
+        thresholds=thresholds(precision, manifest.cache.dtype),
     )
 
 

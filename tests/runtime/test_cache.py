@@ -18,11 +18,13 @@ from edgellm.session import DeviceArray
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
 HALF = replace(LAYOUT, dtype="float16")
+BYTES = replace(LAYOUT, dtype="int8")
 MAX_LENGTH = 300
 
 KINDS = {
     "host": lambda: HostCache(LAYOUT, MAX_LENGTH),
     "host-float16": lambda: HostCache(HALF, MAX_LENGTH),
+    "host-int8": lambda: HostCache(BYTES, MAX_LENGTH),
     "device": lambda: DeviceCache(LAYOUT, MAX_LENGTH, "cpu"),
     "device-float16": lambda: DeviceCache(HALF, MAX_LENGTH, "cpu"),
     "cuda": lambda: DeviceCache(HALF, MAX_LENGTH, "cuda"),
@@ -46,8 +48,8 @@ class Shadow:
     def write(self, row: int, count: int) -> None:
         """As a graph does: behind the used part of the row, in place."""
         self.cache.reserve(len(self.rows[row]) + count)
-        marks = range(self.next_mark, self.next_mark + count)
-        self.next_mark = self.next_mark % 1000 + count  # float16 is exact up to 2048
+        marks = [mark % 100 for mark in range(self.next_mark, self.next_mark + count)]  # int8 goes up to 127
+        self.next_mark += count
         for slot, buffer in enumerate(buffers(self.cache)):
             start = len(self.rows[row])
             buffer[row, :, start : start + count] = np.array([[[mark + slot] for mark in marks]])
