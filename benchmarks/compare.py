@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from measuring import Plan, Samples, measure_rounds, measure_starts
@@ -22,7 +22,7 @@ from plotting import plot
 from quality import measure_quality
 from rendering import Run, heading, json_line, processor, table, update_readme
 from systems import OWN, REFERENCE, SYSTEMS, available
-from workers import Start, Worker
+from workers import Failed, Start, Worker
 
 
 def main() -> None:
@@ -34,12 +34,13 @@ def main() -> None:
     if plan.starts:
         measure_starts(starts, plan, samples)
     with ExitStack() as running:
-        workers = [running_worker(start, running) for start in starts]
+        workers = [w for start in starts if (w := running_worker(start, running, samples)) is not None]
         measure_rounds(workers, plan, samples)
         if model.trained and arguments.quality_tokens:
             reference = next((w for w in workers if w.name == REFERENCE), None)
-            reference = reference or running_worker(start_of(REFERENCE, model, arguments, plan), running)
-            measure_quality(workers, reference, model, arguments.quality_tokens, samples)
+            reference = reference or running_worker(start_of(REFERENCE, model, arguments, plan), running, samples)
+            if reference is not None:
+                measure_quality(workers, reference, model, arguments.quality_tokens, samples)
     run = Run(model.name, model.title, arguments.precision, arguments.threads, processor(), skipped, plan, samples)
     report(run, arguments)
 
@@ -60,10 +61,13 @@ def start_of(name: str, model: Model, arguments: argparse.Namespace, plan: Plan)
     return Start(name, system, files, arguments.threads, max(plan.lengths) + plan.new_tokens)
 
 
-def running_worker(start: Start, running: ExitStack) -> Worker:
-    worker = start.worker()
-    running.callback(worker.stop)
-    return worker
+def running_worker(start: Start, running: ExitStack, samples: Samples) -> Worker | None:
+    """Stopped with `running`. None, and a note among the samples, if it cannot be started."""
+    try:
+        return running.enter_context(closing(start.worker()))
+    except Failed as failure:
+        samples.fail(start.name, "start", failure)
+        return None
 
 
 def planned(arguments: argparse.Namespace, model: Model) -> tuple[Plan, tuple[int, ...]]:

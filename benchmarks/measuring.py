@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -58,19 +59,21 @@ def measure_starts(starts: Sequence[Start], plan: Plan, samples: Samples) -> Non
     the file cache and is dropped."""
     for turn in range(plan.starts + 1):
         for start in _order(starts, turn):
-            worker = start.worker()
             try:
-                answer = worker.time(plan.lengths[0], plan.new_tokens)
+                _start_once(start, plan, samples, keep=turn > 0)
             except Failed as failure:
                 samples.fail(start.name, "start", failure)
-            else:
-                if turn:
-                    samples.add(start.name, "load s", worker.loaded["load_s"])
-                    samples.add(start.name, "process start to loaded s", worker.loaded["start_s"])
-                    samples.add(start.name, "peak RSS MiB", answer["peak_rss_mb"])
-                    samples.add(start.name, "above its imports MiB", answer["peak_rss_mb"] - worker.loaded["bare_mb"])
-            worker.stop()
         _say(f"start {turn} of {plan.starts}")
+
+
+def _start_once(start: Start, plan: Plan, samples: Samples, *, keep: bool) -> None:
+    with closing(start.worker()) as worker:
+        answer = worker.time(plan.lengths[0], plan.new_tokens)
+        if keep:
+            samples.add(start.name, "load s", worker.loaded["load_s"])
+            samples.add(start.name, "process start to loaded s", worker.loaded["start_s"])
+            samples.add(start.name, "peak RSS MiB", answer["peak_rss_mb"])
+            samples.add(start.name, "above its imports MiB", answer["peak_rss_mb"] - worker.loaded["bare_mb"])
 
 
 def measure_rounds(workers: Sequence[Worker], plan: Plan, samples: Samples) -> None:
@@ -101,8 +104,13 @@ def _several(workers: Sequence[Worker], plan: Plan, samples: Samples, *, keep: b
     """edgellm's batch and beams at the shortest length: new tokens of all rows, or of all beams, per second."""
     own = next((worker for worker in workers if worker.name == OWN), None)
     for kind, rows, beams in (("batch", plan.batch, 1), ("beams", 1, plan.beams)):
-        if own is not None and rows and beams:
+        if own is None or not rows or not beams:
+            continue
+        try:
             answer = own.time_several(plan.lengths[0], plan.new_tokens, rows=rows, beams=beams)
+        except Failed as failure:
+            samples.fail(OWN, f"{kind} {rows * beams}", failure)
+        else:
             if keep:
                 samples.add(OWN, f"{kind} {rows * beams}", rows * beams * (plan.new_tokens - 1) / answer["decode_s"])
 

@@ -24,6 +24,10 @@ def plot(run: Run, file: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", label=title) if points else None
         axes.set(xscale="log", yscale="log", xlabel="context, tokens", ylabel="ms per token", title=measure.__name__)
         axes.set_xticks(run.plan.lengths, [str(length) for length in run.plan.lengths])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="y", which="minor", labelsize="x-small")
         axes.grid(True, which="both", alpha=0.3)
     panels[0].legend(fontsize="small")
     figure.suptitle(f"{run.title}, {run.threads} threads, {run.processor}", fontsize="medium")

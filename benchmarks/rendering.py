@@ -100,7 +100,8 @@ def _cell(samples: Samples, name: str, measure: str) -> str:
     values = samples.values[name].get(measure)
     if not values:
         return "-"
-    text = f"{medians(samples)[name][measure]:.{PLACES.get(measure, 0)}f}"
+    value = medians(samples)[name][measure]
+    text = f"{value:.{PLACES.get(measure, 0 if value >= 100 else 1)}f}"
     own = samples.values.get(OWN, {}).get(measure)
     if own and name != OWN and measure.startswith(("prefill", "decode")):
         middle, lowest, highest = ratio(own, values)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Start:
     context: int
 
     def worker(self) -> Worker:
+        """The loaded system. Raises Failed where it ends instead."""
         settings = {"model": str(self.model), "threads": self.threads, "context": self.context}
         command = [python_of(self.system.environment), str(PEERS / self.system.worker), json.dumps(settings)]
         environment = {
@@ -40,7 +42,11 @@ class Start:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         start = time.perf_counter()
         process = subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload]
-        loaded = json.loads(_line(process, self.name))
+        try:
+            loaded = json.loads(_line(process))
+        except Failed:
+            _close(process)
+            raise
         return Worker(self.name, process, {**loaded, "start_s": time.perf_counter() - start})
 
 
@@ -64,24 +70,33 @@ class Worker:
     def write_logits(self, ids: Sequence[int], out: Path) -> None:
         self._ask({"token_ids": list(ids), "out": str(out)})
 
-    def stop(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
+    def close(self) -> None:
+        _close(self.process)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, float]:
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(_line(self.process, self.name))
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            raise Failed(f"it ended with status {self.process.wait()}") from None
+        answer: dict[str, Any] = json.loads(_line(self.process))
         if "error" in answer:
             raise Failed(answer["error"])
         return answer
 
 
-def _line(process: subprocess.Popen[str], name: str) -> str:
+def _line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise SystemExit(f"{name} ended with status {process.wait()}; its messages are above")
+        raise Failed(f"it ended with status {process.wait()}")
     return line
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    """Its input ends, and so does it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    process.wait(60)
+    process.stdout.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,8 @@ def test_rounds_interleave_and_long_prompts_have_fewer() -> None:
 def test_the_table_has_ratios_and_says_what_is_missing() -> None:
     text = table(fake_run())
     assert "|  | edgellm int8 | llama.cpp Q8_0 |" in text
-    assert "| decode after 4 | 2 | 1 (2.00x, 2.00-2.00) |" in text
-    assert "| prefill 2048 | 20 | - |" in text
+    assert "| decode after 4 | 2.0 | 1.0 (2.00x, 2.00-2.00) |" in text
+    assert "| prefill 2048 | 20.0 | - |" in text
     assert "| KL divergence | 0.0031 | - |" in text
     assert "| batch 2 | 4 | 2.00x (2.00-2.00) |" in text
     assert "- llama.cpp, 2048 tokens: too long" in text
@@ -138,7 +139,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     package = write_package(tmp_path_factory.mktemp("package") / "tiny", TinyConfig(vocab_size=40064))
     worker = Start(OWN, SYSTEMS[OWN], package, threads=1, context=64).worker()
     yield worker
-    worker.stop()
+    worker.close()
 
 
 def test_the_worker_times_one_and_several(worker: Worker) -> None:
@@ -163,3 +164,18 @@ def test_a_worker_survives_what_it_cannot_do(worker: Worker) -> None:
     with pytest.raises(Failed, match="context"):
         worker.time(5000, 5)
     assert worker.time(20, 5)["decode_s"] > 0
+
+
+def test_a_system_that_ends_says_so(tmp_path: Path) -> None:
+    start = Start(OWN, SYSTEMS[OWN], tmp_path / "nothing", threads=1, context=64)
+    with pytest.raises(Failed, match="it ended with status 1"):
+        start.worker()
+
+
+def test_a_worker_that_died_fails_each_request(tmp_path: Path) -> None:
+    package = write_package(tmp_path / "tiny", TinyConfig(vocab_size=40064))
+    with closing(Start(OWN, SYSTEMS[OWN], package, threads=1, context=64).worker()) as worker:
+        worker.process.kill()
+        for _ in range(2):
+            with pytest.raises(Failed, match="it ended with status -9"):
+                worker.time(4, 2)
