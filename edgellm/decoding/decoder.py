@@ -13,7 +13,10 @@ Logits = npt.NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """A model with a KV cache of `len(prompts)` rows. Searches see nothing else of the model."""
+    """A model with a KV cache of `len(prompts)` rows. Searches see nothing else of the model.
+
+    The logits that it returns are not written to, and hold until the next call.
+    """
 
     def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
         """Start over with one row per prompt ([length] each, lengths may differ).
@@ -22,7 +25,7 @@ class Decoder(Protocol):
         """
 
     def decode(self, tokens: TokenArray) -> Logits:
-        """Append one token to each row. tokens: [rows]. Returns [rows, vocab], the caller's to keep or change."""
+        """Append one token to each row. tokens: [rows]. Returns [rows, vocab]."""
 
     def reorder(self, parents: TokenArray) -> None:
         """New row i continues old row parents[i]. parents: [new rows]; rows may be repeated, dropped or added."""

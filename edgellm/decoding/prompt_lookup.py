@@ -39,7 +39,7 @@ class Verifier(Decoder, Protocol):
         """The most tokens that `verify` may be given now. Below 2 there is only `decode`."""
 
     def verify(self, tokens: TokenArray) -> Logits:
-        """Append tokens [n] to the only row. Returns [n, vocab], what follows each; valid until the next call."""
+        """Append tokens [n] to the only row. Returns [n, vocab], what follows each."""
 
     def forget(self, count: int) -> None:
         """Take the last `count` tokens off the only row."""

@@ -61,13 +61,13 @@ def search_rows(
     while True:
         tokens = _choose(logits, active, processors)
         yield Step(_append(active, tokens, logits, options, stopping))
-        kept = np.flatnonzero([row.finish_reason is None for row in active])
-        if not len(kept):
+        kept = [i for i, row in enumerate(active) if row.finish_reason is None]
+        if not kept:
             return [[row.hypothesis(options) for row in rows[i : i + copies]] for i in range(0, len(rows), copies)]
         if len(kept) < len(active):
-            active = [active[i] for i in kept]
-            decoder.reorder(kept)
-        logits = decoder.decode(tokens[kept])
+            active, tokens = [active[i] for i in kept], tokens[kept]
+            decoder.reorder(np.array(kept))
+        logits = decoder.decode(tokens)
 
 
 def _create_rows(prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping) -> list[Row]:

@@ -28,8 +28,11 @@ def temperature(scores: Scores, value: float) -> Scores:
 def top_k(scores: Scores, k: int, keep: int = 1) -> Scores:
     """The k best tokens and those that equal the k-th (TopKLogitsWarper)."""
     count = min(max(k, keep), scores.shape[1])
-    threshold = np.array([kth_largest(row, count) for row in scores], dtype=np.float32)
-    return np.where(scores < threshold[:, None], MINUS_INFINITY, scores)
+    result = np.full_like(scores, MINUS_INFINITY)
+    for row, row_scores in enumerate(scores):
+        kept = np.flatnonzero(~(row_scores < kth_largest(row_scores, count)))  # NaN stays, to be found
+        result[row, kept] = row_scores[kept]
+    return result
 
 
 def top_p(scores: Scores, mass: float, keep: int = 1) -> Scores:
