@@ -77,10 +77,10 @@ def _start_once(start: Start, plan: Plan, samples: Samples, *, keep: bool) -> No
 
 
 def measure_rounds(workers: Sequence[Worker], plan: Plan, samples: Samples) -> None:
-    """Tokens per second of prefill and decode at each length. Short prompts have a warm-up round."""
+    """Tokens per second of prefill and decode at each length. The shortest prompt, and all short ones, have a warm-up"""
     for turn in range(plan.rounds + 1):
         for length in plan.lengths:
-            if turn <= plan.rounds_of(length) and (turn or length <= LONG):
+            if turn <= plan.rounds_of(length) and (turn or length <= LONG or length == plan.lengths[0]):
                 for worker in _order(workers, turn):
                     _sample(worker, length, plan, samples, keep=turn > 0)
         _several(workers, plan, samples, keep=turn > 0)
