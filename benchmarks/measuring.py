@@ -77,7 +77,7 @@ def _start_once(start: Start, plan: Plan, samples: Samples, *, keep: bool) -> No
 
 
 def measure_rounds(workers: Sequence[Worker], plan: Plan, samples: Samples) -> None:
-    """Tokens per second of prefill and decode at each length. The shortest prompt, and all short ones, have a warm-up"""
+    """Tokens per second of prefill and decode at each length. The shortest and all short prompts have a warm-up."""
     for turn in range(plan.rounds + 1):
         for length in plan.lengths:
             if turn <= plan.rounds_of(length) and (turn or length <= LONG or length == plan.lengths[0]):
