@@ -121,9 +121,9 @@ def _calibrate(
 def _calibrate_cache(work: Path, original: FloatRun, manifest: Manifest, progress: Progress) -> Sequence[CacheScales]:
     """Scales for an int8 key/value cache. Raises ExportError where there is no text to find them with."""
     file = work / "tokenizer.json"
-    length = min(512, manifest.context_length)
+    length = min(256, manifest.context_length)
     tokenizer = Tokenizer.from_file(file) if file.is_file() else None
-    sequences = calibration_tokens(tokenizer, manifest.vocab_size, length, 2048) if tokenizer else []
+    sequences = calibration_tokens(tokenizer, manifest.vocab_size, length, 4096) if tokenizer else []
     if not sequences:
         raise ExportError(
             "an int8 key/value cache needs scales from calibration text, and the checkpoint has no tokenizer that "

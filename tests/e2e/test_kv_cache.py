@@ -18,7 +18,8 @@ import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.errors import ExportError
-from edgellm_export.kv_calibration import pair_norms
+from edgellm_export.kv_calibration import sizes_at_any_position, turns_per_token
+from edgellm_export.rope import DynamicRope, StaticRope
 from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix
@@ -27,9 +28,11 @@ NAMES = [family.name for family in FAMILIES]
 REPRESENTATIVE = ["gpt2", "llama-one-kv-head", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2", "gemma3"]
 SIDES = ("key", "value")
 
-# Relative RMS of logits beside the same rounding in torch. Measured up to 2e-6; a key or value that differs in its last
-# float32 bit and is rounded the other way would cost 1e-4. The int8 cache itself costs 0.009 to 0.28 on random tokens.
-SAME_ROUNDING = 5e-4
+# Relative RMS of logits beside the same rounding in torch: 2e-6 where all is rounded alike; a key that differs in its
+# last float32 bit and is rounded the other way costs up to 2e-3. The int8 cache itself costs 0.009 to 0.28 on random
+# tokens. Between two runs of a package nothing is rounded otherwise.
+SAME_ROUNDING = 5e-3
+SAME_PACKAGE = 1e-5
 
 
 @pytest.fixture(scope="session")
@@ -85,8 +88,9 @@ def test_logits(
     model = fresh(reference(name))
     rounded = model(torch.tensor(ids[None]), past_key_values=RoundedCache(scales_of(package_int8(name)))).logits[0]
     found = load_int8(name).logits(ids)
-    assert relative_rms(found, rounded.numpy()) < SAME_ROUNDING
-    assert relative_rms(found, reference_logits(reference(name), ids)) > 10 * SAME_ROUNDING
+    error = relative_rms(found, rounded.numpy())
+    assert error < SAME_ROUNDING
+    assert error < 0.3 * relative_rms(found, reference_logits(reference(name), ids))
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -100,7 +104,7 @@ class TestIndependence:
         expected = load_int8(name).logits(ids)
         for chunk, threads in ((7, 1), (16, 2)):
             model = edgellm.load(package_int8(name), prefill_chunk=chunk, threads=threads)
-            assert relative_rms(model.logits(ids), expected) < SAME_ROUNDING
+            assert relative_rms(model.logits(ids), expected) < SAME_PACKAGE
 
     def test_batch_and_beams(self, name: str, load_int8: Callable[[str], edgellm.Model]) -> None:
         prompts = [prompt(name, length, seed) for seed, length in enumerate((3, 30, 14, 1))]
@@ -148,15 +152,22 @@ def test_not_for_cuda(checkpoint: Callable[[str], Path], tmp_path: Path) -> None
 
 
 def test_scales_hold_at_every_position() -> None:
-    """A pair of channels that points anywhere is as large as it is long, once it has been turned far enough."""
-    rng = np.random.default_rng(0)
-    keys = rng.normal(0, 1, (2, 5, 12)).astype(np.float32)
-    norms = pair_norms(keys, 8)
-    for angle in (0.0, 0.7, 2.0, 4.0):
-        first, second = keys[..., :4], keys[..., 4:8]
-        turned = np.concatenate(
-            [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)], axis=-1
-        )
-        assert (np.abs(turned) <= norms[..., :8] * (1 + 1e-6)).all()
-    np.testing.assert_array_equal(norms[..., 8:], np.abs(keys[..., 8:]))
-    np.testing.assert_array_equal(pair_norms(keys, 0), np.abs(keys))
+    """Keys of 5 tokens turned to every position of a context of 300, by pairs that turn fast and slowly."""
+    keys = np.random.default_rng(0).normal(0, 1, (2, 5, 12)).astype(np.float32)
+    turns = turns_per_token([StaticRope(np.array([1.0, 0.1, 0.004, 0.0001], np.float32))])
+    sizes = sizes_at_any_position(keys, turns, 300)
+    first, second = keys[..., :4, None], keys[..., 4:8, None]
+    angle = turns[:, None] * (np.arange(300) - np.arange(5)[:, None, None])  # [tokens, pairs, positions]
+    turned = [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)]
+    largest = np.abs(np.concatenate(turned, axis=-2)).max(axis=-1)
+    assert (largest <= sizes[..., :8] * (1 + 1e-5)).all()
+    np.testing.assert_allclose(largest, sizes[..., :8], rtol=0.002)
+    np.testing.assert_array_equal(sizes[..., 8:], np.abs(keys[..., 8:]))
+
+
+def test_tables_that_depend_on_the_length_turn_anywhere() -> None:
+    keys = np.random.default_rng(0).normal(0, 1, (1, 3, 8)).astype(np.float32)
+    sizes = sizes_at_any_position(keys, turns_per_token([DynamicRope(1e4, 8, 2.0, 16)]), 32)
+    length = np.hypot(keys[..., :4], keys[..., 4:])
+    np.testing.assert_array_equal(sizes, np.concatenate([length, length], axis=-1))
+    np.testing.assert_array_equal(sizes_at_any_position(keys, turns_per_token([]), 32), np.abs(keys))
