@@ -39,10 +39,9 @@ def heading(run: Run) -> str:
     rounds = f"medians of {run.plan.rounds} interleaved rounds"
     if any(run.plan.rounds_of(length) < run.plan.rounds for length in run.plan.lengths):
         rounds += f" ({run.plan.long_rounds} for long prompts)"
-    return (
-        f"{run.title}, {run.precision}, {run.threads} threads, {run.processor}, {rounds}, {run.plan.new_tokens} new "
-        "tokens, tokens/s; in brackets edgellm's ratio over the peer, lowest to highest round."
-    )
+    ratios = "; in brackets edgellm's ratio over the peer, lowest to highest round" if OWN in run.names else ""
+    what = f"{run.title}, {run.precision}, {run.threads} threads, {run.processor}"
+    return f"{what}, {rounds}, {run.plan.new_tokens} new tokens, tokens/s{ratios}."
 
 
 def table(run: Run) -> str:
