@@ -27,7 +27,7 @@ OVERHEAD, DRAFTED = 0.1, 0.25
 
 # How often the next token is what followed last time, by the number of tokens before it that are the same (the last
 # entry: that many or more): averages to start from, of greedy and sampled English, Python and JSON.
-HIT_RATES = (0.1, 0.3, 0.5, 0.7, 0.85)
+HIT_RATES = (0.1, 0.3, 0.5, 0.65, 0.75, 0.8, 0.85, 0.95)
 LEARNING_RATE = 0.1
 
 
