@@ -38,20 +38,36 @@ def token_logprobs(logits: Logits, tokens: TokenArray) -> list[float]:
 
 def best_indices(values: Floats, count: int) -> npt.NDArray[np.int64]:
     """Indices of the `count` largest of `values` [n], largest first, the lower index first where several are equal."""
-    candidates = np.flatnonzero(values >= kth_largest(values, count)) if count < len(values) else np.arange(len(values))
+    candidates = at_least_kth(values, count) if count < len(values) else np.arange(len(values))
     order = np.argsort(-values[candidates], kind="stable")
     return candidates[order[:count]]
 
 
+def at_least_kth(values: Floats, k: int) -> npt.NDArray[np.int64]:
+    """Indices, ascending, of all `values` [n] that are not below the k-th largest, NaNs included; 1 <= k <= n."""
+    candidates = _candidates(values, k)
+    found = values[candidates]
+    return candidates[~(found < _kth_largest(found, k))]
+
+
 def kth_largest(values: Floats, k: int) -> np.float32:
     """The k-th largest of `values` [n], 1 <= k <= n."""
+    return _kth_largest(values[_candidates(values, k)], k)
+
+
+def _candidates(values: Floats, k: int) -> npt.NDArray[np.int64]:
+    """Indices, ascending, among which the k largest of `values` are; few if there are many values."""
     blocks = k * _BLOCKS_PER_RANK
-    if len(values) > 4 * blocks:
-        # The k-th largest block maximum has k values at or above it, so it bounds the answer from below, cheaply.
-        # Blocks interleave: maxima along the first axis are ten times as fast.
-        size = len(values) // blocks
-        maxima = values[: size * blocks].reshape(size, blocks).max(axis=0)
-        values = values[values >= np.partition(maxima, blocks - k)[blocks - k]]
+    if len(values) <= 4 * blocks:
+        return np.arange(len(values))
+    # The k-th largest block maximum has k values at or above it, so it bounds the k-th largest from below, cheaply.
+    # Blocks interleave: maxima along the first axis are ten times as fast.
+    size = len(values) // blocks
+    maxima = values[: size * blocks].reshape(size, blocks).max(axis=0)
+    return np.flatnonzero(~(values < _kth_largest(maxima, k)))
+
+
+def _kth_largest(values: Floats, k: int) -> np.float32:
     result: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
     return result
 
@@ -106,8 +122,9 @@ def _no_numbers() -> ProviderError:
 
 def _draw(scores: Floats, stream: np.random.Generator) -> int:
     """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64."""
-    check_best(float(scores.max()))
-    possible = np.flatnonzero(scores > -np.inf)
-    cumulative = np.cumsum(softmax(scores[possible]), dtype=np.float64)
+    possible = np.flatnonzero(scores != -np.inf)
+    remaining = scores[possible]
+    check_best(float(remaining.max(initial=-np.inf)))
+    cumulative = np.cumsum(softmax(remaining), dtype=np.float64)
     position = np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right")
     return int(possible[min(position, len(possible) - 1)])

@@ -27,7 +27,11 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str | None = None
 
+    def __post_init__(self) -> None:
+        self._ids = np.concatenate([self.prompt, np.zeros(self.max_new_tokens, np.int64)])
+
     def append(self, token: int, logprob: float | None, stopping: Stopping, interruption: str | None) -> Emitted:
+        self._ids[len(self.prompt) + len(self.tokens)] = token
         self.tokens.append(token)
         if logprob is not None:
             self.logprobs.append(logprob)
@@ -36,7 +40,8 @@ class Row:
         return Emitted(self.number, token, logprob, self.finish_reason)
 
     def ids(self) -> TokenArray:
-        return np.concatenate([self.prompt, np.array(self.tokens, dtype=np.int64)])
+        """Prompt and new tokens."""
+        return self._ids[: len(self.prompt) + len(self.tokens)]
 
     def hypothesis(self, options: GenerationOptions) -> Hypothesis:
         assert self.finish_reason is not None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.choice import kth_largest, log_softmax, softmax
+from edgellm.decoding.choice import at_least_kth, kth_largest, log_softmax, softmax
 from edgellm.decoding.processors import MINUS_INFINITY, Scores
 
 Row = npt.NDArray[np.float32]  # the scores of one row that are not excluded yet
@@ -30,7 +30,7 @@ def top_k(scores: Scores, k: int, keep: int = 1) -> Scores:
     count = min(max(k, keep), scores.shape[1])
     result = np.full_like(scores, MINUS_INFINITY)
     for row, row_scores in enumerate(scores):
-        kept = np.flatnonzero(~(row_scores < kth_largest(row_scores, count)))  # NaN stays, to be found
+        kept = at_least_kth(row_scores, count)
         result[row, kept] = row_scores[kept]
     return result
 

@@ -21,7 +21,15 @@ def test_best_indices_are_those_of_a_full_sort(values, count):
 @given(arrays, st.integers(1, 700))
 def test_kth_largest(values, k):
     k = min(k, len(values))
-    assert choice.kth_largest(values, k) == np.sort(values)[::-1][k - 1]
+    expected = np.sort(values)[::-1][k - 1]
+    assert choice.kth_largest(values, k) == expected
+    np.testing.assert_array_equal(choice.at_least_kth(values, k), np.flatnonzero(values >= expected))
+
+
+def test_nan_is_not_lost():
+    values = np.linspace(0, 1, 5000, dtype=np.float32)
+    values[700] = np.nan
+    assert 700 in choice.at_least_kth(values, 3)
 
 
 def test_logprobs_of_chosen_tokens():
