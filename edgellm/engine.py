@@ -37,6 +37,7 @@ class Engine:
         self._chunk = max(prefill_chunk, MIN_CHUNK)
         self._cache = open_cache(manifest.cache, manifest.context_length, session.device)
         self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
+        self._read = 0  # how many of the first row's came as a prompt; decoding added the others
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
         self._verify = _Phase(session, manifest)
@@ -58,6 +59,7 @@ class Engine:
             longest = max(map(len, prompts)) + self.headroom
             self._cache.reset(len(prompts), min(longest, self._manifest.context_length))
         self._tokens = [prompt.tolist() for prompt in prompts]
+        self._read = len(prompts[0])
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         before, total = 0, sum(map(len, prompts))
         for row, prompt in enumerate(prompts):
@@ -121,6 +123,7 @@ class Engine:
         """[chunk, vocab] for one sequence, chunk by chunk."""
         self._cache.reset(1, len(tokens))
         self._tokens = [tokens.tolist()]
+        self._read = len(tokens)
         for start, stop in chunks(0, len(tokens), self._chunk):
             yield self._run_chunk(0, tokens, start, stop, keep_all=True)
 
@@ -142,11 +145,15 @@ class Engine:
         return logits
 
     def _common_prefix(self, prompts: Sequence[TokenArray]) -> int:
-        """How many tokens of a single prompt are in the cache already, so that a chunk or more is left to compute."""
+        """How many tokens of a single prompt are in the cache already, as reading the whole prompt would have left them
+        there, so that a chunk or more is left to compute."""
         rope = self._manifest.rope
         if len(prompts) > 1 or len(self._tokens) != 1 or rope.has_length_input or rope.recompute_beyond is not None:
             return 0
-        held = np.array(self._tokens[0][: self._cache.lengths[0]], np.int64)
+        length = self._cache.lengths[0]
+        if self._manifest.decoding_rounds_apart:
+            length = min(length, self._read)
+        held = np.array(self._tokens[0][:length], np.int64)
         shared = max(0, min(len(held), len(prompts[0]) - MIN_CHUNK))
         different = np.flatnonzero(held[:shared] != prompts[0][:shared])
         return int(different[0]) if len(different) else shared

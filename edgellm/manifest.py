@@ -125,6 +125,14 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def decoding_rounds_apart(self) -> bool:
+        """Whether a token decoded by itself leaves keys and values behind that differ from those of the same token in a
+        prompt by more than float rounding. Attention over a float cache adds in another order then; where the matrices
+        are integers, rounding the activations enlarges that."""
+        integers = self.weights.precision in ("int8", "int4")
+        return integers and self.target == "cpu" and self.cache.dtype != "int8"
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
