@@ -46,6 +46,11 @@ STEPS = {
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Text in UTF-8, like what the model will see, to round int8 and int4 weights by; built-in English otherwise.",
+)
 @click.option("--no-calibration", is_flag=True, help="Round int8 and int4 weights as they are.")
 @json_option
 def export(source: str, out: Path, no_verify: bool, no_calibration: bool, as_json: bool, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     q, limits = report["quality"], report["thresholds"]
     worst = ", ".join(f"{layer['layer']} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
     return [
-        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({report['scheme']})"
+        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({_scheme(report)})"
         + (", int8 cache" if report.get("cache") == "int8" else ""),
         f"divergence   {q['kl_divergence']:.5f} nats per token from the original (limit {limits['kl_divergence']:g}), "
         f"{q['tokens']} tokens of {q['text']}",
@@ -39,3 +40,11 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         f"perplexity   {q['perplexity_package']:.3f}, original {q['perplexity_original']:.3f}",
         f"verdict      {report['verdict']}; least faithful layers: {worst}",
     ]
+
+
+def _scheme(report: Mapping[str, Any]) -> str:
+    """Its name or, where calibration chose several for the matrices, how many have which."""
+    schemes = Counter(matrix["scheme"] for matrix in report.get("matrices", ()))
+    if len(schemes) < 2:
+        return str(report["scheme"])
+    return ", ".join(f"{count} layers {scheme}" for scheme, count in schemes.most_common())

@@ -12,7 +12,7 @@ from edgellm_export.build import BatchState, Build, FloatArray, Heads, LayerCach
 from edgellm_export.graph import MICROSOFT
 from edgellm_export.rope import DynamicRope, LongRope, Rope, StaticRope
 from edgellm_export.rotary import rotate, tables
-from edgellm_export.tensors import RowConcat, RowSlice
+from edgellm_export.tensors import LazyTensor, RowConcat, RowSlice
 
 
 def linear(
@@ -34,15 +34,6 @@ def packed_linear(
     )
     vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
     return b.project(x, weight, vector, name)
-
-
-def split_linear(b: Build, x: ir.Value, tensor: str, names: Sequence[str], rows: int, columns: int) -> list[ir.Value]:
-    """One matrix of the checkpoint, `names` on top of each other, as a linear layer each: no copy splits their
-    outputs."""
-    whole = b.tensors.take(f"{tensor}.weight", (rows * len(names), columns))
-    place = tensor.rpartition(".")[0]
-    slices = [RowSlice(f"{place}.{name}.weight", whole, i * rows, (i + 1) * rows) for i, name in enumerate(names)]
-    return [b.project(x, part, None, part.name.removesuffix(".weight")) for part in slices]
 
 
 def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
@@ -88,23 +79,23 @@ def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str) -> ir.
 
 def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -> ir.Value:
     """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
-    scale = b.graph.array(f"{name}.weight", b.channels.of_norm(name, weight).astype(b.activation))
+    scale = b.graph.array(f"{name}.weight", b.channels.divided(name, weight).astype(b.activation))
     y = b.graph.op(
         "SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1
     )
-    return b.channels.normed(y, name)
+    return b.channels.made(y, name)
 
 
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
     """Normed sum of the stream, and the stream with its delta added."""
     if stream.delta is None:
         return rms_norm(b, stream.residual, weight, eps, name), stream
-    scale = b.graph.array(f"{name}.weight", b.channels.of_norm(name, weight).astype(b.activation))
+    scale = b.graph.array(f"{name}.weight", b.channels.divided(name, weight).astype(b.activation))
     normed, _, _, total = b.graph.ops(
         "SkipSimplifiedLayerNormalization", stream.residual, stream.delta, scale,
         name=f"{node(name)}/SkipRMSNorm", outputs=4, domain=MICROSOFT, epsilon=eps,
     )  # fmt: skip
-    return b.channels.normed(normed, name), Stream(total)
+    return b.channels.made(normed, name), Stream(total)
 
 
 def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir.Value, Stream]:
@@ -119,11 +110,11 @@ def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Va
     residuals of such models.
     """
     scale, shift = (
-        b.graph.array(f"{name}.{part}", b.channels.of_norm(name, b.vector(f"{name}.{part}", size)).astype(b.activation))
+        b.graph.array(f"{name}.{part}", b.channels.divided(name, b.vector(f"{name}.{part}", size)).astype(b.activation))
         for part in ("weight", "bias")
     )
     y = b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
-    return b.channels.normed(y, name)
+    return b.channels.made(y, name)
 
 
 def add(b: Build, stream: Stream, name: str) -> ir.Value:
@@ -162,9 +153,30 @@ def activate(b: Build, x: ir.Value, kind: str, name: str) -> ir.Value:
     return b.graph.op(op_type, x, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
 
 
-def gated(b: Build, gate: ir.Value, up: ir.Value, kind: str, name: str) -> ir.Value:
-    """activation(gate) * up (Shazeer, arXiv 2002.05202)."""
-    return b.graph.op("Mul", activate(b, gate, kind, f"{name}.act"), up, name=f"{node(name)}/Mul")
+def gated(b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, *, bias: bool, fused: bool) -> ir.Value:
+    """activation(gate_proj(x)) * up_proj(x) (Shazeer, arXiv 2002.05202): [B, S, size].
+
+    `fused`: the checkpoint has both on top of each other as gate_up_proj; as a layer each, no copy splits their output.
+    """
+    made = f"{name}.gated"
+    if fused:
+        whole = b.tensors.take(f"{name}.gate_up_proj.weight", (2 * size, columns))
+        matrices: list[LazyTensor] = [
+            RowSlice(f"{name}.{part}.weight", whole, i * size, (i + 1) * size)
+            for i, part in enumerate(("gate_proj", "up_proj"))
+        ]
+    else:
+        matrices = [b.tensors.take(f"{name}.{part}.weight", (size, columns)) for part in ("gate_proj", "up_proj")]
+    gate_bias, up_bias = (b.vector(f"{name}.{part}.bias", size) if bias else None for part in ("gate_proj", "up_proj"))
+    gate = b.project(x, matrices[0], gate_bias, f"{name}.gate_proj")
+    up = b.project(
+        x,
+        b.channels.divided_rows(made, matrices[1]),
+        None if up_bias is None else b.channels.divided(made, up_bias),
+        f"{name}.up_proj",
+    )
+    y = b.graph.op("Mul", activate(b, gate, kind, f"{name}.act"), up, name=f"{node(name)}/Mul")
+    return b.channels.made(y, made)
 
 
 def per_head_rms_norm(

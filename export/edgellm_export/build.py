@@ -66,7 +66,8 @@ class Build:
         self, x: ir.Value, weight: LazyTensor, bias: FloatArray | None, name: str, *, outer: bool = False
     ) -> ir.Value:
         """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear."""
-        return self.scheme.linear(self.graph, x, self.channels.of_weight(x, weight), bias, node(name), outer=outer)
+        place = node(name)
+        return self.scheme.linear(self.graph, x, self.channels.read(x, weight, place), bias, place, outer=outer)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Factors moved from a norm's output into the linear layers that read it: (norm(x) / s) @ (W * s).T is norm(x) @ W.T.
+"""Factors moved along the graph into the linear layers that read a value: (x / s) @ (W * s).T is x @ W.T.
 
-They cost nothing at run time, and they let a block of channels that is quantized with one scale hold channels of like
-size. The idea is SmoothQuant's (Xiao et al., arXiv 2211.10438) and AWQ's (Lin et al., arXiv 2306.00978).
+A value's channels are divided where it is made: in a norm's weight and bias, or in the rows of the linear layer whose
+output it is a multiple of. That costs nothing at run time, and integers with one scale for several channels then hold
+channels of like size. The idea is SmoothQuant's (Xiao et al., arXiv 2211.10438) and AWQ's (Lin et al., arXiv
+2306.00978).
 """
 
 from __future__ import annotations
@@ -13,32 +15,48 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.tensors import LazyTensor, ScaledColumns
+from edgellm_export.tensors import DividedRows, LazyTensor, ScaledColumns
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Projection:
+    """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
+    the value whose channels may be scaled that `x` is, if any."""
+
+    name: str
+    x: ir.Value
+    weight: LazyTensor
+    origin: str | None
+
+
+@dataclass(frozen=True)
 class Channels:
-    """`scales`: by norm, s [size]. `read`: the norms that linear layers of this graph read, and their values."""
+    """`scales`: by origin, s [size]. `projections`: the linear layers that the graph has so far, the head among
+    them."""
 
     scales: Mapping[str, FloatArray] = field(default_factory=dict)
-    read: dict[str, ir.Value] = field(default_factory=dict)
-    _norms: dict[ir.Value, str] = field(default_factory=dict)
+    projections: list[Projection] = field(default_factory=list)
+    _origins: dict[ir.Value, str] = field(default_factory=dict)
 
-    def of_norm(self, name: str, vector: FloatArray) -> FloatArray:
-        """The norm's weight or bias, divided by its scale."""
-        return vector / self.scales[name] if name in self.scales else vector
+    def divided(self, origin: str, vector: FloatArray) -> FloatArray:
+        """A norm's weight or bias, or a linear layer's bias, divided by the scale of the value it makes."""
+        return vector / self.scales[origin] if origin in self.scales else vector
 
-    def normed(self, value: ir.Value, name: str) -> ir.Value:
-        """Remember which norm `value` comes from."""
-        self._norms[value] = name
+    def divided_rows(self, origin: str, weight: LazyTensor) -> LazyTensor:
+        """The matrix of a linear layer that makes the value, likewise."""
+        return DividedRows(weight, self.scales[origin]) if origin in self.scales else weight
+
+    def made(self, value: ir.Value, origin: str) -> ir.Value:
+        """Remember that `value` is the one called `origin`."""
+        self._origins[value] = origin
         return value
 
-    def of_weight(self, x: ir.Value, weight: LazyTensor) -> LazyTensor:
-        """The matrix that reads `x`, its columns multiplied by the scale of the norm that `x` comes from."""
-        name = self._norms.get(x)
-        if name is None:
-            return weight
-        self.read[name] = x
-        return ScaledColumns(weight, self.scales[name]) if name in self.scales else weight
+    def read(self, x: ir.Value, weight: LazyTensor, name: str) -> LazyTensor:
+        """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
+        origin = self._origins.get(x)
+        if origin is not None and origin in self.scales:
+            weight = ScaledColumns(weight, self.scales[origin])
+        self.projections.append(Projection(name, x, weight, origin))
+        return weight

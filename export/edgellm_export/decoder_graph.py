@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgellm_export.architectures import Architecture
 from edgellm_export.build import BatchState, Build, CacheScales, LayerCache, Stream, TensorSource
-from edgellm_export.channels import Channels, FloatArray
+from edgellm_export.channels import Channels, FloatArray, Projection
 from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
 from edgellm_export.rope import needs_length_input
@@ -30,11 +30,13 @@ PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them."""
+    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
+    `projections`: its linear layers, in order."""
 
     model: ir.Model
     stored: Sequence[Stored]
     produced: Sequence[Produced]
+    projections: Sequence[Projection]
 
 
 def build_decoder(
@@ -87,8 +89,8 @@ def build_layer(
 ) -> BuiltGraph:
     """hidden, input_ids, attention_mask, past_key_values.{index} -> hidden. For whole sequences: the past is empty.
 
-    With `observe`, also the values [B, S, size] of each norm that linear layers read, under the norm's name; with
-    `observe_cache`, also present.{index}.key and .value [B, num_kv_heads, S, head_dim].
+    With `observe`, also the values [B, S, size] that linear layers read, under the names that the projections' x have;
+    with `observe_cache`, also present.{index}.key and .value [B, num_kv_heads, S, head_dim].
     """
     b = Build(architecture.shape, GraphBuilder(f"layer_{index}"), scheme, tensors, Channels(scales))
     _, batch = _inputs(b)
@@ -99,7 +101,8 @@ def build_layer(
     )
     stream, present = architecture.layer(b, index, Stream(hidden), _past(b, index, cache_scales), batch)
     dtype = ir.DataType.from_numpy(b.activation)
-    extra = [(value, name, dtype, ["batch_size", "sequence_length", None]) for name, value in b.channels.read.items()]
+    read = dict.fromkeys(projection.x for projection in b.channels.projections)
+    extra = [(x, str(x.name), dtype, ["batch_size", "sequence_length", None]) for x in read]
     extra = (extra if observe else []) + (_present(b, index, present, quantized=False) if observe_cache else [])
     return _built(b, [_hidden(b, stream), *extra])
 
@@ -197,4 +200,4 @@ def _hidden(b: Build, stream: Stream) -> tuple[ir.Value, str, ir.DataType, list[
 
 def _built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
     model = as_model(b.graph.finish(outputs))
-    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced)
+    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)

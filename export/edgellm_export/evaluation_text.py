@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pydoc_data.topics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from edgellm.errors import ExportError
 
 Tokens = npt.NDArray[np.int64]
 
@@ -49,19 +54,49 @@ def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, c
     if tokenizer is None:
         rng = np.random.default_rng(0)
         return [rng.integers(0, vocab_size, length) for _ in range(max(1, count // length))], "random tokens"
-    return _sequences(EVALUATION_TOPICS, tokenizer, vocab_size, length, count), "English text"
+    return _sequences(_topics(EVALUATION_TOPICS), tokenizer, vocab_size, length, count), "English text"
 
 
-def calibration_tokens(tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
-    """Sequences of `length` tokens, about `count` in all, of other texts than the evaluation's."""
-    return _sequences(CALIBRATION_TOPICS, tokenizer, vocab_size, length, count)
+@dataclass(frozen=True)
+class CalibrationText:
+    """`origin`: what it is, for the report. `given`: by the user."""
+
+    texts: Sequence[str]
+    origin: str
+    given: bool = False
+
+    def tokens(self, tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
+        """Sequences of `length` tokens, about `count` in all or what there is. Raises ExportError where given text is
+        too short for one."""
+        sequences = _sequences(self.texts, tokenizer, vocab_size, length, count)
+        if self.given and not sequences:
+            raise ExportError(
+                f"{self.origin} is shorter than {length} tokens; calibrate with more text, like 2,000 words"
+            )
+        return sequences
 
 
-def _sequences(names: tuple[str, ...], tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
-    topics = pydoc_data.topics.topics
+def calibration_text(file: Path | None) -> CalibrationText:
+    """What `file` holds, or else built-in English that the evaluation does not use. Raises ExportError where the file
+    cannot be read as UTF-8."""
+    if file is None:
+        return CalibrationText(_topics(CALIBRATION_TOPICS), "English text")
+    try:
+        return CalibrationText([file.read_text(encoding="utf-8")], f"text from {file.name}", given=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(
+            f"{file}: cannot be read as calibration text ({error}); give a file of plain text in UTF-8"
+        ) from error
+
+
+def _topics(names: Sequence[str]) -> list[str]:
+    return [pydoc_data.topics.topics.get(name, "") for name in names]
+
+
+def _sequences(texts: Sequence[str], tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
     sequences = []
-    for name in names:
-        ids = tokenizer.encode(topics.get(name, ""))
+    for text in texts:
+        ids = tokenizer.encode(text)
         ids = ids[ids < vocab_size]
         sequences += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
     spread = np.linspace(0, len(sequences) - 1, min(max(1, count // length), len(sequences))).astype(int)

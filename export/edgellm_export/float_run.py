@@ -61,6 +61,16 @@ class VocabularySubset:
 
 
 @dataclass(frozen=True)
+class ObservedLinear:
+    """`origin`: see edgellm_export.channels. `inputs`: [length, columns] per
+    sequence."""
+
+    name: str
+    origin: str | None
+    inputs: Sequence[FloatArray]
+
+
+@dataclass(frozen=True)
 class FloatRun:
     """A float32 run of the checkpoint over whole sequences, step by step; states are [1, length, hidden_size] each."""
 
@@ -80,12 +90,20 @@ class FloatRun:
 
     def observed_layer(
         self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]
-    ) -> tuple[list[FloatArray], dict[str, list[FloatArray]]]:
-        """`layer`, and by norm that linear layers read its values [1, length, size], one per sequence."""
-        segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT, observe=True))
+    ) -> tuple[list[FloatArray], list[ObservedLinear]]:
+        """`layer`, and its linear layers with what they read."""
+        built = build_layer(self.architecture, index, self.tensors, FLOAT, observe=True)
+        segment = _segment(built)
         runs = [segment.run_all(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
-        first, *norms = runs[0]
-        return [run[first] for run in runs], {name: [run[name] for run in runs] for name in norms}
+        first = next(iter(runs[0]))
+        read = {name: [run[name][0] for run in runs] for name in runs[0]}
+        linears = [ObservedLinear(p.name, p.origin, read[str(p.x.name)]) for p in built.projections]
+        return [run[first] for run in runs], linears
+
+    def layer_weights(self, index: int, scales: ChannelScales) -> dict[str, LazyTensor]:
+        """The matrices of the layer's linear layers by their names, as `scales` change them."""
+        built = build_layer(self.architecture, index, self.tensors, FLOAT, scales)
+        return {projection.name: projection.weight for projection in built.projections}
 
     def cached_layer(
         self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]

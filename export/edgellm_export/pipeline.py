@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target
 from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import Architecture, open_architecture
 from edgellm_export.build import CacheScales
-from edgellm_export.calibrate import channel_scales
+from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, calibrate_layers
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader, open_checkpoint
-from edgellm_export.decoder_graph import ChannelScales, build_decoder
-from edgellm_export.evaluation_text import calibration_tokens
+from edgellm_export.decoder_graph import build_decoder
+from edgellm_export.evaluation_text import CalibrationText, calibration_text
 from edgellm_export.float_run import FloatRun, PackageLayers
 from edgellm_export.kv_calibration import cache_scales
 from edgellm_export.names import canonical
-from edgellm_export.output import check_target, new_directory
+from edgellm_export.output import check_target, disk_errors, new_directory
 from edgellm_export.package import GRAPH, make_manifest, seal, write_side_files
 from edgellm_export.quantize import scheme_for
 from edgellm_export.report import Report
@@ -28,6 +32,11 @@ from edgellm_export.verify import verify
 from edgellm_export.writer import write_graph
 
 Progress = Callable[[str, int, int], None]
+Tokens = npt.NDArray[np.int64]
+
+# Of calibration text, in tokens: each sequence and all of them.
+WEIGHTS_LENGTH, WEIGHTS_TOKENS = 128, 2048
+CACHE_LENGTH, CACHE_TOKENS = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,14 @@ def export(
     keep_failed: bool = False,
     verify_quality: bool = True,
     calibrate: bool = True,
+    calibration: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Export the checkpoint `source` (directory, hub id or .gguf file) to the package directory `out`.
 
-    int8 and int4 weights are prepared with channel scales from built-in calibration text, if the checkpoint has a
-    tokenizer and `calibrate` is set. `kv_cache`: "float" is the type of the graph's activations; "int8", a quarter of
+    int8 and int4 weights are rounded, and int8's formats chosen layer by layer, by what calibration text shows of the
+    layers' inputs: the text file `calibration`, or else built-in English; not without `calibrate`, and not where the
+    checkpoint has no tokenizer. `kv_cache`: "float" is the type of the graph's activations; "int8", a quarter of
     float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is compared with the float
     model on other built-in text; further away than its precision allows, it raises QualityGateError and nothing is
     kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is compared on the CPU where there is no
@@ -68,6 +79,9 @@ def export(
     check_target(out, force=force)
     if failed is not None:
         check_target(failed, force=True)
+    if calibration is not None and not calibrate:
+        raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
+    text = calibration_text(None if calibration is None else Path(calibration))
     checkpoint = canonical(open_checkpoint(str(source), revision=revision))
     _check_layers(checkpoint)
     with _memory_errors():
@@ -82,11 +96,18 @@ def export(
         write_side_files(work, checkpoint, manifest)
         original = FloatRun(architecture, TensorReader(checkpoint.tensors))
         tensors = _account(checkpoint, architecture)
-        scales, calibration = _calibrate(work, original, manifest, calibrate, report_progress)
-        cache = _calibrate_cache(work, original, manifest, report_progress) if kv_cache == "int8" else []
-        layers = _write_weights(work, architecture, tensors, manifest, scales, cache, report_progress)
-        manifest = seal(work, manifest)
-        report = verify(work, manifest, original, layers, calibration, report_progress) if verify_quality else None
+        cache = _calibrate_cache(work, original, manifest, text, report_progress) if kv_cache == "int8" else []
+        with tempfile.TemporaryDirectory(dir=work) as matrices:
+            calibrated = NOT_CALIBRATED
+            if calibrate:
+                calibrated = _calibrate(work, Path(matrices), original, manifest, text, report_progress)
+            scheme = scheme_for(precision, target).calibrated(calibrated.prepared)
+            built = build_decoder(architecture, tensors, scheme, calibrated.scales, cache)
+            offsets = write_graph(built, work / GRAPH, progress=lambda *done: report_progress("weights", *done))
+        data = DataFile(work / f"{GRAPH}.data", offsets)
+        layers = PackageLayers(architecture, tensors, scheme, calibrated.scales, cache, data)
+        manifest = seal(work, replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)))
+        report = verify(work, manifest, original, layers, calibrated, report_progress) if verify_quality else None
         if report is not None:
             report.write(work)
             manifest = seal(work, manifest)
@@ -104,48 +125,45 @@ def _account(checkpoint: Checkpoint, architecture: Architecture) -> TensorReader
 
 
 def _calibrate(
-    work: Path, original: FloatRun, manifest: Manifest, wanted: bool, progress: Progress
-) -> tuple[ChannelScales, str]:
-    """Channel scales for the weights, and the text they come from."""
-    file = work / "tokenizer.json"
-    if not (wanted and file.is_file() and scheme_for(manifest.weights.precision, manifest.target).calibrated):
-        return {}, "none"
-    length = min(128, manifest.context_length)
-    sequences = calibration_tokens(Tokenizer.from_file(file), manifest.vocab_size, length, 1024)
+    work: Path, matrices: Path, original: FloatRun, manifest: Manifest, text: CalibrationText, progress: Progress
+) -> Calibration:
+    """Channel scales and rounded matrices, the latter as files in `matrices`. None where there is nothing to round, or
+    no tokenizer."""
+    candidates = scheme_for(manifest.weights.precision, manifest.target).candidates
+    sequences = _tokens(work, manifest, text, WEIGHTS_LENGTH, WEIGHTS_TOKENS) if candidates else []
     if not sequences:
-        return {}, "none"
-    scales = channel_scales(original, sequences, lambda done, total: progress("calibrate", done, total))
-    return scales, f"{sum(map(len, sequences))} tokens of English text"
+        return NOT_CALIBRATED
+    with disk_errors(work):
+        return calibrate_layers(
+            original,
+            sequences,
+            text.origin,
+            candidates,
+            matrices,
+            lambda done, total: progress("calibrate", done, total),
+        )
 
 
-def _calibrate_cache(work: Path, original: FloatRun, manifest: Manifest, progress: Progress) -> Sequence[CacheScales]:
+def _calibrate_cache(
+    work: Path, original: FloatRun, manifest: Manifest, text: CalibrationText, progress: Progress
+) -> Sequence[CacheScales]:
     """Scales for an int8 key/value cache. Raises ExportError where there is no text to find them with."""
-    file = work / "tokenizer.json"
-    length = min(256, manifest.context_length)
-    tokenizer = Tokenizer.from_file(file) if file.is_file() else None
-    sequences = calibration_tokens(tokenizer, manifest.vocab_size, length, 4096) if tokenizer else []
+    sequences = _tokens(work, manifest, text, CACHE_LENGTH, CACHE_TOKENS)
     if not sequences:
         raise ExportError(
             "an int8 key/value cache needs scales from calibration text, and the checkpoint has no tokenizer that "
-            f"makes {length} tokens of it; export with the tokenizer's files, or with --kv-cache float"
+            f"makes {min(CACHE_LENGTH, manifest.context_length)} tokens of it; export with the tokenizer's files, or "
+            "with --kv-cache float"
         )
     return cache_scales(original, sequences, lambda done, total: progress("calibrate cache", done, total))
 
 
-def _write_weights(
-    work: Path,
-    architecture: Architecture,
-    tensors: TensorReader,
-    manifest: Manifest,
-    scales: ChannelScales,
-    cache: Sequence[CacheScales],
-    progress: Progress,
-) -> PackageLayers:
-    """Graph and weights of the package."""
-    scheme = scheme_for(manifest.weights.precision, manifest.target)
-    built = build_decoder(architecture, tensors, scheme, scales, cache)
-    offsets = write_graph(built, work / GRAPH, progress=lambda done, total: progress("weights", done, total))
-    return PackageLayers(architecture, tensors, scheme, scales, cache, DataFile(work / f"{GRAPH}.data", offsets))
+def _tokens(work: Path, manifest: Manifest, text: CalibrationText, length: int, count: int) -> list[Tokens]:
+    """`text` through the package's tokenizer, in sequences of `length` or what the context holds; none without one."""
+    file = work / "tokenizer.json"
+    if not file.is_file():
+        return []
+    return text.tokens(Tokenizer.from_file(file), manifest.vocab_size, min(length, manifest.context_length), count)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,15 @@ class LayerReport:
     """`error`: the layer's output error relative to what the layer adds, on the float model's own input."""
 
     layer: int
+    error: float
+
+
+@dataclass(frozen=True)
+class MatrixReport:
+    """How calibration rounded the matrix of the layer at a node. `error`: root mean square, over tokens of calibration
+    text, of the relative error of the layer's outputs."""
+
+    node: str
     scheme: str
     error: float
 
@@ -77,7 +86,7 @@ class Quality:
 @dataclass(frozen=True)
 class Report:
     """`cache`: the type of the key/value cache. `calibration`: the text that channel scales came from, or "none".
-    `size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
+    `matrices`: those that it rounded. `size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
 
     precision: Precision
     scheme: str
@@ -86,6 +95,7 @@ class Report:
     size_bytes: int
     quality: Quality
     layers: Sequence[LayerReport]
+    matrices: Sequence[MatrixReport]
     thresholds: Thresholds
 
     @property

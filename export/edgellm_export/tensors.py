@@ -112,3 +112,22 @@ class ScaledColumns:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(start, stop) * self.scale
+
+
+@dataclass(frozen=True)
+class DividedRows:
+    """A matrix with row i divided by scale[i]. scale: [rows] float32."""
+
+    tensor: LazyTensor
+    scale: FloatArray
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(start, stop) / self.scale[start:stop, None]

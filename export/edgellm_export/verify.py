@@ -16,10 +16,11 @@ import edgellm
 from edgellm.errors import ProviderError, QualityGateError
 from edgellm.manifest import Manifest
 from edgellm.session import choose_device
+from edgellm_export.calibrate import Calibration
 from edgellm_export.divergence import Comparison
 from edgellm_export.evaluation_text import evaluation_tokens
 from edgellm_export.float_run import FloatRun, PackageLayers
-from edgellm_export.report import LayerReport, Quality, Report, thresholds
+from edgellm_export.report import LayerReport, MatrixReport, Quality, Report, thresholds
 
 Tokens = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -43,7 +44,12 @@ class Texts:
 
 
 def verify(
-    package: Path, manifest: Manifest, run: FloatRun, written: PackageLayers, calibration: str, progress: Progress
+    package: Path,
+    manifest: Manifest,
+    run: FloatRun,
+    written: PackageLayers,
+    calibration: Calibration,
+    progress: Progress,
 ) -> Report:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     vocab = manifest.vocab_size
@@ -60,10 +66,11 @@ def verify(
         precision=precision,
         scheme=scheme,
         cache=manifest.cache.dtype,
-        calibration=calibration,
+        calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=_quality(texts, comparison),
-        layers=[LayerReport(i, scheme, error) for i, error in enumerate(errors)],
+        layers=[LayerReport(i, error) for i, error in enumerate(errors)],
+        matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
         thresholds=thresholds(precision, manifest.cache.dtype),
     )
 

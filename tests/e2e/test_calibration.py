@@ -16,9 +16,11 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
-from edgellm_export.calibrate import _scale
+from edgellm_export.calibrate import Calibration, channel_scales, channel_sizes, scale_of
 from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
+from edgellm_export.float_run import FloatRun
 from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.report import THRESHOLDS, Thresholds
 from families import FAMILIES, save_checkpoint
 
@@ -36,21 +38,26 @@ def test_scales_change_nothing_in_float(
     """What a norm is divided by, exactly the layers behind it are multiplied by: in every family."""
     used: dict[str, Any] = {}
 
-    def calibrated(precision: str, target: str) -> Any:
-        return dataclasses.replace(scheme_for(precision, target), calibrated=True)  # type: ignore[type-var]
-
-    def large_scales(*arguments: Any) -> dict[str, Any]:
+    def calibrated(original: FloatRun, *rest: Any) -> Calibration:
+        """As scales for an integer package would be, but large, and nothing rounded."""
         rng = np.random.default_rng(0)
-        found = channel_scales(*arguments)
-        used.update({name: np.exp(rng.normal(0, 1, scale.shape)).astype(np.float32) for name, scale in found.items()})
-        return used
+        shape = original.architecture.shape
+        ids = [np.arange(12) % shape.vocab_size]
+        states = original.embed(ids)
+        for index in range(shape.num_layers):
+            states, linears = original.observed_layer(index, ids, states)
+            found = channel_scales(linears)
+            used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
+        return Calibration("test", used)
 
-    channel_scales = edgellm_export.pipeline.channel_scales
-    monkeypatch.setattr("edgellm_export.pipeline.scheme_for", calibrated)
-    monkeypatch.setattr("edgellm_export.pipeline.channel_scales", large_scales)
+    float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
+    monkeypatch.setattr("edgellm_export.pipeline.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.pipeline.calibrate_layers", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
-    assert len(used) == 2 * model.manifest.cache.num_layers  # before attention and before the MLP
+    # Before attention, before the MLP and, where the MLP is gated, inside it.
+    places = 2 if name.startswith("gpt2") else 3
+    assert len(used) == places * model.manifest.cache.num_layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
 
@@ -92,8 +99,15 @@ def test_texts_are_apart() -> None:
 
 
 def test_scales_of_silent_and_damaged_channels() -> None:
-    scale = _scale(np.array([0.0, 1.0, 1.0, 4.0]))
+    scale = scale_of(np.array([0.0, 1.0, 1.0, 4.0]))
     assert np.isfinite(scale).all()
     assert scale[0] > 0.01 * scale[1]
     assert np.prod(scale.astype(np.float64)) == pytest.approx(1, rel=1e-5)
-    assert (_scale(np.array([np.nan, 1.0])) == 1).all()
+    assert (scale_of(np.array([np.nan, 1.0])) == 1).all()
+
+
+def test_first_tokens_count_by_their_largest_only() -> None:
+    values = np.ones((20, 2), np.float32)
+    values[0] = [50, 5]
+    np.testing.assert_allclose(channel_sizes([values]), [5, 1])
+    assert np.isfinite(channel_sizes([values[:2]])).all()  # shorter than what is set apart

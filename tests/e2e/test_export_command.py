@@ -34,7 +34,7 @@ def run(*arguments: str | Path) -> Result:
 
 def test_export(checkpoint: Checkpoints, tmp_path: Path) -> None:
     out = tmp_path / "package"
-    result = run(checkpoint("llama"), out)
+    result = run(checkpoint("llama"), out, "--kv-cache", "int8")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [
@@ -183,15 +183,14 @@ def test_a_signal_in_any_step_leaves_nothing(
             signal.raise_signal(number)
 
     monkeypatch.setattr(_Lines, "__call__", show)
-    result = run(checkpoint("llama"), tmp_path / "package")
+    result = run(checkpoint("llama"), tmp_path / "package", "--kv-cache", "int8")
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert not os.listdir(tmp_path)
 
 
 @pytest.mark.real_model
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-@pytest.mark.parametrize("delay_s", [0.0, 0.3])
-@pytest.mark.parametrize("step", ["calibrating", "writing weights"])
+@pytest.mark.parametrize(("step", "delay_s"), [("calibrating", 0.0), ("calibrating", 0.3), ("writing weights", 0.0)])
 def test_a_signal_from_outside(
     smollm2_gguf: Path, tmp_path: Path, step: str, delay_s: float, number: signal.Signals, exit_code: int
 ) -> None:

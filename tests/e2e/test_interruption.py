@@ -198,13 +198,13 @@ def test_a_damaged_quantizer_fails_the_gate(
     checkpoint: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate is real: matrices whose rows come out in another order do not pass it."""
-    quantize = blockwise.quantize
+    arrange = blockwise.arrange
 
-    def upside_down(rows: Any, **how: Any) -> blockwise.Blocks:
-        blocks = quantize(rows, **how)
+    def upside_down(*what: Any) -> blockwise.Blocks:
+        blocks = arrange(*what)
         return replace(blocks, quants=blocks.quants[::-1])
 
-    monkeypatch.setattr(blockwise, "quantize", upside_down)
+    monkeypatch.setattr(blockwise, "arrange", upside_down)
     result = run(checkpoint("llama"), tmp_path / "package")
     assert (result.exit_code, result.stdout) == (6, "")
     assert "too far from the original" in result.stderr

@@ -39,7 +39,7 @@ REPORT = {
         "greedy_tokens": 128,
         "greedy_agreement": 0.77,
     },
-    "worst_layers": [{"layer": 18, "scheme": "blockwise-32", "error": 0.029}],
+    "worst_layers": [{"layer": 18, "error": 0.029}],
     "thresholds": {"kl_divergence": 0.02, "top1_agreement": 0.9},
     "verdict": "passed",
 }

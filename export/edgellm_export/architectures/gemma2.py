@@ -133,15 +133,5 @@ class Gemma:
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
-        gate, up = (
-            blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=False)
-            for part in ("gate_proj", "up_proj")
-        )
-        return blocks.linear(
-            b,
-            blocks.gated(b, gate, up, c.hidden_act, name),
-            f"{name}.down_proj",
-            hidden,
-            c.intermediate_size,
-            bias=False,
-        )
+        y = blocks.gated(b, x, name, c.intermediate_size, hidden, c.hidden_act, bias=False, fused=False)
+        return blocks.linear(b, y, f"{name}.down_proj", hidden, c.intermediate_size, bias=False)

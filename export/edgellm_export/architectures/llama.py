@@ -163,14 +163,5 @@ class Llama:
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
-        if c.fused:
-            gate, up = blocks.split_linear(
-                b, x, f"{name}.gate_up_proj", ("gate_proj", "up_proj"), c.intermediate_size, hidden
-            )
-        else:
-            gate, up = (
-                blocks.linear(b, x, f"{name}.{part}", c.intermediate_size, hidden, bias=c.mlp_bias)
-                for part in ("gate_proj", "up_proj")
-            )
-        y = blocks.gated(b, gate, up, c.hidden_act, name)
+        y = blocks.gated(b, x, name, c.intermediate_size, hidden, c.hidden_act, bias=c.mlp_bias, fused=c.fused)
         return blocks.linear(b, y, f"{name}.down_proj", hidden, c.intermediate_size, bias=c.mlp_bias)

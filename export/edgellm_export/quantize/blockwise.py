@@ -1,7 +1,7 @@
-"""Block-wise weights as MatMulNBits and GatherBlockQuantized expect them: pure array functions.
+"""Integer matrices as MatMulNBits and GatherBlockQuantized expect them: pure array functions.
 
-A row of K weights is cut into blocks of `block_size`; a block has one float32 scale and, if asymmetric, one zero point:
-weight = scale * (q - zero_point). Layout: ORT's contrib operator specification of com.microsoft.MatMulNBits.
+A row of K weights is cut into blocks; a block has one float32 scale and, if asymmetric, one zero point. Layout: ORT's
+contrib operator specification of com.microsoft.MatMulNBits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from edgellm_export.quantize.grid import Codes, Grid
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -25,21 +27,18 @@ class Blocks:
     zero_points: ByteArray | None
 
 
-def quantize(rows: FloatArray, *, bits: int, block_size: int, symmetric: bool) -> Blocks:
-    """Round-to-nearest. rows: [rows, K] float32; K is padded with zeros to a whole number of blocks."""
-    blocks = _split(rows, block_size)
-    if symmetric:
-        scales = _symmetric_scales(blocks, bits)
-        zero_points = np.full(scales.shape, 1 << (bits - 1), np.float32)
-    else:
-        scales, zero_points = _asymmetric(blocks, bits)
-    inverse = np.where(scales == 0, 0, 1 / np.where(scales == 0, 1, scales)).astype(np.float32)
-    quants = blocks * inverse[..., None]
-    np.rint(quants, out=quants)
-    quants += zero_points[..., None]
-    np.clip(quants, 0, (1 << bits) - 1, out=quants)
-    packed = pack(quants.astype(np.uint8), bits)
-    return Blocks(packed, scales, None if symmetric else pack(_even(zero_points.astype(np.uint8), bits), bits))
+def arrange(codes: Codes, grid: Grid) -> Blocks:
+    """`codes` in the operators' layout: K is padded to a whole number of blocks with weights of zero."""
+    size = grid.block_size
+    assert size is not None
+    rows, columns = codes.levels.shape
+    levels = codes.levels
+    if columns % size:
+        padding = np.repeat(codes.zero_points[:, -1:].astype(np.uint8), -columns % size, axis=1)
+        levels = np.concatenate([levels, padding], axis=1)
+    quants = pack(levels.reshape(rows, -1, size), grid.bits)
+    zero_points = None if grid.symmetric else pack(_even(codes.zero_points.astype(np.uint8), grid.bits), grid.bits)
+    return Blocks(quants, codes.scales, zero_points)
 
 
 def dequantize(blocks: Blocks, *, bits: int, columns: int) -> FloatArray:
@@ -67,32 +66,6 @@ def unpack(packed: ByteArray, bits: int) -> ByteArray:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
-def _split(rows: FloatArray, block_size: int) -> FloatArray:
-    count, columns = rows.shape
-    padding = -columns % block_size
-    if padding:
-        rows = np.pad(rows, ((0, 0), (0, padding)))
-    return rows.reshape(count, -1, block_size)
-
-
 def _even(values: ByteArray, bits: int) -> ByteArray:
     """Pad the last axis so that it packs into whole bytes."""
     return np.pad(values, ((0, 0), (0, values.shape[-1] % 2))) if bits == 4 else values
-
-
-def _symmetric_scales(blocks: FloatArray, bits: int) -> FloatArray:
-    """8 bits: largest magnitude / 127. 4 bits: signed value of largest magnitude / -8, so the full range serves it."""
-    high = blocks.max(axis=-1)
-    low = blocks.min(axis=-1)
-    if bits == 8:
-        return np.asarray(np.maximum(high, -low) / 127, np.float32)
-    return np.asarray(np.where(high > -low, high, low) / -(1 << (bits - 1)), np.float32)
-
-
-def _asymmetric(blocks: FloatArray, bits: int) -> tuple[FloatArray, FloatArray]:
-    """Scales and zero points that span each block's range, widened to hold zero."""
-    low = np.minimum(blocks.min(axis=-1), 0)
-    high = np.maximum(blocks.max(axis=-1), 0)
-    scales = ((high - low) / ((1 << bits) - 1)).astype(np.float32)
-    zero_points = np.rint(-low / np.where(scales == 0, 1, scales))
-    return scales, np.clip(zero_points, 0, (1 << bits) - 1).astype(np.float32)

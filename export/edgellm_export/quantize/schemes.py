@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +11,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm_export.graph import MICROSOFT, GraphBuilder, Produced, Region
-from edgellm_export.quantize import blockwise
+from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat, MatrixFormat, RowFormat
+from edgellm_export.quantize.grid import nearest
+from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.tensors import LazyTensor
 
 PIECE_ELEMENTS = 4 << 20  # weights handled at a time: 16 MiB of float32
-Bias = npt.NDArray[np.float32] | None
-FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
+FLOAT16 = np.dtype(np.float16)
 
 
 class WeightScheme(Protocol):
@@ -29,8 +30,8 @@ class WeightScheme(Protocol):
     def name(self) -> str: ...
 
     @property
-    def calibrated(self) -> bool:
-        """Whether channel scales make it closer to the original."""
+    def candidates(self) -> tuple[MatrixFormat, ...]:
+        """What calibration chooses from for each layer, the fastest first; none where there is nothing to calibrate."""
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
@@ -49,7 +50,12 @@ class FloatScheme:
     name: str
     storage: np.dtype[Any]
     activation: np.dtype[Any]
-    calibrated: bool = False
+    candidates: tuple[MatrixFormat, ...] = ()
+
+    def calibrated(self, prepared: Mapping[str, PreparedMatrix]) -> FloatScheme:
+        """Itself: there is nothing to calibrate."""
+        assert not prepared
+        return self
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
@@ -74,73 +80,52 @@ class FloatScheme:
 
 
 @dataclass(frozen=True)
-class BlockScheme:
-    """Block-wise integers (MatMulNBits). Embedding and head take `outer_bits`; a tied pair shares its bytes."""
+class IntegerScheme:
+    """Integers. Matrices that calibration has `prepared` are as it left them; others are rounded to `inner`.
+    Embedding and head are rounded to `outer`; a tied pair shares its bytes."""
 
     name: str
-    bits: int
-    block_size: int
-    symmetric: bool
-    outer_bits: int
-    activation: np.dtype[Any]
-    calibrated: bool = True
+    inner: BlockFormat
+    outer: BlockFormat
+    candidates: tuple[MatrixFormat, ...]
+    prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
+
+    @property
+    def activation(self) -> np.dtype[Any]:
+        return self.inner.activation
+
+    def calibrated(self, prepared: Mapping[str, PreparedMatrix]) -> IntegerScheme:
+        """The scheme with matrices that are rounded already. Called "mixed" where they have several formats."""
+        mixed = {matrix.form for matrix in prepared.values()} - {self.inner}
+        return replace(self, prepared=prepared, name="mixed" if mixed else self.name)
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
     ) -> ir.Value:
-        bits = self.outer_bits if outer else self.bits
-        quants, scales, zero_points = self._store(g, weight, bits)
-        fifth = None if bias is None else g.array(f"{name}.bias", bias.astype(self.activation))
-        inputs = [x, quants, scales, zero_points, None, fifth]
-        while inputs[-1] is None:
-            inputs.pop()
-        rows, columns = weight.shape
-        return g.op(
-            "MatMulNBits", *inputs, domain=MICROSOFT, name=f"{name}/MatMulNBits",
-            K=columns, N=rows, bits=bits, block_size=self.block_size,
-            accuracy_level=4 if self.activation == FLOAT32 else 0,
-        )  # fmt: skip
+        prepared = self.prepared.get(name)
+        if prepared is None:
+            form: MatrixFormat = self.outer if outer else self.inner
+            stored = _store(g, form, weight, lambda: _rounded_pieces(form, weight))
+        else:
+            form = prepared.form
+            stored = _store(g, form, weight, lambda: iter([prepared.arrays()]))
+        return form.multiply(g, x, stored, bias, name, *weight.shape)
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
-        rows, columns = weight.shape
-        quants, scales, _ = self._store(g, weight, self.outer_bits)
+        form, (rows, columns) = self.outer, weight.shape
+        quants, scales = _store(g, form, weight, lambda: _rounded_pieces(form, weight))
         region = g.stored[str(quants.name)].region
         flat = g.view(region, f"{weight.name}.rows", (rows, int(np.prod(region.shape[1:]))))
         y = g.op(
             "GatherBlockQuantized", flat, ids, scales, domain=MICROSOFT, name=f"{name}/GatherBlockQuantized",
-            bits=self.outer_bits, block_size=self.block_size, gather_axis=0, quantize_axis=1,
+            bits=form.bits, block_size=form.block_size, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
-        if columns % self.block_size == 0:
+        if columns % form.block_size == 0:
             return y
         return g.op("Slice", y, g.ints(0), g.ints(columns), g.ints(2), name=f"{name}/Slice")
 
-    def _store(self, g: GraphBuilder, weight: LazyTensor, bits: int) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-        names = [f"{weight.name}.{part}" for part in ("quants", "scales", "zero_points")]
-        if names[0] in g.stored:
-            known = [g.stored[n].value if n in g.stored else None for n in names]
-            assert known[0] is not None
-            assert known[1] is not None
-            return known[0], known[1], known[2]
-        symmetric = self.symmetric or bits == 8
-        rows, columns = weight.shape
-        blocks = -(-columns // self.block_size)
-        regions = [
-            Region(names[0], np.dtype(np.uint8), (rows, blocks, self.block_size * bits // 8)),
-            Region(names[1], self.activation, (rows, blocks)),
-        ]
-        if not symmetric:
-            regions.append(Region(names[2], np.dtype(np.uint8), (rows, -(-blocks * bits // 8))))
-        values = g.store(Produced(tuple(regions), lambda: self._pieces(weight, bits, symmetric)))
-        return values[0], values[1], values[2] if len(values) > 2 else None
 
-    def _pieces(self, weight: LazyTensor, bits: int, symmetric: bool) -> Iterator[tuple[npt.NDArray[Any], ...]]:
-        for rows in _row_pieces(weight):
-            part = blockwise.quantize(rows, bits=bits, block_size=self.block_size, symmetric=symmetric)
-            arrays = (part.quants, part.scales.astype(self.activation))
-            yield arrays if part.zero_points is None else (*arrays, part.zero_points)
-
-
-def scheme_for(precision: str, target: str) -> WeightScheme:
+def scheme_for(precision: str, target: str) -> FloatScheme | IntegerScheme:
     """The scheme of a precision on a target. CUDA graphs compute in float16, CPU graphs in float32."""
     activation = FLOAT32 if target == "cpu" else FLOAT16
     match precision:
@@ -149,10 +134,29 @@ def scheme_for(precision: str, target: str) -> WeightScheme:
         case "fp16":
             return FloatScheme("float16", FLOAT16, activation)
         case "int8":
-            return BlockScheme("blockwise-32-symmetric", 8, 32, True, 8, activation)
+            blocks = BlockFormat(8, 32, True, activation)
+            # Not blocks of 128: that kernel rounds a row otherwise when it has other neighbours.
+            faster = (RowFormat(), BlockFormat(8, 64, True, activation)) if target == "cpu" else ()
+            return IntegerScheme("blockwise-32-symmetric", blocks, blocks, (*faster, blocks))
         case "int4":
-            return BlockScheme("blockwise-32-asymmetric", 4, 32, False, 8, activation)
+            blocks = BlockFormat(4, 32, False, activation)
+            return IntegerScheme("blockwise-32-asymmetric", blocks, BlockFormat(8, 32, True, activation), (blocks,))
     raise AssertionError(f"no scheme for {precision}")
+
+
+def _store(
+    g: GraphBuilder, form: MatrixFormat, weight: LazyTensor, pieces: Callable[[], Iterator[Arrays]]
+) -> tuple[ir.Value, ...]:
+    """The initializers of a matrix; those of a tied one are there already."""
+    regions = form.regions(weight.name, *weight.shape)
+    if regions[0].name in g.stored:
+        return tuple(g.stored[region.name].value for region in regions)
+    return g.store(Produced(regions, pieces))
+
+
+def _rounded_pieces(form: MatrixFormat, weight: LazyTensor) -> Iterator[Arrays]:
+    for rows in [weight.rows(0, weight.shape[0])] if form.whole else _row_pieces(weight):
+        yield form.arrays(nearest(rows, form.grid))
 
 
 def _row_pieces(weight: LazyTensor) -> Iterator[npt.NDArray[np.float32]]:
@@ -161,6 +165,6 @@ def _row_pieces(weight: LazyTensor) -> Iterator[npt.NDArray[np.float32]]:
         yield weight.rows(start, min(start + step, weight.shape[0]))
 
 
-def _float_pieces(weight: LazyTensor, dtype: np.dtype[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+def _float_pieces(weight: LazyTensor, dtype: np.dtype[Any]) -> Iterator[Arrays]:
     for rows in _row_pieces(weight):
         yield (np.ascontiguousarray(rows, dtype),)

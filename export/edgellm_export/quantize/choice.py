@@ -1,0 +1,53 @@
+"""Which format a layer gets: the fastest whose measured error is small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm_export.quantize.compensated import compensated
+from edgellm_export.quantize.formats import MatrixFormat
+from edgellm_export.quantize.grid import Codes, nearest
+
+FloatArray = npt.NDArray[np.float32]
+
+LIMIT = 0.02  # relative error of a layer's outputs
+MEASURED = 512  # tokens
+SPREAD_COLUMNS = 2048  # int8 matrices with more columns are only rounded: the gain is small, the time cubic
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`error`: root mean square, over tokens, of |quantized output - output| / |output|."""
+
+    form: MatrixFormat
+    codes: Codes
+    error: float
+
+
+def choose(rows: FloatArray, inputs: FloatArray, candidates: Sequence[MatrixFormat]) -> Choice:
+    """For a layer that multiplies inputs [tokens, columns] by rows [outputs, columns]: the first of `candidates` whose
+    error is within LIMIT, or the last one."""
+    sample = inputs[:: -(-len(inputs) // MEASURED)]
+    outputs = sample @ rows.T
+    for form in candidates:
+        found = _measured(form, nearest(rows, form.grid), sample, outputs)
+        if found.error <= LIMIT:
+            break
+    if not np.isfinite(outputs).all():  # a damaged model, which the comparison with the original will refuse
+        return found
+    if form.grid.bits == 8 and (form.grid.block_size == 32 or rows.shape[1] > SPREAD_COLUMNS):
+        return found
+    # Tokens count alike: a sequence's first ones are so large that the others would not be seen beside them.
+    alike = inputs / np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), 1e-30)
+    better = _measured(form, compensated(rows, alike, form.grid), sample, outputs)
+    return min(found, better, key=lambda choice: choice.error)
+
+
+def _measured(form: MatrixFormat, codes: Codes, inputs: FloatArray, outputs: FloatArray) -> Choice:
+    wrong = form.activations(inputs) @ codes.weights(form.grid).T - outputs
+    share = np.linalg.norm(wrong, axis=1) / np.maximum(np.linalg.norm(outputs, axis=1), 1e-30)
+    return Choice(form, codes, float(np.sqrt(np.mean(np.square(share, dtype=np.float64)))))
