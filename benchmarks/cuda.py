@@ -3,8 +3,8 @@
     python benchmarks/cuda.py [--gguf FILE] [--out DIRECTORY]
 
 Runs in an environment with onnxruntime-gpu and this project's dependencies; nothing is fetched. Without a device it
-says what is missing and measures nothing. Exports SmolLM2 for CUDA as fp16, int8 and int4 (compared with the original on
-the device), then `edgellm bench` on each, whose JSON lines also stay in DIRECTORY.
+says what is missing and measures nothing. Exports SmolLM2 for CUDA as fp16, int8 and int4, compared with the original
+on the device, then runs `edgellm bench` on each; its JSON lines also stay in DIRECTORY.
 """
 
 from __future__ import annotations
