@@ -18,6 +18,7 @@ import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.errors import ExportError
+from edgellm.manifest import Manifest
 from edgellm_export.divergence import Comparison
 from edgellm_export.kv_calibration import aligned, sizes_at_any_position, turns_per_token
 from edgellm_export.rope import DynamicRope, StaticRope
@@ -150,6 +151,12 @@ def test_there_are_no_scales_without_a_tokenizer(checkpoint: Callable[[str], Pat
 def test_not_for_cuda(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="float16 key/value cache only"):
         edgellm_export.export(checkpoint("llama"), tmp_path / "package", target="cuda", kv_cache="int8")
+
+
+def test_a_manifest_that_promises_it_on_cuda_is_refused(load_int8: Callable[[str], edgellm.Model]) -> None:
+    manifest = load_int8("qwen3").manifest
+    with pytest.raises(edgellm.PackageCorruptError, match=r"cache.dtype is 'int8' in a package for cuda"):
+        Manifest.from_dict({**manifest.to_dict(), "target": "cuda"})
 
 
 def test_scales_hold_at_every_position() -> None:
