@@ -16,30 +16,20 @@ from edgellm_export.tensors import LazyTensor, RowConcat, RowSlice
 
 
 def linear(
-    b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, tensor: str | None = None
+    b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, into_softmax: bool = False
 ) -> ir.Value:
     """x @ W.T (+ bias) with the checkpoint's `name`.weight [rows, columns]."""
-    place = tensor or name
-    weight = b.tensors.take(f"{place}.weight", (rows, columns))
-    vector = b.vector(f"{place}.bias", rows) if bias else None
-    return b.project(x, weight, vector, name)
-
-
-def packed_linear(
-    b: Build, x: ir.Value, name: str, parts: Sequence[tuple[str, int]], columns: int, *, bias: bool
-) -> ir.Value:
-    """Several linear layers of one input as one matrix: their outputs side by side. parts: (tensor prefix, rows)."""
-    weight = RowConcat(
-        f"{name}.weight", tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
-    )
-    vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
-    return b.project(x, weight, vector, name)
+    weight = b.tensors.take(f"{name}.weight", (rows, columns))
+    vector = b.vector(f"{name}.bias", rows) if bias else None
+    return b.project(x, weight, vector, name, into_softmax=into_softmax)
 
 
 def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
-    """q_proj, k_proj and v_proj as one matrix: [B, S, (Nq + 2 Nkv) H]."""
+    """q_proj, k_proj and v_proj as one matrix, their outputs side by side: [B, S, (Nq + 2 Nkv) H]."""
     parts = [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
-    return packed_linear(b, x, f"{name}.qkv_proj", parts, columns, bias=bias)
+    matrices = tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
+    vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
+    return b.project(x, RowConcat(f"{name}.qkv_proj.weight", matrices), vector, f"{name}.qkv_proj", into_softmax=True)
 
 
 def normed_qkv(
@@ -47,7 +37,7 @@ def normed_qkv(
 ) -> list[ir.Value]:
     """q, k and v apart, each head of q and k RMS-normed with weight + `shift`."""
     q, k, v = (
-        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias)
+        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias, into_softmax=side != "v")
         for side, size in (("q", heads.query_size), ("k", heads.kv_size), ("v", heads.kv_size))
     )
     normed = [

@@ -63,11 +63,20 @@ class Build:
         return self.tensors.take(name, (size,)).rows(0, size)
 
     def project(
-        self, x: ir.Value, weight: LazyTensor, bias: FloatArray | None, name: str, *, outer: bool = False
+        self,
+        x: ir.Value,
+        weight: LazyTensor,
+        bias: FloatArray | None,
+        name: str,
+        *,
+        outer: bool = False,
+        into_softmax: bool = False,
     ) -> ir.Value:
-        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear."""
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear.
+        `into_softmax`: attention compares what comes out, which enlarges errors."""
         place = node(name)
-        return self.scheme.linear(self.graph, x, self.channels.read(x, weight, place), bias, place, outer=outer)
+        matrix = self.channels.read(x, weight, place, into_softmax=into_softmax)
+        return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
 
 
 @dataclass(frozen=True)

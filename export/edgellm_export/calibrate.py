@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgellm_export.decoder_graph import ChannelScales
 from edgellm_export.float_run import FloatRun, ObservedLinear
-from edgellm_export.quantize.choice import choose
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep
 
@@ -63,7 +63,9 @@ def calibrate_layers(
             inputs = np.concatenate(linear.inputs)
             if linear.origin in scales:
                 inputs /= scales[linear.origin]
-            choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates)
+            choice = choose(
+                weight.rows(0, weight.shape[0]), inputs, candidates, SOFTMAX_LIMIT if linear.into_softmax else LIMIT
+            )
             file = directory / f"{len(prepared)}.npy"
             prepared[linear.name] = keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
         progress(index + 1, layers)

@@ -23,12 +23,13 @@ FloatArray = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Projection:
     """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
-    the value whose channels may be scaled that `x` is, if any."""
+    the value whose channels may be scaled that `x` is, if any. `into_softmax`: see Build.project."""
 
     name: str
     x: ir.Value
     weight: LazyTensor
     origin: str | None
+    into_softmax: bool
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Channels:
         self._origins[value] = origin
         return value
 
-    def read(self, x: ir.Value, weight: LazyTensor, name: str) -> LazyTensor:
+    def read(self, x: ir.Value, weight: LazyTensor, name: str, *, into_softmax: bool) -> LazyTensor:
         """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
         origin = self._origins.get(x)
         if origin is not None and origin in self.scales:
             weight = ScaledColumns(weight, self.scales[origin])
-        self.projections.append(Projection(name, x, weight, origin))
+        self.projections.append(Projection(name, x, weight, origin, into_softmax))
         return weight

@@ -62,11 +62,12 @@ class VocabularySubset:
 
 @dataclass(frozen=True)
 class ObservedLinear:
-    """`origin`: see edgellm_export.channels. `inputs`: [length, columns] per
+    """`origin`, `into_softmax`: see edgellm_export.channels. `inputs`: [length, columns] per
     sequence."""
 
     name: str
     origin: str | None
+    into_softmax: bool
     inputs: Sequence[FloatArray]
 
 
@@ -97,7 +98,7 @@ class FloatRun:
         runs = [segment.run_all(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
         first = next(iter(runs[0]))
         read = {name: [run[name][0] for run in runs] for name in runs[0]}
-        linears = [ObservedLinear(p.name, p.origin, read[str(p.x.name)]) for p in built.projections]
+        linears = [ObservedLinear(p.name, p.origin, p.into_softmax, read[str(p.x.name)]) for p in built.projections]
         return [run[first] for run in runs], linears
 
     def layer_weights(self, index: int, scales: ChannelScales) -> dict[str, LazyTensor]:

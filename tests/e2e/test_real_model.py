@@ -97,7 +97,7 @@ def int8_beside_fp32(
 
 
 def test_int8_has_the_distribution_of_float32(int8_beside_fp32: tuple[float, float]) -> None:
-    """Measured: 0.0027 on these 2,000 tokens; 0.0047 without channel scales."""
+    """Measured: 0.0047 on 7,168 tokens, these 2,048 among them; 0.0032 with every matrix in blocks of 32."""
     assert int8_beside_fp32[0] <= 0.006
 
 

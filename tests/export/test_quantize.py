@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from edgellm_export.graph import GraphBuilder, as_model
-from edgellm_export.quantize.choice import choose
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.compensated import compensated
 from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat
 from edgellm_export.quantize.grid import Grid, nearest
@@ -122,13 +122,14 @@ def test_large_weights_and_activations_do_not_saturate() -> None:
 
 def test_the_fastest_format_that_is_close_enough() -> None:
     matrix, even = drawn(40, 256), drawn(300, 256, 5)
-    assert choose(matrix, even, (ROWS, BLOCKS)).form == ROWS
+    assert choose(matrix, even, (ROWS, BLOCKS), LIMIT).form == ROWS
+    assert choose(matrix, even, (ROWS, BLOCKS), SOFTMAX_LIMIT).form == BLOCKS
     uneven = even.copy()
     uneven[:, 7] *= 300  # one channel takes all of a row's levels
-    assert choose(matrix, uneven, (ROWS, BLOCKS)).form == BLOCKS
-    found = choose(matrix, np.full((8, 256), np.nan, np.float32), (ROWS, BLOCKS))
+    assert choose(matrix, uneven, (ROWS, BLOCKS), LIMIT).form == BLOCKS
+    found = choose(matrix, np.full((8, 256), np.nan, np.float32), (ROWS, BLOCKS), LIMIT)
     assert found.form == BLOCKS
-    silent = choose(matrix, np.zeros((8, 256), np.float32), (ROWS, BLOCKS))
+    silent = choose(matrix, np.zeros((8, 256), np.float32), (ROWS, BLOCKS), LIMIT)
     assert silent.error == 0
 
 

@@ -71,7 +71,7 @@ class GPT2:
         c, name, hidden = self.config, f"transformer.h.{index}", self.shape.hidden_size
         residual = blocks.add(b, stream, f"{name}.residual")
         x = blocks.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
-        qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden)
+        qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden, into_softmax=True)
         x, present = blocks.attention(b, [qkv], c.heads, cache, batch, None, 0, f"{name}.attn")
         stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
         residual = blocks.add(b, stream, f"{name}.attn.residual")
@@ -88,6 +88,8 @@ class GPT2:
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         return blocks.head(b, hidden, "transformer.wte", "lm_head")
 
-    def _conv1d(self, b: Build, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
+    def _conv1d(
+        self, b: Build, x: ir.Value, name: str, rows: int, columns: int, *, into_softmax: bool = False
+    ) -> ir.Value:
         weight = Transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
-        return b.project(x, weight, b.vector(f"{name}.bias", rows), name)
+        return b.project(x, weight, b.vector(f"{name}.bias", rows), name, into_softmax=into_softmax)

@@ -153,9 +153,8 @@ class Llama:
         if c.qk_norm:
             qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
         elif c.fused:
-            qkv = [
-                blocks.linear(b, x, f"{name}.qkv_proj", heads.query_size + 2 * heads.kv_size, hidden, bias=c.qkv_bias)
-            ]
+            rows = heads.query_size + 2 * heads.kv_size
+            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias, into_softmax=True)]
         else:
             qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
         y, present = blocks.attention(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
