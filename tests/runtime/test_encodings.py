@@ -113,6 +113,6 @@ def test_spans_of_words() -> None:
 def test_windows_without_room() -> None:
     encoding = encode(word_pieces(), TEXT, PAIR)
     with pytest.raises(InputError, match="no room for a piece of the long text"):
-        windows(encoding, 1, 20, 0)
+        windows(encoding, 1, 15, 0)
     with pytest.raises(OptionError, match="the stride is 7 tokens, expected 0 to 6"):
         windows(encode(word_pieces(), PAIR), 0, 9, 7)
