@@ -7,8 +7,10 @@ the tokens in use, never the model's maximum context.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,6 +54,8 @@ class KVCache(ABC):
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
+        self._origins: list[list[int]] = []  # of each row's tokens: equal numbers mean that one was copied
+        self._new_origins = itertools.count()
 
     @property
     def rows(self) -> int:
@@ -71,6 +75,7 @@ class KVCache(ABC):
                 self._allocate(rows, capacity)
             self.capacity = capacity
         self.lengths = [0] * rows
+        self._origins = [[] for _ in range(rows)]
         self.version += 1
 
     def reserve(self, length: int) -> None:
@@ -86,11 +91,15 @@ class KVCache(ABC):
     def advance(self, count: int, row: int | None = None) -> None:
         """`count` tokens were written behind the used part of every row, or of one."""
         self.lengths = [n + count if row in (None, i) else n for i, n in enumerate(self.lengths)]
+        for origins in self._origins if row is None else [self._origins[row]]:
+            origins.extend(itertools.islice(self._new_origins, count))
         assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
         """Forget what lies beyond `length` tokens in every row, or in one."""
         self.lengths = [min(n, length) if row in (None, i) else n for i, n in enumerate(self.lengths)]
+        for origins in self._origins if row is None else [self._origins[row]]:
+            del origins[length:]
 
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
@@ -100,6 +109,7 @@ class KVCache(ABC):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
         self.lengths = [self.lengths[parent] for parent in chosen]
+        self._origins = [list(self._origins[parent]) for parent in chosen]
 
     def row(self, row: int) -> CacheView:
         """One row, for a prefill: the graph takes several tokens at once only in a batch of one."""
@@ -171,21 +181,20 @@ class HostCache(KVCache):
         if len(parents) > self._allocated_rows():
             self._rebuild(parents, self.capacity)
             return
-        plan = copy_plan(parents)
-        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _ in plan) else None
+        plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
+        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
         for buffer in self._buffers:
-            self._copy_rows(buffer, plan, spare)
+            for target, source, tokens in plan:
+                to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
+                assert to is not None
+                assert of is not None
+                to[:, tokens] = of[:, tokens]
 
-    def _copy_rows(self, buffer: Array, plan: Sequence[tuple[int, int]], spare: Array | None) -> None:
-        in_spare = 0
-        for target, source in plan:
-            if target == SCRATCH:
-                in_spare = source
-            used = self.lengths[in_spare if source == SCRATCH else source]
-            to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
-            assert to is not None
-            assert of is not None
-            to[:, :used] = of[:, :used]
+    def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
+        """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
+        wanted = self._origins[source if target == SCRATCH else parents[target]]
+        present = self._origins[target] if SCRATCH < target < self.rows else []
+        return slice(_common_prefix(wanted, present), len(wanted))
 
     def _rebuild(self, parents: Sequence[int], capacity: int) -> None:
         """New buffers, one after the other, so that at most one exists twice."""
@@ -299,6 +308,11 @@ def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:
         if source in pending and not readers[source]:
             free.append(source)
     return plan
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    lengths = range(1, min(len(a), len(b)) + 1)
+    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])
 
 
 @contextmanager
