@@ -11,13 +11,14 @@ from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.errors import OptionError, ProviderError
 
 Floats = npt.NDArray[np.float32]
-_BLOCKS_PER_RANK = 8
+_BLOCKS_PER_RANK = 64
+_DRAWN_BLOCK = 256  # tokens
 
 
 def log_softmax(scores: Floats) -> Floats:
     """Along the last axis, in float32."""
-    shifted: Floats = scores - scores.max(axis=-1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    result: Floats = scores - scores.max(axis=-1, keepdims=True)
+    result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
     return result
 
 
@@ -121,10 +122,17 @@ def _no_numbers() -> ProviderError:
 
 
 def _draw(scores: Floats, stream: np.random.Generator) -> int:
-    """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64."""
-    possible = np.flatnonzero(scores != -np.inf)
-    remaining = scores[possible]
-    check_best(float(remaining.max(initial=-np.inf)))
-    cumulative = np.cumsum(softmax(remaining), dtype=np.float64)
-    position = np.searchsorted(cumulative, stream.random() * cumulative[-1], side="right")
-    return int(possible[min(position, len(possible) - 1)])
+    """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64: block by block, then
+    within the block it falls into."""
+    best = scores.max()
+    check_best(float(best))
+    weights = np.exp(scores - best)
+    blocks = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _DRAWN_BLOCK), dtype=np.float64))
+    number = stream.random() * blocks[-1]
+    last = np.searchsorted(blocks, blocks[-1])  # that has a token to choose
+    block = int(min(np.searchsorted(blocks, number, side="right"), last))
+    start = block * _DRAWN_BLOCK
+    within = np.cumsum(weights[start : start + _DRAWN_BLOCK], dtype=np.float64)
+    passed = np.flatnonzero(within > number - (blocks[block - 1] if block else 0.0))
+    # Rounding may leave nothing behind the number: then it is the block's last token that is possible at all.
+    return start + int(passed[0] if len(passed) else np.flatnonzero(weights[start : start + _DRAWN_BLOCK])[-1])

@@ -50,6 +50,21 @@ def test_samples_follow_the_probabilities():
     assert counts[1] == counts[5] == 0
 
 
+@given(arrays, st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_where_the_cumulative_probabilities_reach_the_number(values, number):
+    values = np.append(values, np.float32(0))
+
+    class Stream:
+        def random(self):
+            return number
+
+    (token,) = choice.sample(values[None], [Stream()])
+    cumulative = np.cumsum(np.exp(values - values.max()), dtype=np.float64)
+    assert values[token] > -np.inf
+    assert cumulative[token] >= number * cumulative[-1] * (1 - 1e-12)
+    assert token == 0 or cumulative[token - 1] <= number * cumulative[-1] * (1 + 1e-12)
+
+
 def test_samples_without_replacement_follow_one_draw_after_another():
     probabilities = np.array([0.5, 0.3, 0.2])
     scores = np.append(np.log(probabilities), -np.inf).astype(np.float32)
