@@ -1,25 +1,28 @@
-"""What a decoding step reads of a graph's weights, from the ONNX file alone and without the onnx package.
-
-Only the fields that matter are decoded; the numbers are those of onnx.proto (onnx 1.19).
-"""
+"""What a decoding step reads of a graph's weights, from the ONNX file alone and without the onnx package."""
 
 from __future__ import annotations
 
-import math
-import mmap
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.errors import PackageCorruptError
-
-MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
-NODE_INPUT, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 4, 5
-ATTRIBUTE_NAME, ATTRIBUTE_INT = 1, 3
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 1, 2, 8, 13
-ENTRY_KEY, ENTRY_VALUE = 1, 2
+from edgellm.onnx_file import (
+    ATTRIBUTE_INT,
+    ATTRIBUTE_NAME,
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    NODE_ATTRIBUTE,
+    NODE_INPUT,
+    NODE_OP_TYPE,
+    Bytes,
+    Tensor,
+    messages,
+    number,
+    parsed,
+    read_tensor,
+    texts,
+)
 
 BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
@@ -41,7 +44,6 @@ NOT_PARAMETERS = {
     "MatMulIntegerToFloat": (2, 3, 4, 5),
 }  # fmt: skip
 
-Bytes = memoryview
 Use = tuple[str, int, Mapping[str, int]]  # operator, input number, whole-number attributes
 
 
@@ -55,25 +57,9 @@ class GraphWeights:
     parameters: int
 
 
-@dataclass(frozen=True)
-class Tensor:
-    name: str
-    dims: tuple[int, ...]
-    data_type: int
-    storage: tuple[str, ...]  # tensors that share their bytes have the same
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.dims)
-
-
 def graph_weights(path: Path) -> GraphWeights:
     """Raises PackageCorruptError where `path` is not an ONNX model."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            tensors, uses = _read_model(mapped)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise PackageCorruptError(f"{path} is not an ONNX model: {error}; copy or export the package again") from error
+    tensors, uses = parsed(path, _tensors_and_uses)
     of_storage: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         of_storage[tensor.storage].append(tensor)
@@ -106,90 +92,19 @@ def _parameters_for(tensor: Tensor, use: Use) -> int:
     return tensor.elements
 
 
-def _read_model(mapped: mmap.mmap) -> tuple[list[Tensor], Mapping[str, Sequence[Use]]]:
-    tensors: list[Tensor] = []
+def _tensors_and_uses(graph: Bytes) -> tuple[list[Tensor], Mapping[str, Sequence[Use]]]:
     uses: dict[str, list[Use]] = defaultdict(list)
-    with memoryview(mapped) as model:
-        for graph in _messages(model, MODEL_GRAPH):
-            tensors += [_tensor(each) for each in _messages(graph, GRAPH_INITIALIZER)]
-            for node in _messages(graph, GRAPH_NODE):
-                _add_uses(uses, node)
-            graph.release()
-    return tensors, uses
+    for node in messages(graph, GRAPH_NODE):
+        _add_uses(uses, node)
+    return [read_tensor(message) for message in messages(graph, GRAPH_INITIALIZER)], uses
 
 
 def _add_uses(uses: dict[str, list[Use]], node: Bytes) -> None:
-    operator = next(_texts(node, NODE_OP_TYPE))
+    operator = next(texts(node, NODE_OP_TYPE))
     attributes: dict[str, int] = {}
-    for attribute in _messages(node, NODE_ATTRIBUTE):
-        whole = next((value for field, value in _fields(attribute) if field == ATTRIBUTE_INT), None)
-        if isinstance(whole, int):
-            attributes[next(_texts(attribute, ATTRIBUTE_NAME))] = whole
-    for number, name in enumerate(_texts(node, NODE_INPUT)):
-        uses[name].append((operator, number, attributes))
-
-
-def _tensor(message: Bytes) -> Tensor:
-    name = next(_texts(message, TENSOR_NAME), "")
-    data_type, dims = 0, list[int]()
-    for field, value in _fields(message):
-        if field == TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else _packed(value)
-        elif field == TENSOR_TYPE and isinstance(value, int):
-            data_type = value
-    entries = {
-        next(_texts(entry, ENTRY_KEY), ""): next(_texts(entry, ENTRY_VALUE), "")
-        for entry in _messages(message, TENSOR_EXTERNAL)
-    }
-    place = (entries["location"], entries.get("offset", "0")) if entries else (name,)
-    return Tensor(name, tuple(dims), data_type, place)
-
-
-def _messages(data: Bytes, wanted: int) -> Iterator[Bytes]:
-    return (value for field, value in _fields(data) if field == wanted and not isinstance(value, int))
-
-
-def _texts(data: Bytes, wanted: int) -> Iterator[str]:
-    return (bytes(message).decode() for message in _messages(data, wanted))
-
-
-def _packed(data: Bytes) -> list[int]:
-    numbers, at = [], 0
-    while at < len(data):
-        number, at = _varint(data, at)
-        numbers.append(number)
-    return numbers
-
-
-def _fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
-    """Field numbers and values of a protocol buffer message: whole numbers, or the bytes of anything else."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        field, kind = key >> 3, key & 7
-        if kind == 0:
-            number, at = _varint(data, at)
-            yield field, number
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"field {field} has the unknown wire type {kind}")
-        if at + size > len(data):
-            raise ValueError("it ends in the middle of a field")
-        yield field, data[at : at + size]
-        at += size
-
-
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where the next byte lies."""
-    number = shift = 0
-    while True:
-        byte = data[at]
-        number |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return number, at
-        shift += 7
+    for attribute in messages(node, NODE_ATTRIBUTE):
+        whole = number(attribute, ATTRIBUTE_INT)
+        if whole is not None:
+            attributes[next(texts(attribute, ATTRIBUTE_NAME))] = whole
+    for place, name in enumerate(texts(node, NODE_INPUT)):
+        uses[name].append((operator, place, attributes))
