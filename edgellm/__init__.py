@@ -24,8 +24,10 @@ from edgellm.errors import (
     PackageNotFoundError,
     PackageVersionError,
     ProviderError,
+    TaskError,
 )
-from edgellm.model import Model, load
+from edgellm.loading import load
+from edgellm.model import Model
 from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "Piece",
     "ProviderError",
     "Score",
+    "TaskError",
     "Timing",
     "load",
 ]

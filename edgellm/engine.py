@@ -35,7 +35,7 @@ class Engine:
         self._session = session
         self._manifest = manifest
         self._chunk = max(prefill_chunk, MIN_CHUNK)
-        self._cache = open_cache(manifest.cache, manifest.context_length, session.device)
+        self._cache = open_cache(manifest.kv_cache, manifest.context_length, session.device)
         self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
         self._read = 0  # how many of the first row's came as a prompt; decoding added the others
         self._prefill = _Phase(session, manifest)
@@ -268,7 +268,7 @@ def decoder_graph(manifest: Manifest) -> GraphFile:
 
 def check_graph(session: Session, manifest: Manifest) -> None:
     """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
-    graph, layout = decoder_graph(manifest), manifest.cache
+    graph, layout = decoder_graph(manifest), manifest.kv_cache
     if layout.num_layers > len(session.inputs):
         raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.inputs)} inputs")
     cache = cache_names(layout)

@@ -4,6 +4,7 @@
     ├── PackageError(ValueError)                   the package directory
     │   ├── PackageNotFoundError(FileNotFoundError)
     │   ├── PackageVersionError                    written by a newer edgellm
+    │   ├── TaskError                              a package for another task than the one asked for
     │   └── PackageCorruptError                    a file is missing, changed or points outside
     ├── CheckpointError(ValueError)                what is being exported
     │   ├── CheckpointNotFoundError(FileNotFoundError)
@@ -48,6 +49,10 @@ class PackageNotFoundError(PackageError, FileNotFoundError):
 
 class PackageVersionError(PackageError):
     """The package was written by a newer edgellm."""
+
+
+class TaskError(PackageError):
+    """The package is for another task than the one asked for."""
 
 
 class PackageCorruptError(PackageError):

@@ -22,7 +22,16 @@ from edgellm.errors import PackageCorruptError, PackageError, PackageNotFoundErr
 FORMAT_VERSION = 1
 MANIFEST_NAME = "edgellm.json"
 
-Task = Literal["text-generation"]
+Task = Literal[
+    "text-generation",
+    "text2text-generation",
+    "fill-mask",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "feature-extraction",
+]
+GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
@@ -62,6 +71,24 @@ class CacheLayout:
 
 
 @dataclass(frozen=True)
+class CrossCacheLayout:
+    """The keys and values of a source that each layer of a decoder reads: 2 x `num_layers` tensors of
+    [sources, num_heads, source tokens, head_dim]. The encoder makes them once, under the names `present`; the decoder
+    takes them under the names `past`."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16"]
+    past: str = "past_key_values.{layer}.encoder.{side}"
+    present: str = "present.{layer}.encoder.{side}"
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one source occupies in all layers."""
+        return 2 * self.num_layers * self.num_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
 class Rope:
     """What the runtime must do for rotary tables that depend on the sequence length.
 
@@ -82,11 +109,13 @@ class Rope:
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Special token ids. `eos` is a list because chat models end on any of several."""
+    """Special token ids. `eos` is a list because chat models end on any of several. `decoder_start`: what the target of
+    an encoder-decoder begins with."""
 
     bos: int | None = None
     eos: tuple[int, ...] = ()
     pad: int | None = None
+    decoder_start: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,22 +137,38 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """`edgellm.json`. `files` maps each other file of the package, by POSIX path inside it, to its size and hash."""
+    """`edgellm.json`. `files` maps each other file of the package, by POSIX path inside it, to its size and hash.
+    `cache`: of models that generate. `context_length`: in tokens, of an encoder-decoder the longest target;
+    `source_length` its longest source, None for no limit; `cross_cache`: its decoder's view of the source."""
 
     task: Task
     model_type: str
     target: Target
     graphs: Mapping[str, GraphFile]
-    cache: CacheLayout
+    cache: CacheLayout | None
     weights: Weights
     vocab_size: int
     context_length: int
     tokens: TokenIds
     rope: Rope = Rope()
+    source_length: int | None = None
+    cross_cache: CrossCacheLayout | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def kv_cache(self) -> CacheLayout:
+        """The cache of a model that generates."""
+        assert self.cache is not None
+        return self.cache
+
+    @property
+    def cross(self) -> CrossCacheLayout:
+        """What the decoder of an encoder-decoder reads of a source."""
+        assert self.cross_cache is not None
+        return self.cross_cache
 
     @property
     def decoding_rounds_apart(self) -> bool:
@@ -131,7 +176,7 @@ class Manifest:
         prompt by more than float rounding. Attention over a float cache adds in another order then; where the matrices
         are integers, rounding the activations enlarges that."""
         integers = self.weights.precision in ("int8", "int4")
-        return integers and self.target == "cpu" and self.cache.dtype != "int8"
+        return integers and self.target == "cpu" and self.kv_cache.dtype != "int8"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,8 +188,7 @@ class Manifest:
         manifest = _parse(cls, data, MANIFEST_NAME)
         _check_paths(manifest)
         _check_numbers(manifest)
-        _check_patterns(manifest.cache)
-        _check_cache_type(manifest)
+        _check_cache(manifest)
         return manifest
 
 
@@ -258,17 +302,23 @@ def _check_paths(manifest: Manifest) -> None:
         )
 
 
-def _check_patterns(cache: CacheLayout) -> None:
-    for key, pattern in (("past", cache.past), ("present", cache.present)):
-        rest = pattern.replace("{layer}", "").replace("{side}", "")
-        if not {"{layer}", "{side}"} <= set(re.findall(r"{\w+}", pattern)) or "{" in rest or "}" in rest:
-            raise PackageCorruptError(
-                f"{MANIFEST_NAME}: cache.{key} is {pattern!r}, expected a name with {{layer}} and {{side}}; "
-                "export the package again"
-            )
-
-
-def _check_cache_type(manifest: Manifest) -> None:
+def _check_cache(manifest: Manifest) -> None:
+    generates = manifest.task in GENERATION_TASKS
+    if generates != (manifest.cache is not None):
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: a package for {manifest.task} {'needs a' if generates else 'has no'} key/value cache; "
+            "export the package again"
+        )
+    if manifest.cross_cache is not None:
+        cross = manifest.cross_cache
+        _check_sizes({f"cross_cache.{name}": getattr(cross, name) for name in ("num_layers", "num_heads", "head_dim")})
+        _check_patterns("cross_cache", cross)
+    if manifest.cache is None:
+        return
+    _check_sizes(
+        {f"cache.{name}": getattr(manifest.cache, name) for name in ("num_layers", "num_kv_heads", "head_dim")}
+    )
+    _check_patterns("cache", manifest.cache)
     if manifest.cache.dtype == "int8" and manifest.target == "cuda":
         raise PackageCorruptError(
             f"{MANIFEST_NAME}: cache.dtype is 'int8' in a package for cuda, expected 'float16'; "
@@ -276,21 +326,30 @@ def _check_cache_type(manifest: Manifest) -> None:
         )
 
 
-def _check_numbers(manifest: Manifest) -> None:
-    cache = manifest.cache
-    positive = {
-        "vocab_size": manifest.vocab_size,
-        "context_length": manifest.context_length,
-        "cache.num_layers": cache.num_layers,
-        "cache.num_kv_heads": cache.num_kv_heads,
-        "cache.head_dim": cache.head_dim,
-    }
-    for name, value in positive.items():
+def _check_patterns(name: str, cache: CacheLayout | CrossCacheLayout) -> None:
+    for key, pattern in (("past", cache.past), ("present", cache.present)):
+        rest = pattern.replace("{layer}", "").replace("{side}", "")
+        if not {"{layer}", "{side}"} <= set(re.findall(r"{\w+}", pattern)) or "{" in rest or "}" in rest:
+            raise PackageCorruptError(
+                f"{MANIFEST_NAME}: {name}.{key} is {pattern!r}, expected a name with {{layer}} and {{side}}; "
+                "export the package again"
+            )
+
+
+def _check_sizes(sizes: Mapping[str, int]) -> None:
+    for name, value in sizes.items():
         if value < 1:
             raise PackageCorruptError(
                 f"{MANIFEST_NAME}: {name} is {value}, expected at least 1; export the package again"
             )
-    ids = [*manifest.tokens.eos, *(t for t in (manifest.tokens.bos, manifest.tokens.pad) if t is not None)]
+
+
+def _check_numbers(manifest: Manifest) -> None:
+    _check_sizes({"vocab_size": manifest.vocab_size, "context_length": manifest.context_length})
+    if manifest.source_length is not None:
+        _check_sizes({"source_length": manifest.source_length})
+    tokens = manifest.tokens
+    ids = [*tokens.eos, *(t for t in (tokens.bos, tokens.pad, tokens.decoder_start) if t is not None)]
     wrong = [t for t in ids if not 0 <= t < manifest.vocab_size]
     if wrong:
         raise PackageCorruptError(
@@ -342,6 +401,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 __all__ = [
     "FORMAT_VERSION",
+    "GENERATION_TASKS",
     "MANIFEST_NAME",
     "CacheLayout",
     "FileEntry",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -29,12 +28,12 @@ from edgellm.decoding import (
 )
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError, OptionError
-from edgellm.manifest import Manifest, check_files, read_manifest
+from edgellm.manifest import Manifest
 from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
 from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
+from edgellm.session import LoadSettings
 from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
 
-HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 HEADROOM = 256  # tokens of cache made ready beyond the prompt
 
 ProgressHook = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all)
@@ -46,33 +45,11 @@ class Cancel(Protocol):
     def is_set(self) -> bool: ...
 
 
-def load(
-    path: str | PathLike[str],
-    *,
-    device: ort.DeviceChoice = "auto",
-    threads: int | None = None,
-    spinning: bool = True,
-    verify: bool = False,
-    prefill_chunk: int = 128,
-) -> Model:
-    """Open the package directory `path`.
-
-    device: "auto" is what the package was exported for. threads: None is every core this process may use.
-    spinning: threads wait actively for the next operator, which is fastest; False saves power.
-    verify: compare every file with its sha256 (otherwise files above 64 MiB by size only).
-    prefill_chunk: prompt tokens per run, in effect at least 2; smaller needs less memory and can be cancelled sooner.
-    Raises PackageError, ProviderError or MissingDependencyError.
-    """
-    if type(prefill_chunk) is not int or prefill_chunk < 1:
-        raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
-    package = Path(path)
-    manifest = read_manifest(package)
-    check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
-    chosen = ort.choose_device(device, manifest.target)
-    graph = package / decoder_graph(manifest).file
-    session = ort.Session(graph, chosen, threads=threads, spinning=spinning)
+def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
+    """What `edgellm.load` makes of a package for text-generation."""
+    session = settings.open(package / decoder_graph(manifest).file)
     check_graph(session, manifest)
-    return Model(package, manifest, session, prefill_chunk)
+    return Model(package, manifest, session, settings.prefill_chunk)
 
 
 class Model:
@@ -357,8 +334,8 @@ def _info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
         threads=session.threads,
         context_length=manifest.context_length,
         vocab_size=manifest.vocab_size,
-        cache_type=manifest.cache.dtype,
-        cache_bytes_per_token=manifest.cache.bytes_per_token(),
+        cache_type=manifest.kv_cache.dtype,
+        cache_bytes_per_token=manifest.kv_cache.bytes_per_token(),
         package_bytes=sum(entry.size for entry in manifest.files.values()),
         onnxruntime_version=ort.version(),
     )

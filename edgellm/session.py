@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,19 @@ def _require_cuda() -> None:
         )
 
 
+@dataclass(frozen=True)
+class LoadSettings:
+    """How the caller of `edgellm.load` wants a package run. `threads`: None is every core this process may use."""
+
+    device: Device
+    threads: int | None
+    spinning: bool
+    prefill_chunk: int
+
+    def open(self, graph: Path) -> Session:
+        return Session(graph, self.device, threads=self.threads, spinning=self.spinning)
+
+
 class Session:
     """One ONNX graph on one device. `run` of its bindings may be called from several threads."""
 
@@ -112,6 +126,17 @@ class Session:
 
     def bind(self) -> Binding:
         return Binding(self._session, in_place=self.device == "cpu")
+
+    def run(self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]) -> list[DeviceArray]:
+        """One run with nothing bound: for graphs whose outputs change their shape from run to run."""
+        ort = onnxruntime()
+        feeds = {
+            name: value.value if isinstance(value, DeviceArray) else ort.OrtValue.ortvalue_from_numpy(value)
+            for name, value in inputs.items()
+        }
+        with _run_errors():
+            found = self._session.run_with_ort_values(list(outputs), feeds)
+        return [DeviceArray(value) for value in found]
 
 
 class Binding:
@@ -164,10 +189,8 @@ class Binding:
         self._kept[name] = array
 
     def run(self) -> None:
-        try:
+        with _run_errors():
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # ONNX Runtime's errors share no base class of their own
-            raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
 
     def fetch(self, name: str) -> Array:
         """What the last run wrote to a `new_output` on the CPU."""
@@ -255,6 +278,14 @@ def _load_errors(ort: Any, name: str) -> Iterator[None]:
             reason = f"{name} cannot be loaded: {_first_line(error)}; copy or export the package again"
             raise PackageCorruptError(reason) from error
         raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _run_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,9 @@ from edgellm.bench.pagecache import drop_pages
 from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
 from edgellm.engine import decoder_graph
 from edgellm.errors import OptionError
+from edgellm.loading import check_task
 from edgellm.manifest import MANIFEST_NAME, Manifest, read_manifest
+from edgellm.model import Model
 from edgellm.session import DeviceChoice
 from edgellm.threads import usable_cores
 
@@ -50,6 +52,7 @@ def run_bench(
         raise OptionError(f"repeats is {repeats} and loads {loads}, expected at least 1 and 0")
     path = Path(package)
     manifest = read_manifest(path)
+    check_task(Model, path, manifest)
     cases = plan_cases(
         _several(prompt_tokens),
         _several(new_tokens),
@@ -132,7 +135,7 @@ def _facts(path: Path, manifest: Manifest, device: str) -> PackageFacts:
         size_bytes=sum(entry.size for entry in manifest.files.values()),
         parameters=weights.parameters,
         step_weight_bytes=weights.bytes_per_step,
-        cache_bytes_per_token=manifest.cache.bytes_per_token(),
+        cache_bytes_per_token=manifest.kv_cache.bytes_per_token(),
     )
 
 

@@ -22,7 +22,8 @@ from edgellm.bench.results import CaseResult, Load
 from edgellm.bench.timing import random_prompts, time_run
 from edgellm.bench.watch import disturbances, judge, take_sample
 from edgellm.errors import EdgellmError
-from edgellm.model import Model, load
+from edgellm.loading import load_as
+from edgellm.model import Model
 from edgellm.session import onnxruntime
 
 
@@ -32,7 +33,7 @@ def work(job: Job, before_run: Callable[[int], None]) -> Answer:
     onnxruntime()
     imported = time.perf_counter()
     bare = resident_bytes()
-    model = load(job.package, device=job.device, threads=job.threads)
+    model = load_as(Model, job.package, device=job.device, threads=job.threads)
     seconds = time.perf_counter() - start
     disturbed = disturbances((before, take_sample()), job.threads)
     loaded = Load(1000 * seconds, 1000 * (imported - start), disturbed)

@@ -24,6 +24,7 @@ from edgellm.commands.options import (
 from edgellm.commands.stats import Stats
 from edgellm.commands.text import decode, one_line, read_text
 from edgellm.errors import EdgellmError
+from edgellm.loading import load_as
 
 PROMPT = "> "
 INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended
@@ -53,7 +54,7 @@ def chat(
     """
     text = None if message is None else read_text(message)
     measured = Stats()
-    model = edgellm.load(package, device=device, threads=threads)
+    model = load_as(edgellm.Model, package, device=device, threads=threads)
     measured.loaded()
     conversation = Conversation(model, system, chosen(arguments), measured if stats else None)
     if text is not None:

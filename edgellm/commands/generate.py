@@ -20,6 +20,7 @@ from edgellm.commands.options import (
 )
 from edgellm.commands.stats import Stats
 from edgellm.commands.text import read_text
+from edgellm.loading import load_as
 
 
 @click.command()
@@ -40,7 +41,7 @@ def generate(
     """
     text, options = read_text(prompt), chosen(arguments)
     measured = Stats()
-    model = edgellm.load(package, device=device, threads=threads)
+    model = load_as(edgellm.Model, package, device=device, threads=threads)
     measured.loaded()
     settled = edgellm.GenerationOptions.create(model.generation_defaults, **options)
     if as_json:

@@ -10,7 +10,7 @@ import click
 
 from edgellm.commands.options import json_option, package_argument
 from edgellm.commands.quality import quality_lines, read_report
-from edgellm.manifest import Manifest, check_files, read_manifest
+from edgellm.manifest import CacheLayout, Manifest, check_files, read_manifest
 
 
 @click.command()
@@ -35,7 +35,7 @@ def inspect(package: Path, verify: bool, report_only: bool, as_json: bool) -> No
 
 
 def _facts(package: Path, manifest: Manifest, *, verified: bool) -> list[str]:
-    cache, tokens = manifest.cache, manifest.tokens
+    tokens = manifest.tokens
     size = sum(entry.size for entry in manifest.files.values())
     files = [f"  {name}  {_size(entry.size)}" for name, entry in sorted(manifest.files.items())]
     return [
@@ -43,12 +43,20 @@ def _facts(package: Path, manifest: Manifest, *, verified: bool) -> list[str]:
         f"model        {manifest.model_type}, {manifest.task}, from {_source(manifest)}",
         f"weights      {manifest.weights.precision} ({manifest.weights.scheme}), for {manifest.target}",
         f"context      {manifest.context_length} tokens, vocabulary {manifest.vocab_size}",
-        f"cache        {_size(cache.bytes_per_token())} per token: {cache.num_layers} layers, "
-        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}",
+        *_cache_line(manifest.cache),
         f"tokens       bos {tokens.bos}, eos {', '.join(map(str, tokens.eos)) or None}, pad {tokens.pad}",
         f"made with    {_pairs(manifest.versions)}",
         f"files        {_size(size)}, {'all as exported' if verified else 'hashes not checked (--verify)'}",
         *files,
+    ]
+
+
+def _cache_line(cache: CacheLayout | None) -> list[str]:
+    if cache is None:
+        return []
+    return [
+        f"cache        {_size(cache.bytes_per_token())} per token: {cache.num_layers} layers, "
+        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}"
     ]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.channels import Channels
-from edgellm_export.graph import GraphBuilder
+from edgellm_export.channels import Channels, Projection
+from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
 from edgellm_export.rope import Rope
 from edgellm_export.tensors import LazyTensor
@@ -77,6 +77,23 @@ class Build:
         place = node(name)
         matrix = self.channels.read(x, weight, place, into_softmax=into_softmax)
         return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
+    `projections`: its linear layers, in order."""
+
+    model: ir.Model
+    stored: Sequence[Stored]
+    produced: Sequence[Produced]
+    projections: Sequence[Projection]
+
+
+def built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
+    """The graph with these outputs: (value, name, dtype, shape)."""
+    model = as_model(b.graph.finish(outputs))
+    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm_export.decoder_graph import ChannelScales
+from edgellm_export.channels import ChannelScales
 from edgellm_export.float_run import FloatRun, ObservedLinear
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat

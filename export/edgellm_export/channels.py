@@ -18,6 +18,7 @@ import onnx_ir as ir
 from edgellm_export.tensors import DividedRows, LazyTensor, ScaledColumns
 
 FloatArray = npt.NDArray[np.float32]
+ChannelScales = Mapping[str, FloatArray]  # by origin, s [size]
 
 
 @dataclass(frozen=True)

@@ -8,35 +8,22 @@ Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures import Architecture
-from edgellm_export.build import BatchState, Build, CacheScales, LayerCache, Stream, TensorSource
-from edgellm_export.channels import Channels, FloatArray, Projection
-from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
+from edgellm_export.build import BatchState, Build, BuiltGraph, CacheScales, LayerCache, Stream, TensorSource, built
+from edgellm_export.channels import Channels, ChannelScales
+from edgellm_export.graph import GraphBuilder
 from edgellm_export.quantize import WeightScheme
 from edgellm_export.rope import needs_length_input
 
-ChannelScales = Mapping[str, FloatArray]
 NO_SCALES: ChannelScales = {}
 INT64 = ir.DataType.INT64
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
-
-
-@dataclass(frozen=True)
-class BuiltGraph:
-    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
-    `projections`: its linear layers, in order."""
-
-    model: ir.Model
-    stored: Sequence[Stored]
-    produced: Sequence[Produced]
-    projections: Sequence[Projection]
 
 
 def build_decoder(
@@ -65,7 +52,7 @@ def build_decoder(
     outputs: list[Any] = [(logits, "logits", ir.DataType.FLOAT, ["batch_size", 1, shape.vocab_size])]
     for i, present in enumerate(presents):
         outputs += _present(b, i, present, quantized=bool(cache_scales))
-    return _built(b, outputs)
+    return built(b, outputs)
 
 
 def build_embedding(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
@@ -73,7 +60,7 @@ def build_embedding(architecture: Architecture, tensors: TensorSource, scheme: W
     b = Build(architecture.shape, GraphBuilder("embedding"), scheme, tensors)
     ids, batch = _inputs(b)
     stream = architecture.embed(b, ids, batch)
-    return _built(b, [_hidden(b, stream)])
+    return built(b, [_hidden(b, stream)])
 
 
 def build_layer(
@@ -104,7 +91,7 @@ def build_layer(
     read = dict.fromkeys(projection.x for projection in b.channels.projections)
     extra = [(x, str(x.name), dtype, ["batch_size", "sequence_length", None]) for x in read]
     extra = (extra if observe else []) + (_present(b, index, present, quantized=False) if observe_cache else [])
-    return _built(b, [_hidden(b, stream), *extra])
+    return built(b, [_hidden(b, stream), *extra])
 
 
 def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
@@ -115,7 +102,7 @@ def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: 
         ir.DataType.from_numpy(b.activation),
         ["batch_size", "sequence_length", architecture.shape.hidden_size],
     )
-    return _built(b, [_hidden(b, Stream(architecture.final_norm(b, Stream(hidden))))])
+    return built(b, [_hidden(b, Stream(architecture.final_norm(b, Stream(hidden))))])
 
 
 def build_head(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
@@ -127,7 +114,7 @@ def build_head(architecture: Architecture, tensors: TensorSource, scheme: Weight
         ["batch_size", "sequence_length", architecture.shape.hidden_size],
     )
     logits = architecture.head(b, hidden)
-    return _built(
+    return built(
         b, [(logits, "logits", ir.DataType.from_numpy(b.activation), ["batch_size", "sequence_length", "vocab_size"])]
     )
 
@@ -196,8 +183,3 @@ def _hidden(b: Build, stream: Stream) -> tuple[ir.Value, str, ir.DataType, list[
     )
     shape: list[int | str] = ["batch_size", "sequence_length", b.shape.hidden_size]
     return value, "hidden_out", ir.DataType.from_numpy(b.activation), shape
-
-
-def _built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
-    model = as_model(b.graph.finish(outputs))
-    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from edgellm.threads import usable_cores
 from edgellm_export.architectures import Architecture
-from edgellm_export.build import CacheScales, TensorSource
+from edgellm_export.build import BuiltGraph, CacheScales, TensorSource
+from edgellm_export.channels import ChannelScales
 from edgellm_export.decoder_graph import (
-    BuiltGraph,
-    ChannelScales,
     build_embedding,
     build_final_norm,
     build_head,

@@ -10,7 +10,7 @@ from edgellm.manifest import Manifest
 
 def genai_config(manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any]:
     """The file's content. Field names: onnxruntime-genai's reference of genai_config.json."""
-    cache, tokens = manifest.cache, manifest.tokens
+    cache, tokens = manifest.kv_cache, manifest.tokens
     heads = config.get("num_attention_heads", config.get("n_head", cache.num_kv_heads))
     end = list(tokens.eos) or [manifest.vocab_size - 1]
     return {

@@ -1,4 +1,4 @@
-"""The package's other files: manifest, tokenizer, configs for the peers that share the directory."""
+"""The package's other files: tokenizer, configs, and the manifest with the hashes of all."""
 
 from __future__ import annotations
 
@@ -6,76 +6,31 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from edgellm.manifest import (
-    MANIFEST_NAME,
-    CacheLayout,
-    FileEntry,
-    GraphFile,
-    KVCacheType,
-    Manifest,
-    Precision,
-    Rope,
-    Target,
-    TokenIds,
-    Weights,
-    sha256_of,
-    write_manifest,
-)
-from edgellm_export.architectures import Architecture
+from edgellm.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds, sha256_of, write_manifest
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.genai_config import genai_config
-from edgellm_export.quantize import WeightScheme
-from edgellm_export.rope import needs_length_input
 
 GRAPH = "model.onnx"
 
 
-def make_manifest(
-    checkpoint: Checkpoint,
-    architecture: Architecture,
-    scheme: WeightScheme,
-    precision: Precision,
-    target: Target,
-    kv_cache: KVCacheType,
-) -> Manifest:
-    """The manifest, still without its files' hashes."""
-    shape = architecture.shape
-    rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
-    inputs = ("input_ids", "attention_mask", "logits_to_keep", *(("rope_length",) if rope.has_length_input else ()))
-    return Manifest(
-        task="text-generation",
-        model_type=str(checkpoint.config["model_type"]),
-        target=target,
-        graphs={"model": GraphFile(GRAPH, inputs, ("logits",))},
-        cache=CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, _cache_type(target, kv_cache)),
-        weights=Weights(precision, scheme.name, shape.tied_embedding),
-        vocab_size=shape.vocab_size,
-        context_length=shape.context_length,
-        tokens=_token_ids(checkpoint, shape.vocab_size),
-        rope=rope,
-        source=dict(checkpoint.source),
-        versions={name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")},
-    )
+def versions() -> dict[str, str]:
+    """Of what makes a package."""
+    return {name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")}
 
 
-def _cache_type(target: Target, kv_cache: KVCacheType) -> Literal["float32", "float16", "int8"]:
-    if kv_cache == "int8":
-        return "int8"
-    return "float32" if target == "cpu" else "float16"
-
-
-def write_side_files(directory: Path, checkpoint: Checkpoint, manifest: Manifest) -> None:
-    """Tokenizer, chat template, config.json, generation_config.json, genai_config.json."""
+def write_side_files(directory: Path, checkpoint: Checkpoint) -> None:
+    """Tokenizer, chat template, config.json and whatever else the checkpoint has that belongs in a package."""
     for name, content in checkpoint.files.items():
         (directory / name).write_bytes(content)
-    _write_json(directory / "config.json", checkpoint.config)
+    write_json(directory / "config.json", checkpoint.config)
+
+
+def write_generation_config(directory: Path, checkpoint: Checkpoint, ids: TokenIds) -> None:
+    """generation_config.json of a model that generates, where the checkpoint has none."""
     if "generation_config.json" not in checkpoint.files:
-        ids = manifest.tokens
         known = {"bos_token_id": ids.bos, "eos_token_id": list(ids.eos) or None, "pad_token_id": ids.pad}
-        _write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
-    _write_json(directory / "genai_config.json", genai_config(manifest, checkpoint.config))
+        write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
 
 
 def seal(directory: Path, manifest: Manifest) -> Manifest:
@@ -92,7 +47,7 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
-def _token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
+def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
     """generation_config.json speaks first, config.json where it is silent."""
     generation: Mapping[str, Any] = json.loads(checkpoint.files.get("generation_config.json", b"{}"))
 
@@ -107,5 +62,5 @@ def _token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
     return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"))
 
 
-def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

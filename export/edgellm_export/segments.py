@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edgellm_export.decoder_graph import BuiltGraph
+from edgellm_export.build import BuiltGraph
 from edgellm_export.graph import Region
 
 Array = npt.NDArray[Any]

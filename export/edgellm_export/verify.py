@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 import edgellm
 from edgellm.errors import ProviderError, QualityGateError
+from edgellm.loading import load_as
 from edgellm.manifest import Manifest
 from edgellm.session import choose_device
 from edgellm_export.calibrate import Calibration
@@ -65,13 +66,13 @@ def verify(
     return Report(
         precision=precision,
         scheme=scheme,
-        cache=manifest.cache.dtype,
+        cache=manifest.kv_cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=_quality(texts, comparison),
         layers=[LayerReport(i, error) for i, error in enumerate(errors)],
         matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
-        thresholds=thresholds(precision, manifest.cache.dtype),
+        thresholds=thresholds(precision, manifest.kv_cache.dtype),
     )
 
 
@@ -91,7 +92,7 @@ def _score_original(
 
 def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
-    model = edgellm.load(package, device=_device(manifest))
+    model = load_as(edgellm.Model, package, device=_device(manifest))
     longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
     count = max(longest, min(1024, LOGITS_ON_DISK // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.decoder_graph import BuiltGraph
+from edgellm_export.build import BuiltGraph
 from edgellm_export.graph import Produced, Region
 from edgellm_export.output import disk_errors
 

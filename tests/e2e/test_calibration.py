@@ -51,13 +51,13 @@ def test_scales_change_nothing_in_float(
         return Calibration("test", used)
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.pipeline.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.pipeline.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.decoder_export.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.decoder_export.calibrate_layers", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.
     places = 2 if name.startswith("gpt2") else 3
-    assert len(used) == places * model.manifest.cache.num_layers
+    assert len(used) == places * model.manifest.kv_cache.num_layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
 

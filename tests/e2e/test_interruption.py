@@ -22,7 +22,7 @@ import edgellm
 import stopped_export
 from edgellm.cli import cli
 from edgellm.manifest import check_files, read_manifest
-from edgellm_export import output, pipeline, report
+from edgellm_export import decoder_export, output, pipeline, report
 from edgellm_export.quantize import blockwise
 from edgellm_export.report import Thresholds
 from test_bad_input import contents
@@ -149,15 +149,23 @@ def test_without_locks_an_export_works_and_cleans_nothing_up(
     assert names(tmp_path) == [".package.abcdefgh.partial", "package"]
 
 
-@pytest.mark.parametrize("step", ["verify", "write_graph", "write_side_files", "seal"])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (decoder_export, "verify"),
+        (decoder_export, "write_graph"),
+        (pipeline, "write_side_files"),
+        (pipeline, "seal"),
+    ],
+)
 def test_a_crash_keeps_nothing(
-    checkpoint: Checkpoints, old_package: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    checkpoint: Checkpoints, old_package: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
 ) -> None:
     def crash(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("a mistake")
 
     before = contents(old_package.parent)
-    monkeypatch.setattr(pipeline, step, crash)
+    monkeypatch.setattr(module, step, crash)
     result = run(checkpoint("llama"), old_package, "--force", "--keep-failed")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "unexpected RuntimeError: a mistake" in result.stderr

@@ -210,7 +210,7 @@ def test_end_tokens_do_not_end_a_run(package: Path, batch_size: int) -> None:
 def test_the_settings_of_the_package_are_left_out(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = edgellm.load(package, threads=1)
     model.generation_defaults = {"repetition_penalty": 2.0}
-    monkeypatch.setattr(worker, "load", lambda path, **options: model)
+    monkeypatch.setattr(worker, "load_as", lambda kind, path, **options: model)
     worker.work(Job(package, "auto", 1, Case(4, 2, 1, 1, 1), repeats=1), print)
     assert model.generation_defaults == {}
 

@@ -245,7 +245,7 @@ def _fail(*arguments: Any, **options: Any) -> None:
 
 
 def test_unexpected_errors_ask_for_a_report(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edgellm, "load", _fail)
+    monkeypatch.setattr("edgellm.commands.generate.load_as", _fail)
     result = run("generate", package, "Hi")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: unexpected RuntimeError: two; lines; please report it")
@@ -256,7 +256,7 @@ def test_unexpected_errors_ask_for_a_report(package: Path, monkeypatch: pytest.M
 def test_debug_keeps_the_traceback(
     package: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], environment: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(edgellm, "load", _fail)
+    monkeypatch.setattr("edgellm.commands.generate.load_as", _fail)
     result = run(*arguments, "generate", package, "Hi", env=environment)
     assert isinstance(result.exception, RuntimeError)
     known = run(*arguments, "generate", "nowhere", "Hi", env=environment)
@@ -267,14 +267,14 @@ def test_ctrl_c_leaves_with_130(package: Path, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(edgellm, "load", interrupt)
+    monkeypatch.setattr("edgellm.commands.generate.load_as", interrupt)
     result = run("generate", package, "Hi")
     assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
 
 
 def test_a_signal_that_a_library_turned_into_an_error(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_received", [signal.SIGTERM])
-    monkeypatch.setattr(edgellm, "load", _fail)
+    monkeypatch.setattr("edgellm.commands.generate.load_as", _fail)
     result = run("generate", package, "Hi")
     assert (result.exit_code, result.stderr) == (143, "")
 

@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "Piece",
         "ProviderError",
         "Score",
+        "TaskError",
         "Timing",
         "load",
     }

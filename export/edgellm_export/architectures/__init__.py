@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import onnx_ir as ir
 
@@ -13,8 +13,10 @@ from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm_export.build import BatchState, Build, DecoderShape, LayerCache, Stream
 from edgellm_export.config import ConfigReader
 
+Kind = Literal["decoder", "encoder", "encoder-decoder"]
+
 # model_type in config.json -> module in this folder
-FAMILIES = {
+DECODERS = {
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
@@ -24,6 +26,7 @@ FAMILIES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }
+FAMILIES: Mapping[Kind, Mapping[str, str]] = {"decoder": DECODERS}
 
 
 class Architecture(Protocol):
@@ -48,18 +51,29 @@ class Architecture(Protocol):
         """Logits [B, K, vocab] of the normed hidden states [B, K, hidden]."""
 
 
-def open_architecture(config: Mapping[str, Any]) -> Architecture:
-    """The architecture that config.json describes. Raises UnsupportedModelError or CheckpointError."""
+def kind_of(config: Mapping[str, Any]) -> Kind:
+    """Which kind of model config.json describes. Raises UnsupportedModelError or CheckpointError."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError(
             f"config.json: model_type is {model_type!r}, expected a name such as 'llama'; "
             "is this a transformers checkpoint?"
         )
-    if model_type not in FAMILIES:
-        raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, FAMILIES)}")
-    module = importlib.import_module(f"edgellm_export.architectures.{FAMILIES[model_type]}")
+    for kind, families in FAMILIES.items():
+        if model_type in families:
+            return kind
+    known = [name for families in FAMILIES.values() for name in families]
+    raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, known)}")
+
+
+def open_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The decoder that config.json describes. Raises UnsupportedModelError or CheckpointError."""
     reader = ConfigReader(config)
-    architecture: Architecture = module.parse(reader)
+    architecture: Architecture = family(DECODERS[config["model_type"]]).parse(reader)
     reader.finish()
     return architecture
+
+
+def family(module: str) -> Any:
+    """A family's module, by its name in the tables."""
+    return importlib.import_module(f"edgellm_export.architectures.{module}")

@@ -1,0 +1,69 @@
+"""Opening a package: the manifest's task says which class of model runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TypeVar
+
+from edgellm import session as ort
+from edgellm.errors import OptionError, TaskError
+from edgellm.manifest import Manifest, Task, check_files, read_manifest
+from edgellm.model import Model, open_model
+from edgellm.session import LoadSettings
+
+HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
+
+AnyModel = Model
+M = TypeVar("M", bound=AnyModel)
+
+# By task: the class of model, and what opens it.
+CLASSES: Mapping[Task, type[AnyModel]] = {"text-generation": Model}
+OPENERS: Mapping[type[AnyModel], Callable[[Path, Manifest, LoadSettings], AnyModel]] = {Model: open_model}
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    device: ort.DeviceChoice = "auto",
+    threads: int | None = None,
+    spinning: bool = True,
+    verify: bool = False,
+    prefill_chunk: int = 128,
+) -> AnyModel:
+    """Open the package directory `path`. What comes back depends on the package's task: Model for text-generation.
+
+    device: "auto" is what the package was exported for. threads: None is every core this process may use.
+    spinning: threads wait actively for the next operator, which is fastest; False saves power.
+    verify: compare every file with its sha256 (otherwise files above 64 MiB by size only).
+    prefill_chunk: prompt tokens per run, in effect at least 2; smaller needs less memory and can be cancelled sooner.
+    Raises PackageError, ProviderError or MissingDependencyError.
+    """
+    if type(prefill_chunk) is not int or prefill_chunk < 1:
+        raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
+    package = Path(path)
+    manifest = read_manifest(package)
+    check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
+    chosen = ort.choose_device(device, manifest.target)
+    return OPENERS[CLASSES[manifest.task]](package, manifest, LoadSettings(chosen, threads, spinning, prefill_chunk))
+
+
+def load_as(
+    kind: type[M], path: str | PathLike[str], *, device: ort.DeviceChoice = "auto", threads: int | None = None
+) -> M:
+    """`load`, for callers that need one class of model. Raises TaskError where the package is for another task."""
+    check_task(kind, Path(path), read_manifest(Path(path)))
+    model = load(path, device=device, threads=threads)
+    assert isinstance(model, kind)
+    return model
+
+
+def check_task(kind: type[AnyModel], path: Path, manifest: Manifest) -> None:
+    """Raises TaskError where `kind` is not the class that `manifest`'s package has."""
+    if CLASSES[manifest.task] is not kind:
+        wanted = ", ".join(task for task, made in CLASSES.items() if made is kind)
+        raise TaskError(
+            f"{path} is a package for {manifest.task}, and this needs one for {wanted}; "
+            "look at packages with `edgellm inspect`"
+        )

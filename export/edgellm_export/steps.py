@@ -1,0 +1,68 @@
+"""What the exporters of all kinds of model share: the caller's choices, and what each hands back to the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.tokenizer import Tokenizer
+from edgellm_export.evaluation_text import CalibrationText
+
+Progress = Callable[[str, int, int], None]
+Tokens = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller of `export` chose. `text`: to calibrate with, even where `calibrate` says not to round weights by
+    it. `task`: None is the checkpoint's own."""
+
+    precision: Precision
+    target: Target
+    kv_cache: KVCacheType
+    task: Task | None
+    calibrate: bool
+    text: CalibrationText
+
+
+class QualityReport(Protocol):
+    """How close a package is to its original."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    def write(self, directory: Path) -> None:
+        """Put report.json into the package."""
+
+    def gate(self, kept: Path | None = None) -> None:
+        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A package directory that lacks its hashes and its report. `verify`: compare the package, once it can be loaded,
+    with the original; it gets the sealed manifest."""
+
+    manifest: Manifest
+    verify: Callable[[Manifest], QualityReport]
+
+
+class Exporter(Protocol):
+    """A checkpoint whose config has been read, and found to be one that edgellm builds."""
+
+    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+        """Everything but manifest and report into the directory `work`, which has the tokenizer's files already."""
+
+
+def tokenized(work: Path, text: CalibrationText, vocab_size: int, length: int, count: int) -> list[Tokens]:
+    """`text` through the tokenizer in `work`, in sequences of `length`, about `count` tokens; none without one."""
+    file = work / "tokenizer.json"
+    if not file.is_file():
+        return []
+    return text.tokens(Tokenizer.from_file(file), vocab_size, length, count)
