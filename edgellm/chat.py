@@ -25,6 +25,7 @@ Message = Mapping[str, Any]
 
 MAX_PROMPT_CHARS = 64 * 1024 * 1024
 MAX_EXPONENT = 64
+MARK = "|the message goes on here| "
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -57,14 +58,18 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         template: str | None = None,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """The prompt, special tokens included. `template` names one of several; `variables` are the template's own.
+        `continue_final_message`: end inside the last message, so that the model continues it.
 
         Raises InputError for messages that are none, ChatTemplateError where the template fails or refuses them.
         """
         check_messages(messages)
         compiled = self._get(template or self._default_name(tools))
+        if continue_final_message:
+            messages = _marked(messages)
         given: dict[str, Any] = {
             **self._special_tokens,
             "messages": messages,
@@ -74,11 +79,12 @@ class ChatTemplate:
             **variables,
         }
         try:
-            return _limited(compiled.generate(given))
+            text = _limited(compiled.generate(given))
         except ChatTemplateError:
             raise
         except Exception as error:  # a template may raise anything: it is a program
             raise ChatTemplateError(f"the chat template failed on these messages: {error}") from error
+        return _cut_at_mark(text) if continue_final_message else text
 
     def _default_name(self, tools: object) -> str:
         if not self._sources:
@@ -117,6 +123,30 @@ def check_messages(messages: object) -> None:
             raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls', only {', '.join(message)}")
         if isinstance(message.get("content"), str):
             check_text(message["content"])
+
+
+def _marked(messages: Sequence[Message]) -> list[Message]:
+    """The messages with MARK at the end of the last one's text."""
+    *earlier, last = messages
+    content = last.get("content")
+    if isinstance(content, str):
+        return [*earlier, {**last, "content": content + MARK}]
+    if isinstance(content, Sequence):
+        texts = [i for i, part in enumerate(content) if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+        if texts:
+            parts = list(content)
+            parts[texts[-1]] = {**parts[texts[-1]], "text": parts[texts[-1]]["text"] + MARK}
+            return [*earlier, {**last, "content": parts}]
+    raise InputError("there is no text in the last message to continue; leave continue_final_message out")
+
+
+def _cut_at_mark(text: str) -> str:
+    """The text before MARK. Templates that strip messages take the mark's last space with them; the spaces before the
+    mark are then those that they would have stripped."""
+    before, mark, after = text.rpartition(MARK.strip())
+    if not mark:
+        raise ChatTemplateError("the chat template leaves the end of the last message out, so it cannot be continued")
+    return before if after.startswith(MARK[-1]) else before.rstrip()
 
 
 class GenerationTag(Extension):

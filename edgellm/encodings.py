@@ -6,7 +6,7 @@ Cutting takes tokens out of a finished encoding, so special tokens, types and of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +49,10 @@ class Encoding:
             self.words[kept],
             self.texts[kept],
         )
+
+    def moved(self, characters: IntArray) -> Encoding:
+        """With offsets that are further on by so many `characters` [tokens]."""
+        return replace(self, offsets=self.offsets + characters[:, None])
 
     def length_of(self, text: int) -> int:
         """How many tokens are of the text (0) or of its pair (1)."""

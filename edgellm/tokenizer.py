@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
+from edgellm.encodings import Encoding, from_tokenizer
 from edgellm.errors import InputError, OptionError, PackageCorruptError
 
 IntArray = npt.NDArray[np.int64]
@@ -43,6 +44,35 @@ class Tokenizer:
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+
+    def encoding(self, text: str | Sequence[str], pair: str | None = None) -> Encoding:
+        """A text, or a text and its pair, as an encoder reads them: special tokens included. A list is a text in words,
+        whose offsets count from the beginning of each word."""
+        for part in (text,) if isinstance(text, str) else text:
+            check_text(part)
+        if pair is not None:
+            check_text(pair)
+        words = not isinstance(text, str)
+        return from_tokenizer(self._tokenizer.encode(list(text) if words else text, pair, is_pretokenized=words))
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token of the vocabulary."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
+
+    def token_of(self, token_id: int) -> str:
+        """A token as the vocabulary has it, "" for an unknown id."""
+        return str(self._tokenizer.id_to_token(token_id) or "")
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text of tokens of the vocabulary; unlike `decode`, it keeps special ones."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+
+    @property
+    def marks_continuations(self) -> bool:
+        """Whether the tokens inside of a word have a prefix that the text has not, such as ##."""
+        return bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
     def has_text(self, token: int) -> bool:
         """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""

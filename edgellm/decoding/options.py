@@ -174,8 +174,8 @@ _OFF: dict[str, Any] = {
     "top_k": 0,
 }
 
-_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_BEAMS_ONLY = ("length_penalty", "early_stopping")
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+BEAMS_ONLY = ("length_penalty", "early_stopping")
 _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 
 
@@ -224,9 +224,9 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
             "beam groups need both, a num_beam_groups above 1 and a diversity_penalty above 0"
         )
     if not o.do_sample:
-        problems += _without_effect(o, given, _SAMPLING_ONLY, "do_sample=True")
+        problems += _without_effect(o, given, SAMPLING_ONLY, "do_sample=True")
     if o.num_beams == 1:
-        problems += _without_effect(o, given, _BEAMS_ONLY, "num_beams above 1")
+        problems += _without_effect(o, given, BEAMS_ONLY, "num_beams above 1")
     else:
         problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY), "num_beams=1")
     if not o.prompt_lookup and o.num_beams == 1:

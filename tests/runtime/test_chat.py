@@ -97,6 +97,32 @@ def test_same_prompt_as_transformers(name: str, conversation: str, add_generatio
         assert template.render(CONVERSATIONS[conversation], **options) == expected
 
 
+@pytest.mark.parametrize("last", ["The sky is", " The sky is ", "The sky is\n"])
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma"])
+def test_the_last_message_continued(name: str, last: str) -> None:
+    messages = [USER, {"role": "assistant", "content": last}]
+    options = {"add_generation_prompt": False, "continue_final_message": True}
+    expected = reference(TEMPLATES[name], messages, **options)
+    assert ChatTemplate({"default": TEMPLATES[name]}, SPECIAL).render(messages, **options) == expected
+    assert expected.rstrip().endswith("The sky is")
+
+
+def test_the_last_message_in_parts_continued() -> None:
+    template = "{% for m in messages %}{% for p in m.content %}<{{ p.text or p.type }}>{% endfor %}{% endfor %}"
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "image"}]
+    messages = [{"role": "assistant", "content": parts}]
+    assert ChatTemplate({"default": template}, {}).render(messages, continue_final_message=True) == "<a><b"
+    assert parts[1]["text"] == "b"  # the caller's messages stay as they are
+
+
+def test_nothing_to_continue() -> None:
+    template = ChatTemplate({"default": "{{ messages[0].content }}"}, {})
+    with pytest.raises(InputError, match="there is no text in the last message to continue"):
+        template.render([{"role": "assistant", "content": None}], continue_final_message=True)
+    with pytest.raises(ChatTemplateError, match="leaves the end of the last message out"):
+        template.render([USER, {"role": "assistant", "content": "So"}], continue_final_message=True)
+
+
 def test_variables_of_the_template() -> None:
     template = ChatTemplate({"default": LLAMA3}, SPECIAL)
     expected = reference(LLAMA3, [USER], date_string="today", add_generation_prompt=True)

@@ -124,6 +124,26 @@ def test_no_stop_strings_need_no_matcher() -> None:
     assert stop_string_matcher(TOKENIZERS["bytes"], []) is None
 
 
+def test_tokens_and_their_ids() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    assert (tokenizer.id_of("<|eos|>"), tokenizer.id_of("no such token")) == (257, None)
+    assert (tokenizer.token_of(257), tokenizer.token_of(10**6)) == ("<|eos|>", "")
+    assert tokenizer.join(["<|eos|>", "a"]) == "<|eos|>a"
+    assert not tokenizer.marks_continuations
+
+
+def test_encodings_know_where_tokens_come_from() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    encoding = tokenizer.encoding("ab", "é")
+    assert encoding.ids.tolist() == [97, 98, 0xC3, 0xA9]
+    assert encoding.texts.tolist() == [0, 0, 1, 1]
+    assert encoding.offsets.tolist() == [[0, 1], [1, 2], [0, 1], [0, 1]]
+    words = tokenizer.encoding(["ab", "c"])
+    assert (words.words.tolist(), words.offsets.tolist()) == ([0, 0, 1], [[0, 1], [1, 2], [0, 1]])
+    with pytest.raises(InputError, match="lone surrogate"):
+        tokenizer.encoding("a", "caf\udce9")
+
+
 def test_text_that_is_no_utf8_is_refused() -> None:
     with pytest.raises(InputError, match=r"lone surrogate \(U\+DCE9 at position 3\)"):
         TOKENIZERS["bytes"].encode("caf\udce9")
