@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from edgellm import session as ort
 from edgellm.errors import OptionError, TaskError
-from edgellm.manifest import Manifest, Task, check_files, read_manifest
+from edgellm.foreign import is_foreign, read_foreign
+from edgellm.manifest import MANIFEST_NAME, Manifest, Task, check_files, read_manifest
 from edgellm.model import Model, open_model
 from edgellm.session import LoadSettings
 
@@ -32,7 +33,9 @@ def load(
     verify: bool = False,
     prefill_chunk: int = 128,
 ) -> AnyModel:
-    """Open the package directory `path`. What comes back depends on the package's task: Model for text-generation.
+    """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
+
+    What comes back depends on the package's task: Model for text-generation.
 
     device: "auto" is what the package was exported for. threads: None is every core this process may use.
     spinning: threads wait actively for the next operator, which is fastest; False saves power.
@@ -42,18 +45,25 @@ def load(
     """
     if type(prefill_chunk) is not int or prefill_chunk < 1:
         raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
-    package = Path(path)
-    manifest = read_manifest(package)
+    package, manifest = read_package(Path(path))
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
     chosen = ort.choose_device(device, manifest.target)
     return OPENERS[CLASSES[manifest.task]](package, manifest, LoadSettings(chosen, threads, spinning, prefill_chunk))
+
+
+def read_package(path: Path) -> tuple[Path, Manifest]:
+    """The package directory and its manifest. For a directory of ONNX graphs without one, as optimum-cli and the ONNX
+    community make them, or for one such graph, what they say of themselves. Raises PackageError."""
+    if not (path / MANIFEST_NAME).is_file() and is_foreign(path):
+        return read_foreign(path)
+    return path, read_manifest(path)
 
 
 def load_as(
     kind: type[M], path: str | PathLike[str], *, device: ort.DeviceChoice = "auto", threads: int | None = None
 ) -> M:
     """`load`, for callers that need one class of model. Raises TaskError where the package is for another task."""
-    check_task(kind, Path(path), read_manifest(Path(path)))
+    check_task(kind, *read_package(Path(path)))
     model = load(path, device=device, threads=threads)
     assert isinstance(model, kind)
     return model

@@ -53,15 +53,15 @@ class CacheLayout:
     """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
-    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike. The scales of
-    an int8 cache are constants of the graph.
+    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
+    gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph.
     """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: Literal["float32", "float16", "int8"]
-    growth: Literal["in_place"] = "in_place"
+    growth: Literal["in_place", "concat"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
 
@@ -129,7 +129,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Size in bytes and lower-case hexadecimal sha256 of one file of the package."""
+    """Size in bytes and lower-case hexadecimal sha256 of one file of the package; "" where nothing recorded one, in a
+    directory without edgellm.json."""
 
     size: int
     sha256: str
@@ -251,7 +252,8 @@ def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = N
 
 def _check_files(package: Path, manifest: Manifest, hash_limit: int | None) -> None:
     root = package.resolve()
-    for name, entry in manifest.files.items():
+    recorded = {name: entry for name, entry in manifest.files.items() if entry.sha256}
+    for name, entry in recorded.items():
         path = package / name
         if not path.resolve().is_relative_to(root):
             raise PackageCorruptError(f"{name} in {package} leads outside the package; export the package again")
@@ -295,7 +297,8 @@ def _check_paths(manifest: Manifest) -> None:
             raise PackageCorruptError(
                 f"{MANIFEST_NAME}: file name {name!r} is not a plain path inside the package; export the package again"
             )
-    unlisted = sorted(graph.file for graph in manifest.graphs.values() if graph.file not in manifest.files)
+    unlisted = sorted({graph.file for graph in manifest.graphs.values()} - manifest.files.keys())
+    unlisted += sorted(name for name, entry in manifest.files.items() if not entry.sha256)
     if unlisted:
         raise PackageCorruptError(
             f"{MANIFEST_NAME}: no size and hash for {', '.join(unlisted)}; export the package again"

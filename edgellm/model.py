@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from edgellm import session as ort
 from edgellm.chat import ChatTemplate, Message
+from edgellm.concat_engine import ConcatEngine
+from edgellm.concat_graph import open_concat_graph
 from edgellm.decoding import (
     Emitted,
     GenerationOptions,
@@ -34,6 +37,7 @@ from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Sco
 from edgellm.session import LoadSettings
 from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
 
+AnyEngine = Engine | ConcatEngine
 HEADROOM = 256  # tokens of cache made ready beyond the prompt
 
 ProgressHook = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all)
@@ -47,9 +51,13 @@ class Cancel(Protocol):
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
     """What `edgellm.load` makes of a package for text-generation."""
+    if manifest.kv_cache.growth == "concat":
+        graph = open_concat_graph(package, manifest, settings)
+        engine = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
+        return Model(package, manifest, graph.session, engine)
     session = settings.open(package / decoder_graph(manifest).file)
     check_graph(session, manifest)
-    return Model(package, manifest, session, settings.prefill_chunk)
+    return Model(package, manifest, session, partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk))
 
 
 class Model:
@@ -59,16 +67,17 @@ class Model:
     a chat) computes only what is new; `reset` frees it.
     """
 
-    def __init__(self, package: Path, manifest: Manifest, session: ort.Session, prefill_chunk: int) -> None:
+    def __init__(
+        self, package: Path, manifest: Manifest, session: ort.Session, new_engine: Callable[[], AnyEngine]
+    ) -> None:
         self.manifest = manifest
         file = package / "tokenizer.json"
         self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = _info(package, manifest, session)
-        self._session = session
-        self._prefill_chunk = prefill_chunk
-        self._idle: list[Engine] = []  # at most one, and only list methods that are atomic
+        self._new_engine = new_engine
+        self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
 
     @overload
     def generate(
@@ -202,12 +211,12 @@ class Model:
         )
 
     @contextmanager
-    def _engine(self) -> Iterator[Engine]:
+    def _engine(self) -> Iterator[AnyEngine]:
         """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
         try:
             engine = self._idle.pop()
         except IndexError:
-            engine = Engine(self._session, self.manifest, prefill_chunk=self._prefill_chunk)
+            engine = self._new_engine()
         yield engine
         engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
@@ -267,7 +276,7 @@ class _Run:
         self._lookup: PromptLookup | None = None
         self.hypotheses: list[list[Hypothesis]] = []
 
-    def steps(self, engine: Engine, prompts: list[IntArray], options: GenerationOptions) -> Generator[Step, None, None]:
+    def steps(self, engine: AnyEngine, prompts: list[IntArray], options: GenerationOptions) -> Generator[Step, None, None]:
         self._started = time.perf_counter()
         engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
         engine.progress = self._on_prefill

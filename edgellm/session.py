@@ -90,20 +90,30 @@ class LoadSettings:
     spinning: bool
     prefill_chunk: int
 
-    def open(self, graph: Path) -> Session:
-        return Session(graph, self.device, threads=self.threads, spinning=self.spinning)
+    def open(self, graph: Path, *, fuse: bool = False) -> Session:
+        """`fuse`: see Session."""
+        return Session(graph, self.device, threads=self.threads, spinning=self.spinning, fuse=fuse)
 
 
 class Session:
-    """One ONNX graph on one device. `run` of its bindings may be called from several threads."""
+    """One ONNX graph on one device. `run` of it and its bindings may be called from several threads.
+
+    `fuse`: have ONNX Runtime join operators, in graphs that do not arrive fused.
+    """
 
     def __init__(
-        self, model: Path | bytes, device: Device = "cpu", *, threads: int | None = None, spinning: bool = True
+        self,
+        model: Path | bytes,
+        device: Device = "cpu",
+        *,
+        threads: int | None = None,
+        spinning: bool = True,
+        fuse: bool = False,
     ) -> None:
         ort = onnxruntime()
         self.device: Device = device
         self.threads = _check_threads(threads)
-        options = _session_options(ort, self.threads, spinning)
+        options = _session_options(ort, self.threads, spinning, fuse)
         source = model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)
@@ -233,20 +243,21 @@ def _check_threads(threads: int | None) -> int:
     return threads
 
 
-def _session_options(ort: Any, threads: int, spinning: bool) -> Any:
+def _session_options(ort: Any, threads: int, spinning: bool, fuse: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = SEVERITY_ERROR
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # The graphs arrive fused; what is left to do at load is constant folding.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # Our own graphs arrive fused; what is left to do at load is constant folding.
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if fuse else levels.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     if spinning:
         # A decoder spends some hundred microseconds between runs; threads that fell asleep meanwhile cost 3 to 7%.
         options.add_session_config_entry("session.intra_op.spin_duration_us", "1000")
     if adds_int8_products_in_16_bits():
         # Multiplies uint8 by uint8 instead, by a rewriting of the graph that belongs to the next level.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if fuse else levels.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.x64quantprecision", "1")
     # No parallel prepacking: measured on two cores it loads no faster and peaks at a third more memory.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
