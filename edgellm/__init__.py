@@ -28,6 +28,7 @@ from edgellm.errors import (
 )
 from edgellm.loading import load
 from edgellm.model import Model
+from edgellm.pipelines import pipeline
 from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 
 __version__ = "0.1.0"
@@ -54,4 +55,5 @@ __all__ = [
     "TaskError",
     "Timing",
     "load",
+    "pipeline",
 ]

@@ -55,5 +55,6 @@ def test_public_names() -> None:
         "TaskError",
         "Timing",
         "load",
+        "pipeline",
     }
     assert all(hasattr(edgellm, name) for name in edgellm.__all__)

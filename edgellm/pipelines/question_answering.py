@@ -1,0 +1,119 @@
+"""question-answering: the part of a context that answers a question; long contexts in windows that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgellm.encodings import BoolArray, Encoding, windows
+from edgellm.errors import InputError, OptionError
+from edgellm.manifest import Task
+from edgellm.pipelines.encoder import EncoderPipeline
+from edgellm.pipelines.spans import answers_in, likely_spans, merged, no_answer
+from edgellm.tokenizer import check_text
+
+Example = Mapping[str, str]  # "question" and "context"
+
+
+class QuestionAnswering(EncoderPipeline):
+    """{"score", "start", "end", "answer"}, start and end in characters of the context; with `top_k` above 1 a list, if
+    there are several answers. What is asked: `question` and `context`, one of each, a list of questions on one
+    context, or two lists; or mappings with both."""
+
+    fits: ClassVar[tuple[Task, ...]] = ("question-answering",)
+    batch_size = 8
+
+    def read(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        rest = dict(options)
+        question, context = rest.pop("question", None), rest.pop("context", None)
+        if len(args) == 2:
+            question, context = args
+        elif len(args) == 1:
+            return args[0], rest
+        if len(args) > 2 or question is None or context is None:
+            raise InputError(f"{self.task} takes question= and context=, or mappings with both")
+        return examples(question, context), rest
+
+    def shape(self, inputs: Any, results: list[Any], *, single: bool, given: Mapping[str, Any]) -> Any:
+        return results[0] if len(results) == 1 else results
+
+    def each(
+        self,
+        items: list[Any],
+        *args: Any,
+        top_k: int = 1,
+        doc_stride: int | None = None,
+        max_answer_len: int = 15,
+        max_seq_len: int | None = None,
+        handle_impossible_answer: bool = False,
+        align_to_words: bool = True,
+    ) -> list[Any]:
+        """In tokens: `max_seq_len`, of a question and a window, None is the model's most, up to 384; `doc_stride`, what
+        windows have in common, None is half of that, up to 128; `max_answer_len`. `align_to_words`: answers are whole
+        words. `handle_impossible_answer`: the answer may be ""."""
+        _check_counts(top_k=top_k, max_answer_len=max_answer_len)
+        length = min(self.special.max_length, 384) if max_seq_len is None else max_seq_len
+        stride = min(length // 2, 128) if doc_stride is None else doc_stride
+        _check_counts(max_seq_len=length)
+        if stride > length:
+            raise OptionError(f"doc_stride is {stride}, expected at most max_seq_len ({length})")
+        cut = [self._windows(item, length, stride) for item in items]
+        numbers = iter(self.span_logits([window for pieces in cut for window in pieces]))
+        # Several spans can become the same words.
+        count = top_k * 2 + 10 if align_to_words else top_k
+        results = []
+        for item, pieces in zip(items, cut, strict=True):
+            spans = [
+                likely_spans(*next(numbers), self._allowed(window), count=count, max_length=max_answer_len)
+                for window in pieces
+            ]
+            answers = merged(
+                [
+                    answer
+                    for window, found in zip(pieces, spans, strict=True)
+                    for answer in answers_in(item["context"], window, found, align_to_words=align_to_words)
+                ]
+            )
+            if handle_impossible_answer:
+                answers.append(no_answer(spans))
+            best = [asdict(answer) for answer in sorted(answers, key=lambda answer: -answer.score)[:top_k]]
+            results.append(best[0] if len(best) == 1 else best)
+        return results
+
+    def _windows(self, item: Any, length: int, stride: int) -> list[Encoding]:
+        check_example(item)
+        return windows(self.tokenizer.encoding(item["question"], item["context"]), 1, length, stride)
+
+    def _allowed(self, window: Encoding) -> BoolArray:
+        """The context, and the token that stands for "no answer"."""
+        return np.asarray((window.texts == 1) | (window.ids == self.special.cls))
+
+
+def examples(question: Any, context: Any) -> Any:
+    """One mapping, or a list of them."""
+    if isinstance(question, str) and isinstance(context, str):
+        return {"question": question, "context": context}
+    if isinstance(question, str) or not isinstance(question, Sequence):
+        raise InputError("question is one text and context is not; give a list of questions for a list of contexts")
+    contexts = [context] * len(question) if isinstance(context, str) else list(context)
+    if len(contexts) != len(question):
+        raise InputError(f"there are {len(question)} questions and {len(contexts)} contexts, expected as many of each")
+    return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+
+
+def check_example(item: Any) -> None:
+    if not isinstance(item, Mapping) or not {"question", "context"} <= {*item}:
+        raise InputError('expected {"question": ..., "context": ...}, or question= and context=')
+    for name in ("question", "context"):
+        check_text(item[name])
+        if not item[name]:
+            raise InputError(f"the {name} is empty")
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")

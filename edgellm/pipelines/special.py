@@ -1,0 +1,64 @@
+"""What a package's tokenizer files say about special tokens and lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.tokenizer import Tokenizer
+
+# Tokenizer classes know these by default, and older checkpoints do not repeat them.
+USUAL = {
+    "mask": ("[MASK]", "<mask>"),
+    "cls": ("[CLS]", "<s>"),
+    "unk": ("[UNK]", "<unk>"),
+    "pad": ("[PAD]", "<pad>"),
+}
+
+
+@dataclass(frozen=True)
+class Special:
+    """Token ids, None where there is no such token. `mask_text`: how a user writes the mask.
+
+    `max_length`: the most tokens of an input, special ones included. `clean_up`: whether decoded text loses the spaces
+    before punctuation.
+    """
+
+    mask: int | None
+    cls: int | None
+    unk: int | None
+    pad: int | None
+    mask_text: str | None
+    max_length: int
+    clean_up: bool
+
+    @classmethod
+    def create(cls, config: Mapping[str, Any], tokenizer: Tokenizer, context_length: int) -> Special:
+        """`config`: tokenizer_config.json, which wins over the usual names."""
+        texts = {name: _text(config, name, tokenizer) for name in USUAL}
+        ids = {name: None if text is None else tokenizer.id_of(text) for name, text in texts.items()}
+        length = config.get("model_max_length")
+        return cls(
+            **ids,
+            mask_text=texts["mask"],
+            max_length=min(context_length, int(length)) if isinstance(length, int | float) else context_length,
+            clean_up=config.get("clean_up_tokenization_spaces") is True,
+        )
+
+
+def clean_up(text: str) -> str:
+    """Without the spaces that simple English tokenizers leave before punctuation and short forms; the rules, and their
+    order, are those of Hugging Face's tokenizers."""
+    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(spaced, spaced.strip())
+    return text
+
+
+def _text(config: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> str | None:
+    given = config.get(f"{name}_token")
+    if isinstance(given, Mapping):
+        given = given.get("content")
+    if isinstance(given, str):
+        return given
+    return next((text for text in USUAL[name] if tokenizer.id_of(text) is not None), None)

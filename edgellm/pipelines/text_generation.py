@@ -1,0 +1,144 @@
+"""text-generation: texts and chats continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from edgellm.errors import ContextOverflowError, OptionError
+from edgellm.manifest import Task
+from edgellm.model import Model
+from edgellm.pipelines.base import Pipeline
+from edgellm.pipelines.generation import generation_options, parameters_for
+from edgellm.pipelines.special import clean_up
+from edgellm.prompts import IntArray
+from edgellm.tokenizer import Tokenizer
+
+USUAL = {"do_sample": True, "temperature": 0.7}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a generated sequence is given back. `known`: where the prompt itself ends in the decoded text."""
+
+    tokenizer: Tokenizer
+    full_text: bool
+    skip_special_tokens: bool
+    clean_up: bool
+    continues: bool | None
+
+    def record(self, item: Any, prompt: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
+        """The decoded text is cut where the prompt's own ends: what a token reads depends on those before it."""
+        text = self._decode([*prompt, *tokens])[len(self._decode(prompt)) :]
+        return {"generated_text": continued(item, text, self.continues) if self.full_text else text}
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self.tokenizer.decode(tokens, skip_special_tokens=self.skip_special_tokens)
+        return clean_up(text) if self.clean_up else text
+
+
+class TextGeneration(Pipeline):
+    """[{"generated_text": text}] for a text, one for each of `num_return_sequences`. For a chat, which is a list of
+    messages, the same with the messages and the answer as one more."""
+
+    input_name = "text_inputs"
+
+    fits: ClassVar[tuple[Task, ...]] = ("text-generation",)
+    batch_size = 8
+    model: Model
+
+    def is_single(self, inputs: Any, options: Mapping[str, Any]) -> bool:
+        return super().is_single(inputs, options) or (bool(inputs) and isinstance(inputs[0], Mapping))
+
+    def each(
+        self,
+        items: list[Any],
+        *args: Any,
+        return_full_text: bool | None = None,
+        return_text: bool | None = None,
+        return_tensors: bool | None = None,
+        clean_up_tokenization_spaces: bool = True,
+        skip_special_tokens: bool = True,
+        prefix: str | None = None,
+        add_special_tokens: bool = True,
+        continue_final_message: bool | None = None,
+        handle_long_generation: str | None = None,
+        stop_sequence: str | None = None,
+        **generate: Any,
+    ) -> list[list[dict[str, Any]]]:
+        """`return_tensors`: {"generated_token_ids": tokens, the prompt's included} instead of texts.
+        `handle_long_generation` "hole": drop the beginning of a prompt that leaves no room for the new tokens.
+        `stop_sequence`: any of its tokens ends the text. `generate`: the options of `GenerationOptions`."""
+        if return_full_text is not None and (return_text is not None or return_tensors is not None):
+            raise OptionError("return_full_text goes with neither return_text nor return_tensors: leave those out")
+        for_task, usual_prefix = parameters_for(self.task, self.config)
+        if stop_sequence is not None:
+            generate["eos_token_id"] = self.tokenizer.encode(stop_sequence, add_special_tokens=False).tolist()
+        options = generation_options(generate, for_task=for_task, package=self.model.generation_defaults, usual=USUAL)
+        before = usual_prefix if prefix is None else prefix
+        prompts = [
+            self.tokenizer.encode(before + item, add_special_tokens=add_special_tokens)
+            if isinstance(item, str)
+            else self._encode_chat(item, continue_final_message)
+            for item in items
+        ]
+        if handle_long_generation is not None:
+            prompts = [self._shortened(prompt, options, handle_long_generation) for prompt in prompts]
+        generations = self.model.generate(prompts, **options) if prompts else []
+        if return_tensors:
+            return [
+                [{"generated_token_ids": [*prompt.tolist(), *s.tokens]} for s in generation.sequences]
+                for prompt, generation in zip(prompts, generations, strict=True)
+            ]
+        writing = Writing(
+            self.tokenizer,
+            return_full_text is not False,
+            skip_special_tokens,
+            clean_up_tokenization_spaces,
+            continue_final_message,
+        )
+        return [
+            [writing.record(item, prompt.tolist(), sequence.tokens) for sequence in generation.sequences]
+            for item, prompt, generation in zip(items, prompts, generations, strict=True)
+        ]
+
+    def _encode_chat(self, messages: Any, continues: bool | None) -> IntArray:
+        ends_open = _continues(messages, continues)
+        text = self.model.chat_template.render(
+            messages, add_generation_prompt=not ends_open, continue_final_message=ends_open
+        )
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _shortened(self, prompt: IntArray, options: Mapping[str, Any], how: str) -> IntArray:
+        if how != "hole":
+            raise OptionError(f"handle_long_generation is {how!r}, expected None or 'hole'")
+        context = self.special.max_length
+        new_tokens = options.get("max_new_tokens") or (options.get("max_length") or 0) - len(prompt)
+        if new_tokens < 0:
+            raise OptionError("handle_long_generation needs to know how many tokens will be new: set max_new_tokens")
+        if len(prompt) + new_tokens <= context:
+            return prompt
+        if new_tokens >= context:
+            raise ContextOverflowError(
+                f"{new_tokens} new tokens leave no room for a prompt in the model's context of {context}; ask for fewer"
+            )
+        return prompt[new_tokens - context :]
+
+
+def continued(item: Any, text: str, continues: bool | None = None) -> Any:
+    """The input with what was generated: a text with more of it, or messages with an answer or, where `continues`
+    (None: if it is the assistant's), with more of the last one."""
+    if isinstance(item, str):
+        return item + text
+    *earlier, last = item
+    if _continues(item, continues):
+        return [*earlier, {"role": last["role"], "content": last["content"] + text}]
+    return [*item, {"role": "assistant", "content": text}]
+
+
+def _continues(messages: Any, continues: bool | None) -> bool:
+    if continues is not None:
+        return continues
+    last = messages[-1] if isinstance(messages, Sequence) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"

@@ -1,0 +1,25 @@
+"""Hugging Face's ways to say whether and where to cut a text that is too long."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgellm.encodings import Truncation
+from edgellm.errors import OptionError
+
+TruncationChoice = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
+
+
+def truncation_of(choice: Any) -> Truncation | None:
+    """None: do not truncate. Raises OptionError."""
+    if choice in (False, None, "do_not_truncate"):
+        return None
+    if choice is True:
+        return "longest_first"
+    if choice in ("longest_first", "only_first", "only_second"):
+        found: Truncation = choice
+        return found
+    raise OptionError(
+        f"truncation is {choice!r}, expected True, False, 'longest_first', 'only_first', 'only_second' or "
+        "'do_not_truncate'"
+    )
