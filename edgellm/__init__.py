@@ -12,6 +12,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
 
 from edgellm.decoding.options import GenerationOptions
+from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import (
     ChatTemplateError,
     ContextOverflowError,
@@ -37,6 +38,7 @@ __all__ = [
     "ChatTemplateError",
     "ContextOverflowError",
     "EdgellmError",
+    "EncoderDecoderModel",
     "GeneratedSequence",
     "Generation",
     "GenerationOptions",

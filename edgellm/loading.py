@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgellm import session as ort
+from edgellm.encoder_decoder_model import EncoderDecoderModel, open_encoder_decoder
 from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.manifest import MANIFEST_NAME, Manifest, Task, check_files, read_manifest
@@ -16,12 +17,15 @@ from edgellm.session import LoadSettings
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 
-AnyModel = Model
+AnyModel = Model | EncoderDecoderModel
 M = TypeVar("M", bound=AnyModel)
 
 # By task: the class of model, and what opens it.
-CLASSES: Mapping[Task, type[AnyModel]] = {"text-generation": Model}
-OPENERS: Mapping[type[AnyModel], Callable[[Path, Manifest, LoadSettings], AnyModel]] = {Model: open_model}
+CLASSES: Mapping[Task, type[AnyModel]] = {"text-generation": Model, "text2text-generation": EncoderDecoderModel}
+OPENERS: Mapping[type[AnyModel], Callable[[Path, Manifest, LoadSettings], AnyModel]] = {
+    Model: open_model,
+    EncoderDecoderModel: open_encoder_decoder,
+}
 
 
 def load(
@@ -35,7 +39,8 @@ def load(
 ) -> AnyModel:
     """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
 
-    What comes back depends on the package's task: Model for text-generation.
+    What comes back depends on the package's task: Model for text-generation, EncoderDecoderModel for
+    text2text-generation.
 
     device: "auto" is what the package was exported for. threads: None is every core this process may use.
     spinning: threads wait actively for the next operator, which is fastest; False saves power.
@@ -69,7 +74,7 @@ def load_as(
     return model
 
 
-def check_task(kind: type[AnyModel], path: Path, manifest: Manifest) -> None:
+def check_task(kind: type[object], path: Path, manifest: Manifest) -> None:
     """Raises TaskError where `kind` is not the class that `manifest`'s package has."""
     if CLASSES[manifest.task] is not kind:
         wanted = ", ".join(task for task, made in CLASSES.items() if made is kind)

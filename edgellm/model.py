@@ -6,12 +6,11 @@ print(model.generate("The capital of France is").text)
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -19,34 +18,27 @@ from edgellm import session as ort
 from edgellm.chat import ChatTemplate, Message
 from edgellm.concat_engine import ConcatEngine
 from edgellm.concat_graph import open_concat_graph
-from edgellm.decoding import (
-    Emitted,
-    GenerationOptions,
-    Hypothesis,
-    Logits,
-    PromptLookup,
-    Step,
-    Stopping,
-    search,
-)
+from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError, OptionError
 from edgellm.manifest import Manifest
 from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
-from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
+from edgellm.results import Generation, Piece, Score
+from edgellm.run import (
+    Cancel,
+    ProgressHook,
+    Run,
+    check_streamable,
+    generations,
+    logprobs_of,
+    model_info,
+    pieces,
+    stopping,
+)
 from edgellm.session import LoadSettings
-from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
+from edgellm.tokenizer import Tokenizer, read_json
 
 AnyEngine = Engine | ConcatEngine
-HEADROOM = 256  # tokens of cache made ready beyond the prompt
-
-ProgressHook = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all)
-
-
-class Cancel(Protocol):
-    """`threading.Event`, or anything else that can be asked whether it is set."""
-
-    def is_set(self) -> bool: ...
 
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
@@ -75,7 +67,7 @@ class Model:
         self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
-        self.info = _info(package, manifest, session)
+        self.info = model_info(package, manifest, session)
         self._new_engine = new_engine
         self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
 
@@ -169,7 +161,7 @@ class Model:
         with self._engine() as engine:
             for logits in engine.all_logits(tokens):
                 following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
-                logprobs += _logprobs(logits[: len(following)], following)
+                logprobs += logprobs_of(logits[: len(following)], following)
         return Score(tuple(tokens.tolist()), tuple(logprobs))
 
     def reset(self) -> None:
@@ -198,17 +190,7 @@ class Model:
         return result
 
     def _stopping(self, prompts: Sequence[IntArray], options: GenerationOptions, cancel: Cancel | None) -> Stopping:
-        tokens = self.manifest.tokens
-        eos = tokens.eos if options.eos_token_id is None else options.eos_token_id
-        pad = tokens.pad if options.pad_token_id is None else options.pad_token_id
-        return Stopping(
-            eos_token_ids=eos,
-            pad_token_id=pad,
-            matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
-            cancelled=None if cancel is None else cancel.is_set,
-            deadline=None if options.max_time is None else time.monotonic() + options.max_time,
-            max_new_tokens=tuple(options.limit(len(prompt), self.manifest.context_length) for prompt in prompts),
-        )
+        return stopping(self.manifest, self.tokenizer, [len(prompt) for prompt in prompts], options, cancel)
 
     @contextmanager
     def _engine(self) -> Iterator[AnyEngine]:
@@ -224,127 +206,18 @@ class Model:
     def _generate(
         self, prompts: list[IntArray], options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
     ) -> list[Generation]:
-        run = _Run(self._stopping(prompts, options, cancel), progress)
+        run = Run(self._stopping(prompts, options, cancel), progress)
         with self._engine() as engine:
-            for _ in run.steps(engine, prompts, options):
+            for _ in run.steps(engine, prompts, options, engine):
                 pass
-        timing = run.timing(prompts)
-        return [
-            Generation(tuple(map(self._sequence, hypotheses)), len(prompt), timing)
-            for prompt, hypotheses in zip(prompts, run.hypotheses, strict=True)
-        ]
-
-    def _sequence(self, hypothesis: Hypothesis) -> GeneratedSequence:
-        h = hypothesis
-        text = self.tokenizer.decode(h.tokens) if self.tokenizer else ""
-        return GeneratedSequence(text, h.tokens, h.finish_reason, h.logprobs, h.score)
+        return generations(run, prompts, self.tokenizer)
 
     def _stream(
         self, prompt: IntArray, options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
     ) -> Iterator[Piece]:
-        if options.num_beams > 1 or options.num_return_sequences > 1:
-            raise OptionError(
-                f"num_beams is {options.num_beams} and num_return_sequences {options.num_return_sequences}, "
-                "expected 1: beams are not final before the end, so they cannot be streamed; use generate"
-            )
-        return self._pieces(prompt, options, _Run(self._stopping([prompt], options, cancel), progress))
+        check_streamable(options)
+        return self._pieces(prompt, options, Run(self._stopping([prompt], options, cancel), progress))
 
-    def _pieces(self, prompt: IntArray, options: GenerationOptions, run: _Run) -> Iterator[Piece]:
-        detokenizer = Detokenizer(self.tokenizer)
-        finished = False
+    def _pieces(self, prompt: IntArray, options: GenerationOptions, run: Run) -> Iterator[Piece]:
         with self._engine() as engine:
-            for step in run.steps(engine, [prompt], options):
-                for emitted in step.emitted:
-                    finished = emitted.finish_reason is not None
-                    yield _piece(emitted, detokenizer)
-        if not finished:
-            yield Piece(detokenizer.flush(), (), None, run.hypotheses[0][0].finish_reason)
-
-
-class _Interrupted(Exception):
-    """Ends a prefill."""
-
-
-class _Run:
-    """One search: its steps, its clock and, at the end, its hypotheses."""
-
-    def __init__(self, stopping: Stopping, progress: ProgressHook | None) -> None:
-        self._stopping = stopping
-        self._progress = progress
-        self._started = time.perf_counter()
-        self._first_token: float | None = None
-        self._lookup: PromptLookup | None = None
-        self.hypotheses: list[list[Hypothesis]] = []
-
-    def steps(self, engine: AnyEngine, prompts: list[IntArray], options: GenerationOptions) -> Generator[Step, None, None]:
-        self._started = time.perf_counter()
-        engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
-        engine.progress = self._on_prefill
-        if options.prompt_lookup and options.num_beams == 1:
-            self._lookup = PromptLookup(engine, self._stopping.max_new_tokens, options)
-        steps = search(self._lookup or engine, prompts, options, self._stopping)
-        try:
-            self.hypotheses = yield from self._timed(steps)
-        except _Interrupted as interruption:
-            empty = Hypothesis((), () if options.logprobs else None, None, str(interruption))
-            self.hypotheses = [[empty] for _ in prompts]
-
-    def timing(self, prompts: list[IntArray]) -> Timing:
-        end = time.perf_counter()
-        new_tokens = sum(len(h.tokens) for hypotheses in self.hypotheses for h in hypotheses)
-        first = (self._first_token or end) - self._started
-        drafts = (self._lookup.drafted, self._lookup.accepted) if self._lookup else (0, 0)
-        return Timing(first, end - self._started, sum(map(len, prompts)), new_tokens, *drafts)
-
-    def _timed(
-        self, steps: Generator[Step, None, list[list[Hypothesis]]]
-    ) -> Generator[Step, None, list[list[Hypothesis]]]:
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return list(end.value)
-            self._first_token = self._first_token or time.perf_counter()
-            yield step
-
-    def _on_prefill(self, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._progress(done, total)
-        reason = self._stopping.interruption() if done < total else None
-        if reason is not None:
-            raise _Interrupted(reason)
-
-
-def _piece(emitted: Emitted, detokenizer: Detokenizer) -> Piece:
-    text = detokenizer.add(emitted.token)
-    if emitted.finish_reason is not None:
-        text += detokenizer.flush()
-    logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason)
-
-
-def _logprobs(logits: Logits, tokens: IntArray) -> list[float]:
-    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]."""
-    largest = logits.max(axis=-1, keepdims=True)
-    normalizer = np.log(np.exp(logits - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
-    chosen: list[float] = (logits[np.arange(len(tokens)), tokens] - normalizer).tolist()
-    return chosen
-
-
-def _info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
-    return ModelInfo(
-        path=package,
-        model_type=manifest.model_type,
-        precision=manifest.weights.precision,
-        scheme=manifest.weights.scheme,
-        target=manifest.target,
-        device=session.device,
-        provider=session.provider,
-        threads=session.threads,
-        context_length=manifest.context_length,
-        vocab_size=manifest.vocab_size,
-        cache_type=manifest.kv_cache.dtype,
-        cache_bytes_per_token=manifest.kv_cache.bytes_per_token(),
-        package_bytes=sum(entry.size for entry in manifest.files.values()),
-        onnxruntime_version=ort.version(),
-    )
+            yield from pieces(run, run.steps(engine, [prompt], options, engine), self.tokenizer)

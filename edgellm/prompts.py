@@ -33,6 +33,26 @@ def encode_prompt(
     prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool = True
 ) -> IntArray:
     """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
+    tokens = _tokens(prompt, tokenizer, manifest, add_special_tokens=add_special_tokens)
+    if len(tokens) > manifest.context_length:
+        raise ContextOverflowError(
+            f"the prompt has {len(tokens)} tokens, the model's context is {manifest.context_length}; shorten the prompt"
+        )
+    return tokens
+
+
+def encode_source(source: Any, tokenizer: Tokenizer | None, manifest: Manifest) -> IntArray:
+    """[length], at least one token: what the encoder of an encoder-decoder reads."""
+    tokens = _tokens(source, tokenizer, manifest, add_special_tokens=True)
+    if manifest.source_length is not None and len(tokens) > manifest.source_length:
+        raise ContextOverflowError(
+            f"the source has {len(tokens)} tokens, and the model's table of positions {manifest.source_length}; "
+            "shorten the source, or split it"
+        )
+    return tokens
+
+
+def _tokens(prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool) -> IntArray:
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(
@@ -41,7 +61,7 @@ def encode_prompt(
             )
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
     else:
-        tokens = _token_ids(prompt)
+        tokens = token_ids(prompt)
     if not len(tokens):
         if manifest.tokens.bos is None:
             raise InputError("the prompt is empty, and this model has no BOS token to start from; give it some text")
@@ -49,14 +69,10 @@ def encode_prompt(
     wrong = tokens[(tokens < 0) | (tokens >= manifest.vocab_size)]
     if len(wrong):
         raise InputError(f"the prompt has token id {wrong[0]}, expected ids from 0 to {manifest.vocab_size - 1}")
-    if len(tokens) > manifest.context_length:
-        raise ContextOverflowError(
-            f"the prompt has {len(tokens)} tokens, the model's context is {manifest.context_length}; shorten the prompt"
-        )
     return tokens
 
 
-def _token_ids(prompt: Any) -> IntArray:
+def token_ids(prompt: Any) -> IntArray:
     if isinstance(prompt, np.ndarray):
         if prompt.ndim != 1 or prompt.dtype.kind not in "iu":
             raise InputError(f"token ids must be a one-dimensional array of integers, found {_describe(prompt)}")

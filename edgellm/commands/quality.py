@@ -29,7 +29,7 @@ def quality_lines(report: Mapping[str, Any] | None) -> list[str]:
 
 def _lines(report: Mapping[str, Any]) -> list[str]:
     q, limits = report["quality"], report["thresholds"]
-    worst = ", ".join(f"{layer['layer']} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
+    worst = ", ".join(f"{_place(layer)} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
     return [
         f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({_scheme(report)})"
         + (", int8 cache" if report.get("cache") == "int8" else ""),
@@ -40,6 +40,10 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
         f"perplexity   {q['perplexity_package']:.3f}, original {q['perplexity_original']:.3f}",
         f"verdict      {report['verdict']}; least faithful layers: {worst}",
     ]
+
+
+def _place(layer: Mapping[str, Any]) -> str:
+    return f"{layer['part']} {layer['layer']}" if layer.get("part") else str(layer["layer"])
 
 
 def _scheme(report: Mapping[str, Any]) -> str:

@@ -93,8 +93,9 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
     return add_rms_norm(b, stream, b.vector(f"{name}.weight", b.shape.hidden_size), eps, name)
 
 
-def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
-    """LayerNormalization with the checkpoint's `name`.weight and .bias.
+def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float, *, only_linear: bool = True) -> ir.Value:
+    """LayerNormalization with the checkpoint's `name`.weight and .bias. `only_linear`: nothing but linear layers reads
+    it, so that its channels may be scaled.
 
     The core operator, not the Skip variant: that one takes the variance as E[x^2] - mean^2, which cancels on the large
     residuals of such models.
@@ -104,7 +105,7 @@ def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Va
         for part in ("weight", "bias")
     )
     y = b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
-    return b.channels.made(y, name)
+    return b.channels.made(y, name) if only_linear else y
 
 
 def add(b: Build, stream: Stream, name: str) -> ir.Value:

@@ -15,6 +15,7 @@ from edgellm_export.float_run import FloatRun, ObservedLinear
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep
+from edgellm_export.tensors import LazyTensor
 
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
@@ -59,17 +60,27 @@ def calibrate_layers(
         scales.update(channel_scales(linears))
         weights = run.layer_weights(index, scales)
         for linear in linears:
-            weight = weights[linear.name]
-            inputs = np.concatenate(linear.inputs)
-            if linear.origin in scales:
-                inputs /= scales[linear.origin]
-            choice = choose(
-                weight.rows(0, weight.shape[0]), inputs, candidates, SOFTMAX_LIMIT if linear.into_softmax else LIMIT
-            )
             file = directory / f"{len(prepared)}.npy"
-            prepared[linear.name] = keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
+            prepared[linear.name] = rounded(linear, weights[linear.name], scales, candidates, file)
         progress(index + 1, layers)
     return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared)
+
+
+def rounded(
+    linear: ObservedLinear,
+    weight: LazyTensor,
+    scales: ChannelScales,
+    candidates: Sequence[MatrixFormat],
+    file: Path,
+) -> PreparedMatrix:
+    """The layer's matrix `weight`, which `scales` have changed already, as the fastest of `candidates` that is close
+    enough; its arrays are in `file` afterwards."""
+    inputs = np.concatenate(linear.inputs)
+    if linear.origin is not None and linear.origin in scales:
+        inputs /= scales[linear.origin]
+    limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
+    choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
+    return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
 
 
 def channel_scales(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:

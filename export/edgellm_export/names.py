@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.tensors import LazyTensor
+from edgellm_export.tensors import ArrayTensor, LazyTensor
 
 # model_type -> the prefix that a checkpoint saved without its head lacks
 PREFIXES = {"gpt2": "transformer."}
 DEFAULT_PREFIX = "model."
 HEAD = "lm_head.weight"
+HEAD_BIAS = "final_logits_bias"  # a row of its own for every token, or nothing, which is zeros
+# Encoder-decoders: the embedding of sources and targets, and the names that it may have instead, without the prefix.
+SHARED, ALIASES = "shared.weight", ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 def canonical(checkpoint: Checkpoint) -> Checkpoint:
@@ -20,4 +25,22 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     tensors: Mapping[str, LazyTensor] = checkpoint.tensors
     if tensors and not any(name.startswith(prefix) for name in tensors):
         tensors = {name if name == HEAD else prefix + name: tensor for name, tensor in tensors.items()}
+    return replace(checkpoint, tensors=tensors)
+
+
+def canonical_encoder_decoder(checkpoint: Checkpoint, prefix: str, *, head_bias: bool) -> Checkpoint:
+    """The same for an encoder-decoder whose names begin with `prefix`. `head_bias`: the family has one, [vocab]."""
+    tensors = dict(checkpoint.tensors)
+    if tensors and not any(name.startswith(prefix) for name in tensors):
+        whole = (HEAD, HEAD_BIAS)
+        tensors = {name if name in whole else prefix + name: tensor for name, tensor in tensors.items()}
+    found = [prefix + name for name in ALIASES if prefix + name in tensors]
+    if len(found) != len(ALIASES) and prefix + SHARED not in tensors:  # one stands for all that are tied
+        for name in [*found, *[HEAD] * (HEAD in tensors)][:1]:
+            tensors[prefix + SHARED] = tensors[name]
+    if head_bias:
+        vocab = checkpoint.config.get("vocab_size")
+        row = tensors.pop(HEAD_BIAS, None)
+        bias = np.zeros(vocab if isinstance(vocab, int) else 0, np.float32)
+        tensors[HEAD_BIAS] = ArrayTensor(HEAD_BIAS, bias if row is None else row.rows(0, row.shape[0]).reshape(-1))
     return replace(checkpoint, tensors=tensors)

@@ -59,7 +59,8 @@ def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
     def first(key: str) -> int | None:
         return next(iter(ids(key)), None)
 
-    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"))
+    start = first("decoder_start_token_id")
+    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), start)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

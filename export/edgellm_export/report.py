@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgellm.errors import QualityGateError
 from edgellm.manifest import Precision
@@ -50,10 +51,12 @@ def thresholds(precision: Precision, cache: str) -> Thresholds:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """`error`: the layer's output error relative to what the layer adds, on the float model's own input."""
+    """`error`: the layer's output error relative to what the layer adds, on the float model's own input. `part`: of an
+    encoder-decoder, the side."""
 
     layer: int
     error: float
+    part: Literal["encoder", "decoder"] | None = None
 
 
 @dataclass(frozen=True)

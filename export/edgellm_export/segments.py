@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,26 @@ class DataFile:
         return np.fromfile(self.path, region.dtype, count, offset=self.offsets[region.name]).reshape(region.shape)
 
 
+class StoredRegions(Protocol):
+    """Where a package's weights can be read."""
+
+    def read(self, region: Region) -> Array: ...
+
+
+@dataclass(frozen=True)
+class DataFiles:
+    """Several data files of one package."""
+
+    files: Sequence[DataFile]
+
+    def read(self, region: Region) -> Array:
+        return next(file for file in self.files if region.name in file.offsets).read(region)
+
+
 class Segment:
     """A session over a built graph whose weights are in memory."""
 
-    def __init__(self, built: BuiltGraph, *, data: DataFile | None = None, threads: int) -> None:
+    def __init__(self, built: BuiltGraph, *, data: StoredRegions | None = None, threads: int) -> None:
         """Weights come from `data` where it is given, else from the checkpoint through the graph's producers."""
         arrays = {stored.region.name: stored.region for stored in built.stored}
         contents = {name: data.read(region) for name, region in arrays.items()} if data else _produce(built)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -36,12 +37,13 @@ PROMPT, CONTINUATION = 16, 32  # tokens of each greedy check
 @dataclass(frozen=True)
 class Texts:
     """`sequences`: what is scored. The first `greedy_from` are text; the others are greedy continuations by the
-    package."""
+    package of their first `prompt` tokens."""
 
     sequences: Sequence[Tokens]
     greedy_from: int
     origin: str
     device: str
+    prompt: int = PROMPT
 
 
 def verify(
@@ -53,15 +55,10 @@ def verify(
     progress: Progress,
 ) -> Report:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
-    vocab = manifest.vocab_size
     with tempfile.TemporaryFile(dir=package) as scratch:
         texts = _score_package(package, manifest, scratch, progress)
         hidden, errors = _score_original(run, written, texts.sequences, progress)
-        comparison = Comparison(np.concatenate([_targets(s) for s in texts.sequences]))
-        for start in range(0, vocab, SLICE):
-            stop = min(start + SLICE, vocab)
-            comparison.add(start, run.logits(hidden, start, stop), _read_slice(scratch, len(hidden), start, stop))
-            progress("compare", stop, vocab)
+        comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
     precision, scheme = manifest.weights.precision, manifest.weights.scheme
     return Report(
         precision=precision,
@@ -69,11 +66,25 @@ def verify(
         cache=manifest.kv_cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
-        quality=_quality(texts, comparison),
+        quality=quality_of(texts, comparison),
         layers=[LayerReport(i, error) for i, error in enumerate(errors)],
         matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
         thresholds=thresholds(precision, manifest.kv_cache.dtype),
     )
+
+
+def compared(
+    texts: Texts, scratch: IO[bytes], vocab: int, original: Callable[[int, int], FloatArray], progress: Progress
+) -> Comparison:
+    """The package's logits in `scratch` beside `original`(start, stop) [rows, stop - start], a slice of the vocabulary
+    at a time."""
+    comparison = Comparison(np.concatenate([_targets(s) for s in texts.sequences]))
+    rows = sum(map(len, texts.sequences))
+    for start in range(0, vocab, SLICE):
+        stop = min(start + SLICE, vocab)
+        comparison.add(start, original(start, stop), _read_slice(scratch, rows, start, stop))
+        progress("compare", stop, vocab)
+    return comparison
 
 
 def _score_original(
@@ -92,21 +103,17 @@ def _score_original(
 
 def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
-    model = load_as(edgellm.Model, package, device=_device(manifest))
+    model = load_as(edgellm.Model, package, device=device_for(manifest))
     longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
     count = max(longest, min(1024, LOGITS_ON_DISK // manifest.vocab_size - 4 * (PROMPT + CONTINUATION)))
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, longest, count)
-    if not np.isfinite(model.logits(texts[0][:PROMPT])).all():
-        raise QualityGateError(
-            f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
-            "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
-        )
+    check_numbers(model.logits(texts[0][:PROMPT]), manifest)
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:4] if len(text) >= PROMPT and room > 0]
     sequences = [*texts, *greedy]
     rows, done = sum(map(len, sequences)), 0
     for sequence in sequences:
-        _write_slices(scratch, rows, done, model.logits(sequence))
+        write_slices(scratch, rows, done, model.logits(sequence))
         done += len(sequence)
         progress("package", done, rows)
     device = model.info.device
@@ -114,7 +121,7 @@ def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progre
     return Texts(sequences, len(texts), origin, device)
 
 
-def _device(manifest: Manifest) -> Literal["cpu", "cuda"]:
+def device_for(manifest: Manifest) -> Literal["cpu", "cuda"]:
     """What the package was made for, or else the CPU: slow for a CUDA package, but its numbers can be compared."""
     try:
         return choose_device("auto", manifest.target)
@@ -122,12 +129,21 @@ def _device(manifest: Manifest) -> Literal["cpu", "cuda"]:
         return "cpu"
 
 
+def check_numbers(logits: FloatArray, manifest: Manifest) -> None:
+    """Raises QualityGateError where not all are numbers."""
+    if not np.isfinite(logits).all():
+        raise QualityGateError(
+            f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
+            "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
+        )
+
+
 def _continue(model: edgellm.Model, prompt: Tokens, count: int) -> Tokens:
     result = model.generate(prompt, max_new_tokens=count, do_sample=False, num_beams=1, min_new_tokens=0)
     return np.concatenate([prompt, np.array(result.tokens, np.int64)])
 
 
-def _write_slices(scratch: IO[bytes], rows: int, first: int, logits: FloatArray) -> None:
+def write_slices(scratch: IO[bytes], rows: int, first: int, logits: FloatArray) -> None:
     """Layout: for each slice of the vocabulary, [rows, slice] float32."""
     for start in range(0, logits.shape[1], SLICE):
         part = np.ascontiguousarray(logits[:, start : start + SLICE])
@@ -144,7 +160,7 @@ def _targets(sequence: Tokens) -> Tokens:
     return np.append(sequence[1:], -1)
 
 
-def _quality(texts: Texts, comparison: Comparison) -> Quality:
+def quality_of(texts: Texts, comparison: Comparison) -> Quality:
     lengths = [len(s) for s in texts.sequences]
     scored = sum(lengths[: texts.greedy_from])
     divergence, agreement = comparison.kl_divergence()[:scored], comparison.agreement()[:scored]
@@ -175,8 +191,8 @@ def _greedy_agreement(texts: Texts, comparison: Comparison) -> tuple[int, int]:
     agreed = total = 0
     offset = sum(len(s) for s in texts.sequences[: texts.greedy_from])
     for sequence in texts.sequences[texts.greedy_from :]:
-        wanted = comparison.choice[0][offset + PROMPT - 1 : offset + len(sequence) - 1]
-        same = wanted == sequence[PROMPT:]
+        wanted = comparison.choice[0][offset + texts.prompt - 1 : offset + len(sequence) - 1]
+        same = wanted == sequence[texts.prompt :]
         agreed += len(same) if same.all() else int(same.argmin())
         total += len(same)
         offset += len(sequence)

@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "ChatTemplateError",
         "ContextOverflowError",
         "EdgellmError",
+        "EncoderDecoderModel",
         "GeneratedSequence",
         "Generation",
         "GenerationOptions",

@@ -26,7 +26,15 @@ DECODERS = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }
-FAMILIES: Mapping[Kind, Mapping[str, str]] = {"decoder": DECODERS}
+ENCODER_DECODERS = {
+    "bart": "bart",
+    "marian": "marian",
+    "mbart": "mbart",
+    "mt5": "mt5",
+    "pegasus": "pegasus",
+    "t5": "t5",
+}
+FAMILIES: Mapping[Kind, Mapping[str, str]] = {"decoder": DECODERS, "encoder-decoder": ENCODER_DECODERS}
 
 
 class Architecture(Protocol):

@@ -1,0 +1,236 @@
+"""BART, and what its descendants change: learned positions, LayerNorm behind each block, biases everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgellm_export import blocks
+from edgellm_export import cross_attention as cross
+from edgellm_export.build import Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.config import MAX_POSITIONS, ConfigReader
+from edgellm_export.cross_attention import CrossState, SourceState, TargetState, sinusoids
+
+OFFSET = 2  # rows of the table of learned positions before that of the first token
+EPSILON = 1e-5
+ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of encoder and decoder."""
+
+    name: str
+    layers: int
+    heads: Heads
+    intermediate_size: int
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """`pre_norm`: norms stand before each block, and one more at the end. `embedding_norm`: one behind the embedding.
+    `learned_positions`: a table in the checkpoint; else sinusoids. `one_embedding`: of sources and targets."""
+
+    shape: DecoderShape
+    encoder: Side
+    decoder: Side
+    hidden_act: str
+    embedding_scale: float
+    pre_norm: bool
+    embedding_norm: bool
+    learned_positions: bool
+    one_embedding: bool = True
+
+
+def parse(config: ConfigReader) -> Bart:
+    return parse_bart(config, pre_norm=False, embedding_norm=True, learned_positions=True)
+
+
+def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, learned_positions: bool) -> Bart:
+    config.must_be("is_encoder_decoder", True)
+    hidden = config.integer("d_model")
+    encoder, decoder = _side(config, "encoder", hidden), _side(config, "decoder", hidden)
+    one_embedding = config.flag("share_encoder_decoder_embeddings", True)
+    vocab_size = config.integer("vocab_size")
+    config.require(
+        config.integer("decoder_vocab_size", vocab_size) == vocab_size,
+        "decoder_vocab_size is not vocab_size; edgellm builds models with one size for both",
+    )
+    shape = DecoderShape(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_layers=decoder.layers,
+        num_kv_heads=decoder.heads.num_heads,
+        head_dim=decoder.heads.head_dim,
+        context_length=config.integer("max_position_embeddings", 1024, maximum=MAX_POSITIONS),
+        tied_embedding=config.flag("tie_word_embeddings", True),
+    )
+    scale = hidden**0.5 if config.flag("scale_embedding") else 1.0
+    act = config.choice("activation_function", "gelu", list(blocks.ACTIVATIONS))
+    return Bart(
+        BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, learned_positions, one_embedding)
+    )
+
+
+def _side(config: ConfigReader, name: str, hidden: int) -> Side:
+    count = config.integer(f"{name}_attention_heads")
+    head_dim = max(1, hidden // count)
+    config.require(
+        hidden % count == 0 and head_dim % 8 == 0,
+        f"d_model / {name}_attention_heads is {hidden / count:g}; ONNX Runtime's attention takes multiples of 8",
+    )
+    heads = Heads(count, count, head_dim)
+    return Side(name, config.integer(f"{name}_layers"), heads, config.integer(f"{name}_ffn_dim"))
+
+
+@dataclass(frozen=True)
+class Bart:
+    config: BartConfig
+    prefix: str = "model."
+    head_bias: bool = True
+
+    @property
+    def shape(self) -> DecoderShape:
+        return self.config.shape
+
+    @property
+    def source_layers(self) -> int:
+        return self.config.encoder.layers
+
+    @property
+    def source_length(self) -> int | None:
+        return self.shape.context_length
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """What is in a checkpoint under a second name, or follows from the config."""
+        names: tuple[str, ...] = ALIASES if self.config.one_embedding else ("model.shared.weight",)
+        return names if self.config.learned_positions else (*names, "model.*coder.embed_positions.weight")
+
+    def source_state(self, b: Build, source: SourceState) -> SourceState:
+        return source
+
+    def target_state(self, b: Build, target: TargetState) -> TargetState:
+        return target
+
+    def embed_source(self, b: Build, input_ids: ir.Value, source: SourceState) -> Stream:
+        return self._embed(b, self.config.encoder, input_ids, source.positions)
+
+    def embed(self, b: Build, input_ids: ir.Value, target: TargetState) -> Stream:
+        return self._embed(b, self.config.decoder, input_ids, target.positions)
+
+    def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream:
+        name, side = f"model.encoder.layers.{index}", self.config.encoder
+        x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
+        hidden = self.shape.hidden_size
+        qkv = [
+            blocks.linear(
+                b, x, f"{name}.self_attn.{p}_proj", side.heads.query_size, hidden, bias=True, into_softmax=p != "v"
+            )
+            for p in "qkv"
+        ]
+        y = cross.attention_to_source(b, qkv, side.heads, source, f"{name}.self_attn")
+        y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, side.heads.query_size, bias=True)
+        stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
+        return self._feed_forward(b, stream, name, side)
+
+    def source_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return self._last_norm(b, stream, "model.encoder")
+
+    def cross(self, b: Build, index: int, hidden: ir.Value) -> CrossState:
+        heads, name = self.config.decoder.heads, f"model.decoder.layers.{index}.encoder_attn"
+        names = [f"{name}.k_proj", f"{name}.v_proj"]
+        matrices = [b.tensors.take(f"{n}.weight", (heads.kv_size, self.shape.hidden_size)) for n in names]
+        biases = [b.vector(f"{n}.bias", heads.kv_size) for n in names]
+        return cross.cross_keys_values(b, hidden, matrices, biases, heads, names)
+
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, source: CrossState, target: TargetState
+    ) -> tuple[Stream, LayerCache]:
+        name, side, hidden = f"model.decoder.layers.{index}", self.config.decoder, self.shape.hidden_size
+        size = side.heads.query_size
+        x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
+        qkv = blocks.packed_qkv(b, x, f"{name}.self_attn", side.heads, hidden, bias=True)
+        y, present = cross.self_attention(b, qkv, side.heads, cache, target, f"{name}.self_attn")
+        y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, size, bias=True)
+        stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
+        x, stream = self._before(b, stream, f"{name}.encoder_attn_layer_norm")
+        query = blocks.linear(b, x, f"{name}.encoder_attn.q_proj", size, hidden, bias=True, into_softmax=True)
+        y = cross.cross_attention(b, query, source, side.heads, target, f"{name}.encoder_attn")
+        y = blocks.linear(b, y, f"{name}.encoder_attn.out_proj", hidden, size, bias=True)
+        stream = self._behind(b, stream, y, f"{name}.encoder_attn_layer_norm")
+        return self._feed_forward(b, stream, name, side), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return self._last_norm(b, stream, "model.decoder")
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        vocab = self.shape.vocab_size
+        name = self._embedding_name("decoder") if self.shape.tied_embedding else "lm_head"
+        weight = b.tensors.take(f"{name}.weight", (vocab, self.shape.hidden_size))
+        shift = b.tensors.take("final_logits_bias", (vocab,))
+        bias = shift.rows(0, shift.shape[0])
+        return b.project(hidden, weight, bias if bias.any() else None, "lm_head", outer=True)
+
+    def _embedding_name(self, side: str) -> str:
+        return "model.shared" if self.config.one_embedding else f"model.{side}.embed_tokens"
+
+    def _embed(self, b: Build, side: Side, input_ids: ir.Value, positions: ir.Value) -> Stream:
+        name, shape = f"model.{side.name}", self.shape
+        weight = b.tensors.take(f"{self._embedding_name(side.name)}.weight", (shape.vocab_size, shape.hidden_size))
+        tokens = b.scheme.embedding(b.graph, input_ids, weight, node(f"{name}.embed_tokens"))
+        if self.config.embedding_scale != 1:
+            tokens = blocks.scale(b, tokens, self.config.embedding_scale, f"{name}.embed_scale")
+        place = b.graph.op(
+            "Gather", self._position_table(b, name), positions, axis=0, name=f"{node(name)}/embed_positions/Gather"
+        )
+        if not self.config.embedding_norm:
+            return Stream(tokens, place)
+        x = blocks.add(b, Stream(tokens, place), f"{name}.embed_positions")
+        return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
+
+    def _position_table(self, b: Build, name: str) -> ir.Value:
+        count, hidden = self.shape.context_length, self.shape.hidden_size
+        if self.config.learned_positions:
+            stored = b.tensors.take(f"{name}.embed_positions.weight", (count + OFFSET, hidden))
+            table = stored.rows(OFFSET, count + OFFSET)
+        else:
+            table = sinusoids(count, hidden)
+        return b.graph.array(f"{name}.embed_positions.weight", np.ascontiguousarray(table, b.activation))
+
+    def _feed_forward(self, b: Build, stream: Stream, name: str, side: Side) -> Stream:
+        hidden, size, act = self.shape.hidden_size, side.intermediate_size, self.config.hidden_act
+        x, stream = self._before(b, stream, f"{name}.final_layer_norm")
+        made = f"{name}.fc1.made"
+        weight, bias = b.tensors.take(f"{name}.fc1.weight", (size, hidden)), b.vector(f"{name}.fc1.bias", size)
+        if act == "relu":  # relu(x / s) is relu(x) / s
+            weight, bias = b.channels.divided_rows(made, weight), b.channels.divided(made, bias)
+        y = blocks.activate(b, b.project(x, weight, bias, f"{name}.fc1"), act, f"{name}.activation")
+        if act == "relu":
+            y = b.channels.made(y, made)
+        y = blocks.linear(b, y, f"{name}.fc2", hidden, size, bias=True)
+        return self._behind(b, stream, y, f"{name}.final_layer_norm")
+
+    def _before(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        """What a block reads, and the stream that it adds to."""
+        if not self.config.pre_norm:
+            x = blocks.add(b, stream, f"{name}.input")
+            return x, Stream(x)
+        residual = blocks.add(b, stream, f"{name}.residual")
+        return self._layer_norm(b, residual, name), Stream(residual)
+
+    def _behind(self, b: Build, stream: Stream, added: ir.Value, name: str) -> Stream:
+        """The stream with what a block adds."""
+        stream = Stream(stream.residual, added)
+        if self.config.pre_norm:
+            return stream
+        return Stream(self._layer_norm(b, blocks.add(b, stream, f"{name}.residual"), name, feeds_stream=True))
+
+    def _last_norm(self, b: Build, stream: Stream, side: str) -> ir.Value:
+        x = blocks.add(b, stream, f"{side}.residual")
+        return self._layer_norm(b, x, f"{side}.layer_norm") if self.config.pre_norm else x
+
+    def _layer_norm(self, b: Build, x: ir.Value, name: str, *, feeds_stream: bool = False) -> ir.Value:
+        return blocks.layer_norm(b, x, name, self.shape.hidden_size, EPSILON, only_linear=not feeds_stream)

@@ -1,0 +1,10 @@
+"""mBART and mBART-50: BART with norms before each block."""
+
+from __future__ import annotations
+
+from edgellm_export.architectures.bart import Bart, parse_bart
+from edgellm_export.config import ConfigReader
+
+
+def parse(config: ConfigReader) -> Bart:
+    return parse_bart(config, pre_norm=True, embedding_norm=True, learned_positions=True)

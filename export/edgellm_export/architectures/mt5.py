@@ -1,0 +1,10 @@
+"""mT5: T5 v1.1 with a vocabulary of many languages."""
+
+from __future__ import annotations
+
+from edgellm_export.architectures.t5 import T5, parse_t5
+from edgellm_export.config import ConfigReader
+
+
+def parse(config: ConfigReader) -> T5:
+    return parse_t5(config, feed_forward="gated-gelu", tied=False)

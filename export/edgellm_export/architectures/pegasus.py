@@ -1,0 +1,10 @@
+"""Pegasus: BART with norms before each block, sinusoidal positions, and no norm behind the embedding."""
+
+from __future__ import annotations
+
+from edgellm_export.architectures.bart import Bart, parse_bart
+from edgellm_export.config import ConfigReader
+
+
+def parse(config: ConfigReader) -> Bart:
+    return parse_bart(config, pre_norm=True, embedding_norm=False, learned_positions=False)

@@ -1,0 +1,195 @@
+"""T5, T5 v1.1 and Flan-T5: relative positions, RMS norms before each block, attention without scaling, no biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from edgellm_export import blocks
+from edgellm_export import cross_attention as cross
+from edgellm_export.build import Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.config import ConfigReader
+from edgellm_export.cross_attention import CrossState, RelativePositions, SourceState, TargetState
+from edgellm_export.tensors import LazyTensor
+
+CONTEXT = 1 << 20  # tokens of a target: relative positions have no end, the memory does
+
+# What is in a checkpoint under a second name, or was never used.
+UNUSED = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+)
+FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu", "silu", "gated-relu")
+HEAD = "lm_head"
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """`source_layers`: of the encoder. `gated`: activation(wi_0 x) * wi_1 x, without: activation(wi x)."""
+
+    shape: DecoderShape
+    heads: Heads
+    source_layers: int
+    positions: RelativePositions
+    intermediate_size: int
+    layer_norm_epsilon: float
+    hidden_act: str
+    gated: bool
+
+
+def parse(config: ConfigReader) -> T5:
+    return parse_t5(config, feed_forward="relu", tied=True)
+
+
+def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
+    """`feed_forward`, `tied`: what a config that is silent about them means."""
+    head_dim, count = config.integer("d_kv"), config.integer("num_heads")
+    config.require(head_dim % 8 == 0, f"d_kv is {head_dim}; ONNX Runtime's attention takes multiples of 8")
+    layers = config.integer("num_layers")
+    config.must_be("is_encoder_decoder", True)
+    kind = config.choice("feed_forward_proj", feed_forward, FEED_FORWARDS)
+    act = kind.removeprefix("gated-")
+    shape = DecoderShape(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=config.integer("d_model"),
+        num_layers=config.integer("num_decoder_layers", layers),
+        num_kv_heads=count,
+        head_dim=head_dim,
+        context_length=CONTEXT,
+        tied_embedding=config.flag("tie_word_embeddings", tied),
+    )
+    return T5(
+        T5Config(
+            shape=shape,
+            heads=Heads(count, count, head_dim, scale=1.0),
+            source_layers=layers,
+            positions=RelativePositions(
+                config.integer("relative_attention_num_buckets", 32, minimum=4),
+                config.integer("relative_attention_max_distance", 128, minimum=4, maximum=1 << 16),
+            ),
+            intermediate_size=config.integer("d_ff"),
+            layer_norm_epsilon=config.number("layer_norm_epsilon", 1e-6),
+            hidden_act="gelu_new" if kind == "gated-gelu" else act,
+            gated=kind.startswith("gated-"),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class T5:
+    config: T5Config
+    source_length: int | None = None
+    prefix: str = ""
+    head_bias: bool = False
+    unused: tuple[str, ...] = UNUSED
+
+    @property
+    def shape(self) -> DecoderShape:
+        return self.config.shape
+
+    @property
+    def source_layers(self) -> int:
+        return self.config.source_layers
+
+    def source_state(self, b: Build, source: SourceState) -> SourceState:
+        bias = self.config.positions.of_source(b, self._distances(b, "encoder"), source.positions, b.activation)
+        return replace(source, bias=bias)
+
+    def embed_source(self, b: Build, input_ids: ir.Value, source: SourceState) -> Stream:
+        return Stream(self._embedding(b, input_ids, "encoder"))
+
+    def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream:
+        name = f"encoder.block.{index}"
+        x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
+        attention = f"{name}.layer.0.SelfAttention"
+        qkv = [self._linear(b, x, f"{attention}.{side}", into_softmax=side != "v") for side in "qkv"]
+        y = cross.attention_to_source(b, qkv, self.config.heads, source, attention)
+        stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
+        return self._feed_forward(b, stream, f"{name}.layer.1")
+
+    def source_norm(self, b: Build, stream: Stream) -> ir.Value:
+        residual = blocks.add(b, stream, "encoder.residual")
+        weight = b.vector("encoder.final_layer_norm.weight", self.shape.hidden_size)
+        return blocks.rms_norm(b, residual, weight, self.config.layer_norm_epsilon, "encoder.final_layer_norm")
+
+    def cross(self, b: Build, index: int, hidden: ir.Value) -> CrossState:
+        name = f"decoder.block.{index}.layer.1.EncDecAttention"
+        names = [f"{name}.k", f"{name}.v"]
+        return cross.cross_keys_values(
+            b, hidden, [self._matrix(b, n) for n in names], [None, None], self.config.heads, names
+        )
+
+    def target_state(self, b: Build, target: TargetState) -> TargetState:
+        weight = self._distances(b, "decoder")
+        bias = self.config.positions.of_target(b, weight, target.total, target.positions, b.activation)
+        return replace(target, bias=bias)
+
+    def embed(self, b: Build, input_ids: ir.Value, target: TargetState) -> Stream:
+        return Stream(self._embedding(b, input_ids, "decoder"))
+
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, source: CrossState, target: TargetState
+    ) -> tuple[Stream, LayerCache]:
+        name = f"decoder.block.{index}"
+        x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
+        attention = f"{name}.layer.0.SelfAttention"
+        matrices = [self._matrix(b, f"{attention}.{side}") for side in "qkv"]
+        qkv = b.project(x, cross.stacked(f"{attention}.qkv", matrices), None, f"{attention}.qkv", into_softmax=True)
+        y, present = cross.self_attention(b, qkv, self.config.heads, cache, target, attention)
+        stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
+        x, stream = self._norm(b, stream, f"{name}.layer.1.layer_norm")
+        attention = f"{name}.layer.1.EncDecAttention"
+        query = self._linear(b, x, f"{attention}.q", into_softmax=True)
+        y = cross.cross_attention(b, query, source, self.config.heads, target, attention)
+        stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
+        return self._feed_forward(b, stream, f"{name}.layer.2"), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return self._norm(b, stream, "decoder.final_layer_norm")[0]
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        if self.shape.tied_embedding:
+            hidden = blocks.scale(b, hidden, self.shape.hidden_size**-0.5, "lm_head.scale")
+        return blocks.head(b, hidden, "shared", HEAD)
+
+    def _embedding(self, b: Build, input_ids: ir.Value, part: str) -> ir.Value:
+        weight = b.tensors.take("shared.weight", (self.shape.vocab_size, self.shape.hidden_size))
+        return b.scheme.embedding(b.graph, input_ids, weight, f"/{part}/embed_tokens")
+
+    def _feed_forward(self, b: Build, stream: Stream, name: str) -> Stream:
+        c, hidden = self.config, self.shape.hidden_size
+        x, stream = self._norm(b, stream, f"{name}.layer_norm")
+        name, made = f"{name}.DenseReluDense", f"{name}.DenseReluDense.hidden"
+        first, *second = [
+            b.tensors.take(f"{name}.{part}.weight", (c.intermediate_size, hidden))
+            for part in (("wi_0", "wi_1") if c.gated else ("wi",))
+        ]
+        if second:
+            y = blocks.activate(b, b.project(x, first, None, f"{name}.wi_0"), c.hidden_act, name)
+            up = b.project(x, b.channels.divided_rows(made, second[0]), None, f"{name}.wi_1")
+            y = b.channels.made(b.graph.op("Mul", y, up, name=f"{node(name)}/Mul"), made)
+        elif c.hidden_act == "relu":  # relu(x / s) is relu(x) / s
+            y = b.project(x, b.channels.divided_rows(made, first), None, f"{name}.wi")
+            y = b.channels.made(blocks.activate(b, y, c.hidden_act, name), made)
+        else:
+            y = blocks.activate(b, b.project(x, first, None, f"{name}.wi"), c.hidden_act, name)
+        return Stream(stream.residual, blocks.linear(b, y, f"{name}.wo", hidden, c.intermediate_size, bias=False))
+
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        weight = b.vector(f"{name}.weight", self.shape.hidden_size)
+        return blocks.add_rms_norm(b, stream, weight, self.config.layer_norm_epsilon, name)
+
+    def _distances(self, b: Build, part: str) -> LazyTensor:
+        shape = (self.config.positions.buckets, self.config.heads.num_heads)
+        return b.tensors.take(f"{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", shape)
+
+    def _matrix(self, b: Build, name: str) -> LazyTensor:
+        return b.tensors.take(f"{name}.weight", (self.config.heads.query_size, self.shape.hidden_size))
+
+    def _linear(self, b: Build, x: ir.Value, name: str, *, into_softmax: bool) -> ir.Value:
+        return b.project(x, self._matrix(b, name), None, name, into_softmax=into_softmax)
+
+    def _output(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        return blocks.linear(b, x, name, self.shape.hidden_size, self.config.heads.query_size, bias=False)

@@ -1,0 +1,125 @@
+"""Tiny encoder-decoders, one list for all checks: seeded, made by transformers, which is also the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+
+from comparison import Expected, trimmed
+from families import tiny_tokenizer
+
+LONGEST = 48  # tokens of a source or a target, where there is a table of positions
+PAD, EOS = 0, 2
+
+
+@dataclass(frozen=True)
+class Family:
+    """`config` makes the transformers config. `end_scale`: the factor of the head's row of the end token, so that
+    searches find it in some of their sequences, but not at once."""
+
+    name: str
+    config: Callable[[], hf.PretrainedConfig]
+    end_scale: float
+
+
+def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    # transformers gives its decoder a cache of as many layers as the encoder has: no fewer, then.
+    sizes = {"vocab_size": 131, "d_model": 48, "d_kv": 16, "d_ff": 88, "num_heads": 5, "num_layers": 3}
+    ids = {"pad_token_id": PAD, "eos_token_id": EOS, "decoder_start_token_id": PAD}
+    buckets = {"relative_attention_num_buckets": 12, "relative_attention_max_distance": 20}
+    return lambda: config_class(**{**sizes, "num_decoder_layers": 2, **ids, **buckets, **changes})
+
+
+def _bart(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {"vocab_size": 131, "d_model": 48, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 88}
+    heads = {"encoder_attention_heads": 3, "decoder_attention_heads": 6, "decoder_ffn_dim": 72}
+    ids = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": EOS, "decoder_start_token_id": EOS}
+    return lambda: config_class(
+        **{**sizes, **heads, **ids, "max_position_embeddings": LONGEST, "forced_eos_token_id": None, **changes}
+    )
+
+
+FAMILIES = [
+    Family("t5", _t5(hf.T5Config), -1.5),
+    Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
+    Family("mt5", _t5(hf.MT5Config, num_heads=3), 3.0),
+    Family("bart", _bart(hf.BartConfig), -2.0),
+    Family("bart-relu", _bart(hf.BartConfig, activation_function="relu", scale_embedding=True), 3.5),
+    Family("mbart", _bart(hf.MBartConfig, scale_embedding=True), -1.0),
+    Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
+    Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
+    Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
+]
+BY_NAME = {family.name: family for family in FAMILIES}
+
+
+def make_model(family: Family) -> Any:
+    """The seeded torch model in float32, eager. Norms and biases are random too: 1 and 0 would hide mistakes."""
+    torch.manual_seed(sum(map(ord, family.name)))
+    config = family.config()
+    config._attn_implementation = "eager"
+    model = hf.AutoModelForSeq2SeqLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # sinusoids
+                continue
+            noise = torch.randn_like(parameter)
+            parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+            if name.endswith("Attention.q.weight"):  # T5 does not scale: all would look at one token
+                parameter.mul_(0.25)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
+        if (
+            config.model_type == "t5" and config.tie_word_embeddings
+        ):  # divided by the root of d_model in front of the head
+            model.shared.weight *= 7
+        model.get_output_embeddings().weight[EOS] *= family.end_scale
+    model.generation_config = hf.GenerationConfig.from_model_config(config)
+    return model
+
+
+def save_checkpoint(model: Any, path: Path) -> Path:
+    model.save_pretrained(path)
+    tiny_tokenizer(model.config.vocab_size).save(str(path / "tokenizer.json"))
+    return path
+
+
+def sources(*lengths: int, seed: int = 0) -> list[np.ndarray]:
+    """Random tokens, none of them special, closed by an end token as tokenizers close them."""
+    rng = np.random.default_rng(seed)
+    return [np.append(rng.integers(3, 131, length - 1), EOS) for length in lengths]
+
+
+def padded(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    """What transformers takes of a batch."""
+    ids, mask = torch.full((2, len(rows), max(map(len, rows))), PAD)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@torch.no_grad()
+def reference_logits(model: Any, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """[length, vocab] behind each token of the target."""
+    return model(**padded([source]), decoder_input_ids=torch.tensor(target[None])).logits[0].numpy()
+
+
+@torch.no_grad()
+def hf_generate(model: Any, rows: list[np.ndarray], **options: Any) -> list[Expected]:
+    """Of each source its new tokens, the start excluded, and the scores of beam search."""
+    out = model.generate(**padded(rows), return_dict_in_generate=True, output_scores=True, **options)
+    start = len(options["decoder_input_ids"][0]) if "decoder_input_ids" in options else 1
+    tokens = [trimmed(row[start:].tolist(), EOS) for row in out.sequences]
+    scores = getattr(out, "sequences_scores", None)
+    each = len(tokens) // len(rows)
+    return [
+        Expected(tokens[i : i + each], None if scores is None else scores[i : i + each].tolist())
+        for i in range(0, len(tokens), each)
+    ]

@@ -1,0 +1,384 @@
+"""Encoder-decoder packages against transformers on the same weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import edgellm
+import edgellm_export
+from comparison import Expected, relative
+from edgellm.encoder_decoder_engine import EncoderDecoderEngine
+from encoder_decoder_families import (
+    BY_NAME,
+    EOS,
+    FAMILIES,
+    LONGEST,
+    PAD,
+    hf_generate,
+    make_model,
+    reference_logits,
+    save_checkpoint,
+    sources,
+)
+from reference_models import reference_group_beam_search
+
+LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
+NAMES = [family.name for family in FAMILIES]
+REPRESENTATIVE = ["t5", "marian"]
+
+Reference = Callable[[str], Any]
+Load = Callable[..., edgellm.EncoderDecoderModel]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return cache(lambda name: make_model(BY_NAME[name]))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    return cache(lambda name: save_checkpoint(reference(name), tmp_path_factory.mktemp("checkpoint") / name))
+
+
+@pytest.fixture(scope="module")
+def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    @cache
+    def make(name: str, precision: Any = "fp32") -> Path:
+        out = tmp_path_factory.mktemp("package") / f"{name}-{precision}"
+        checks = {"verify_quality": False, "calibrate": False}
+        return edgellm_export.export(checkpoint(name), out, precision=precision, **checks).path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def load(package: Callable[..., Path]) -> Load:
+    def opened(*which: str) -> edgellm.EncoderDecoderModel:
+        model = edgellm.load(package(*which), threads=1)
+        assert isinstance(model, edgellm.EncoderDecoderModel)
+        return model
+
+    return cache(opened)
+
+
+def assert_same(found: Sequence[edgellm.Generation], expected: Sequence[Expected]) -> None:
+    for generation, wanted in zip(found, expected, strict=True):
+        assert [s.tokens for s in generation.sequences] == wanted.tokens
+        if wanted.scores is not None:
+            scores = [s.score for s in generation.sequences]
+            assert scores == pytest.approx(wanted.scores, rel=2e-5, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits(name: str, reference: Reference, load: Load) -> None:
+    for source, target in [(sources(19)[0], sources(30, seed=1)[0]), (sources(40)[0], sources(2, seed=2)[0])]:
+        expected = reference_logits(reference(name), source, target)
+        assert relative(load(name).logits(source, target), expected) < LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_greedy_in_batches_of_different_lengths(name: str, reference: Reference, load: Load) -> None:
+    rows = sources(19, 5, 33, 2)
+    expected = hf_generate(reference(name), rows, max_new_tokens=30)
+    assert_same(load(name).generate(rows, max_new_tokens=30), expected)
+    assert load(name).generate(rows[1], max_new_tokens=30).tokens == expected[1].tokens[0]
+
+
+BEAMS: list[dict[str, Any]] = [
+    {"num_beams": 4},
+    {"num_beams": 5, "early_stopping": True, "num_return_sequences": 5},
+    {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0, "num_return_sequences": 2},
+    {"num_beams": 4, "length_penalty": -0.5, "num_return_sequences": 3},
+    {"num_beams": 2, "no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "min_length": 6},
+    {"num_beams": 4, "early_stopping": True, "forced_bos_token_id": 9, "forced_eos_token_id": EOS},
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", BEAMS, ids=str)
+def test_beams_in_batches_of_different_lengths(
+    name: str, options: dict[str, Any], reference: Reference, load: Load
+) -> None:
+    rows = sources(23, 7, 14)
+    expected = hf_generate(reference(name), rows, max_new_tokens=14, **options)
+    assert_same(load(name).generate(rows, max_new_tokens=14, **options), expected)
+
+
+def test_searches_end_at_different_times(load: Load) -> None:
+    """So that rows and sources do leave a batch before others in the tests above."""
+    for name in NAMES:
+        options = {"num_beams": 4, "early_stopping": True, "num_return_sequences": 4, "max_new_tokens": 14}
+        found = load(name).generate(sources(23, 7, 14), **options)
+        lengths = [len(s.tokens) for generation in found for s in generation.sequences]
+        assert len(set(lengths)) > 1, name
+
+
+class Uncached:
+    """A torch model and a source as the reference of group beam search drives them."""
+
+    def __init__(self, model: Any, source: np.ndarray) -> None:
+        self._model, self._source = model, torch.tensor(source[None])
+
+    @torch.no_grad()
+    def last_logits(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._model(input_ids=self._source, decoder_input_ids=ids[None], use_cache=False).logits[0, -1]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_beam_groups(name: str, reference: Reference, load: Load) -> None:
+    """Groups of one source end at different times: its rows are then fewer than another source's."""
+    options = {"num_beams": 4, "num_beam_groups": 2, "num_return_sequences": 4, "diversity_penalty": 0.7}
+    options |= {"early_stopping": True, "length_penalty": 1.0, "repetition_penalty": 1.2, "max_new_tokens": 14}
+    rows = sources(21, 8)
+    expected = [
+        Expected(*reference_group_beam_search(Uncached(reference(name), row), [start_of(name)], (EOS,), PAD, options))
+        for row in rows
+    ]
+    assert_same(load(name).generate(rows, **options), expected)
+
+
+def start_of(name: str) -> int:
+    return int(BY_NAME[name].config().decoder_start_token_id)
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_given_beginnings(name: str, reference: Reference, load: Load) -> None:
+    rows = sources(11, 24)
+    beginning = [start_of(name), 40, 41, 42]
+    expected = hf_generate(
+        reference(name), rows, decoder_input_ids=torch.tensor([beginning, beginning]), max_new_tokens=9
+    )
+    assert_same(load(name).generate(rows, decoder_input_ids=beginning, max_new_tokens=9), expected)
+    assert_same(load(name).generate(rows, decoder_input_ids=beginning[1:], max_new_tokens=9), expected)
+    expected = hf_generate(reference(name), rows, decoder_start_token_id=17, num_beams=2, max_length=12)
+    assert_same(load(name).generate(rows, decoder_start_token_id=17, num_beams=2, max_length=12), expected)
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_sampling_does_not_depend_on_the_batch(name: str, load: Load) -> None:
+    options = {"do_sample": True, "num_return_sequences": 3, "seed": 5, "max_new_tokens": 25, "top_k": 0}
+    rows = sources(13, 30, 6)
+    together = load(name).generate(rows, **options)
+    assert [g.sequences for g in together] == [load(name).generate(row, **options).sequences for row in rows]
+    assert len({s.tokens for generation in together for s in generation.sequences}) == 9
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}], ids=["greedy", "sampling"])
+def test_streaming(name: str, options: dict[str, Any], load: Load) -> None:
+    model = load(name)
+    whole = model.generate("A source of letters.", max_new_tokens=20, logprobs=True, **options)
+    pieces = list(model.stream("A source of letters.", max_new_tokens=20, logprobs=True, **options))
+    assert tuple(t for piece in pieces for t in piece.tokens) == whole.tokens
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert pieces[-1].finish_reason == whole.finish_reason
+    with pytest.raises(edgellm.OptionError, match="cannot be streamed"):
+        model.stream("A source.", num_beams=2)
+
+
+class Counted:
+    """How often the encoder ran."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, load: Load, name: str) -> None:
+        self.model = edgellm.load(load(name).info.path, threads=1)
+        self.runs = 0
+        bind = self.model._encoder.bind
+
+        def counting() -> Any:
+            binding = bind()
+            run = binding.run
+
+            def counted() -> None:
+                self.runs += 1
+                run()
+
+            binding.run = counted
+            return binding
+
+        monkeypatch.setattr(self.model._encoder, "bind", counting)
+
+
+def test_a_source_stays_encoded(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
+    counted = Counted(monkeypatch, load, "t5")
+    model, (source, other) = counted.model, sources(20, 9)
+    greedy = model.generate(source, max_new_tokens=8)
+    assert (
+        model.generate(source, num_beams=4, max_new_tokens=8).tokens
+        == load("t5").generate(source, num_beams=4, max_new_tokens=8).tokens
+    )
+    list(model.stream(source, max_new_tokens=8))
+    model.logits(source, [PAD, 5, 6])
+    assert counted.runs == 1
+    model.generate(other, max_new_tokens=8)
+    assert counted.runs == 2
+    assert model.generate(source, max_new_tokens=8).tokens == greedy.tokens
+    assert counted.runs == 3
+    model.reset()
+    model.generate(source, max_new_tokens=8)
+    assert counted.runs == 4
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None:
+    """Whatever the beams; and sources that are done leave it."""
+    model, rows = load(name), sources(20, 9)
+    layout = model.manifest.cross
+    per_token = 2 * layout.num_layers * layout.num_heads * layout.head_dim * 4
+    engine = EncoderDecoderEngine(model._encoder, model._decoder, model.manifest)
+    engine.sources = rows
+    engine.prefill([np.array([PAD])] * 2)
+    assert engine.cross_cache_bytes == 2 * 20 * per_token
+    engine.reorder(np.array([0, 0, 0, 0, 1, 1, 1, 1]))
+    before = engine.decode(np.arange(8) + 5).copy()
+    assert engine.cross_cache_bytes == 2 * 20 * per_token
+    engine.reorder(np.array([4, 5, 6]))
+    assert engine.cross_cache_bytes == 20 * per_token
+    engine.reorder(np.array([1, 0, 2, 2]))
+    assert before.shape == (8, 131)
+    assert engine.decode(np.array([1, 2, 3, 4])).shape == (4, 131)
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) -> None:
+    """Three rows of one source, one of another, and a third source that is done: each as by itself."""
+    model, rows = load(name), sources(20, 9, 14)
+    engine = EncoderDecoderEngine(model._encoder, model._decoder, model.manifest)
+    engine.sources = rows
+    engine.prefill([np.array([start_of(name)])] * 3)
+    engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
+    first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
+    engine.decode(first)
+    engine.reorder(np.array([2, 0, 0, 6]))
+    found = engine.decode(np.array([20, 21, 22, 23]))
+    for got, row, tokens in zip(found, (0, 0, 0, 2), ((7, 20), (5, 21), (5, 22), (11, 23)), strict=True):
+        expected = reference_logits(reference(name), rows[row], np.array([start_of(name), *tokens]))
+        assert relative(got, expected[-1]) < LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_score(name: str, reference: Reference, load: Load) -> None:
+    source, target = sources(16)[0], np.array([start_of(name), 7, 8, 9, EOS])
+    expected = torch.tensor(reference_logits(reference(name), source, target)).log_softmax(-1)
+    score = load(name).score(source, target)
+    assert score.logprobs == pytest.approx([float(expected[i, t]) for i, t in enumerate(target[1:])], abs=2e-4)
+    assert load(name).score("source", "target").tokens[0] == start_of(name)
+
+
+def test_cancelling(load: Load) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    stopped = load("t5").generate(sources(9), cancel=cancel, max_new_tokens=20)[0]
+    assert stopped.finish_reason == "cancelled"
+    assert len(stopped.tokens) <= 1
+
+
+def test_threads_side_by_side(load: Load) -> None:
+    model, rows = load("marian"), sources(9, 21, 15, 30)
+    alone = [model.generate(row, num_beams=2, max_new_tokens=15).tokens for row in rows]
+    found: list[Any] = [None] * len(rows)
+
+    def work(i: int) -> None:
+        found[i] = model.generate(rows[i], num_beams=2, max_new_tokens=15).tokens
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(rows))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == alone
+
+
+# Of logits, root mean square over root mean square. Weights are random: real ones are easier.
+PRECISIONS = {"fp16": 2e-3, "int8": 0.06, "int4": 0.75}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_precisions(name: str, precision: str, reference: Reference, load: Load) -> None:
+    source, target = sources(29)[0], sources(24, seed=1)[0]
+    expected = reference_logits(reference(name), source, target)
+    found = load(name, precision).logits(source, target)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < PRECISIONS[precision]
+
+
+@pytest.mark.parametrize("name", ["t5", "t5-gated", "bart-relu", "pegasus"])
+def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Formats chosen by measured error, channel scales where they are legal, a report that passes."""
+    text = tmp_path / "text"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 60)
+    out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="int8", calibration=text)
+    report = out.report
+    assert isinstance(report, edgellm_export.report.Report)
+    assert report.passed
+    assert {matrix.scheme for matrix in report.matrices} <= {
+        "int8 x int8 per row",
+        "8-bit blocks of 64",
+        "8-bit blocks of 32",
+    }
+    layers = BY_NAME[name].config()
+    count = getattr(layers, "num_decoder_layers", None) or layers.decoder_layers
+    assert [layer.part for layer in report.layers] == ["encoder"] * 3 + ["decoder"] * count
+    assert max(layer.error for layer in report.layers) < 0.05
+    assert max(matrix.error for matrix in report.matrices) < 0.02
+
+
+def test_the_embedding_is_stored_once(package: Callable[..., Path]) -> None:
+    sizes = {path.name: path.stat().st_size for path in package("t5").iterdir()}
+    embedding = 131 * 48 * 4
+    decoder = edgellm.load(package("t5")).manifest.files["decoder_model.onnx.data"].size
+    assert sizes["decoder_model.onnx.data"] == decoder
+    assert embedding not in [sizes["decoder_model.onnx.data"]]
+    text = (package("t5") / "decoder_model.onnx").read_bytes()
+    assert b"encoder_model.onnx.data" in text
+
+
+def test_the_snippet_that_people_start_with(load: Load, reference: Reference) -> None:
+    model = load("t5")
+    text = "summarize: The tower is 324 metres tall."
+    summary = model.generate(text, max_length=50, num_beams=5, early_stopping=True)
+    assert model.tokenizer is not None
+    expected = hf_generate(
+        reference("t5"), [model.tokenizer.encode(text)], max_length=50, num_beams=5, early_stopping=True
+    )
+    assert_same([summary], expected)
+    assert str(summary) == summary.text == model.tokenizer.decode(expected[0].tokens[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda m: m.generate(list(range(3, 3 + LONGEST + 1))), edgellm.ContextOverflowError, "table of positions 48"),
+        (lambda m: m.generate([]), edgellm.InputError, "the list of prompts is empty"),
+        (lambda m: m.generate([5, 999]), edgellm.InputError, "token id 999"),
+        (lambda m: m.generate([5], prompt_lookup=True), edgellm.OptionError, "text-generation"),
+        (lambda m: m.generate([5], decoder_start_token_id="x"), edgellm.OptionError, "expected a token id"),
+        (lambda m: m.generate([5], decoder_start_token_id=131), edgellm.InputError, "token id 131"),
+        (lambda m: m.generate([5], decoder_input_ids=[9] * LONGEST), edgellm.ContextOverflowError, "49 tokens"),
+        (lambda m: m.generate("x", src_lang="en_XX"), edgellm.OptionError, "nothing in the source names its language"),
+        (lambda m: m.generate("x", tgt_lang="en_XX"), edgellm.OptionError, "has no language codes"),
+        (lambda m: m.generate([5], max_length=1), edgellm.OptionError, "max_length is 1"),
+        (lambda m: m.score([5], [2]), edgellm.InputError, "behind the decoder start token"),
+    ],
+)
+def test_bad_input(make: Callable[[Any], Any], error: type[Exception], message: str, load: Load) -> None:
+    with pytest.raises(error, match=message):
+        make(load("bart"))
+
+
+def test_t5_has_no_longest_source(load: Load, reference: Reference) -> None:
+    rows = sources(300)
+    assert_same(load("t5").generate(rows, max_new_tokens=5), hf_generate(reference("t5"), rows, max_new_tokens=5))
+
+
+def test_targets_end_where_the_table_of_positions_does(load: Load) -> None:
+    found = load("bart").generate(sources(5), max_new_tokens=500, eos_token_id=None)[0]
+    assert len(found.tokens) == LONGEST - 1
+    assert found.finish_reason == "length"
