@@ -13,6 +13,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody import
 
 from edgellm.decoding.options import GenerationOptions
 from edgellm.encoder_decoder_model import EncoderDecoderModel
+from edgellm.encoder_model import EncoderModel, EncoderResult
 from edgellm.errors import (
     ChatTemplateError,
     ContextOverflowError,
@@ -39,6 +40,8 @@ __all__ = [
     "ContextOverflowError",
     "EdgellmError",
     "EncoderDecoderModel",
+    "EncoderModel",
+    "EncoderResult",
     "GeneratedSequence",
     "Generation",
     "GenerationOptions",

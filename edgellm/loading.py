@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from edgellm import session as ort
 from edgellm.encoder_decoder_model import EncoderDecoderModel, open_encoder_decoder
+from edgellm.encoder_model import EncoderModel, open_encoder
 from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.manifest import MANIFEST_NAME, Manifest, Task, check_files, read_manifest
@@ -17,14 +18,23 @@ from edgellm.session import LoadSettings
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 
-AnyModel = Model | EncoderDecoderModel
+AnyModel = Model | EncoderModel | EncoderDecoderModel
 M = TypeVar("M", bound=AnyModel)
 
 # By task: the class of model, and what opens it.
-CLASSES: Mapping[Task, type[AnyModel]] = {"text-generation": Model, "text2text-generation": EncoderDecoderModel}
+CLASSES: Mapping[Task, type[AnyModel]] = {
+    "text-generation": Model,
+    "text2text-generation": EncoderDecoderModel,
+    "fill-mask": EncoderModel,
+    "text-classification": EncoderModel,
+    "token-classification": EncoderModel,
+    "question-answering": EncoderModel,
+    "feature-extraction": EncoderModel,
+}
 OPENERS: Mapping[type[AnyModel], Callable[[Path, Manifest, LoadSettings], AnyModel]] = {
     Model: open_model,
     EncoderDecoderModel: open_encoder_decoder,
+    EncoderModel: open_encoder,
 }
 
 
@@ -40,7 +50,7 @@ def load(
     """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
 
     What comes back depends on the package's task: Model for text-generation, EncoderDecoderModel for
-    text2text-generation.
+    text2text-generation, EncoderModel for the others.
 
     device: "auto" is what the package was exported for. threads: None is every core this process may use.
     spinning: threads wait actively for the next operator, which is fastest; False saves power.

@@ -32,6 +32,9 @@ Task = Literal[
     "feature-extraction",
 ]
 GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
+LABEL_TASKS: tuple[Task, ...] = ("text-classification", "token-classification")
+Pooling = Literal["mean", "cls", "max"]
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
@@ -108,6 +111,26 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """How a sentence encoder makes one vector of a text: the graph pools the hidden states of its tokens, the runtime
+    makes the result a unit vector if `normalize`. `max_tokens`: longer texts were cut in training."""
+
+    pooling: Pooling
+    normalize: bool
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What the runtime must know of an encoder-only model. `labels`: what the outputs stand for, in order; none unless
+    the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say."""
+
+    labels: tuple[str, ...] = ()
+    problem_type: Problem | None = None
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True)
 class TokenIds:
     """Special token ids. `eos` is a list because chat models end on any of several. `decoder_start`: what the target of
     an encoder-decoder begins with."""
@@ -154,6 +177,7 @@ class Manifest:
     rope: Rope = Rope()
     source_length: int | None = None
     cross_cache: CrossCacheLayout | None = None
+    encoder: Encoder | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -164,6 +188,12 @@ class Manifest:
         """The cache of a model that generates."""
         assert self.cache is not None
         return self.cache
+
+    @property
+    def encoder_facts(self) -> Encoder:
+        """Of an encoder-only model."""
+        assert self.encoder is not None
+        return self.encoder
 
     @property
     def cross(self) -> CrossCacheLayout:
@@ -190,6 +220,7 @@ class Manifest:
         _check_paths(manifest)
         _check_numbers(manifest)
         _check_cache(manifest)
+        _check_encoder(manifest)
         return manifest
 
 
@@ -327,6 +358,22 @@ def _check_cache(manifest: Manifest) -> None:
             f"{MANIFEST_NAME}: cache.dtype is 'int8' in a package for cuda, expected 'float16'; "
             "export the package again"
         )
+
+
+def _check_encoder(manifest: Manifest) -> None:
+    encodes = manifest.task not in GENERATION_TASKS
+    if encodes != (manifest.encoder is not None):
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: a package for {manifest.task} {'needs' if encodes else 'has no'} encoder's facts; "
+            "export the package again"
+        )
+    if manifest.encoder is not None and bool(manifest.encoder.labels) != (manifest.task in LABEL_TASKS):
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: {len(manifest.encoder.labels)} labels in a package for {manifest.task}; "
+            "export the package again"
+        )
+    if manifest.encoder is not None and manifest.encoder.embedding is not None:
+        _check_sizes({"encoder.embedding.max_tokens": manifest.encoder.embedding.max_tokens})
 
 
 def _check_patterns(name: str, cache: CacheLayout | CrossCacheLayout) -> None:

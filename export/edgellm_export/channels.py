@@ -55,6 +55,11 @@ class Channels:
         self._origins[value] = origin
         return value
 
+    def scale_of(self, value: ir.Value) -> tuple[str, FloatArray] | None:
+        """The origin of a value and what its channels were divided by; None where they are as they were."""
+        origin = self._origins.get(value)
+        return None if origin is None or origin not in self.scales else (origin, self.scales[origin])
+
     def read(self, x: ir.Value, weight: LazyTensor, name: str, *, into_softmax: bool) -> LazyTensor:
         """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
         origin = self._origins.get(x)

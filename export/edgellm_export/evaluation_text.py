@@ -54,7 +54,7 @@ def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, c
     if tokenizer is None:
         rng = np.random.default_rng(0)
         return [rng.integers(0, vocab_size, length) for _ in range(max(1, count // length))], "random tokens"
-    return _sequences(_topics(EVALUATION_TOPICS), tokenizer, vocab_size, length, count), "English text"
+    return _sequences(topics(EVALUATION_TOPICS), tokenizer, vocab_size, length, count), "English text"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def calibration_text(file: Path | None) -> CalibrationText:
     """What `file` holds, or else built-in English that the evaluation does not use. Raises ExportError where the file
     cannot be read as UTF-8."""
     if file is None:
-        return CalibrationText(_topics(CALIBRATION_TOPICS), "English text")
+        return CalibrationText(topics(CALIBRATION_TOPICS), "English text")
     try:
         return CalibrationText([file.read_text(encoding="utf-8")], f"text from {file.name}", given=True)
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +89,8 @@ def calibration_text(file: Path | None) -> CalibrationText:
         ) from error
 
 
-def _topics(names: Sequence[str]) -> list[str]:
+def topics(names: Sequence[str]) -> list[str]:
+    """The texts of these topics of the language reference."""
     return [pydoc_data.topics.topics.get(name, "") for name in names]
 
 

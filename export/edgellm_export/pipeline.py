@@ -13,6 +13,7 @@ from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from edgellm_export.decoder_export import open_decoder
 from edgellm_export.encoder_decoder_export import open_exporter as open_encoder_decoder
+from edgellm_export.encoder_export import open_encoder
 from edgellm_export.evaluation_text import calibration_text
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import seal, write_side_files
@@ -20,6 +21,7 @@ from edgellm_export.steps import Choices, Exporter, Progress, QualityReport
 
 OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], Exporter]] = {
     "decoder": open_decoder,
+    "encoder": open_encoder,
     "encoder-decoder": open_encoder_decoder,
 }
 

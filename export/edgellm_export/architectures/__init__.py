@@ -34,7 +34,20 @@ ENCODER_DECODERS = {
     "pegasus": "pegasus",
     "t5": "t5",
 }
-FAMILIES: Mapping[Kind, Mapping[str, str]] = {"decoder": DECODERS, "encoder-decoder": ENCODER_DECODERS}
+ENCODERS = {
+    "bert": "bert",
+    "camembert": "roberta",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "ernie": "ernie",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+}
+FAMILIES: Mapping[Kind, Mapping[str, str]] = {
+    "decoder": DECODERS,
+    "encoder": ENCODERS,
+    "encoder-decoder": ENCODER_DECODERS,
+}
 
 
 class Architecture(Protocol):

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
 from edgellm_export.checkpoint.directory import CONFIG, INDEX, WEIGHTS, shard_names
-from edgellm_export.checkpoint.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
+from edgellm_export.checkpoint.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def _text_files(names: set[str]) -> list[str]:
     wanted = [*CARRIED, OLD_TEMPLATE]
     if TOKENIZER not in names:
         wanted += [*ANCESTORS, "added_tokens.json"]
-    return [name for name in wanted if name in names]
+    steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
+    return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
 
 
 def _required(repo: str, names: set[str], name: str) -> str:

@@ -18,6 +18,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
+# Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
+SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
 ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt")
 # What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
 PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
@@ -26,7 +28,10 @@ PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 def read_text_files(path: Path) -> dict[str, bytes]:
     """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
     files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
-    for name in files.keys() - {TOKENIZER}:
+    if (path / SENTENCE[0]).is_file():
+        found = [file for pattern in SENTENCE for file in sorted(path.glob(pattern)) if file.is_file()]
+        files |= {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
+    for name in files.keys() - {TOKENIZER, *SENTENCE}:
         _check_file(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:

@@ -1,0 +1,89 @@
+"""Sentence encoders: what modules.json and its configs say of how a text becomes one vector."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+from edgellm.manifest import Embedding, Pooling
+
+MODULES, SENTENCE_CONFIG = "modules.json", "sentence_bert_config.json"
+POOLINGS: Mapping[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+}
+# The newer spelling of the same.
+NAMES: Mapping[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One step from text to vector. `kind`: the last part of its class's name."""
+
+    kind: str
+    path: str
+
+
+def read_embedding(files: Mapping[str, bytes], context_length: int, hidden_size: int) -> Embedding | None:
+    """What the checkpoint's files say, None where it is no sentence encoder. Raises UnsupportedModelError for steps
+    that edgellm does not do, CheckpointError for files that cannot be read."""
+    if MODULES not in files:
+        return None
+    modules = _modules(_json(files, MODULES))
+    kinds = [module.kind for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        unknown = [kind for kind in kinds if kind not in ("Transformer", "Pooling", "Normalize")]
+        what = f"a step {unknown[0]}" if unknown else f"the steps {', '.join(kinds)}"
+        raise UnsupportedModelError(
+            f"{MODULES} has {what}; edgellm builds sentence encoders of Transformer, Pooling and Normalize, in that "
+            "order; export with --task feature-extraction for the states of all tokens"
+        )
+    sentence = _json(files, SENTENCE_CONFIG) if SENTENCE_CONFIG in files else {}
+    if sentence.get("do_lower_case") is True:
+        raise UnsupportedModelError(
+            f"{SENTENCE_CONFIG}: do_lower_case is true, which edgellm does not do; tokenizers do it themselves"
+        )
+    longest = sentence.get("max_seq_length") or context_length
+    if type(longest) is not int or longest < 1:
+        raise CheckpointError(f"{SENTENCE_CONFIG}: max_seq_length is {longest!r}, expected a whole number from 1")
+    pooling = _pooling(files, f"{modules[1].path}/config.json", hidden_size)
+    return Embedding(pooling, "Normalize" in kinds, min(longest, context_length))
+
+
+def _pooling(files: Mapping[str, bytes], name: str, hidden_size: int) -> Pooling:
+    if name not in files:
+        raise CheckpointError(f"the checkpoint lacks {name}, which {MODULES} names; download it")
+    config = _json(files, name)
+    size = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden_size))
+    if size != hidden_size:
+        raise CheckpointError(f"{name}: the dimension is {size!r}, and the model's hidden states have {hidden_size}")
+    given = config.get("pooling_mode")
+    if given is not None:
+        chosen = [str(mode) for mode in (given if isinstance(given, list) else [given])]
+        table = NAMES
+    else:
+        chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+        table = POOLINGS
+    if len(chosen) != 1:
+        raise UnsupportedModelError(f"{name} has {len(chosen)} pooling modes, edgellm builds one: {', '.join(chosen)}")
+    if chosen[0] not in table:
+        raise UnsupportedModelError(f"{name}: edgellm does not build {chosen[0]}; {nearest(chosen[0], table)}")
+    return table[chosen[0]]
+
+
+def _modules(data: Any) -> Sequence[Module]:
+    try:
+        return [Module(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in data]
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(f"{MODULES} is not a list of modules with type and path ({error!r})") from error
+
+
+def _json(files: Mapping[str, bytes], name: str) -> Any:
+    try:
+        return json.loads(files[name])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{name} is not valid JSON ({error}); download it again") from error

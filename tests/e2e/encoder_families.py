@@ -1,0 +1,105 @@
+"""Tiny encoder checkpoints, one list for all checks: every family with every head, seeded, made by transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+CONTEXT = 40  # rows of the position tables
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+    "type_vocab_size": 2,
+}
+DISTIL: dict[str, Any] = {
+    "vocab_size": 131,
+    "dim": 48,
+    "hidden_dim": 88,
+    "n_layers": 3,
+    "n_heads": 6,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+}
+HEADS = {
+    "fill-mask": "ForMaskedLM",
+    "text-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "feature-extraction": "Model",
+}
+LABELS = {0: "bad", 1: "good", 2: "neither"}
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """`stem`: of its classes' names in transformers."""
+
+    name: str
+    stem: str
+    settings: dict[str, Any]
+
+
+FAMILIES = [
+    EncoderFamily("bert", "Bert", SIZES),
+    EncoderFamily("bert-relu", "Bert", {**SIZES, "hidden_act": "relu", "tie_word_embeddings": False}),
+    EncoderFamily("camembert", "Camembert", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("distilbert", "DistilBert", DISTIL),
+    EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
+    EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),
+    EncoderFamily("ernie", "Ernie", {**SIZES, "use_task_id": True, "task_type_vocab_size": 3}),
+    EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+]
+BY_NAME = {family.name: family for family in FAMILIES}
+CASES = [(family.name, task) for family in FAMILIES for task in HEADS]
+
+
+def make_model(name: str, task: str, **changes: Any) -> Any:
+    """The seeded torch model in float32, eager. Norms and biases are random too: 1 and 0 would hide mistakes."""
+    family = BY_NAME[name]
+    torch.manual_seed(sum(map(ord, name + task)))
+    labels = {"id2label": LABELS, "label2id": {v: k for k, v in LABELS.items()}} if "classification" in task else {}
+    config = getattr(hf, f"{family.stem}Config")(**{**family.settings, **labels, **changes})
+    config._attn_implementation = "eager"
+    model = getattr(hf, f"{family.stem}{HEADS[task]}")(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+    return model
+
+
+def save_checkpoint(model: Any, path: Path, **options: Any) -> Path:
+    """As `save_pretrained` writes it, with a tokenizer of letters that adds [CLS] and [SEP]."""
+    model.save_pretrained(path, **options)
+    tiny_tokenizer(model.config.vocab_size, model.config.pad_token_id).save(str(path / "tokenizer.json"))
+    return path
+
+
+def tiny_tokenizer(vocab_size: int, pad: int) -> Tokenizer:
+    """A token per letter; ids 0 and 1 are the padding and the unknown, in the order that makes `pad` right."""
+    special = ["[PAD]", "[UNK]"] if pad == 0 else ["[UNK]", "[PAD]"]
+    letters = [chr(i) for i in range(32, 32 + vocab_size - 5)]
+    vocab = {token: i for i, token in enumerate([*special, "[CLS]", "[SEP]", "[MASK]", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="[UNK]"))
+    tokenizer.add_special_tokens([*special, "[CLS]", "[SEP]", "[MASK]"])
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
+    )
+    return tokenizer
