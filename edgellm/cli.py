@@ -19,6 +19,7 @@ from edgellm.commands.chat import chat
 from edgellm.commands.export import export
 from edgellm.commands.generate import generate
 from edgellm.commands.inspect import inspect
+from edgellm.commands.run import run
 from edgellm.commands.text import one_line
 from edgellm.errors import EdgellmError
 
@@ -76,7 +77,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, bench, inspect):
+for command in (export, generate, chat, run, bench, inspect):
     cli.add_command(command)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import OptionError, TaskError, nearest
-from edgellm.manifest import Manifest, read_manifest
+from edgellm.manifest import Manifest
 
 if TYPE_CHECKING:
     from edgellm.loading import AnyModel
@@ -49,8 +49,7 @@ def pipeline(task: str | None = None, model: str | PathLike[str] | AnyModel | No
     options: those of `edgellm.load`, and defaults for the task's own.
     Raises TaskError for a package that does not fit, OptionError for an unknown task or option, and what `load` raises.
     """
-    # Imported here: `import edgellm` stays light, and loading imports nothing of this package.
-    from edgellm.loading import load
+    from edgellm.loading import load, read_package
 
     if model is None:
         raise OptionError("a pipeline needs a package: edgellm.pipeline(task, package)")
@@ -58,10 +57,10 @@ def pipeline(task: str | None = None, model: str | PathLike[str] | AnyModel | No
         kind = _kind(task or model.manifest.task)
         _check_fits(task or model.manifest.task, kind, model.info.path, model.manifest)
         return kind(task or model.manifest.task, model, options)
-    manifest = read_manifest(Path(model))
+    path, manifest = read_package(Path(model))
     task = task or manifest.task
     kind = _kind(task)
-    _check_fits(task, kind, Path(model), manifest)
+    _check_fits(task, kind, path, manifest)
     for_load = {name: options.pop(name) for name in inspect.signature(load).parameters if name in options}
     return kind(task, load(model, **for_load), options)
 

@@ -37,9 +37,13 @@ def generation_options(
 
 
 def parameters_for(task: str, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The options that a checkpoint's config.json has for a task, and the text to put before every input."""
+    """The options that a checkpoint's config.json has for a task, and the text to put before every input. For
+    "translation" those of its first pair of languages."""
     tasks = config.get("task_specific_params")
-    found = tasks.get(task) if isinstance(tasks, Mapping) else None
+    tasks = tasks if isinstance(tasks, Mapping) else {}
+    if task == "translation":
+        task = next((name for name in tasks if name.startswith(task)), task)
+    found = tasks.get(task)
     params = found if isinstance(found, Mapping) else {}
     prefix = params.get("prefix", config.get("prefix"))
     return params, prefix if isinstance(prefix, str) else ""

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgellm.encodings import Truncation
 from edgellm.errors import InputError
 from edgellm.manifest import Task
 from edgellm.pipelines.base import Pipeline, texts_of
 from edgellm.pipelines.scores import FloatArray
+from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 
 KEYS = ("source_sentence", "sentences")
 
@@ -32,16 +34,18 @@ class SentenceSimilarity(Pipeline):
             raise InputError(f"{self.task} takes {' and '.join(KEYS)}, or mappings with both")
         return {**named, **dict(zip(missing, args, strict=True))}, rest
 
-    def each(self, items: list[Any], *args: Any) -> list[list[float]]:
-        return [self._similarities(item) for item in items]
+    def each(self, items: list[Any], *args: Any, truncation: TruncationChoice = True) -> list[list[float]]:
+        """`truncation`: cut texts that are longer than those of the model's training."""
+        how = truncation_of(truncation)
+        return [self._similarities(item, how) for item in items]
 
-    def _similarities(self, item: Any) -> list[float]:
+    def _similarities(self, item: Any, truncation: Truncation | None) -> list[float]:
         if not isinstance(item, Mapping) or {*item} != {*KEYS}:
             raise InputError(f"{self.task} takes {' and '.join(KEYS)}, or mappings with both")
         others = item["sentences"]
         if isinstance(others, str) or not others:
             raise InputError("sentences is one text or empty, expected a list of texts to compare with")
-        embeddings = self.model.embed(texts_of([item["source_sentence"], *others]))
+        embeddings = self.model.embed(texts_of([item["source_sentence"], *others]), truncation=truncation)
         return [float(value) for value in cosines(embeddings[0], embeddings[1:])]
 
 

@@ -22,6 +22,7 @@ class Text2Text(Pipeline):
 
     fits: ClassVar[tuple[Task, ...]] = ("text2text-generation",)
     batch_size = 8
+    model: Any
     result: ClassVar[str] = "generated"
 
     def shape(self, inputs: Any, results: list[Any], *, single: bool, given: Mapping[str, Any]) -> Any:
@@ -81,5 +82,9 @@ class Translation(Text2Text):
         named = TRANSLATION.fullmatch(self.task)
         if named and "src_lang" not in options and "tgt_lang" not in options:
             languages = dict(zip(("src_lang", "tgt_lang"), named.groups(), strict=True))
-            options |= {name: code for name, code in languages.items() if self.tokenizer.id_of(code) is not None}
+            options |= {
+                name: code
+                for name, code in languages.items()
+                if self.tokenizer.id_of(code) in self.tokenizer.special_ids
+            }
         return super().each(items, **options)

@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers as hf
 
 import edgellm
 import edgellm_export
-from edgellm.encodings import Encoding
-from edgellm.pipelines import _kind
-from edgellm.tokenizer import Tokenizer
+import text_checkpoints
 from families import CONTEXT
 from text_checkpoints import NER_LABELS, NLI_LABELS, SENTENCES, Checkpoint, Recipe
 
@@ -29,40 +25,22 @@ FAMILIES = ["bert", "roberta", "distilbert"]
 LONG = " ".join([*SENTENCES, *SENTENCES[::-1]])
 
 
-class TorchEncoder:
-    """A stand-in."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.tokenizer = Tokenizer.from_file(checkpoint.path / "tokenizer.json")
-        self.labels = checkpoint.model.config.id2label
-        self.info = SimpleNamespace(path=checkpoint.path)
-        self.manifest = SimpleNamespace(context_length=128, task=checkpoint.task)
-        self.checkpoint = checkpoint
-
-    @torch.no_grad()
-    def run(self, encodings: Sequence[Encoding]) -> list[Any]:
-        results = []
-        for e in encodings:
-            inputs = {"input_ids": torch.tensor(e.ids[None])}
-            if "token_type_ids" in self.checkpoint.tokenizer.model_input_names:
-                inputs["token_type_ids"] = torch.tensor(e.type_ids[None])
-            out = self.checkpoint.model(**inputs)
-            if "start_logits" in out:
-                results.append(SimpleNamespace(start=out.start_logits[0].numpy(), end=out.end_logits[0].numpy()))
-            else:
-                results.append(SimpleNamespace(logits=out[0][0].numpy()))
-        return results
-
-
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """The pipeline of a task on a checkpoint, ours on its float32 package, and transformers'."""
+
     @cache
-    def made(recipe: Recipe) -> Checkpoint:
-        return recipe.make(tmp_path_factory.mktemp("checkpoint"))
+    def made(recipe: Recipe) -> tuple[edgellm.EncoderModel, Checkpoint]:
+        directory = tmp_path_factory.mktemp("encoder")
+        checkpoint = recipe.make(directory / "checkpoint")
+        package = edgellm_export.export(
+            checkpoint.path, directory / "package", precision="fp32", verify_quality=False, calibrate=False
+        )
+        return edgellm.load(package.path, threads=1), checkpoint
 
     def pipelines(task: str, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
-        checkpoint = made(recipe)
-        return _kind(task)(task, TorchEncoder(checkpoint), options), checkpoint.pipeline(task, **options)
+        model, checkpoint = made(recipe)
+        return edgellm.pipeline(task, model, **options), checkpoint.pipeline(task, **options)
 
     return pipelines
 
@@ -278,3 +256,48 @@ def test_iterators(generators: Any) -> None:
         results = ours(iter(texts), batch_size=size)
         assert next(results) == ours("Once")
         assert list(results) == ours(texts[1:])
+
+
+@pytest.fixture(scope="module")
+def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    @cache
+    def made(name: str) -> tuple[edgellm.EncoderDecoderModel, Checkpoint]:
+        directory = tmp_path_factory.mktemp(name)
+        checkpoint = getattr(text_checkpoints, name)(directory / "checkpoint")
+        package = edgellm_export.export(
+            checkpoint.path, directory / "package", precision="fp32", verify_quality=False, calibrate=False
+        )
+        return edgellm.load(package.path, threads=1), checkpoint
+
+    def pipelines(task: str, name: str, **options: Any) -> tuple[Any, Any]:
+        model, checkpoint = made(name)
+        return edgellm.pipeline(task, model, **options), checkpoint.pipeline(task, **options)
+
+    return pipelines
+
+
+@pytest.mark.parametrize("task", ["text2text-generation", "summarization", "translation", "translation_en_to_de"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 2, "clean_up_tokenization_spaces": True},
+        {"stop_sequence": "the", "truncation": True, "num_beams": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_text2text(task: str, options: dict[str, Any], seq2seq: Callable[..., Any]) -> None:
+    ours, theirs = seq2seq(task, "t5", max_new_tokens=14)
+    for inputs in (SENTENCES[3], [SENTENCES[3]], [text[:30] for text in SENTENCES]):
+        assert_same(ours(inputs, **options), theirs(inputs, **options))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_languages(seq2seq: Callable[..., Any]) -> None:
+    ours, theirs = seq2seq("translation", "mbart", max_new_tokens=8)
+    for source, target in (("en_XX", "de_DE"), ("fr_XX", "en_XX")):
+        languages = {"src_lang": source, "tgt_lang": target}
+        assert_same(ours(SENTENCES[3], **languages), theirs(SENTENCES[3], **languages))
+        tokens = ours(SENTENCES[3], return_tensors=True, **languages)[0]["translation_token_ids"]
+        assert tokens[0] == theirs.tokenizer.convert_tokens_to_ids(target)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pydoc_data.topics
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import tokenizers
 import torch
 import transformers as hf
+
+from encoder_decoder_families import BY_NAME, LONGEST, make_model
 
 CONTEXT = 128  # tokens
 SENTENCES = [
@@ -48,6 +51,19 @@ def byte_pairs(vocab_size: int = 500) -> hf.PreTrainedTokenizerFast:
         ("</s>", 2), ("<s>", 0), trim_offsets=True
     )
     return hf.RobertaTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=CONTEXT)
+
+
+def unigrams(special: Sequence[str], end: str, vocab_size: int = 300) -> tokenizers.Tokenizer:
+    """As T5's and mBART's: pieces with ▁ for a space, ends of their own."""
+    trained = tokenizers.SentencePieceUnigramTokenizer()
+    trained.train_from_iterator(
+        corpus(), vocab_size=vocab_size, special_tokens=list(special), unk_token="<unk>", show_progress=False
+    )
+    tokenizer = trained._tokenizer
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in end.split()]
+    )
+    return tokenizer
 
 
 SIZES: dict[str, Any] = {
@@ -95,8 +111,15 @@ class Checkpoint:
     tokenizer: hf.PreTrainedTokenizerFast
     task: str
 
+    def save(self) -> None:
+        self.model.save_pretrained(self.path)
+        self.tokenizer.save_pretrained(self.path)
+
     def pipeline(self, task: str, **options: Any) -> Any:
-        return hf.pipeline(task, model=self.model, tokenizer=self.tokenizer, device="cpu", **options)
+        params = deepcopy(self.model.config.task_specific_params)  # of which transformers takes the prefixes out
+        made = hf.pipeline(task, model=self.model, tokenizer=self.tokenizer, device="cpu", **options)
+        self.model.config.task_specific_params = params
+        return made
 
 
 @dataclass(frozen=True)
@@ -122,6 +145,58 @@ class Recipe:
             for parameter in model.parameters():
                 noise = torch.randn_like(parameter)
                 parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.3)
-        model.save_pretrained(path)
-        tokenizer.save_pretrained(path)
-        return Checkpoint(path, model, tokenizer, self.task)
+        checkpoint = Checkpoint(path, model, tokenizer, self.task)
+        checkpoint.save()
+        return checkpoint
+
+
+TASK_PARAMS = {
+    "summarization": {
+        "prefix": "summarize: ",
+        "num_beams": 3,
+        "early_stopping": True,
+        "length_penalty": 2.0,
+        "min_length": 5,
+        "max_length": 12,
+        "no_repeat_ngram_size": 3,
+    },
+    "translation_en_to_de": {"prefix": "translate English to German: ", "num_beams": 1},
+}
+
+
+def t5(path: Path) -> Checkpoint:
+    """With parameters for two tasks in its config.json, as the original T5 has them."""
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=unigrams(["<pad>", "<s>", "</s>", "<unk>"], "</s>"),
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=LONGEST,
+    )
+    checkpoint = Checkpoint(path, _decoding("t5", len(tokenizer)), tokenizer, "text2text-generation")
+    checkpoint.model.config.task_specific_params = TASK_PARAMS
+    checkpoint.save()
+    return checkpoint
+
+
+def mbart(path: Path) -> Checkpoint:
+    """Of several languages, named by tokens behind the text."""
+    languages = ["en_XX", "de_DE", "fr_XX"]
+    pieces = unigrams(["<pad>", "<s>", "</s>", "<unk>", "<mask>", *languages], "</s> en_XX")
+    path.mkdir()
+    pieces.save(str(path / "tokenizer.json"))
+    tokenizer = hf.MBartTokenizerFast(
+        tokenizer_file=str(path / "tokenizer.json"), src_lang="en_XX", additional_special_tokens=languages
+    )
+    checkpoint = Checkpoint(path, _decoding("mbart", len(tokenizer)), tokenizer, "text2text-generation")
+    checkpoint.save()
+    return checkpoint
+
+
+def _decoding(name: str, vocab_size: int) -> Any:
+    def config() -> hf.PretrainedConfig:
+        made = BY_NAME[name].config()
+        made.vocab_size = vocab_size
+        return made
+
+    return make_model(replace(BY_NAME[name], config=config))
