@@ -20,6 +20,7 @@ from edgellm.session import onnxruntime
 Progress = Callable[[str, int, int], None]
 
 STEPS = {
+    "optimum": "exporting with optimum",
     "calibrate": "calibrating",
     "calibrate cache": "calibrating the cache",
     "weights": "writing weights",
@@ -41,6 +42,11 @@ STEPS = {
     type=click.Choice(["float", "int8"]),
     default="float",
     help="Type of the key/value cache; float is that of the activations.",
+)
+@click.option(
+    "--via",
+    type=click.Choice(["optimum"]),
+    help="Whose graphs to use where edgellm does not build the model itself; needs the optimum extra.",
 )
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
@@ -15,6 +16,7 @@ from edgellm_export.decoder_export import open_decoder
 from edgellm_export.encoder_decoder_export import open_exporter as open_encoder_decoder
 from edgellm_export.encoder_export import open_encoder
 from edgellm_export.evaluation_text import calibration_text
+from edgellm_export.optimum_export import open_optimum
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import seal, write_side_files
 from edgellm_export.steps import Choices, Exporter, Progress, QualityReport
@@ -43,6 +45,7 @@ def export(
     target: Target = "cpu",
     kv_cache: KVCacheType = "float",
     task: Task | None = None,
+    via: Literal["optimum"] | None = None,
     revision: str | None = None,
     force: bool = False,
     keep_failed: bool = False,
@@ -56,7 +59,8 @@ def export(
     int8 and int4 weights are rounded, and int8's formats chosen layer by layer, by what calibration text shows of the
     layers' inputs: the text file `calibration`, or else built-in English; not without `calibrate`, and not where the
     checkpoint has no tokenizer. `task`: what the model is for, where its config does not say, or another of the tasks
-    that its weights allow. `kv_cache`: "float" is the type of the graph's activations; "int8", a quarter of
+    that its weights allow. `via` "optimum": the graphs of another exporter, for families that edgellm does not build;
+    needs torch. `kv_cache`: "float" is the type of the graph's activations; "int8", a quarter of
     float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is compared with the float
     model on other built-in text; further away than its precision allows, it raises QualityGateError and nothing is
     kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is compared on the CPU where there is no
@@ -74,7 +78,8 @@ def export(
     checkpoint = open_checkpoint(str(source), revision=revision)
     _check_layers(checkpoint)
     with _memory_errors():
-        exporter = OPENERS[kind_of(checkpoint.config)](checkpoint, choices)
+        opener = open_optimum if via == "optimum" else OPENERS[kind_of(checkpoint.config)]
+        exporter = opener(checkpoint, choices)
 
     def keep(error: BaseException) -> Path | None:
         return failed if isinstance(error, QualityGateError) else None

@@ -56,7 +56,7 @@ def verify(
 ) -> Report:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     with tempfile.TemporaryFile(dir=package) as scratch:
-        texts = _score_package(package, manifest, scratch, progress)
+        texts = score_package(package, manifest, scratch, progress)
         hidden, errors = _score_original(run, written, texts.sequences, progress)
         comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
     precision, scheme = manifest.weights.precision, manifest.weights.scheme
@@ -82,7 +82,7 @@ def compared(
     rows = sum(map(len, texts.sequences))
     for start in range(0, vocab, SLICE):
         stop = min(start + SLICE, vocab)
-        comparison.add(start, original(start, stop), _read_slice(scratch, rows, start, stop))
+        comparison.add(start, original(start, stop), read_slice(scratch, rows, start, stop))
         progress("compare", stop, vocab)
     return comparison
 
@@ -101,7 +101,7 @@ def _score_original(
     return run.normed(states), errors
 
 
-def _score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
+def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> Texts:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
     model = load_as(edgellm.Model, package, device=device_for(manifest))
     longest = min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
@@ -151,7 +151,7 @@ def write_slices(scratch: IO[bytes], rows: int, first: int, logits: FloatArray) 
         scratch.write(part.tobytes())
 
 
-def _read_slice(scratch: IO[bytes], rows: int, start: int, stop: int) -> FloatArray:
+def read_slice(scratch: IO[bytes], rows: int, start: int, stop: int) -> FloatArray:
     scratch.seek(4 * rows * start)
     return np.frombuffer(scratch.read(4 * rows * (stop - start)), np.float32).reshape(rows, stop - start)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgellm_export.tensors import LazyTensor
@@ -15,10 +16,12 @@ class Checkpoint:
 
     `config` is config.json. `files` are the text files that belong in a package: tokenizer.json, tokenizer_config.json,
     special_tokens_map.json, chat_template.jinja, generation_config.json, as far as the checkpoint has them. `source` is
-    provenance for the manifest and never holds an absolute path.
+    provenance for the manifest and never holds an absolute path; `directory` is where the checkpoint lies, None for a
+    GGUF file.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
     files: Mapping[str, bytes]
     source: Mapping[str, Any]
+    directory: Path | None = None

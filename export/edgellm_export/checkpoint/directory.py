@@ -29,6 +29,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
         tensors=tensors,
         files=read_text_files(path),
         source={"kind": "huggingface", **source, "format": "safetensors", "dtypes": dtypes, "sha256": hashes},
+        directory=path,
     )
 
 

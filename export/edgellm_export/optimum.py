@@ -1,0 +1,138 @@
+"""Optimum's ONNX exporter, the one place that needs torch and transformers: a checkpoint becomes graphs, and computes
+what they are compared with."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import EdgellmError, ExportError, MissingDependencyError, UnsupportedModelError
+from edgellm.manifest import GENERATION_TASKS, Task
+
+FloatArray = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
+
+# By the end of the name of the class in config.json, the first that fits.
+TASKS: Mapping[str, Task] = {
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "MTModel": "text2text-generation",
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "Model": "feature-extraction",
+}
+PACKAGES = ("optimum-onnx", "optimum", "torch", "transformers")
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """What the checkpoint's class is for. Raises UnsupportedModelError where it does not say."""
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else ""
+    found = next((task for end, task in TASKS.items() if name.endswith(end)), None)
+    if found is None:
+        raise UnsupportedModelError(
+            f"config.json: architectures is {names!r}, which does not say what the model is for; say it with --task"
+        )
+    return found
+
+
+def export_graphs(checkpoint: Path, out: Path, task: Task) -> None:
+    """Write the ONNX graphs of the directory `checkpoint` to the directory `out`, in float32.
+
+    Raises MissingDependencyError, or UnsupportedModelError for what optimum does not export.
+    """
+    with _quiet():
+        exporter = _import_exporter()
+        past = "-with-past" if task in GENERATION_TASKS else ""
+        with _explained("export"):
+            # The library is named: finding it out might mean running what else lies in the directory.
+            exporter(
+                str(checkpoint), str(out), task=task + past, framework="pt", library_name="transformers",
+                do_validation=False, local_files_only=True, trust_remote_code=False,
+            )  # fmt: skip
+
+
+class Original:
+    """The checkpoint in torch, float32."""
+
+    def __init__(self, checkpoint: Path, task: Task) -> None:
+        with _quiet(), _explained("load"):
+            import torch
+            import transformers
+
+            classes = {
+                "text-generation": transformers.AutoModelForCausalLM,
+                "text2text-generation": transformers.AutoModelForSeq2SeqLM,
+            }
+            self._torch = torch
+            self._model = classes[task].from_pretrained(
+                checkpoint, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
+            self._model.eval()
+
+    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+        """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
+        ids = self._torch.tensor(tokens[None])
+        inputs = {"input_ids": ids}
+        if source is not None:
+            inputs = {"input_ids": self._torch.tensor(source[None]), "decoder_input_ids": ids}
+        with _quiet(), self._torch.no_grad():
+            logits: FloatArray = self._model(**inputs).logits[0].float().numpy()
+        return logits
+
+
+def check_installed() -> None:
+    """Raises MissingDependencyError before any work is done."""
+    with _quiet():
+        _import_exporter()
+
+
+def _import_exporter() -> Any:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when huggingface_hub is imported
+    try:
+        from optimum.exporters.onnx import main_export
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--via optimum needs packages that are not installed ({error}); run `pip install edgellm[export,optimum]`"
+        ) from error
+    return main_export
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of torch's tracer, of which an export has dozens, and the libraries' log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _explained(verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (EdgellmError, MemoryError):
+        raise
+    except OSError as error:
+        raise ExportError(f"optimum could not {verb} this checkpoint: {_first_line(error)}") from error
+    except Exception as error:  # optimum, transformers and torch raise what they like
+        raise UnsupportedModelError(f"optimum does not {verb} this checkpoint: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
