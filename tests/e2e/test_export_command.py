@@ -190,11 +190,21 @@ def test_a_signal_in_any_step_leaves_nothing(
 
 @pytest.mark.real_model
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-@pytest.mark.parametrize(("step", "delay_s"), [("calibrating", 0.0), ("calibrating", 0.3), ("writing weights", 0.0)])
+@pytest.mark.parametrize(
+    ("step", "delay_s", "options"),
+    [("calibrating", 0.0, []), ("calibrating", 0.3, []), ("writing weights", 0.0, ["--no-calibration"])],
+)
 def test_a_signal_from_outside(
-    smollm2_gguf: Path, tmp_path: Path, step: str, delay_s: float, number: signal.Signals, exit_code: int
+    smollm2_gguf: Path,
+    tmp_path: Path,
+    step: str,
+    delay_s: float,
+    options: list[str],
+    number: signal.Signals,
+    exit_code: int,
 ) -> None:
     command = [sys.executable, "-m", "edgellm", "export", str(smollm2_gguf), str(tmp_path / "package"), "--no-verify"]
+    command += options
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         assert f"{step}: 25%\n" in iter(child.stderr.readline, "")
