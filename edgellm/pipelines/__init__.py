@@ -51,6 +51,8 @@ def pipeline(task: str | None = None, model: str | PathLike[str] | AnyModel | No
     """
     from edgellm.loading import load, read_package
 
+    if task is not None:
+        _kind(task)
     if model is None:
         raise OptionError("a pipeline needs a package: edgellm.pipeline(task, package)")
     if not isinstance(model, str | PathLike):

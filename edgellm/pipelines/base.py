@@ -114,7 +114,7 @@ class Pipeline:
             yield from self._results(batch, options)
 
     def _results(self, items: list[Any], options: Mapping[str, Any]) -> list[Any]:
-        size = options.get("batch_size") or self.batch_size
+        size = self.batch_size if options.get("batch_size") is None else options["batch_size"]
         if type(size) is not int or size < 1:
             raise OptionError(f"batch_size is {size!r}, expected a whole number from 1")
         rest = {name: value for name, value in options.items() if name != "batch_size"}

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgellm.encoder_model import EncoderModel
 from edgellm.encodings import Encoding, truncated
 from edgellm.errors import OptionError
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.scores import FloatArray
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 
+TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last has no effect
+
 
 class EncoderPipeline(Pipeline):
-    model: Any
+    model: EncoderModel
 
     @property
     def labels(self) -> Mapping[int, str]:
         """What the model's outputs stand for, by number."""
-        found: Mapping[int, str] = self.model.labels
-        return found
+        return self.model.labels
 
     def logits(self, encodings: Sequence[Encoding]) -> list[FloatArray]:
         """What the model gives for each input: [tokens, vocab], [tokens, labels], [labels] or [tokens, hidden]."""
@@ -34,14 +36,23 @@ class EncoderPipeline(Pipeline):
         text: str,
         pair: str | None = None,
         *,
-        truncation: TruncationChoice | None = False,
+        truncation: TruncationChoice | None = None,
         max_length: int | None = None,
     ) -> Encoding:
-        """`truncation`: False cuts nothing, True is "longest_first". `max_length`: None is the model's most tokens."""
-        encoding = self.tokenizer.encoding(text, pair)
-        how = truncation_of(truncation)
-        if how is None:
-            return encoding
+        """`truncation`: False cuts nothing, True is "longest_first", None is True if there is a `max_length`, whose
+        default is the model's most tokens. Raises OptionError."""
         if max_length is not None and (type(max_length) is not int or max_length < 1):
             raise OptionError(f"max_length is {max_length!r}, expected a whole number from 1")
+        how = truncation_of(max_length is not None if truncation is None else truncation)
+        encoding = self.tokenizer.encoding(text, pair)
+        if how is None:
+            return encoding
         return truncated(encoding, self.special.max_length if max_length is None else max_length, how)
+
+
+def cutting(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options of `encode` among a tokenizer's. Raises OptionError for those that are none."""
+    wrong = next((name for name in kwargs or () if name not in TOKENIZER_OPTIONS), None)
+    if wrong is not None:
+        raise OptionError(f"tokenizers have no option {wrong!r} here; known: {', '.join(TOKENIZER_OPTIONS)}")
+    return {name: value for name, value in (kwargs or {}).items() if name != "padding"}

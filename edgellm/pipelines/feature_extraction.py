@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from edgellm.errors import OptionError
 from edgellm.manifest import Task
 from edgellm.pipelines.base import texts_of
-from edgellm.pipelines.encoder import EncoderPipeline
+from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.truncation import TruncationChoice
 
 
@@ -27,7 +27,7 @@ class FeatureExtraction(EncoderPipeline):
         tokenize_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """`tokenize_kwargs`: `truncation` and `max_length`."""
-        kwargs = dict(tokenize_kwargs or {})
+        kwargs = cutting(tokenize_kwargs)
         if truncation is not None:
             if "truncation" in kwargs:
                 raise OptionError("truncation is given twice, also in tokenize_kwargs; leave one out")

@@ -12,7 +12,7 @@ from edgellm.encodings import Encoding, IntArray
 from edgellm.errors import InputError, OptionError
 from edgellm.manifest import Task
 from edgellm.pipelines.base import texts_of
-from edgellm.pipelines.encoder import EncoderPipeline
+from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
 from edgellm.pipelines.special import clean_up
 
@@ -44,7 +44,7 @@ class FillMask(EncoderPipeline):
         if type(count) is not int or count < 1:
             raise OptionError(f"top_k is {top_k!r}, expected a whole number from 1")
         allowed = None if targets is None else self._targets(targets)
-        encodings = [self.encode(text, **(tokenizer_kwargs or {})) for text in texts_of(items)]
+        encodings = [self.encode(text, **cutting(tokenizer_kwargs)) for text in texts_of(items)]
         for text, encoding in zip(items, encodings, strict=True):
             if self.special.mask not in encoding.ids:
                 raise InputError(f"there is no mask token ({self.special.mask_text}) in {_short(text)}; put one in")

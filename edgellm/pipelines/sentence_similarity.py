@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgellm.encoder_model import EncoderModel
 from edgellm.encodings import Truncation
 from edgellm.errors import InputError
 from edgellm.manifest import Task
@@ -22,7 +23,7 @@ class SentenceSimilarity(Pipeline):
     arguments or one mapping; a list of mappings gives a list of lists."""
 
     fits: ClassVar[tuple[Task, ...]] = ("feature-extraction",)
-    model: Any
+    model: EncoderModel
 
     def read(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         rest = dict(options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.encodings import truncated
 from edgellm.manifest import Task
 from edgellm.pipelines import TRANSLATION
@@ -22,7 +23,7 @@ class Text2Text(Pipeline):
 
     fits: ClassVar[tuple[Task, ...]] = ("text2text-generation",)
     batch_size = 8
-    model: Any
+    model: EncoderDecoderModel
     result: ClassVar[str] = "generated"
 
     def shape(self, inputs: Any, results: list[Any], *, single: bool, given: Mapping[str, Any]) -> Any:

@@ -35,7 +35,7 @@ class TextClassification(EncoderPipeline):
         top_k: int | str | None = UNSET,
         function_to_apply: Function | None = None,
         return_all_scores: bool | None = None,
-        truncation: TruncationChoice = False,
+        truncation: TruncationChoice | None = None,
         max_length: int | None = None,
         padding: object = None,
     ) -> list[Any]:
@@ -52,7 +52,7 @@ class TextClassification(EncoderPipeline):
             raise OptionError(f"top_k is {top_k!r}, expected a whole number from 1, or None for all labels")
         return [ranked(row, self.labels)[:top_k] for row in scores]
 
-    def _encode(self, item: Any, truncation: TruncationChoice, max_length: int | None) -> Encoding:
+    def _encode(self, item: Any, truncation: TruncationChoice | None, max_length: int | None) -> Encoding:
         if isinstance(item, Mapping):
             if not {"text"} <= {*item} <= {"text", "text_pair"}:
                 raise InputError(

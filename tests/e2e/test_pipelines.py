@@ -103,6 +103,7 @@ def test_text_classification(family: str, settings: Any, options: dict[str, Any]
         assert_same(ours(inputs), theirs(inputs))
     assert_same(ours(LONG, truncation=True, max_length=16), theirs(LONG, truncation=True, max_length=16))
     assert_same(ours(LONG, truncation=True), theirs(LONG, truncation=True))
+    assert_same(ours(LONG, max_length=9, padding=True), theirs(LONG, max_length=9))
 
 
 def test_text_classification_with_one_label(both: Callable[..., Any]) -> None:
