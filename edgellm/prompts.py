@@ -13,6 +13,7 @@ from edgellm.manifest import Manifest
 from edgellm.tokenizer import Tokenizer
 
 IntArray = npt.NDArray[np.int64]
+UNKNOWN = "<unk>"
 Prompt = str | list[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -43,7 +44,7 @@ def encode_prompt(
 
 def encode_source(source: Any, tokenizer: Tokenizer | None, manifest: Manifest) -> IntArray:
     """[length], at least one token: what the encoder of an encoder-decoder reads."""
-    tokens = _tokens(source, tokenizer, manifest, add_special_tokens=True)
+    tokens = _tokens(source, tokenizer, manifest, add_special_tokens=True, unknown=UNKNOWN)
     if manifest.source_length is not None and len(tokens) > manifest.source_length:
         raise ContextOverflowError(
             f"the source has {len(tokens)} tokens, and the model's table of positions {manifest.source_length}; "
@@ -52,7 +53,15 @@ def encode_source(source: Any, tokenizer: Tokenizer | None, manifest: Manifest) 
     return tokens
 
 
-def _tokens(prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool) -> IntArray:
+def _tokens(
+    prompt: Any,
+    tokenizer: Tokenizer | None,
+    manifest: Manifest,
+    *,
+    add_special_tokens: bool,
+    unknown: str | None = None,
+) -> IntArray:
+    """`unknown`: the token that stands for pieces of a text that are beyond the model's vocabulary."""
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(
@@ -60,6 +69,9 @@ def _tokens(prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add
                 "(Python only), or add a tokenizer.json to the checkpoint and export it again"
             )
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
+        beyond = tokens >= manifest.vocab_size
+        if unknown is not None and beyond.any() and (substitute := tokenizer.id_of(unknown)) is not None:
+            tokens[beyond] = substitute
     else:
         tokens = token_ids(prompt)
     if not len(tokens):

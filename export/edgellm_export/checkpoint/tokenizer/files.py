@@ -11,6 +11,7 @@ from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
 from edgellm_export.checkpoint.tokenizer.sentencepiece import read_sentencepiece
+from edgellm_export.checkpoint.tokenizer.unigram import SOURCE, SPIECE, TARGET, marian_tokenizer, t5_tokenizer
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
 
 TOKENIZER = "tokenizer.json"
@@ -20,7 +21,7 @@ OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
 # Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
-ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt")
+ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE)
 # What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
 PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 
@@ -36,11 +37,27 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
+    elif _is_marian(path, config):
+        files[TOKENIZER] = marian_tokenizer(path, config)
+    elif (path / SPIECE).is_file() and _model_type(path) in ("t5", "mt5"):
+        files[TOKENIZER] = t5_tokenizer(path, config)
     elif vocabulary := _old_vocabulary(path, config):
         files[TOKENIZER] = build_tokenizer(vocabulary)
     if TEMPLATE not in files and (template := _old_template(path, config)):
         files[TEMPLATE] = template.encode()
     return files
+
+
+def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether there are files of a Marian tokenizer, be it not all of them."""
+    files = [name for name in (SOURCE, TARGET, "vocab.json") if (path / name).is_file()]
+    named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
+    return bool(files) and (named or SOURCE in files)
+
+
+def _model_type(path: Path) -> Any:
+    file = path / "config.json"
+    return read_json(file).get("model_type") if file.is_file() else None
 
 
 def _check_file(path: Path) -> None:

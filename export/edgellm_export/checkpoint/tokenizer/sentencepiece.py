@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from edgellm.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
@@ -13,8 +14,8 @@ UNIGRAM, BPE = 1, 2
 REMEDY = "save the tokenizer once with transformers' AutoTokenizer, which writes tokenizer.json"
 
 
-def read_sentencepiece(path: Path) -> Vocabulary:
-    """Raises CheckpointError, UnsupportedModelError for other kinds of models, or MissingDependencyError."""
+def read_model(path: Path) -> Any:
+    """The ModelProto in `path`. Raises CheckpointError or MissingDependencyError."""
     try:
         protobuf = import_module("google.protobuf.message")
         formats = import_module("sentencepiece.sentencepiece_model_pb2")
@@ -27,6 +28,12 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         model.ParseFromString(path.read_bytes())
     except protobuf.DecodeError as error:
         raise CheckpointError(f"{path} is damaged or not a SentencePiece model; download it again") from error
+    return model
+
+
+def read_sentencepiece(path: Path) -> Vocabulary:
+    """Raises CheckpointError, UnsupportedModelError for other kinds of models, or MissingDependencyError."""
+    model = read_model(path)
     if model.trainer_spec.model_type != BPE:
         kind = "Unigram" if model.trainer_spec.model_type == UNIGRAM else "word or character"
         raise UnsupportedModelError(f"{path} is a SentencePiece {kind} model, expected BPE; {REMEDY}")

@@ -1,0 +1,135 @@
+"""tokenizer.json built from Marian's and T5's SentencePiece files, against transformers' tokenizers that read them."""
+
+from __future__ import annotations
+
+import io
+import json
+import pydoc_data.topics
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sentencepiece as spm
+import transformers as hf
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.prompts import encode_source
+from edgellm.tokenizer import Tokenizer
+from edgellm_export.checkpoint.tokenizer.files import read_text_files
+
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+
+ENGLISH = [line for name in ("types", "class", "exceptions") for line in pydoc_data.topics.topics[name].split("\n")]
+# Another language for the target: the same letters in another order, and some of its own.
+OTHER = [line[::-1].replace("e", "é").replace("s", "ß") for line in ENGLISH]
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "  spaces   at both   ends  ",
+    "Tabs\tand\nlines\r\n, and a non\u00a0breaking space",
+    "Numbers 12345, (brackets) [and] {braces}: 3.14 % $ # @!",
+    "ÀÉÎÕÜ naïve café ﬁligree ½ ℃ Ⅷ full\uff0dwidth \uff21\uff22",
+    "unknown: 日本語 and русский 🙂",
+    "a",
+    " ",
+    ">>fra<< Where is the class?",
+    "exceptions </s> and <unk> inside <pad> of it",
+    "ß alone, é",
+    "x" * 200,
+    *[line for line in ENGLISH if line.strip()][:150],
+]
+
+
+def train(lines: list[str], size: int, **options: Any) -> bytes:
+    model = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for line in lines if line.strip()), model_writer=model, vocab_size=size,
+        model_type="unigram", character_coverage=1.0, minloglevel=2, hard_vocab_limit=False, **options,
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def pieces(model: bytes) -> list[str]:
+    processor = spm.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+
+
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As opus-mt has it: one vocabulary for both sides, some pieces of the source not in it."""
+    path = tmp_path_factory.mktemp("marian")
+    source, target = train(ENGLISH, 600), train(OTHER, 500)
+    (path / "source.spm").write_bytes(source)
+    (path / "target.spm").write_bytes(target)
+    known = [p for i, p in enumerate(pieces(source)) if i % 29 != 5] + pieces(target)
+    tokens = dict.fromkeys(["</s>", "<unk>", *(p for p in known if p not in ("<s>", "</s>", "<unk>")), ">>fra<<"])
+    ids = {token: i for i, token in enumerate([*tokens, "<pad>"])}
+    (path / "vocab.json").write_text(json.dumps(ids))
+    (path / "config.json").write_text(json.dumps({"model_type": "marian"}))
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"}))
+    return path
+
+
+def built(path: Path) -> Tokenizer:
+    (path / "built.json").write_bytes(read_text_files(path)["tokenizer.json"])
+    return Tokenizer.from_file(path / "built.json")
+
+
+def test_marian_sources(marian: Path) -> None:
+    reference, tokenizer = hf.MarianTokenizer.from_pretrained(marian), built(marian)
+    size = len(json.loads((marian / "vocab.json").read_text()))
+    manifest: Any = SimpleNamespace(vocab_size=size, source_length=None, tokens=SimpleNamespace(bos=None))
+    beyond = 0
+    for text in TEXTS:
+        assert encode_source(text, tokenizer, manifest).tolist() == reference(text).input_ids, text
+        beyond += int((tokenizer.encode(text) >= size).sum())
+    assert beyond > 10  # pieces that vocab.json lacks did occur
+
+
+def test_marian_targets(marian: Path) -> None:
+    reference, tokenizer = hf.MarianTokenizer.from_pretrained(marian), built(marian)
+    for text in [line for line in OTHER if line.strip()][:100]:
+        ids = reference(text_target=text).input_ids
+        expected = reference.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert tokenizer.decode(ids) == expected
+
+
+@pytest.mark.parametrize("absent", [("source.spm",), ("target.spm",), ("source.spm", "target.spm"), ("vocab.json",)])
+def test_missing_sentencepiece_files(marian: Path, tmp_path: Path, absent: tuple[str, ...]) -> None:
+    for name in {"source.spm", "target.spm", "vocab.json", "config.json", "tokenizer_config.json"} - {*absent}:
+        (tmp_path / name).write_bytes((marian / name).read_bytes())
+    with pytest.raises(CheckpointError, match=f"lacks {', '.join(absent)}: a Marian checkpoint"):
+        read_text_files(tmp_path)
+
+
+def test_damaged_sentencepiece_files(marian: Path, tmp_path: Path) -> None:
+    for name in ("source.spm", "target.spm", "vocab.json", "config.json"):
+        (tmp_path / name).write_bytes((marian / name).read_bytes())
+    (tmp_path / "target.spm").write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="damaged or not a SentencePiece model"):
+        read_text_files(tmp_path)
+    (tmp_path / "target.spm").write_bytes((marian / "target.spm").read_bytes())
+    (tmp_path / "vocab.json").write_text('{"</s>": 0, "<unk>": 2}')
+    with pytest.raises(CheckpointError, match="does not number its tokens"):
+        read_text_files(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"separate_vocabs": true}')
+    with pytest.raises(UnsupportedModelError, match="one vocabulary for sources and one for targets"):
+        read_text_files(tmp_path)
+
+
+@pytest.mark.parametrize("extra", [{}, {"extra_ids": 0}], ids=str)
+def test_t5(extra: dict[str, int], tmp_path: Path) -> None:
+    model = train(ENGLISH, 600, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    (tmp_path / "spiece.model").write_bytes(model)
+    (tmp_path / "config.json").write_text('{"model_type": "mt5"}')
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(extra))
+    tokenizer = built(tmp_path)
+    options = {"additional_special_tokens": []} if extra else {}
+    reference = hf.T5Tokenizer(str(tmp_path / "spiece.model"), legacy=False, **extra, **options)
+    for text in [*TEXTS[:8], *TEXTS[11:]]:
+        assert tokenizer.encode(text).tolist() == reference(text).input_ids, text
+    if not extra:
+        assert reference.convert_tokens_to_ids("<extra_id_0>") in tokenizer.encode("a <extra_id_0> b")
+    ids = reference("The classes of exceptions.").input_ids
+    assert tokenizer.decode(ids) == "The classes of exceptions."
