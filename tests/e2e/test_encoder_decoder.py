@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -10,12 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+import transformers as hf
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
 
 import edgellm
 import edgellm_export
 from comparison import Expected, relative
-from edgellm.encoder_decoder_engine import EncoderDecoderEngine
+from edgellm import encoder_decoder_engine
+from edgellm.cli import cli
+from edgellm_export.cross_attention import RelativePositions
 from encoder_decoder_families import (
     BY_NAME,
     EOS,
@@ -184,46 +192,36 @@ def test_streaming(name: str, options: dict[str, Any], load: Load) -> None:
         model.stream("A source.", num_beams=2)
 
 
-class Counted:
-    """How often the encoder ran."""
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sources each run of an encoder read."""
+    found: list[int] = []
+    run = encoder_decoder_engine._Encoder.run
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, load: Load, name: str) -> None:
-        self.model = edgellm.load(load(name).info.path, threads=1)
-        self.runs = 0
-        bind = self.model._encoder.bind
+    def counted(self: Any, sources: Any) -> Any:
+        found.append(len(sources))
+        return run(self, sources)
 
-        def counting() -> Any:
-            binding = bind()
-            run = binding.run
-
-            def counted() -> None:
-                self.runs += 1
-                run()
-
-            binding.run = counted
-            return binding
-
-        monkeypatch.setattr(self.model._encoder, "bind", counting)
+    monkeypatch.setattr(encoder_decoder_engine._Encoder, "run", counted)
+    return found
 
 
-def test_a_source_stays_encoded(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
-    counted = Counted(monkeypatch, load, "t5")
-    model, (source, other) = counted.model, sources(20, 9)
+def test_a_source_stays_encoded(encodings: list[int], load: Load) -> None:
+    model, (source, other) = load("t5"), sources(20, 9)
+    model.reset()
     greedy = model.generate(source, max_new_tokens=8)
-    assert (
-        model.generate(source, num_beams=4, max_new_tokens=8).tokens
-        == load("t5").generate(source, num_beams=4, max_new_tokens=8).tokens
-    )
+    beams = model.generate(source, num_beams=4, max_new_tokens=8)
     list(model.stream(source, max_new_tokens=8))
     model.logits(source, [PAD, 5, 6])
-    assert counted.runs == 1
+    assert encodings == [1]
     model.generate(other, max_new_tokens=8)
-    assert counted.runs == 2
     assert model.generate(source, max_new_tokens=8).tokens == greedy.tokens
-    assert counted.runs == 3
+    assert encodings == [1, 1, 1]
     model.reset()
-    model.generate(source, max_new_tokens=8)
-    assert counted.runs == 4
+    assert model.generate(source, num_beams=4, max_new_tokens=8).tokens == beams.tokens
+    model.generate([source, other], max_new_tokens=8)
+    model.generate([source, other], max_new_tokens=8)
+    assert encodings == [1, 1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -232,7 +230,7 @@ def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None
     model, rows = load(name), sources(20, 9)
     layout = model.manifest.cross
     per_token = 2 * layout.num_layers * layout.num_heads * layout.head_dim * 4
-    engine = EncoderDecoderEngine(model._encoder, model._decoder, model.manifest)
+    engine = model._new_engine()
     engine.sources = rows
     engine.prefill([np.array([PAD])] * 2)
     assert engine.cross_cache_bytes == 2 * 20 * per_token
@@ -250,7 +248,7 @@ def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None
 def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) -> None:
     """Three rows of one source, one of another, and a third source that is done: each as by itself."""
     model, rows = load(name), sources(20, 9, 14)
-    engine = EncoderDecoderEngine(model._encoder, model._decoder, model.manifest)
+    engine = model._new_engine()
     engine.sources = rows
     engine.prefill([np.array([start_of(name)])] * 3)
     engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
@@ -330,14 +328,13 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     assert max(matrix.error for matrix in report.matrices) < 0.02
 
 
-def test_the_embedding_is_stored_once(package: Callable[..., Path]) -> None:
-    sizes = {path.name: path.stat().st_size for path in package("t5").iterdir()}
-    embedding = 131 * 48 * 4
-    decoder = edgellm.load(package("t5")).manifest.files["decoder_model.onnx.data"].size
-    assert sizes["decoder_model.onnx.data"] == decoder
-    assert embedding not in [sizes["decoder_model.onnx.data"]]
-    text = (package("t5") / "decoder_model.onnx").read_bytes()
-    assert b"encoder_model.onnx.data" in text
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_embedding_is_stored_once(precision: str, package: Callable[..., Path]) -> None:
+    """The decoder's graph reads the encoder's file."""
+    files = {path.name: path.read_bytes() for path in package("t5", precision).iterdir()}
+    assert b"encoder_model.onnx.data" in files["decoder_model.onnx"]
+    apart = package("marian-apart", precision) / "decoder_model.onnx"
+    assert b"encoder_model.onnx.data" not in apart.read_bytes()
 
 
 def test_the_snippet_that_people_start_with(load: Load, reference: Reference) -> None:
@@ -382,3 +379,145 @@ def test_targets_end_where_the_table_of_positions_does(load: Load) -> None:
     found = load("bart").generate(sources(5), max_new_tokens=500, eos_token_id=None)[0]
     assert len(found.tokens) == LONGEST - 1
     assert found.finish_reason == "length"
+
+
+def test_relative_positions_are_those_of_transformers() -> None:
+    bucket = hf.models.t5.modeling_t5.T5Attention._relative_position_bucket
+    for buckets, longest in [(32, 128), (12, 20), (8, 64), (64, 1000)]:
+        positions = RelativePositions(buckets, longest)
+        distances = np.arange(-longest, longest + 1)
+        both = bucket(torch.tensor(distances), True, buckets, longest).numpy()
+        behind = bucket(torch.tensor(-distances[longest:]), False, buckets, longest).numpy()
+        assert positions.bucket_both(distances).tolist() == both.tolist()
+        assert positions.bucket_behind(distances[longest:]).tolist() == behind.tolist()
+        far = torch.tensor([-10 * longest, 10 * longest])  # the ends stand for all that is beyond them
+        assert bucket(far, True, buckets, longest).tolist() == [both[0], both[-1]]
+
+
+def test_distances_beyond_the_last_bucket(reference: Reference, load: Load) -> None:
+    source, target = sources(70)[0], sources(90, seed=1)[0]
+    expected = reference_logits(reference("t5"), source, target)
+    assert relative(load("t5").logits(source, target), expected) < LOGITS_TOLERANCE
+
+
+LANGUAGES = ["en_XX", "ro_RO", "fr_XX"]
+
+
+def with_languages(path: Path, *, first: bool) -> None:
+    """A tokenizer as mBART (the language last) or mBART-50 (the language first) has it."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+    ids = {code: 120 + i for i, code in enumerate(LANGUAGES)}
+    vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if i not in ids.values()}
+    tokenizer.model = tokenizers.models.BPE(vocab={**vocabulary, **ids}, merges=[])
+    tokenizer.add_special_tokens(LANGUAGES)
+    single = ["en_XX", "$A", "</s>"] if first else ["$A", "</s>", "en_XX"]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single=single, special_tokens=[("en_XX", ids["en_XX"]), ("</s>", EOS)]
+    )
+    tokenizer.save(str(path / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["mbart-50", "mbart"])
+def test_language_codes(first: bool, reference: Reference, tmp_path: Path) -> None:
+    save_checkpoint(reference("mbart"), tmp_path / "checkpoint")
+    with_languages(tmp_path / "checkpoint", first=first)
+    out = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32", verify_quality=False)
+    model = edgellm.load(out.path, threads=1)
+    assert isinstance(model, edgellm.EncoderDecoderModel)
+    assert model.tokenizer is not None
+    body = model.tokenizer.encode("a text", add_special_tokens=False)
+    for code, token in (("en_XX", 120), ("fr_XX", 122)):
+        source = np.array([token, *body, EOS] if first else [*body, EOS, token])
+        expected = hf_generate(reference("mbart"), [source], forced_bos_token_id=121, num_beams=2, max_new_tokens=8)
+        options = {"num_beams": 2, "max_new_tokens": 8, "tgt_lang": "ro_RO"}
+        found = model.generate("a text", **options, **({} if code == "en_XX" else {"src_lang": code}))
+        assert_same([found], expected)
+        assert found.tokens[0] == 121
+    pieces = list(model.stream("a text", src_lang="ro_RO", tgt_lang="fr_XX", max_new_tokens=3))
+    assert pieces[0].tokens == (122,)
+    with pytest.raises(edgellm.OptionError, match=r"src_lang is 'ro_R', .*did you mean 'ro_RO'"):
+        model.generate("a text", src_lang="ro_R")
+    with pytest.raises(edgellm.OptionError, match="both say what to begin with"):
+        model.generate("a text", tgt_lang="ro_RO", forced_bos_token_id=5)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("model.shared.weight", "model.shared.weight"),
+        ("model.decoder.layers.1.encoder_attn.k_proj.bias", "encoder_attn.k_proj.bias"),
+        ("model.encoder.layernorm_embedding.weight", "model.encoder.layernorm_embedding.weight"),
+    ],
+)
+def test_missing_weights(missing: str, message: str, reference: Reference, tmp_path: Path) -> None:
+    save_checkpoint(reference("bart"), tmp_path / "checkpoint")
+    tensors = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    del tensors[missing]
+    save_file(tensors, tmp_path / "checkpoint" / "model.safetensors")
+    with pytest.raises(edgellm.EdgellmError, match=message):
+        edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_of_tied_embeddings(reference: Reference, load: Load, tmp_path: Path) -> None:
+    """One of the names of a tied matrix, whichever it is, and names without their prefix."""
+    source, target = sources(9)[0], sources(6, seed=1)[0]
+    for name, old, new in [
+        ("t5", "shared.weight", "encoder.embed_tokens.weight"),
+        ("t5", "shared.weight", "lm_head.weight"),
+        ("bart", "model.shared.weight", "model.decoder.embed_tokens.weight"),
+    ]:
+        path = tmp_path / f"{name}-{new}"
+        save_checkpoint(reference(name), path / "checkpoint")
+        tensors = load_file(path / "checkpoint" / "model.safetensors")
+        tensors[new] = tensors.pop(old)
+        save_file(tensors, path / "checkpoint" / "model.safetensors")
+        out = edgellm_export.export(path / "checkpoint", path / "out", precision="fp32", verify_quality=False)
+        model = edgellm.load(out.path, threads=1)
+        assert isinstance(model, edgellm.EncoderDecoderModel)
+        assert np.array_equal(model.logits(source, target), load(name).logits(source, target))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kv_cache": "int8"}, "float key/value cache only"),
+        ({"task": "fill-mask"}, "is for text2text-generation, not for fill-mask"),
+        ({"target": "cuda", "precision": "fp32"}, "no float32"),
+    ],
+)
+def test_exports_that_cannot_be(
+    options: dict[str, Any], message: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(edgellm.EdgellmError, match=message):
+        edgellm_export.export(checkpoint("t5"), tmp_path / "out", **options)
+
+
+def test_heads_that_attention_does_not_take(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(BY_NAME["bart"].config().to_dict() | {"d_model": 36}))
+    save_file({f"{i}": np.zeros(1, np.float32) for i in range(9)}, tmp_path / "model.safetensors")
+    with pytest.raises(edgellm.EdgellmError, match="multiples of 8"):
+        edgellm_export.export(tmp_path, tmp_path / "out")
+
+
+def test_the_wrong_task(load: Load) -> None:
+    path = load("t5").info.path
+    for arguments in (["chat", str(path), "hi"], ["generate", str(path), "hi"], ["bench", str(path)]):
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code != 0
+        assert "is a package for text2text-generation" in result.output
+
+
+def test_a_graph_of_another_package(load: Load, package: Callable[..., Path], tmp_path: Path) -> None:
+    """The decoder of a model with other heads."""
+    out = tmp_path / "package"
+    shutil.copytree(package("t5"), out)
+    manifest = json.loads((out / "edgellm.json").read_text())
+    manifest["cross_cache"]["num_heads"] = 7
+    (out / "edgellm.json").write_text(json.dumps(manifest))
+    with pytest.raises(edgellm.PackageCorruptError, match="promises 7 heads"):
+        edgellm.load(out)
+    del manifest["graphs"]["encoder"]
+    (out / "edgellm.json").write_text(json.dumps(manifest))
+    with pytest.raises(edgellm.PackageCorruptError, match="needs the graphs encoder and decoder"):
+        edgellm.load(out)
