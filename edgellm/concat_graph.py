@@ -62,7 +62,7 @@ class ConcatGraph:
         block = cache.together(rows)
         session = self._later if block.length else self._first
         lengths = np.array([cache.lengths[row] for row in rows], np.int64)
-        feeds: dict[str, Any] = _typed(_inputs(ids, lengths, block.length), session)
+        feeds: dict[str, Any] = typed(_inputs(ids, lengths, block.length), session)
         pasts = [past for past, _ in cache.names]
         feeds |= {name: past for name, past in zip(pasts, block.tensors, strict=True) if name in session.inputs}
         logits, *presents = session.run(feeds, ["logits", *(present for _, present in cache.names)])
@@ -84,7 +84,7 @@ class ConcatGraph:
             self.run(cache, [0], ids[:, :2])
             return self.run(cache, [0], ids[:, 2:])
 
-        return self._agree(whole, in_chunks)
+        return agree(whole, in_chunks, self.layout.dtype)
 
     @cached_property
     def takes_batches(self) -> bool:
@@ -111,17 +111,7 @@ class ConcatGraph:
             cache = read()
             return np.concatenate([self.run(cache, [row], new[row : row + 1]) for row in range(cache.rows)])
 
-        return self._agree(apart, lambda: self.run(read(), range(len(lengths)), new))
-
-    def _agree(self, one_way: Callable[[], Logits], other_way: Callable[[], Logits]) -> bool:
-        """What a graph refuses to compute is nothing that it can do; that it computes anything shows elsewhere."""
-        expected = one_way()
-        try:
-            found = other_way()
-        except ProviderError:
-            return False
-        limit = TOLERANCE[self.layout.dtype] * float(np.abs(expected).max())
-        return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+        return agree(apart, lambda: self.run(read(), range(len(lengths)), new), self.layout.dtype)
 
     def _cache(self, rows: int) -> ConcatCache:
         cache = ConcatCache(self.layout)
@@ -131,6 +121,32 @@ class ConcatGraph:
     def _tokens(self, count: int) -> TokenArray:
         """Different ones, from all over the vocabulary."""
         return np.linspace(self.vocab_size - 1, 0, count).astype(np.int64)
+
+
+def agree(one_way: Callable[[], Logits], other_way: Callable[[], Logits], dtype: str) -> bool:
+    """Whether two ways to compute the same give the same. What a graph refuses to compute is nothing that it can do;
+    that it computes anything shows elsewhere."""
+    expected = one_way()
+    try:
+        found = other_way()
+    except ProviderError:
+        return False
+    limit = TOLERANCE[dtype] * float(np.abs(expected).max())
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+
+
+def check_inputs(
+    session: Session,
+    graph: GraphFile,
+    known: Sequence[str],
+    pasts: Sequence[str] = (),
+    presents: Sequence[str] = (),
+) -> None:
+    """Raises PackageCorruptError where the graph's names are not those of the manifest, or mean nothing here."""
+    missing = ({*graph.inputs, *pasts} - {*session.inputs}) | ({*graph.outputs, *presents} - {*session.outputs})
+    unknown = ({*session.inputs} - {*graph.inputs, *pasts}) | ({*graph.inputs} - {*known})
+    if missing or unknown:
+        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(unknown)}")
 
 
 def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mapping[str, Array]:
@@ -147,7 +163,7 @@ def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mappi
     }
 
 
-def _typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
+def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
     """Those of `inputs` that the graph has, of its types."""
     wanted = {name: INTEGERS[session.input_types[name]] for name in inputs if name in session.inputs}
     return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}
@@ -159,12 +175,7 @@ def _check(session: Session, manifest: Manifest, name: str, *, has_past: bool) -
         raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.outputs)} outputs")
     cache = cache_names(layout)
     pasts = [past for past, _ in cache] if has_past else []
-    missing = {*graph.inputs, *pasts} - {*session.inputs}
-    missing |= {*graph.outputs, *(present for _, present in cache)} - {*session.outputs}
-    surplus = {*session.inputs} - {*graph.inputs, *pasts}
-    unknown = {*graph.inputs} - {*INPUTS}
-    if missing or surplus or unknown:
-        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(surplus | unknown)}")
+    check_inputs(session, graph, INPUTS, pasts, [present for _, present in cache])
     types = {session.input_types[past] for past in pasts} - {TYPE_NAMES[layout.dtype]}
     types |= {session.output_types["logits"]} - {*TYPE_NAMES.values()}
     types |= {session.input_types[name] for name in graph.inputs} - INTEGERS.keys()

@@ -7,16 +7,17 @@ print(model.generate("summarize: ...", max_length=50, num_beams=5, early_stoppin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from edgellm import session as ort
+from edgellm.concat_encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
 from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.encoder_decoder_engine import EncoderDecoderEngine, check_graphs
 from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest
@@ -37,12 +38,18 @@ from edgellm.run import (
 from edgellm.session import LoadSettings
 from edgellm.tokenizer import Tokenizer, read_json
 
+AnyEngine = EncoderDecoderEngine | ConcatEncoderDecoderEngine
+
 ENCODER, DECODER = "encoder", "decoder"
 LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 
 def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderDecoderModel:
     """What `edgellm.load` makes of a package for text2text-generation."""
+    if manifest.kv_cache.growth == "concat" and manifest.cross_cache is not None:
+        graphs = open_concat_encoder_decoder(package, manifest, settings)
+        engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
+        return EncoderDecoderModel(package, manifest, graphs.session, engine)
     if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
         found = ", ".join(manifest.graphs) or "none"
         raise PackageCorruptError(
@@ -51,7 +58,7 @@ def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettin
         )
     encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
     check_graphs(encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, encoder, decoder)
+    return EncoderDecoderModel(package, manifest, decoder, partial(EncoderDecoderEngine, encoder, decoder, manifest))
 
 
 class EncoderDecoderModel:
@@ -61,15 +68,16 @@ class EncoderDecoderModel:
     encode it again; `reset` frees it.
     """
 
-    def __init__(self, package: Path, manifest: Manifest, encoder: ort.Session, decoder: ort.Session) -> None:
+    def __init__(
+        self, package: Path, manifest: Manifest, session: ort.Session, new_engine: Callable[[], AnyEngine]
+    ) -> None:
         self.manifest = manifest
         file = package / "tokenizer.json"
         self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
         self.generation_defaults = read_json(package / "generation_config.json")
-        self.info = model_info(package, manifest, decoder)
-        self._encoder = encoder
-        self._decoder = decoder
-        self._idle: list[EncoderDecoderEngine] = []  # at most one, and only list methods that are atomic
+        self.info = model_info(package, manifest, session)
+        self._new_engine = new_engine
+        self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
 
     @overload
     def generate(
@@ -232,12 +240,12 @@ class EncoderDecoderModel:
         return stopping(self.manifest, self.tokenizer, [start] * count, options, cancel)
 
     @contextmanager
-    def _engine(self) -> Iterator[EncoderDecoderEngine]:
+    def _engine(self) -> Iterator[AnyEngine]:
         """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
         try:
             engine = self._idle.pop()
         except IndexError:
-            engine = EncoderDecoderEngine(self._encoder, self._decoder, self.manifest)
+            engine = self._new_engine()
         yield engine
         engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []

@@ -162,8 +162,8 @@ class EncoderModel:
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
         """By name, without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
-        per_token = self._numbers_per_token(names)
-        for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, BATCH_LOGITS // per_token):
+        room = 1 if self.manifest.encoder_facts.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
+        for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
             arrays = self._session.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
                 length = len(encodings[row])

@@ -2,6 +2,7 @@
 
     config.json  tokenizer.json  generation_config.json ...
     model.onnx, or decoder_model_merged.onnx, or decoder_model.onnx and decoder_with_past_model.onnx
+    encoder_model.onnx, beside a decoder
     (or these in onnx/, with suffixes such as _fp16 or _quantized for other precisions)
 
 The manifest that such a directory lacks is made from config.json and from the graphs' own inputs and outputs.
@@ -12,12 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict, get_args
 
 from edgellm.cache import cache_names
+from edgellm.concat_encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
 from edgellm.concat_graph import INPUTS
+from edgellm.encoder_decoder_engine import cross_names
 from edgellm.errors import PackageError, PackageNotFoundError
-from edgellm.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Precision, TokenIds, Weights
+from edgellm.manifest import (
+    LABEL_TASKS,
+    CacheLayout,
+    CrossCacheLayout,
+    Encoder,
+    FileEntry,
+    GraphFile,
+    Manifest,
+    Precision,
+    Problem,
+    Task,
+    TokenIds,
+    Weights,
+)
 from edgellm.onnx_file import GraphFacts, read_graph
 from edgellm.tokenizer import read_json
 
@@ -30,6 +46,8 @@ ROLES = (MERGED, LATER, FIRST, ENCODER, WHOLE)
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
 DEFAULT_CONTEXT = 2048  # tokens, where neither config nor tokenizer says
 MAX_SENSIBLE_LENGTH = 1 << 24  # tokenizers without a limit say 10**30
+RELATIVE = "relative_attention_num_buckets"  # in the config of models whose positions have no end
+MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,17 @@ class Graph:
 
     file: str
     facts: GraphFacts
+
+
+class Kind(TypedDict):
+    """What a manifest says by kind of model."""
+
+    task: Task
+    graphs: Mapping[str, GraphFile]
+    cache: CacheLayout | None
+    cross_cache: CrossCacheLayout | None
+    encoder: Encoder | None
+    source_length: int | None
 
 
 def is_foreign(path: Path) -> bool:
@@ -52,35 +81,98 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
     """
     root, files = _locate(path)
     if not (root / CONFIG).is_file():
-        raise PackageNotFoundError(
-            f"{root} has ONNX graphs and no {CONFIG}; add the one of the checkpoint they are from"
-        )
+        raise PackageNotFoundError(f"{root} has ONNX graphs and no {CONFIG}; add that of their checkpoint")
     config = read_json(root / CONFIG)
     graphs = {role: Graph(file, _read_inside(root, file)) for role, file in files.items()}
-    data = sorted({name for graph in graphs.values() for name in _external_files(root, graph)})
     parts = _parts(root, graphs)
-    logits = parts[0].facts.outputs.get("logits")
-    if ENCODER in graphs or logits is None or not _pasts(parts[-1]):
-        raise PackageError(
-            f"{root} holds {', '.join(graphs)} with outputs {', '.join(parts[0].facts.outputs)}: edgellm runs decoders "
-            "that were exported with their past, as `optimum-cli export onnx --task text-generation-with-past` does"
-        )
-    vocab_size = _size(logits.shape[-1], config, "vocab_size")
-    names = [graph.file for graph in parts] + data
-    manifest = Manifest(
-        task="text-generation",
+    context_length = _context_length(root, config)
+    if ENCODER in graphs:
+        kind = _encoder_decoder(graphs[ENCODER], parts, config, context_length)
+    elif _pasts(parts[-1]):
+        kind = _decoder(parts, config)
+    else:
+        kind = _encoder(root, parts[0], config)
+        context_length = min(context_length, _tokenizer_length(root))
+    used = [graph for graph in graphs.values() if graph in (*parts, graphs.get(ENCODER))]
+    names = {name for graph in used for name in (graph.file, *_external_files(root, graph))}
+    vocab_size = _vocab_size(parts[0], config)
+    return root, Manifest(
         model_type=str(config.get("model_type", "unknown")),
         target="cpu",
-        graphs=_graph_files(parts),
-        cache=_layout(parts, config),
         weights=_weights(parts),
         vocab_size=vocab_size,
-        context_length=_context_length(root, config),
+        context_length=context_length,
         tokens=_token_ids(read_json(root / "generation_config.json"), config, vocab_size),
-        files={name: FileEntry((root / name).stat().st_size, "") for name in names},
+        files={name: FileEntry((root / name).stat().st_size, "") for name in sorted(names)},
         source={"kind": "onnx", "name": root.resolve().name},
+        **kind,
     )
-    return root, manifest
+
+
+def _decoder(parts: Sequence[Graph], config: Mapping[str, Any]) -> Kind:
+    layout = _layout(parts, config, "past_key_values.{layer}.{side}", "present.{layer}.{side}")
+    _check_cache(parts, cache_names(layout), [])
+    names = ("model",) if len(parts) == 1 else ("first", "later")
+    graphs = {name: _graph_file(part, INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
+    return Kind(task="text-generation", graphs=graphs, cache=layout, cross_cache=None, encoder=None, source_length=None)
+
+
+def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str, Any], context: int) -> Kind:
+    side = "past_key_values.{layer}.%s.{side}", "present.{layer}.%s.{side}"
+    own = _layout(parts, config, *(pattern % "decoder" for pattern in side))
+    past, present = (pattern % "encoder" for pattern in side)
+    assert own.dtype != "int8"
+    across = CrossCacheLayout(own.num_layers, own.num_kv_heads, own.head_dim, own.dtype, past, present)
+    _check_cache(parts, cache_names(own), cross_names(across))
+    names = ("decoder",) if len(parts) == 1 else ("first", "later")
+    graphs = {name: _graph_file(part, DECODER_INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
+    return Kind(
+        task="text2text-generation",
+        graphs={"encoder": _graph_file(encoder, ENCODER_INPUTS, ("last_hidden_state",)), **graphs},
+        cache=own,
+        cross_cache=across,
+        encoder=None,
+        source_length=None if RELATIVE in config else context,
+    )
+
+
+def _encoder(root: Path, graph: Graph, config: Mapping[str, Any]) -> Kind:
+    """An encoder-only model: its head shows in the outputs, and in the name of the checkpoint's class."""
+    outputs, architectures = graph.facts.outputs, config.get("architectures")
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    task: Task | None = None
+    if "start_logits" in outputs and "end_logits" in outputs:
+        task = "question-answering"
+    elif "logits" in outputs and len(outputs["logits"].shape) == 2:
+        task = "text-classification"
+    elif "logits" in outputs and name.endswith("ForTokenClassification"):
+        task = "token-classification"
+    elif "logits" in outputs and name.endswith("ForMaskedLM"):
+        task = "fill-mask"
+    elif "last_hidden_state" in outputs:
+        task = "feature-extraction"
+    if task is None:
+        raise PackageError(
+            f"{root} holds {graph.file} with outputs {', '.join(list(outputs)[:4])}: edgellm runs encoders with their "
+            "heads, and decoders that were exported with their past, as `--task text-generation-with-past` does"
+        )
+    wanted = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
+    file = _graph_file(graph, ("input_ids", "attention_mask", "token_type_ids"), wanted.get(task, ("logits",)))
+    labels = _labels(config, outputs["logits"].shape[-1]) if task in LABEL_TASKS else ()
+    problem = config.get("problem_type")
+    facts = Encoder(
+        labels=labels,
+        problem_type=problem if task == "text-classification" and problem in get_args(Problem) else None,
+        rows_apart=bool(MIXES_ROWS & graph.facts.operators),
+    )
+    return Kind(task=task, graphs={"model": file}, cache=None, cross_cache=None, encoder=facts, source_length=None)
+
+
+def _labels(config: Mapping[str, Any], outputs: int | str) -> tuple[str, ...]:
+    named = config.get("id2label")
+    named = named if isinstance(named, dict) else {}
+    count = outputs if isinstance(outputs, int) else len(named) or 2
+    return tuple(str(named.get(str(i), f"LABEL_{i}")) for i in range(count))
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, str]]:
@@ -115,30 +207,27 @@ def _parts(root: Path, graphs: Mapping[str, Graph]) -> Sequence[Graph]:
     )
 
 
-def _graph_files(parts: Sequence[Graph]) -> dict[str, GraphFile]:
-    names = ("model",) if len(parts) == 1 else ("first", "later")
-    return {name: _graph_file(part) for name, part in zip(names, parts, strict=True)}
-
-
-def _graph_file(graph: Graph) -> GraphFile:
+def _graph_file(graph: Graph, known: Sequence[str], outputs: Sequence[str]) -> GraphFile:
     """Its names at the boundary, cache excluded. Raises PackageError where it has inputs that nobody would fill."""
     inputs = [name for name in graph.facts.inputs if not name.startswith("past")]
-    unknown = sorted(set(inputs) - set(INPUTS))
+    unknown = sorted(set(inputs) - set(known))
+    lacking = sorted(set(outputs) - graph.facts.outputs.keys())
     if unknown:
         raise PackageError(f"{graph.file} has inputs that edgellm does not know: {', '.join(unknown)}")
-    return GraphFile(graph.file, tuple(inputs), tuple(n for n in graph.facts.outputs if not n.startswith("present")))
+    if lacking:
+        raise PackageError(f"{graph.file} has no output {', '.join(lacking)}; it has {[*graph.facts.outputs][:4]}")
+    return GraphFile(graph.file, tuple(inputs), tuple(outputs))
 
 
 def _pasts(graph: Graph) -> list[str]:
     return [name for name in graph.facts.inputs if name.startswith("past")]
 
 
-def _layout(parts: Sequence[Graph], config: Mapping[str, Any]) -> CacheLayout:
+def _layout(parts: Sequence[Graph], config: Mapping[str, Any], past: str, present: str) -> CacheLayout:
     """Raises PackageError for a cache that is not one key and one value of four dimensions per layer."""
     graph = parts[-1]
+    key, value = (graph.facts.inputs.get(past.format(layer=0, side=side)) for side in ("key", "value"))
     pasts = _pasts(graph)
-    key = graph.facts.inputs.get("past_key_values.0.key")
-    value = graph.facts.inputs.get("past_key_values.0.value")
     if key is None or value is None:
         fused = any(name.endswith(".key_value") for name in pasts)
         what = "keys and values in one tensor, as old exports of gpt_bigcode have" if fused else f"inputs {pasts[:4]}"
@@ -149,14 +238,32 @@ def _layout(parts: Sequence[Graph], config: Mapping[str, Any]) -> CacheLayout:
         raise _unknown_cache(graph, f"keys of {key.shape[3]} and values of {value.shape[3]}")
     if key.dtype not in ("float32", "float16"):
         raise _unknown_cache(graph, f"type {key.dtype}")
+    layers = 0
+    while past.format(layer=layers, side="key") in graph.facts.inputs:
+        layers += 1
     heads = _size(key.shape[1], config, "num_key_value_heads", "num_attention_heads", "n_head", "num_heads")
     head_dim = key.shape[3] if isinstance(key.shape[3], int) else _head_dim(config)
-    layout = CacheLayout(len(pasts) // 2, heads, head_dim, key.dtype, growth="concat")  # type: ignore[arg-type]
-    names = cache_names(layout)
-    presents = [name for part in parts for name in part.facts.outputs if name.startswith("present")]
-    if set(pasts) != {past for past, _ in names} or set(presents) != {present for _, present in names}:
-        raise _unknown_cache(graph, f"{len(pasts)} inputs {pasts[:4]} and outputs {presents[:4]}")
-    return layout
+    return CacheLayout(layers, heads, head_dim, key.dtype, "concat", past, present)  # type: ignore[arg-type]
+
+
+def _check_cache(parts: Sequence[Graph], own: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]]) -> None:
+    """own: past and present names; across: the first run's output and the later runs' input, of each layer and side."""
+    first, later = parts[0].facts, parts[-1].facts
+    pasts = {*(past for past, _ in own), *(past for _, past in across)}
+    presents = {present for _, present in own}
+    complete = presents <= later.outputs.keys() and presents | {made for made, _ in across} <= first.outputs.keys()
+    if not complete or pasts != set(_pasts(parts[-1])):
+        found = [name for name in later.outputs if name.startswith("present")]
+        raise _unknown_cache(parts[-1], f"inputs {_pasts(parts[-1])[:4]} and outputs {found[:4]}")
+
+
+def _vocab_size(graph: Graph, config: Mapping[str, Any]) -> int:
+    """An encoder's outputs need not be of the vocabulary's size."""
+    logits = graph.facts.outputs.get("logits")
+    stated = config.get("vocab_size")
+    if type(stated) is int and stated > 0 and not _pasts(graph):
+        return stated
+    return _size("?" if logits is None else logits.shape[-1], config, "vocab_size")
 
 
 def _unknown_cache(graph: Graph, what: str) -> PackageError:
@@ -196,12 +303,17 @@ def _weights(parts: Sequence[Graph]) -> Weights:
 
 
 def _context_length(root: Path, config: Mapping[str, Any]) -> int:
-    limits = (
-        *(config.get(key) for key in CONTEXT_KEYS),
-        read_json(root / "tokenizer_config.json").get("model_max_length"),
-    )
-    sensible = (n for n in limits if type(n) is int and 0 < n <= MAX_SENSIBLE_LENGTH)
-    return next(sensible, DEFAULT_CONTEXT)
+    if RELATIVE in config:
+        return MAX_SENSIBLE_LENGTH
+    stated = (config.get(key) for key in CONTEXT_KEYS)
+    sensible = (n for n in stated if type(n) is int and 0 < n <= MAX_SENSIBLE_LENGTH)
+    return next(sensible, min(_tokenizer_length(root), DEFAULT_CONTEXT))
+
+
+def _tokenizer_length(root: Path) -> int:
+    """Without a limit, or without a file, the most that makes sense."""
+    length = read_json(root / "tokenizer_config.json").get("model_max_length")
+    return length if type(length) is int and 0 < length <= MAX_SENSIBLE_LENGTH else MAX_SENSIBLE_LENGTH
 
 
 def _token_ids(generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
@@ -215,7 +327,8 @@ def _token_ids(generation: Mapping[str, Any], config: Mapping[str, Any], vocab_s
     def first(key: str) -> int | None:
         return next(iter(ids(key)), None)
 
-    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"))
+    decoder_start = first("decoder_start_token_id")
+    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), decoder_start)
 
 
 def _external_files(root: Path, graph: Graph) -> list[str]:

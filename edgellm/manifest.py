@@ -123,11 +123,13 @@ class Embedding:
 @dataclass(frozen=True)
 class Encoder:
     """What the runtime must know of an encoder-only model. `labels`: what the outputs stand for, in order; none unless
-    the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say."""
+    the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say.
+    `rows_apart`: the graph mixes the rows of a batch (one scale for all), so each is run by itself."""
 
     labels: tuple[str, ...] = ()
     problem_type: Problem | None = None
     embedding: Embedding | None = None
+    rows_apart: bool = False
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,14 @@ class Port:
 @dataclass(frozen=True)
 class GraphFacts:
     """`external`: the files that hold weights, by what the graph calls them. `weights`: how many numbers the constants
-    have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes."""
+    have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes. `operators`: kinds of nodes."""
 
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     external: frozenset[str]
     weights: Mapping[int, int]
     bits: frozenset[int]
+    operators: frozenset[str]
 
 
 def read_graph(path: Path) -> GraphFacts:
@@ -150,6 +151,7 @@ def _facts(graph: Bytes) -> GraphFacts:
         external=frozenset(tensor.location for tensor in tensors if tensor.location is not None),
         weights=weights,
         bits=frozenset(_bits(graph)),
+        operators=frozenset(_operators(graph)),
     )
 
 
@@ -172,6 +174,14 @@ def _bits(graph: Bytes) -> Iterator[int]:
                 yield number(attribute, ATTRIBUTE_INT) or 0
             for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
                 yield from _bits(subgraph)
+
+
+def _operators(graph: Bytes) -> Iterator[str]:
+    for node in messages(graph, GRAPH_NODE):
+        yield next(texts(node, NODE_OP_TYPE))
+        for attribute in messages(node, NODE_ATTRIBUTE):
+            for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
+                yield from _operators(subgraph)
 
 
 def _ports(graph: Bytes, field: int) -> dict[str, Port]:

@@ -28,8 +28,18 @@ CONFIGS: dict[str, Callable[[], hf.PretrainedConfig]] = {
     "gpt_bigcode": lambda: hf.GPTBigCodeConfig(
         vocab_size=VOCAB, n_embd=48, n_layer=3, n_head=6, n_positions=CONTEXT, **TOKENS
     ),
+    "mt5": lambda: hf.MT5Config(
+        vocab_size=VOCAB, d_model=48, d_kv=8, d_ff=88, num_layers=2, num_heads=6,
+        decoder_start_token_id=0, eos_token_id=2, pad_token_id=0,
+    ),
+    "blenderbot": lambda: hf.BlenderbotConfig(
+        vocab_size=VOCAB, d_model=48, encoder_layers=2, decoder_layers=3, encoder_attention_heads=6,
+        decoder_attention_heads=6, encoder_ffn_dim=88, decoder_ffn_dim=88, max_position_embeddings=CONTEXT,
+        decoder_start_token_id=1, **TOKENS,
+    ),
 }  # fmt: skip
-DECODERS = [*CONFIGS]
+DECODERS = ["gpt_neox", "opt", "bloom", "gpt_bigcode"]
+ENCODER_DECODERS = ["mt5", "blenderbot"]
 
 
 def make_model(name: str) -> Any:
@@ -37,12 +47,14 @@ def make_model(name: str) -> Any:
     torch.manual_seed(sum(map(ord, name)))
     with warnings.catch_warnings():  # torch's, of what transformers uses
         warnings.simplefilter("ignore", DeprecationWarning)
-        model = hf.AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+        auto = hf.AutoModelForSeq2SeqLM if name in ENCODER_DECODERS else hf.AutoModelForCausalLM
+        model = auto.from_config(CONFIGS[name]()).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
     model.generation_config = hf.GenerationConfig.from_model_config(model.config)
+    model.generation_config.encoder_no_repeat_ngram_size = 0  # Blenderbot's default; edgellm has no such option
     return model
 
 
