@@ -11,6 +11,8 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
 
+from edgellm.attention_plot import plot_attentions
+from edgellm.attentions import Attentions, DecoderResult
 from edgellm.decoding.options import GenerationOptions
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.encoder_model import EncoderModel, EncoderResult
@@ -36,8 +38,10 @@ from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Sco
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attentions",
     "ChatTemplateError",
     "ContextOverflowError",
+    "DecoderResult",
     "EdgellmError",
     "EncoderDecoderModel",
     "EncoderModel",
@@ -61,4 +65,5 @@ __all__ = [
     "Timing",
     "load",
     "pipeline",
+    "plot_attentions",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm import session as ort
+from edgellm.attentions import Attentions, check_attentions, token_texts
 from edgellm.encodings import Encoding, Truncation, truncated
 from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
 from edgellm.manifest import GraphFile, Manifest
@@ -39,11 +40,12 @@ class EncoderResult:
 
     `logits`: [tokens, vocab] for fill-mask, [labels] for text-classification, [tokens, labels] for
     token-classification, and the hidden states [tokens, hidden] for feature-extraction. For question-answering, `start`
-    and `end` instead: how well each token begins and ends the answer, [tokens] each.
+    and `end` instead: how well each token begins and ends the answer, [tokens] each. `attentions`: if asked for.
     """
 
     encoding: Encoding
     outputs: Mapping[str, FloatArray]
+    attentions: Attentions | None = None
 
     @property
     def logits(self) -> FloatArray:
@@ -81,16 +83,23 @@ class EncoderModel:
         *,
         truncation: Truncation | None = None,
         max_length: int | None = None,
+        output_attentions: bool = False,
     ) -> list[EncoderResult]:
         """The model's outputs for each input: a text, a pair of texts, token ids (special ones included), or what
         `tokenizer.encoding` made of a text.
 
         truncation: cut inputs of more than `max_length` tokens (None: the model's most); without it they are an error.
-        Raises InputError, ContextOverflowError or OptionError.
+        output_attentions: how much each token looks at each other as well, of a package exported with --attentions;
+        inputs run one by one then. Raises InputError, ContextOverflowError or OptionError.
         """
-        names = [name for name in self._graph.outputs if name != "sentence_embedding"]
+        left_out = {"sentence_embedding", *self._graph.attentions}
+        names = [name for name in self._graph.outputs if name not in left_out]
+        if output_attentions:
+            check_attentions(self._graph)
         limit = self.manifest.context_length
         encodings = self._encodings(inputs, truncation, limit if max_length is None else max_length, limit)
+        if output_attentions:
+            return [self._with_attentions(encoding, names) for encoding in encodings]
         return [
             EncoderResult(encoding, outputs)
             for encoding, outputs in zip(encodings, self._outputs(encodings, names), strict=True)
@@ -172,6 +181,14 @@ class EncoderModel:
                     for name, array in zip(names, arrays, strict=True)
                 }
         return found
+
+    def _with_attentions(self, encoding: Encoding, names: Sequence[str]) -> EncoderResult:
+        """By itself: the weights are right only where nothing is padded."""
+        arrays = self._session.run(self._feeds([encoding]), [*names, *self._graph.attentions])
+        values = [array.numpy()[0] for array in arrays]
+        tokens = token_texts(self.tokenizer, encoding.ids.tolist())
+        outputs = dict(zip(names, values, strict=False))
+        return EncoderResult(encoding, outputs, Attentions(np.stack(values[len(names) :]), tokens))
 
     @property
     def _per_token(self) -> frozenset[str]:

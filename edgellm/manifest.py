@@ -39,6 +39,8 @@ Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
 
+ATTENTIONS = "attentions."  # what the names of such outputs begin with; the layer's number follows
+
 CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
@@ -49,6 +51,11 @@ class GraphFile:
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """The outputs with attention weights, [batch, heads, tokens, tokens], one for each layer; mostly none."""
+        return tuple(name for name in self.outputs if name.startswith(ATTENTIONS))
 
 
 @dataclass(frozen=True)
@@ -452,6 +459,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 __all__ = [
+    "ATTENTIONS",
     "FORMAT_VERSION",
     "GENERATION_TASKS",
     "MANIFEST_NAME",

@@ -15,6 +15,7 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm import session as ort
+from edgellm.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.chat import ChatTemplate, Message
 from edgellm.concat_engine import ConcatEngine
 from edgellm.concat_graph import open_concat_graph
@@ -68,6 +69,7 @@ class Model:
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = model_info(package, manifest, session)
+        self._session = session
         self._new_engine = new_engine
         self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
 
@@ -151,6 +153,19 @@ class Model:
         tokens = self._one_prompt(prompt)
         with self._engine() as engine:
             return np.concatenate(list(engine.all_logits(tokens)))
+
+    def run(self, prompt: Prompt, *, output_attentions: bool = False) -> DecoderResult:
+        """One pass over a prompt: what the model predicts after each token and, from a package exported with
+        --attentions, how much each token looks at each other. Memory grows with the square of the tokens then."""
+        tokens = self._one_prompt(prompt)
+        if not output_attentions:
+            return DecoderResult(tuple(tokens.tolist()), self.logits(tokens), None)
+        graph = next(iter(self.manifest.graphs.values()))
+        check_attentions(graph)
+        logits, weights = decoder_pass(self._session, self.manifest, graph, tokens)
+        return DecoderResult(
+            tuple(tokens.tolist()), logits, Attentions(weights, token_texts(self.tokenizer, tokens.tolist()))
+        )
 
     def score(self, prompt: Prompt) -> Score:
         """The log-probability of each token of a text but the first. Memory does not grow with vocabulary x length."""

@@ -48,6 +48,7 @@ STEPS = {
     type=click.Choice(["optimum"]),
     help="Whose graphs to use where edgellm does not build the model itself; needs the optimum extra.",
 )
+@click.option("--attentions", is_flag=True, help="Make a package that can give its attention weights; it is slower.")
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")

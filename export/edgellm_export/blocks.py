@@ -127,6 +127,7 @@ def softcap(b: Build, x: ir.Value, cap: float, name: str) -> ir.Value:
     return scale(b, b.graph.op("Tanh", small, name=f"{node(name)}/Tanh"), cap, f"{name}.cap")
 
 
+AFTER_SOFTMAX = 2  # what GroupQueryAttention is to put into its fourth output
 ACTIVATIONS = {
     "silu": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
     "swish": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
@@ -203,12 +204,15 @@ def attention(
     if heads.softcap:
         options["softcap"] = heads.softcap
     scales, quantization = _cache_quantization(b, cache, name)
-    out, present_key, present_value = b.graph.ops(
+    watched = {} if b.attentions is None else {"qk_output": AFTER_SOFTMAX}
+    out, present_key, present_value, *weights = b.graph.ops(
         "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *scales,
-        name=f"{node(name)}/GroupQueryAttention", outputs=3, domain=MICROSOFT, num_heads=heads.num_heads,
-        kv_num_heads=heads.num_kv_heads, do_rotary=int(cos_sin[0] is not None), **options,
-        **quantization,
+        name=f"{node(name)}/GroupQueryAttention", outputs=4 if watched else 3, domain=MICROSOFT,
+        num_heads=heads.num_heads, kv_num_heads=heads.num_kv_heads, do_rotary=int(cos_sin[0] is not None), **options,
+        **quantization, **watched,
     )  # fmt: skip
+    if b.attentions is not None:
+        b.attentions.extend(weights)
     return out, LayerCache(present_key, present_value)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm.manifest import ATTENTIONS
 from edgellm_export.channels import Channels, Projection
 from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
@@ -46,13 +47,17 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Build:
-    """What every block needs: the graph under construction, the weights' scheme, the checkpoint."""
+    """What every block needs: the graph under construction, the weights' scheme, the checkpoint.
+
+    `attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where nobody wants them.
+    """
 
     shape: DecoderShape
     graph: GraphBuilder
     scheme: WeightScheme
     tensors: TensorSource
     channels: Channels = field(default_factory=Channels)
+    attentions: list[ir.Value] | None = None
 
     @property
     def activation(self) -> np.dtype[Any]:
@@ -91,9 +96,21 @@ class BuiltGraph:
 
 
 def built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
-    """The graph with these outputs: (value, name, dtype, shape)."""
-    model = as_model(b.graph.finish(outputs))
+    """The graph with these outputs: (value, name, dtype, shape), and with attention weights if they were kept."""
+    model = as_model(b.graph.finish([*outputs, *_attention_outputs(b)]))
     return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)
+
+
+def attention_names(layers: int) -> tuple[str, ...]:
+    return tuple(f"{ATTENTIONS}{i}" for i in range(layers))
+
+
+def _attention_outputs(b: Build) -> list[Any]:
+    kept = b.attentions or []
+    shape = ["batch_size", "num_heads", "sequence_length", "total_sequence_length"]
+    return [
+        (value, name, ir.DataType.FLOAT, shape) for value, name in zip(kept, attention_names(len(kept)), strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from edgellm.errors import ExportError
 from edgellm.manifest import CacheLayout, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
 from edgellm_export.architectures import Architecture, open_architecture
-from edgellm_export.build import CacheScales
+from edgellm_export.build import CacheScales, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, calibrate_layers
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.decoder_graph import build_decoder
@@ -54,7 +54,9 @@ class DecoderExport:
             if choices.calibrate:
                 calibrated = _calibrate(work, Path(matrices), original, manifest, choices, progress)
             scheme = scheme_for(precision, target).calibrated(calibrated.prepared)
-            built = build_decoder(architecture, tensors, scheme, calibrated.scales, cache)
+            built = build_decoder(
+                architecture, tensors, scheme, calibrated.scales, cache, attentions=choices.attentions
+            )
             offsets = write_graph(built, work / GRAPH, progress=lambda *done: progress("weights", *done))
         data = DataFile(work / f"{GRAPH}.data", offsets)
         layers = PackageLayers(architecture, tensors, scheme, calibrated.scales, cache, data)
@@ -77,11 +79,12 @@ def _manifest(checkpoint: Checkpoint, architecture: Architecture, choices: Choic
     inputs = ("input_ids", "attention_mask", "logits_to_keep", *(("rope_length",) if rope.has_length_input else ()))
     dtype = _cache_type(choices.target, choices.kv_cache)
     scheme = scheme_for(choices.precision, choices.target)
+    layers = shape.num_layers if choices.attentions else 0
     return Manifest(
         task="text-generation",
         model_type=str(checkpoint.config["model_type"]),
         target=choices.target,
-        graphs={"model": GraphFile(GRAPH, inputs, ("logits",))},
+        graphs={"model": GraphFile(GRAPH, inputs, ("logits", *attention_names(layers)))},
         cache=CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, dtype),
         weights=Weights(choices.precision, scheme.name, shape.tied_embedding),
         vocab_size=shape.vocab_size,
@@ -151,6 +154,11 @@ def _check_combination(choices: Choices) -> None:
     if choices.target == "cuda" and choices.precision == "fp32":
         raise ExportError(
             "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
+        )
+    if choices.attentions and (choices.target == "cuda" or choices.kv_cache == "int8"):
+        raise ExportError(
+            "attention weights come from the CPU's kernel with a float cache only; with --attentions, leave out "
+            "--target cuda and --kv-cache int8"
         )
     if choices.target == "cuda" and choices.kv_cache == "int8":
         raise ExportError(

@@ -32,10 +32,13 @@ def build_decoder(
     scheme: WeightScheme,
     scales: ChannelScales = NO_SCALES,
     cache_scales: Sequence[CacheScales] = (),
+    *,
+    attentions: bool = False,
 ) -> BuiltGraph:
-    """The whole model. `scales`: see edgellm_export.channels. `cache_scales`: of each layer, for an int8 cache."""
+    """The whole model. `scales`: see edgellm_export.channels. `cache_scales`: of each layer, for an int8 cache.
+    `attentions`: with the outputs attentions.{i} [B, heads, S, T]."""
     shape = architecture.shape
-    b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales))
+    b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales), [] if attentions else None)
     ids, batch = _inputs(b)
     keep = b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
     stream = architecture.embed(b, ids, batch)

@@ -14,6 +14,7 @@ from edgellm.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, 
 from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
+from edgellm_export.build import attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
 from edgellm_export.channels import FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
@@ -57,7 +58,7 @@ class EncoderExport:
             if choices.calibrate:
                 calibrated = _calibrate(work, Path(matrices), original, choices, progress)
             scheme = scheme_for(precision, choices.target).calibrated(calibrated.prepared)
-            built = build_encoder(model, tensors, scheme, calibrated.scales)
+            built = build_encoder(model, tensors, scheme, calibrated.scales, attentions=choices.attentions)
             offsets = write_graph(built, work / GRAPH, progress=lambda *done: progress("weights", *done))
         layers = EncoderLayers(model, tensors, scheme, calibrated.scales, DataFile(work / f"{GRAPH}.data", offsets))
         return Written(
@@ -70,11 +71,12 @@ class EncoderExport:
         config, model = self.model.family.config, self.model
         scheme = scheme_for(choices.precision, choices.target)
         tied = config.tied_embedding and model.task == "fill-mask"
+        watched = config.num_layers if choices.attentions else 0
         return Manifest(
             task=model.task,
             model_type=str(self.checkpoint.config["model_type"]),
             target=choices.target,
-            graphs={"model": GraphFile(GRAPH, model.inputs, model.outputs)},
+            graphs={"model": GraphFile(GRAPH, model.inputs, (*model.outputs, *attention_names(watched)))},
             cache=None,
             weights=Weights(choices.precision, scheme.name, tied),
             vocab_size=config.vocab_size,

@@ -9,7 +9,7 @@ feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -52,10 +52,15 @@ class EncoderModel:
 
 
 def build_encoder(
-    model: EncoderModel, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales = NO_SCALES
+    model: EncoderModel,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    scales: ChannelScales = NO_SCALES,
+    *,
+    attentions: bool = False,
 ) -> BuiltGraph:
-    """The whole model."""
-    b = _build(model, "encoder", tensors, scheme, scales)
+    """The whole model. `attentions`: with the outputs attentions.{i} [B, heads, S, S], for rows without padding."""
+    b = replace(_build(model, "encoder", tensors, scheme, scales), attentions=[] if attentions else None)
     ids, attention_mask, types = _inputs(b, model)
     x = model.family.embed(b, ids, types)
     mask = _mask(b, attention_mask)

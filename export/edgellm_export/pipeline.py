@@ -46,6 +46,7 @@ def export(
     kv_cache: KVCacheType = "float",
     task: Task | None = None,
     via: Literal["optimum"] | None = None,
+    attentions: bool = False,
     revision: str | None = None,
     force: bool = False,
     keep_failed: bool = False,
@@ -60,8 +61,9 @@ def export(
     layers' inputs: the text file `calibration`, or else built-in English; not without `calibrate`, and not where the
     checkpoint has no tokenizer. `task`: what the model is for, where its config does not say, or another of the tasks
     that its weights allow. `via` "optimum": the graphs of another exporter, for families that edgellm does not build;
-    needs torch. `kv_cache`: "float" is the type of the graph's activations; "int8", a quarter of
-    float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is compared with the float
+    needs torch. `attentions`: the package can give its attention weights, and is slower for it. `kv_cache`: "float" is
+    the type of the graph's activations; "int8", a quarter of float32's bytes, always takes scales from that text, and
+    so needs a tokenizer. The result is compared with the float
     model on other built-in text; further away than its precision allows, it raises QualityGateError and nothing is
     kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is compared on the CPU where there is no
     CUDA: slower, the same numbers. `progress` is called with (step name, done, total). Until the last step succeeds,
@@ -74,9 +76,14 @@ def export(
     if calibration is not None and not calibrate:
         raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
     text = calibration_text(None if calibration is None else Path(calibration))
-    choices = Choices(precision, target, kv_cache, task, calibrate, text)
+    choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
     checkpoint = open_checkpoint(str(source), revision=revision)
     _check_layers(checkpoint)
+    if attentions and (via is not None or kind_of(checkpoint.config) == "encoder-decoder"):
+        raise ExportError(
+            "attention weights are to be had of decoder-only and encoder-only models that edgellm builds itself; "
+            "leave out --attentions"
+        )
     with _memory_errors():
         opener = open_optimum if via == "optimum" else OPENERS[kind_of(checkpoint.config)]
         exporter = opener(checkpoint, choices)

@@ -21,7 +21,7 @@ Tokens = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Choices:
     """What the caller of `export` chose. `text`: to calibrate with, even where `calibrate` says not to round weights by
-    it. `task`: None is the checkpoint's own."""
+    it. `task`: None is the checkpoint's own. `attentions`: the package can give its attention weights."""
 
     precision: Precision
     target: Target
@@ -29,6 +29,7 @@ class Choices:
     task: Task | None
     calibrate: bool
     text: CalibrationText
+    attentions: bool = False
 
 
 class QualityReport(Protocol):

@@ -34,10 +34,14 @@ def test_import_takes_less_than_three_tenths_of_a_second() -> None:
 def test_public_names() -> None:
     assert edgellm.__all__ == sorted(edgellm.__all__)
     assert set(edgellm.__all__) == {
+        "Attentions",
         "ChatTemplateError",
         "ContextOverflowError",
+        "DecoderResult",
         "EdgellmError",
         "EncoderDecoderModel",
+        "EncoderModel",
+        "EncoderResult",
         "GeneratedSequence",
         "Generation",
         "GenerationOptions",
@@ -57,5 +61,6 @@ def test_public_names() -> None:
         "Timing",
         "load",
         "pipeline",
+        "plot_attentions",
     }
     assert all(hasattr(edgellm, name) for name in edgellm.__all__)

@@ -198,11 +198,18 @@ def attention(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: 
     biases = [b.vector(f"{name}.bias", hidden) for name in (names.query, names.key, names.value)]
     biases[2] = b.channels.divided(made, biases[2])
     place = node(names.value.rsplit(".", 1)[0])
-    y = b.graph.op(
+    y, *others = b.graph.ops(
         "MultiHeadAttention", query, key, value,
         b.graph.array(f"{place}/bias", np.concatenate(biases).astype(b.activation)), mask.keys,
-        name=f"{place}/MultiHeadAttention", domain=MICROSOFT, num_heads=c.num_heads,
+        name=f"{place}/MultiHeadAttention", outputs=1 if b.attentions is None else 4, domain=MICROSOFT,
+        num_heads=c.num_heads,
     )  # fmt: skip
+    if b.attentions is not None:
+        *presents, products = others
+        for present in presents:
+            present.name = ""  # not wanted
+        products.type = ir.TensorType(ir.DataType.FLOAT)  # which ONNX Runtime does not infer
+        b.attentions.append(b.graph.op("Softmax", products, axis=-1, name=f"{place}/Softmax"))
     return b.channels.made(y, made)
 
 
