@@ -16,6 +16,7 @@ import tokenizers
 import torch
 import transformers as hf
 from click.testing import CliRunner
+from onnxruntime import get_available_providers
 from safetensors.numpy import load_file, save_file
 
 import edgellm
@@ -24,6 +25,7 @@ from comparison import Expected, relative
 from edgellm import encoder_decoder_engine
 from edgellm.cli import cli
 from edgellm_export.cross_attention import RelativePositions
+from edgellm_export.report import Report
 from encoder_decoder_families import (
     BY_NAME,
     EOS,
@@ -307,6 +309,15 @@ def test_precisions(name: str, precision: str, reference: Reference, load: Load)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < PRECISIONS[precision]
 
 
+@pytest.mark.parametrize("name", ["t5-gated", "marian"])
+def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Their graphs compute in float16; the comparison with the original runs them."""
+    out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
+    assert isinstance(out.report, Report)
+    assert out.report.quality.device == ("cuda" if "CUDAExecutionProvider" in get_available_providers() else "cpu")
+    assert out.report.passed
+
+
 @pytest.mark.parametrize("name", ["t5", "t5-gated", "bart-relu", "pegasus"])
 def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Formats chosen by measured error, channel scales where they are legal, a report that passes."""
@@ -314,7 +325,7 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     text.write_text("The quick brown fox jumps over the lazy dog. " * 60)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="int8", calibration=text)
     report = out.report
-    assert isinstance(report, edgellm_export.report.Report)
+    assert isinstance(report, Report)
     assert report.passed
     assert {matrix.scheme for matrix in report.matrices} <= {
         "int8 x int8 per row",
