@@ -46,7 +46,7 @@ def pipeline(task: str | None = None, model: str | PathLike[str] | AnyModel | No
 
     task: one of TASKS or ALIASES, or "translation_xx_to_yy"; None is the package's own.
     model: a package directory, or what `edgellm.load` made of one.
-    options: those of `edgellm.load`, and defaults for the task's own.
+    options: those of `edgellm.load`, and defaults for the task's own. `device` may be spelled as Hugging Face has it.
     Raises TaskError for a package that does not fit, OptionError for an unknown task or option, and what `load` raises.
     """
     from edgellm.loading import load, read_package
@@ -64,7 +64,17 @@ def pipeline(task: str | None = None, model: str | PathLike[str] | AnyModel | No
     kind = _kind(task)
     _check_fits(task, kind, path, manifest)
     for_load = {name: options.pop(name) for name in inspect.signature(load).parameters if name in options}
+    if "device" in for_load:
+        for_load["device"] = _device(for_load["device"])
     return kind(task, load(model, **for_load), options)
+
+
+def _device(given: Any) -> Any:
+    """-1 is the CPU, 0 and "cuda:0" are CUDA, as in Hugging Face's pipelines; others are left to `load`."""
+    numbers = {-1: "cpu", 0: "cuda"}
+    if type(given) is int and given in numbers:
+        return numbers[given]
+    return "cuda" if given == "cuda:0" else given
 
 
 def _kind(task: str) -> type[Pipeline]:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers as hf
+from click.testing import CliRunner
 
 import edgellm
 import edgellm_export
 import text_checkpoints
+from edgellm.cli import cli
+from edgellm.pipelines.base import Pipeline
 from families import CONTEXT
 from text_checkpoints import NER_LABELS, NLI_LABELS, SENTENCES, Checkpoint, Recipe
 
@@ -302,3 +305,28 @@ def test_languages(seq2seq: Callable[..., Any]) -> None:
         assert_same(ours(SENTENCES[3], **languages), theirs(SENTENCES[3], **languages))
         tokens = ours(SENTENCES[3], return_tensors=True, **languages)[0]["translation_token_ids"]
         assert tokens[0] == theirs.tokenizer.convert_tokens_to_ids(target)
+
+
+def test_from_a_shell(both: Callable[..., Any]) -> None:
+    """What the commands in docs/commands/run.md give is what the pipelines give."""
+    ner, _ = both("ner", Recipe("bert", "token-classification", tuple(NER_LABELS)))
+    asked, _ = both("question-answering", Recipe("bert", "question-answering"))
+    nli, _ = both("zero-shot-classification", Recipe("bert", "text-classification", tuple(NLI_LABELS)))
+    masked, _ = both("fill-mask", Recipe("bert", "fill-mask"))
+    question = {"question": "Who?", "context": SENTENCES[0]}
+    mask = "Paris is the [MASK] of France."
+    for arguments, stdin, expected in [
+        (["ner", ner, "-", "--aggregation-strategy", "simple"], "\n".join(SENTENCES),
+         [ner(text, aggregation_strategy="simple") for text in SENTENCES]),
+        (["question-answering", asked, "Who?", "--context", "-", "--top-k", "3"], SENTENCES[0],
+         [asked(**question, top_k=3)]),
+        (["zero-shot-classification", nli, *SENTENCES[:2], "--candidate-labels", "a, b", "--multi-label"], "",
+         nli(SENTENCES[:2], candidate_labels=["a", "b"], multi_label=True)),
+        (["sentiment-analysis", nli, SENTENCES[0], "--text-pair", SENTENCES[1]], "",
+         [edgellm.pipeline("text-classification", nli.model)({"text": SENTENCES[0], "text_pair": SENTENCES[1]})]),
+        (["fill-mask", masked, mask, "--targets", "the", "--targets", "a"], "", [masked(mask, targets=["the", "a"])]),
+    ]:  # fmt: skip
+        named = [str(a.model.info.path) if isinstance(a, Pipeline) else a for a in arguments]
+        result = CliRunner().invoke(cli, ["run", *named, "--json", "--threads", "1"], input=stdin)
+        assert result.exit_code == 0, result.output
+        assert [json.loads(line) for line in result.stdout.splitlines()] == expected

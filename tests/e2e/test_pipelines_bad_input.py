@@ -163,6 +163,15 @@ def test_options_are_checked_when_a_pipeline_is_made(package: Callable[[str], Pa
         edgellm.pipeline("ner", package("token-classification"), tokenizer="bert")
 
 
+def test_devices_as_hugging_face_spells_them(package: Callable[[str], Path]) -> None:
+    assert edgellm.pipeline("fill-mask", package("fill-mask"), device=-1).model.info.device == "cpu"
+    for device in (0, "cuda:0"):
+        with pytest.raises(errors.ProviderError, match="exported for the CPU and cannot run on CUDA"):
+            edgellm.pipeline("fill-mask", package("fill-mask"), device=device)
+    with pytest.raises(errors.OptionError, match="device is 1, expected"):
+        edgellm.pipeline("fill-mask", package("fill-mask"), device=1)
+
+
 def test_labels_without_entailment(tmp_path: Path) -> None:
     Recipe("bert", "text-classification", ("A", "B")).make(tmp_path / "checkpoint")
     made = edgellm_export.export(
