@@ -39,7 +39,8 @@ Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
 
-ATTENTIONS = "attentions."  # what the names of such outputs begin with; the layer's number follows
+# What the names of outputs with attention weights begin with; the layer's number follows.
+ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
 
 CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
@@ -56,6 +57,11 @@ class GraphFile:
     def attentions(self) -> tuple[str, ...]:
         """The outputs with attention weights, [batch, heads, tokens, tokens], one for each layer; mostly none."""
         return tuple(name for name in self.outputs if name.startswith(ATTENTIONS))
+
+    @property
+    def cross_attentions(self) -> tuple[str, ...]:
+        """The same of a decoder's attention to its source, [batch, heads, target tokens, source tokens]."""
+        return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,11 @@ class Manifest:
         """What the decoder of an encoder-decoder reads of a source."""
         assert self.cross_cache is not None
         return self.cross_cache
+
+    @property
+    def arrives_fused(self) -> bool:
+        """Whether the graphs are edgellm's own; in those of other tools there are operators to join."""
+        return self.source.get("kind") != "onnx" and "optimum-onnx" not in self.versions
 
     @property
     def decoding_rounds_apart(self) -> bool:
@@ -460,6 +471,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 __all__ = [
     "ATTENTIONS",
+    "CROSS_ATTENTIONS",
     "FORMAT_VERSION",
     "GENERATION_TASKS",
     "MANIFEST_NAME",

@@ -44,6 +44,12 @@ STEPS = {
     help="Type of the key/value cache; float is that of the activations.",
 )
 @click.option(
+    "--task",
+    type=click.Choice(["fill-mask", "text-classification", "token-classification", "question-answering",
+                       "feature-extraction"]),
+    help="What an encoder is for, where its config does not say, or another task that its weights allow.",
+)  # fmt: skip
+@click.option(
     "--via",
     type=click.Choice(["optimum"]),
     help="Whose graphs to use where edgellm does not build the model itself; needs the optimum extra.",

@@ -10,7 +10,9 @@ import click
 
 from edgellm.commands.options import json_option, package_argument
 from edgellm.commands.quality import quality_lines, read_report
-from edgellm.manifest import CacheLayout, Manifest, check_files, read_manifest
+from edgellm.manifest import CacheLayout, Encoder, Manifest, check_files, read_manifest
+
+LABELS = 8  # shown
 
 
 @click.command()
@@ -43,12 +45,23 @@ def _facts(package: Path, manifest: Manifest, *, verified: bool) -> list[str]:
         f"model        {manifest.model_type}, {manifest.task}, from {_source(manifest)}",
         f"weights      {manifest.weights.precision} ({manifest.weights.scheme}), for {manifest.target}",
         f"context      {manifest.context_length} tokens, vocabulary {manifest.vocab_size}",
+        *_source_lines(manifest),
         *_cache_line(manifest.cache),
+        *_encoder_lines(manifest.encoder),
         f"tokens       bos {tokens.bos}, eos {', '.join(map(str, tokens.eos)) or None}, pad {tokens.pad}",
         f"made with    {_pairs(manifest.versions)}",
         f"files        {_size(size)}, {'all as exported' if verified else 'hashes not checked (--verify)'}",
         *files,
     ]
+
+
+def _source_lines(manifest: Manifest) -> list[str]:
+    """Of an encoder-decoder, whose context is that of its targets."""
+    if manifest.cross_cache is None:
+        return []
+    longest = "of any length" if manifest.source_length is None else f"of up to {manifest.source_length} tokens"
+    per_token = _size(manifest.cross_cache.bytes_per_token())
+    return [f"source       {longest}, {per_token} per token in the decoder's layers"]
 
 
 def _cache_line(cache: CacheLayout | None) -> list[str]:
@@ -58,6 +71,19 @@ def _cache_line(cache: CacheLayout | None) -> list[str]:
         f"cache        {_size(cache.bytes_per_token())} per token: {cache.num_layers} layers, "
         f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}"
     ]
+
+
+def _encoder_lines(encoder: Encoder | None) -> list[str]:
+    if encoder is None:
+        return []
+    embedding, lines = encoder.embedding, []
+    if encoder.labels:
+        shown = ", ".join(encoder.labels[:LABELS]) + (", ..." if len(encoder.labels) > LABELS else "")
+        lines.append(f"labels       {len(encoder.labels)}: {shown}")
+    if embedding is not None:
+        unit = ", unit vectors" if embedding.normalize else ""
+        lines.append(f"embedding    {embedding.pooling} of the tokens{unit}, texts of {embedding.max_tokens} tokens")
+    return lines
 
 
 def _pairs(values: Any) -> str:

@@ -1,4 +1,4 @@
-"""A package's report.json for a person: how close it is to the original, in five lines."""
+"""A package's report.json for a person: how close it is to the original, in a few lines."""
 
 from __future__ import annotations
 
@@ -30,15 +30,35 @@ def quality_lines(report: Mapping[str, Any] | None) -> list[str]:
 def _lines(report: Mapping[str, Any]) -> list[str]:
     q, limits = report["quality"], report["thresholds"]
     worst = ", ".join(f"{_place(layer)} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
-    return [
+    package = (
         f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({_scheme(report)})"
-        + (", int8 cache" if report.get("cache") == "int8" else ""),
+        + (", int8 cache" if report.get("cache") == "int8" else "")
+    )
+    verdict = f"verdict      {report['verdict']}; least faithful layers: {worst}"
+    if "output" in q:
+        return [package, *_encoder_lines(q, limits), verdict]
+    return [
+        package,
         f"divergence   {q['kl_divergence']:.5f} nats per token from the original (limit {limits['kl_divergence']:g}), "
         f"{q['tokens']} tokens of {q['text']}",
         f"agreement    top-1 {q['top1_agreement']:.2%} (limit {limits['top1_agreement']:.0%}), "
         f"greedy {q['greedy_agreement']:.0%} of {q['greedy_tokens']} tokens",
         f"perplexity   {q['perplexity_package']:.3f}, original {q['perplexity_original']:.3f}",
-        f"verdict      {report['verdict']}; least faithful layers: {worst}",
+        verdict,
+    ]
+
+
+def _encoder_lines(q: Mapping[str, Any], limits: Mapping[str, Any]) -> list[str]:
+    agreement = q["top1_agreement"]
+    return [
+        f"error        {q['error']:.3%} of {q['output']} (limit {limits['error']:.2%}), {q['texts']} texts with "
+        f"{q['tokens']} tokens of {q['text']}",
+        f"cosine       {q['cosine']:.6f} to the original, {q['cosine_min']:.6f} at worst",
+        *(
+            [f"agreement    top-1 {agreement:.2%} (limit {limits['top1_agreement']:.0%})"]
+            if agreement is not None
+            else []
+        ),
     ]
 
 

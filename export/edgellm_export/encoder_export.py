@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgellm.encodings import Encoding
 from edgellm.errors import ExportError
 from edgellm.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, Weights
@@ -29,6 +31,7 @@ from edgellm_export.package import GRAPH, versions
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
+from edgellm_export.quantize.static import with_static
 from edgellm_export.segments import DataFile
 from edgellm_export.sentence import read_embedding
 from edgellm_export.steps import Choices, Progress, Written
@@ -36,6 +39,7 @@ from edgellm_export.tensors import LazyTensor
 from edgellm_export.writer import write_graph
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
+UNLIKE = 2.0  # largest scale over smallest
 CLASSIFIERS = ("classifier.weight", "classifier.out_proj.weight")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -125,13 +129,22 @@ def calibrate_layers(
     states = run.embed(sequences)
     for index in range(run.num_layers):
         states, linears = run.observed_layer(index, sequences, states)
-        scales.update(channel_scales(linears))
+        scales.update(worthwhile(channel_scales(linears)))
         weights = run.layer_weights(index, scales)
         for linear in linears:
             file = directory / f"{len(prepared)}.npy"
-            prepared[linear.name] = rounded(linear, weights[linear.name], scales, candidates, file)
+            inputs = np.concatenate(linear.inputs)
+            if linear.origin in scales:
+                inputs = inputs / scales[linear.origin]
+            forms = with_static(candidates, inputs)
+            prepared[linear.name] = rounded(linear, weights[linear.name], scales, forms, file)
         progress(index + 1, run.num_layers)
     return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared)
+
+
+def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Without those of values whose channels are of like size anyway: a norm's costs a multiplication at run time."""
+    return {origin: scale for origin, scale in scales.items() if scale.max() > UNLIKE * scale.min()}
 
 
 def _calibrate(work: Path, matrices: Path, original: EncoderRun, choices: Choices, progress: Progress) -> Calibration:

@@ -1,0 +1,70 @@
+"""Integers times integers where all rows of the activations have like sizes: then their range can be a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgellm_export.graph import MICROSOFT, GraphBuilder
+from edgellm_export.quantize.formats import Bias, MatrixFormat, RowFormat
+
+FloatArray = npt.NDArray[np.float32]
+
+# The largest of a row may be this much larger than that of the usual row. A norm's outputs are (1.2 to 1.8 on BERT's
+# relatives); what an activation function gives is not in trained models, where some rows are 8 times as large.
+ALIKE = 2.0
+ROOM = 1.15  # beyond the range of calibration text
+LEVELS = 255
+
+
+@dataclass(frozen=True)
+class StaticFormat(RowFormat):
+    """RowFormat with a constant range in place of each row's largest magnitude. Nothing has to be found in the graph,
+    the kernel adds the bias, and the range may lie to one side of zero. Values beyond `low` (below 0) or `high` become
+    the nearest of them."""
+
+    name: str = "int8 x int8, fixed range"
+    low: float = -1.0
+    high: float = 1.0
+
+    @property
+    def step(self) -> np.float32:
+        return np.float32((self.high - self.low) / LEVELS)
+
+    @property
+    def zero(self) -> np.uint8:
+        return np.uint8(np.rint(-self.low / self.step))
+
+    def multiply(
+        self, g: GraphBuilder, x: ir.Value, stored: tuple[ir.Value, ...], bias: Bias, name: str, rows: int, columns: int
+    ) -> ir.Value:
+        weights, scales = stored
+        place = f"{x.name}/fixed"
+        zero = g.constant(f"{place}/zero", np.array(self.zero))
+        step = g.constant(f"{place}/step", np.array(self.step))
+        known = g.lookup(place)
+        if known is None:
+            known = (g.op("QuantizeLinear", x, step, zero, name=f"{place}/QuantizeLinear"),)
+            g.remember(place, known)
+        inputs: list[ir.Value | None] = [known[0], weights, step, scales, zero]
+        if bias is not None:
+            inputs += [None, g.array(f"{name}.bias", bias)]
+        return g.op("MatMulIntegerToFloat", *inputs, domain=MICROSOFT, name=f"{name}/MatMulInteger")
+
+    def activations(self, x: FloatArray) -> FloatArray:
+        zero = np.float32(self.zero)
+        levels = np.clip(np.rint(x / self.step) + zero, 0, LEVELS)
+        return np.asarray((levels - zero) * self.step, np.float32)
+
+
+def with_static(candidates: Sequence[MatrixFormat], inputs: FloatArray) -> Sequence[MatrixFormat]:
+    """`candidates`, and before RowFormat a fixed range where the rows of inputs [tokens, columns] are alike."""
+    peaks = np.abs(inputs).max(axis=1)
+    if not any(type(form) is RowFormat for form in candidates) or not 0 < peaks.max() <= ALIKE * np.median(peaks):
+        return candidates
+    low, high = (ROOM * float(end) for end in (min(inputs.min(), 0), max(inputs.max(), 0)))
+    return (StaticFormat(low=low, high=high), *candidates)
