@@ -36,7 +36,7 @@ from edgellm.run import (
     stopping,
 )
 from edgellm.session import LoadSettings
-from edgellm.tokenizer import Tokenizer, read_json
+from edgellm.tokenizer import Tokenizer, open_tokenizer, read_json
 
 AnyEngine = EncoderDecoderEngine | ConcatEncoderDecoderEngine
 
@@ -46,10 +46,11 @@ LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderDecoderModel:
     """What `edgellm.load` makes of a package for text2text-generation."""
+    tokenizer = open_tokenizer(package)
     if manifest.kv_cache.growth == "concat" and manifest.cross_cache is not None:
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
-        return EncoderDecoderModel(package, manifest, graphs.session, engine)
+        return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
     if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
         found = ", ".join(manifest.graphs) or "none"
         raise PackageCorruptError(
@@ -58,7 +59,8 @@ def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettin
         )
     encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
     check_graphs(encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, decoder, partial(EncoderDecoderEngine, encoder, decoder, manifest))
+    own = partial(EncoderDecoderEngine, encoder, decoder, manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, decoder, own)
 
 
 class EncoderDecoderModel:
@@ -69,11 +71,15 @@ class EncoderDecoderModel:
     """
 
     def __init__(
-        self, package: Path, manifest: Manifest, session: ort.Session, new_engine: Callable[[], AnyEngine]
+        self,
+        package: Path,
+        manifest: Manifest,
+        tokenizer: Tokenizer | None,
+        session: ort.Session,
+        new_engine: Callable[[], AnyEngine],
     ) -> None:
         self.manifest = manifest
-        file = package / "tokenizer.json"
-        self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
+        self.tokenizer = tokenizer  # None: token ids only
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = model_info(package, manifest, session)
         self._new_engine = new_engine

@@ -22,7 +22,7 @@ from edgellm.manifest import GraphFile, Manifest
 from edgellm.prompts import token_ids
 from edgellm.results import ModelInfo
 from edgellm.session import LoadSettings
-from edgellm.tokenizer import Tokenizer
+from edgellm.tokenizer import Tokenizer, open_tokenizer
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -68,10 +68,9 @@ class EncoderResult:
 class EncoderModel:
     """May be used from several threads. The result of an input does not depend on the others in the call."""
 
-    def __init__(self, package: Path, manifest: Manifest, session: ort.Session) -> None:
+    def __init__(self, package: Path, manifest: Manifest, tokenizer: Tokenizer | None, session: ort.Session) -> None:
         self.manifest = manifest
-        file = package / "tokenizer.json"
-        self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
+        self.tokenizer = tokenizer  # None: token ids only
         self.labels: Mapping[int, str] = dict(enumerate(manifest.encoder_facts.labels))
         self.info = _info(package, manifest, session)
         self._session = session
@@ -214,9 +213,10 @@ class EncoderModel:
 
 def open_encoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
+    tokenizer = open_tokenizer(package)
     session = settings.open(package / encoder_graph(manifest).file)
     _check_graph(session, manifest)
-    return EncoderModel(package, manifest, session)
+    return EncoderModel(package, manifest, tokenizer, session)
 
 
 def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[list[int]]:

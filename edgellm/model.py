@@ -37,20 +37,22 @@ from edgellm.run import (
     stopping,
 )
 from edgellm.session import LoadSettings
-from edgellm.tokenizer import Tokenizer, read_json
+from edgellm.tokenizer import Tokenizer, open_tokenizer, read_json
 
 AnyEngine = Engine | ConcatEngine
 
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
     """What `edgellm.load` makes of a package for text-generation."""
+    tokenizer = open_tokenizer(package)
     if manifest.kv_cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
-        engine = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
-        return Model(package, manifest, graph.session, engine)
+        concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
+        return Model(package, manifest, tokenizer, graph.session, concat)
     session = settings.open(package / decoder_graph(manifest).file)
     check_graph(session, manifest)
-    return Model(package, manifest, session, partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk))
+    engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
+    return Model(package, manifest, tokenizer, session, engine)
 
 
 class Model:
@@ -61,11 +63,15 @@ class Model:
     """
 
     def __init__(
-        self, package: Path, manifest: Manifest, session: ort.Session, new_engine: Callable[[], AnyEngine]
+        self,
+        package: Path,
+        manifest: Manifest,
+        tokenizer: Tokenizer | None,
+        session: ort.Session,
+        new_engine: Callable[[], AnyEngine],
     ) -> None:
         self.manifest = manifest
-        file = package / "tokenizer.json"
-        self.tokenizer = Tokenizer.from_file(file) if file.is_file() else None  # None: token ids only
+        self.tokenizer = tokenizer  # None: token ids only
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = model_info(package, manifest, session)
@@ -163,9 +169,8 @@ class Model:
         graph = next(iter(self.manifest.graphs.values()))
         check_attentions(graph)
         logits, weights = decoder_pass(self._session, self.manifest, graph, tokens)
-        return DecoderResult(
-            tuple(tokens.tolist()), logits, Attentions(weights, token_texts(self.tokenizer, tokens.tolist()))
-        )
+        texts = token_texts(self.tokenizer, tokens.tolist())
+        return DecoderResult(tuple(tokens.tolist()), logits, Attentions(weights, texts, texts))
 
     def score(self, prompt: Prompt) -> Score:
         """The log-probability of each token of a text but the first. Memory does not grow with vocabulary x length."""

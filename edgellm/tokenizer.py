@@ -13,6 +13,7 @@ import tokenizers
 
 from edgellm.encodings import Encoding, from_tokenizer
 from edgellm.errors import InputError, OptionError, PackageCorruptError
+from edgellm.memory import return_freed_memory
 
 IntArray = npt.NDArray[np.int64]
 
@@ -77,6 +78,17 @@ class Tokenizer:
     def has_text(self, token: int) -> bool:
         """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
         return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
+
+
+def open_tokenizer(package: Path) -> Tokenizer | None:
+    """None where the package has only token ids. To be opened before the sessions: reading the file takes twice the
+    memory that the tokenizer keeps, and the rest then serves them."""
+    file = package / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(file)
+    return_freed_memory()
+    return tokenizer
 
 
 class Detokenizer:
