@@ -214,7 +214,7 @@ class EncoderModel:
 def open_encoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
     tokenizer = open_tokenizer(package)
-    session = settings.open(package / encoder_graph(manifest).file)
+    session = settings.open(package / encoder_graph(manifest).file, fuse=not manifest.arrives_fused)
     _check_graph(session, manifest)
     return EncoderModel(package, manifest, tokenizer, session)
 

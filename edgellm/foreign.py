@@ -46,7 +46,9 @@ ROLES = (MERGED, LATER, FIRST, ENCODER, WHOLE)
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
 DEFAULT_CONTEXT = 2048  # tokens, where neither config nor tokenizer says
 MAX_SENSIBLE_LENGTH = 1 << 24  # tokenizers without a limit say 10**30
-RELATIVE = "relative_attention_num_buckets"  # in the config of models whose positions have no end
+RELATIVE = "relative_attention_num_buckets"  # of models that look at distances
+# Families that count positions from behind the padding token's number.
+BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "ibert"}
 MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch
 
 
@@ -92,7 +94,7 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
         kind = _decoder(parts, config)
     else:
         kind = _encoder(root, parts[0], config)
-        context_length = min(context_length, _tokenizer_length(root))
+        context_length = min(_positions(config, context_length), _tokenizer_length(root))
     used = [graph for graph in graphs.values() if graph in (*parts, graphs.get(ENCODER))]
     names = {name for graph in used for name in (graph.file, *_external_files(root, graph))}
     vocab_size = _vocab_size(parts[0], config)
@@ -132,7 +134,7 @@ def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str
         cache=own,
         cross_cache=across,
         encoder=None,
-        source_length=None if RELATIVE in config else context,
+        source_length=None if _has_no_end(config) else context,
     )
 
 
@@ -303,11 +305,24 @@ def _weights(parts: Sequence[Graph]) -> Weights:
 
 
 def _context_length(root: Path, config: Mapping[str, Any]) -> int:
-    if RELATIVE in config:
+    if _has_no_end(config):
         return MAX_SENSIBLE_LENGTH
     stated = (config.get(key) for key in CONTEXT_KEYS)
     sensible = (n for n in stated if type(n) is int and 0 < n <= MAX_SENSIBLE_LENGTH)
     return next(sensible, min(_tokenizer_length(root), DEFAULT_CONTEXT))
+
+
+def _positions(config: Mapping[str, Any], rows: int) -> int:
+    """Of a table of so many rows, those that tokens can have."""
+    if config.get("model_type") not in BEHIND_PADDING:
+        return rows
+    padding = config.get("pad_token_id")
+    return rows - max(2, padding + 1 if type(padding) is int else 0)
+
+
+def _has_no_end(config: Mapping[str, Any]) -> bool:
+    """Positions that are relative only, as T5's."""
+    return RELATIVE in config and "max_position_embeddings" not in config
 
 
 def _tokenizer_length(root: Path) -> int:

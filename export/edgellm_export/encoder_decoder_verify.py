@@ -57,7 +57,7 @@ def verify(
 ) -> Report:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     with tempfile.TemporaryFile(dir=package) as scratch:
-        pairs, texts = _score_package(package, manifest, scratch, progress)
+        pairs, texts = score_package(package, manifest, scratch, progress)
         hidden, layers = _score_original(run, written, pairs, progress)
         comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
     precision = manifest.weights.precision
@@ -90,7 +90,7 @@ def pair_length(manifest: Manifest, wanted: int) -> int:
     return max(2, min(wanted, (manifest.source_length or wanted + 1) - 1, manifest.context_length - 1))
 
 
-def _score_package(
+def score_package(
     package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress
 ) -> tuple[list[Pair], Texts]:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""

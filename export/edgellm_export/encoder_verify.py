@@ -15,7 +15,7 @@ from edgellm.encodings import Encoding
 from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.manifest import Manifest, Precision
-from edgellm_export.calibrate import Calibration
+from edgellm_export.calibrate import NOT_CALIBRATED, Calibration
 from edgellm_export.encoder_run import EncoderLayers, EncoderRun, Outputs
 from edgellm_export.encoder_text import paragraphs, random_tokens
 from edgellm_export.evaluation_text import EVALUATION_TOPICS, topics
@@ -110,6 +110,16 @@ class EncoderReport:
             )
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a package, on `device`, gives for texts, which are `origin`."""
+
+    sequences: Sequence[Encoding]
+    origin: str
+    device: str
+    found: Sequence[Outputs]
+
+
 def verify_encoder(
     package: Path,
     manifest: Manifest,
@@ -119,6 +129,13 @@ def verify_encoder(
     progress: Progress,
 ) -> EncoderReport:
     """Run the package in `package` as a user would and compare it with the float model `run`."""
+    scored = score_package(package, manifest, progress)
+    expected, errors = _original(run, written, scored.sequences, progress)
+    return report_of(manifest, scored, expected, errors, calibration)
+
+
+def score_package(package: Path, manifest: Manifest, progress: Progress) -> Scored:
+    """Raises QualityGateError where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
     sequences, origin = _texts(model, manifest)
     device = model.info.device
@@ -131,16 +148,26 @@ def verify_encoder(
             f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
             "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
         )
-    del model
-    expected, errors = _original(run, written, sequences, progress)
-    quality = _quality(sequences, found, expected, manifest)
+    return Scored(sequences, origin, device, found)
+
+
+def report_of(
+    manifest: Manifest,
+    scored: Scored,
+    expected: Sequence[Outputs],
+    errors: Sequence[float] = (),
+    calibration: Calibration = NOT_CALIBRATED,
+) -> EncoderReport:
+    """`expected`: the original's outputs. `errors`: of each layer, where they are known."""
+    sequences = scored.sequences
+    quality = _quality(sequences, scored.found, expected, manifest)
     precision = manifest.weights.precision
     return EncoderReport(
         precision=precision,
         scheme=manifest.weights.scheme,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
-        quality=EncoderQuality(len(sequences), sum(map(len, sequences)), origin, device, *quality),
+        quality=EncoderQuality(len(sequences), sum(map(len, sequences)), scored.origin, scored.device, *quality),
         layers=[LayerReport(i, error) for i, error in enumerate(errors)],
         matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
         thresholds=THRESHOLDS[precision],

@@ -4,6 +4,7 @@ what they are compared with."""
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.encodings import Encoding
 from edgellm.errors import EdgellmError, ExportError, MissingDependencyError, UnsupportedModelError
 from edgellm.manifest import GENERATION_TASKS, Task
 
@@ -74,6 +76,11 @@ class Original:
             classes = {
                 "text-generation": transformers.AutoModelForCausalLM,
                 "text2text-generation": transformers.AutoModelForSeq2SeqLM,
+                "fill-mask": transformers.AutoModelForMaskedLM,
+                "text-classification": transformers.AutoModelForSequenceClassification,
+                "token-classification": transformers.AutoModelForTokenClassification,
+                "question-answering": transformers.AutoModelForQuestionAnswering,
+                "feature-extraction": transformers.AutoModel,
             }
             self._torch = torch
             self._model = classes[task].from_pretrained(
@@ -90,6 +97,15 @@ class Original:
         with _quiet(), self._torch.no_grad():
             logits: FloatArray = self._model(**inputs).logits[0].float().numpy()
         return logits
+
+    def outputs(self, encoding: Encoding) -> dict[str, FloatArray]:
+        """Of an encoder, by name: the arrays of its outputs, without a batch's dimension."""
+        arrays = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
+        accepted = inspect.signature(self._model.forward).parameters
+        inputs = {name: self._torch.tensor(array[None]) for name, array in arrays.items() if name in accepted}
+        with _quiet(), self._torch.no_grad():
+            found = self._model(**inputs)
+        return {name: value[0].float().numpy() for name, value in found.items() if self._torch.is_tensor(value)}
 
 
 def check_installed() -> None:

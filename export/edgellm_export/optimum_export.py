@@ -13,15 +13,14 @@ import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import FIRST, LATER, MERGED, read_foreign
-from edgellm.manifest import Manifest, Task, Weights
+from edgellm.manifest import GENERATION_TASKS, Manifest, Task, Weights
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.foreign_weights import save, store_weights
 from edgellm_export.optimum import PACKAGES, check_installed, export_graphs, task_of
-from edgellm_export.optimum_verify import verify
+from edgellm_export.optimum_verify import verify_package
 from edgellm_export.output import disk_errors
 from edgellm_export.package import versions, write_generation_config
-from edgellm_export.report import Report
-from edgellm_export.steps import Choices, Progress, Written
+from edgellm_export.steps import Choices, Progress, QualityReport, Written
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,10 @@ class OptimumExport:
                 scheme = store_weights(model, choices.precision, partial(progress, "weights"))
                 save(model, work / graph.name)
         _, found = read_foreign(work)
-        write_generation_config(work, self.checkpoint, found.tokens)
+        if found.task != self.task:
+            raise UnsupportedModelError(f"the graphs that optimum makes for {self.task} are those of {found.task}")
+        if found.task in GENERATION_TASKS:
+            write_generation_config(work, self.checkpoint, found.tokens)
         return Written(self._manifest(found, choices, scheme), partial(self._verify, work, progress))
 
     def _manifest(self, found: Manifest, choices: Choices, scheme: str) -> Manifest:
@@ -55,8 +57,8 @@ class OptimumExport:
             versions={**versions(), **made_with},
         )
 
-    def _verify(self, work: Path, progress: Progress, sealed: Manifest) -> Report:
-        return verify(work, sealed, self.directory, progress)
+    def _verify(self, work: Path, progress: Progress, sealed: Manifest) -> QualityReport:
+        return verify_package(work, sealed, self.directory, progress)
 
 
 def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport:
@@ -71,10 +73,7 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport:
         raise ExportError("packages made with --via optimum have a float key/value cache; leave out --kv-cache int8")
     if choices.text.given:
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
-    task = choices.task or task_of(checkpoint.config)
-    if task not in ("text-generation",):
-        raise UnsupportedModelError(f"edgellm does not run optimum's graphs for {task}")
-    return OptimumExport(checkpoint, checkpoint.directory, task)
+    return OptimumExport(checkpoint, checkpoint.directory, choices.task or task_of(checkpoint.config))
 
 
 def _wanted(directory: Path) -> list[Path]:

@@ -1,0 +1,135 @@
+"""Encoders of families that edgellm does not build: optimum's graphs, as they are and as packages of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+import edgellm
+import edgellm_export
+from comparison import relative
+from edgellm_export.optimum import export_graphs, task_of
+from optimum_models import CONTEXT, VOCAB, save_checkpoint
+
+LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
+LENGTHS = (5, 31, 17, 17, 8)
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "intermediate_size": 88,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+}
+LABELS = {"id2label": {0: "bad", 1: "fair", 2: "good"}, "label2id": {"bad": 0, "fair": 1, "good": 2}}
+MODELS: dict[str, Callable[[], Any]] = {
+    "text-classification": lambda: hf.AlbertForSequenceClassification(
+        hf.AlbertConfig(**SIZES, **LABELS, embedding_size=32, classifier_dropout_prob=0.0)
+    ),
+    "token-classification": lambda: hf.AlbertForTokenClassification(hf.AlbertConfig(**SIZES, **LABELS)),
+    "fill-mask": lambda: hf.MPNetForMaskedLM(hf.MPNetConfig(**SIZES)),
+    "question-answering": lambda: hf.MPNetForQuestionAnswering(hf.MPNetConfig(**SIZES)),
+    "feature-extraction": lambda: hf.AlbertModel(hf.AlbertConfig(**SIZES)),
+}
+
+
+@pytest.fixture(scope="session")
+def original() -> Callable[[str], Any]:
+    @cache
+    def make(task: str) -> Any:
+        torch.manual_seed(sum(map(ord, task)))
+        model = MODELS[task]().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                noise = torch.randn_like(parameter)
+                parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(original: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    return cache(lambda task: save_checkpoint(original(task), tmp_path_factory.mktemp("checkpoint") / task))
+
+
+@pytest.fixture(scope="session")
+def directory(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """What optimum itself writes."""
+
+    @cache
+    def make(task: str) -> Path:
+        path = tmp_path_factory.mktemp("optimum") / task
+        export_graphs(checkpoint(task), path, task)  # type: ignore[arg-type]
+        return path
+
+    return make
+
+
+def inputs(seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(3, VOCAB, length) for length in LENGTHS]
+
+
+EACH = pytest.mark.parametrize("task", MODELS)
+
+
+@EACH
+def test_a_directory_as_it_is(task: str, original: Callable[[str], Any], directory: Callable[[str], Path]) -> None:
+    model = edgellm.load(directory(task), threads=1)
+    assert model.manifest.task == task
+    for got, ids in zip(model.run(inputs()), inputs(), strict=True):
+        with torch.no_grad():
+            expected = original(task)(torch.tensor(ids[None]))
+        for name, array in got.outputs.items():
+            assert relative(array, expected[name][0].numpy()) < LOGITS_TOLERANCE
+
+
+@EACH
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_packages(task: str, precision: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    assert task_of(edgellm_export.checkpoint.open_checkpoint(str(checkpoint(task))).config) == task
+    exported = edgellm_export.export(
+        checkpoint(task), tmp_path / "out", precision=precision, via="optimum", keep_failed=True
+    )
+    assert exported.report.quality.error < {"fp32": 2e-5, "int8": 0.1, "int4": 0.6}[precision]
+    model = edgellm.load(exported.path, threads=1)
+    assert (model.manifest.task, model.info.precision) == (task, precision)
+    together = model.run(inputs())
+    for got, ids in zip(together, inputs(), strict=True):
+        for name, array in model.run([ids])[0].outputs.items():
+            assert relative(got.outputs[name], array) < {"fp32": 1e-5, "int8": 0.02, "int4": 0.02}[precision]
+
+
+def test_labels(directory: Callable[[str], Path]) -> None:
+    assert edgellm.load(directory("text-classification"), threads=1).labels == LABELS["id2label"]
+
+
+def test_a_graph_that_mixes_rows(directory: Callable[[str], Path], tmp_path: Path) -> None:
+    """ONNX Runtime's dynamic quantization has one scale for all activations: rows are run one by one."""
+    source = directory("text-classification")
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    quantize_dynamic(source / "model.onnx", tmp_path / "model_quantized.onnx", weight_type=QuantType.QUInt8)
+    model = edgellm.load(tmp_path / "model_quantized.onnx", threads=1)
+    assert model.info.precision == "int8"
+    for got, ids in zip(model.run(inputs()), inputs(), strict=True):
+        assert np.array_equal(got.logits, model.run([ids])[0].logits)
+    assert relative(got.logits, edgellm.load(source, threads=1).run([inputs()[-1]])[0].logits) < 0.2
+
+
+def test_an_output_without_its_task(directory: Callable[[str], Path], tmp_path: Path) -> None:
+    """Logits of each token might be labels or the vocabulary: the class in config.json says."""
+    source = directory("token-classification")
+    (tmp_path / "model.onnx").write_bytes((source / "model.onnx").read_bytes())
+    (tmp_path / "config.json").write_text('{"vocab_size": 131}')
+    with pytest.raises(edgellm.PackageError, match="outputs logits"):
+        edgellm.load(tmp_path)
