@@ -12,7 +12,7 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
 
 from edgellm.attention_plot import plot_attentions
-from edgellm.attentions import Attentions, DecoderResult
+from edgellm.attentions import Attentions, DecoderResult, EncoderDecoderResult
 from edgellm.decoding.options import GenerationOptions
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.encoder_model import EncoderModel, EncoderResult
@@ -44,6 +44,7 @@ __all__ = [
     "DecoderResult",
     "EdgellmError",
     "EncoderDecoderModel",
+    "EncoderDecoderResult",
     "EncoderModel",
     "EncoderResult",
     "GeneratedSequence",

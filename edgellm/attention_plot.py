@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def plot_attentions(
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(float(weights.max()), 1e-6))
         axes.set_title(title, fontsize=9)
-        _label(axes, attentions.tokens)
+        _label(axes.set_xticks, attentions.seen, rotation=90)
+        _label(axes.set_yticks, attentions.tokens)
     try:
         figure.savefig(path)
     except OSError as error:
@@ -65,12 +66,9 @@ def _place(name: str, value: Any, count: int) -> int:
     return value % count
 
 
-def _label(axes: Any, tokens: Sequence[str]) -> None:
-    if len(tokens) > LABELLED or not any(tokens):
-        return
-    places = range(len(tokens))
-    axes.set_xticks(places, tokens, rotation=90, fontsize=6)
-    axes.set_yticks(places, tokens, fontsize=6)
+def _label(set_ticks: Callable[..., Any], tokens: Sequence[str], **options: Any) -> None:
+    if len(tokens) <= LABELLED and any(tokens):
+        set_ticks(range(len(tokens)), tokens, fontsize=6, **options)
 
 
 def _figure_class() -> Any:

@@ -95,6 +95,7 @@ class EncoderDecoderEngine:
     """Two sessions and a cache of its own; not for two threads at once. All rows have the same length."""
 
     def __init__(self, encoder: Session, decoder: Session, manifest: Manifest) -> None:
+        self.sessions = encoder, decoder
         self._manifest = manifest
         self._encoder = _Encoder(encoder, manifest)
         self._decoder = _Decoder(decoder, manifest)

@@ -17,6 +17,13 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm import session as ort
+from edgellm.attentions import (
+    Attentions,
+    EncoderDecoderResult,
+    check_attentions,
+    encoder_decoder_pass,
+    token_texts,
+)
 from edgellm.concat_encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
 from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.encoder_decoder_engine import EncoderDecoderEngine, check_graphs
@@ -168,6 +175,23 @@ class EncoderDecoderModel:
         with self._engine() as engine:
             engine.sources = [tokens]
             return np.concatenate(list(engine.all_logits(ids)))
+
+    def run(self, source: Prompt, target: Prompt, *, output_attentions: bool = False) -> EncoderDecoderResult:
+        """One pass over a source and a target: what the model predicts after each token of the target (see `logits`)
+        and, from a package exported with --attentions, how much each token looks at each other."""
+        tokens, ids = self._source(source, None), self._target(target)
+        both = tuple(tokens.tolist()), tuple(ids.tolist())
+        if not output_attentions:
+            return EncoderDecoderResult(*both, self.logits(tokens, ids), None, None, None)
+        check_attentions(next(iter(self.manifest.graphs.values())))
+        with self._engine() as engine:
+            assert isinstance(engine, EncoderDecoderEngine)
+            logits, seen, own, across = encoder_decoder_pass(*engine.sessions, self.manifest, tokens, ids)
+        texts, targets = (token_texts(self.tokenizer, part) for part in both)
+        return EncoderDecoderResult(
+            *both, logits, Attentions(seen, texts, texts), Attentions(own, targets, targets),
+            Attentions(across, targets, texts),
+        )  # fmt: skip
 
     def score(self, source: Prompt, target: Prompt) -> Score:
         """The log-probability of each token of the target behind the decoder start token."""

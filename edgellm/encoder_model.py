@@ -187,7 +187,7 @@ class EncoderModel:
         values = [array.numpy()[0] for array in arrays]
         tokens = token_texts(self.tokenizer, encoding.ids.tolist())
         outputs = dict(zip(names, values, strict=False))
-        return EncoderResult(encoding, outputs, Attentions(np.stack(values[len(names) :]), tokens))
+        return EncoderResult(encoding, outputs, Attentions(np.stack(values[len(names) :]), tokens, tokens))
 
     @property
     def _per_token(self) -> frozenset[str]:

@@ -216,6 +216,23 @@ def attention(
     return out, LayerCache(present_key, present_value)
 
 
+def multi_head_attention(
+    b: Build, *inputs: ir.Value | None, place: str, kept: list[ir.Value] | None, **options: Any
+) -> ir.Value:
+    """Attention of every query to every key that its mask allows. Its weights go to `kept`, if there is one."""
+    y, *others = b.graph.ops(
+        "MultiHeadAttention", *inputs, name=f"{place}/MultiHeadAttention", outputs=1 if kept is None else 4,
+        domain=MICROSOFT, **options,
+    )  # fmt: skip
+    if kept is not None:
+        *presents, products = others
+        for present in presents:
+            present.name = ""  # not wanted
+        products.type = ir.TensorType(ir.DataType.FLOAT)  # which ONNX Runtime does not infer
+        kept.append(b.graph.op("Softmax", products, axis=-1, name=f"{place}/Softmax"))
+    return y
+
+
 def _cache_quantization(b: Build, cache: LayerCache, name: str) -> tuple[list[ir.Value | None], dict[str, Any]]:
     """GroupQueryAttention's inputs behind the rotary tables, and its attributes: for an int8 cache, its scales."""
     if cache.scales is None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm.manifest import ATTENTIONS
+from edgellm.manifest import ATTENTIONS, CROSS_ATTENTIONS
 from edgellm_export.channels import Channels, Projection
 from edgellm_export.graph import GraphBuilder, Produced, Stored, as_model
 from edgellm_export.quantize import WeightScheme
@@ -49,7 +49,8 @@ class TensorSource(Protocol):
 class Build:
     """What every block needs: the graph under construction, the weights' scheme, the checkpoint.
 
-    `attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where nobody wants them.
+    `attentions`, `cross_attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where
+    nobody wants them.
     """
 
     shape: DecoderShape
@@ -58,6 +59,7 @@ class Build:
     tensors: TensorSource
     channels: Channels = field(default_factory=Channels)
     attentions: list[ir.Value] | None = None
+    cross_attentions: list[ir.Value] | None = None
 
     @property
     def activation(self) -> np.dtype[Any]:
@@ -101,16 +103,15 @@ def built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
     return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)
 
 
-def attention_names(layers: int) -> tuple[str, ...]:
-    return tuple(f"{ATTENTIONS}{i}" for i in range(layers))
+def attention_names(layers: int, *, across: bool = False) -> tuple[str, ...]:
+    return tuple(f"{CROSS_ATTENTIONS if across else ATTENTIONS}{i}" for i in range(layers))
 
 
 def _attention_outputs(b: Build) -> list[Any]:
-    kept = b.attentions or []
+    own, across = b.attentions or [], b.cross_attentions or []
+    names = [*attention_names(len(own)), *attention_names(len(across), across=True)]
     shape = ["batch_size", "num_heads", "sequence_length", "total_sequence_length"]
-    return [
-        (value, name, ir.DataType.FLOAT, shape) for value, name in zip(kept, attention_names(len(kept)), strict=True)
-    ]
+    return [(value, name, ir.DataType.FLOAT, shape) for value, name in zip([*own, *across], names, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm_export.blocks import AFTER_SOFTMAX, multi_head_attention
 from edgellm_export.build import Build, Heads, LayerCache, node
 from edgellm_export.channels import FloatArray
 from edgellm_export.graph import MICROSOFT
@@ -57,10 +58,9 @@ class TargetState:
 
 def attention_to_source(b: Build, qkv: Sequence[ir.Value], heads: Heads, source: SourceState, name: str) -> ir.Value:
     """Every token attends to every token of its source. qkv: three values [B, T, N * head_dim], as the result."""
-    return b.graph.op(
-        "MultiHeadAttention", *qkv, None, source.mask, source.bias,
-        name=f"{node(name)}/MultiHeadAttention", domain=MICROSOFT, **_options(heads),
-    )  # fmt: skip
+    return multi_head_attention(
+        b, *qkv, None, source.mask, source.bias, place=node(name), kept=b.attentions, **_options(heads)
+    )
 
 
 def cross_keys_values(
@@ -93,10 +93,8 @@ def cross_attention(
     """
     g, place, size = b.graph, node(name), heads.num_heads * heads.head_dim
     folded = g.op("Reshape", query, _shape(b, "fold", target.sources, size), name=f"{place}/Fold")
-    y = g.op(
-        "MultiHeadAttention", folded, cross.key, cross.value, None, target.mask,
-        name=f"{place}/MultiHeadAttention", domain=MICROSOFT, **_options(heads),
-    )  # fmt: skip
+    inputs = (folded, cross.key, cross.value, None, target.mask)
+    y = multi_head_attention(b, *inputs, place=place, kept=b.cross_attentions, **_options(heads))
     return g.op("Reshape", y, _shape(b, "unfold", target.rows, size), name=f"{place}/Unfold")
 
 
@@ -120,11 +118,15 @@ def self_attention(
     """Causal attention of a row to itself, the cache updated in place. qkv: [R, S, 3 N head_dim]."""
     options: dict[str, Any] = {} if heads.scale is None else {"scale": heads.scale}
     bias = [] if target.bias is None else [None, None, None, target.bias]
-    y, key, value = b.graph.ops(
+    if b.attentions is not None:
+        options["qk_output"] = AFTER_SOFTMAX
+    y, key, value, *weights = b.graph.ops(
         "GroupQueryAttention", qkv, None, None, cache.key, cache.value, target.seqlens, target.total, *bias,
-        name=f"{node(name)}/GroupQueryAttention", outputs=3, domain=MICROSOFT, num_heads=heads.num_heads,
-        kv_num_heads=heads.num_kv_heads, **options,
+        name=f"{node(name)}/GroupQueryAttention", outputs=3 if b.attentions is None else 4, domain=MICROSOFT,
+        num_heads=heads.num_heads, kv_num_heads=heads.num_kv_heads, **options,
     )  # fmt: skip
+    if b.attentions is not None:
+        b.attentions.extend(weights)
     return y, LayerCache(key, value)
 
 

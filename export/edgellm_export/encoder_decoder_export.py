@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgellm.errors import ExportError
 from edgellm.manifest import CacheLayout, CrossCacheLayout, GraphFile, Manifest, TokenIds, Weights
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder, open_encoder_decoder
-from edgellm_export.build import BuiltGraph
+from edgellm_export.build import BuiltGraph, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
 from edgellm_export.channels import ChannelScales, FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
@@ -56,8 +56,10 @@ class EncoderDecoderExport:
             if choices.calibrate:
                 calibrated = _calibrate(work, Path(matrices), original, manifest, choices, progress)
             scheme = scheme_for(choices.precision, choices.target).calibrated(calibrated.prepared)
-            encoder = build_encoder(architecture, tensors, scheme, calibrated.scales)
-            decoder = build_decoder(architecture, tensors, scheme, calibrated.scales)
+            encoder, decoder = (
+                build(architecture, tensors, scheme, calibrated.scales, attentions=choices.attentions)
+                for build in (build_encoder, build_decoder)
+            )
             data = _write(work, encoder, decoder, progress)
         parts = PackageParts(architecture, tensors, scheme, calibrated.scales, data)
         return Written(
@@ -72,6 +74,10 @@ def open_exporter(checkpoint: Checkpoint, choices: Choices) -> EncoderDecoderExp
         raise ExportError(f"an encoder-decoder is for text2text-generation, not for {choices.task}; leave out the task")
     if choices.kv_cache == "int8":
         raise ExportError("encoder-decoders have a float key/value cache only; leave out --kv-cache int8")
+    if choices.attentions and choices.target == "cuda":
+        raise ExportError(
+            "attention weights come from the CPU's kernels only; with --attentions, leave out --target cuda"
+        )
     if choices.target == "cuda" and choices.precision == "fp32":
         raise ExportError(
             "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
@@ -87,13 +93,18 @@ def _manifest(checkpoint: Checkpoint, architecture: EncoderDecoder, choices: Cho
     dtype: Literal["float32", "float16"] = "float32" if choices.target == "cpu" else "float16"
     layers, heads, head_dim = shape.num_layers, shape.num_kv_heads, shape.head_dim
     inputs = ("input_ids", "decoder_attention_mask", "encoder_attention_mask", "logits_to_keep")
+    watched = (architecture.source_layers, layers) if choices.attentions else (0, 0)
     return Manifest(
         task="text2text-generation",
         model_type=str(checkpoint.config["model_type"]),
         target=choices.target,
         graphs={
-            "encoder": GraphFile(ENCODER, ("input_ids", "attention_mask"), ()),
-            "decoder": GraphFile(DECODER, inputs, ("logits",)),
+            "encoder": GraphFile(ENCODER, ("input_ids", "attention_mask"), attention_names(watched[0])),
+            "decoder": GraphFile(
+                DECODER,
+                inputs,
+                ("logits", *attention_names(watched[1]), *attention_names(watched[1], across=True)),
+            ),
         },
         cache=CacheLayout(layers, heads, head_dim, dtype, past=_pattern(PAST), present=_pattern(PRESENT)),
         cross_cache=CrossCacheLayout(

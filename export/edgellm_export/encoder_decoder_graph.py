@@ -34,10 +34,17 @@ Output = tuple[ir.Value, str, ir.DataType, list[int | str | None]]
 
 
 def build_encoder(
-    architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales = NO_SCALES
+    architecture: EncoderDecoder,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    scales: ChannelScales = NO_SCALES,
+    *,
+    attentions: bool = False,
 ) -> BuiltGraph:
-    """The whole encoder, and what each layer of the decoder reads of its output."""
-    b = Build(architecture.shape, GraphBuilder("encoder"), scheme, tensors, Channels(scales))
+    """The whole encoder, and what each layer of the decoder reads of its output. `attentions`: and its layers' weights,
+    attentions.{i} [B, N, T, T]."""
+    kept: list[ir.Value] | None = [] if attentions else None
+    b = Build(architecture.shape, GraphBuilder("encoder"), scheme, tensors, Channels(scales), kept)
     ids, source = _source(b)
     source = architecture.source_state(b, source)
     stream = architecture.embed_source(b, ids, source)
@@ -52,11 +59,18 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales = NO_SCALES
+    architecture: EncoderDecoder,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    scales: ChannelScales = NO_SCALES,
+    *,
+    attentions: bool = False,
 ) -> BuiltGraph:
-    """The whole decoder."""
+    """The whole decoder. `attentions`: with its layers' weights, attentions.{i} and, of a row, cross_attentions.{i}."""
     shape = architecture.shape
-    b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales))
+    own: list[ir.Value] | None = [] if attentions else None
+    across: list[ir.Value] | None = [] if attentions else None
+    b = Build(shape, GraphBuilder("decoder"), scheme, tensors, Channels(scales), own, across)
     ids, target = _target(b)
     keep = b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
     target = architecture.target_state(b, target)

@@ -79,10 +79,9 @@ def export(
     choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
     checkpoint = open_checkpoint(str(source), revision=revision)
     _check_layers(checkpoint)
-    if attentions and (via is not None or kind_of(checkpoint.config) == "encoder-decoder"):
+    if attentions and via is not None:
         raise ExportError(
-            "attention weights are to be had of decoder-only and encoder-only models that edgellm builds itself; "
-            "leave out --attentions"
+            "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
         )
     with _memory_errors():
         opener = open_optimum if via == "optimum" else OPENERS[kind_of(checkpoint.config)]

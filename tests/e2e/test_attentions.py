@@ -16,7 +16,7 @@ from comparison import fresh, prompt, relative
 from edgellm.errors import ExportError, MissingDependencyError, OptionError, QualityGateError
 from encoder_decoder_families import BY_NAME as ENCODER_DECODERS
 from encoder_decoder_families import make_model as make_encoder_decoder
-from encoder_decoder_families import save_checkpoint
+from encoder_decoder_families import save_checkpoint, sources
 from text_checkpoints import SENTENCES, Recipe
 
 LENGTH = 30
@@ -42,7 +42,7 @@ def test_decoders(
     weights = np.stack([layer[0].numpy() for layer in expected.attentions])
     assert result.attentions.weights.shape == weights.shape
     np.testing.assert_allclose(result.attentions.weights, weights, atol=1e-5)
-    assert len(result.attentions.tokens) == LENGTH
+    assert len(result.attentions.tokens) == len(result.attentions.seen) == LENGTH
     assert model.generate(ids, max_new_tokens=5).tokens  # the cache works as ever
     plain = model.run(ids)
     assert plain.attentions is None
@@ -96,16 +96,42 @@ def test_exports_that_cannot_give_them(
         export(checkpoint("llama"), tmp_path / "package", **options)
 
 
-def test_encoder_decoders_do_not_give_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["t5", "mt5", "bart", "marian", "pegasus"])
+def test_encoder_decoders(name: str, tmp_path: Path) -> None:
+    reference = make_encoder_decoder(ENCODER_DECODERS[name])
+    save_checkpoint(reference, tmp_path / "checkpoint")
+    source, target = (row.tolist() for row in sources(17, 9, seed=3))
+    with torch.no_grad():
+        expected = reference(torch.tensor([source]), decoder_input_ids=torch.tensor([target]), output_attentions=True)
+    model = edgellm.load(export(tmp_path / "checkpoint", tmp_path / "package"), threads=1)
+    result = model.run(source, target, output_attentions=True)
+    assert (result.source, result.target) == (tuple(source), tuple(target))
+    assert relative(result.logits, expected.logits[0].numpy()) < 2e-5
+    for kind in ("encoder_attentions", "decoder_attentions", "cross_attentions"):
+        weights = np.stack([layer[0].numpy() for layer in getattr(expected, kind)])
+        found = getattr(result, kind)
+        assert found.weights.shape == (*weights.shape[:2], len(found.tokens), len(found.seen)) == weights.shape
+        np.testing.assert_allclose(found.weights, weights, atol=1e-5)
+    plain = model.run(source, target)
+    assert plain.cross_attentions is None
+    np.testing.assert_allclose(plain.logits, result.logits, atol=1e-3)
+    assert model.generate(source, num_beams=3, max_new_tokens=5).tokens
+
+
+def test_encoder_decoders_without(tmp_path: Path) -> None:
     save_checkpoint(make_encoder_decoder(ENCODER_DECODERS["t5"]), tmp_path / "checkpoint")
-    with pytest.raises(ExportError, match="of decoder-only and encoder-only models"):
-        export(tmp_path / "checkpoint", tmp_path / "package")
+    model = edgellm.load(export(tmp_path / "checkpoint", tmp_path / "package", attentions=False), threads=1)
+    with pytest.raises(OptionError, match="exported for it"):
+        model.run([5, 6], [0, 7], output_attentions=True)
+    with pytest.raises(ExportError, match="from the CPU's kernels only"):
+        export(tmp_path / "checkpoint", tmp_path / "cuda", target="cuda", precision="fp16")
 
 
 @pytest.fixture
 def attentions() -> edgellm.Attentions:
     weights = np.random.default_rng(0).random((3, 4, 5, 5), np.float32)
-    return edgellm.Attentions(weights / weights.sum(-1, keepdims=True), ("[CLS]", "a", "ä", "好", "[SEP]"))
+    tokens = ("[CLS]", "a", "ä", "好", "[SEP]")
+    return edgellm.Attentions(weights / weights.sum(-1, keepdims=True), tokens, tokens)
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

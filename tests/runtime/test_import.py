@@ -40,6 +40,7 @@ def test_public_names() -> None:
         "DecoderResult",
         "EdgellmError",
         "EncoderDecoderModel",
+        "EncoderDecoderResult",
         "EncoderModel",
         "EncoderResult",
         "GeneratedSequence",

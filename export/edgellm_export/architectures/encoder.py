@@ -14,7 +14,6 @@ import onnx_ir as ir
 from edgellm_export import blocks
 from edgellm_export.build import Build, FloatArray, node
 from edgellm_export.config import ConfigReader
-from edgellm_export.graph import MICROSOFT
 from edgellm_export.quantize import scheme_for
 
 HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]
