@@ -118,6 +118,11 @@ def test_encoder_decoders(name: str, tmp_path: Path) -> None:
     assert model.generate(source, num_beams=3, max_new_tokens=5).tokens
 
 
+def test_graphs_of_others_do_not_give_them(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="of graphs that edgellm builds itself; leave out --attentions"):
+        export(checkpoint("gpt2"), tmp_path / "package", via="optimum")
+
+
 def test_encoder_decoders_without(tmp_path: Path) -> None:
     save_checkpoint(make_encoder_decoder(ENCODER_DECODERS["t5"]), tmp_path / "checkpoint")
     model = edgellm.load(export(tmp_path / "checkpoint", tmp_path / "package", attentions=False), threads=1)
