@@ -54,6 +54,15 @@ def strategy_of(name: Any) -> Strategy:
     raise OptionError(f"aggregation_strategy is {name!r}, expected one of {', '.join(known)}")
 
 
+def older_spelling(grouped_entities: bool | None, ignore_subwords: bool | None) -> Strategy | None:
+    """None where neither was given."""
+    if grouped_entities is None and ignore_subwords is None:
+        return None
+    if not grouped_entities:
+        return "none"
+    return "first" if ignore_subwords else "simple"
+
+
 def entities_of(
     tokens: Sequence[LabelledToken], labels: Mapping[int, str], strategy: Strategy, join: Join
 ) -> list[Entity]:

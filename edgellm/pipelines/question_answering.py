@@ -50,10 +50,12 @@ class QuestionAnswering(EncoderPipeline):
         max_seq_len: int | None = None,
         handle_impossible_answer: bool = False,
         align_to_words: bool = True,
+        max_question_len: object = None,
+        padding: object = None,
     ) -> list[Any]:
         """In tokens: `max_seq_len`, of a question and a window, None is the model's most, up to 384; `doc_stride`, what
         windows have in common, None is half of that, up to 128; `max_answer_len`. `align_to_words`: answers are whole
-        words. `handle_impossible_answer`: the answer may be ""."""
+        words. `handle_impossible_answer`: the answer may be "". `max_question_len` and `padding` have no effect."""
         _check_counts(top_k=top_k, max_answer_len=max_answer_len)
         length = min(self.special.max_length, 384) if max_seq_len is None else max_seq_len
         stride = min(length // 2, 128) if doc_stride is None else doc_stride

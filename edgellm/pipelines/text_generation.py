@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from edgellm.encodings import Truncation, truncated
 from edgellm.errors import ContextOverflowError, OptionError
 from edgellm.manifest import Task
 from edgellm.model import Model
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
+from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.prompts import IntArray
 from edgellm.tokenizer import Tokenizer
 
@@ -65,11 +67,14 @@ class TextGeneration(Pipeline):
         continue_final_message: bool | None = None,
         handle_long_generation: str | None = None,
         stop_sequence: str | None = None,
+        truncation: TruncationChoice | None = None,
+        padding: object = None,
         **generate: Any,
     ) -> list[list[dict[str, Any]]]:
         """`return_tensors`: {"generated_token_ids": tokens, the prompt's included} instead of texts.
         `handle_long_generation` "hole": drop the beginning of a prompt that leaves no room for the new tokens.
-        `stop_sequence`: any of its tokens ends the text. `generate`: the options of `GenerationOptions`."""
+        `stop_sequence`: any of its tokens ends the text. `truncation`: cut prompts that are too long at their end.
+        `padding` has no effect. `generate`: the options of `GenerationOptions`."""
         if return_full_text is not None and (return_text is not None or return_tensors is not None):
             raise OptionError("return_full_text goes with neither return_text nor return_tensors: leave those out")
         for_task, usual_prefix = parameters_for(self.task, self.config)
@@ -78,7 +83,7 @@ class TextGeneration(Pipeline):
         options = generation_options(generate, for_task=for_task, package=self.model.generation_defaults, usual=USUAL)
         before = usual_prefix if prefix is None else prefix
         prompts = [
-            self.tokenizer.encode(before + item, add_special_tokens=add_special_tokens)
+            self._encode(before + item, add_special_tokens, truncation_of(truncation))
             if isinstance(item, str)
             else self._encode_chat(item, continue_final_message)
             for item in items
@@ -102,6 +107,13 @@ class TextGeneration(Pipeline):
             [writing.record(item, prompt.tolist(), sequence.tokens) for sequence in generation.sequences]
             for item, prompt, generation in zip(items, prompts, generations, strict=True)
         ]
+
+    def _encode(self, text: str, add_special_tokens: bool, truncation: Truncation | None) -> IntArray:
+        if truncation is None:
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        encoding = self.tokenizer.encoding(text)
+        kept = encoding if add_special_tokens else encoding.take(~encoding.special)
+        return truncated(kept, self.special.max_length, truncation).ids
 
     def _encode_chat(self, messages: Any, continues: bool | None) -> IntArray:
         ends_open = _continues(messages, continues)

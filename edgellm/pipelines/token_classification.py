@@ -19,6 +19,7 @@ from edgellm.pipelines.entities import (
     Strategy,
     as_dict,
     entities_of,
+    older_spelling,
     strategy_of,
     without_overlaps,
 )
@@ -57,10 +58,13 @@ class TokenClassification(EncoderPipeline):
         stride: int | None = None,
         is_split_into_words: bool = False,
         delimiter: str = " ",
+        grouped_entities: bool | None = None,
+        ignore_subwords: bool | None = None,
     ) -> list[list[dict[str, Any]]]:
         """`stride`: a text that is too long is read in windows that overlap by so many tokens, and not cut; needs an
-        aggregation_strategy. `is_split_into_words`: an input is a list of words, `delimiter` joins them."""
-        strategy = strategy_of(aggregation_strategy)
+        aggregation_strategy. `is_split_into_words`: an input is a list of words, `delimiter` joins them.
+        `grouped_entities` and `ignore_subwords`: the older spelling of "simple" and "first"."""
+        strategy = older_spelling(grouped_entities, ignore_subwords) or strategy_of(aggregation_strategy)
         if stride is not None and strategy == "none":
             raise OptionError("stride needs an aggregation_strategy: simple, first, average or max")
         sentences = [

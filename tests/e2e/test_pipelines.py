@@ -118,7 +118,7 @@ def test_text_classification_with_one_label(both: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("strategy", ["none", "simple", "first", "average", "max"])
 @pytest.mark.parametrize("ignored", [None, [], ["O", "MISC", "PER"]], ids=str)
-@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
+@pytest.mark.filterwarnings("ignore:Tokenizer does not support real words", "ignore:`.*` is deprecated")
 def test_token_classification(family: str, strategy: str, ignored: Any, both: Callable[..., Any]) -> None:
     ours, theirs = both("ner", Recipe(family, "token-classification", tuple(NER_LABELS)), aggregation_strategy=strategy)
     options = {} if ignored is None else {"ignore_labels": ignored}
@@ -128,6 +128,8 @@ def test_token_classification(family: str, strategy: str, ignored: Any, both: Ca
     if strategy != "none":
         for stride in (0, 7):
             assert_same(ours(LONG + odd, stride=stride, **options), theirs(LONG + odd, stride=stride, **options))
+    for older in ({"grouped_entities": True}, {"grouped_entities": True, "ignore_subwords": True}):
+        assert_same(ours(LONG, **older), theirs(LONG, **older))
     if family == "roberta":
         return  # the reference refuses lists of words for tokenizers that put no space before the first
     words = SENTENCES[1].split()
@@ -234,6 +236,7 @@ OPEN_CHAT = [*CHAT, {"role": "assistant", "content": "It is "}]
         {"num_beams": 3, "num_return_sequences": 2},
         {"prefix": "x", "skip_special_tokens": False, "clean_up_tokenization_spaces": False},
         {"stop_sequence": "ab", "repetition_penalty": 1.3},
+        {"truncation": True, "add_special_tokens": False},
         {"handle_long_generation": "hole", "max_new_tokens": 90},
         {"continue_final_message": True},
     ],
