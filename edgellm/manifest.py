@@ -217,6 +217,11 @@ class Manifest:
         return self.cross_cache
 
     @property
+    def has_hashes(self) -> bool:
+        """Whether this was read from a file; a directory of another tool's graphs has none."""
+        return all(entry.sha256 for entry in self.files.values())
+
+    @property
     def arrives_fused(self) -> bool:
         """Whether the graphs are edgellm's own; in those of other tools there are operators to join."""
         return self.source.get("kind") != "onnx" and "optimum-onnx" not in self.versions

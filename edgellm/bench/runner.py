@@ -14,10 +14,9 @@ from edgellm.bench.jobs import Answer, Job
 from edgellm.bench.machine import describe_machine
 from edgellm.bench.pagecache import drop_pages
 from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
-from edgellm.engine import decoder_graph
 from edgellm.errors import OptionError
-from edgellm.loading import check_task
-from edgellm.manifest import MANIFEST_NAME, Manifest, read_manifest
+from edgellm.loading import check_task, read_package
+from edgellm.manifest import MANIFEST_NAME, Manifest
 from edgellm.model import Model
 from edgellm.session import DeviceChoice
 from edgellm.threads import usable_cores
@@ -51,7 +50,7 @@ def run_bench(
     if repeats < 1 or loads < 0:
         raise OptionError(f"repeats is {repeats} and loads {loads}, expected at least 1 and 0")
     path = Path(package)
-    manifest = read_manifest(path)
+    root, manifest = read_package(path)
     check_task(Model, path, manifest)
     cases = plan_cases(
         _several(prompt_tokens),
@@ -62,13 +61,14 @@ def run_bench(
         context_length=manifest.context_length,
     )
     counts = list(dict.fromkeys(case.threads for case in cases))
-    all_loads = [_time_loads(path, manifest, device, count, loads, progress) for count in counts] if loads else []
+    files = _files(root, manifest)
+    all_loads = [_time_loads(path, files, device, count, loads, progress) for count in counts] if loads else []
     jobs = [Job(path, device, case.threads, case, repeats, profile) for case in cases]
     answers = [_run(job, f"{i} of {len(jobs)}", progress) for i, job in enumerate(jobs, 1)]
     bandwidths, why_not = _bandwidths(answers[0].device, counts, progress)
     return BenchResult(
         machine=describe_machine(answers[0].onnxruntime),
-        package=_facts(path, manifest, answers[0].device),
+        package=_facts(root, manifest, answers[0].device),
         cases=tuple(_result(answer) for answer in answers),
         loads=tuple(all_loads),
         bandwidths=tuple(bandwidths),
@@ -81,17 +81,22 @@ def _several(numbers: Numbers) -> Sequence[int]:
     return (numbers,) if isinstance(numbers, int) else tuple(numbers)
 
 
+def _files(root: Path, manifest: Manifest) -> list[Path]:
+    """All of the package; a directory of another tool's graphs has no manifest."""
+    return [root / name for name in (*manifest.files, *[MANIFEST_NAME] * manifest.has_hashes)]
+
+
 def _time_loads(
-    path: Path, manifest: Manifest, device: DeviceChoice, threads: int, count: int, progress: Report
+    path: Path, files: Sequence[Path], device: DeviceChoice, threads: int, count: int, progress: Report
 ) -> Loads:
-    """Cold and warm in turn. Only the package's files are made cold, not the libraries."""
+    """Cold and warm in turn. Only the package's `files` are made cold, not the libraries."""
     job = Job(path, device, threads)
     cold: list[Load] = []
     warm: list[Load] = []
     why_not = None
     for number in range(1, count + 1):
         progress(f"load {number} of {count}, {threads_text(threads)}")
-        why_not = drop_pages([path / name for name in (MANIFEST_NAME, *manifest.files)])
+        why_not = drop_pages(files)
         first = run_in_child(job, _ignore).load
         if why_not is None:
             cold.append(first)
@@ -125,7 +130,8 @@ def _bandwidths(device: str, counts: Sequence[int], progress: Report) -> tuple[l
 
 
 def _facts(path: Path, manifest: Manifest, device: str) -> PackageFacts:
-    weights = graph_weights(path / decoder_graph(manifest).file)
+    *_, decoder = manifest.graphs.values()
+    weights = graph_weights(path / decoder.file)
     return PackageFacts(
         path=path,
         model_type=manifest.model_type,

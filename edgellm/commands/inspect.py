@@ -10,7 +10,8 @@ import click
 
 from edgellm.commands.options import json_option, package_argument
 from edgellm.commands.quality import quality_lines, read_report
-from edgellm.manifest import CacheLayout, Encoder, Manifest, check_files, read_manifest
+from edgellm.loading import read_package
+from edgellm.manifest import CacheLayout, Encoder, Manifest, check_files
 
 LABELS = 8  # shown
 
@@ -25,7 +26,8 @@ def inspect(package: Path, verify: bool, report_only: bool, as_json: bool) -> No
 
     Model, precision, sizes, files and the quality report, all without loading the model.
     """
-    manifest, report = read_manifest(package), read_report(package)
+    package, manifest = read_package(package)
+    report = read_report(package)
     if verify:
         check_files(package, manifest)
     if as_json:
@@ -33,11 +35,14 @@ def inspect(package: Path, verify: bool, report_only: bool, as_json: bool) -> No
         click.echo(json.dumps(content, indent=2))
         return
     lines = [] if report_only else _facts(package, manifest, verified=verify)
-    click.echo("\n".join([*lines, *quality_lines(report)]))
+    if manifest.has_hashes:
+        lines += quality_lines(report)
+    click.echo("\n".join(lines))
 
 
 def _facts(package: Path, manifest: Manifest, *, verified: bool) -> list[str]:
     tokens = manifest.tokens
+    checked = "all as exported" if verified else "hashes not checked (--verify)"
     size = sum(entry.size for entry in manifest.files.values())
     files = [f"  {name}  {_size(entry.size)}" for name, entry in sorted(manifest.files.items())]
     return [
@@ -50,7 +55,7 @@ def _facts(package: Path, manifest: Manifest, *, verified: bool) -> list[str]:
         *_encoder_lines(manifest.encoder),
         f"tokens       bos {tokens.bos}, eos {', '.join(map(str, tokens.eos)) or None}, pad {tokens.pad}",
         f"made with    {_pairs(manifest.versions)}",
-        f"files        {_size(size)}, {'all as exported' if verified else 'hashes not checked (--verify)'}",
+        f"files        {_size(size)}, {checked if manifest.has_hashes else 'made by another tool, no hashes'}",
         *files,
     ]
 

@@ -1,10 +1,11 @@
 """A checkpoint of a family that edgellm does not build: optimum makes its graphs, edgellm stores the weights, compares
-the result with the original, and puts a package around it."""
+the result with the original, and puts a package around it. Graphs that are there already need no optimum."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,15 +13,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
-from edgellm.foreign import FIRST, LATER, MERGED, read_foreign
-from edgellm.manifest import GENERATION_TASKS, Manifest, Task, Weights
-from edgellm_export.checkpoint import Checkpoint
+from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
+from edgellm.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
+from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from edgellm_export.checkpoint.directory import INDEX, WEIGHTS
+from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.checkpoint.tokenizer.files import read_text_files
 from edgellm_export.foreign_weights import save, store_weights
-from edgellm_export.optimum import PACKAGES, check_installed, export_graphs, task_of
-from edgellm_export.optimum_verify import verify_package
+from edgellm_export.optimum import PACKAGES, Original, check_installed, export_graphs, task_of
+from edgellm_export.optimum_verify import OriginalGraphs, verify_package
 from edgellm_export.output import disk_errors
 from edgellm_export.package import versions, write_generation_config
-from edgellm_export.steps import Choices, Progress, QualityReport, Written
+from edgellm_export.steps import Choices, Progress, Written
+
+NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
 
 
 @dataclass(frozen=True)
@@ -36,35 +42,52 @@ class OptimumExport:
             progress("optimum", 0, 1)
             export_graphs(self.directory, Path(made), self.task)
             progress("optimum", 1, 1)
-            for graph in _wanted(Path(made)):
-                model = ir.load(graph)
-                scheme = store_weights(model, choices.precision, partial(progress, "weights"))
-                save(model, work / graph.name)
+            scheme = _store(_wanted(Path(made)), work, choices, progress)
         _, found = read_foreign(work)
         if found.task != self.task:
             raise UnsupportedModelError(f"the graphs that optimum makes for {self.task} are those of {found.task}")
+        made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
+        manifest = _manifest(found, self.checkpoint, choices, scheme, made_with)
         if found.task in GENERATION_TASKS:
             write_generation_config(work, self.checkpoint, found.tokens)
-        return Written(self._manifest(found, choices, scheme), partial(self._verify, work, progress))
-
-    def _manifest(self, found: Manifest, choices: Choices, scheme: str) -> Manifest:
-        made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
-        return replace(
-            found,
-            weights=Weights(choices.precision, scheme, tied_embedding=False),
-            files={},
-            source=dict(self.checkpoint.source),
-            versions={**versions(), **made_with},
-        )
-
-    def _verify(self, work: Path, progress: Progress, sealed: Manifest) -> QualityReport:
-        return verify_package(work, sealed, self.directory, progress)
+        original = partial(Original, self.directory, self.task)
+        return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
 
-def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport:
-    """Raises MissingDependencyError, UnsupportedModelError, or ExportError for choices that optimum's graphs do not
+@dataclass(frozen=True)
+class GraphsExport:
+    """The same from graphs in float32. `path`: what `edgellm.load` opens."""
+
+    checkpoint: Checkpoint
+    path: Path
+
+    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+        root, found = read_foreign(self.path)
+        graphs = {NAMES[name]: root / graph.file for name, graph in found.graphs.items()}
+        with disk_errors(work):
+            scheme = _store(graphs, work, choices, progress)
+        _, found = read_foreign(work)
+        manifest = _manifest(found, self.checkpoint, choices, scheme, {})
+        if found.task in GENERATION_TASKS:
+            write_generation_config(work, self.checkpoint, found.tokens)
+        original = partial(OriginalGraphs, self.path)
+        return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
+
+
+def open_source(source: str, revision: str | None) -> Checkpoint:
+    """A checkpoint directory or hub id, or a directory with graphs in place of weights."""
+    path = Path(source).expanduser()
+    is_known = any((path / name).is_file() for name in (WEIGHTS, INDEX, MANIFEST_NAME))
+    if is_known or not is_foreign(path):
+        return open_checkpoint(source, revision=revision)
+    root, _ = read_foreign(path)
+    origin = {"kind": "onnx", "name": root.resolve().name}
+    return Checkpoint(read_json(root / "config.json"), {}, read_text_files(root), origin, path)
+
+
+def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | GraphsExport:
+    """Raises MissingDependencyError, PackageError, CheckpointError, or ExportError for choices that such graphs do not
     have."""
-    check_installed()
     if checkpoint.directory is None:
         raise CheckpointError("--via optimum takes a checkpoint directory or a hub id, not a GGUF file")
     if choices.target != "cpu":
@@ -73,12 +96,45 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport:
         raise ExportError("packages made with --via optimum have a float key/value cache; leave out --kv-cache int8")
     if choices.text.given:
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
+    if checkpoint.source["kind"] == "onnx":
+        _check_graphs(checkpoint.directory, choices)
+        return GraphsExport(checkpoint, checkpoint.directory)
+    check_installed()
     return OptimumExport(checkpoint, checkpoint.directory, choices.task or task_of(checkpoint.config))
 
 
-def _wanted(directory: Path) -> list[Path]:
+def _check_graphs(path: Path, choices: Choices) -> None:
+    _, found = read_foreign(path)
+    if found.weights.precision != "fp32":
+        raise ExportError(f"the graphs of {path} have {found.weights.precision} weights; give graphs in float32")
+    if choices.task not in (None, found.task):
+        raise ExportError(f"the graphs of {path} are for {found.task}; leave out --task {choices.task}")
+
+
+def _store(graphs: Mapping[str, Path], work: Path, choices: Choices, progress: Progress) -> str:
+    """Write the graphs by name into `work`. Returns the name of the scheme."""
+    for name, path in graphs.items():
+        model = ir.load(path)
+        scheme = store_weights(model, choices.precision, partial(progress, "weights"))
+        save(model, work / f"{name}.onnx")
+    return scheme
+
+
+def _manifest(
+    found: Manifest, checkpoint: Checkpoint, choices: Choices, scheme: str, made_with: Mapping[str, str]
+) -> Manifest:
+    return replace(
+        found,
+        weights=Weights(choices.precision, scheme, tied_embedding=False),
+        files={},
+        source=dict(checkpoint.source),
+        versions={**versions(), **made_with},
+    )
+
+
+def _wanted(directory: Path) -> dict[str, Path]:
     """The graphs that run: of a decoder, the merged one alone where there is one."""
     graphs = {path.stem: path for path in sorted(directory.glob("*.onnx"))}
     if MERGED in graphs:
-        return [path for name, path in graphs.items() if name not in (FIRST, LATER)]
-    return list(graphs.values())
+        return {name: path for name, path in graphs.items() if name not in (FIRST, LATER)}
+    return graphs

@@ -1,32 +1,65 @@
-"""A package of optimum's graphs, through the public API, beside the checkpoint in torch."""
+"""A package of another tool's graphs, through the public API, beside the checkpoint in torch or the graphs as they
+were."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+import edgellm
+from edgellm.encodings import Encoding
 from edgellm.manifest import Manifest
 from edgellm_export import encoder_decoder_verify, encoder_verify, verify
 from edgellm_export.encoder_decoder_run import Pair
-from edgellm_export.optimum import Original
+from edgellm_export.optimum import FloatArray, Tokens
 from edgellm_export.report import Report, thresholds
 from edgellm_export.steps import Progress, QualityReport
 from edgellm_export.verify import Texts, compared, quality_of, read_slice, write_slices
 
 
-def verify_package(package: Path, manifest: Manifest, checkpoint: Path, progress: Progress) -> QualityReport:
-    """Score the package in `package` and compare it with `checkpoint`. Holds one of them at a time."""
+class Reference(Protocol):
+    """The model that a package was made from."""
+
+    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+        """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
+
+    def outputs(self, encoding: Encoding) -> Mapping[str, FloatArray]:
+        """Of an encoder, by name, without a batch's dimension."""
+
+
+class OriginalGraphs:
+    """The graphs that a package was made from."""
+
+    def __init__(self, path: Path) -> None:
+        self._model = edgellm.load(path)
+
+    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+        if isinstance(self._model, edgellm.EncoderDecoderModel):
+            assert source is not None
+            return self._model.logits(source, tokens)
+        assert isinstance(self._model, edgellm.Model)
+        return self._model.logits(tokens)
+
+    def outputs(self, encoding: Encoding) -> Mapping[str, FloatArray]:
+        assert isinstance(self._model, edgellm.EncoderModel)
+        return self._model.run([encoding])[0].outputs
+
+
+def verify_package(
+    package: Path, manifest: Manifest, open_original: Callable[[], Reference], progress: Progress
+) -> QualityReport:
+    """Score the package in `package` and compare it with its original. Holds one of them at a time."""
     if manifest.encoder is not None:
         scored = encoder_verify.score_package(package, manifest, progress)
-        original = Original(checkpoint, manifest.task)
-        expected = [original.outputs(encoding) for encoding in scored.sequences]
+        original = open_original()
+        expected = [dict(original.outputs(encoding)) for encoding in scored.sequences]
         progress("original", 1, 1)
         return encoder_verify.report_of(manifest, scored, expected)
     with tempfile.TemporaryFile(dir=package) as ours, tempfile.TemporaryFile(dir=package) as theirs:
         texts, sources = _score_package(package, manifest, ours, progress)
-        rows = _score_original(Original(checkpoint, manifest.task), texts, sources, theirs, progress)
+        rows = _score_original(open_original(), texts, sources, theirs, progress)
         comparison = compared(
             texts, ours, manifest.vocab_size, lambda start, stop: read_slice(theirs, rows, start, stop), progress
         )
@@ -55,7 +88,7 @@ def _score_package(
 
 
 def _score_original(
-    original: Original, texts: Texts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
+    original: Reference, texts: Texts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
 ) -> int:
     """Its logits go to `scratch`. Returns the rows in all."""
     rows, done = sum(map(len, texts.sequences)), 0

@@ -16,7 +16,7 @@ from edgellm_export.decoder_export import open_decoder
 from edgellm_export.encoder_decoder_export import open_exporter as open_encoder_decoder
 from edgellm_export.encoder_export import open_encoder
 from edgellm_export.evaluation_text import calibration_text
-from edgellm_export.optimum_export import open_optimum
+from edgellm_export.optimum_export import open_optimum, open_source
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import seal, write_side_files
 from edgellm_export.steps import Choices, Exporter, Progress, QualityReport
@@ -77,14 +77,15 @@ def export(
         raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
     text = calibration_text(None if calibration is None else Path(calibration))
     choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
-    checkpoint = open_checkpoint(str(source), revision=revision)
-    _check_layers(checkpoint)
+    checkpoint = open_source(str(source), revision) if via else open_checkpoint(str(source), revision=revision)
+    if via is None:
+        _check_layers(checkpoint)
     if attentions and via is not None:
         raise ExportError(
             "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
         )
     with _memory_errors():
-        opener = open_optimum if via == "optimum" else OPENERS[kind_of(checkpoint.config)]
+        opener = open_optimum if via else OPENERS[kind_of(checkpoint.config)]
         exporter = opener(checkpoint, choices)
 
     def keep(error: BaseException) -> Path | None:

@@ -178,6 +178,29 @@ def test_the_command(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     assert json.loads(result.stdout)["report"]["verdict"] == "passed"
 
 
+@pytest.mark.parametrize("name", ["opt", "gpt_neox"])
+def test_graphs_that_are_there_already(
+    name: str,
+    directory: Callable[[str], Path],
+    package: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They need no optimum, and give the package that their checkpoint gives."""
+    source, by_checkpoint = directory(name), package(name, "int8").path
+    for module in ("optimum.exporters.onnx", "torch", "transformers"):
+        monkeypatch.setitem(sys.modules, module, None)
+    exported = edgellm_export.export(source, tmp_path / "out", precision="int8", via="optimum")
+    assert 0 < exported.report.quality.kl_divergence < 5e-3
+    found, expected = (edgellm.load(p, threads=1).logits(prompts()[1]) for p in (exported.path, by_checkpoint))
+    assert np.array_equal(found, expected)
+    with pytest.raises(CheckpointError, match="already"):
+        edgellm_export.export(exported.path, tmp_path / "again", via="optimum")
+    (exported.path / "edgellm.json").unlink()
+    with pytest.raises(ExportError, match="give graphs in float32"):
+        edgellm_export.export(exported.path, tmp_path / "again", via="optimum")
+
+
 def test_a_damaged_graph_is_refused(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,7 +261,7 @@ def test_only_loads_behind_dropped_pages_are_cold(
     dropped: list[list[Path]] = []
     monkeypatch.setattr(runner, "drop_pages", lambda files: (dropped.append(files), reasons[len(dropped) - 1])[1])
     monkeypatch.setattr(runner, "run_in_child", lambda job, before_run: answer)
-    loads = runner._time_loads(package, read_manifest(package), "auto", 1, 3, print)
+    loads = runner._time_loads(package, runner._files(package, read_manifest(package)), "auto", 1, 3, print)
     assert (len(loads.cold), len(loads.warm), loads.why_not_cold) == (cold, 3, why_not)
     assert {path.name for path in dropped[0]} == {path.name for path in package.iterdir()}
 

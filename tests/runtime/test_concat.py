@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import load_model, save_model
 
 import edgellm
 from concat_directory import CONTEXT, PAST, VOCAB, Flaws, toy_graph, write_directory
+from edgellm.cli import cli
 from edgellm.concat_cache import ConcatCache
 from edgellm.concat_graph import ConcatGraph
 from edgellm.foreign import read_foreign
@@ -123,6 +125,15 @@ def test_what_the_directory_says(tmp_path: Path) -> None:
     assert (manifest.vocab_size, manifest.context_length, manifest.tokens.eos) == (VOCAB, CONTEXT, (VOCAB - 1,))
     assert manifest.weights.precision == "fp32"
     assert manifest.kv_cache == CacheLayout(1, 2, 8, "float32", growth="concat")
+
+
+def test_inspect_shows_it(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "toy")
+    result = CliRunner().invoke(cli, ["inspect", str(path)])
+    assert result.exit_code == 0
+    assert "toy, text-generation" in result.output
+    assert "made by another tool" in result.output
+    assert "divergence" not in result.output
 
 
 def test_weights_beside_the_graph(tmp_path: Path) -> None:
