@@ -133,3 +133,39 @@ def test_t5(extra: dict[str, int], tmp_path: Path) -> None:
         assert reference.convert_tokens_to_ids("<extra_id_0>") in tokenizer.encode("a <extra_id_0> b")
     ids = reference("The classes of exceptions.").input_ids
     assert tokenizer.decode(ids) == "The classes of exceptions."
+
+
+def test_pegasus(tmp_path: Path) -> None:
+    model = train(ENGLISH, 600, pad_id=0, eos_id=1, unk_id=2, bos_id=-1)
+    (tmp_path / "spiece.model").write_bytes(model)
+    (tmp_path / "config.json").write_text('{"model_type": "pegasus"}')
+    tokenizer, reference = built(tmp_path), hf.PegasusTokenizer(str(tmp_path / "spiece.model"))
+    for text in [*TEXTS[:9], *TEXTS[11:]]:
+        assert tokenizer.encode(text).tolist() == reference(text).input_ids, text
+    for token in ("<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk_2>", "<unk_102>", "<unk>"):
+        assert tokenizer.id_of(token) == reference.convert_tokens_to_ids(token), token
+
+
+@pytest.mark.parametrize("kind", ["MBartTokenizer", "MBart50Tokenizer"])
+@pytest.mark.parametrize("language", ["en_XX", "ro_RO"])
+def test_mbart(kind: str, language: str, tmp_path: Path) -> None:
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(train(ENGLISH, 600, unk_id=0, bos_id=1, eos_id=2))
+    (tmp_path / "config.json").write_text('{"model_type": "mbart"}')
+    config = {"tokenizer_class": kind, "src_lang": language}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    reference = getattr(hf, kind)(str(tmp_path / "sentencepiece.bpe.model"), src_lang=language, tgt_lang="fr_XX")
+    tokenizer = built(tmp_path)
+    for text in [*TEXTS[:9], *TEXTS[11:]]:
+        assert tokenizer.encode(text).tolist() == reference(text).input_ids, text
+    codes = [*reference.lang_code_to_id, "<mask>", "<s>", "<pad>", "</s>", "<unk>"]
+    assert [tokenizer.id_of(code) for code in codes] == [reference.convert_tokens_to_ids(code) for code in codes]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "src_lang": "ro_R"}))
+    with pytest.raises(CheckpointError, match=r"src_lang of its tokenizer is 'ro_R'; did you mean 'ro_RO'"):
+        read_text_files(tmp_path)
+
+
+def test_a_model_whose_family_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "spiece.model").write_bytes(train(ENGLISH, 300))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UnsupportedModelError, match=r"has spiece.model but no tokenizer.json; save the tokenizer once"):
+        read_text_files(tmp_path)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
-from edgellm_export.checkpoint.tokenizer.sentencepiece import read_sentencepiece
-from edgellm_export.checkpoint.tokenizer.unigram import SOURCE, SPIECE, TARGET, marian_tokenizer, t5_tokenizer
+from edgellm_export.checkpoint.tokenizer.sentencepiece import REMEDY, read_sentencepiece
+from edgellm_export.checkpoint.tokenizer.unigram import (
+    BPE_MODEL,
+    SOURCE,
+    SPIECE,
+    TARGET,
+    marian_tokenizer,
+    mbart_tokenizer,
+    pegasus_tokenizer,
+    t5_tokenizer,
+)
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
 
 TOKENIZER = "tokenizer.json"
@@ -21,7 +30,7 @@ OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
 # Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
-ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE)
+ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE, BPE_MODEL)
 # What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
 PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 
@@ -39,8 +48,8 @@ def read_text_files(path: Path) -> dict[str, bytes]:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
     elif _is_marian(path, config):
         files[TOKENIZER] = marian_tokenizer(path, config)
-    elif (path / SPIECE).is_file() and _model_type(path) in ("t5", "mt5"):
-        files[TOKENIZER] = t5_tokenizer(path, config)
+    elif build := _unigram_builder(path):
+        files[TOKENIZER] = build(path, config)
     elif vocabulary := _old_vocabulary(path, config):
         files[TOKENIZER] = build_tokenizer(vocabulary)
     if TEMPLATE not in files and (template := _old_template(path, config)):
@@ -53,6 +62,24 @@ def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
     files = [name for name in (SOURCE, TARGET, "vocab.json") if (path / name).is_file()]
     named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
     return bool(files) and (named or SOURCE in files)
+
+
+def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] | None:
+    """What builds a tokenizer from the directory's SentencePiece model, if there is one. Raises
+    UnsupportedModelError."""
+    file = next((name for name in (SPIECE, BPE_MODEL) if (path / name).is_file()), None)
+    if file is None:
+        return None
+    builders = {
+        ("t5", SPIECE): t5_tokenizer,
+        ("mt5", SPIECE): t5_tokenizer,
+        ("pegasus", SPIECE): pegasus_tokenizer,
+        ("mbart", BPE_MODEL): mbart_tokenizer,
+    }
+    builder = builders.get((_model_type(path), file))
+    if builder is None:
+        raise UnsupportedModelError(f"{path} has {file} but no {TOKENIZER}; {REMEDY}")
+    return builder
 
 
 def _model_type(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""tokenizer.json out of SentencePiece models of the Unigram kind: Marian's pair of them, and T5's.
+"""tokenizer.json out of SentencePiece models of the Unigram kind: Marian's pair of them, T5's, Pegasus's, mBART's.
 
 They cut a text into the pieces of the highest total score (Kudo, arXiv 1804.10959), behind a normalization whose table
 the model carries.
@@ -14,18 +14,26 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tokenizer.sentencepiece import REMEDY, SPACE, UNIGRAM, read_model
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
 MARIAN = (SOURCE, TARGET, VOCABULARY)
-SPIECE = "spiece.model"
+SPIECE, BPE_MODEL = "spiece.model", "sentencepiece.bpe.model"
 UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
 HIDDEN = "\ufdd0"  # in front of tokens of targets alone
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
 CONTROL, USER_DEFINED = 3, 4
-EXTRA_IDS = 100  # of T5 where its config does not say
+EXTRA_IDS, PEGASUS_OFFSET = 100, 103  # of T5 and Pegasus where their configs do not say
+LANGUAGES = (
+    "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP nl_XX "
+    "ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"
+)
+MORE_LANGUAGES = (
+    "af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta_IN "
+    "te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI"
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def marian_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     tokenizer.decoder = decoders.Sequence([decoders.Replace(HIDDEN, ""), tokenizer.decoder])
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in languages])
-    return _ended(tokenizer, ids[END])
+    return _around(tokenizer, ["$A", END], ids)
 
 
 def t5_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
@@ -80,14 +88,53 @@ def t5_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
         raise CheckpointError(f"{path}: extra_ids of its tokenizer is {count!r}, expected a whole number")
     extra = [f"<extra_id_{i}>" for i in range(count - 1, -1, -1)]
     known = [*pieces.scores]
-    if END not in pieces.scores:
-        raise UnsupportedModelError(f"{path / SPIECE} has no {END}; {REMEDY}")
-    tokenizer = _tokenizer([*pieces.scores.items(), *((token, 0.0) for token in extra)], pieces.unknown, pieces.table)
     kinds = zip(known, pieces.kinds, strict=True)
     added = [(token, kind == CONTROL) for token, kind in kinds if kind in (CONTROL, USER_DEFINED)]
     added += [(known[pieces.unknown], True), *((token, True) for token in extra)]
+    vocabulary = [*pieces.scores.items(), *((token, 0.0) for token in extra)]
+    return _built(path / SPIECE, vocabulary, pieces, added, ["$A", END])
+
+
+def pegasus_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
+    """Likewise for Pegasus: special tokens first, then the pieces of spiece.model but for its own two."""
+    pieces = _read(path / SPIECE)
+    offset = config.get("offset", PEGASUS_OFFSET)
+    if type(offset) is not int or offset < 4:
+        raise CheckpointError(f"{path}: offset of its tokenizer is {offset!r}, expected a whole number from 4")
+    first = [PAD, END, "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, offset))]
+    vocabulary = [*((token, -100.0) for token in first), *list(pieces.scores.items())[2:]]
+    added = [(token, True) for token in [*first, UNKNOWN]]
+    return _built(path / SPIECE, vocabulary, pieces, added, ["$A", END])
+
+
+def mbart_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
+    """Likewise for mBART and mBART-50: pieces of sentencepiece.bpe.model, then the codes of languages. The language of
+    the source is `config`'s, or English."""
+    pieces = _read(path / BPE_MODEL)
+    fifty = config.get("tokenizer_class") in ("MBart50Tokenizer", "MBart50TokenizerFast")
+    languages = (f"{LANGUAGES} {MORE_LANGUAGES}" if fifty else LANGUAGES).split()
+    source = config.get("src_lang") or "en_XX"
+    if source not in languages:
+        raise CheckpointError(f"{path}: src_lang of its tokenizer is {source!r}; {nearest(str(source), languages)}")
+    first = ["<s>", PAD, END, UNKNOWN]
+    vocabulary = [*((token, 0.0) for token in first), *list(pieces.scores.items())[3:]]
+    vocabulary += [(token, 0.0) for token in [*languages, "<mask>"]]
+    added = [(token, True) for token in [*first, *languages, "<mask>"]]
+    single = [source, "$A", END] if fifty else ["$A", END, source]
+    return _built(path / BPE_MODEL, vocabulary, pieces, added, single)
+
+
+def _built(
+    path: Path, vocabulary: list[tuple[str, float]], pieces: Pieces, added: list[tuple[str, bool]], single: list[str]
+) -> bytes:
+    """`added`: tokens that are found in a text before it is cut, and whether they are special. `single`: what is put
+    around a text, "$A"."""
+    ids = {token: i for i, (token, _) in enumerate(vocabulary)}
+    if len(ids) != len(vocabulary) or not {END, UNKNOWN} <= ids.keys():
+        raise UnsupportedModelError(f"{path} has other special tokens than its family's; {REMEDY}")
+    tokenizer = _tokenizer(vocabulary, ids[UNKNOWN], pieces.table)
     tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token, special in added])
-    return _ended(tokenizer, known.index(END))
+    return _around(tokenizer, single, ids)
 
 
 def _read(path: Path) -> Pieces:
@@ -124,8 +171,7 @@ def _tokenizer(vocabulary: list[tuple[str, float]], unknown: int, table: bytes) 
     return tokenizer
 
 
-def _ended(tokenizer: Tokenizer, end: int) -> bytes:
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=["$A", END], pair=["$A", END, "$B", END], special_tokens=[(END, end)]
-    )
+def _around(tokenizer: Tokenizer, single: list[str], ids: Mapping[str, int]) -> bytes:
+    special = [(token, ids[token]) for token in single if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
     return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False).encode()
