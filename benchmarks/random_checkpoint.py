@@ -98,7 +98,7 @@ def _byte_tokenizer() -> Tokenizer:
 
 
 def _write_tensor(file: BinaryIO, name: str, shape: tuple[int, ...], rng: np.random.Generator) -> None:
-    if name.endswith("norm.weight"):
+    if name.lower().endswith("norm.weight"):
         file.write(np.ones(shape, ml_dtypes.bfloat16).tobytes())
         return
     rows = max(1, (1 << 22) // int(np.prod(shape[1:], dtype=np.int64)))

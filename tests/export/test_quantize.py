@@ -16,6 +16,7 @@ from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat
 from edgellm_export.quantize.grid import Grid, nearest
 from edgellm_export.quantize.prepared import keep
 from edgellm_export.quantize.schemes import scheme_for
+from edgellm_export.quantize.static import StaticFormat, with_static
 
 FLOAT32 = np.dtype(np.float32)
 ROWS, BLOCKS = RowFormat(), BlockFormat(8, 32, True, FLOAT32)
@@ -137,3 +138,31 @@ def test_prepared_matrices_come_back_from_their_files(tmp_path: Path) -> None:
     arrays = ROWS.arrays(nearest(drawn(8, 32), ROWS.grid))
     again = keep(ROWS, 0.01, arrays, tmp_path / "0.npy").arrays()
     assert all(np.array_equal(a, b) for a, b in zip(arrays, again, strict=True))
+
+
+def test_a_fixed_range_is_what_the_kernel_makes_of_it() -> None:
+    """One-sided as behind GELU, values beyond the range included; the kernel adds the bias."""
+    form = StaticFormat(low=-0.2, high=3.0)
+    matrix, bias = drawn(24, 64), drawn(1, 24, 5)[0]
+    x = np.abs(drawn(40, 64, 6)).reshape(2, 20, 64) - np.float32(0.17)
+    x[0, 0, :2] = 9.0, -5.0
+    found = product(form, matrix, x, bias)
+    rounded = nearest(matrix, form.grid).weights(form.grid)
+    wanted = form.activations(x.reshape(40, 64)) @ rounded.T + bias
+    np.testing.assert_allclose(found.reshape(40, 24), wanted, atol=1e-4)
+    assert form.activations(x.reshape(40, 64)).max() == pytest.approx(3.0, abs=0.01)
+    assert form.activations(np.zeros((1, 64), np.float32)).max() == 0
+
+
+def test_a_fixed_range_is_for_rows_that_are_alike() -> None:
+    alike = drawn(100, 64)
+    one_large = alike.copy()
+    one_large[7] *= 10
+    candidates = (ROWS, BLOCKS)
+    first, *others = with_static(candidates, alike)
+    assert isinstance(first, StaticFormat)
+    assert tuple(others) == candidates
+    assert first.low < alike.min() < alike.max() < first.high
+    assert with_static(candidates, one_large) == candidates
+    assert with_static((BLOCKS,), alike) == (BLOCKS,)
+    assert with_static(candidates, np.zeros((4, 64), np.float32)) == candidates

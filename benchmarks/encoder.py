@@ -1,0 +1,224 @@
+"""Encoders beside ONNX Runtime's own dynamic INT8 and OpenVINO at its default: BERT-base's shape, random weights.
+
+    python benchmarks/encoder.py [--tokens 128] [--batches 1,8] [--rounds 8] [--threads 2] [--keep]
+
+Every system is a process of its own with the same weights, given the same batches, in turns, in an order that changes.
+Times are in milliseconds a batch, medians of rounds (a round of small batches is the median of 8); ratios are of the
+same round. Agreement is with this project's float32 package: cosine and relative error of the last hidden states of one
+text. Prints a table and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import edgellm_export
+from conversion import OFFLINE
+from environments import CACHE, python_of
+from measuring import ratio
+from random_checkpoint import write_tensors
+from systems import System
+from workers import PEERS, Start, Worker
+
+BERT_BASE: dict[str, Any] = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+OWN, REFERENCE = "edgellm int8", "edgellm fp32"
+HOME = CACHE / "encoder"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Which environment's worker runs which file of HOME."""
+
+    environment: str
+    worker: str
+    model: str
+
+
+SYSTEMS = {
+    OWN: Peer("edgellm", "encoder_own.py", "edgellm-int8"),
+    REFERENCE: Peer("edgellm", "encoder_own.py", "edgellm-fp32"),
+    "ONNX Runtime dynamic INT8": Peer("edgellm", "encoder_ort.py", "bert-int8.onnx"),
+    "OpenVINO 2026.4 default": Peer("openvino-genai", "encoder_ov.py", "bert.onnx"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one system. `ms`: by batch size, a value a round."""
+
+    ms: Mapping[int, Sequence[float]]
+    peak_rss_mib: float
+    cosine: float
+    error: float
+
+
+def bert_tensors(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a BERT checkpoint."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    rows = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+    for name, key in rows.items():
+        yield f"embeddings.{name}_embeddings.weight", (config[key], hidden)
+    yield from _norm("embeddings.LayerNorm", hidden)
+    for i in range(config["num_hidden_layers"]):
+        place = f"encoder.layer.{i}"
+        for side in ("query", "key", "value"):
+            yield from _linear(f"{place}.attention.self.{side}", hidden, hidden)
+        yield from _linear(f"{place}.attention.output.dense", hidden, hidden)
+        yield from _norm(f"{place}.attention.output.LayerNorm", hidden)
+        yield from _linear(f"{place}.intermediate.dense", inner, hidden)
+        yield from _linear(f"{place}.output.dense", hidden, inner)
+        yield from _norm(f"{place}.output.LayerNorm", hidden)
+
+
+def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (rows, columns)
+    yield f"{name}.bias", (rows,)
+
+
+def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (size,)
+    yield f"{name}.bias", (size,)
+
+
+def write_checkpoint(directory: Path) -> Path:
+    """Already there: left alone."""
+    if (directory / "config.json").is_file():
+        return directory
+    directory.mkdir(parents=True, exist_ok=True)
+    write_tensors(directory / "model.safetensors", list(bert_tensors(BERT_BASE)))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "config.json").write_text(json.dumps(BERT_BASE, indent=2))
+    return directory
+
+
+def prepare(*, keep: bool) -> None:
+    """Our packages, exported anew unless `keep`: what is timed is this code's output; and the peers' graphs."""
+    checkpoint = write_checkpoint(CACHE / "checkpoints" / "bert-base-random")
+    HOME.mkdir(parents=True, exist_ok=True)
+    for precision in ("int8", "fp32"):
+        out = HOME / f"edgellm-{precision}"
+        if not (keep and out.is_dir()):
+            edgellm_export.export(checkpoint, out, precision=precision, force=True)  # type: ignore[arg-type]
+    if not (HOME / "bert-int8.onnx").is_file():
+        command = [
+            python_of("onnxruntime-genai"),
+            str(PEERS / "bert_onnx.py"),
+            str(checkpoint),
+            str(HOME / "bert.onnx"),
+        ]
+        subprocess.run(command, env=OFFLINE, check=True, stdout=sys.stderr)
+
+
+def start(name: str, peer: Peer, threads: int) -> Worker:
+    system = System(peer.environment, peer.worker, lambda model, precision: Path(), {})
+    return Start(name, system, HOME / peer.model, threads, 512).worker()
+
+
+def measure(batches: Sequence[int], tokens: int, rounds: int, threads: int) -> dict[str, Measured]:
+    """A round without a record first."""
+    ids = np.random.default_rng(0).integers(1000, 30000, tokens).tolist()
+    times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in SYSTEMS}
+    peaks: dict[str, float] = {}
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
+        workers = [stack.enter_context(closing(start(name, peer, threads))) for name, peer in SYSTEMS.items()]
+        for turn in range(rounds + 1):
+            first = turn % len(workers)
+            for worker in [*workers[first:], *workers[:first]]:
+                for batch in batches:
+                    answers = [worker.time_several(tokens, 0, rows=batch, beams=1) for _ in range(1 + runs(batch))]
+                    peaks[worker.name] = answers[-1]["peak_rss_mb"]
+                    if turn:  # the first run of a turn comes after the others' work, and warms up
+                        times[worker.name][batch].append(1000 * statistics.median(a["decode_s"] for a in answers[1:]))
+        states = {worker.name: states_of(worker, ids, Path(scratch)) for worker in workers}
+    reference = states[REFERENCE]
+    return {
+        name: Measured(times[name], peaks[name], cosine(states[name], reference), error(states[name], reference))
+        for name in SYSTEMS
+    }
+
+
+def runs(batch: int) -> int:
+    """Of a turn, the warm-up not counted."""
+    return max(1, 8 // batch)
+
+
+def states_of(worker: Worker, ids: Sequence[int], scratch: Path) -> np.ndarray:
+    worker.write_logits(ids, scratch / "states.npy")
+    found: np.ndarray = np.load(scratch / "states.npy")
+    return found
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).mean())
+
+
+def error(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def table(found: Mapping[str, Measured], batches: Sequence[int]) -> str:
+    heads = [f"batch {batch}, ms | edgellm is faster by" for batch in batches]
+    lines = [
+        f"| | {' | '.join(heads)} | cosine to fp32 | error | peak RSS MiB |",
+        "|---|" + "---|" * (2 * len(batches) + 3),
+    ]
+    for name, measured in found.items():
+        cells = []
+        for batch in batches:
+            middle, low, high = ratio(measured.ms[batch], found[OWN].ms[batch])
+            cells.append(f"{statistics.median(measured.ms[batch]):.1f}")
+            cells.append("" if name == OWN else f"{middle:.2f}x ({low:.2f}-{high:.2f})")
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {measured.cosine:.5f} | {measured.error:.2%} | "
+            f"{measured.peak_rss_mib:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Encoders in BERT-base's shape.")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="time the packages of the last run, not new exports")
+    a = parser.parse_args()
+    batches = [int(batch) for batch in a.batches.split(",")]
+    prepare(keep=a.keep)
+    found = measure(batches, a.tokens, a.rounds, a.threads)
+    print(f"BERT-base's shape, {a.tokens} tokens, {a.threads} threads, medians of {a.rounds} interleaved rounds\n")
+    print(table(found, batches))
+    print(json.dumps({name: asdict(measured) for name, measured in found.items()}))
+
+
+if __name__ == "__main__":
+    main()
