@@ -56,6 +56,7 @@ class GenerationOptions:
     forced_eos_token_id: tuple[int, ...] | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
 
     prompt_lookup: bool = False  # the same tokens, sooner where they repeat earlier ones: see prompt_lookup.py
@@ -160,6 +161,7 @@ _CHECKS: dict[str, v.Check] = {
     "forced_eos_token_id": v.tokens,
     "suppress_tokens": v.tokens,
     "begin_suppress_tokens": v.tokens,
+    "renormalize_logits": v.flag,
     "logprobs": v.flag,
     "prompt_lookup": v.flag,
     "prompt_lookup_num_tokens": v.integer(1),

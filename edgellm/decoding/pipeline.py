@@ -37,7 +37,8 @@ Processor = Callable[[Rows, Scores], Scores]
 
 def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
     """Empty for plain greedy search and plain sampling, which then pay nothing."""
-    return [*_constraints(options, eos_token_ids), *(_warpers(options, eos_token_ids) if options.do_sample else [])]
+    chain = [*_constraints(options, eos_token_ids), *(_warpers(options, eos_token_ids) if options.do_sample else [])]
+    return [*chain, lambda _, scores: p.renormalize(scores)] if options.renormalize_logits else chain
 
 
 def process(processors: Sequence[Processor], rows: Rows, scores: Scores) -> Scores:

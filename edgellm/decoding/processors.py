@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.decoding.choice import log_softmax
 from edgellm.decoding.decoder import TokenArray
 
 Scores = npt.NDArray[np.float32]
@@ -69,6 +70,14 @@ def exclude(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
         return scores
     result = scores.copy()
     result[np.ix_(rows, np.asarray(tokens))] = MINUS_INFINITY
+    return result
+
+
+def renormalize(scores: Scores) -> Scores:
+    """Log-probabilities that sum to one again (LogitNormalization). Rows without a token left stay as they are."""
+    possible = scores.max(axis=1) > MINUS_INFINITY
+    result = scores.copy()
+    result[possible] = log_softmax(scores[possible])
     return result
 
 

@@ -108,6 +108,8 @@ BEAMS: list[dict[str, Any]] = [
     {"num_beams": 3, "early_stopping": "never", "length_penalty": 2.0, "num_return_sequences": 2},
     {"num_beams": 4, "length_penalty": -0.5, "num_return_sequences": 3},
     {"num_beams": 2, "no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "min_length": 6},
+    # As Marian's checkpoints have it: the padding that targets begin with never comes.
+    {"num_beams": 4, "bad_words_ids": [[5], [9], [60], [80], [81]], "renormalize_logits": True},
     {"num_beams": 4, "early_stopping": True, "forced_bos_token_id": 9, "forced_eos_token_id": EOS},
 ]
 

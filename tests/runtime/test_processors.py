@@ -238,3 +238,25 @@ def test_a_row_does_not_depend_on_the_others(batch):
 def run_pipeline(options, ids, scores, prompt_len=0):
     rows = Rows(ids, [min(prompt_len, len(row)) for row in ids], [100] * len(ids))
     return process(build_processors(options, EOS), rows, scores)
+
+
+@few
+@given(batches)
+def test_renormalize(batch):
+    ids, scores = batch
+    expected, before = reference(hf.LogitNormalization(), ids, scores), scores.copy()
+    np.testing.assert_allclose(processors.renormalize(scores), expected, rtol=1e-5, atol=5e-6)
+    np.testing.assert_array_equal(scores, before)
+
+
+def test_nothing_is_left_to_renormalize():
+    scores = np.full((1, VOCAB), -np.inf, np.float32)
+    np.testing.assert_array_equal(processors.renormalize(scores), scores)
+
+
+def test_renormalizing_comes_last():
+    options = GenerationOptions(do_sample=True, top_k=4, suppress_tokens=(3,), renormalize_logits=True)
+    rows = Rows([np.array([1])], [1], [5])
+    scores = process(build_processors(options, EOS), rows, np.linspace(0, 4, VOCAB, dtype=np.float32)[None])
+    assert np.exp(scores).sum() == pytest.approx(1)
+    assert np.count_nonzero(scores > -np.inf) == 4
