@@ -21,6 +21,7 @@ from edgellm.errors import ContextOverflowError, InputError, OptionError, Packag
 from edgellm.manifest import GraphFile, Manifest
 from edgellm.prompts import token_ids
 from edgellm.results import ModelInfo
+from edgellm.sentence import pooled
 from edgellm.session import LoadSettings
 from edgellm.tokenizer import Tokenizer, open_tokenizer
 
@@ -120,7 +121,11 @@ class EncoderModel:
             )
         limit = embedding.max_tokens
         encodings = self._encodings(texts, truncation, limit, limit)
-        rows = [outputs["sentence_embedding"] for outputs in self._outputs(encodings, ["sentence_embedding"])]
+        if "sentence_embedding" in self._graph.outputs:
+            rows = [outputs["sentence_embedding"] for outputs in self._outputs(encodings, ["sentence_embedding"])]
+        else:
+            states = self._outputs(encodings, ["last_hidden_state"])
+            rows = [pooled(outputs["last_hidden_state"], embedding.pooling) for outputs in states]
         vectors = np.stack(rows)
         if embedding.normalize if normalize is None else normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

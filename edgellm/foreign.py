@@ -35,6 +35,7 @@ from edgellm.manifest import (
     Weights,
 )
 from edgellm.onnx_file import GraphFacts, read_graph
+from edgellm.sentence import read_embedding
 from edgellm.tokenizer import read_json
 
 CONFIG = "config.json"
@@ -93,8 +94,8 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
     elif _pasts(parts[-1]):
         kind = _decoder(parts, config)
     else:
-        kind = _encoder(root, parts[0], config)
         context_length = min(_positions(config, context_length), _tokenizer_length(root))
+        kind = _encoder(root, parts[0], config, context_length)
     used = [graph for graph in graphs.values() if graph in (*parts, graphs.get(ENCODER))]
     names = {name for graph in used for name in (graph.file, *_external_files(root, graph))}
     vocab_size = _vocab_size(parts[0], config)
@@ -138,7 +139,7 @@ def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str
     )
 
 
-def _encoder(root: Path, graph: Graph, config: Mapping[str, Any]) -> Kind:
+def _encoder(root: Path, graph: Graph, config: Mapping[str, Any], context_length: int) -> Kind:
     """An encoder-only model: its head shows in the outputs, and in the name of the checkpoint's class."""
     outputs, architectures = graph.facts.outputs, config.get("architectures")
     name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
@@ -165,6 +166,7 @@ def _encoder(root: Path, graph: Graph, config: Mapping[str, Any]) -> Kind:
     facts = Encoder(
         labels=labels,
         problem_type=problem if task == "text-classification" and problem in get_args(Problem) else None,
+        embedding=read_embedding(root, context_length) if task == "feature-extraction" else None,
         rows_apart=bool(MIXES_ROWS & graph.facts.operators),
     )
     return Kind(task=task, graphs={"model": file}, cache=None, cross_cache=None, encoder=facts, source_length=None)

@@ -10,7 +10,8 @@ from typing import IO, Protocol
 
 import edgellm
 from edgellm.encodings import Encoding
-from edgellm.manifest import Manifest
+from edgellm.manifest import Encoder, Manifest
+from edgellm.sentence import pooled
 from edgellm_export import encoder_decoder_verify, encoder_verify, verify
 from edgellm_export.encoder_decoder_run import Pair
 from edgellm_export.optimum import FloatArray, Tokens
@@ -54,7 +55,7 @@ def verify_package(
     if manifest.encoder is not None:
         scored = encoder_verify.score_package(package, manifest, progress)
         original = open_original()
-        expected = [dict(original.outputs(encoding)) for encoding in scored.sequences]
+        expected = [_expected(original, encoding, manifest.encoder) for encoding in scored.sequences]
         progress("original", 1, 1)
         return encoder_verify.report_of(manifest, scored, expected)
     with tempfile.TemporaryFile(dir=package) as ours, tempfile.TemporaryFile(dir=package) as theirs:
@@ -75,6 +76,14 @@ def verify_package(
         matrices=[],
         thresholds=thresholds(precision, cache),
     )
+
+
+def _expected(original: Reference, encoding: Encoding, facts: Encoder) -> dict[str, FloatArray]:
+    """What the package's outputs are compared with: of a sentence encoder, the vector of the text."""
+    outputs = original.outputs(encoding)
+    if facts.embedding is None:
+        return dict(outputs)
+    return {"sentence_embedding": pooled(outputs["last_hidden_state"], facts.embedding.pooling)}
 
 
 def _score_package(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -108,6 +110,51 @@ def test_packages(task: str, precision: str, checkpoint: Callable[[str], Path], 
     for got, ids in zip(together, inputs(), strict=True):
         for name, array in model.run([ids])[0].outputs.items():
             assert relative(got.outputs[name], array) < {"fp32": 1e-5, "int8": 0.02, "int4": 0.02}[precision]
+
+
+def _make_sentence_encoder(path: Path, pooling: str) -> None:
+    """The files that sentence-transformers keeps beside a model."""
+    steps = ["models.Transformer", "models.Pooling", "models.Normalize"]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [{"type": f"sentence_transformers.{s}", "path": p} for s, p in zip(steps, paths, strict=True)]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
+
+
+@pytest.mark.parametrize(("pooling", "pool"), [("mean_tokens", np.mean), ("max_tokens", np.max), ("cls_token", None)])
+def test_sentence_encoders(
+    pooling: str,
+    pool: Any,
+    original: Callable[[str], Any],
+    directory: Callable[[str], Path],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    """Graphs that give the states of tokens only: the vector is made of them by the runtime."""
+    for name, source in (("graphs", directory), ("checkpoint", checkpoint)):
+        shutil.copytree(source("feature-extraction"), tmp_path / name)
+        _make_sentence_encoder(tmp_path / name, pooling)
+    exported = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32", via="optimum")
+    for path in (tmp_path / "graphs", exported.path):
+        model = edgellm.load(path, threads=1)
+        for got, ids in zip(model.embed(inputs()), inputs(), strict=True):
+            with torch.no_grad():
+                states = original("feature-extraction")(torch.tensor(ids[None])).last_hidden_state[0].numpy()
+            vector = states[0] if pool is None else pool(states, axis=0)
+            assert relative(got, vector / np.linalg.norm(vector)) < LOGITS_TOLERANCE
+        with pytest.raises(edgellm.ContextOverflowError, match="at most 40"):
+            model.embed([np.full(41, 5)])
+
+
+def test_steps_that_are_not_done_give_no_vector(directory: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(directory("feature-extraction"), tmp_path / "graphs")
+    _make_sentence_encoder(tmp_path / "graphs", "weightedmean_tokens")
+    model = edgellm.load(tmp_path / "graphs", threads=1)
+    assert model.run(inputs())[0].logits.shape == (LENGTHS[0], 48)
+    with pytest.raises(edgellm.TaskError):
+        model.embed(inputs())
 
 
 def test_labels(directory: Callable[[str], Path]) -> None:
