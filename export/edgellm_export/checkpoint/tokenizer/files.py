@@ -22,6 +22,7 @@ from edgellm_export.checkpoint.tokenizer.unigram import (
     t5_tokenizer,
 )
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.checkpoint.tokenizer.wordpiece import VOCAB, wordpiece_tokenizer
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -30,7 +31,7 @@ OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
 # Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
-ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE, BPE_MODEL)
+ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE, BPE_MODEL, VOCAB)
 # What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
 PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
 
@@ -50,6 +51,8 @@ def read_text_files(path: Path) -> dict[str, bytes]:
         files[TOKENIZER] = marian_tokenizer(path, config)
     elif build := _unigram_builder(path):
         files[TOKENIZER] = build(path, config)
+    elif (path / VOCAB).is_file():
+        files[TOKENIZER] = wordpiece_tokenizer(path, config)
     elif vocabulary := _old_vocabulary(path, config):
         files[TOKENIZER] = build_tokenizer(vocabulary)
     if TEMPLATE not in files and (template := _old_template(path, config)):
