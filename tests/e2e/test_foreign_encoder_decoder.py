@@ -130,17 +130,17 @@ def test_what_a_source_costs(load: Callable[..., Any]) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_packages(
     name: str, precision: str, original: Callable[[str], Any], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     exported = edgellm_export.export(checkpoint(name), tmp_path / "out", precision=precision, via="optimum")
-    assert exported.report.quality.kl_divergence < {"fp32": 1e-9, "int8": 5e-3}[precision]
+    assert exported.report.quality.kl_divergence < {"fp32": 1e-9, "fp16": 1e-4, "int8": 5e-3}[precision]
     model = edgellm.load(exported.path, threads=1)
     together = model.generate(sources(), max_new_tokens=12, logprobs=True)
     for got, source in zip(together, sources(), strict=True):
         alone = model.generate(source, max_new_tokens=12, logprobs=True)
         assert got.tokens == alone.tokens
-        assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-4 if precision == "fp32" else 0.05)
+        assert got.logprobs == pytest.approx(alone.logprobs, abs=1e-4 if precision.startswith("fp") else 0.05)
         if precision == "fp32":
             assert got.tokens == expected_tokens(original(name), source, max_new_tokens=12, do_sample=False)
