@@ -38,7 +38,7 @@ class Encoded:
 
     @property
     def nbytes(self) -> int:
-        return sum(array_of(tensor).nbytes for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def take(self, kept: Sequence[int]) -> Encoded:
         """Some of the sources, in this order."""

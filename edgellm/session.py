@@ -228,6 +228,7 @@ class DeviceArray:
         self.value = value
         self.address: int = value.data_ptr()
         self.shape: tuple[int, ...] = tuple(value.shape())
+        self.nbytes: int = value.tensor_size_in_bytes()
 
     def numpy(self) -> Array:
         return np.asarray(self.value.numpy())

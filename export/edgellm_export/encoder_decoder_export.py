@@ -83,7 +83,7 @@ def open_exporter(checkpoint: Checkpoint, choices: Choices) -> EncoderDecoderExp
             "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
         )
     architecture = open_encoder_decoder(checkpoint.config)
-    named = canonical_encoder_decoder(checkpoint, architecture.prefix, head_bias=architecture.head_bias)
+    named = canonical_encoder_decoder(checkpoint, architecture.prefix, architecture.defaults)
     return EncoderDecoderExport(named, architecture)
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.tensors import ArrayTensor, LazyTensor
+from edgellm_export.tensors import ArrayTensor, FloatArray, LazyTensor
 
 # model_type -> the prefix that a checkpoint saved without its head lacks
 PREFIXES = {"gpt2": "transformer."}
 DEFAULT_PREFIX = "model."
 HEAD = "lm_head.weight"
-HEAD_BIAS = "final_logits_bias"  # a row of its own for every token, or nothing, which is zeros
+HEAD_BIAS = "final_logits_bias"  # stored as a matrix with one row
 # Encoder-decoders: the embedding of sources and targets, and the names that it may have instead, without the prefix.
 SHARED, ALIASES = "shared.weight", ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
@@ -28,8 +26,8 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, tensors=tensors)
 
 
-def canonical_encoder_decoder(checkpoint: Checkpoint, prefix: str, *, head_bias: bool) -> Checkpoint:
-    """The same for an encoder-decoder whose names begin with `prefix`. `head_bias`: the family has one, [vocab]."""
+def canonical_encoder_decoder(checkpoint: Checkpoint, prefix: str, defaults: Mapping[str, FloatArray]) -> Checkpoint:
+    """The same for an encoder-decoder whose names begin with `prefix`. `defaults`: of tensors that may be missing."""
     tensors = dict(checkpoint.tensors)
     if tensors and not any(name.startswith(prefix) for name in tensors):
         whole = (HEAD, HEAD_BIAS)
@@ -38,9 +36,8 @@ def canonical_encoder_decoder(checkpoint: Checkpoint, prefix: str, *, head_bias:
     if len(found) != len(ALIASES) and prefix + SHARED not in tensors:  # one stands for all that are tied
         for name in [*found, *[HEAD] * (HEAD in tensors)][:1]:
             tensors[prefix + SHARED] = tensors[name]
-    if head_bias:
-        vocab = checkpoint.config.get("vocab_size")
-        row = tensors.pop(HEAD_BIAS, None)
-        bias = np.zeros(vocab if isinstance(vocab, int) else 0, np.float32)
-        tensors[HEAD_BIAS] = ArrayTensor(HEAD_BIAS, bias if row is None else row.rows(0, row.shape[0]).reshape(-1))
-    return replace(checkpoint, tensors=tensors)
+    if HEAD_BIAS in tensors:
+        row = tensors[HEAD_BIAS]
+        tensors[HEAD_BIAS] = ArrayTensor(HEAD_BIAS, row.rows(0, row.shape[0]).reshape(-1))
+    missing = {name: ArrayTensor(name, array) for name, array in defaults.items() if name not in tensors}
+    return replace(checkpoint, tensors={**tensors, **missing})

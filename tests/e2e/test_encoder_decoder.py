@@ -491,6 +491,23 @@ def test_names_of_tied_embeddings(reference: Reference, load: Load, tmp_path: Pa
         assert np.array_equal(model.logits(source, target), load(name).logits(source, target))
 
 
+def test_a_table_of_positions_in_the_checkpoint_counts(reference: Reference, tmp_path: Path) -> None:
+    """Even where it would follow from the config: transformers reads it too."""
+    model = make_model(BY_NAME["pegasus"])
+    with torch.no_grad():
+        model.model.encoder.embed_positions.weight += 0.3 * torch.randn(LONGEST, 48)
+        model.model.decoder.embed_positions.weight *= 0.5
+    save_checkpoint(model, tmp_path / "checkpoint")
+    out = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32", verify_quality=False)
+    found = edgellm.load(out.path, threads=1)
+    assert isinstance(found, edgellm.EncoderDecoderModel)
+    source, target = sources(19)[0], sources(12, seed=1)[0]
+    loaded = hf.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "checkpoint", attn_implementation="eager")
+    expected = reference_logits(loaded, source, target)
+    assert relative(found.logits(source, target), expected) < LOGITS_TOLERANCE
+    assert relative(reference_logits(reference("pegasus"), source, target), expected) > 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,13 @@ import onnx_ir as ir
 
 from edgellm_export import blocks
 from edgellm_export import cross_attention as cross
-from edgellm_export.build import Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
 from edgellm_export.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.cross_attention import CrossState, SourceState, TargetState, sinusoids
 
 OFFSET = 2  # rows of the table of learned positions before that of the first token
 EPSILON = 1e-5
+HEAD_BIAS = "final_logits_bias"
 ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
 
 
@@ -31,7 +33,8 @@ class Side:
 @dataclass(frozen=True)
 class BartConfig:
     """`pre_norm`: norms stand before each block, and one more at the end. `embedding_norm`: one behind the embedding.
-    `learned_positions`: a table in the checkpoint; else sinusoids. `one_embedding`: of sources and targets."""
+    `learned_positions`: without them, a checkpoint need not hold its table, which is then one of sinusoids.
+    `one_embedding`: of sources and targets."""
 
     shape: DecoderShape
     encoder: Side
@@ -89,7 +92,6 @@ def _side(config: ConfigReader, name: str, hidden: int) -> Side:
 class Bart:
     config: BartConfig
     prefix: str = "model."
-    head_bias: bool = True
 
     @property
     def shape(self) -> DecoderShape:
@@ -105,9 +107,16 @@ class Bart:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """What is in a checkpoint under a second name, or follows from the config."""
-        names: tuple[str, ...] = ALIASES if self.config.one_embedding else ("model.shared.weight",)
-        return names if self.config.learned_positions else (*names, "model.*coder.embed_positions.weight")
+        """What is in a checkpoint under a second name."""
+        return ALIASES if self.config.one_embedding else ("model.shared.weight",)
+
+    @property
+    def defaults(self) -> Mapping[str, FloatArray]:
+        found = {HEAD_BIAS: np.zeros(self.shape.vocab_size, np.float32)}
+        if not self.config.learned_positions:
+            table = sinusoids(self.shape.context_length, self.shape.hidden_size)
+            found.update({f"model.{side}.embed_positions.weight": table for side in ("encoder", "decoder")})
+        return found
 
     def source_state(self, b: Build, source: SourceState) -> SourceState:
         return source
@@ -170,7 +179,7 @@ class Bart:
         vocab = self.shape.vocab_size
         name = self._embedding_name("decoder") if self.shape.tied_embedding else "lm_head"
         weight = b.tensors.take(f"{name}.weight", (vocab, self.shape.hidden_size))
-        shift = b.tensors.take("final_logits_bias", (vocab,))
+        shift = b.tensors.take(HEAD_BIAS, (vocab,))
         bias = shift.rows(0, shift.shape[0])
         return b.project(hidden, weight, bias if bias.any() else None, "lm_head", outer=True)
 
@@ -192,12 +201,9 @@ class Bart:
         return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
 
     def _position_table(self, b: Build, name: str) -> ir.Value:
-        count, hidden = self.shape.context_length, self.shape.hidden_size
-        if self.config.learned_positions:
-            stored = b.tensors.take(f"{name}.embed_positions.weight", (count + OFFSET, hidden))
-            table = stored.rows(OFFSET, count + OFFSET)
-        else:
-            table = sinusoids(count, hidden)
+        first = OFFSET if self.config.learned_positions else 0
+        count = first + self.shape.context_length
+        table = b.tensors.take(f"{name}.embed_positions.weight", (count, self.shape.hidden_size)).rows(first, count)
         return b.graph.array(f"{name}.embed_positions.weight", np.ascontiguousarray(table, b.activation))
 
     def _feed_forward(self, b: Build, stream: Stream, name: str, side: Side) -> Stream:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import onnx_ir as ir
 
 from edgellm_export.architectures import ENCODER_DECODERS, family
-from edgellm_export.build import Build, DecoderShape, LayerCache, Stream
+from edgellm_export.build import Build, DecoderShape, FloatArray, LayerCache, Stream
 from edgellm_export.config import ConfigReader
 from edgellm_export.cross_attention import CrossState, SourceState, TargetState
 
@@ -35,8 +35,8 @@ class EncoderDecoder(Protocol):
         """What the names of tensors begin with."""
 
     @property
-    def head_bias(self) -> bool:
-        """Whether there is a final_logits_bias."""
+    def defaults(self) -> Mapping[str, FloatArray]:
+        """What follows from the config, by name, where a checkpoint does not hold it."""
 
     @property
     def unused(self) -> Sequence[str]:

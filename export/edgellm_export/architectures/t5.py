@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from edgellm_export import blocks
 from edgellm_export import cross_attention as cross
-from edgellm_export.build import Build, DecoderShape, Heads, LayerCache, Stream, node
+from edgellm_export.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
 from edgellm_export.config import ConfigReader
 from edgellm_export.cross_attention import CrossState, RelativePositions, SourceState, TargetState
 from edgellm_export.tensors import LazyTensor
@@ -82,12 +83,15 @@ class T5:
     config: T5Config
     source_length: int | None = None
     prefix: str = ""
-    head_bias: bool = False
     unused: tuple[str, ...] = UNUSED
 
     @property
     def shape(self) -> DecoderShape:
         return self.config.shape
+
+    @property
+    def defaults(self) -> Mapping[str, FloatArray]:
+        return {}
 
     @property
     def source_layers(self) -> int:
