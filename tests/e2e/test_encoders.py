@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -34,7 +35,10 @@ from edgellm.errors import (
     UnsupportedModelError,
 )
 from edgellm.manifest import Manifest, read_manifest, write_manifest
-from edgellm_export.quantize import blockwise
+from edgellm_export.calibrate import Calibration, channel_scales
+from edgellm_export.encoder_run import EncoderRun
+from edgellm_export.quantize import blockwise, scheme_for
+from edgellm_export.quantize.formats import RowFormat
 from encoder_families import BY_NAME, CASES, CONTEXT, LABELS, make_model, save_checkpoint
 
 TOLERANCE = 2e-5  # largest difference over largest magnitude
@@ -165,6 +169,40 @@ def test_a_damaged_quantizer_fails_the_gate(
     assert (result.exit_code, result.stdout) == (6, "")
     assert "too far from the original: its logits differ by" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_scales_change_nothing_in_float(
+    name: str,
+    checkpoint: Callable[..., Path],
+    reference: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too."""
+    used: dict[str, Any] = {}
+
+    def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
+        """As scales for an integer package would be, but large, and nothing rounded."""
+        rng = np.random.default_rng(0)
+        states = original.embed(inputs(name))
+        for index in range(original.num_layers):
+            states, linears = original.observed_layer(index, inputs(name), states)
+            found = channel_scales(linears)
+            used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
+        return Calibration("test", used)
+
+    float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
+    monkeypatch.setattr("edgellm_export.encoder_export.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.encoder_export.calibrate_layers", calibrated)
+    exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
+    # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
+    assert len(used) == 3 * 3 - (name == "electra")
+    found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
+    wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
+    assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
+    assert exported.report is not None
+    assert max(layer.error for layer in exported.report.layers) < TOLERANCE
 
 
 # Sentence encoders
