@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import json
 import pydoc_data.topics
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sentencepiece as spm
+import torch
 import transformers as hf
 
+import edgellm
+import edgellm_export
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.prompts import encode_source
 from edgellm.tokenizer import Tokenizer
@@ -169,3 +173,31 @@ def test_a_model_whose_family_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UnsupportedModelError, match=r"has spiece.model but no tokenizer.json; save the tokenizer once"):
         read_text_files(tmp_path)
+
+
+def test_a_marian_checkpoint_from_text_to_text(marian: Path, tmp_path: Path) -> None:
+    """Exported with its files as they are: the text that transformers gives."""
+    size = len(json.loads((marian / "vocab.json").read_text()))
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 256}
+    ids = {"pad_token_id": size - 1, "decoder_start_token_id": size - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
+    model = hf.MarianMTModel(hf.MarianConfig(vocab_size=size, **sizes, **heads, **ids)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(tmp_path / "checkpoint")
+    for name in ("source.spm", "target.spm", "vocab.json", "tokenizer_config.json"):
+        shutil.copy(marian / name, tmp_path / "checkpoint")
+    tokenizer = hf.MarianTokenizer.from_pretrained(tmp_path / "checkpoint")
+    package = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32").path
+    found = edgellm.load(package, threads=1)
+    assert isinstance(found, edgellm.EncoderDecoderModel)
+    texts = [">>fra<< Where is the class of exceptions?", "Short."]
+    options = {"num_beams": 3, "max_length": 24, "bad_words_ids": [[size - 1]], "renormalize_logits": True}
+    expected = model.generate(**tokenizer(texts, return_tensors="pt", padding=True), **options)
+    for text, generation, row in zip(texts, found.generate(texts, **options), expected, strict=True):
+        wanted = tokenizer.decode(row, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert generation.text == wanted, text
+        assert len(wanted) > 10
