@@ -25,7 +25,7 @@ from edgellm.manifest import check_files, read_manifest
 from edgellm_export import writer
 
 Checkpoints = Callable[[str], Path]
-STEPS = tuple(STEP_NAMES.values())
+STEPS = tuple(step for name, step in STEP_NAMES.items() if name != "optimum")  # a step of --via optimum alone
 
 
 def run(*arguments: str | Path) -> Result:
