@@ -47,6 +47,9 @@ GENERATION = [
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
     click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
     click.option(
+        "--renormalize-logits/--no-renormalize-logits", default=None, help="Beams compare true probabilities."
+    ),
+    click.option(
         "--prompt-lookup/--no-prompt-lookup", default=None, help="The same text, sooner where it repeats earlier text."
     ),
     click.option("--prompt-lookup-num-tokens", type=int, help="Prompt lookup: most tokens to draft at once."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -158,6 +159,7 @@ def test_chat_on_a_terminal(package: Path) -> None:
 def _until(file: int, text: bytes) -> bytes:
     seen = b""
     while not seen.endswith(text):
+        assert select.select([file], [], [], 60)[0], f"nothing after {seen!r}"
         seen += os.read(file, 1)
     return seen
 
