@@ -30,9 +30,8 @@ def quality_lines(report: Mapping[str, Any] | None) -> list[str]:
 def _lines(report: Mapping[str, Any]) -> list[str]:
     q, limits = report["quality"], report["thresholds"]
     worst = ", ".join(f"{_place(layer)} ({layer['error']:.2%})" for layer in report["worst_layers"]) or "none"
-    package = (
-        f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({_scheme(report)})"
-        + (", int8 cache" if report.get("cache") == "int8" else "")
+    package = f"package      {report['size_bytes'] / 2**20:.0f} MiB, {report['precision']} ({_scheme(report)})" + (
+        ", int8 cache" if report.get("cache") == "int8" else ""
     )
     verdict = f"verdict      {report['verdict']}; least faithful layers: {worst}"
     if "output" in q:
