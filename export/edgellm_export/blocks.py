@@ -77,9 +77,16 @@ def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -
 
 
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
-    """Normed sum of the stream, and the stream with its delta added."""
+    """Normed sum of the stream, and the stream with its delta added.
+
+    In one operator for CUDA. On the CPU that one takes nearly twice the time of the two for a prompt, and as much for a
+    token.
+    """
     if stream.delta is None:
         return rms_norm(b, stream.residual, weight, eps, name), stream
+    if b.activation == np.float32:
+        total = b.graph.op("Add", stream.residual, stream.delta, name=f"{node(name)}/Add")
+        return rms_norm(b, total, weight, eps, name), Stream(total)
     scale = b.graph.array(f"{name}.weight", b.channels.divided(name, weight).astype(b.activation))
     normed, _, _, total = b.graph.ops(
         "SkipSimplifiedLayerNormalization", stream.residual, stream.delta, scale,
