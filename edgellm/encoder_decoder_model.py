@@ -24,7 +24,7 @@ from edgellm.attentions import (
     encoder_decoder_pass,
     token_texts,
 )
-from edgellm.concat_encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
+from edgellm.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
 from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.encoder_decoder_engine import EncoderDecoderEngine, check_graphs
 from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, get_args
 
 from edgellm.cache import cache_names
-from edgellm.concat_encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
-from edgellm.concat_graph import INPUTS
+from edgellm.concat.encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
+from edgellm.concat.graph import INPUTS
 from edgellm.encoder_decoder_engine import cross_names
 from edgellm.errors import PackageError, PackageNotFoundError
 from edgellm.manifest import (

@@ -12,8 +12,9 @@ from edgellm.encoder_decoder_model import EncoderDecoderModel, open_encoder_deco
 from edgellm.encoder_model import EncoderModel, open_encoder
 from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
-from edgellm.manifest import MANIFEST_NAME, Manifest, Task, check_files, read_manifest
+from edgellm.manifest import MANIFEST_NAME, Manifest, Task
 from edgellm.model import Model, open_model
+from edgellm.package_files import check_files, read_manifest
 from edgellm.session import LoadSettings
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request

@@ -6,18 +6,14 @@ an architecture's name: whatever it needs to know is a field here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import types
-import typing
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
-from edgellm.errors import PackageCorruptError, PackageError, PackageNotFoundError, PackageVersionError
+from edgellm.errors import PackageCorruptError, PackageVersionError
+from edgellm.typed_json import parse
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "edgellm.json"
@@ -241,95 +237,12 @@ class Manifest:
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
         """Raises PackageVersionError for a newer format, PackageCorruptError for missing, unknown, mistyped fields."""
         _check_version(data)
-        manifest = _parse(cls, data, MANIFEST_NAME)
+        manifest = parse(cls, data, MANIFEST_NAME)
         _check_paths(manifest)
         _check_numbers(manifest)
         _check_cache(manifest)
         _check_encoder(manifest)
         return manifest
-
-
-def read_manifest(package: Path) -> Manifest:
-    """Read and validate the manifest of the package directory `package`; other files are not touched.
-
-    Raises PackageNotFoundError, PackageVersionError or PackageCorruptError.
-    """
-    with _read_errors(package):
-        data = _read_json(package, package / MANIFEST_NAME)
-    return Manifest.from_dict(data)
-
-
-def _read_json(package: Path, path: Path) -> dict[str, Any]:
-    if not package.is_dir():
-        raise PackageNotFoundError(
-            f"no package directory at {package}; make one with `edgellm export SOURCE {package}`"
-        )
-    if not path.is_file():
-        raise PackageNotFoundError(
-            f"{package} is not an edgellm package: it has no {MANIFEST_NAME}; "
-            f"if it holds a checkpoint, export it with `edgellm export {package} OUT`"
-        )
-    try:
-        data = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
-    if not isinstance(data, dict):
-        raise PackageCorruptError(
-            f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
-        )
-    return data
-
-
-@contextmanager
-def _read_errors(package: Path) -> Iterator[None]:
-    """The system's complaints (too long a name, no permission) as PackageError."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PackageError):
-            raise
-        raise PackageError(
-            f"no package can be read at {package}: {error.strerror} ({error.filename}); check path and permissions"
-        ) from error
-
-
-def write_manifest(package: Path, manifest: Manifest) -> None:
-    (package / MANIFEST_NAME).write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = None) -> None:
-    """Check that every file the manifest lists is inside `package` with the recorded size and sha256.
-
-    Files above `hash_limit` bytes are checked by size only (None: hash everything). Raises PackageCorruptError.
-    """
-    with _read_errors(package):
-        _check_files(package, manifest, hash_limit)
-
-
-def _check_files(package: Path, manifest: Manifest, hash_limit: int | None) -> None:
-    root = package.resolve()
-    recorded = {name: entry for name, entry in manifest.files.items() if entry.sha256}
-    for name, entry in recorded.items():
-        path = package / name
-        if not path.resolve().is_relative_to(root):
-            raise PackageCorruptError(f"{name} in {package} leads outside the package; export the package again")
-        if not path.is_file():
-            raise PackageCorruptError(f"{package} lacks {name}, which its manifest lists; export the package again")
-        size = path.stat().st_size
-        if size != entry.size:
-            raise PackageCorruptError(
-                f"{path} has {size} bytes, its manifest says {entry.size}; copy or export the package again"
-            )
-        if (hash_limit is None or size <= hash_limit) and sha256_of(path) != entry.sha256:
-            raise PackageCorruptError(
-                f"{path} was changed after the export: its sha256 is not the one in the manifest; "
-                "copy or export the package again"
-            )
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_version(data: Mapping[str, Any]) -> None:
@@ -431,66 +344,3 @@ def _check_numbers(manifest: Manifest) -> None:
             f"{MANIFEST_NAME}: token ids {wrong} are outside the vocabulary of {manifest.vocab_size}; "
             "export the package again"
         )
-
-
-T = TypeVar("T")
-
-
-def _parse(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass `cls` from JSON data, checking every key and type; `where` names the place in messages."""
-    if not isinstance(data, Mapping):
-        raise PackageCorruptError(f"{where}: expected an object, found {data!r}; export the package again")
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
-    missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
-    unknown = [n for n in data if n not in known]
-    if missing or unknown:
-        problems = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise PackageCorruptError(f"{where}: {'; '.join(problems)}; export the package again")
-    return cls(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in data.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` converted to the annotated type `hint`, or PackageCorruptError."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if is_dataclass(hint):
-        return _parse(hint, value, where)  # type: ignore[arg-type]
-    if origin is Literal and value in args:
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _value(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_value(args[0], item, where) for item in value)
-    if (origin is Mapping and isinstance(value, dict)) or (
-        isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)
-    ):
-        return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise PackageCorruptError(
-        f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}; export the package again"
-    )
-
-
-__all__ = [
-    "ATTENTIONS",
-    "CROSS_ATTENTIONS",
-    "FORMAT_VERSION",
-    "GENERATION_TASKS",
-    "MANIFEST_NAME",
-    "CacheLayout",
-    "FileEntry",
-    "GraphFile",
-    "KVCacheType",
-    "Manifest",
-    "PackageError",
-    "Rope",
-    "TokenIds",
-    "Weights",
-    "check_files",
-    "read_manifest",
-    "sha256_of",
-    "write_manifest",
-]

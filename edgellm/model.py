@@ -17,8 +17,8 @@ import numpy as np
 from edgellm import session as ort
 from edgellm.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.chat import ChatTemplate, Message
-from edgellm.concat_engine import ConcatEngine
-from edgellm.concat_graph import open_concat_graph
+from edgellm.concat.engine import ConcatEngine
+from edgellm.concat.graph import open_concat_graph
 from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError, OptionError

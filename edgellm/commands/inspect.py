@@ -11,7 +11,8 @@ import click
 from edgellm.commands.options import json_option, package_argument
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.loading import read_package
-from edgellm.manifest import CacheLayout, Encoder, Manifest, check_files
+from edgellm.manifest import CacheLayout, Encoder, Manifest
+from edgellm.package_files import check_files
 
 LABELS = 8  # shown
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm_export.channels import ChannelScales
-from edgellm_export.float_run import FloatRun, ObservedLinear
+from edgellm_export.decoder.run import FloatRun, ObservedLinear
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep

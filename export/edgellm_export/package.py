@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgellm.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds, sha256_of, write_manifest
+from edgellm.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds
+from edgellm.package_files import sha256_of, write_manifest
 from edgellm_export.checkpoint import Checkpoint
 
 GRAPH = "model.onnx"

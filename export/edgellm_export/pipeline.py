@@ -12,11 +12,11 @@ from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.checkpoint import Checkpoint, open_checkpoint
-from edgellm_export.decoder_export import open_decoder
-from edgellm_export.encoder_decoder_export import open_exporter as open_encoder_decoder
-from edgellm_export.encoder_export import open_encoder
+from edgellm_export.decoder.export import open_decoder
+from edgellm_export.encoder.export import open_encoder
+from edgellm_export.encoder_decoder.export import open_exporter as open_encoder_decoder
 from edgellm_export.evaluation_text import calibration_text
-from edgellm_export.optimum_export import open_optimum, open_source
+from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import seal, write_side_files
 from edgellm_export.steps import Choices, Exporter, Progress, QualityReport

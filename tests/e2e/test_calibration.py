@@ -17,8 +17,8 @@ import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
 from edgellm_export.calibrate import Calibration, channel_scales, channel_sizes, scale_of
+from edgellm_export.decoder.run import FloatRun
 from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
-from edgellm_export.float_run import FloatRun
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.report import THRESHOLDS, Thresholds
@@ -51,8 +51,8 @@ def test_scales_change_nothing_in_float(
         return Calibration("test", used)
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.decoder_export.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.decoder_export.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.decoder.export.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.decoder.export.calibrate_layers", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.

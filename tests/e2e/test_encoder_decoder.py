@@ -24,7 +24,7 @@ import edgellm_export
 from comparison import Expected, relative
 from edgellm import encoder_decoder_engine
 from edgellm.cli import cli
-from edgellm_export.cross_attention import RelativePositions
+from edgellm_export.encoder_decoder.cross_attention import RelativePositions
 from edgellm_export.report import Report
 from encoder_decoder_families import (
     BY_NAME,

@@ -34,9 +34,10 @@ from edgellm.errors import (
     TensorError,
     UnsupportedModelError,
 )
-from edgellm.manifest import Manifest, read_manifest, write_manifest
+from edgellm.manifest import Manifest
+from edgellm.package_files import read_manifest, write_manifest
 from edgellm_export.calibrate import Calibration, channel_scales
-from edgellm_export.encoder_run import EncoderRun
+from edgellm_export.encoder.run import EncoderRun
 from edgellm_export.quantize import blockwise, scheme_for
 from edgellm_export.quantize.formats import RowFormat
 from encoder_families import BY_NAME, CASES, CONTEXT, LABELS, make_model, save_checkpoint
@@ -193,8 +194,8 @@ def test_scales_change_nothing_in_float(
         return Calibration("test", used)
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.encoder_export.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.encoder_export.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.encoder.export.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.encoder.export.calibrate_layers", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
     # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
     assert len(used) == 3 * 3 - (name == "electra")

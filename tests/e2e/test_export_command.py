@@ -21,7 +21,7 @@ from edgellm.cli import cli
 from edgellm.commands import signals
 from edgellm.commands.export import STEPS as STEP_NAMES
 from edgellm.commands.export import _Lines
-from edgellm.manifest import check_files, read_manifest
+from edgellm.package_files import check_files, read_manifest
 from edgellm_export import writer
 
 Checkpoints = Callable[[str], Path]

@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 import edgellm
 import edgellm_export
 from comparison import relative
-from edgellm_export.optimum import export_graphs, task_of
+from edgellm_export.optimum.conversion import export_graphs, task_of
 from optimum_models import CONTEXT, VOCAB, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude

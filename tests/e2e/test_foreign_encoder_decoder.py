@@ -14,7 +14,7 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import relative, trimmed
-from edgellm_export.optimum import export_graphs
+from edgellm_export.optimum.conversion import export_graphs
 from optimum_models import ENCODER_DECODERS, VOCAB, make_model, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude

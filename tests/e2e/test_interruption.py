@@ -21,8 +21,9 @@ from click.testing import CliRunner, Result
 import edgellm
 import stopped_export
 from edgellm.cli import cli
-from edgellm.manifest import check_files, read_manifest
-from edgellm_export import decoder_export, output, pipeline, report
+from edgellm.package_files import check_files, read_manifest
+from edgellm_export import output, pipeline, report
+from edgellm_export.decoder import export as decoder_export
 from edgellm_export.quantize import blockwise
 from edgellm_export.report import Thresholds
 from test_bad_input import contents

@@ -26,8 +26,8 @@ from edgellm.errors import (
     QualityGateError,
     UnsupportedModelError,
 )
-from edgellm_export import optimum_export
-from edgellm_export.optimum import export_graphs
+from edgellm_export.optimum import export as optimum_export
+from edgellm_export.optimum.conversion import export_graphs
 from optimum_models import CONTEXT, DECODERS, VOCAB, make_model, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude

@@ -31,7 +31,7 @@ from edgellm.bench.timing import random_prompts, time_run
 from edgellm.bench.watch import Sample
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
-from edgellm.manifest import read_manifest
+from edgellm.package_files import read_manifest
 
 QUIET = Conditions(1.0, 0.0, 0.0, None, None, 0.1, ())
 

@@ -170,7 +170,7 @@ def test_inspect(package: Path) -> None:
         assert part in text
     assert "all as exported" in run("inspect", package, "--verify").stdout
     data = json.loads(run("inspect", package, "--json").stdout)
-    assert edgellm.manifest.Manifest.from_dict(data["manifest"]) == edgellm.manifest.read_manifest(package)
+    assert edgellm.manifest.Manifest.from_dict(data["manifest"]) == edgellm.package_files.read_manifest(package)
     assert data["report"] is None
 
 

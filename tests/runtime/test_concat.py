@@ -16,8 +16,8 @@ from onnx import load_model, save_model
 import edgellm
 from concat_directory import CONTEXT, PAST, VOCAB, Flaws, toy_graph, write_directory
 from edgellm.cli import cli
-from edgellm.concat_cache import ConcatCache
-from edgellm.concat_graph import ConcatGraph
+from edgellm.concat.cache import ConcatCache
+from edgellm.concat.graph import ConcatGraph
 from edgellm.foreign import read_foreign
 from edgellm.manifest import CacheLayout
 from edgellm.session import Session

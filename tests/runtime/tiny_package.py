@@ -16,17 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from edgellm.manifest import (
-    CacheLayout,
-    FileEntry,
-    GraphFile,
-    Manifest,
-    Rope,
-    TokenIds,
-    Weights,
-    sha256_of,
-    write_manifest,
-)
+from edgellm.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights
+from edgellm.package_files import sha256_of, write_manifest
 
 Array = npt.NDArray[Any]
 

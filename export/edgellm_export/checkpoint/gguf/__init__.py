@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.manifest import sha256_of
+from edgellm.package_files import sha256_of
 from edgellm_export.checkpoint.contents import Checkpoint
 from edgellm_export.checkpoint.gguf.config import translate_config
 from edgellm_export.checkpoint.gguf.names import translate_tensors

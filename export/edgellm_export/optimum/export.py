@@ -19,9 +19,9 @@ from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from edgellm_export.checkpoint.directory import INDEX, WEIGHTS
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tokenizer.files import read_text_files
-from edgellm_export.foreign_weights import save, store_weights
-from edgellm_export.optimum import PACKAGES, Original, check_installed, export_graphs, task_of
-from edgellm_export.optimum_verify import OriginalGraphs, verify_package
+from edgellm_export.optimum.conversion import PACKAGES, Original, check_installed, export_graphs, task_of
+from edgellm_export.optimum.verify import OriginalGraphs, verify_package
+from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.output import disk_errors
 from edgellm_export.package import versions, write_generation_config
 from edgellm_export.steps import Choices, Progress, Written

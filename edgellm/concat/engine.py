@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgellm.concat_cache import ConcatCache
-from edgellm.concat_graph import ConcatGraph
+from edgellm.concat.cache import ConcatCache
+from edgellm.concat.graph import ConcatGraph
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engine import MIN_CHUNK, Progress, chunks
 from edgellm.errors import ContextOverflowError

@@ -19,9 +19,9 @@ from edgellm.loading import load_as
 from edgellm.manifest import Manifest
 from edgellm.session import choose_device
 from edgellm_export.calibrate import Calibration
+from edgellm_export.decoder.run import FloatRun, PackageLayers
 from edgellm_export.divergence import Comparison
 from edgellm_export.evaluation_text import evaluation_tokens
-from edgellm_export.float_run import FloatRun, PackageLayers
 from edgellm_export.report import LayerReport, MatrixReport, Quality, Report, thresholds
 
 Tokens = npt.NDArray[np.int64]

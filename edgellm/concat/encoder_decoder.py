@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.cache import cache_names
-from edgellm.concat_cache import ConcatCache
-from edgellm.concat_graph import TYPE_NAMES, agree, check_inputs, typed
+from edgellm.concat.cache import ConcatCache
+from edgellm.concat.graph import TYPE_NAMES, agree, check_inputs, typed
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.encoder_decoder_engine import array_of, cross_names
 from edgellm.engine import Progress

@@ -21,11 +21,12 @@ from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales
 from edgellm_export.channels import FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.config import ConfigReader
-from edgellm_export.encoder_graph import EncoderModel, build_encoder, head_patterns
-from edgellm_export.encoder_head import labels_of, problem_of, task_of
-from edgellm_export.encoder_run import EncoderLayers, EncoderRun
-from edgellm_export.encoder_text import check_given, paragraphs
-from edgellm_export.encoder_verify import verify_encoder
+from edgellm_export.encoder.graph import EncoderModel, build_encoder, head_patterns
+from edgellm_export.encoder.head import labels_of, problem_of, task_of
+from edgellm_export.encoder.run import EncoderLayers, EncoderRun
+from edgellm_export.encoder.sentence import read_embedding
+from edgellm_export.encoder.text import check_given, paragraphs
+from edgellm_export.encoder.verify import verify_encoder
 from edgellm_export.output import disk_errors
 from edgellm_export.package import GRAPH, versions
 from edgellm_export.quantize import scheme_for
@@ -33,7 +34,6 @@ from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.static import with_static
 from edgellm_export.segments import DataFile
-from edgellm_export.sentence import read_embedding
 from edgellm_export.steps import Choices, Progress, Written
 from edgellm_export.tensors import LazyTensor
 from edgellm_export.writer import write_graph

@@ -12,7 +12,7 @@ from edgellm.threads import usable_cores
 from edgellm_export.architectures import Architecture
 from edgellm_export.build import BuiltGraph, CacheScales, TensorSource
 from edgellm_export.channels import ChannelScales
-from edgellm_export.decoder_graph import (
+from edgellm_export.decoder.graph import (
     build_embedding,
     build_final_norm,
     build_head,

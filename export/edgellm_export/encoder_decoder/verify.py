@@ -15,11 +15,7 @@ import edgellm
 from edgellm.loading import load_as
 from edgellm.manifest import Manifest
 from edgellm_export.calibrate import Calibration
-from edgellm_export.encoder_decoder_run import EncoderDecoderRun, PackageParts, Pair
-from edgellm_export.evaluation_text import evaluation_tokens
-from edgellm_export.report import LayerReport, MatrixReport, Report, thresholds
-from edgellm_export.steps import Progress, Tokens
-from edgellm_export.verify import (
+from edgellm_export.decoder.verify import (
     LOGITS_ON_DISK,
     Texts,
     check_numbers,
@@ -28,6 +24,10 @@ from edgellm_export.verify import (
     quality_of,
     write_slices,
 )
+from edgellm_export.encoder_decoder.run import EncoderDecoderRun, PackageParts, Pair
+from edgellm_export.evaluation_text import evaluation_tokens
+from edgellm_export.report import LayerReport, MatrixReport, Report, thresholds
+from edgellm_export.steps import Progress, Tokens
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -18,10 +18,10 @@ from edgellm_export.build import BuiltGraph, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
 from edgellm_export.channels import ChannelScales, FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
-from edgellm_export.encoder_decoder_graph import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
-from edgellm_export.encoder_decoder_run import EncoderDecoderRun, PackageParts, Pair
-from edgellm_export.encoder_decoder_verify import pair_length, pairs_of, verify
-from edgellm_export.float_run import ObservedLinear
+from edgellm_export.decoder.run import ObservedLinear
+from edgellm_export.encoder_decoder.graph import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
+from edgellm_export.encoder_decoder.run import EncoderDecoderRun, PackageParts, Pair
+from edgellm_export.encoder_decoder.verify import pair_length, pairs_of, verify
 from edgellm_export.names import canonical_encoder_decoder
 from edgellm_export.output import disk_errors
 from edgellm_export.package import token_ids, versions, write_generation_config

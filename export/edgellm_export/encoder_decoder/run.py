@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.threads import usable_cores
-from edgellm_export import encoder_decoder_graph as graphs
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder
 from edgellm_export.build import BuiltGraph, TensorSource
 from edgellm_export.channels import ChannelScales
-from edgellm_export.float_run import ObservedLinear, SelectedRows
+from edgellm_export.decoder.run import ObservedLinear, SelectedRows
+from edgellm_export.encoder_decoder import graph as graphs
 from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.segments import Segment, StoredRegions
 from edgellm_export.tensors import LazyTensor, RowSlice

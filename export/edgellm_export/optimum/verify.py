@@ -12,12 +12,14 @@ import edgellm
 from edgellm.encodings import Encoding
 from edgellm.manifest import Encoder, Manifest
 from edgellm.sentence import pooled
-from edgellm_export import encoder_decoder_verify, encoder_verify, verify
-from edgellm_export.encoder_decoder_run import Pair
-from edgellm_export.optimum import FloatArray, Tokens
+from edgellm_export.decoder import verify as decoder_verify
+from edgellm_export.decoder.verify import Texts, compared, quality_of, read_slice, write_slices
+from edgellm_export.encoder import verify as encoder_verify
+from edgellm_export.encoder_decoder import verify as encoder_decoder_verify
+from edgellm_export.encoder_decoder.run import Pair
+from edgellm_export.optimum.conversion import FloatArray, Tokens
 from edgellm_export.report import Report, thresholds
 from edgellm_export.steps import Progress, QualityReport
-from edgellm_export.verify import Texts, compared, quality_of, read_slice, write_slices
 
 
 class Reference(Protocol):
@@ -91,7 +93,7 @@ def _score_package(
 ) -> tuple[Texts, Sequence[Pair] | None]:
     """The texts, and the pairs that they are targets of where the model has sources."""
     if manifest.task == "text-generation":
-        return verify.score_package(package, manifest, scratch, progress), None
+        return decoder_verify.score_package(package, manifest, scratch, progress), None
     pairs, texts = encoder_decoder_verify.score_package(package, manifest, scratch, progress)
     return texts, pairs
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm_export.build import CacheScales
-from edgellm_export.float_run import FloatRun
+from edgellm_export.decoder.run import FloatRun
 from edgellm_export.rope import Rope, StaticRope, rotary_dim
 
 FloatArray = npt.NDArray[np.float32]

@@ -12,8 +12,8 @@ from edgellm.encodings import Encoding
 from edgellm.threads import usable_cores
 from edgellm_export.build import BuiltGraph, TensorSource
 from edgellm_export.channels import ChannelScales
-from edgellm_export.encoder_graph import EncoderModel, build_embedding, build_head, build_layer
-from edgellm_export.float_run import ObservedLinear
+from edgellm_export.decoder.run import ObservedLinear
+from edgellm_export.encoder.graph import EncoderModel, build_embedding, build_head, build_layer
 from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.segments import DataFile, Segment
 from edgellm_export.tensors import LazyTensor

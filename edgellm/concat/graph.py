@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.cache import cache_names
-from edgellm.concat_cache import ConcatCache
+from edgellm.concat.cache import ConcatCache
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.errors import PackageCorruptError, ProviderError
 from edgellm.manifest import GraphFile, Manifest

@@ -16,8 +16,8 @@ from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.manifest import Manifest, Precision
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration
-from edgellm_export.encoder_run import EncoderLayers, EncoderRun, Outputs
-from edgellm_export.encoder_text import paragraphs, random_tokens
+from edgellm_export.encoder.run import EncoderLayers, EncoderRun, Outputs
+from edgellm_export.encoder.text import paragraphs, random_tokens
 from edgellm_export.evaluation_text import EVALUATION_TOPICS, topics
 from edgellm_export.report import REPORT_NAME, LayerReport, MatrixReport
 from edgellm_export.steps import Progress

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder
 from edgellm_export.build import Build, BuiltGraph, LayerCache, Stream, TensorSource, built
 from edgellm_export.channels import Channels, ChannelScales
-from edgellm_export.cross_attention import CrossState, SourceState, TargetState
+from edgellm_export.encoder_decoder.cross_attention import CrossState, SourceState, TargetState
 from edgellm_export.graph import GraphBuilder
 from edgellm_export.quantize import WeightScheme
 

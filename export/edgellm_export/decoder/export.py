@@ -14,10 +14,11 @@ from edgellm_export.architectures import Architecture, open_architecture
 from edgellm_export.build import CacheScales, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, calibrate_layers
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
-from edgellm_export.decoder_graph import build_decoder
-from edgellm_export.float_run import FloatRun, PackageLayers
-from edgellm_export.genai_config import genai_config
-from edgellm_export.kv_calibration import cache_scales
+from edgellm_export.decoder.genai_config import genai_config
+from edgellm_export.decoder.graph import build_decoder
+from edgellm_export.decoder.kv_calibration import cache_scales
+from edgellm_export.decoder.run import FloatRun, PackageLayers
+from edgellm_export.decoder.verify import verify
 from edgellm_export.names import canonical
 from edgellm_export.output import disk_errors
 from edgellm_export.package import GRAPH, token_ids, versions, write_generation_config, write_json
@@ -25,7 +26,6 @@ from edgellm_export.quantize import scheme_for
 from edgellm_export.rope import needs_length_input
 from edgellm_export.segments import DataFile
 from edgellm_export.steps import Choices, Progress, Tokens, Written, tokenized
-from edgellm_export.verify import verify
 from edgellm_export.writer import write_graph
 
 # Of calibration text, in tokens: each sequence and all of them.

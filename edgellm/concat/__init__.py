@@ -1,0 +1,1 @@
+"""Graphs of other exporters, whose cache grows by concatenation."""

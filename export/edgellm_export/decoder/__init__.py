@@ -1,0 +1,1 @@
+"""Decoder-only models: graph, float run, comparison, export."""

@@ -1,0 +1,1 @@
+"""Encoder-only models: graph, heads, pooling, float run, comparison, export."""

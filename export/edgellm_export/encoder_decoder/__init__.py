@@ -1,0 +1,1 @@
+"""Encoder-decoders: the two graphs, float run, comparison, export."""
