@@ -142,7 +142,7 @@ class EncoderDecoderModel:
         run = Run(self._stopping(len(sources), len(start), settled, cancel), progress)
         with self._engine() as engine:
             engine.sources = sources
-            for _ in run.steps(engine, [start] * len(sources), settled):
+            for _ in run.steps(engine, [start] * len(sources), settled, sources=sources):
                 pass
         results = generations(run, sources, self.tokenizer)
         return results[0] if single else results
@@ -283,4 +283,4 @@ class EncoderDecoderModel:
     def _pieces(self, source: IntArray, start: IntArray, run: Run, options: GenerationOptions) -> Iterator[Piece]:
         with self._engine() as engine:
             engine.sources = [source]
-            yield from pieces(run, run.steps(engine, [start], options), self.tokenizer)
+            yield from pieces(run, run.steps(engine, [start], options, sources=[source]), self.tokenizer)

@@ -228,7 +228,7 @@ class Model:
     ) -> list[Generation]:
         run = Run(self._stopping(prompts, options, cancel), progress)
         with self._engine() as engine:
-            for _ in run.steps(engine, prompts, options, engine):
+            for _ in run.steps(engine, prompts, options, verifier=engine):
                 pass
         return generations(run, prompts, self.tokenizer)
 
@@ -240,4 +240,4 @@ class Model:
 
     def _pieces(self, prompt: IntArray, options: GenerationOptions, run: Run) -> Iterator[Piece]:
         with self._engine() as engine:
-            yield from pieces(run, run.steps(engine, [prompt], options, engine), self.tokenizer)
+            yield from pieces(run, run.steps(engine, [prompt], options, verifier=engine), self.tokenizer)

@@ -66,15 +66,18 @@ class Run:
         engine: PreparedDecoder,
         prompts: Sequence[IntArray],
         options: GenerationOptions,
+        *,
         verifier: Verifier | None = None,
+        sources: Sequence[IntArray] | None = None,
     ) -> Generator[Step, None, None]:
-        """`verifier`: the engine, where it can look tokens up in the prompt and the options say so."""
+        """`verifier`: the engine, where it can look tokens up in the prompt and the options say so. `sources`: of an
+        encoder-decoder, one for each prompt."""
         self._started = time.perf_counter()
         engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
         engine.progress = self._on_prefill
         if verifier is not None and options.prompt_lookup and options.num_beams == 1:
             self._lookup = PromptLookup(verifier, self._stopping.max_new_tokens, options)
-        steps = search(self._lookup or engine, prompts, options, self._stopping)
+        steps = search(self._lookup or engine, prompts, options, self._stopping, sources)
         try:
             self.hypotheses = yield from self._timed(steps)
         except _Interrupted as interruption:

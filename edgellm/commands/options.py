@@ -46,6 +46,10 @@ GENERATION = [
     click.option("--seed", type=int, help="Sampling: makes it repeatable."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
     click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
+    click.option("--encoder-repetition-penalty", type=float, help="Above 1 favours tokens of the source or prompt."),
+    click.option(
+        "--encoder-no-repeat-ngram-size", type=int, help="No sequence of this many tokens comes from source or prompt."
+    ),
     click.option(
         "--renormalize-logits/--no-renormalize-logits", default=None, help="Beams compare true probabilities."
     ),

@@ -75,6 +75,7 @@ class Group:
 
     plan: Plan
     prompt_len: int
+    source: TokenArray  # what the sequences are made of
     limit: int  # of new tokens
     diverse: bool  # one of several groups
     beams: Beams
@@ -115,7 +116,7 @@ class Group:
     def _score(self, model_logprobs: Floats, earlier_tokens: Sequence[int]) -> Floats:
         """The score of each continuation, [beams, vocab]; excluded ones at -inf."""
         count = len(model_logprobs)
-        rows = Rows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count)
+        rows = Rows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, [self.source] * count)
         scores = process(self.plan.processors, rows, model_logprobs)
         if earlier_tokens:
             scores = hamming_diversity(scores, earlier_tokens, self.plan.options.diversity_penalty)

@@ -17,11 +17,18 @@ from edgellm.decoding.stopping import Stopping
 
 
 def search_beams(
-    decoder: Decoder, prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping
+    decoder: Decoder,
+    prompts: Sequence[TokenArray],
+    sources: Sequence[TokenArray],
+    options: GenerationOptions,
+    stopping: Stopping,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """See `edgellm.decoding.search`. Rows of the decoder: prompts, in each its groups, in each its beams."""
     plan = Plan(options, stopping, build_processors(options, stopping.eos_token_ids))
-    searches = [_create_groups(plan, index, prompt) for index, prompt in enumerate(prompts)]
+    searches = [
+        _create_groups(plan, index, prompt, source)
+        for index, (prompt, source) in enumerate(zip(prompts, sources, strict=True))
+    ]
     logits = decoder.prefill(prompts)
     options.check_vocabulary(logits.shape[1])
     running = [group for groups in searches for group in groups]
@@ -37,7 +44,7 @@ def search_beams(
         logits = decoder.decode(np.concatenate([group.next_tokens for group in running]))
 
 
-def _create_groups(plan: Plan, index: int, prompt: TokenArray) -> list[Group]:
+def _create_groups(plan: Plan, index: int, prompt: TokenArray, source: TokenArray) -> list[Group]:
     start = Beams(
         ids=np.asarray(prompt, dtype=np.int64)[None],
         scores=np.zeros(1, dtype=np.float32),
@@ -49,6 +56,7 @@ def _create_groups(plan: Plan, index: int, prompt: TokenArray) -> list[Group]:
         Group(
             plan=plan,
             prompt_len=len(prompt),
+            source=source,
             limit=plan.stopping.max_new_tokens[index],
             diverse=options.num_beam_groups > 1,
             beams=start,

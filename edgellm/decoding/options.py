@@ -51,6 +51,8 @@ class GenerationOptions:
 
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
+    encoder_repetition_penalty: float = 1.0  # of tokens of the encoder's source, or of the prompt: above 1 favours them
+    encoder_no_repeat_ngram_size: int = 0  # no n-gram of the encoder's source, or of the prompt, comes again
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] | None = None
@@ -156,6 +158,8 @@ _CHECKS: dict[str, v.Check] = {
     "seed": v.integer(0),
     "repetition_penalty": v.factor(),
     "no_repeat_ngram_size": v.integer(0),
+    "encoder_repetition_penalty": v.factor(),
+    "encoder_no_repeat_ngram_size": v.integer(0),
     "bad_words_ids": v.token_lists,
     "forced_bos_token_id": v.token,
     "forced_eos_token_id": v.tokens,

@@ -17,11 +17,13 @@ from edgellm.decoding.processors import Scores
 
 @dataclass(frozen=True)
 class Rows:
-    """The sequences that scores belong to: the ids of each (prompt and new tokens), and two lengths of each."""
+    """The sequences that scores belong to: the ids of each (prompt and new tokens), two lengths of each, and what it
+    was made of (an encoder's source, or the prompt)."""
 
     ids: Sequence[TokenArray]
     prompt_lens: Sequence[int]
     max_new_tokens: Sequence[int]
+    sources: Sequence[TokenArray] = ()
 
     @property
     def new_lens(self) -> npt.NDArray[np.int64]:
@@ -52,10 +54,14 @@ def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> 
     o = options
     words = [word for word in o.bad_words_ids if word not in {(eos,) for eos in eos_token_ids}]
     chain: list[Processor] = []
+    if o.encoder_repetition_penalty != 1:
+        chain.append(lambda rows, s: p.encoder_repetition_penalty(rows.sources, s, o.encoder_repetition_penalty))
     if o.repetition_penalty != 1:
         chain.append(lambda rows, scores: p.repetition_penalty(rows.ids, scores, o.repetition_penalty))
     if o.no_repeat_ngram_size:
         chain.append(lambda rows, scores: p.no_repeat_ngram(rows.ids, scores, o.no_repeat_ngram_size))
+    if size := o.encoder_no_repeat_ngram_size:
+        chain.append(lambda rows, scores: p.encoder_no_repeat_ngram(rows.ids, rows.sources, scores, size))
     if words:
         chain.append(lambda rows, scores: p.bad_words(rows.ids, scores, words))
     if eos_token_ids and (o.min_new_tokens or o.min_length):

@@ -40,6 +40,23 @@ def no_repeat_ngram(ids: Sequence[TokenArray], scores: Scores, size: int) -> Sco
     return result
 
 
+def encoder_repetition_penalty(sources: Sequence[TokenArray], scores: Scores, penalty: float) -> Scores:
+    """Tokens of a row's source: score x penalty if positive, else / penalty, so that above 1 they are favoured
+    (EncoderRepetitionPenaltyLogitsProcessor)."""
+    return repetition_penalty(sources, scores, 1 / penalty)
+
+
+def encoder_no_repeat_ngram(
+    ids: Sequence[TokenArray], sources: Sequence[TokenArray], scores: Scores, size: int
+) -> Scores:
+    """Exclude each token that would complete an n-gram of the row's source (EncoderNoRepeatNGramLogitsProcessor)."""
+    result = scores.copy()
+    for row, (row_ids, source) in enumerate(zip(ids, sources, strict=True)):
+        if len(row_ids) >= size - 1:
+            result[row, _continuations(source, row_ids[len(row_ids) - size + 1 :])] = MINUS_INFINITY
+    return result
+
+
 def bad_words(ids: Sequence[TokenArray], scores: Scores, words: Sequence[tuple[int, ...]]) -> Scores:
     """Exclude the last token of a word after the word's other tokens (NoBadWordsLogitsProcessor)."""
     result = scores.copy()
@@ -91,13 +108,16 @@ def hamming_diversity(scores: Scores, previous_tokens: Sequence[int], penalty: f
 
 def _ngram_ends(ids: TokenArray, size: int) -> TokenArray:
     """The tokens that followed the last `size - 1` tokens of `ids` wherever else those occur."""
-    starts = len(ids) - size + 1  # how many n-grams there are
-    if starts <= 0:
-        return ids[:0]
+    return _continuations(ids, ids[len(ids) - size + 1 :]) if len(ids) >= size else ids[:0]
+
+
+def _continuations(text: TokenArray, start: TokenArray) -> TokenArray:
+    """The tokens that follow `start` wherever it occurs in `text`."""
+    starts = max(0, len(text) - len(start))
     matches = np.ones(starts, dtype=np.bool_)
-    for offset in range(size - 1):
-        matches &= ids[offset : offset + starts] == ids[starts + offset]
-    return ids[size - 1 :][matches]
+    for offset, token in enumerate(start):
+        matches &= text[offset : offset + starts] == token
+    return text[len(start) :][matches]
 
 
 def _is_due(ids: TokenArray, word: tuple[int, ...]) -> bool:

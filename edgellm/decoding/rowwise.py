@@ -21,6 +21,7 @@ class Row:
 
     number: int
     prompt: TokenArray
+    source: TokenArray
     max_new_tokens: int
     stream: np.random.Generator | None  # None: greedy
     tokens: list[int] = field(default_factory=list)
@@ -50,12 +51,16 @@ class Row:
 
 
 def search_rows(
-    decoder: Decoder, prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping
+    decoder: Decoder,
+    prompts: Sequence[TokenArray],
+    sources: Sequence[TokenArray],
+    options: GenerationOptions,
+    stopping: Stopping,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """See `edgellm.decoding.search`. Each prompt is prefilled once, however many sequences continue it."""
     processors = build_processors(options, stopping.eos_token_ids)
     copies = options.num_return_sequences
-    rows = _create_rows(prompts, options, stopping)
+    rows = _create_rows(prompts, sources, options, stopping)
     active = rows
     logits = decoder.prefill(prompts)
     options.check_vocabulary(logits.shape[1])
@@ -75,16 +80,19 @@ def search_rows(
         logits = decoder.decode(tokens)
 
 
-def _create_rows(prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping) -> list[Row]:
+def _create_rows(
+    prompts: Sequence[TokenArray], sources: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping
+) -> list[Row]:
     copies = options.num_return_sequences
     return [
         Row(
             number=index * copies + copy,
             prompt=prompt,
+            source=source,
             max_new_tokens=stopping.max_new_tokens[index],
             stream=random_stream(options.seed, copy) if options.do_sample else None,
         )
-        for index, prompt in enumerate(prompts)
+        for index, (prompt, source) in enumerate(zip(prompts, sources, strict=True))
         for copy in range(copies)
     ]
 
@@ -101,6 +109,7 @@ def _describe(active: Sequence[Row]) -> Rows:
         ids=[row.ids() for row in active],
         prompt_lens=[len(row.prompt) for row in active],
         max_new_tokens=[row.max_new_tokens for row in active],
+        sources=[row.source for row in active],
     )
 
 

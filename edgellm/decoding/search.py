@@ -13,10 +13,15 @@ from edgellm.decoding.stopping import Stopping
 
 
 def search(
-    decoder: Decoder, prompts: Sequence[TokenArray], options: GenerationOptions, stopping: Stopping
+    decoder: Decoder,
+    prompts: Sequence[TokenArray],
+    options: GenerationOptions,
+    stopping: Stopping,
+    sources: Sequence[TokenArray] | None = None,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """Continue `prompts` ([length] each, lengths may differ) as `options` say; one step per run of the model.
 
+    `sources`: what the continuations are made of, for the options that look at it; None: the prompts themselves.
     Returns, per prompt, `num_return_sequences` hypotheses, for beams best first (fewer only where the vocabulary, the
     options and the limits allow fewer different ones). What a prompt gets does not depend on the other prompts:
     sequence j of any prompt draws from the random stream (seed, j). Abandoning the generator between steps is safe.
@@ -26,4 +31,4 @@ def search(
     if not prompts:
         return []
     strategy = search_beams if options.num_beams > 1 else search_rows
-    return (yield from strategy(decoder, prompts, options, stopping))
+    return (yield from strategy(decoder, prompts, prompts if sources is None else sources, options, stopping))

@@ -54,7 +54,6 @@ def make_model(name: str) -> Any:
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
     model.generation_config = hf.GenerationConfig.from_model_config(model.config)
-    model.generation_config.encoder_no_repeat_ngram_size = 0  # Blenderbot's default; edgellm has no such option
     return model
 
 

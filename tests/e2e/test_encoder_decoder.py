@@ -114,6 +114,27 @@ BEAMS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("num_beams", "options"),
+    [
+        (1, {"encoder_no_repeat_ngram_size": 1}),
+        (3, {"encoder_no_repeat_ngram_size": 1}),
+        (1, {"encoder_repetition_penalty": 0.3}),  # not with beams: transformers' class changes the first beam alone
+    ],
+    ids=str,
+)
+def test_options_about_the_source(num_beams: int, options: dict[str, Any], reference: Reference, load: Load) -> None:
+    """Source by source: in transformers the padding of a batch counts as tokens of the source."""
+    rows = [np.concatenate([np.arange(4, 90), row]) for row in sources(23, 7)]
+    lengths = {"num_beams": num_beams, "max_new_tokens": 14, "min_new_tokens": 10}
+    options = {**options, **lengths}
+    expected = [hf_generate(reference("t5"), [row], **options)[0] for row in rows]
+    plain = load("t5").generate(rows, **lengths)
+    results = load("t5").generate(rows, **options)
+    assert_same(results, expected)
+    assert [r.tokens for r in results] != [r.tokens for r in plain]
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", BEAMS, ids=str)
 def test_beams_in_batches_of_different_lengths(

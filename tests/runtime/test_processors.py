@@ -52,6 +52,28 @@ def check_filter(found, expected, scores, before):
 
 
 @few
+@given(batches, ids, st.sampled_from([0.5, 1.1, 1.3, 2.0]))
+def test_encoder_repetition_penalty(batch, source, penalty):
+    ids, scores = batch
+    processor = hf.EncoderRepetitionPenaltyLogitsProcessor(penalty, torch.from_numpy(source)[None])
+    expected = reference(processor, ids, scores)
+    before = scores.copy()
+    found = processors.encoder_repetition_penalty([source] * len(ids), scores, penalty)
+    check(found, expected, scores, before)
+
+
+@few
+@given(batches, ids, st.integers(1, 4))
+def test_encoder_no_repeat_ngram(batch, source, size):
+    ids, scores = batch
+    processor = hf.EncoderNoRepeatNGramLogitsProcessor(size, torch.from_numpy(source)[None])
+    expected = reference(processor, ids, scores)
+    before = scores.copy()
+    found = processors.encoder_no_repeat_ngram(ids, [source] * len(ids), scores, size)
+    check(found, expected, scores, before)
+
+
+@few
 @given(batches, st.sampled_from([0.5, 1.1, 1.3, 2.0]))
 def test_repetition_penalty(batch, penalty):
     ids, scores = batch

@@ -36,6 +36,8 @@ GREEDY = [
     {},
     {"repetition_penalty": 1.4},
     {"no_repeat_ngram_size": 2},
+    {"encoder_repetition_penalty": 1.4},
+    {"encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.1},
     {"min_new_tokens": 5, "bad_words_ids": [[1], [4, 5]]},
     {"min_length": 8, "suppress_tokens": [2, 8]},
     {"forced_eos_token_id": 3, "begin_suppress_tokens": [0, 1, 2]},
