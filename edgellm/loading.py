@@ -14,7 +14,7 @@ from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.manifest import MANIFEST_NAME, Manifest, Task
 from edgellm.model import Model, open_model
-from edgellm.package_files import check_files, read_manifest
+from edgellm.package_files import check_files, read_errors, read_manifest
 from edgellm.session import LoadSettings
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
@@ -70,8 +70,9 @@ def load(
 def read_package(path: Path) -> tuple[Path, Manifest]:
     """The package directory and its manifest. For a directory of ONNX graphs without one, as optimum-cli and the ONNX
     community make them, or for one such graph, what they say of themselves. Raises PackageError."""
-    if not (path / MANIFEST_NAME).is_file() and is_foreign(path):
-        return read_foreign(path)
+    with read_errors(path):
+        if not (path / MANIFEST_NAME).is_file() and is_foreign(path):
+            return read_foreign(path)
     return path, read_manifest(path)
 
 

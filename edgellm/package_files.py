@@ -18,7 +18,7 @@ def read_manifest(package: Path) -> Manifest:
 
     Raises PackageNotFoundError, PackageVersionError or PackageCorruptError.
     """
-    with _read_errors(package):
+    with read_errors(package):
         data = _read_json(package, package / MANIFEST_NAME)
     return Manifest.from_dict(data)
 
@@ -45,7 +45,7 @@ def _read_json(package: Path, path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _read_errors(package: Path) -> Iterator[None]:
+def read_errors(package: Path) -> Iterator[None]:
     """The system's complaints (too long a name, no permission) as PackageError."""
     try:
         yield
@@ -66,7 +66,7 @@ def check_files(package: Path, manifest: Manifest, *, hash_limit: int | None = N
 
     Files above `hash_limit` bytes are checked by size only (None: hash everything). Raises PackageCorruptError.
     """
-    with _read_errors(package):
+    with read_errors(package):
         _check_files(package, manifest, hash_limit)
 
 

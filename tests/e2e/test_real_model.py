@@ -30,7 +30,7 @@ PROMPTS = [
     "Die Hauptstadt von Deutschland ist",
     "In 1969, two astronauts walked on the Moon. The first of them, Neil Armstrong, said that",
 ]
-LENGTH, COUNT = 256, 9  # tokens per held-out sequence, sequences
+LENGTH, COUNT = 896, 9  # tokens per held-out sequence at most, sequences
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +97,10 @@ def int8_beside_fp32(
 
 
 def test_int8_has_the_distribution_of_float32(int8_beside_fp32: tuple[float, float]) -> None:
-    """Measured: 0.0047 on 7,168 tokens, these 2,048 among them; 0.0032 with every matrix in blocks of 32."""
+    """Measured: 0.0034 on 7,168 tokens."""
     assert int8_beside_fp32[0] <= 0.006
 
 
 def test_int8_has_the_choices_of_float32(int8_beside_fp32: tuple[float, float]) -> None:
-    """Measured: 0.963; 0.954 without channel scales."""
+    """Measured: 0.967 on 7,168 tokens; on a quarter of them it is 0.957 to 0.967, as roundings fall."""
     assert int8_beside_fp32[1] >= 0.96
