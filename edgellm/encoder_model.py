@@ -20,7 +20,7 @@ from edgellm.encodings import Encoding, Truncation, truncated
 from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
 from edgellm.manifest import GraphFile, Manifest
 from edgellm.prompts import token_ids
-from edgellm.results import ModelInfo
+from edgellm.run import model_info
 from edgellm.sentence import pooled
 from edgellm.session import LoadSettings
 from edgellm.tokenizer import Tokenizer, open_tokenizer
@@ -73,7 +73,7 @@ class EncoderModel:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
         self.labels: Mapping[int, str] = dict(enumerate(manifest.encoder_facts.labels))
-        self.info = _info(package, manifest, session)
+        self.info = model_info(package, manifest, session)
         self._session = session
         self._graph = encoder_graph(manifest)
 
@@ -272,22 +272,3 @@ def _bare(ids: IntArray) -> Encoding:
     """Token ids without a text."""
     zeros = np.zeros(len(ids), np.int64)
     return Encoding(ids, zeros, np.zeros(len(ids), np.bool_), np.zeros((len(ids), 2), np.int64), zeros - 1, zeros)
-
-
-def _info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
-    return ModelInfo(
-        path=package,
-        model_type=manifest.model_type,
-        precision=manifest.weights.precision,
-        scheme=manifest.weights.scheme,
-        target=manifest.target,
-        device=session.device,
-        provider=session.provider,
-        threads=session.threads,
-        context_length=manifest.context_length,
-        vocab_size=manifest.vocab_size,
-        cache_type="none",
-        cache_bytes_per_token=0,
-        package_bytes=sum(entry.size for entry in manifest.files.values()),
-        onnxruntime_version=ort.version(),
-    )

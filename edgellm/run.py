@@ -181,7 +181,8 @@ def logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:
 
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
-    """Of a model that generates; `session` is what its tokens come from."""
+    """Of a model; `session` is what its tokens or numbers come from."""
+    cache = manifest.cache
     return ModelInfo(
         path=package,
         model_type=manifest.model_type,
@@ -193,8 +194,8 @@ def model_info(package: Path, manifest: Manifest, session: ort.Session) -> Model
         threads=session.threads,
         context_length=manifest.context_length,
         vocab_size=manifest.vocab_size,
-        cache_type=manifest.kv_cache.dtype,
-        cache_bytes_per_token=manifest.kv_cache.bytes_per_token(),
+        cache_type="none" if cache is None else cache.dtype,
+        cache_bytes_per_token=0 if cache is None else cache.bytes_per_token(),
         package_bytes=sum(entry.size for entry in manifest.files.values()),
         onnxruntime_version=ort.version(),
     )

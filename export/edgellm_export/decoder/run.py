@@ -25,7 +25,7 @@ from edgellm_export.tensors import LazyTensor, RowSlice
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 FLOAT = scheme_for("fp32", "cpu")
-VOCABULARY = ("embed_tokens.weight", "wte.weight", "lm_head.weight")
+VOCABULARY = ("embed_tokens.weight", "shared.weight", "wte.weight", "lm_head.weight", "final_logits_bias")
 
 
 @dataclass(frozen=True)

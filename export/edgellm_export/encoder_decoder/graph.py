@@ -102,7 +102,7 @@ def build_source_layer(
     *,
     observe: bool = False,
 ) -> BuiltGraph:
-    """hidden, input_ids, attention_mask -> hidden_out. `observe`: see decoder_graph.build_layer."""
+    """hidden, input_ids, attention_mask -> hidden_out. `observe`: see edgellm_export.decoder.graph.build_layer."""
     b = Build(architecture.shape, GraphBuilder(f"source_layer_{index}"), scheme, tensors, Channels(scales))
     _, source = _source(b)
     hidden = _hidden_input(b, "hidden")

@@ -12,17 +12,16 @@ from edgellm.threads import usable_cores
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder
 from edgellm_export.build import BuiltGraph, TensorSource
 from edgellm_export.channels import ChannelScales
-from edgellm_export.decoder.run import ObservedLinear, SelectedRows
+from edgellm_export.decoder.run import ObservedLinear, VocabularyRange, VocabularySubset
 from edgellm_export.encoder_decoder import graph as graphs
 from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.segments import Segment, StoredRegions
-from edgellm_export.tensors import LazyTensor, RowSlice
+from edgellm_export.tensors import LazyTensor
 
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[np.generic]]
 FLOAT = scheme_for("fp32", "cpu")
-VOCABULARY = ("embed_tokens.weight", "shared.weight", "lm_head.weight", "final_logits_bias")
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ class EncoderDecoderRun:
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
         """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
         hidden_size]."""
-        tensors = _VocabularyRange(self.tensors, start, stop)
+        tensors = VocabularyRange(self.tensors, start, stop)
         return np.asarray(
             _segment(graphs.build_head(self.architecture, tensors, FLOAT)).run({"hidden": hidden[None]})[0]
         )
 
     def _selected(self, sequences: Sequence[Tokens]) -> tuple[Tokens, TensorSource]:
         ids = np.unique(np.concatenate(sequences))
-        return ids, _VocabularySubset(self.tensors, ids)
+        return ids, VocabularySubset(self.tensors, ids)
 
 
 @dataclass(frozen=True)
@@ -132,31 +131,6 @@ class PackageParts:
         segment = Segment(built, data=self.data, threads=usable_cores())
         output = segment.run({**feeds, "hidden": before.astype(self.scheme.activation)}).astype(np.float32)
         return float(np.linalg.norm(output - after)) / max(float(np.linalg.norm(after - before)), 1e-30)
-
-
-@dataclass(frozen=True)
-class _VocabularySubset:
-    """A tensor source in which the vocabulary has shrunk to `ids`."""
-
-    tensors: TensorSource
-    ids: Tokens
-
-    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
-        tensor = self.tensors.take(name, shape)
-        return SelectedRows(tensor, self.ids) if name.endswith(VOCABULARY) else tensor
-
-
-@dataclass(frozen=True)
-class _VocabularyRange:
-    """A tensor source in which the vocabulary is the tokens `start` to `stop`."""
-
-    tensors: TensorSource
-    start: int
-    stop: int
-
-    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
-        tensor = self.tensors.take(name, shape)
-        return RowSlice(name, tensor, self.start, self.stop) if name.endswith(VOCABULARY) else tensor
 
 
 def _segment(built: BuiltGraph) -> Segment:
