@@ -112,20 +112,28 @@ def test_packages(task: str, precision: str, checkpoint: Callable[[str], Path], 
             assert relative(got.outputs[name], array) < {"fp32": 1e-5, "int8": 0.02, "int4": 0.02}[precision]
 
 
-def _make_sentence_encoder(path: Path, pooling: str) -> None:
-    """The files that sentence-transformers keeps beside a model."""
+def _make_sentence_encoder(path: Path, pooling: dict[str, Any]) -> None:
+    """The files that sentence-transformers keeps beside a model. `pooling`: the config of that step."""
     steps = ["models.Transformer", "models.Pooling", "models.Normalize"]
     paths = ["", "1_Pooling", "2_Normalize"]
     modules = [{"type": f"sentence_transformers.{s}", "path": p} for s, p in zip(steps, paths, strict=True)]
     (path / "modules.json").write_text(json.dumps(modules))
     (path / "1_Pooling").mkdir()
-    (path / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     (path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40, "do_lower_case": False}))
 
 
-@pytest.mark.parametrize(("pooling", "pool"), [("mean_tokens", np.mean), ("max_tokens", np.max), ("cls_token", None)])
+@pytest.mark.parametrize(
+    ("pooling", "pool"),
+    [
+        ({"pooling_mode_mean_tokens": True}, np.mean),
+        ({"pooling_mode_max_tokens": True}, np.max),
+        ({"pooling_mode_cls_token": True}, None),
+        ({"pooling_mode": "mean", "embedding_dimension": 48}, np.mean),  # the newer spelling
+    ],
+)
 def test_sentence_encoders(
-    pooling: str,
+    pooling: dict[str, Any],
     pool: Any,
     original: Callable[[str], Any],
     directory: Callable[[str], Path],
@@ -150,7 +158,7 @@ def test_sentence_encoders(
 
 def test_steps_that_are_not_done_give_no_vector(directory: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(directory("feature-extraction"), tmp_path / "graphs")
-    _make_sentence_encoder(tmp_path / "graphs", "weightedmean_tokens")
+    _make_sentence_encoder(tmp_path / "graphs", {"pooling_mode_weightedmean_tokens": True})
     model = edgellm.load(tmp_path / "graphs", threads=1)
     assert model.run(inputs())[0].logits.shape == (LENGTHS[0], 48)
     with pytest.raises(edgellm.TaskError):

@@ -13,6 +13,7 @@ import numpy as np
 from edgellm.encodings import Encoding
 from edgellm.errors import ExportError
 from edgellm.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, Weights
+from edgellm.sentence import embedding_of
 from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
@@ -24,7 +25,6 @@ from edgellm_export.config import ConfigReader
 from edgellm_export.encoder.graph import EncoderModel, build_encoder, head_patterns
 from edgellm_export.encoder.head import labels_of, problem_of, task_of
 from edgellm_export.encoder.run import EncoderLayers, EncoderRun
-from edgellm_export.encoder.sentence import read_embedding
 from edgellm_export.encoder.text import check_given, paragraphs
 from edgellm_export.encoder.verify import verify_encoder
 from edgellm_export.output import disk_errors
@@ -179,7 +179,7 @@ def _embedding(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -
     """Not where the states of all tokens were asked for."""
     if choices.task == "feature-extraction":
         return None
-    return read_embedding(checkpoint.files, found.config.context_length, found.config.hidden_size)
+    return embedding_of(checkpoint.files, found.config.context_length, found.config.hidden_size)
 
 
 def _classifier_rows(tensors: Mapping[str, LazyTensor]) -> int | None:
