@@ -1,4 +1,4 @@
-"""JSON objects on disk, with errors that name the file."""
+"""Text and JSON objects on disk, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -18,3 +18,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} holds a JSON {type(data).__name__}, expected an object")
     return data
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text in `path`. Raises CheckpointError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8 text ({error}); download it again") from error

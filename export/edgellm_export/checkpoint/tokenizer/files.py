@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
+from edgellm_export.checkpoint.tokenizer.bytelevel import (
+    MERGES,
+    PRE_TOKENIZERS,
+    ROBERTA,
+    class_of,
+    read_vocabulary,
+    roberta_tokenizer,
+)
+from edgellm_export.checkpoint.tokenizer.bytelevel import VOCAB as VOCAB_JSON
 from edgellm_export.checkpoint.tokenizer.sentencepiece import REMEDY, read_sentencepiece
 from edgellm_export.checkpoint.tokenizer.unigram import (
     BPE_MODEL,
@@ -31,9 +40,7 @@ OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
 # Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
-ANCESTORS = ("tokenizer.model", "vocab.json", "merges.txt", SOURCE, TARGET, SPIECE, BPE_MODEL, VOCAB)
-# What vocab.json and merges.txt leave out: how text is cut, by the class that used them.
-PRE_TOKENIZERS = {"GPT2Tokenizer": "gpt-2", "Qwen2Tokenizer": "qwen2"}
+ANCESTORS = ("tokenizer.model", VOCAB_JSON, MERGES, SOURCE, TARGET, SPIECE, BPE_MODEL, VOCAB)
 
 
 def read_text_files(path: Path) -> dict[str, bytes]:
@@ -53,6 +60,8 @@ def read_text_files(path: Path) -> dict[str, bytes]:
         files[TOKENIZER] = build(path, config)
     elif (path / VOCAB).is_file():
         files[TOKENIZER] = wordpiece_tokenizer(path, config)
+    elif _is_byte_level(path) and class_of(path, config, _model_type(path)) in ROBERTA:
+        files[TOKENIZER] = roberta_tokenizer(path, config, _added(path, config))
     elif vocabulary := _old_vocabulary(path, config):
         files[TOKENIZER] = build_tokenizer(vocabulary)
     if TEMPLATE not in files and (template := _old_template(path, config)):
@@ -62,7 +71,7 @@ def read_text_files(path: Path) -> dict[str, bytes]:
 
 def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether there are files of a Marian tokenizer, be it not all of them."""
-    files = [name for name in (SOURCE, TARGET, "vocab.json") if (path / name).is_file()]
+    files = [name for name in (SOURCE, TARGET, VOCAB_JSON) if (path / name).is_file()]
     named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
     return bool(files) and (named or SOURCE in files)
 
@@ -85,6 +94,10 @@ def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] |
     return builder
 
 
+def _is_byte_level(path: Path) -> bool:
+    return (path / MERGES).is_file() and (path / VOCAB_JSON).is_file()
+
+
 def _model_type(path: Path) -> Any:
     file = path / "config.json"
     return read_json(file).get("model_type") if file.is_file() else None
@@ -95,14 +108,7 @@ def _check_file(path: Path) -> None:
     if path.suffix == ".json":
         read_json(path)
     else:
-        _read_text(path)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not UTF-8 text ({error}); download it again") from error
+        read_text(path)
 
 
 def _check_tokenizer(path: Path, content: bytes) -> None:
@@ -133,35 +139,12 @@ def _old_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
             add_bos=config.get("add_bos_token", True),
             add_eos=config.get("add_eos_token", False),
         )
-    elif (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
-        vocabulary = _byte_level(path, config)
+    elif _is_byte_level(path):
+        name = class_of(path, config, _model_type(path))
+        vocabulary = read_vocabulary(path, PRE_TOKENIZERS[name])
     else:
         return None
     return _with_added_tokens(vocabulary, path, config)
-
-
-def _byte_level(path: Path, config: Mapping[str, Any]) -> Vocabulary:
-    name = config.get("tokenizer_class")
-    if name not in PRE_TOKENIZERS:
-        raise UnsupportedModelError(
-            f"{path} has vocab.json and merges.txt but no {TOKENIZER}, and tokenizer class {name!r} is not one of "
-            f"{', '.join(PRE_TOKENIZERS)}; save the tokenizer once with transformers' AutoTokenizer"
-        )
-    ids = read_json(path / "vocab.json")
-    if set(ids.values()) != set(range(len(ids))):
-        raise CheckpointError(f"{path / 'vocab.json'} does not number its tokens from 0 without gaps")
-    tokens = sorted(ids, key=lambda token: int(ids[token]))
-    lines = _read_text(path / "merges.txt").split("\n")
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    if any(len(pair) != 2 for pair in pairs):
-        raise CheckpointError(f"{path / 'merges.txt'} has a line that is not two tokens with a space between")
-    return Vocabulary(
-        origin=str(path),
-        tokens=tokens,
-        kinds=[int(Kind.NORMAL)] * len(tokens),
-        merges=[(left, right) for left, right in pairs],
-        pre=PRE_TOKENIZERS[name],
-    )
 
 
 def _with_added_tokens(vocabulary: Vocabulary, path: Path, config: Mapping[str, Any]) -> Vocabulary:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from edgellm.errors import CheckpointError
 
@@ -62,3 +63,10 @@ class Vocabulary:
         """Ids of tokens that are found in text before anything else, with kinds other than NORMAL."""
         kinds = (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]
+
+
+def special_token(config: Mapping[str, Any], name: str, usual: str) -> str:
+    """What tokenizer_config.json calls the token of this name (as in cls_token), or what it is called as a rule."""
+    given = config.get(f"{name}_token")
+    content = given.get("content") if isinstance(given, Mapping) else given
+    return content if isinstance(content, str) else usual

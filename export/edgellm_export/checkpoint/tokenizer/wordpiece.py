@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError
+from edgellm_export.checkpoint.json_file import read_text
+from edgellm_export.checkpoint.tokenizer.vocabulary import special_token
 
 VOCAB = "vocab.txt"
 SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
@@ -18,7 +20,7 @@ def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocab = _read_vocab(path / VOCAB)
-    special = {name: _special(config, name, usual) for name, usual in SPECIAL.items()}
+    special = {name: special_token(config, name, usual) for name, usual in SPECIAL.items()}
     missing = [token for token in (special["unk"], special["sep"], special["cls"]) if token not in vocab]
     if missing:
         raise CheckpointError(f"{path / VOCAB} lacks the token {missing[0]}; is it the vocabulary of a BERT model?")
@@ -42,14 +44,5 @@ def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
 
 def _read_vocab(path: Path) -> dict[str, int]:
     """A token a line, numbered from 0."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not UTF-8 text ({error}); download it again") from error
+    lines = read_text(path).split("\n")
     return {line.rstrip("\r"): i for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}
-
-
-def _special(config: Mapping[str, Any], name: str, usual: str) -> str:
-    given = config.get(f"{name}_token")
-    content = given.get("content") if isinstance(given, Mapping) else given
-    return content if isinstance(content, str) else usual
