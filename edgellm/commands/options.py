@@ -51,6 +51,12 @@ GENERATION = [
         "--encoder-no-repeat-ngram-size", type=int, help="No sequence of this many tokens comes from source or prompt."
     ),
     click.option(
+        "--exponential-decay-length-penalty",
+        type=(int, float),
+        metavar="START FACTOR",
+        help="From START new tokens on, the end gets likelier by FACTOR a token.",
+    ),
+    click.option(
         "--renormalize-logits/--no-renormalize-logits", default=None, help="Beams compare true probabilities."
     ),
     click.option(

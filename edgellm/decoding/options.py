@@ -58,6 +58,7 @@ class GenerationOptions:
     forced_eos_token_id: tuple[int, ...] | None = None
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    exponential_decay_length_penalty: tuple[int, float] | None = None  # from so many new tokens on, ends get likelier
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
 
@@ -165,6 +166,7 @@ _CHECKS: dict[str, v.Check] = {
     "forced_eos_token_id": v.tokens,
     "suppress_tokens": v.tokens,
     "begin_suppress_tokens": v.tokens,
+    "exponential_decay_length_penalty": v.start_and_factor,
     "renormalize_logits": v.flag,
     "logprobs": v.flag,
     "prompt_lookup": v.flag,

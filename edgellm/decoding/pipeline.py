@@ -70,6 +70,11 @@ def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> 
         chain.append(lambda rows, scores: p.force(scores, rows.lens == 1, (bos,)))
     if (eos := o.forced_eos_token_id) is not None:
         chain.append(lambda rows, scores: p.force(scores, rows.new_lens == np.asarray(rows.max_new_tokens) - 1, eos))
+    if (decay := o.exponential_decay_length_penalty) and eos_token_ids:
+        start, factor = decay
+        chain.append(
+            lambda rows, s: p.exponential_decay_length_penalty(s, rows.new_lens - start, factor, eos_token_ids)
+        )
     if o.suppress_tokens:
         chain.append(lambda rows, scores: p.exclude(scores, rows.lens > 0, o.suppress_tokens))
     if o.begin_suppress_tokens:

@@ -20,6 +20,7 @@ Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 MINUS_INFINITY = np.float32(-np.inf)
+MAX_FLOAT = np.finfo(np.float32).max
 
 
 def repetition_penalty(ids: Sequence[TokenArray], scores: Scores, penalty: float) -> Scores:
@@ -78,6 +79,24 @@ def force(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
     result = scores.copy()
     result[rows] = MINUS_INFINITY
     result[np.ix_(rows, np.asarray(tokens))] = 0
+    return result
+
+
+def exponential_decay_length_penalty(
+    scores: Scores, beyond: npt.NDArray[np.int64], factor: float, eos_token_ids: Sequence[int]
+) -> Scores:
+    """The end tokens' scores, raised by their size times factor^beyond - 1 in rows that are `beyond` [rows] tokens past
+    where that begins; at most by what float32 holds (ExponentialDecayLengthPenalty)."""
+    late = np.flatnonzero(beyond > 0)
+    if not len(late):
+        return scores
+    ends = np.ix_(late, np.asarray(eos_token_ids))
+    with np.errstate(over="ignore"):
+        growth = np.minimum(np.float64(factor) ** beyond[late] - 1, MAX_FLOAT)
+    known = np.where(scores[ends] > MINUS_INFINITY, scores[ends], 0).astype(np.float64)
+    raised = np.minimum(known + np.abs(known) * growth[:, None], MAX_FLOAT)
+    result = scores.copy()
+    result[ends] = np.where(scores[ends] > MINUS_INFINITY, raised, MINUS_INFINITY)
     return result
 
 

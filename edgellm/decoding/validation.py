@@ -84,6 +84,17 @@ def token_lists(value: Any) -> tuple[tuple[int, ...], ...]:
         raise Unfit(expected) from None
 
 
+def start_and_factor(value: Any) -> tuple[int, float]:
+    """A number of tokens and what to multiply with for each one beyond."""
+    expected = "a number of tokens from 0 and a factor from 1"
+    if not _is_sequence(value) or len(value) != 2:
+        raise Unfit(expected)
+    try:
+        return integer(0)(value[0]), number(1, MAX_FACTOR)(value[1])
+    except Unfit:
+        raise Unfit(expected) from None
+
+
 def strings(value: Any) -> tuple[str, ...]:
     """One string or several, none of them empty."""
     values = [value] if isinstance(value, str) else value

@@ -63,6 +63,26 @@ def test_encoder_repetition_penalty(batch, source, penalty):
 
 
 @few
+@given(batches, st.integers(0, 9), st.sampled_from([1.0, 1.05, 1.7]))
+def test_exponential_decay_length_penalty(batch, start, factor):
+    ids, scores = batch
+    processor = hf.ExponentialDecayLengthPenalty((start, factor), torch.tensor(EOS), 1)
+    expected = np.where(np.isneginf(scores), scores, np.nan_to_num(reference(processor, ids, scores), nan=-np.inf))
+    before = scores.copy()
+    new = np.array([len(row) for row in ids]) - 1
+    found = processors.exponential_decay_length_penalty(scores, new - start, factor, EOS)
+    check(found, expected, scores, before)
+
+
+def test_exponential_decay_stays_within_float32():
+    """Excluded end tokens stay so, and the others' scores stay numbers, however long a text gets."""
+    scores = np.array([[-np.inf, -3.0, 2.0, 0.0]], np.float32)
+    found = processors.exponential_decay_length_penalty(scores, np.array([5000]), 1e30, (0, 1, 2, 3))
+    largest = np.finfo(np.float32).max
+    np.testing.assert_allclose(found, [[-np.inf, largest, largest, 0.0]])
+
+
+@few
 @given(batches, ids, st.integers(1, 4))
 def test_encoder_no_repeat_ngram(batch, source, size):
     ids, scores = batch

@@ -37,6 +37,7 @@ GREEDY = [
     {"repetition_penalty": 1.4},
     {"no_repeat_ngram_size": 2},
     {"encoder_repetition_penalty": 1.4},
+    {"exponential_decay_length_penalty": (3, 1.3)},
     {"encoder_no_repeat_ngram_size": 2, "repetition_penalty": 1.1},
     {"min_new_tokens": 5, "bad_words_ids": [[1], [4, 5]]},
     {"min_length": 8, "suppress_tokens": [2, 8]},
