@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from edgellm.commands.options import json_option
+from edgellm.commands.progress import shown_progress
 from edgellm.commands.quality import quality_lines, read_report
-from edgellm.commands.signals import raise_if_received
 from edgellm.errors import MissingDependencyError
 from edgellm.session import onnxruntime
-
-Progress = Callable[[str, int, int], None]
 
 STEPS = {
     "optimum": "exporting with optimum",
@@ -74,7 +70,7 @@ def export(source: str, out: Path, no_verify: bool, no_calibration: bool, as_jso
     when everything has succeeded.
     """
     run = _import_exporter(verify=not no_verify)
-    with _progress() as progress:
+    with shown_progress(STEPS) as progress:
         checks = {"verify_quality": not no_verify, "calibrate": not no_calibration}
         run(source, out, progress=progress, **checks, **options)
     report = read_report(out)
@@ -95,54 +91,3 @@ def _import_exporter(*, verify: bool) -> Callable[..., Any]:
             f"exporting needs packages that are not installed ({error}); run `pip install edgellm[export,cpu]`"
         ) from error
     return run
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars on a terminal, plain lines elsewhere; both on stderr."""
-    if sys.stderr.isatty():
-        with _bars() as progress:
-            yield _ended_by_signals(progress)
-    else:
-        yield _ended_by_signals(_Lines())
-
-
-def _ended_by_signals(progress: Progress) -> Progress:
-    """Ends the export even where what a signal raised was swallowed."""
-
-    def checked(step: str, done: int, total: int) -> None:
-        raise_if_received()
-        progress(step, done, total)
-
-    return checked
-
-
-@contextlib.contextmanager
-def _bars() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    width = max(map(len, STEPS.values()))
-    columns = (TextColumn(f"{{task.description:{width}}}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as display:
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = display.add_task(STEPS.get(step, step), total=total)
-            display.update(tasks[step], completed=done, total=total)
-
-        yield progress
-
-
-class _Lines:
-    """A line whenever another quarter of a step is done."""
-
-    def __init__(self) -> None:
-        self._shown: dict[str, int] = {}
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        quarter = 4 * done // total if total else 4
-        if quarter > self._shown.get(step, 0):
-            self._shown[step] = quarter
-            click.echo(f"{STEPS.get(step, step)}: {25 * quarter}%", err=True)

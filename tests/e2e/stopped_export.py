@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from edgellm import cli
-from edgellm.commands import export
+from edgellm.commands import progress
 from edgellm_export import output
 
 
@@ -21,7 +21,7 @@ def stop_at(moment: str) -> None:
         if step == moment:
             wait()
 
-    export._Lines.__call__ = report  # type: ignore[method-assign]
+    progress.Lines.__call__ = report  # type: ignore[method-assign]
     if moment == "rename":
         output._put = wait
 

@@ -20,7 +20,7 @@ import edgellm
 from edgellm.cli import cli
 from edgellm.commands import signals
 from edgellm.commands.export import STEPS as STEP_NAMES
-from edgellm.commands.export import _Lines
+from edgellm.commands.progress import Lines
 from edgellm.package_files import check_files, read_manifest
 from edgellm_export import writer
 
@@ -182,7 +182,7 @@ def test_a_signal_in_any_step_leaves_nothing(
         if STEP_NAMES[step] == moment:
             signal.raise_signal(number)
 
-    monkeypatch.setattr(_Lines, "__call__", show)
+    monkeypatch.setattr(Lines, "__call__", show)
     result = run(checkpoint("llama"), tmp_path / "package", "--kv-cache", "int8")
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert not os.listdir(tmp_path)
