@@ -1,5 +1,6 @@
 # make demo    a real model, exported to INT8 and answering
 # make test    every test
+# make soak    20,000 generations in one process: nothing grows
 # make lint    ruff and mypy
 # make bench   times of the demo's package
 # make model   fetch the checkpoints of the demo and of the tests
@@ -19,7 +20,7 @@ WHEEL   := .cache/wheel
 
 QUESTION := What is the capital of France, and what is it known for?
 
-.PHONY: demo test lint bench model venv clean
+.PHONY: demo test soak lint bench model venv clean
 
 demo: $(PACKAGE)/edgellm.json
 	@$(BIN)/edgellm inspect $(PACKAGE) --report
@@ -28,6 +29,9 @@ demo: $(PACKAGE)/edgellm.json
 
 test: $(VENV)/.dev $(MODEL) $(ENCODER)
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev
+	$(BIN)/python tests/reliability/soak.py --generations 20000 --json .cache/soak.json --plot .cache/soak.png
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
