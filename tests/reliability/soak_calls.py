@@ -61,7 +61,13 @@ def greedy(models: Models, draw: Random) -> object:
 
 
 def sampling(models: Models, draw: Random) -> object:
-    options: dict[str, Any] = {"do_sample": True, "top_p": 0.9, "temperature": 0.8, "seed": draw.randint(0, 99), "max_new_tokens": 12}
+    options: dict[str, Any] = {
+        "do_sample": True,
+        "top_p": 0.9,
+        "temperature": 0.8,
+        "seed": draw.randint(0, 99),
+        "max_new_tokens": 12,
+    }
     generation = models.any_decoder(draw).generate(prompt(draw), num_return_sequences=draw.randint(1, 3), **options)
     return [sequence.tokens for sequence in generation.sequences]
 
@@ -78,7 +84,12 @@ def batch(models: Models, draw: Random) -> object:
 
 
 def processors(models: Models, draw: Random) -> object:
-    options: dict[str, Any] = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 4, "logprobs": True}
+    options: dict[str, Any] = {
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 2,
+        "min_new_tokens": 4,
+        "logprobs": True,
+    }
     return models.any_decoder(draw).generate(prompt(draw), max_new_tokens=10, stop_strings="ab", **options).tokens
 
 
