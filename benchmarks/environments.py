@@ -1,11 +1,15 @@
-"""One virtual environment per peer, made on first use and reused: peers never enter the project's own."""
+"""One virtual environment per peer, made on first use and reused: peers never enter the project's own. For the
+benchmarks and for the tests of interchange."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +31,8 @@ ENVIRONMENTS = {
     "onnxruntime-genai": Environment(
         ("onnxruntime-genai==0.18.0", "torch==2.13.0", "transformers>=5.20,<6", "onnx", "onnx-ir")
     ),
+    # Its ONNX side alone, which runs graphs; transformers is the newest that it takes.
+    "optimum": Environment(("optimum-onnx==0.1.0", "onnxruntime==1.31.1", *TORCH)),
     "openvino-genai": Environment(("openvino-genai==2026.4.1.0", "openvino==2026.4.1", "numpy")),
     # Makes OpenVINO's graphs; runs nothing. The registry's torchvision does not fit a torch for the CPU.
     "openvino-convert": Environment(
@@ -45,19 +51,42 @@ ENVIRONMENTS = {
 }
 
 
+class Unreachable(RuntimeError):
+    """An environment is not there yet, and the registry it would come from cannot be reached."""
+
+
 def python_of(peer: str) -> str:
-    """The interpreter of the peer's environment. "edgellm" is the one this runs in."""
+    """The interpreter of the peer's environment. "edgellm" is the one this runs in. Raises Unreachable."""
     if peer == "edgellm":
         return sys.executable
     environment, home = ENVIRONMENTS[peer], CACHE / "venvs" / peer
     wanted = json.dumps(asdict(environment))
     python, stamp = home / "bin" / "python", home / "requirements.json"
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        print(f"making the environment of {peer} ...", file=sys.stderr)
-        venv.create(home, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", *environment.requirements], check=True)
-        if environment.without:
-            subprocess.run([*pip, "uninstall", "--yes", *environment.without], check=True)
-        stamp.write_text(wanted)
+    with _locked(home.with_name(f"{peer}.lock")):
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            print(f"making the environment of {peer} ...", file=sys.stderr)
+            venv.create(home, with_pip=True, clear=True)
+            pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            install([*pip, "install", *environment.requirements])
+            if environment.without:
+                subprocess.run([*pip, "uninstall", "--yes", *environment.without], check=True)
+            stamp.write_text(wanted)
     return str(python)
+
+
+def install(command: Sequence[str]) -> None:
+    """Raises Unreachable where pip found no connection, CalledProcessError for what else may fail."""
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if result.returncode and "connection broken by" in result.stderr:
+        raise Unreachable(f"no package registry can be reached: {result.stderr.strip().splitlines()[-1]}")
+    sys.stderr.write(result.stderr)
+    result.check_returncode()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -49,9 +49,15 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     return sealed
 
 
+def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What the checkpoint says of how to generate, mostly nothing."""
+    content: Mapping[str, Any] = json.loads(checkpoint.files.get("generation_config.json", b"{}"))
+    return content
+
+
 def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
     """generation_config.json speaks first, config.json where it is silent."""
-    generation: Mapping[str, Any] = json.loads(checkpoint.files.get("generation_config.json", b"{}"))
+    generation = generation_config(checkpoint)
 
     def ids(key: str) -> tuple[int, ...]:
         value = generation.get(key, checkpoint.config.get(key))

@@ -21,7 +21,7 @@ from edgellm_export.decoder.run import FloatRun, PackageLayers
 from edgellm_export.decoder.verify import verify
 from edgellm_export.names import canonical
 from edgellm_export.output import disk_errors
-from edgellm_export.package import GRAPH, token_ids, versions, write_generation_config, write_json
+from edgellm_export.package import GRAPH, generation_config, token_ids, versions, write_generation_config, write_json
 from edgellm_export.quantize import scheme_for
 from edgellm_export.rope import needs_length_input
 from edgellm_export.segments import DataFile
@@ -45,7 +45,10 @@ class DecoderExport:
         precision, target = choices.precision, choices.target
         manifest = _manifest(self.checkpoint, architecture, choices)
         write_generation_config(work, self.checkpoint, manifest.tokens)
-        write_json(work / "genai_config.json", genai_config(manifest, self.checkpoint.config))
+        write_json(
+            work / "genai_config.json",
+            genai_config(manifest, self.checkpoint.config, generation_config(self.checkpoint)),
+        )
         original = FloatRun(architecture, TensorReader(self.checkpoint.tensors))
         tensors = _account(self.checkpoint, architecture)
         cache = _calibrate_cache(work, original, manifest, choices, progress) if choices.kv_cache == "int8" else []

@@ -7,19 +7,30 @@ from typing import Any
 
 from edgellm.manifest import Manifest
 
+# onnxruntime-genai knows these families as another kind of graph; "decoder" is its name for ours, without a family.
+OTHER_GRAPHS = {"gpt2"}
+# What a package's generation_config.json may say that onnxruntime-genai does too; its defaults, those of transformers.
+SEARCH: Mapping[str, Any] = {
+    "do_sample": False,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "repetition_penalty": 1.0,
+    "min_length": 0,
+}
 
-def genai_config(manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's content. Field names: onnxruntime-genai's reference of genai_config.json."""
+
+def genai_config(manifest: Manifest, config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The file's content, of config.json and generation_config.json. Field names: onnxruntime-genai's reference."""
     cache, tokens = manifest.kv_cache, manifest.tokens
     heads = config.get("num_attention_heads", config.get("n_head", cache.num_kv_heads))
-    end = list(tokens.eos) or [manifest.vocab_size - 1]
+    special = {"bos_token_id": tokens.bos, "pad_token_id": tokens.pad}
     return {
         "model": {
-            "bos_token_id": tokens.bos if tokens.bos is not None else end[0],
-            "eos_token_id": end if len(end) > 1 else end[0],
-            "pad_token_id": tokens.pad if tokens.pad is not None else end[0],
+            **{name: token for name, token in special.items() if token is not None},
+            "eos_token_id": tokens.eos[0] if len(tokens.eos) == 1 else list(tokens.eos),
             "context_length": manifest.context_length,
-            "type": manifest.model_type,
+            "type": "decoder" if manifest.model_type in OTHER_GRAPHS else manifest.model_type,
             "vocab_size": manifest.vocab_size,
             "decoder": {
                 "filename": manifest.graphs["model"].file,
@@ -43,12 +54,15 @@ def genai_config(manifest: Manifest, config: Mapping[str, Any]) -> dict[str, Any
             },
         },
         "search": {
-            "do_sample": False,
+            **{name: _number(generation.get(name), default) for name, default in SEARCH.items()},
             "max_length": manifest.context_length,
             "num_beams": 1,
             "past_present_share_buffer": True,
-            "temperature": 1.0,
-            "top_k": 50,
-            "top_p": 1.0,
         },
     }
+
+
+def _number(value: Any, default: Any) -> Any:
+    """A setting of generation_config.json, where it is one at all."""
+    fits = isinstance(value, bool) if isinstance(default, bool) else type(value) in (int, float)
+    return value if fits else default
