@@ -1,0 +1,39 @@
+"""The predictions file: a line of JSON for each example, there when all are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import InputError
+
+Write = Callable[[Mapping[str, Any]], None]
+
+
+@contextmanager
+def predictions_file(path: str | PathLike[str] | None) -> Iterator[Write]:
+    """Writes to a file beside `path`, which takes that name at the end, and leaves nothing behind an error. Raises
+    InputError where it cannot be written."""
+    if path is None:
+        yield lambda prediction: None
+        return
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+
+            def write(prediction: Mapping[str, Any]) -> None:
+                file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+
+            yield write
+        partial.replace(target)
+    except OSError as error:
+        raise InputError(f"{target}: predictions cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()

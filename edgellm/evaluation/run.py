@@ -1,0 +1,172 @@
+"""An evaluation from start to end: the data is read twice, first to check all of it, then to run it."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgellm
+from edgellm.errors import InputError, OptionError, nearest
+from edgellm.evaluation.base import Evaluator, Outcome
+from edgellm.evaluation.builtin_text import NAME, builtin_text
+from edgellm.evaluation.data import Columns, Data, DataLike, Record, open_data
+from edgellm.evaluation.kinds import KINDS, kind_of
+from edgellm.evaluation.predictions import predictions_file
+from edgellm.evaluation.results import Evaluation
+from edgellm.loading import AnyModel, load
+from edgellm.package_files import sha256_of
+from edgellm.session import DeviceChoice
+
+Progress = Callable[[str, int, int], None]
+
+
+def evaluate(
+    package: str | PathLike[str] | AnyModel,
+    data: DataLike | None = None,
+    *,
+    task: str | None = None,
+    reference: str | PathLike[str] | AnyModel | None = None,
+    targets: Sequence[str | PathLike[str]] = (),
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    limit: int | None = None,
+    batch_size: int | None = None,
+    predictions: str | PathLike[str] | None = None,
+    device: DeviceChoice = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Evaluation:
+    """Judge a package (a directory, or what `edgellm.load` made of one) by data.
+
+    data: a file of text, JSON lines, JSON, CSV or TSV, or a list of texts or mappings; None is English text that Python
+    carries, for decoders. task: a name in KINDS; None follows from the package's task and the data's columns.
+    reference: a package or a checkpoint to compare with. targets: files with the expected text of each line of the
+    data. columns: by role, where they are not named as the role: {"source": "de"}. limit: at most so many examples;
+    windows for perplexity and divergence. predictions: a file for what the model said, in JSON lines. progress: called
+    as progress(step, done, total). options: those of the task.
+
+    All of the data, up to the limit, is checked before anything runs. Raises EdgellmError.
+    """
+    _check_counts(limit=limit, batch_size=batch_size)
+    roles = Columns.create(columns)
+    model = package if isinstance(package, AnyModel) else load(package, device=device, threads=threads)
+    source = _builtin(model) if data is None else data
+    first = _first(open_data(source, targets=targets))
+    name = kind_of(task, model.manifest, roles, first, reference=reference is not None)
+    records = open_data(source, targets=targets, text_is_one=name in ("perplexity", "divergence"))
+    report = progress or (lambda step, done, total: None)
+    with ExitStack() as stack:
+        evaluator = _evaluator(name, model, roles, options)
+        size = evaluator.batch_size if batch_size is None else batch_size
+        total = _count(evaluator, records, limit)
+        write = stack.enter_context(predictions_file(predictions))
+        begin = time.perf_counter()
+        seen = []
+        for outcomes in _outcomes(evaluator, records, limit, size):
+            for outcome in outcomes:
+                seen.append(outcome.seen)
+                write(outcome.prediction)
+            report("evaluate", len(seen), total)
+        findings = evaluator.findings(seen)
+        seconds = time.perf_counter() - begin
+    return Evaluation(
+        task=name,
+        package=_facts(model),
+        reference=None,
+        data={**_origin(data), "examples": total},
+        settings={**evaluator.settings, "columns": _chosen_columns(columns), "limit": limit, "batch_size": size},
+        metrics=findings.metrics,
+        details=findings.details,
+        versions=_versions(model),
+        seconds=seconds,
+    )
+
+
+def _builtin(model: AnyModel) -> list[str]:
+    if model.manifest.task != "text-generation":
+        raise InputError(f"a package for {model.manifest.task} needs data to be judged by; give a file with --data")
+    return builtin_text()
+
+
+def _first(records: Data) -> Record:
+    first = next(iter(records), None)
+    if first is None:
+        raise InputError("the data is empty")
+    return first
+
+
+def _evaluator(name: str, model: AnyModel, columns: Columns, options: Mapping[str, Any]) -> Evaluator[Any, Any]:
+    """Raises OptionError for options that the evaluation has not."""
+    kind = KINDS[name].load()
+    parameters = inspect.signature(kind).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    unknown = next((option for option in options if option not in known), None)
+    if unknown is not None and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise OptionError(f"{name} has no option {unknown!r}; {nearest(unknown, known)}")
+    made: Evaluator[Any, Any] = kind(model, columns, **options)
+    return made
+
+
+def _items(evaluator: Evaluator[Any, Any], records: Data, limit: int | None) -> Iterator[Any]:
+    return islice(chain.from_iterable(map(evaluator.items, records)), limit)
+
+
+def _count(evaluator: Evaluator[Any, Any], records: Data, limit: int | None) -> int:
+    """Makes every item once, which checks the data."""
+    total = sum(1 for _ in _items(evaluator, records, limit))
+    if not total:
+        raise InputError("the data has nothing to evaluate: all of its texts are empty or a single token")
+    return total
+
+
+def _outcomes(
+    evaluator: Evaluator[Any, Any], records: Data, limit: int | None, size: int
+) -> Iterator[Sequence[Outcome[Any]]]:
+    items = _items(evaluator, records, limit)
+    while batch := list(islice(items, size)):
+        yield evaluator.run(batch)
+
+
+def _facts(model: AnyModel) -> dict[str, Any]:
+    info = model.info
+    return {
+        "path": str(info.path),
+        "model_type": info.model_type,
+        "task": model.manifest.task,
+        "precision": info.precision,
+        "scheme": info.scheme,
+        "cache": info.cache_type,
+        "device": info.device,
+        "threads": info.threads,
+        "bytes": info.package_bytes,
+        "source": model.manifest.source.get("name"),
+    }
+
+
+def _origin(data: DataLike | None) -> dict[str, Any]:
+    if isinstance(data, str | PathLike):
+        path = Path(data)
+        return {"file": str(path), "sha256": sha256_of(path)}
+    return {"file": None, "name": NAME if data is None else "records from Python"}
+
+
+def _chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
+    return {role: names if isinstance(names, str) else list(names) for role, names in (columns or {}).items()}
+
+
+def _versions(model: AnyModel) -> dict[str, str]:
+    return {"edgellm": edgellm.__version__, "onnxruntime": model.info.onnxruntime_version, "numpy": np.__version__}
+
+
+def _check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and (type(value) is not int or value < 1):
+            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")

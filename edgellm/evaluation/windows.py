@@ -1,0 +1,58 @@
+"""Long texts in windows that overlap, and what of the text each token stands for. No model is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The tokens from `begin` to before `end`; those from `scored` on are predicted in this window, and in no other."""
+
+    begin: int
+    end: int
+    scored: int
+
+
+def sliding_windows(length: int, window: int, stride: int) -> Iterator[Window]:
+    """transformers' convention: windows begin every `stride` tokens, and each predicts what the one before did not. The
+    first token of a window is never predicted; with a stride below `window` that is only the text's first token."""
+    done = 0
+    for begin in range(0, length, stride):
+        end = min(begin + window, length)
+        scored = max(done, begin + 1)
+        if scored < end:
+            yield Window(begin, end, scored)
+        done = end
+        if end == length:
+            return
+
+
+@dataclass(frozen=True)
+class Units:
+    """[tokens] each: the bytes in UTF-8, and the words, that a token adds to those before it."""
+
+    bytes: IntArray
+    words: IntArray
+
+
+def units_of(text: str, offsets: IntArray) -> Units:
+    """offsets: [tokens, 2], characters. A word, which white space ends, belongs to the token with its first character;
+    white space that is in no token to the next one; a character of several tokens to the first of them."""
+    characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    sizes = 1 + (characters >= 0x80).astype(np.int64) + (characters >= 0x800) + (characters >= 0x10000)
+    space = np.fromiter(map(str.isspace, text), np.bool_, len(text))
+    starts = ~space & np.concatenate([[True], space[:-1]])[: len(text)]
+    ends = np.maximum.accumulate(offsets[:, 1]) if len(offsets) else np.zeros(0, np.int64)
+    return Units(_added(sizes, ends), _added(starts.astype(np.int64), ends))
+
+
+def _added(counts: IntArray, ends: IntArray) -> IntArray:
+    totals = np.concatenate([[0], np.cumsum(counts)])
+    return np.diff(totals[ends], prepend=0)
