@@ -21,6 +21,7 @@ from edgellm.errors import (
     ContextOverflowError,
     EdgellmError,
     InputError,
+    MemoryBudgetError,
     MissingDependencyError,
     OptionError,
     PackageCorruptError,
@@ -28,12 +29,20 @@ from edgellm.errors import (
     PackageNotFoundError,
     PackageVersionError,
     ProviderError,
+    SessionCorruptError,
+    SessionError,
+    SessionFileError,
+    SessionMismatchError,
+    SessionNotFoundError,
+    SessionVersionError,
+    SessionWriteError,
     TaskError,
 )
 from edgellm.loading import load
 from edgellm.model import Model
 from edgellm.pipelines import pipeline
 from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
+from edgellm.state.session import GenerationSession
 
 __version__ = "0.1.0"
 
@@ -50,7 +59,9 @@ __all__ = [
     "GeneratedSequence",
     "Generation",
     "GenerationOptions",
+    "GenerationSession",
     "InputError",
+    "MemoryBudgetError",
     "MissingDependencyError",
     "Model",
     "ModelInfo",
@@ -62,6 +73,13 @@ __all__ = [
     "Piece",
     "ProviderError",
     "Score",
+    "SessionCorruptError",
+    "SessionError",
+    "SessionFileError",
+    "SessionMismatchError",
+    "SessionNotFoundError",
+    "SessionVersionError",
+    "SessionWriteError",
     "TaskError",
     "Timing",
     "load",

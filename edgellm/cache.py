@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -82,11 +82,7 @@ class KVCache(ABC):
         """Make room for rows of `length` tokens, by doubling so that growing token by token costs little."""
         if length <= self.capacity:
             return
-        capacity = self._rounded(max(length, 2 * self.capacity))
-        with _memory_errors(self.rows, capacity):
-            self._grow(capacity)
-        self.capacity = capacity
-        self.version += 1
+        self._resize(self._rounded(max(length, 2 * self.capacity)))
 
     def advance(self, count: int, row: int | None = None) -> None:
         """`count` tokens were written behind the used part of every row, or of one."""
@@ -110,6 +106,39 @@ class KVCache(ABC):
             self.version += len(chosen) != self.rows
         self.lengths = [self.lengths[parent] for parent in chosen]
         self._origins = [list(self._origins[parent]) for parent in chosen]
+
+    def compact(self) -> None:
+        """Free the memory of rows that are not in use."""
+        if self._allocated_rows() > self.rows:
+            self._resize(self.capacity)
+
+    def limit(self, max_length: int) -> None:
+        """From now on no row takes the memory of more than `max_length` tokens; what lies beyond is forgotten."""
+        self.max_length = max_length
+        self.trim(max_length)
+        if self.capacity > max_length:
+            self._resize(max_length)
+
+    def used(self, row: int = 0) -> list[Array]:
+        """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read until the
+        cache changes."""
+        length = self.lengths[row]
+        return [buffer[row, :, :length] for buffer in self._host_buffers()]
+
+    @contextmanager
+    def place(self, length: int, spare: int) -> Iterator[list[Array]]:
+        """Start over with one row of `length` tokens and room for `spare` more. Yields its keys and values, as `used`
+        has them, to be filled in."""
+        self.reset(1, length + spare)
+        with self._filled(length) as arrays:
+            yield arrays
+        self.advance(length)
+
+    def _resize(self, capacity: int) -> None:
+        with _memory_errors(self.rows, capacity):
+            self._grow(capacity)
+        self.capacity = capacity
+        self.version += 1
 
     def row(self, row: int) -> CacheView:
         """One row, for a prefill: the graph takes several tokens at once only in a batch of one."""
@@ -152,6 +181,14 @@ class KVCache(ABC):
     @abstractmethod
     def _reorder(self, parents: Sequence[int]) -> None: ...
 
+    @abstractmethod
+    def _host_buffers(self) -> Sequence[Array]:
+        """In the order of `names`, in main memory: [rows, num_kv_heads, capacity, head_dim]."""
+
+    @abstractmethod
+    def _filled(self, length: int) -> AbstractContextManager[list[Array]]:
+        """Arrays to fill in, [num_kv_heads, length, head_dim] each: what row 0 holds at the end."""
+
 
 class HostCache(KVCache):
     """Buffers in main memory, committed by the operating system page by page as tokens arrive."""
@@ -189,6 +226,13 @@ class HostCache(KVCache):
                 assert to is not None
                 assert of is not None
                 to[:, tokens] = of[:, tokens]
+
+    def _host_buffers(self) -> Sequence[Array]:
+        return self._buffers
+
+    @contextmanager
+    def _filled(self, length: int) -> Iterator[list[Array]]:
+        yield [buffer[0, :, :length] for buffer in self._buffers]
 
     def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
         """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
@@ -255,6 +299,23 @@ class DeviceCache(KVCache):
 
     def _reorder(self, parents: Sequence[int]) -> None:
         self._move(parents, self.capacity)
+        self.version += 1
+
+    def _host_buffers(self) -> Sequence[Array]:
+        return [slot for buffer in self._buffers for slot in buffer.numpy()]
+
+    @contextmanager
+    def _filled(self, length: int) -> Iterator[list[Array]]:
+        arrays = [np.empty((self.layout.num_kv_heads, length, self.layout.head_dim), self.dtype) for _ in self.names]
+        yield arrays
+        if not length:
+            return
+        first = 0
+        for i, buffer in enumerate(self._buffers):
+            slots = buffer.shape[0]
+            self._binding.input("cache", np.stack(arrays[first : first + slots])[:, None])
+            self._buffers[i] = self._moved([0], used=length, capacity=self.capacity)
+            first += slots
         self.version += 1
 
     def _move(self, parents: Sequence[int], capacity: int) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.cache import KVCache, cache_names, open_cache
+from edgellm.cached_engine import Progress, chunks
 from edgellm.decoding.decoder import Logits, TokenArray
-from edgellm.engine import FLOAT_TYPES, AttentionMask, Progress, chunks
+from edgellm.engine import FLOAT_TYPES, AttentionMask
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.manifest import CrossCacheLayout, Manifest
 from edgellm.session import Binding, DeviceArray, Session

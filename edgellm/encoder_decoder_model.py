@@ -29,6 +29,7 @@ from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.encoder_decoder_engine import EncoderDecoderEngine, check_graphs
 from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest
 from edgellm.manifest import Manifest
+from edgellm.overflow import Fitted, fit_source
 from edgellm.prompts import IntArray, Prompt, encode_prompt, encode_source, is_single
 from edgellm.results import Generation, Piece, Score
 from edgellm.run import (
@@ -137,9 +138,11 @@ class EncoderDecoderModel:
         progress: called when the sources are encoded.
         """
         single = is_single(source)
-        sources = [self._source(s, src_lang) for s in ([source] if single else list(source))]
         start, settled = self._options(options, tgt_lang)
-        run = Run(self._stopping(len(sources), len(start), settled, cancel), progress)
+        fitted = [self._fitted(s, src_lang, settled) for s in ([source] if single else list(source))]
+        sources = [fit.tokens for fit in fitted]
+        ends = self._stopping(len(sources), len(start), settled, cancel)
+        run = Run(ends, progress, [fit.dropped for fit in fitted])
         with self._engine() as engine:
             engine.sources = sources
             for _ in run.steps(engine, [start] * len(sources), settled, sources=sources):
@@ -160,11 +163,11 @@ class EncoderDecoderModel:
         """Like `generate` for one source and one sequence, a piece per token. Closing the iterator stops it."""
         if not is_single(source):
             raise InputError("stream takes one source; use generate for a list")
-        tokens = self._source(source, src_lang)
         start, settled = self._options(options, tgt_lang)
         check_streamable(settled)
-        run = Run(self._stopping(1, len(start), settled, cancel), progress)
-        return self._pieces(tokens, start, run, settled)
+        fitted = self._fitted(source, src_lang, settled)
+        run = Run(self._stopping(1, len(start), settled, cancel), progress, [fitted.dropped])
+        return self._pieces(fitted.tokens, start, run, settled)
 
     def logits(self, source: Prompt, target: Prompt) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of the target.
@@ -214,8 +217,12 @@ class EncoderDecoderModel:
         """Forget the last source and free its memory."""
         self._idle.clear()
 
-    def _source(self, source: Any, language: str | None) -> IntArray:
-        tokens = encode_source(source, self.tokenizer, self.manifest)
+    def _fitted(self, source: Any, language: str | None, options: GenerationOptions) -> Fitted:
+        tokens = self._source(source, language, any_length=options.overflow == "truncate")
+        return fit_source(tokens, options, self.manifest.source_length, self.tokenizer)
+
+    def _source(self, source: Any, language: str | None, *, any_length: bool = False) -> IntArray:
+        tokens = encode_source(source, self.tokenizer, self.manifest, any_length=any_length)
         if language is None:
             return tokens
         known = [*self._languages.values()]
@@ -254,6 +261,11 @@ class EncoderDecoderModel:
             options["forced_bos_token_id"] = self._language(tgt_lang, "tgt_lang")
         if options.get("prompt_lookup") or options.get("prompt_lookup_num_tokens"):
             raise OptionError("prompt_lookup is for text-generation; leave it out")
+        if options.get("overflow") == "shift" or options.get("overflow_keep") is not None:
+            raise OptionError(
+                'overflow="shift" and overflow_keep are for text-generation: a source is read whole; '
+                'overflow="truncate" cuts its end'
+            )
         settled = replace(GenerationOptions.create(self.generation_defaults, **options), prompt_lookup=False)
         settled.check_vocabulary(self.manifest.vocab_size)
         return self._start(first, given), settled
@@ -271,7 +283,7 @@ class EncoderDecoderModel:
         return encode_prompt(tokens if tokens[:1] == [first] else [int(first), *tokens], None, self.manifest)
 
     def _stopping(self, count: int, start: int, options: GenerationOptions, cancel: Cancel | None) -> Stopping:
-        return stopping(self.manifest, self.tokenizer, [start] * count, options, cancel)
+        return stopping(self.manifest, self.tokenizer, [start] * count, options, cancel, self.manifest.context_length)
 
     @contextmanager
     def _engine(self) -> Iterator[AnyEngine]:

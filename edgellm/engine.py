@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.cache import KVCache, cache_names, open_cache
+from edgellm.cached_engine import CachedEngine, chunks
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.manifest import GraphFile, Manifest
 from edgellm.session import Binding, Session
 
 IntArray = npt.NDArray[np.int64]
-Progress = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all); may raise to stop the prefill
-
-# A token alone behind a past takes attention's decoding kernel, which adds in another order. In an int8 package that
-# difference grows, rounding by rounding, to the size of the quantization error; so a prompt is never cut that small.
-MIN_CHUNK = 2  # tokens
 
 FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
-class Engine:
+class Engine(CachedEngine[KVCache]):
     """A session and a cache of its own; not for two threads at once.
 
     Rows are prefilled one after the other, in chunks, through a one-row view of the cache: the graph takes several
@@ -32,43 +28,11 @@ class Engine:
     """
 
     def __init__(self, session: Session, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
-        self._session = session
-        self._manifest = manifest
-        self._chunk = max(prefill_chunk, MIN_CHUNK)
-        self._cache = open_cache(manifest.kv_cache, manifest.context_length, session.device)
-        self._tokens: list[list[int]] = []  # of each row, as far as they are in the cache
-        self._read = 0  # how many of the first row's came as a prompt; decoding added the others
+        cache = open_cache(manifest.kv_cache, manifest.context_length, session.device)
+        super().__init__(manifest, cache, prefill_chunk)
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
         self._verify = _Phase(session, manifest)
-        self.headroom = 128  # tokens to make room for at first, beyond the prompt
-        self.progress: Progress | None = None
-
-    @property
-    def rows(self) -> int:
-        return self._cache.rows
-
-    @property
-    def cache_bytes(self) -> int:
-        return self._cache.nbytes
-
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """[rows, vocab] of the last tokens. A single prompt that continues what is cached computes only what is new."""
-        cached = self._common_prefix(prompts)
-        if not cached:
-            longest = max(map(len, prompts)) + self.headroom
-            self._cache.reset(len(prompts), min(longest, self._manifest.context_length))
-        self._tokens = [prompt.tolist() for prompt in prompts]
-        self._read = len(prompts[0])
-        logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
-        before, total = 0, sum(map(len, prompts))
-        for row, prompt in enumerate(prompts):
-            for done, last in self._fill(row, prompt, start=cached):
-                logits[row] = last
-                if self.progress is not None:
-                    self.progress(before + done, total)
-            before += len(prompt)
-        return logits
 
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
@@ -79,8 +43,7 @@ class Engine:
                 "ask for fewer new tokens or shorten the prompt"
             )
         self._cache.reserve(longest)
-        for row, token in zip(self._tokens, tokens.tolist(), strict=True):
-            row.append(token)
+        self.history.append(tokens)
         if self._tables_differ(longest):
             return self._decode_row_by_row()
         lengths = [length + 1 for length in self._cache.lengths]
@@ -90,8 +53,7 @@ class Engine:
 
     @property
     def lookahead(self) -> int:
-        """The most tokens that `verify` may be given now: below 2 where they would not get the logits that `decode`
-        gives them one by one, because there are several rows, or rotary tables that change in between."""
+        """Below 2 where there are several rows, or rotary tables that change in between."""
         rope = self._manifest.rope
         if self.rows != 1 or rope.changes_with_every_token:
             return 1
@@ -101,34 +63,24 @@ class Engine:
         return room if changes_at is None or length > changes_at else min(room, changes_at - length)
 
     def verify(self, tokens: TokenArray) -> Logits:
-        """Append tokens [n] to the only row, in one run. Returns [n, vocab] float32, what follows each."""
         length = self._cache.lengths[0] + len(tokens)
         assert self.rows == 1
         self._cache.reserve(length)
-        self._tokens[0] += tokens.tolist()
+        self.history.extend(tokens)
         logits = self._verify.run(self._cache, None, tokens[None], [length], keep=len(tokens))
         self._cache.advance(len(tokens))
         return logits
 
-    def forget(self, count: int) -> None:
-        """Take the last `count` tokens off the only row."""
-        del self._tokens[0][-count:]
-        self._cache.trim(len(self._tokens[0]))
-
-    def reorder(self, parents: TokenArray) -> None:
-        self._cache.reorder(parents)
-        self._tokens = [list(self._tokens[parent]) for parent in parents.tolist()]
-
     def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
-        """[chunk, vocab] for one sequence, chunk by chunk."""
-        self._cache.reset(1, len(tokens))
-        self._tokens = [tokens.tolist()]
-        self._read = len(tokens)
+        self._start(1, len(tokens))
+        self.history.begin([tokens])
         for start, stop in chunks(0, len(tokens), self._chunk):
             yield self._run_chunk(0, tokens, start, stop, keep_all=True)
 
+    def _start(self, rows: int, length: int) -> None:
+        self._cache.reset(rows, min(length, self._manifest.context_length))
+
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
-        """Feed tokens[start:] to a row that holds tokens[:start]. Yields after each chunk its end and [vocab] there."""
         self._cache.trim(start, row)
         self._cache.reserve(len(tokens))
         for at, stop in chunks(start, len(tokens), self._chunk):
@@ -144,20 +96,6 @@ class Engine:
         self._cache.advance(len(chunk), row)
         return logits
 
-    def _common_prefix(self, prompts: Sequence[TokenArray]) -> int:
-        """How many tokens of a single prompt are in the cache already, as reading the whole prompt would have left them
-        there, so that a chunk or more is left to compute."""
-        rope = self._manifest.rope
-        if len(prompts) > 1 or len(self._tokens) != 1 or rope.has_length_input or rope.recompute_beyond is not None:
-            return 0
-        length = self._cache.lengths[0]
-        if self._manifest.decoding_rounds_apart:
-            length = min(length, self._read)
-        held = np.array(self._tokens[0][:length], np.int64)
-        shared = max(0, min(len(held), len(prompts[0]) - MIN_CHUNK))
-        different = np.flatnonzero(held[:shared] != prompts[0][:shared])
-        return int(different[0]) if len(different) else shared
-
     def _tables_differ(self, longest: int) -> bool:
         """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
         limit = self._manifest.rope.recompute_beyond
@@ -165,8 +103,8 @@ class Engine:
 
     def _decode_row_by_row(self) -> Logits:
         limit = self._manifest.rope.recompute_beyond
-        logits = np.empty((len(self._tokens), self._manifest.vocab_size), np.float32)
-        for row, tokens in enumerate(self._tokens):
+        logits = np.empty((self.rows, self._manifest.vocab_size), np.float32)
+        for row, tokens in enumerate(held.tokens for held in self.history.rows):
             changes_over = len(tokens) - 1 == limit
             for _, last in self._fill(row, np.array(tokens, np.int64), start=0 if changes_over else len(tokens) - 1):
                 logits[row] = last
@@ -226,14 +164,6 @@ class _Phase:
             self._logits = np.empty((rows, 1, self._vocab_size), self._logits_dtype)
             self._binding.output("logits", self._logits)
         self._keep = keep
-
-
-def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Pieces of `size` tokens, the last one shorter or, where a single token would be left over, one longer."""
-    cuts = list(range(start, stop, size))
-    if len(cuts) > 1 and stop - cuts[-1] < MIN_CHUNK:
-        cuts.pop()
-    return list(zip(cuts, [*cuts[1:], stop], strict=True))
 
 
 class AttentionMask:

@@ -17,7 +17,15 @@
     ├── OptionError(ValueError)                    generation options
     ├── InputError(ValueError)                     prompts, messages, token ids
     │   ├── ContextOverflowError                   more tokens than the model's context
+    │   │   └── MemoryBudgetError                  more tokens than a session's memory budget holds
     │   └── ChatTemplateError
+    ├── SessionError(RuntimeError)                 a session that is closed, in use, or cannot do this
+    ├── SessionFileError(ValueError)               the file of a saved session
+    │   ├── SessionNotFoundError(FileNotFoundError)
+    │   ├── SessionVersionError                    written by a newer edgellm
+    │   ├── SessionMismatchError                   of another model, tokenizer or kind of cache
+    │   ├── SessionCorruptError                    cut off, changed, or no such file at all
+    │   └── SessionWriteError(OSError)             the disk is full, or the path cannot be written
     ├── ProviderError(RuntimeError)                ONNX Runtime, devices, memory
     └── MissingDependencyError(ImportError)        an extra that is not installed
 
@@ -113,8 +121,42 @@ class ContextOverflowError(InputError):
     """The prompt and the tokens asked for do not fit in the model's context."""
 
 
+class MemoryBudgetError(ContextOverflowError):
+    """The prompt does not fit in the memory that a session may use."""
+
+
 class ChatTemplateError(InputError):
     """The chat template is missing, fails, or refuses the messages."""
+
+
+class SessionError(EdgellmError, RuntimeError):
+    """A session is closed, in use by another call, or of a model that cannot do this."""
+
+
+class SessionFileError(EdgellmError, ValueError):
+    """The file of a saved session cannot be used."""
+
+    exit_code = 3
+
+
+class SessionNotFoundError(SessionFileError, FileNotFoundError):
+    """There is no file at that path."""
+
+
+class SessionVersionError(SessionFileError):
+    """The session was saved by a newer edgellm."""
+
+
+class SessionMismatchError(SessionFileError):
+    """The session is of another model, another tokenizer or another kind of cache."""
+
+
+class SessionCorruptError(SessionFileError):
+    """The file is no saved session, is cut off, or was changed."""
+
+
+class SessionWriteError(SessionFileError, OSError):
+    """The session cannot be saved there: the disk is full, or the path is not writable."""
 
 
 class ProviderError(EdgellmError, RuntimeError):

@@ -16,30 +16,21 @@ import numpy as np
 
 from edgellm import session as ort
 from edgellm.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
+from edgellm.calls import AnyEngine, Call
 from edgellm.chat import ChatTemplate, Message
 from edgellm.concat.engine import ConcatEngine
 from edgellm.concat.graph import open_concat_graph
-from edgellm.decoding import GenerationOptions, Logits, Stopping
+from edgellm.decoding import Logits
 from edgellm.engine import Engine, check_graph, decoder_graph
-from edgellm.errors import InputError, OptionError
+from edgellm.errors import InputError
 from edgellm.manifest import Manifest
+from edgellm.prompt_reader import ChatArguments, PromptReader
 from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
 from edgellm.results import Generation, Piece, Score
-from edgellm.run import (
-    Cancel,
-    ProgressHook,
-    Run,
-    check_streamable,
-    generations,
-    logprobs_of,
-    model_info,
-    pieces,
-    stopping,
-)
+from edgellm.run import Cancel, ProgressHook, logprobs_of, model_info
 from edgellm.session import LoadSettings
+from edgellm.state.session import GenerationSession, SessionSource, load_session
 from edgellm.tokenizer import Tokenizer, open_tokenizer, read_json
-
-AnyEngine = Engine | ConcatEngine
 
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
@@ -75,6 +66,8 @@ class Model:
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_json(package / "generation_config.json")
         self.info = model_info(package, manifest, session)
+        self._reader = PromptReader(manifest, tokenizer, self.chat_template, self.generation_defaults)
+        self._sessions = SessionSource(package, self._reader, new_engine)
         self._session = session
         self._new_engine = new_engine
         self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
@@ -110,8 +103,7 @@ class Model:
         """
         single = is_single(prompt)
         prompts: Sequence[Any] = [prompt] if single else list(prompt)
-        tokens = [encode_prompt(p, self.tokenizer, self.manifest) for p in prompts]
-        results = self._generate(tokens, self._options(options), cancel, progress)
+        results = self._generate(self._prompts(prompts, options, cancel, progress))
         return results[0] if single else results
 
     def stream(
@@ -120,9 +112,7 @@ class Model:
         """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
         if not is_single(prompt):
             raise InputError("stream takes one prompt; use generate for a list")
-        return self._stream(
-            encode_prompt(prompt, self.tokenizer, self.manifest), self._options(options), cancel, progress
-        )
+        return self._stream(self._prompts([prompt], options, cancel, progress))
 
     def chat(
         self,
@@ -136,8 +126,8 @@ class Model:
         **options: Any,
     ) -> Generation:
         """The assistant's answer to `messages`, a list like [{"role": "user", "content": "Hi"}]."""
-        tokens = self._chat_tokens(messages, tools, template, template_variables)
-        return self._generate([tokens], self._options(options), cancel, progress)[0]
+        arguments = ChatArguments(tools, template, template_variables)
+        return self._generate(self._chat(messages, arguments, options, cancel, progress))[0]
 
     def stream_chat(
         self,
@@ -151,8 +141,8 @@ class Model:
         **options: Any,
     ) -> Iterator[Piece]:
         """`chat`, a piece per token."""
-        tokens = self._chat_tokens(messages, tools, template, template_variables)
-        return self._stream(tokens, self._options(options), cancel, progress)
+        arguments = ChatArguments(tools, template, template_variables)
+        return self._stream(self._chat(messages, arguments, options, cancel, progress))
 
     def logits(self, prompt: Prompt) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of the prompt."""
@@ -188,6 +178,26 @@ class Model:
                 logprobs += logprobs_of(logits[: len(following)], following)
         return Score(tuple(tokens.tolist()), tuple(logprobs))
 
+    def session(self, *, max_bytes: int | None = None, reuse_generated: bool = False) -> GenerationSession:
+        """A sequence that is kept from call to call, with a cache of its own.
+
+        max_bytes: the most memory of its cache; None: what the model's context takes.
+        reuse_generated: let the next prompt take over generated tokens even where reading them as a prompt would give
+        other numbers, by about the quantization error: int8 and int4 weights with a float cache. Otherwise those are
+        read again, and all numbers are those of a prompt that was read in one go.
+        """
+        return GenerationSession(self._sessions, max_bytes=max_bytes, reuse_generated=reuse_generated)
+
+    def load_session(
+        self, path: str | Path, *, max_bytes: int | None = None, reuse_generated: bool = False
+    ) -> GenerationSession:
+        """What `GenerationSession.save` wrote with this model. Nothing of the file is trusted: all of it is checked.
+
+        Raises SessionFileError: SessionNotFoundError, SessionVersionError, SessionMismatchError (of another model,
+        tokenizer or kind of cache) or SessionCorruptError; MemoryBudgetError where it does not fit in max_bytes.
+        """
+        return load_session(self._sessions, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
+
     def reset(self) -> None:
         """Forget the last prompt and free its cache."""
         self._idle.clear()
@@ -197,24 +207,23 @@ class Model:
             raise InputError("expected one prompt, found a list of prompts")
         return encode_prompt(prompt, self.tokenizer, self.manifest)
 
-    def _chat_tokens(
-        self, messages: Sequence[Message], tools: Any, template: str | None, variables: dict[str, Any] | None
-    ) -> IntArray:
-        text = self.chat_template.render(messages, tools=tools, template=template, **(variables or {}))
-        return encode_prompt(text, self.tokenizer, self.manifest, add_special_tokens=False)
+    def _prompts(
+        self, prompts: Sequence[Any], given: dict[str, Any], cancel: Cancel | None, progress: ProgressHook | None
+    ) -> Call:
+        options, room = self._reader.options(given), self._reader.context
+        return Call.create(self._reader, self._reader.prompts(prompts, options, room), options, room, cancel, progress)
 
-    def _options(self, options: dict[str, Any]) -> GenerationOptions:
-        result = GenerationOptions.create(self.generation_defaults, **options)
-        result.check_vocabulary(self.manifest.vocab_size)
-        asked = any(options.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
-        if asked and result.prompt_lookup and self.manifest.rope.changes_with_every_token:
-            raise OptionError(
-                "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
-            )
-        return result
-
-    def _stopping(self, prompts: Sequence[IntArray], options: GenerationOptions, cancel: Cancel | None) -> Stopping:
-        return stopping(self.manifest, self.tokenizer, [len(prompt) for prompt in prompts], options, cancel)
+    def _chat(
+        self,
+        messages: Sequence[Message],
+        arguments: ChatArguments,
+        given: dict[str, Any],
+        cancel: Cancel | None,
+        progress: ProgressHook | None,
+    ) -> Call:
+        options, room = self._reader.options(given), self._reader.context
+        fitted = self._reader.chat(messages, arguments, options, room)
+        return Call.create(self._reader, [fitted], options, room, cancel, progress)
 
     @contextmanager
     def _engine(self) -> Iterator[AnyEngine]:
@@ -227,21 +236,14 @@ class Model:
         engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
 
-    def _generate(
-        self, prompts: list[IntArray], options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
-    ) -> list[Generation]:
-        run = Run(self._stopping(prompts, options, cancel), progress)
+    def _generate(self, call: Call) -> list[Generation]:
         with self._engine() as engine:
-            for _ in run.steps(engine, prompts, options, verifier=engine):
-                pass
-        return generations(run, prompts, self.tokenizer)
+            return call.results(engine)
 
-    def _stream(
-        self, prompt: IntArray, options: GenerationOptions, cancel: Cancel | None, progress: ProgressHook | None
-    ) -> Iterator[Piece]:
-        check_streamable(options)
-        return self._pieces(prompt, options, Run(self._stopping([prompt], options, cancel), progress))
+    def _stream(self, call: Call) -> Iterator[Piece]:
+        call.check_streamable()
+        return self._pieces(call)
 
-    def _pieces(self, prompt: IntArray, options: GenerationOptions, run: Run) -> Iterator[Piece]:
+    def _pieces(self, call: Call) -> Iterator[Piece]:
         with self._engine() as engine:
-            yield from pieces(run, run.steps(engine, [prompt], options, verifier=engine), self.tokenizer)
+            yield from call.pieces(engine)

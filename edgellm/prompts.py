@@ -34,7 +34,7 @@ def encode_prompt(
     prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool = True
 ) -> IntArray:
     """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
-    tokens = _tokens(prompt, tokenizer, manifest, add_special_tokens=add_special_tokens)
+    tokens = read_prompt(prompt, tokenizer, manifest, add_special_tokens=add_special_tokens)
     if len(tokens) > manifest.context_length:
         raise ContextOverflowError(
             f"the prompt has {len(tokens)} tokens, the model's context is {manifest.context_length}; shorten the prompt"
@@ -42,26 +42,29 @@ def encode_prompt(
     return tokens
 
 
-def encode_source(source: Any, tokenizer: Tokenizer | None, manifest: Manifest) -> IntArray:
+def encode_source(
+    source: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, any_length: bool = False
+) -> IntArray:
     """[length], at least one token: what the encoder of an encoder-decoder reads."""
-    tokens = _tokens(source, tokenizer, manifest, add_special_tokens=True, unknown=UNKNOWN)
-    if manifest.source_length is not None and len(tokens) > manifest.source_length:
+    tokens = read_prompt(source, tokenizer, manifest, unknown=UNKNOWN)
+    if not any_length and manifest.source_length is not None and len(tokens) > manifest.source_length:
         raise ContextOverflowError(
             f"the source has {len(tokens)} tokens, and the model's table of positions {manifest.source_length}; "
-            "shorten the source, or split it"
+            'shorten the source, split it, or let its end be cut with overflow="truncate"'
         )
     return tokens
 
 
-def _tokens(
+def read_prompt(
     prompt: Any,
     tokenizer: Tokenizer | None,
     manifest: Manifest,
     *,
-    add_special_tokens: bool,
+    add_special_tokens: bool = True,
     unknown: str | None = None,
 ) -> IntArray:
-    """`unknown`: the token that stands for pieces of a text that are beyond the model's vocabulary."""
+    """[length], at least one token and as many as the prompt has. `unknown`: the token that stands for pieces of a text
+    that are beyond the model's vocabulary."""
     if isinstance(prompt, str):
         if tokenizer is None:
             raise InputError(

@@ -50,11 +50,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Generation:
-    """The answer to one prompt: `num_return_sequences` sequences, best first. `text` and so on are the first one's."""
+    """The answer to one prompt: `num_return_sequences` sequences, best first. `text` and so on are the first one's.
+
+    `prompt_tokens` were read. `dropped_tokens` were left out because the context was full: of the prompt with
+    `overflow="truncate"`, of prompt and answer with "shift".
+    """
 
     sequences: tuple[GeneratedSequence, ...]
     prompt_tokens: int
     timing: Timing
+    dropped_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -85,12 +90,14 @@ class Piece:
     """What one step adds to a streamed text: a token, and the text that is complete with it ("" inside a character).
 
     The last piece has a `finish_reason`; it has no token if the stream was cancelled before the first one.
+    `dropped_tokens`: as in `Generation`, since the piece before.
     """
 
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     finish_reason: str | None
+    dropped_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text

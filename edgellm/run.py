@@ -22,6 +22,7 @@ from edgellm.decoding import (
     search,
 )
 from edgellm.decoding.prompt_lookup import Verifier
+from edgellm.decoding.shifting import Shifting, Window
 from edgellm.errors import OptionError
 from edgellm.manifest import Manifest
 from edgellm.prompts import IntArray
@@ -51,13 +52,16 @@ class _Interrupted(Exception):
 
 
 class Run:
-    """One search: its steps, its clock and, at the end, its hypotheses."""
+    """One search: its steps, its clock and, at the end, its hypotheses. `dropped`: tokens of each prompt that were left
+    out before it began."""
 
-    def __init__(self, stopping: Stopping, progress: ProgressHook | None) -> None:
+    def __init__(self, stopping: Stopping, progress: ProgressHook | None, dropped: Sequence[int] = ()) -> None:
         self._stopping = stopping
         self._progress = progress
         self._started = time.perf_counter()
         self._first_token: float | None = None
+        self._dropped = dropped
+        self._shifting: Shifting | None = None
         self._lookup: PromptLookup | None = None
         self.hypotheses: list[list[Hypothesis]] = []
 
@@ -68,21 +72,32 @@ class Run:
         options: GenerationOptions,
         *,
         verifier: Verifier | None = None,
+        window: Window | None = None,
         sources: Sequence[IntArray] | None = None,
     ) -> Generator[Step, None, None]:
-        """`verifier`: the engine, where it can look tokens up in the prompt and the options say so. `sources`: of an
-        encoder-decoder, one for each prompt."""
+        """`verifier`: the engine, where it can look tokens up in the prompt and the options say so. `window`: of the
+        context, where it may shift. `sources`: of an encoder-decoder, one for each prompt."""
         self._started = time.perf_counter()
         engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
         engine.progress = self._on_prefill
+        if verifier is not None and window is not None:
+            verifier = self._shifting = Shifting(verifier, window)
         if verifier is not None and options.prompt_lookup and options.num_beams == 1:
             self._lookup = PromptLookup(verifier, self._stopping.max_new_tokens, options)
-        steps = search(self._lookup or engine, prompts, options, self._stopping, sources)
+        steps = search(self._lookup or self._shifting or engine, prompts, options, self._stopping, sources)
         try:
             self.hypotheses = yield from self._timed(steps)
         except _Interrupted as interruption:
             empty = Hypothesis((), () if options.logprobs else None, None, str(interruption))
             self.hypotheses = [[empty] for _ in prompts]
+        finally:
+            if self._lookup is not None:
+                self._lookup.forget_draft()
+
+    def dropped_tokens(self) -> list[int]:
+        """Of each prompt and what was made of it, until now."""
+        shifted = 0 if self._shifting is None else self._shifting.dropped
+        return [dropped + shifted for dropped in self._dropped]
 
     def timing(self, prompts: Sequence[IntArray]) -> Timing:
         end = time.perf_counter()
@@ -103,6 +118,8 @@ class Run:
             yield step
 
     def _on_prefill(self, done: int, total: int) -> None:
+        if self._first_token is not None:
+            return  # a context that shifts is no prompt
         if self._progress is not None:
             self._progress(done, total)
         reason = self._stopping.interruption() if done < total else None
@@ -116,8 +133,10 @@ def stopping(
     lengths: Sequence[int],
     options: GenerationOptions,
     cancel: Cancel | None,
+    room: int | None,
 ) -> Stopping:
-    """When each of the prompts of these `lengths` in tokens has been continued far enough."""
+    """When each of the prompts of these `lengths` in tokens has been continued far enough. `room`: the most tokens that
+    prompt and answer have together, None where there is no limit to them."""
     tokens = manifest.tokens
     return Stopping(
         eos_token_ids=tokens.eos if options.eos_token_id is None else options.eos_token_id,
@@ -125,21 +144,22 @@ def stopping(
         matches_stop_string=stop_string_matcher(tokenizer, options.stop_strings),
         cancelled=None if cancel is None else cancel.is_set,
         deadline=None if options.max_time is None else time.monotonic() + options.max_time,
-        max_new_tokens=tuple(options.limit(length, manifest.context_length) for length in lengths),
+        max_new_tokens=tuple(options.limit(length, room) for length in lengths),
     )
 
 
 def generations(run: Run, prompts: Sequence[IntArray], tokenizer: Tokenizer | None) -> list[Generation]:
     """What a finished run found for each of the prompts."""
     timing = run.timing(prompts)
+    dropped = run.dropped_tokens() or [0] * len(prompts)
 
     def sequence(h: Hypothesis) -> GeneratedSequence:
         text = tokenizer.decode(h.tokens) if tokenizer else ""
         return GeneratedSequence(text, h.tokens, h.finish_reason, h.logprobs, h.score)
 
     return [
-        Generation(tuple(map(sequence, hypotheses)), len(prompt), timing)
-        for prompt, hypotheses in zip(prompts, run.hypotheses, strict=True)
+        Generation(tuple(map(sequence, hypotheses)), len(prompt), timing, left_out)
+        for prompt, hypotheses, left_out in zip(prompts, run.hypotheses, dropped, strict=True)
     ]
 
 
@@ -155,21 +175,24 @@ def check_streamable(options: GenerationOptions) -> None:
 def pieces(run: Run, steps: Iterator[Step], tokenizer: Tokenizer | None) -> Iterator[Piece]:
     """The text of a search with one row, step by step."""
     detokenizer = Detokenizer(tokenizer)
-    finished = False
+    finished, told = False, 0
     for step in steps:
         for emitted in step.emitted:
             finished = emitted.finish_reason is not None
-            yield _piece(emitted, detokenizer)
+            dropped = sum(run.dropped_tokens())
+            yield _piece(emitted, detokenizer, dropped - told)
+            told = dropped
     if not finished:
-        yield Piece(detokenizer.flush(), (), None, run.hypotheses[0][0].finish_reason)
+        dropped = sum(run.dropped_tokens())
+        yield Piece(detokenizer.flush(), (), None, run.hypotheses[0][0].finish_reason, dropped - told)
 
 
-def _piece(emitted: Emitted, detokenizer: Detokenizer) -> Piece:
+def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
     text = detokenizer.add(emitted.token)
     if emitted.finish_reason is not None:
         text += detokenizer.flush()
     logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason)
+    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped)
 
 
 def logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:

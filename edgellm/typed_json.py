@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -13,27 +14,40 @@ from edgellm.errors import PackageCorruptError
 T = TypeVar("T")
 
 
+class Mistyped(ValueError):
+    """The data is not what the dataclass says; the text says where."""
+
+
 def parse(cls: type[T], data: Any, where: str) -> T:
-    """Build the dataclass `cls` from JSON data, checking every key and type; `where` names the place in messages."""
+    """`build` for what a package holds. Raises PackageCorruptError."""
+    try:
+        return build(cls, data, where)
+    except Mistyped as error:
+        raise PackageCorruptError(f"{error}; export the package again") from None
+
+
+def build(cls: type[T], data: Any, where: str) -> T:
+    """Build the dataclass `cls` from JSON data, checking every key and type; `where` names the place in messages.
+    Raises Mistyped."""
     if not isinstance(data, Mapping):
-        raise PackageCorruptError(f"{where}: expected an object, found {data!r}; export the package again")
+        raise Mistyped(f"{where}: expected an object, found {_short(data)}")
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
     unknown = [n for n in data if n not in known]
     if missing or unknown:
         problems = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
-        raise PackageCorruptError(f"{where}: {'; '.join(problems)}; export the package again")
+        raise Mistyped(f"{where}: {'; '.join(problems)}")
     return cls(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in data.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` converted to the annotated type `hint`, or PackageCorruptError."""
+    """`value` converted to the annotated type `hint`, or Mistyped."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if is_dataclass(hint):
-        return parse(hint, value, where)  # type: ignore[arg-type]
+        return build(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal and value in args:
         return value
     if origin in (types.UnionType, typing.Union):
@@ -46,6 +60,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(hint, type) and type(value) is hint:
         return value
-    raise PackageCorruptError(
-        f"{where} is {value!r}, expected {getattr(hint, '__name__', hint)}; export the package again"
-    )
+    raise Mistyped(f"{where} is {_short(value)}, expected {getattr(hint, '__name__', hint)}")
+
+
+def _short(value: Any) -> str:
+    """As Python writes it, without the rest of what is long."""
+    return reprlib.repr(value)

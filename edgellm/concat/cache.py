@@ -8,7 +8,8 @@ sliding windows count places, and this way tokens are as far apart as their plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,6 +107,30 @@ class ConcatCache:
         chosen = np.asarray(parents, np.int64).tolist()
         self.lengths = [self.lengths[parent] for parent in chosen]
         self._places = [self._places[parent] for parent in chosen]
+
+    def compact(self) -> None:
+        """Free the memory of rows that are not in use, and of tokens that were forgotten."""
+        for row in range(self.rows):
+            self.row(row)
+
+    def limit(self, max_length: int) -> None:
+        """Forget what lies beyond; memory follows the tokens by itself."""
+        self.trim(max_length)
+
+    def used(self, row: int = 0) -> list[Array]:
+        """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read."""
+        place, length = self._places[row], self.lengths[row]
+        return [_array(tensor)[place.index, :, place.stop - length : place.stop] for tensor in place.block.tensors]
+
+    @contextmanager
+    def place(self, length: int, spare: int) -> Iterator[list[Array]]:
+        """Start over with one row of `length` tokens. Yields its keys and values, as `used` has them, to be filled in.
+        `spare`: has no meaning here."""
+        shape = (1, self.layout.num_kv_heads, length, self.layout.head_dim)
+        tensors = tuple(np.empty(shape, self.dtype) for _ in self.names)
+        yield [tensor[0] for tensor in tensors]
+        self.lengths = [length]
+        self._places = [Place(Block(1, length, tensors), 0, length)]
 
     def _gathered(self, tensor: int, places: Sequence[Place], lengths: Sequence[int]) -> Array:
         longest = max(lengths)

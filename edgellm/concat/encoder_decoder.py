@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.cache import cache_names
+from edgellm.cached_engine import Progress
 from edgellm.concat.cache import ConcatCache
 from edgellm.concat.graph import TYPE_NAMES, agree, check_inputs, typed
 from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.encoder_decoder_engine import array_of, cross_names
-from edgellm.engine import Progress
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.manifest import GraphFile, Manifest
 from edgellm.session import Array, DeviceArray, LoadSettings, Session

@@ -20,7 +20,8 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs` and `prompt_lookup` are options here.
+    an error (there a log line); `seed`, `logprobs`, `overflow` and `prompt_lookup` are options
+    here.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -61,6 +62,9 @@ class GenerationOptions:
     exponential_decay_length_penalty: tuple[int, float] | None = None  # from so many new tokens on, ends get likelier
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
+
+    overflow: Literal["error", "truncate", "shift"] = "error"  # of the context: see edgellm/overflow.py
+    overflow_keep: int | None = None  # leading tokens that always stay; None: a BOS token, of a chat system messages
 
     prompt_lookup: bool = False  # the same tokens, sooner where they repeat earlier ones: see prompt_lookup.py
     prompt_lookup_num_tokens: int | None = None  # the most to draft at once, 10 if None; a number sets prompt_lookup
@@ -169,6 +173,8 @@ _CHECKS: dict[str, v.Check] = {
     "exponential_decay_length_penalty": v.start_and_factor,
     "renormalize_logits": v.flag,
     "logprobs": v.flag,
+    "overflow": v.one_of("error", "truncate", "shift"),
+    "overflow_keep": v.integer(0),
     "prompt_lookup": v.flag,
     "prompt_lookup_num_tokens": v.integer(1),
     "max_matching_ngram_size": v.integer(1),
@@ -237,6 +243,13 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
         problems += _without_effect(o, given, BEAMS_ONLY, "num_beams above 1")
     else:
         problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY), "num_beams=1")
+    if o.overflow == "error":
+        problems += _without_effect(o, given, ("overflow_keep",), 'overflow="truncate" or overflow="shift"')
+    if o.overflow == "shift" and max(o.num_beams, o.num_return_sequences) > 1:
+        problems.append(
+            f'overflow is "shift" with num_beams={o.num_beams} and num_return_sequences={o.num_return_sequences}, '
+            "expected 1 of each: one sequence can shift"
+        )
     if not o.prompt_lookup and o.num_beams == 1:
         problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems

@@ -70,7 +70,7 @@ class PromptLookup:
         return self._decoder.prefill(prompts)
 
     def reorder(self, parents: TokenArray) -> None:
-        self._forget_draft()
+        self.forget_draft()
         self._drafter = None
         self._decoder.reorder(parents)
         self._rows = [list(self._rows[parent]) for parent in parents.tolist()]
@@ -88,7 +88,7 @@ class PromptLookup:
             self.accepted += 1
             self._draft, self._ahead = self._draft[1:], self._ahead[1:]
             return self._ahead[:1]
-        self._forget_draft()
+        self.forget_draft()
         room = min(self._limits[0] - len(drafter.tokens), self._decoder.lookahead) - 1
         self._draft = drafter.draft(min(room, self._max_draft))
         if not self._draft:
@@ -104,7 +104,8 @@ class PromptLookup:
             self._rows[0] = self._drafter.tokens
         return self._drafter
 
-    def _forget_draft(self) -> None:
+    def forget_draft(self) -> None:
+        """Leave in the decoder what the search has chosen, and nothing else."""
         if self._draft:
             self._decoder.forget(len(self._draft))
             self._draft = []

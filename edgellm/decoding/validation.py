@@ -60,6 +60,15 @@ def early_stopping(value: Any) -> bool | str:
     return value  # type: ignore[no-any-return]
 
 
+def one_of(*names: str) -> Check:
+    def check(value: Any) -> str:
+        if not isinstance(value, str) or value not in names:
+            raise Unfit(" or ".join(f'"{name}"' for name in names))
+        return value
+
+    return check
+
+
 def token(value: Any) -> int:
     if not _is_integer(value) or value < 0:
         raise Unfit("a token id")

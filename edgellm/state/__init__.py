@@ -1,0 +1,1 @@
+"""State that survives a call, and a process: sessions and their files."""
