@@ -16,6 +16,7 @@ import edgellm
 from edgellm.commands import signals
 from edgellm.commands.bench import bench
 from edgellm.commands.chat import chat
+from edgellm.commands.doctor import doctor
 from edgellm.commands.eval import evaluate
 from edgellm.commands.export import export
 from edgellm.commands.generate import generate
@@ -78,7 +79,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, run, evaluate, bench, inspect):
+for command in (export, generate, chat, run, evaluate, bench, inspect, doctor):
     cli.add_command(command)
 
 

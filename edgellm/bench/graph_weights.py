@@ -29,6 +29,7 @@ BITS = {
     17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
 }  # fmt: skip
 FLOAT16 = (10, 16)
+FLOATS = (1, *FLOAT16)
 
 # Inputs of which a step reads a row or so, not the whole.
 LOOKED_UP = {
@@ -59,22 +60,58 @@ class GraphWeights:
 
 def graph_weights(path: Path) -> GraphWeights:
     """Raises PackageCorruptError where `path` is not an ONNX model."""
+    stored = stored_weights(path).values()
+    return GraphWeights(sum(each.bytes_per_step for each in stored), sum(each.parameters for each in stored))
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """Bytes of a graph's file, whatever the number of constants that share them. `loaded_bytes`: in memory, on the CPU;
+    what is only looked up stays in the file, and floats that are multiplied as well count twice, as they lie and as
+    they are packed. `width`: the larger side of a matrix that is multiplied, or 0."""
+
+    bytes_per_step: int
+    parameters: int
+    loaded_bytes: int
+    width: int
+
+
+def stored_weights(path: Path) -> dict[tuple[str, ...], StoredWeight]:
+    """By place: graphs beside each other may share some. Raises PackageCorruptError where `path` is not an ONNX
+    model."""
     tensors, uses = parsed(path, _tensors_and_uses)
-    of_storage: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
+    shared: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        of_storage[tensor.storage].append(tensor)
-    return GraphWeights(
-        bytes_per_step=sum(max(_bytes_read(t, uses[t.name]) for t in shared) for shared in of_storage.values()),
-        parameters=sum(max(_parameters(t, uses[t.name]) for t in shared) for shared in of_storage.values()),
+        shared[tensor.storage if tensor.location else (path.name, tensor.name)].append(tensor)
+    return {place: _stored(together, uses) for place, together in shared.items()}
+
+
+def _stored(tensors: Sequence[Tensor], uses: Mapping[str, Sequence[Use]]) -> StoredWeight:
+    together = [use for tensor in tensors for use in uses[tensor.name]]
+    both = any(_looked_up(use) for use in together) and tensors[0].data_type in FLOATS
+    copies = 1 + both if _multiplied(together) else 0
+    return StoredWeight(
+        bytes_per_step=max(_size(t, uses[t.name]) if _multiplied(uses[t.name]) else 0 for t in tensors),
+        parameters=max(_parameters(t, uses[t.name]) for t in tensors),
+        loaded_bytes=copies * max(_size(t, uses[t.name]) for t in tensors),
+        width=max(max(t.dims) if len(t.dims) > 1 and _multiplied(uses[t.name]) else 0 for t in tensors),
     )
 
 
-def _bytes_read(tensor: Tensor, uses: Sequence[Use]) -> int:
-    reads = [operator for operator, number, _ in uses if number not in LOOKED_UP.get(operator, ())]
-    if not reads:
-        return 0
-    widened = tensor.data_type in FLOAT16 and set(reads) == {"Cast"}
+def _size(tensor: Tensor, uses: Sequence[Use]) -> int:
+    """Bytes; float16 that is only widened, as what it becomes."""
+    widened = tensor.data_type in FLOAT16 and set(_multiplied(uses)) == {"Cast"}
     return tensor.elements * (32 if widened else BITS[tensor.data_type]) // 8
+
+
+def _multiplied(uses: Sequence[Use]) -> list[str]:
+    """The operators that read all of it."""
+    return [use[0] for use in uses if not _looked_up(use)]
+
+
+def _looked_up(use: Use) -> bool:
+    operator, number, _ = use
+    return number in LOOKED_UP.get(operator, ())
 
 
 def _parameters(tensor: Tensor, uses: Sequence[Use]) -> int:

@@ -12,10 +12,10 @@ from edgellm.bench.sysfs import read_text
 
 def describe_machine(onnxruntime: str, root: Path = Path("/")) -> Machine:
     system = f"{platform.system()} {platform.machine()}"
-    return Machine(_processor(root), os.cpu_count() or 1, system, platform.python_version(), onnxruntime)
+    return Machine(processor_name(root), os.cpu_count() or 1, system, platform.python_version(), onnxruntime)
 
 
-def _processor(root: Path) -> str:
+def processor_name(root: Path) -> str:
     """x86 names it in cpuinfo, ARM boards name themselves in the device tree."""
     lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

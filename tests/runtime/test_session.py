@@ -11,9 +11,10 @@ import onnx
 import pytest
 
 from edgellm import session, threads
+from edgellm.cgroups import cpu_quota
 from edgellm.errors import OptionError, PackageCorruptError, ProviderError
 from edgellm.session import Session, choose_device
-from edgellm.threads import cgroup_quota, usable_cores
+from edgellm.threads import usable_cores
 
 WITHOUT_ONNXRUNTIME = """
 import sys
@@ -67,16 +68,16 @@ def write(root: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_cgroup_quota(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
-    assert cgroup_quota(write(tmp_path, files)) == expected
+def test_cpu_quota(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
+    assert cpu_quota(write(tmp_path, files)) == expected
 
 
 def test_usable_cores_counts_cores_not_hardware_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     topology = "sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
     write(tmp_path, {topology.format(cpu): f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)})
-    monkeypatch.setattr(threads, "_affinity", lambda: range(8))
+    monkeypatch.setattr(threads, "affinity", lambda: range(8))
     assert usable_cores(tmp_path) == 4
-    monkeypatch.setattr(threads, "_affinity", lambda: [1, 2])
+    monkeypatch.setattr(threads, "affinity", lambda: [1, 2])
     assert usable_cores(tmp_path) == 2
     write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000"})
     assert usable_cores(tmp_path) == 1

@@ -1,0 +1,116 @@
+"""The facts of this machine, read once."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgellm.bench.bandwidth import available_memory_bytes
+from edgellm.bench.machine import processor_name
+from edgellm.bench.sysfs import read_text
+from edgellm.cgroups import cpu_quota, memory_limit
+from edgellm.doctor.cuda import read_cuda
+from edgellm.doctor.facts import Facts, Limits, Memory, Place, Processor, Telemetry, Threads
+from edgellm.doctor.probe import probe_runtime
+from edgellm.doctor.software import read_interpreter, read_requirements, read_runtimes
+from edgellm.threads import affinity, usable_cores
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+TRACES = (".cache/Microsoft/DeveloperTools/.onnxruntime", "Library/Application Support/Microsoft/DeveloperTools")
+IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def read_facts(environment: Mapping[str, str] = os.environ) -> Facts:
+    """Takes about half a second: ONNX Runtime is tried in a process of its own. No network."""
+    runtime = probe_runtime()
+    return Facts(
+        interpreter=read_interpreter(),
+        requirements=read_requirements(),
+        runtimes=read_runtimes(),
+        runtime=runtime,
+        cuda=read_cuda(runtime.cuda),
+        processor=read_processor(),
+        threads=read_threads(),
+        memory=read_memory(),
+        places=read_places(environment),
+        limits=read_limits(),
+        telemetry=Telemetry(environment.get(TELEMETRY), _traces(Path.home())),
+    )
+
+
+def read_processor(root: Path = Path("/")) -> Processor:
+    """x86 has a line of flags per CPU, ARM one of features."""
+    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
+    pairs = [(name.strip(), value) for name, colon, value in (line.partition(":") for line in lines) if colon]
+    flags = next((frozenset(value.split()) for name, value in pairs if name in ("flags", "Features")), None)
+    return Processor(processor_name(root), flags)
+
+
+def read_threads(root: Path = Path("/")) -> Threads:
+    return Threads(os.cpu_count() or 1, len(affinity()), cpu_quota(root), usable_cores(root))
+
+
+def read_memory(root: Path = Path("/")) -> Memory:
+    lines = (read_text(root / "proc/meminfo") or "").splitlines()
+    total = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:")), None)
+    limit = memory_limit(root)
+    spaces = [each for each in (_rlimit("RLIMIT_AS"), _rlimit("RLIMIT_DATA")) if each is not None]
+    return Memory(
+        total=total,
+        available=available_memory_bytes(root),
+        limit=None if limit is None else limit.limit,
+        used=0 if limit is None else limit.used,
+        address_space=min(spaces, default=None),
+    )
+
+
+def read_places(environment: Mapping[str, str]) -> tuple[Place, ...]:
+    cache = environment.get("HF_HOME") or os.path.join(environment.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    wanted = {
+        "working directory": Path.cwd(),
+        "temporary files": Path(tempfile.gettempdir()),
+        "the hub's cache": Path(cache).expanduser(),
+    }
+    return tuple(_place(purpose, path) for purpose, path in wanted.items())
+
+
+def read_limits() -> Limits:
+    return Limits(_rlimit("RLIMIT_FSIZE"), _rlimit("RLIMIT_NOFILE"), _rlimit("RLIMIT_CPU"))
+
+
+def _place(purpose: str, path: Path) -> Place:
+    """Of the nearest directory that is there."""
+    there = next(place for place in (path, *path.parents) if place.is_dir())
+    device = there.stat().st_dev
+    return Place(
+        purpose=purpose,
+        path=str(path),
+        free=shutil.disk_usage(there).free,
+        device=device,
+        writable=os.access(there, os.W_OK | os.X_OK),
+        in_memory=_file_system(device) in IN_MEMORY,
+    )
+
+
+def _file_system(device: int) -> str:
+    """By the lines of mountinfo, whose third field is the device and whose field behind the dash the type."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    lines = (read_text(Path("/proc/self/mountinfo")) or "").splitlines()
+    return next((line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted), "")
+
+
+def _traces(home: Path) -> tuple[str, ...]:
+    return tuple(str(path) for trace in TRACES if (path := home / trace).exists())
+
+
+def _rlimit(name: str) -> int | None:
+    if platform.system() == "Windows":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(getattr(resource, name))
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,79 @@
+"""ONNX Runtime in a process of its own, because it may be broken beyond an exception; prints a `Runtime` as JSON.
+
+The home directory is a fresh one, so what telemetry leaves can be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from edgellm import session
+from edgellm.doctor.facts import Runtime
+from edgellm.errors import EdgellmError
+
+TIMEOUT_S = 120
+GRAPH = Path(__file__).parent.parent / "graphs" / "move_rows_float32.onnx"
+HOMES = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+
+
+def probe_runtime() -> Runtime:
+    """Imports ONNX Runtime and opens a small graph in a new process. Takes about half a second."""
+    with tempfile.TemporaryDirectory(prefix="edgellm-doctor-") as home:
+        environment = {**os.environ, **dict.fromkeys(HOMES, home), "PYTHONUSERBASE": site.getuserbase()}
+        command = [sys.executable, "-m", __name__]
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Runtime(None, error=f"it could not be tried: {error}")
+        left = tuple(sorted(str(p.relative_to(home)) for p in Path(home).rglob("*") if p.is_file()))
+    if done.returncode:
+        return Runtime(None, error=_death(done.returncode, done.stderr))
+    content = json.loads(done.stdout.splitlines()[-1])
+    return Runtime(**{**content, "providers": tuple(content["providers"]), "telemetry_files": left})
+
+
+def _death(status: int, output: str) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"the process that imported it was ended by {name}"
+    return (output.strip().splitlines() or [f"exit code {status}"])[-1]
+
+
+def look() -> Runtime:
+    """In this process."""
+    try:
+        ort = session.onnxruntime()
+    except EdgellmError as error:
+        return Runtime(None, error=str(error.__cause__ or error))
+    providers = tuple(ort.get_available_providers())
+    has_cuda = session.PROVIDERS["cuda"] in providers
+    return Runtime(
+        version=str(ort.__version__),
+        providers=providers,
+        build=str(ort.get_build_info()),
+        cuda=str(getattr(ort, "cuda_version", "") or "") if has_cuda else "",
+        error=_error("cpu"),
+        cuda_error=_error("cuda") if has_cuda else None,
+    )
+
+
+def _error(device: session.Device) -> str | None:
+    try:
+        session.Session(GRAPH, device, threads=1)
+    except EdgellmError as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(look())))

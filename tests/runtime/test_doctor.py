@@ -1,0 +1,441 @@
+"""`edgellm doctor`: machines that do not exist, as values; this one, as it is; and /proc and /sys made of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgellm.cgroups import MemoryLimit, memory_limit
+from edgellm.cli import cli
+from edgellm.doctor import Facts, Finding, examine
+from edgellm.doctor.cuda import libraries, read_cuda
+from edgellm.doctor.facts import (
+    Cuda,
+    Interpreter,
+    Limits,
+    Memory,
+    Place,
+    Processor,
+    Requirement,
+    Runtime,
+    Telemetry,
+    Threads,
+)
+from edgellm.doctor.machine import read_memory, read_processor
+from edgellm.doctor.package_checks import check_instructions, check_provider, check_room, examine_package
+from edgellm.doctor.software import parse_requirement, read_runtimes, satisfies
+from edgellm.footprint import Footprint
+from edgellm.package_files import read_manifest
+from fake_machine import put
+
+MIB, GIB = 2**20, 2**30
+CPU_ONLY = ("AzureExecutionProvider", "CPUExecutionProvider")
+WITH_CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+X86 = frozenset({"avx2", "fma", "f16c", "avx512f", "avx512_vnni"})
+HEALTHY = Facts(
+    interpreter=Interpreter((3, 11, 9), "CPython", 64, "Linux", "x86_64", "glibc 2.36"),
+    requirements=(
+        Requirement("numpy", ">=1.26", "", "2.4.6"),
+        Requirement("onnxruntime", ">=1.31", "cpu", "1.31.1"),
+        Requirement("onnx", ">=1.19", "export", "1.22.0"),
+    ),
+    runtimes={"onnxruntime": "1.31.1"},
+    runtime=Runtime("1.31.1", CPU_ONLY),
+    cuda=Cuda(),
+    processor=Processor("A processor", X86),
+    threads=Threads(4, 4, None, 4),
+    memory=Memory(16 * GIB, 12 * GIB),
+    places=(Place("working directory", "/home/a", 50 * GIB, 1), Place("temporary files", "/tmp", 50 * GIB, 1)),
+)
+ALL_CUDA: dict[str, str | None] = {name: f"/usr/lib/{name}" for name in libraries("13.0")}
+GPU = Cuda("580.82", ("NVIDIA L4",), libraries=ALL_CUDA)
+ON_GPU = replace(
+    HEALTHY,
+    runtimes={"onnxruntime-gpu": "1.31.1"},
+    runtime=Runtime("1.31.1", WITH_CUDA, cuda="13.0"),
+    cuda=GPU,
+)
+BROKEN_CUDA = Runtime("1.31.1", WITH_CUDA, cuda="13.0", cuda_error="it could not start its CUDA provider")
+
+
+def without(*names: str) -> dict[str, str | None]:
+    return {name: None if name in names else path for name, path in ALL_CUDA.items()}
+
+
+def worst_of(facts: Facts) -> Finding:
+    order = ["ok", "note", "warning", "error"]
+    return max(examine(facts), key=lambda finding: order.index(finding.severity))
+
+
+def test_a_healthy_machine_has_nothing_to_fix() -> None:
+    for facts in (HEALTHY, ON_GPU):
+        assert {finding.severity for finding in examine(facts)} == {"ok"}
+        assert not any(finding.fix for finding in examine(facts))
+
+
+SICK = {
+    "an old python": (
+        replace(HEALTHY, interpreter=replace(HEALTHY.interpreter, version=(3, 10, 4))),
+        ("error", "python", "3.10.4", "3.11 or newer"),
+    ),
+    "32 bits": (
+        replace(HEALTHY, interpreter=replace(HEALTHY.interpreter, bits=32)),
+        ("error", "python", "32 bits", "64-bit"),
+    ),
+    "pypy": (
+        replace(HEALTHY, interpreter=replace(HEALTHY.interpreter, implementation="PyPy")),
+        ("warning", "python", "PyPy", "CPython"),
+    ),
+    "an old numpy": (
+        replace(HEALTHY, requirements=(Requirement("numpy", ">=1.26", "", "1.24.4"),)),
+        ("error", "packages", "numpy is 1.24.4, wanted is >=1.26", "pip install --upgrade edgellm"),
+    ),
+    "no exporter": (
+        replace(HEALTHY, requirements=(Requirement("onnx", ">=1.19", "export", None),)),
+        ("note", "extras", "export: onnx is missing", "pip install 'edgellm[export]'"),
+    ),
+    "no onnxruntime": (
+        replace(HEALTHY, runtimes={}, runtime=Runtime(None, error="No module named 'onnxruntime'")),
+        ("error", "onnxruntime", "not installed", "pip install edgellm[cpu]"),
+    ),
+    "no onnxruntime for musl": (
+        replace(
+            HEALTHY,
+            interpreter=replace(HEALTHY.interpreter, libc=""),
+            runtimes={},
+            runtime=Runtime(None, error="No module named 'onnxruntime'"),
+        ),
+        ("error", "onnxruntime", "not installed", "Alpine"),
+    ),
+    "no onnxruntime for an old glibc": (
+        replace(
+            HEALTHY,
+            interpreter=replace(HEALTHY.interpreter, libc="glibc 2.17"),
+            runtimes={},
+            runtime=Runtime(None, error="No module named 'onnxruntime'"),
+        ),
+        ("error", "onnxruntime", "not installed", "older than 2.28"),
+    ),
+    "onnxruntime crashes": (
+        replace(HEALTHY, runtime=Runtime(None, error="the process that imported it was ended by SIGILL")),
+        ("error", "onnxruntime", "ended by SIGILL", "lacks instructions"),
+    ),
+    "an old onnxruntime": (
+        replace(HEALTHY, runtime=Runtime("1.20.1", CPU_ONLY)),
+        ("error", "onnxruntime", "1.20.1 is older", "pip install --upgrade onnxruntime"),
+    ),
+    "both onnxruntimes": (
+        replace(HEALTHY, runtimes={"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}),
+        ("warning", "onnxruntime", "overwritten", "pip uninstall onnxruntime onnxruntime-gpu"),
+    ),
+    "both onnxruntimes, and broken": (
+        replace(
+            HEALTHY,
+            runtimes={"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"},
+            runtime=Runtime(None, error="the installed onnxruntime is broken"),
+        ),
+        ("error", "onnxruntime", "does not work", "pip uninstall onnxruntime onnxruntime-gpu"),
+    ),
+    "telemetry": (
+        replace(HEALTHY, runtime=replace(HEALTHY.runtime, telemetry_files=(".cache/deviceid",))),
+        ("error", "telemetry", ".cache/deviceid", "export ORT_DISABLE_TELEMETRY=1"),
+    ),
+    "telemetry of others": (
+        replace(HEALTHY, telemetry=Telemetry(None, ("/home/a/.cache/Microsoft",))),
+        ("note", "telemetry", "another program", "export ORT_DISABLE_TELEMETRY=1"),
+    ),
+    "a GPU not used": (
+        replace(HEALTHY, cuda=Cuda("580.82", ("NVIDIA L4",))),
+        ("note", "cuda", "NVIDIA L4 is not used", "pip install 'edgellm[cuda]'"),
+    ),
+    "CUDA without a GPU": (
+        replace(ON_GPU, runtime=BROKEN_CUDA, cuda=Cuda(libraries=without("libcuda.so.1"))),
+        ("warning", "cuda", "no GPU, driver not found", "--gpus all"),
+    ),
+    "an old driver": (
+        replace(ON_GPU, runtime=BROKEN_CUDA, cuda=replace(GPU, driver="535.104")),
+        ("warning", "cuda", "does not start", "needs driver 580 or newer, this is 535.104"),
+    ),
+    "hidden GPUs": (
+        replace(ON_GPU, runtime=BROKEN_CUDA, cuda=replace(GPU, hidden=True)),
+        ("warning", "cuda", "does not start", "unset CUDA_VISIBLE_DEVICES"),
+    ),
+    "no cuDNN": (
+        replace(ON_GPU, cuda=replace(GPU, libraries=without("libcudnn.so.9"))),
+        ("note", "cuda", "needed by some operators only: libcudnn.so.9", "onnxruntime-gpu[cuda,cudnn]"),
+    ),
+    "no AVX2": (
+        replace(HEALTHY, processor=Processor("An Atom", frozenset({"sse4_2"}))),
+        ("warning", "processor", "no AVX2", "smaller model"),
+    ),
+    "no VNNI": (
+        replace(HEALTHY, processor=Processor("A Haswell", frozenset({"avx2", "fma", "f16c"}))),
+        ("warning", "processor", "avx2, fma, f16c; no VNNI", "int4"),
+    ),
+    "a Raspberry Pi 4": (
+        replace(
+            HEALTHY,
+            interpreter=replace(HEALTHY.interpreter, machine="aarch64"),
+            processor=Processor("Raspberry Pi 4", frozenset({"fp", "asimd", "crc32"})),
+        ),
+        ("warning", "processor", "no dot products", "ARMv8.2"),
+    ),
+    "half a CPU": (
+        replace(HEALTHY, threads=Threads(4, 4, 0.5, 1)),
+        ("warning", "threads", "0.5 CPUs by the control group's quota", "--cpus 1"),
+    ),
+    "a quota": (
+        replace(HEALTHY, threads=Threads(8, 8, 2.5, 2)),
+        ("note", "threads", "2 by default, of 8 CPUs", "docker: --cpus"),
+    ),
+    "an affinity mask": (
+        replace(HEALTHY, threads=Threads(8, 1, None, 1)),
+        ("note", "threads", "1 in the affinity mask", "taskset"),
+    ),
+    "little memory": (
+        replace(HEALTHY, memory=Memory(GIB, 300 * MIB)),
+        ("warning", "memory", "300.0 MiB free", "small models"),
+    ),
+    "a full container": (
+        replace(HEALTHY, memory=Memory(64 * GIB, 60 * GIB, limit=512 * MIB, used=450 * MIB)),
+        ("error", "memory", "62.0 MiB free of 64.00 GiB, 512.0 MiB allowed", "container's limit"),
+    ),
+    "ulimit -v": (
+        replace(HEALTHY, memory=Memory(16 * GIB, 12 * GIB, address_space=2 * GIB)),
+        ("warning", "memory", "limited to 2.00 GiB", "ulimit -v unlimited"),
+    ),
+    "a full disk": (
+        replace(HEALTHY, places=(Place("working directory", "/home/a", 100 * MIB, 1),)),
+        ("warning", "disk", "100.0 MiB free: working directory /home/a", "free some"),
+    ),
+    "a read-only place": (
+        replace(HEALTHY, places=(Place("working directory", "/", 50 * GIB, 1, writable=False),)),
+        ("note", "disk", "cannot be written to", "permissions"),
+    ),
+    "ulimit -f": (replace(HEALTHY, limits=Limits(file_size=GIB)), ("warning", "limits", "1.00 GiB", "ulimit -f")),
+    "ulimit -n": (replace(HEALTHY, limits=Limits(open_files=16)), ("warning", "limits", "16 files", "ulimit -n")),
+    "ulimit -t": (replace(HEALTHY, limits=Limits(cpu_seconds=60)), ("warning", "limits", "60 seconds", "ulimit -t")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "expected"), SICK.values(), ids=SICK)
+def test_each_problem_is_named_with_what_to_do(facts: Facts, expected: tuple[str, str, str, str]) -> None:
+    severity, check, message, fix = expected
+    found = worst_of(facts)
+    assert (found.severity, found.check) == (severity, check)
+    assert message in found.message
+    assert fix in found.fix
+
+
+def test_every_problem_has_a_fix() -> None:
+    for facts, _ in SICK.values():
+        assert all(finding.fix for finding in examine(facts) if finding.severity in ("warning", "error"))
+
+
+def test_cuda_libraries_found_and_missing_are_listed() -> None:
+    cuda = replace(GPU, libraries=without("libcublas.so.13", "libcudnn.so.9"))
+    facts = replace(ON_GPU, runtime=BROKEN_CUDA, cuda=cuda)
+    messages = [finding.message for finding in examine(facts) if finding.check == "cuda"]
+    assert "found libcuda.so.1, libcudart.so.13, libcublasLt.so.13" in messages[1]
+    assert messages[2] == "missing: libcublas.so.13"
+    assert messages[3] == "missing, and needed by some operators only: libcudnn.so.9"
+
+
+def test_libraries_beside_the_loaders_path() -> None:
+    cuda = replace(
+        GPU,
+        libraries=without("libcublas.so.13"),
+        elsewhere={"libcublas.so.13": "/usr/local/cuda-13.0/lib64/libcublas.so.13"},
+    )
+    finding = worst_of(replace(ON_GPU, runtime=BROKEN_CUDA, cuda=cuda))
+    fixes = [f.fix for f in examine(replace(ON_GPU, runtime=BROKEN_CUDA, cuda=cuda))]
+    assert finding.severity == "warning"
+    assert any("LD_LIBRARY_PATH=/usr/local/cuda-13.0/lib64" in fix for fix in fixes)
+
+
+def test_arm_with_dot_products_is_fine() -> None:
+    processor = Processor("A Neoverse", frozenset({"asimd", "asimddp", "i8mm", "sve", "bf16"}))
+    facts = replace(HEALTHY, interpreter=replace(HEALTHY.interpreter, machine="aarch64"), processor=processor)
+    assert worst_of(facts).severity == "ok"
+    assert any("NEON, dot products, i8mm, SVE, bf16" in finding.message for finding in examine(facts))
+
+
+def test_cuda_of_a_machine(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release",
+            "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA H100\nIRQ: 1",
+            "usr/lib/x86_64-linux-gnu/libcuda.so.1": "",
+            "opt/a/libcudart.so.13": "",
+            "usr/local/cuda-13.0/lib64/libcublas.so.13": "",
+        },
+    )
+    cuda = read_cuda("13.0", tmp_path, {"LD_LIBRARY_PATH": ":/opt/a", "CUDA_VISIBLE_DEVICES": "-1"})
+    assert (cuda.driver, cuda.gpus, cuda.hidden) == ("580.82.07", ("NVIDIA H100",), True)
+    assert cuda.libraries["libcudart.so.13"] == str(tmp_path / "opt/a/libcudart.so.13")
+    assert cuda.libraries["libcublas.so.13"] is None
+    assert cuda.elsewhere == {"libcublas.so.13": str(tmp_path / "usr/local/cuda-13.0/lib64/libcublas.so.13")}
+    assert read_cuda("", tmp_path, {}).libraries == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max"}, None),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/memory.max": "1000",
+                "sys/fs/cgroup/a/memory.current": "900",
+                "sys/fs/cgroup/a/memory.stat": "anon 500\ninactive_file 300",
+                "sys/fs/cgroup/a/b/memory.max": "5000",
+            },
+            MemoryLimit(1000, 600),
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/m\n0::/\n",
+                "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "2000",
+                "sys/fs/cgroup/memory/m/memory.usage_in_bytes": "500",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            },
+            MemoryLimit(2000, 500),
+        ),
+    ],
+)  # fmt: skip
+def test_memory_of_a_control_group(tmp_path: Path, files: dict[str, Any], expected: MemoryLimit | None) -> None:
+    assert memory_limit(put(tmp_path, files)) == expected
+
+
+def test_memory_and_processor_of_a_machine(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 600 kB",
+            "proc/cpuinfo": "processor : 0\nmodel name : A CPU\nflags : avx2 avx_vnni",
+        },
+    )
+    memory = read_memory(tmp_path)
+    assert (memory.total, memory.available) == (1024_000, 614_400)
+    assert read_processor(tmp_path) == Processor("A CPU", frozenset({"avx2", "avx_vnni"}))
+
+
+def test_requirements_of_the_metadata() -> None:
+    assert parse_requirement('onnx>=1.19; extra == "export"') == Requirement("onnx", ">=1.19", "export", _onnx())
+    assert parse_requirement("nothing-of-that-name") == Requirement("nothing-of-that-name", "", "", None)
+    assert parse_requirement('edgellm[cpu,export]; extra == "dev"') is None
+
+
+def _onnx() -> str:
+    from importlib.metadata import version
+
+    return version("onnx")
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "expected"),
+    [
+        ("2.1.0", ">=2", True),
+        ("2.1.0", ">=2.1", True),
+        ("2.1.0", ">=2.1.1", False),
+        ("1.31.1", ">=1.4,<2", True),
+        ("2.13.0+cpu", "==2.13.0", True),
+        ("2.0", "<2", False),
+        ("1.0", "", True),
+    ],
+)
+def test_versions(version: str, wanted: str, expected: bool) -> None:
+    assert satisfies(version, wanted) == expected
+
+
+def test_distributions_that_bring_onnxruntime() -> None:
+    names = ["numpy", "onnxruntime", "onnxruntime_gpu", "onnxruntime-genai", "onnxruntime-extensions"]
+    assert list(read_runtimes(names)) == ["onnxruntime", "onnxruntime-gpu"]
+
+
+def test_this_machine(package: Path) -> None:
+    result = CliRunner().invoke(cli, ["doctor", str(package)])
+    assert result.exit_code == 0, result.output
+    for check in ("python", "packages", "onnxruntime", "telemetry", "cuda", "processor", "threads", "memory", "disk"):
+        assert f" {check} " in result.stdout
+    assert "off: a session left nothing in a fresh home directory" in result.stdout
+    assert "tiny, fp32 for cpu" in result.stdout
+    assert "is ready" in result.stdout
+
+
+def test_json(package: Path) -> None:
+    found = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).stdout)
+    assert found["ready"] is True
+    assert {finding["severity"] for finding in found["findings"]} <= {"ok", "note", "warning"}
+    assert found["facts"]["runtime"]["version"]
+    assert found["facts"]["threads"]["used"] >= 1
+
+
+BROKEN = {
+    "absent": "raise ImportError('No module named onnxruntime')",
+    "overwritten": "",
+    "crashing": "import os, signal; os.kill(os.getpid(), signal.SIGILL)",
+}
+
+
+@pytest.mark.parametrize(("kind", "text"), BROKEN.items(), ids=BROKEN)
+def test_without_a_working_onnxruntime(tmp_path: Path, kind: str, text: str) -> None:
+    """Another module of that name in front of the installed one."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "edgellm", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    expected = {"absent": "No module named onnxruntime", "overwritten": "is broken", "crashing": "ended by SIGILL"}
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("error")]
+    assert expected[kind] in line
+    assert "is not ready: 1 error" in done.stdout
+
+
+ROOM = Footprint(context=2048, base=60 * MIB, weights=500 * MIB, loading=0, cache=100 * MIB, run=40 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("free", "severity"), [(None, "note"), (650 * MIB, "error"), (800 * MIB, "warning"), (2 * GIB, "ok")]
+)
+def test_room_for_a_package(free: int | None, severity: str) -> None:
+    (finding,) = check_room(ROOM, replace(HEALTHY, memory=Memory(64 * GIB, free)))
+    assert finding.severity == severity
+    assert "700.0 MiB" in finding.message
+
+
+def test_provider_and_instructions_of_a_package(package: Path) -> None:
+    manifest = read_manifest(package)
+    cuda = replace(manifest, target="cuda")
+    assert check_provider(manifest, HEALTHY) == []
+    assert check_provider(cuda, ON_GPU) == []
+    assert [f.severity for f in check_provider(cuda, HEALTHY)] == ["error"]
+    assert [f.severity for f in check_provider(cuda, replace(ON_GPU, runtime=BROKEN_CUDA))] == ["error"]
+    int8 = replace(manifest, weights=replace(manifest.weights, precision="int8"))
+    old = replace(HEALTHY, processor=Processor("A Haswell", frozenset({"avx2"})))
+    assert check_instructions(int8, HEALTHY) == check_instructions(manifest, old) == []
+    assert [f.severity for f in check_instructions(int8, old)] == ["warning"]
+
+
+def test_a_damaged_package(package: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(package, tmp_path / "copy")
+    (copy / "model.onnx.data").write_bytes(b"short")
+    (finding,) = examine_package(copy, HEALTHY)
+    assert finding.severity == "error"
+    assert "has 5 bytes" in finding.message
+    result = CliRunner().invoke(cli, ["doctor", str(copy)])
+    assert result.exit_code == 1
+    assert "is not ready" in result.stdout
