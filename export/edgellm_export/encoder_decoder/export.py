@@ -20,6 +20,7 @@ from edgellm_export.channels import ChannelScales, FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.decoder.run import ObservedLinear
 from edgellm_export.encoder_decoder.graph import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
+from edgellm_export.encoder_decoder.merged import build_merged
 from edgellm_export.encoder_decoder.run import EncoderDecoderRun, PackageParts, Pair
 from edgellm_export.encoder_decoder.verify import pair_length, pairs_of, verify
 from edgellm_export.names import canonical_encoder_decoder
@@ -34,6 +35,7 @@ from edgellm_export.tensors import LazyTensor
 from edgellm_export.writer import write_graph
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
+MERGED = "decoder_model_merged.onnx"  # for optimum, which looks for this name first
 # Of calibration text, in tokens: each source and its target, and all sources.
 LENGTH, TOKENS = 96, 1536
 
@@ -61,6 +63,7 @@ class EncoderDecoderExport:
                 for build in (build_encoder, build_decoder)
             )
             data = _write(work, encoder, decoder, progress)
+            _write_merged(work, build_merged(architecture, tensors, scheme, calibrated.scales), data)
         parts = PackageParts(architecture, tensors, scheme, calibrated.scales, data)
         return Written(
             replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
@@ -153,6 +156,15 @@ def _write(work: Path, encoder: BuiltGraph, decoder: BuiltGraph, progress: Progr
     second = DataFile(work / f"{DECODER}.data", write_graph(own, work / DECODER, progress=report(sizes[0])))
     progress("weights", max(1, sum(sizes)), max(1, sum(sizes)))
     return DataFiles([first, second])
+
+
+def _write_merged(work: Path, merged: BuiltGraph, data: DataFiles) -> None:
+    """The graph for optimum, all of whose weights lie in `data`."""
+    for file in data.files:
+        merged = _borrowing(merged, file)
+    assert not merged.stored, "the graph for optimum has weights of its own"
+    with disk_errors(work):
+        ir.save(merged.model, work / MERGED)
 
 
 def _borrowing(graph: BuiltGraph, data: DataFile) -> BuiltGraph:

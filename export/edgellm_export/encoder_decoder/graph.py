@@ -1,7 +1,8 @@
 """The two graphs of an encoder-decoder, whole or in segments. The contract is in docs/design.md.
 
 Encoder: input_ids [B, T] int64, attention_mask [B, T] int64 (ones, then zeros)
--> present.{i}.encoder.key and .value [B, N, T, head_dim] of each layer i of the decoder.
+-> last_hidden_state [B, T, hidden], which only other runtimes ask for, and present.{i}.encoder.key and .value
+[B, N, T, head_dim] of each layer i of the decoder.
 
 Decoder: input_ids [R, S] int64, decoder_attention_mask [R, total] int64 (ones), encoder_attention_mask [B, T] int64,
 past_key_values.{i}.encoder.key and .value as the encoder gave them, past_key_values.{i}.decoder.key and .value
@@ -51,7 +52,10 @@ def build_encoder(
     for i in range(architecture.source_layers):
         stream = architecture.source_layer(b, i, stream, source)
     hidden = architecture.source_norm(b, stream)
-    outputs: list[Output] = []
+    dtype = ir.DataType.from_numpy(b.activation)
+    outputs: list[Output] = [
+        (hidden, "last_hidden_state", dtype, ["sources", "source_length", architecture.shape.hidden_size])
+    ]
     for i in range(architecture.shape.num_layers):
         cross = architecture.cross(b, i, hidden)
         outputs += _cache_outputs(b, CROSS_PRESENT, i, cross, "source_length")
