@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import MissingDependencyError, OptionError, PackageCorruptError, ProviderError
+from edgellm.errors import EdgellmError, MissingDependencyError, OptionError, PackageCorruptError, ProviderError
+from edgellm.forks import LeftToParent, remember
 from edgellm.processor import adds_int8_products_in_16_bits
 from edgellm.threads import usable_cores
 
@@ -133,9 +134,10 @@ class Session:
         self.output_types: dict[str, str] = {o.name: o.type for o in self._session.get_outputs()}
         self.input_shapes: dict[str, list[int | str | None]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.output_shapes: dict[str, list[int | str | None]] = {o.name: o.shape for o in self._session.get_outputs()}
+        remember(self)
 
     def bind(self) -> Binding:
-        return Binding(self._session, in_place=self.device == "cpu")
+        return Binding(self, self._session.io_binding())
 
     def run(self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]) -> list[DeviceArray]:
         """One run with nothing bound: for graphs whose outputs change their shape from run to run."""
@@ -148,6 +150,14 @@ class Session:
             found = self._session.run_with_ort_values(list(outputs), feeds)
         return [DeviceArray(value) for value in found]
 
+    def run_bound(self, binding: Any) -> None:
+        with _run_errors():
+            self._session.run_with_iobinding(binding)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: refuse to run from now on."""
+        self._session = LeftToParent(self._session)
+
 
 class Binding:
     """Inputs and outputs of a session tied to memory, so that a run moves nothing it does not have to.
@@ -156,11 +166,11 @@ class Binding:
     `in_place`: a run sees what was written to an input array after binding it.
     """
 
-    def __init__(self, session: Any, *, in_place: bool) -> None:
-        self.in_place = in_place
+    def __init__(self, session: Session, binding: Any) -> None:
+        self.in_place = session.device == "cpu"
         self._ort = onnxruntime()
         self._session = session
-        self._binding = session.io_binding()
+        self._binding = binding
         self._kept: dict[str, Any] = {}
         self._order: list[str] = []  # of the first binding of each output: how ONNX Runtime returns them
 
@@ -199,8 +209,7 @@ class Binding:
         self._kept[name] = array
 
     def run(self) -> None:
-        with _run_errors():
-            self._session.run_with_iobinding(self._binding)
+        self._session.run_bound(self._binding)
 
     def fetch(self, name: str) -> Array:
         """What the last run wrote to a `new_output` on the CPU."""
@@ -296,6 +305,8 @@ def _load_errors(ort: Any, name: str) -> Iterator[None]:
 def _run_errors() -> Iterator[None]:
     try:
         yield
+    except EdgellmError:
+        raise
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
 
