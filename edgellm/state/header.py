@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Literal
 
-from edgellm.errors import SessionCorruptError, SessionVersionError
+from edgellm.errors import InputError, SessionCorruptError, SessionVersionError
 from edgellm.manifest import CACHE_ITEM_BYTES
 from edgellm.typed_json import Mistyped, build
 
@@ -60,7 +60,7 @@ class Extent:
 class Header:
     """`package`, `tokenizer`: sha256 of the graphs with their weights, and of tokenizer.json ("": there is none).
     `tokens`: how many the cache holds, of which the first `read` were read as a prompt. `long_table`: the keys are of
-    the rotary table for long sequences. `checksums`: sha256 of each array. `metadata` is the caller's; `versions` are
+    the rotary table for long sequences. `checksums`: CRC-32 of each array. `metadata` is the caller's; `versions` are
     of the software that wrote the file, for people to read."""
 
     package: str
@@ -69,7 +69,7 @@ class Header:
     tokens: int
     read: int
     long_table: bool
-    checksums: tuple[str, ...]
+    checksums: tuple[int, ...]
     byte_order: Literal["little"] = "little"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -80,8 +80,13 @@ class Header:
         return [self.tokens * TOKEN_BYTES] + [self.cache.array_bytes(self.tokens)] * (2 * self.cache.num_layers)
 
     def to_bytes(self) -> bytes:
-        """All that comes before the arrays."""
-        text = json.dumps(asdict(self), ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        """All that comes before the arrays. Raises InputError for `metadata` that JSON cannot hold."""
+        try:
+            text = json.dumps(asdict(self), allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"the session's metadata cannot be saved, expected JSON data: {error}") from error
+        if aligned(_PRELUDE.size + len(text)) > MAX_HEADER:
+            raise InputError(f"the session's metadata takes {len(text)} bytes, expected at most {MAX_HEADER}")
         text += b" " * (aligned(_PRELUDE.size + len(text)) - _PRELUDE.size - len(text))
         return _PRELUDE.pack(MAGIC, FORMAT_VERSION, len(text), hashlib.sha256(text).digest()) + text
 

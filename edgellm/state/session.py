@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -156,12 +157,12 @@ class GenerationSession:
         """Forget all but the first `length` tokens."""
         if not isinstance(length, int) or isinstance(length, bool) or length < 0:
             raise InputError(f"trim got {length!r}, expected how many tokens to keep")
-        with self._in_use() as engine:
+        with self._locked() as engine:
             engine.trim(length)
 
     def fork(self) -> GenerationSession:
         """Another session that holds the same tokens, in memory of its own, with the same settings and metadata."""
-        with self._in_use() as engine:
+        with self._locked() as engine:
             other = GenerationSession(self._source, max_bytes=self.max_bytes, reuse_generated=self.reuse_generated)
             other.metadata = dict(self.metadata)
             if engine.rows:
@@ -173,14 +174,14 @@ class GenerationSession:
 
     def reset(self) -> None:
         """Forget everything and free the cache."""
-        with self._in_use():
+        with self._locked():
             self._engine = self._new_engine()
 
     def save(self, path: str | Path) -> None:
         """Write what the session holds, and its `metadata`, to a file: whole, or not at all. It contains the text, and
         is its owner's to read. Raises SessionError where the model's keys cannot serve again, or SessionWriteError."""
         check_savable(self._source.manifest)
-        with self._in_use() as engine:
+        with self._locked() as engine:
             row, arrays = engine.held() if engine.rows else (HeldRow([], 0, False), _nothing(self._source.manifest))
             identity = self._source.identity
             header = Header(
@@ -192,14 +193,14 @@ class GenerationSession:
                 long_table=row.long_table,
                 checksums=(),
                 metadata=self.metadata,
-                versions={**self._source.manifest.versions, "onnxruntime": ort.version()},
+                versions={"edgellm": version("edgellm"), "onnxruntime": ort.version()},
             )
             write_file(Path(path), header, [np.array(row.tokens, np.int64), *arrays])
 
     def close(self) -> None:
         """Free the cache. Any call but this one is then a SessionError."""
         if self._engine is not None:
-            with self._in_use():
+            with self._locked():
                 self._engine = None
 
     def __enter__(self) -> GenerationSession:
@@ -239,24 +240,32 @@ class GenerationSession:
         return self._engine
 
     @contextmanager
-    def _in_use(self) -> Iterator[AnyEngine]:
-        """The engine, for one call at a time. After an error its cache may be half written, so it is replaced."""
+    def _locked(self) -> Iterator[AnyEngine]:
+        """The engine, for one call at a time."""
         if not self._busy.acquire(blocking=False):
             raise SessionError(
                 "this session is in use by another call, or by a stream that is not at its end: close that one first, "
                 "or fork() the session before"
             )
         try:
-            engine = self._open_engine()
+            yield self._open_engine()
+        finally:
+            self._busy.release()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[AnyEngine]:
+        """The same for a call that runs it. After an error its cache may be half written, so it is replaced; a stream
+        that is closed between two steps leaves it whole."""
+        with self._locked() as engine:
             try:
                 yield engine
-            except Exception:
+            except GeneratorExit:
+                raise
+            except BaseException:
                 self._engine = self._new_engine()
                 raise
             finally:
                 engine.progress = None
-        finally:
-            self._busy.release()
 
     def _room(self, rows: int) -> Room:
         """For each of so many sequences."""
