@@ -3,43 +3,98 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from edgellm.commands.options import chosen, device_option, json_option, package_argument, threads_option
+from edgellm.commands.options import (
+    chosen,
+    device_option,
+    generation_options,
+    json_option,
+    package_argument,
+    threads_option,
+)
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import OptionError
 from edgellm.evaluation.kinds import KINDS
 from edgellm.evaluation.results import Evaluation, Metric
+from edgellm.evaluation.run import evaluate as run
+from edgellm.evaluation.text_scores import BLEU_TOKENIZERS
 
-STEPS = {"evaluate": "evaluating"}
+F = TypeVar("F", bound=Callable[..., Any])
+
+STEPS = {"weights": "exporting the reference", "evaluate": "evaluating"}
 
 file_type = click.Path(path_type=Path)
+
+# What each kind of evaluation takes beside these is in the documentation.
+OPTIONS = [
+    click.option("--data", type=file_type, help="Text, JSON lines, JSON, CSV or TSV in UTF-8; else built-in English."),
+    click.option("--targets", multiple=True, type=file_type,
+                 help="The expected text of each line of the data. May be repeated."),
+    click.option("--task", type=click.Choice(list(KINDS)), help="What to do, where package and columns do not say."),
+    click.option("--column", "columns", multiple=True, metavar="ROLE=NAME",
+                 help="The column that is the text, source, target, label, ... May be repeated."),
+    click.option("--reference", help="Compare with this package or checkpoint (directory, .gguf file, hub id)."),
+    click.option("--limit", type=int, help="At most so many examples; windows for perplexity and divergence."),
+    click.option("--predictions", type=file_type, help="Write what the model said to this file, in JSON lines."),
+    click.option("--batch-size", type=int, help="Examples per run; results do not depend on it."),
+    click.option("--bootstrap", type=click.IntRange(min=0), help="Resamples for intervals; 0 for none."),
+    click.option("--window", type=int, help="perplexity, divergence: most tokens that the model sees at once."),
+    click.option("--stride", type=int, help="perplexity, divergence: tokens from window to window."),
+    click.option("--join", is_flag=True, default=None, help="perplexity, divergence: all records are one text."),
+    click.option("--prompt", help="Generated texts: how to ask, with {source}, {question} or {any column} in it."),
+    click.option("--chat", is_flag=True, default=None, help="Generated texts: ask through the chat template."),
+    click.option("--src-lang", help="translation: the language of the sources."),
+    click.option("--tgt-lang", help="translation: the language to translate to."),
+    click.option("--bleu-tokenize", type=click.Choice(BLEU_TOKENIZERS), help="BLEU: how to find words."),
+    click.option("--lowercase", is_flag=True, default=None, help="BLEU, chrF: without regard to case."),
+    click.option("--rouge-stemmer", is_flag=True, default=None, help="ROUGE: words without English endings."),
+    click.option("--label", multiple=True, metavar="DATA=MODEL", help="A label of the data, and the model's."),
+    click.option("--positive", help="text-classification: the label of two whose F1 counts."),
+    click.option("--truncation", is_flag=True, default=None, help="Cut what is too long for the model."),
+    click.option("--handle-impossible-answer/--no-handle-impossible-answer", default=None,
+                 help="question-answering: there may be no answer.  [default: as in the data]"),
+    click.option("--max-answer-len", type=int, help="question-answering: most tokens of an answer."),
+    click.option("--max-seq-len", type=int, help="question-answering: most tokens of a window and the question."),
+    click.option("--doc-stride", type=int, help="question-answering: tokens that windows have in common."),
+]  # fmt: skip
+
+
+def evaluation_options(command: F) -> F:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command("eval")
 @package_argument
-@click.option("--data", type=file_type, help="Text, JSON lines, JSON, CSV or TSV in UTF-8; by default built-in text.")
-@click.option("--task", type=click.Choice(list(KINDS)), help="What to do, where package and columns do not say.")
-@click.option("--column", "columns", multiple=True, metavar="ROLE=NAME", help="The column for a role. May be repeated.")
-@click.option("--limit", type=int, help="At most so many examples; windows for perplexity and divergence.")
-@click.option("--window", type=int, help="perplexity, divergence: tokens that the model sees at once.")
-@click.option("--stride", type=int, help="perplexity, divergence: tokens from window to window.  [default: half]")
-@click.option("--predictions", type=file_type, help="Write what the model said to this file, in JSON lines.")
-@click.option("--batch-size", type=int, help="Examples per run; results do not depend on it.")
+@evaluation_options
+@generation_options
 @device_option
 @threads_option
 @json_option
-def evaluate(package: Path, columns: Sequence[str], as_json: bool, **arguments: Any) -> None:
-    """Judge the package PKG by data."""
-    from edgellm.evaluation import evaluate as run
+def evaluate(package: Path, columns: Sequence[str], label: Sequence[str], as_json: bool, **arguments: Any) -> None:
+    """Judge the package PKG by data.
 
+    Texts give perplexity; sources with targets BLEU, chrF and ROUGE; labels accuracy and F1; questions with answers
+    exact match and F1; a reference KL divergence and agreement. The package's task and the columns of the data say
+    which, or --task does.
+    """
+    choices = chosen({**arguments, "label": dict(map(pair_of_labels, label)) or None})
     with shown_progress(STEPS) as progress:
-        result = run(package, columns=columns_of(columns), progress=progress, **chosen(arguments))
+        result = run(package, columns=columns_of(columns), progress=progress, **choices)
     click.echo(json.dumps(result.to_dict(), ensure_ascii=False, indent=2) if as_json else table(result))
+
+
+def pair_of_labels(given: str) -> tuple[str, str]:
+    name, equals, to = given.partition("=")
+    if not equals or not name or not to:
+        raise OptionError(f"--label is {given!r}, expected DATA=MODEL, such as pos=POSITIVE")
+    return name, to
 
 
 def columns_of(given: Sequence[str]) -> dict[str, list[str]]:
@@ -58,6 +113,7 @@ def table(result: Evaluation) -> str:
     package, data = result.package, result.data
     head = [
         f"package  {package['path']}, {package['precision']} ({package['scheme']})",
+        *([f"against  {result.reference['path']}, {result.reference['precision']}"] if result.reference else []),
         f"data     {data['file'] or data['name']}, {data['examples']} examples",
         f"task     {result.task}{_settings(result.settings)}",
         "",

@@ -97,6 +97,23 @@ class WithTargets:
                 raise InputError(f"{left.place}: more lines than the data has, which ends with {last}")
 
 
+@dataclass(frozen=True)
+class Joined:
+    """The texts of all records as one record, with an empty line between them."""
+
+    data: Data
+    columns: Columns
+
+    def __iter__(self) -> Iterator[Record]:
+        places, texts = [], []
+        for record in self.data:
+            places.append(record.place)
+            texts.append(self.columns.text(record, TEXT, empty=True))
+        if texts:
+            (name,) = self.columns.names[TEXT]
+            yield Record({name: "\n\n".join(texts)}, f"{places[0]} to {places[-1]}")
+
+
 def _of_file(path: Path, *, text_is_one: bool) -> File:
     suffix = path.suffix.lower()
     if suffix in READERS:

@@ -1,9 +1,8 @@
-"""The kinds of evaluation by name: which packages each is for, what it reads, and where it is done."""
+"""The kinds of evaluation by name: which packages each is for, and where it is done."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -12,23 +11,38 @@ from edgellm.evaluation.data import Columns, Record
 from edgellm.manifest import Manifest, Task
 
 GENERATIVE: tuple[Task, ...] = ("text-generation", "text2text-generation")
+ENCODERS: tuple[Task, ...] = (
+    "fill-mask",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "feature-extraction",
+)
+Place = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
 
-
-@dataclass(frozen=True)
-class Kind:
-    """`module` and `name`: of the Evaluator, imported when it is asked for. `fits`: the tasks of packages."""
-
-    module: str
-    name: str
-    fits: tuple[Task, ...]
-
-    def load(self) -> Any:
-        return getattr(import_module(f"edgellm.evaluation.{self.module}"), self.name)
-
-
-KINDS: Mapping[str, Kind] = {
-    "perplexity": Kind("perplexity", "Perplexity", GENERATIVE),
+# By the task of the package.
+KINDS: Mapping[str, Mapping[Task, Place]] = {
+    "perplexity": dict.fromkeys(GENERATIVE, ("perplexity", "Perplexity")),
+    "divergence": {
+        **dict.fromkeys(GENERATIVE, ("divergence", "Divergence")),
+        **dict.fromkeys(ENCODERS, ("encoder_divergence", "EncoderDivergence")),
+    },
+    "translation": dict.fromkeys(GENERATIVE, ("generated", "Translation")),
+    "summarization": dict.fromkeys(GENERATIVE, ("generated", "Summarization")),
+    "text2text-generation": dict.fromkeys(GENERATIVE, ("generated", "Text2Text")),
+    "text-classification": {"text-classification": ("classification", "TextClassification")},
+    "token-classification": {"token-classification": ("tokens", "TokenClassification")},
+    "question-answering": {
+        **dict.fromkeys(GENERATIVE, ("written_answers", "WrittenAnswers")),
+        "question-answering": ("extracted_answers", "ExtractedAnswers"),
+    },
 }
+
+
+def evaluator_class(name: str, task: Task) -> Any:
+    """Of the kind `name`, for packages for `task`."""
+    module, kind = KINDS[name][task]
+    return getattr(import_module(f"edgellm.evaluation.{module}"), kind)
 
 
 def kind_of(task: str | None, manifest: Manifest, columns: Columns, first: Record, *, reference: bool) -> str:
@@ -36,11 +50,11 @@ def kind_of(task: str | None, manifest: Manifest, columns: Columns, first: Recor
     name = _inferred(manifest, columns, first, reference=reference) if task is None else task
     if name not in KINDS:
         raise OptionError(f"there is no evaluation {name!r}; {nearest(name, KINDS)}")
-    if manifest.task not in KINDS[name].fits:
-        fitting = [other for other, kind in KINDS.items() if manifest.task in kind.fits]
+    if manifest.task not in KINDS[name]:
+        fitting = [other for other, places in KINDS.items() if manifest.task in places]
         raise TaskError(
-            f"the package is for {manifest.task}, and {name} needs one for {' or '.join(KINDS[name].fits)}; this one "
-            f"can be judged by {', '.join(fitting)}"
+            f"the package is for {manifest.task}, and {name} needs one for {' or '.join(KINDS[name])}; this one can be "
+            f"judged by {', '.join(fitting)}"
         )
     return name
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.encoder_decoder_model import EncoderDecoderModel
-from edgellm.errors import InputError, OptionError
+from edgellm.errors import OptionError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.data import Columns, Record
 from edgellm.evaluation.results import Findings, Metric, mean_of_sums, transformed
@@ -176,9 +176,3 @@ def _part(units: Units, begin: int, end: int) -> Units:
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < 700 else math.inf
-
-
-def check_some(seen: Sequence[Any], what: str) -> None:
-    """Raises InputError where there was nothing to evaluate."""
-    if not seen:
-        raise InputError(what)

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
@@ -17,9 +18,10 @@ import edgellm
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.evaluation.base import Evaluator, Outcome
 from edgellm.evaluation.builtin_text import NAME, builtin_text
-from edgellm.evaluation.data import Columns, Data, DataLike, Record, open_data
-from edgellm.evaluation.kinds import KINDS, kind_of
+from edgellm.evaluation.data import Columns, Data, DataLike, Joined, Record, open_data
+from edgellm.evaluation.kinds import evaluator_class, kind_of
 from edgellm.evaluation.predictions import predictions_file
+from edgellm.evaluation.reference import Reference, ReferenceLike, opened_reference
 from edgellm.evaluation.results import Evaluation
 from edgellm.loading import AnyModel, load
 from edgellm.package_files import sha256_of
@@ -27,15 +29,18 @@ from edgellm.session import DeviceChoice
 
 Progress = Callable[[str, int, int], None]
 
+OF_TEXTS = ("perplexity", "divergence")  # kinds that read a file of text as one
+
 
 def evaluate(
     package: str | PathLike[str] | AnyModel,
     data: DataLike | None = None,
     *,
     task: str | None = None,
-    reference: str | PathLike[str] | AnyModel | None = None,
+    reference: ReferenceLike | None = None,
     targets: Sequence[str | PathLike[str]] = (),
     columns: Mapping[str, str | Sequence[str]] | None = None,
+    join: bool = False,
     limit: int | None = None,
     batch_size: int | None = None,
     predictions: str | PathLike[str] | None = None,
@@ -47,11 +52,11 @@ def evaluate(
     """Judge a package (a directory, or what `edgellm.load` made of one) by data.
 
     data: a file of text, JSON lines, JSON, CSV or TSV, or a list of texts or mappings; None is English text that Python
-    carries, for decoders. task: a name in KINDS; None follows from the package's task and the data's columns.
-    reference: a package or a checkpoint to compare with. targets: files with the expected text of each line of the
-    data. columns: by role, where they are not named as the role: {"source": "de"}. limit: at most so many examples;
-    windows for perplexity and divergence. predictions: a file for what the model said, in JSON lines. progress: called
-    as progress(step, done, total). options: those of the task.
+    carries, for decoders. targets: files with the expected text of each line of the data. columns: by role, where they
+    are not named as the role: {"source": "de"}. task: a name in KINDS; None follows from the package's task and the
+    data's columns. reference: a package or a checkpoint to compare with. join: the records' texts as one, with an empty
+    line between them. limit: at most so many examples; windows for perplexity and divergence. predictions: a file for
+    what the model said, in JSON lines. progress: called as progress(step, done, total). options: those of the task.
 
     All of the data, up to the limit, is checked before anything runs. Raises EdgellmError.
     """
@@ -61,33 +66,51 @@ def evaluate(
     source = _builtin(model) if data is None else data
     first = _first(open_data(source, targets=targets))
     name = kind_of(task, model.manifest, roles, first, reference=reference is not None)
-    records = open_data(source, targets=targets, text_is_one=name in ("perplexity", "divergence"))
+    _check_choices(name, reference, join=join)
+    records = open_data(source, targets=targets, text_is_one=name in OF_TEXTS)
+    if join:
+        records = Joined(records, roles)
     report = progress or (lambda step, done, total: None)
     with ExitStack() as stack:
+        other = None
+        if reference is not None:
+            other = Reference(partial(opened_reference, reference, model, device, threads, report), stack)
+            options["reference"] = other
         evaluator = _evaluator(name, model, roles, options)
         size = evaluator.batch_size if batch_size is None else batch_size
         total = _count(evaluator, records, limit)
         write = stack.enter_context(predictions_file(predictions))
         begin = time.perf_counter()
-        seen = []
-        for outcomes in _outcomes(evaluator, records, limit, size):
-            for outcome in outcomes:
-                seen.append(outcome.seen)
-                write(outcome.prediction)
+        seen: list[Any] = []
+        for outcome in _outcomes(evaluator, records, limit, size):
+            seen.append(outcome.seen)
+            write(outcome.prediction)
             report("evaluate", len(seen), total)
         findings = evaluator.findings(seen)
         seconds = time.perf_counter() - begin
+    chosen = {"columns": _chosen_columns(columns), "join": join, "limit": limit, "batch_size": size}
     return Evaluation(
         task=name,
         package=_facts(model),
-        reference=None,
-        data={**_origin(data), "examples": total},
-        settings={**evaluator.settings, "columns": _chosen_columns(columns), "limit": limit, "batch_size": size},
+        reference=None if other is None or other.model is None else _facts(other.model, reference),
+        data={**_origin(data), "targets": [_origin(path) for path in targets], "examples": total},
+        settings={**evaluator.settings, **chosen},
         metrics=findings.metrics,
         details=findings.details,
         versions=_versions(model),
         seconds=seconds,
     )
+
+
+def _check_choices(name: str, reference: object, *, join: bool) -> None:
+    if join and name not in OF_TEXTS:
+        raise OptionError(f"join is for {' and '.join(OF_TEXTS)}, and the task is {name}; leave it out")
+    if (name == "divergence") != (reference is not None):
+        raise OptionError(
+            "divergence needs a package or a checkpoint to compare with; give it with --reference"
+            if reference is None
+            else f"a reference is for divergence, and the task is {name}; leave out one of them"
+        )
 
 
 def _builtin(model: AnyModel) -> list[str]:
@@ -105,7 +128,7 @@ def _first(records: Data) -> Record:
 
 def _evaluator(name: str, model: AnyModel, columns: Columns, options: Mapping[str, Any]) -> Evaluator[Any, Any]:
     """Raises OptionError for options that the evaluation has not."""
-    kind = KINDS[name].load()
+    kind = evaluator_class(name, model.manifest.task)
     parameters = inspect.signature(kind).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     unknown = next((option for option in options if option not in known), None)
@@ -127,18 +150,17 @@ def _count(evaluator: Evaluator[Any, Any], records: Data, limit: int | None) -> 
     return total
 
 
-def _outcomes(
-    evaluator: Evaluator[Any, Any], records: Data, limit: int | None, size: int
-) -> Iterator[Sequence[Outcome[Any]]]:
+def _outcomes(evaluator: Evaluator[Any, Any], records: Data, limit: int | None, size: int) -> Iterator[Outcome[Any]]:
     items = _items(evaluator, records, limit)
     while batch := list(islice(items, size)):
-        yield evaluator.run(batch)
+        yield from evaluator.run(batch)
 
 
-def _facts(model: AnyModel) -> dict[str, Any]:
+def _facts(model: AnyModel, given: ReferenceLike | None = None) -> dict[str, Any]:
+    """`given`: what the user called it, where that is not the package's path."""
     info = model.info
     return {
-        "path": str(info.path),
+        "path": str(given if isinstance(given, str | PathLike) else info.path),
         "model_type": info.model_type,
         "task": model.manifest.task,
         "precision": info.precision,

@@ -1,0 +1,83 @@
+"""How far a model's predictions are from those of a reference: KL divergence, top-1 agreement, perplexity of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from edgellm.encoder_decoder_model import EncoderDecoderModel
+from edgellm.evaluation.base import Outcome
+from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.distributions import Logits, Rows, compared, findings_of, in_step, joined
+from edgellm.evaluation.perplexity import Passage, Passages
+from edgellm.evaluation.results import Findings, Metric, mean, transformed
+from edgellm.loading import AnyModel
+from edgellm.model import Model
+
+OpenReference = Callable[[], AnyModel]
+
+
+class Divergence:
+    """The tokens that perplexity predicts, by two models."""
+
+    batch_size = 1
+
+    def __init__(
+        self,
+        model: Model | EncoderDecoderModel,
+        columns: Columns,
+        *,
+        reference: OpenReference,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> None:
+        """`reference` is asked for when the data has been checked. `window` and `stride`: as for perplexity."""
+        self._model = model
+        self._passages = Passages.create(model, columns, window, stride)
+        self._open = reference
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self._passages.settings
+
+    def items(self, record: Record) -> Iterator[Passage]:
+        return self._passages.of(record)
+
+    def run(self, items: Sequence[Passage]) -> list[Outcome[Rows]]:
+        reference = self._open()
+        return [self._outcome(passage, reference) for passage in items]
+
+    def findings(self, seen: Sequence[Rows]) -> Findings:
+        rows = joined(seen)
+        shared, details = findings_of(rows)
+        perplexities = {
+            "perplexity": _perplexity(-rows.candidate),
+            "perplexity_reference": _perplexity(-rows.reference),
+            "perplexity_ratio": _perplexity(rows.reference - rows.candidate),
+        }
+        return Findings({**shared, **perplexities}, {"tokens": len(rows.divergence), **details})
+
+    def _outcome(self, passage: Passage, reference: AnyModel) -> Outcome[Rows]:
+        parts, done = [], 0
+        for theirs, ours in in_step(_chunks(reference, passage), _chunks(self._model, passage)):
+            # A row at place i predicts the token at i + 1.
+            begin, end = max(passage.scored - 1 - done, 0), min(len(ours), len(passage.tokens) - 1 - done)
+            if begin < end:
+                targets = passage.tokens[done + begin + 1 : done + end + 1]
+                parts.append(compared(theirs[begin:end], ours[begin:end], targets))
+            done += len(ours)
+        rows = joined(parts)
+        found = {"kl_divergence": float(rows.divergence.mean()), "top1_agreement": float(rows.same_first.mean())}
+        return Outcome(rows, {"place": passage.place, "tokens": len(rows.divergence), **found})
+
+
+def _chunks(model: AnyModel, passage: Passage) -> Iterator[Logits]:
+    if isinstance(model, EncoderDecoderModel):
+        return model.logits_in_chunks(str(passage.source), passage.tokens)
+    assert isinstance(model, Model)
+    return model.logits_in_chunks(passage.tokens)
+
+
+def _perplexity(losses: Any) -> Metric:
+    return transformed(mean(losses), math.exp)

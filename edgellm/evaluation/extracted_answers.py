@@ -1,0 +1,59 @@
+"""Answers that an encoder finds in a context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import edgellm
+from edgellm.encoder_model import EncoderModel
+from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
+from edgellm.evaluation.base import Outcome, tokenizer_of
+from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.results import Findings
+
+MAX_ANSWER = 30  # tokens, as in SQuAD's scripts
+
+
+class ExtractedAnswers:
+    """The part of the context that the question-answering pipeline gives."""
+
+    batch_size = 8
+
+    def __init__(
+        self,
+        model: EncoderModel,
+        columns: Columns,
+        *,
+        handle_impossible_answer: bool | None = None,
+        max_answer_len: int = MAX_ANSWER,
+        max_seq_len: int | None = None,
+        doc_stride: int | None = None,
+    ) -> None:
+        """handle_impossible_answer: whether the model may say that there is no answer; None is where the data has such
+        questions. The others are the pipeline's."""
+        tokenizer_of(model)
+        self._columns = columns
+        self._pipeline = edgellm.pipeline("question-answering", model)
+        self._impossible = handle_impossible_answer
+        self._unanswerable_seen = False
+        self._options = {"max_answer_len": max_answer_len, "max_seq_len": max_seq_len, "doc_stride": doc_stride}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        impossible = self._unanswerable_seen if self._impossible is None else self._impossible
+        return {"handle_impossible_answer": impossible, **self._options}
+
+    def items(self, record: Record) -> Iterator[Asked]:
+        example = {role: self._columns.text(record, role) for role in ("question", "context")}
+        answers = answers_of(self._columns.value(record, "answers"), record.place)
+        self._unanswerable_seen |= not answers
+        yield Asked(example, answers, record.place)
+
+    def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
+        found = self._pipeline([item.example for item in items], **self.settings)
+        results = [found] if isinstance(found, dict) else found
+        return [judged(item, result["answer"]) for item, result in zip(items, results, strict=True)]
+
+    def findings(self, seen: Sequence[Judged]) -> Findings:
+        return answer_findings(seen)

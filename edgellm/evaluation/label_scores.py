@@ -1,0 +1,157 @@
+"""Precision, recall and F1 in scikit-learn's averages, from counts. No model is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.evaluation.bootstrap import ROUNDS, with_intervals
+from edgellm.evaluation.results import Findings
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """[labels] each: predicted and right, predicted, right."""
+
+    hits: FloatArray
+    predicted: FloatArray
+    wanted: FloatArray
+
+    @property
+    def precision(self) -> FloatArray:
+        return ratio(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> FloatArray:
+        return ratio(self.hits, self.wanted)
+
+    @property
+    def f1(self) -> FloatArray:
+        return ratio(2 * self.hits, self.predicted + self.wanted)
+
+    def averages(self) -> dict[str, float]:
+        """macro: the mean over labels; weighted: by how often a label is right; micro: all labels as one."""
+        one = Counts(*(np.atleast_1d(part.sum()) for part in (self.hits, self.predicted, self.wanted)))
+        found = {}
+        for name in ("precision", "recall", "f1"):
+            each: FloatArray = getattr(self, name)
+            found[f"{name}_macro"] = float(each.mean())
+            found[f"{name}_micro"] = float(getattr(one, name)[0])
+            found[f"{name}_weighted"] = float(ratio((each * self.wanted).sum(), self.wanted.sum()))
+        return found
+
+    def table(self, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+        return {
+            label: {
+                "precision": float(self.precision[i]),
+                "recall": float(self.recall[i]),
+                "f1": float(self.f1[i]),
+                "support": int(self.wanted[i]),
+            }
+            for i, label in enumerate(labels)
+        }
+
+
+def single_label_scores(
+    right: IntArray, predicted: IntArray, labels: Sequence[str], *, positive: int | None = None, bootstrap: int = ROUNDS
+) -> Findings:
+    """right, predicted: [examples], numbers of labels. Averages are over the labels that occur in either.
+    `positive`: the label whose own precision, recall and F1 are wanted."""
+    present, codes = np.unique(np.concatenate([right, predicted]), return_inverse=True)
+    pairs = codes[: len(right)] * len(present) + codes[len(right) :]
+
+    def matrix(weights: FloatArray) -> FloatArray:
+        flat = np.bincount(pairs, weights, len(present) ** 2).astype(np.float64)
+        return flat.reshape(len(present), len(present))
+
+    def scores(weights: FloatArray) -> dict[str, float]:
+        confusion = matrix(weights)
+        counts = _counts(confusion)
+        found = {"accuracy": float(ratio(np.trace(confusion), confusion.sum()))}
+        if positive is not None:
+            place = np.flatnonzero(present == positive)
+            for name in ("precision", "recall", "f1"):
+                values = getattr(counts, name)
+                found[name] = float(values[place[0]]) if len(place) else 0.0
+        return {**found, **counts.averages(), "matthews": _matthews(confusion)}
+
+    confusion = matrix(np.ones(len(right)))
+    names = [labels[i] for i in present]
+    return Findings(
+        with_intervals(len(right), scores, bootstrap),
+        {"labels": _counts(confusion).table(names), "confusion": {"labels": names, "rows_right_columns_predicted":
+         confusion.astype(int).tolist()}},
+    )  # fmt: skip
+
+
+def multi_label_scores(
+    right: BoolArray, predicted: BoolArray, labels: Sequence[str], *, bootstrap: int = ROUNDS
+) -> Findings:
+    """right, predicted: [examples, labels]. `accuracy`: of all labels of an example at once; `f1_samples`: the mean
+    over examples of each one's F1."""
+    hits = right & predicted
+    exact = (right == predicted).all(axis=1)
+    own = ratio(2.0 * hits.sum(axis=1), right.sum(axis=1) + predicted.sum(axis=1))
+
+    def counts(weights: FloatArray) -> Counts:
+        return Counts(weights @ hits, weights @ predicted, weights @ right)
+
+    def scores(weights: FloatArray) -> dict[str, float]:
+        total = weights.sum()
+        means = {"accuracy": float(weights @ exact / total), "f1_samples": float(weights @ own / total)}
+        return {**means, **counts(weights).averages()}
+
+    table = counts(np.ones(len(right))).table(labels)
+    return Findings(with_intervals(len(right), scores, bootstrap), {"labels": table})
+
+
+def number_scores(right: FloatArray, predicted: FloatArray, *, bootstrap: int = ROUNDS) -> Findings:
+    """right, predicted: [examples]. Correlations, and the mean of squared differences."""
+    ranks = _ranks(right), _ranks(predicted)
+
+    def scores(weights: FloatArray) -> dict[str, float]:
+        error = float(np.average((right - predicted) ** 2, weights=weights))
+        return {
+            "pearson": _correlation(right, predicted, weights),
+            "spearman": _correlation(*ranks, weights),
+            "mean_squared_error": error,
+        }
+
+    return Findings(with_intervals(len(right), scores, bootstrap))
+
+
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
+    """0 where there is nothing to divide by, as scikit-learn has it."""
+    whole = np.asarray(whole, np.float64)
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0))
+
+
+def _counts(confusion: FloatArray) -> Counts:
+    """confusion: [right, predicted]."""
+    return Counts(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
+
+
+def _matthews(confusion: FloatArray) -> float:
+    """Matthews' correlation coefficient, for any number of labels (Gorodkin 2004)."""
+    right, predicted, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
+    spread = (total**2 - predicted @ predicted) * (total**2 - right @ right)
+    return float(ratio(np.trace(confusion) * total - right @ predicted, np.sqrt(spread)))
+
+
+def _correlation(a: FloatArray, b: FloatArray, weights: FloatArray) -> float:
+    a, b = a - np.average(a, weights=weights), b - np.average(b, weights=weights)
+    return float(ratio((weights * a * b).sum(), np.sqrt((weights * a * a).sum() * (weights * b * b).sum())))
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Equal values share the mean of their ranks."""
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[codes])

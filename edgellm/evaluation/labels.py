@@ -1,0 +1,54 @@
+"""The data's labels as the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.errors import InputError, OptionError, nearest
+
+SHOWN = 12  # labels in a message
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`names`: the model's, by number. `renamed`: the model's label for one that only the data knows."""
+
+    names: Sequence[str]
+    renamed: Mapping[str, str]
+
+    @classmethod
+    def create(cls, names: Sequence[str], renamed: Mapping[str, str] | None) -> Labels:
+        """Raises OptionError where a label is to become one that the model does not have."""
+        made = cls(tuple(names), dict(renamed or {}))
+        for name in made.renamed.values():
+            made.number(name, "label")
+        return made
+
+    def number(self, name: str, option: str) -> int:
+        """Of a label that an option names."""
+        if name not in self.names:
+            raise OptionError(f"{option}: the model has no label {name!r}; {nearest(name, self.names)}")
+        return self.names.index(name)
+
+    def of(self, value: Any, place: str) -> int:
+        """The number of a label of the data: the model's name for it, one that is renamed to it, or its number. Raises
+        InputError."""
+        name = self.renamed.get(str(value), value) if isinstance(value, str | int) else value
+        if isinstance(name, str) and name in self.names:
+            return self.names.index(name)
+        number = int(name) if isinstance(name, str) and name.isascii() and name.isdigit() else name
+        if type(number) is int and 0 <= number < len(self.names):
+            return number
+        known = ", ".join(self.names[:SHOWN]) + (", ..." if len(self.names) > SHOWN else "")
+        raise InputError(
+            f"{place}: the label {value!r} is none of the model's ({known}), and no number from 0 to "
+            f"{len(self.names) - 1}; say which one it is with --label {value}=NAME"
+        )
+
+
+def check_length(tokens: int, most: int, place: str, truncation: bool) -> None:
+    """Raises InputError where an input is longer than the model takes and may not be cut."""
+    if tokens > most and not truncation:
+        raise InputError(f"{place}: {tokens} tokens, and the model takes {most}; cut such inputs with --truncation")

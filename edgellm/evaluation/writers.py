@@ -1,0 +1,105 @@
+"""Texts that models generate for an evaluation: prompts from templates, answers without what is around them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import edgellm
+from edgellm.encoder_decoder_model import EncoderDecoderModel
+from edgellm.errors import ContextOverflowError, InputError, OptionError
+from edgellm.evaluation.base import tokenizer_of
+from edgellm.evaluation.data import Columns, Record
+from edgellm.model import Model
+from edgellm.pipelines.base import Pipeline
+
+FIELD = re.compile(r"\{([^{}\s]+)\}")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """`template`: the prompt, with {names} for what a record has. `chat`: the prompt is what the user says. `options`:
+    of the pipeline and of generation."""
+
+    model: Model | EncoderDecoderModel
+    pipeline: Pipeline
+    template: str
+    chat: bool
+    options: Mapping[str, Any]
+
+    @classmethod
+    def create(
+        cls,
+        model: Model | EncoderDecoderModel,
+        task: str,
+        *,
+        template: str,
+        chat: bool = False,
+        options: Mapping[str, Any],
+    ) -> Writer:
+        """`task`: a pipeline's name for an encoder-decoder. Raises OptionError for what the model cannot be asked."""
+        if int(options.get("num_return_sequences") or 1) != 1:
+            raise OptionError("an evaluation takes one text for each example; leave out num_return_sequences")
+        if isinstance(model, EncoderDecoderModel):
+            if chat:
+                raise OptionError("chat is for decoders with a chat template; leave it out")
+            return cls(model, edgellm.pipeline(task, model), template, False, options)
+        usual = {"do_sample": False, "return_full_text": False, "clean_up_tokenization_spaces": False}
+        return cls(model, edgellm.pipeline("text-generation", model), template, chat, {**usual, **options})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The package's own generation options, and those given."""
+        own = {name: value for name, value in self.model.generation_defaults.items() if name != "transformers_version"}
+        return {"prompt": self.template, "chat": self.chat, "generation": {**own, **self.options}}
+
+    def prompt(self, record: Record, columns: Columns) -> str:
+        """Raises InputError where the record lacks what the template names."""
+
+        def fill(field: re.Match[str]) -> str:
+            name = field[1]
+            if name in columns.names and columns.has(record, name):
+                return columns.text(record, name)
+            value = record.values.get(name)
+            if value is None:
+                known = ", ".join(map(str, record.values))
+                raise InputError(f"{record.place}: the prompt asks for {{{name}}}, and there are the columns {known}")
+            return str(value)
+
+        text = FIELD.sub(fill, self.template)
+        if not text.strip():
+            raise InputError(f"{record.place}: the prompt is empty")
+        self._check_length(text, record.place)
+        return text
+
+    def write(self, prompts: Sequence[str]) -> list[str]:
+        """What the model answers to each, without white space at the ends and without the stop string."""
+        inputs: list[Any] = [[{"role": "user", "content": p}] for p in prompts] if self.chat else list(prompts)
+        results = self.pipeline(inputs, batch_size=len(inputs), **self.options)
+        return [self._trimmed(_text(result)) for result in results]
+
+    def _trimmed(self, text: str) -> str:
+        stops = self.options.get("stop_strings") or ()
+        for stop in (stops,) if isinstance(stops, str) else stops:
+            text = text.partition(stop)[0]
+        return text.strip()
+
+    def _check_length(self, text: str, place: str) -> None:
+        if self.options.get("truncation"):
+            return
+        manifest = self.model.manifest
+        most = manifest.source_length if isinstance(self.model, EncoderDecoderModel) else manifest.context_length - 1
+        length = len(tokenizer_of(self.model).encode(text))
+        if most is not None and length > most:
+            raise ContextOverflowError(
+                f"{place}: the prompt has {length} tokens, this model takes at most {most}; shorten it, or cut it with "
+                "--truncation"
+            )
+
+
+def _text(result: Any) -> str:
+    """Of a pipeline's record, or list of records, which have one value."""
+    record = result[0] if isinstance(result, list) else result
+    return str(next(iter(record.values())))

@@ -1,0 +1,56 @@
+"""Answers that a model writes when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from edgellm.encoder_decoder_model import EncoderDecoderModel
+from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
+from edgellm.evaluation.base import Outcome
+from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.results import Findings
+from edgellm.evaluation.writers import Writer
+from edgellm.model import Model
+
+DECODER_PROMPT = "{context}\n\nQuestion: {question}\nAnswer:"
+ENCODER_DECODER_PROMPT = "question: {question} context: {context}"  # T5's, for SQuAD
+
+
+class WrittenAnswers:
+    """What a model writes when it is asked. Answers of decoders that are not asked as in a chat end with the line."""
+
+    batch_size = 8
+
+    def __init__(
+        self,
+        model: Model | EncoderDecoderModel,
+        columns: Columns,
+        *,
+        prompt: str | None = None,
+        chat: bool = False,
+        **options: Any,
+    ) -> None:
+        """`prompt`: how to ask. `options`: of the pipeline and of generation."""
+        decoder = isinstance(model, Model)
+        usual = DECODER_PROMPT if decoder else ENCODER_DECODER_PROMPT
+        if decoder and not chat:
+            options = {"stop_strings": ["\n"], **options}
+        template = usual if prompt is None else prompt
+        self._columns = columns
+        self._writer = Writer.create(model, "text2text-generation", template=template, chat=chat, options=options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self._writer.settings
+
+    def items(self, record: Record) -> Iterator[Asked]:
+        answers = answers_of(self._columns.value(record, "answers"), record.place)
+        yield Asked(self._writer.prompt(record, self._columns), answers, record.place)
+
+    def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
+        texts = self._writer.write([item.example for item in items])
+        return [judged(item, text) for item, text in zip(items, texts, strict=True)]
+
+    def findings(self, seen: Sequence[Judged]) -> Findings:
+        return answer_findings(seen)
