@@ -19,6 +19,11 @@ def genai() -> Iterator[Peer]:
     yield from _peer("onnxruntime-genai", "genai_driver.py")
 
 
+@pytest.fixture(scope="session")
+def optimum() -> Iterator[Peer]:
+    yield from _peer("optimum", "optimum_driver.py")
+
+
 def _peer(name: str, driver: str) -> Iterator[Peer]:
     try:
         peer = Peer(python_of(name), driver)
