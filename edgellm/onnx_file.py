@@ -84,7 +84,7 @@ def parsed(path: Path, parse: Callable[[Bytes], T]) -> T:
         if graph is None:
             raise ValueError("it has no graph")
         return parse(graph)
-    except (OSError, ValueError, IndexError, KeyError) as error:
+    except (OSError, ValueError, IndexError, KeyError, RecursionError) as error:
         raise PackageCorruptError(f"{path} is not an ONNX model: {error}; copy or export the package again") from error
 
 
@@ -178,7 +178,7 @@ def _bits(graph: Bytes) -> Iterator[int]:
 
 def _operators(graph: Bytes) -> Iterator[str]:
     for node in messages(graph, GRAPH_NODE):
-        yield next(texts(node, NODE_OP_TYPE))
+        yield next(texts(node, NODE_OP_TYPE), "")
         for attribute in messages(node, NODE_ATTRIBUTE):
             for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
                 yield from _operators(subgraph)
@@ -190,7 +190,7 @@ def _ports(graph: Bytes, field: int) -> dict[str, Port]:
 
 
 def _port(message: Bytes) -> Port:
-    name = next(texts(message, VALUE_NAME))
+    name = next(texts(message, VALUE_NAME), "")
     kind = next((t for value in messages(message, VALUE_TYPE) for t in messages(value, TYPE_TENSOR)), memoryview(b""))
     element = number(kind, TENSOR_ELEMENT) or 0
     dims = [dim for shape in messages(kind, TENSOR_SHAPE) for dim in messages(shape, SHAPE_DIM)]
@@ -212,11 +212,11 @@ def _packed(data: Bytes) -> list[int]:
 
 def _varint(data: Bytes, at: int) -> tuple[int, int]:
     """The number at `at`, and where the next byte lies."""
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):
         byte = data[at]
         value |= (byte & 127) << shift
         at += 1
         if byte < 128:
             return value, at
-        shift += 7
+    raise ValueError("it has a number of more than ten bytes")

@@ -14,6 +14,7 @@ import tokenizers
 from edgellm.encodings import Encoding, from_tokenizer
 from edgellm.errors import InputError, OptionError, PackageCorruptError
 from edgellm.memory import return_freed_memory
+from edgellm.tokenizer_errors import check_growth, library_errors
 
 IntArray = npt.NDArray[np.int64]
 
@@ -33,18 +34,23 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
-        except Exception as error:  # the library raises plain Exception
-            raise PackageCorruptError(f"{path} cannot be read: {error}; export the package again") from error
+        def unreadable(reason: str) -> PackageCorruptError:
+            return PackageCorruptError(f"{path} cannot be read: {reason}; export the package again")
+
+        with library_errors(unreadable):
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        check_growth(tokenizer, unreadable)
+        return cls(tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
         """[length]. With `add_special_tokens`, what the post-processor adds (such as a first BOS token) is included."""
         check_text(text)
-        return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+        with library_errors(_failed):
+            return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+        with library_errors(_failed):
+            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
 
     def encoding(self, text: str | Sequence[str], pair: str | None = None) -> Encoding:
         """A text, or a text and its pair, as an encoder reads them: special tokens included. A list is a text in words,
@@ -54,7 +60,8 @@ class Tokenizer:
         if pair is not None:
             check_text(pair)
         words = not isinstance(text, str)
-        return from_tokenizer(self._tokenizer.encode(list(text) if words else text, pair, is_pretokenized=words))
+        with library_errors(_failed):
+            return from_tokenizer(self._tokenizer.encode(list(text) if words else text, pair, is_pretokenized=words))
 
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary."""
@@ -68,7 +75,8 @@ class Tokenizer:
     def join(self, tokens: Sequence[str]) -> str:
         """The text of tokens of the vocabulary; unlike `decode`, it keeps special ones."""
         decoder = self._tokenizer.decoder
-        return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+        with library_errors(_failed):
+            return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
 
     @property
     def marks_continuations(self) -> bool:
@@ -175,6 +183,10 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
         )
     return data
+
+
+def _failed(reason: str) -> PackageCorruptError:
+    return PackageCorruptError(f"the package's tokenizer.json fails at this text: {reason}; export the package again")
 
 
 def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:

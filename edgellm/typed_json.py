@@ -5,8 +5,9 @@ from __future__ import annotations
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from edgellm.errors import PackageCorruptError
@@ -31,7 +32,7 @@ def build(cls: type[T], data: Any, where: str) -> T:
     Raises Mistyped."""
     if not isinstance(data, Mapping):
         raise Mistyped(f"{where}: expected an object, found {_short(data)}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
     unknown = [n for n in data if n not in known]
@@ -39,6 +40,11 @@ def build(cls: type[T], data: Any, where: str) -> T:
         problems = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(unknown)
         raise Mistyped(f"{where}: {'; '.join(problems)}")
     return cls(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in data.items()})
+
+
+@cache
+def _hints(cls: Hashable) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

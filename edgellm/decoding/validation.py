@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 Check = Callable[[Any], Any]
 
 MIN_FACTOR, MAX_FACTOR = 1e-30, 1e30
+MAX_FLOAT = sys.float_info.max
 
 
 class Unfit(Exception):
@@ -118,7 +120,10 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return _is_integer(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
+    """Finite, also as a float."""
+    if _is_integer(value):
+        return -MAX_FLOAT <= int(value) <= MAX_FLOAT
+    return isinstance(value, float | np.floating) and math.isfinite(value)
 
 
 def _is_sequence(value: Any) -> bool:

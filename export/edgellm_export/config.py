@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -11,11 +11,13 @@ from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 
 MAX_POSITIONS = 1 << 24  # tokens; rotary tables beyond would fill the memory before anything else is noticed
 MAX_HEAD_DIM = 1 << 16
+MAX_LAYERS = 1 << 12  # the deepest models have some hundred
+MAX_FLOAT = sys.float_info.max
 
 
 def is_number(value: object) -> TypeGuard[float]:
     """JSON has no infinities, but Python's reader takes them."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_FLOAT <= value <= MAX_FLOAT
 
 
 def is_positive(value: object) -> TypeGuard[float]:
@@ -38,6 +40,10 @@ class ConfigReader:
             return value
         self._problem(key, value, f"a whole number from {minimum} to {maximum}")
         return minimum
+
+    def layers(self, key: str, default: int | None = None) -> int:
+        """How many layers there are: so few that lists of them may be made before the tensors are counted."""
+        return self.integer(key, default, maximum=MAX_LAYERS)
 
     def optional_integer(self, key: str) -> int | None:
         return None if self.data.get(key) is None else self.integer(key)

@@ -102,7 +102,7 @@ def read_rope(
 
 
 def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
-    exponents = np.arange(0, rotary_dim, 2, dtype=np.float32) / np.float32(rotary_dim)
+    exponents = np.arange(0, rotary_dim // 2 * 2, 2, dtype=np.float32) / np.float32(rotary_dim)
     return np.asarray(np.float32(1) / np.power(np.float32(theta), exponents), np.float32)
 
 

@@ -85,7 +85,7 @@ def _side(config: ConfigReader, name: str, hidden: int) -> Side:
         f"d_model / {name}_attention_heads is {hidden / count:g}; ONNX Runtime's attention takes multiples of 8",
     )
     heads = Heads(count, count, head_dim)
-    return Side(name, config.integer(f"{name}_layers"), heads, config.integer(f"{name}_ffn_dim"))
+    return Side(name, config.layers(f"{name}_layers"), heads, config.integer(f"{name}_ffn_dim"))
 
 
 @dataclass(frozen=True)

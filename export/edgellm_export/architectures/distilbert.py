@@ -77,7 +77,7 @@ def parse(config: ConfigReader) -> DistilBert:
             vocab_size=config.integer("vocab_size"),
             hidden_size=hidden,
             embedding_size=hidden,
-            num_layers=config.integer("n_layers"),
+            num_layers=config.layers("n_layers"),
             num_heads=heads,
             intermediate_size=config.integer("hidden_dim"),
             positions=config.integer("max_position_embeddings"),

@@ -115,7 +115,7 @@ def read_config(config: ConfigReader, *, first_position: int = 0, types: bool = 
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
         embedding_size=hidden,
-        num_layers=config.integer("num_hidden_layers"),
+        num_layers=config.layers("num_hidden_layers"),
         num_heads=heads,
         intermediate_size=config.integer("intermediate_size"),
         positions=positions,

@@ -48,7 +48,7 @@ def parse(config: ConfigReader) -> Gemma:
 
 def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
     """The keys that Gemma 2 and 3 share; windows and ropes are still to come. `positions`: the default context."""
-    hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
     heads = replace(
         heads,

@@ -31,7 +31,7 @@ def parse(config: ConfigReader) -> GPT2:
     shape = DecoderShape(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
-        num_layers=config.integer("n_layer"),
+        num_layers=config.layers("n_layer"),
         num_kv_heads=count,
         head_dim=head_dim,
         context_length=config.integer("n_positions", 1024, maximum=MAX_POSITIONS),

@@ -45,7 +45,7 @@ def read_llama(
     config: ConfigReader, *, tied: bool = False, theta: float = 10000.0, long_rope: bool = False
 ) -> LlamaConfig:
     """The keys that all relatives have. `tied` and `theta` are the family's defaults."""
-    hidden, layers = config.integer("hidden_size"), config.integer("num_hidden_layers")
+    hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
     positions = config.integer("max_position_embeddings", 2048, maximum=MAX_POSITIONS)
     share = config.number("partial_rotary_factor", 1.0)

@@ -48,14 +48,14 @@ def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
     """`feed_forward`, `tied`: what a config that is silent about them means."""
     head_dim, count = config.integer("d_kv"), config.integer("num_heads")
     config.require(head_dim % 8 == 0, f"d_kv is {head_dim}; ONNX Runtime's attention takes multiples of 8")
-    layers = config.integer("num_layers")
+    layers = config.layers("num_layers")
     config.must_be("is_encoder_decoder", True)
     kind = config.choice("feed_forward_proj", feed_forward, FEED_FORWARDS)
     act = kind.removeprefix("gated-")
     shape = DecoderShape(
         vocab_size=config.integer("vocab_size"),
         hidden_size=config.integer("d_model"),
-        num_layers=config.integer("num_decoder_layers", layers),
+        num_layers=config.layers("num_decoder_layers", layers),
         num_kv_heads=count,
         head_dim=head_dim,
         context_length=CONTEXT,

@@ -37,6 +37,7 @@ class Keys:
         value = self.number(key, default)
         if value != int(value):
             self.problem(f"{self.arch}.{key} is {value!r}, expected a whole number")
+            return 1
         return int(value)
 
     def problem(self, text: str) -> None:

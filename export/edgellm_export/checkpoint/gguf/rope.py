@@ -47,9 +47,11 @@ def _from_factors(factors: FloatArray, theta: float, rotary_dim: int) -> dict[st
     """Llama 3's rule if it explains the factors, otherwise the factors themselves as `rope_freq_factors`."""
     if np.all(factors == 1.0):
         return {}
+    if len(factors) != rotary_dim // 2 or not np.all(factors > 0):
+        return {"rope_freq_factors": _decimals(factors)}  # whose reader refuses them
     rule = {"rope_type": "llama3", "factor": float(str(factors.max())), **LLAMA3}
     expected = llama3_factors(rule, theta, rotary_dim)
-    if expected.shape == factors.shape and np.allclose(expected, factors, rtol=1e-4):
+    if np.allclose(expected, factors, rtol=1e-4):
         return {"rope_scaling": rule}
     return {"rope_freq_factors": _decimals(factors)}
 

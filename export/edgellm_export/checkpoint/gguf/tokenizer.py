@@ -140,7 +140,8 @@ def _id(file: GgufFile, name: str, size: int) -> int | None:
 
 
 def _flag(file: GgufFile, name: str, default: bool) -> bool:
-    return bool(file.metadata.get(f"{PREFIX}{name}", default))
+    value = file.metadata.get(f"{PREFIX}{name}", default)
+    return value != 0 if isinstance(value, int) else default
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

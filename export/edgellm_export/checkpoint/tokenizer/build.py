@@ -13,25 +13,25 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 from tokenizers.processors import TemplateProcessing
 
 from edgellm.errors import CheckpointError
+from edgellm.tokenizer_errors import library_errors
 from edgellm_export.checkpoint.tokenizer.pretokenizers import pre_tokenizer
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
 
+LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def build_tokenizer(vocabulary: Vocabulary) -> bytes:
     """The content of tokenizer.json. Raises CheckpointError or UnsupportedModelError."""
-    try:
+
+    def unfit(reason: str) -> CheckpointError:
+        return CheckpointError(f"{vocabulary.origin}: no tokenizer can be built from its vocabulary ({reason})")
+
+    with library_errors(unfit):
         tokenizer = _scored(vocabulary) if vocabulary.merges is None else _byte_level(vocabulary)
         tokenizer.add_tokens(_added_tokens(vocabulary))
         _post_process(tokenizer, vocabulary)
         return str(tokenizer.to_str()).encode()
-    except CheckpointError:
-        raise
-    except Exception as error:  # the library raises bare Exceptions
-        raise CheckpointError(
-            f"{vocabulary.origin}: no tokenizer can be built from its vocabulary ({error})"
-        ) from error
 
 
 def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
@@ -73,6 +73,12 @@ def merges_from_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     ids, scores = vocabulary.ids(), vocabulary.scores or ()
     mergeable = {t for t, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind in _MERGEABLE}
     found: list[tuple[float, int, int, tuple[str, str]]] = []
+    longest = max(map(len, mergeable), default=0)
+    if longest > LONGEST_TOKEN:
+        raise CheckpointError(
+            f"{vocabulary.origin} has a token of {longest} characters, expected at most {LONGEST_TOKEN}; "
+            "use another file"
+        )
     for token in mergeable:
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]

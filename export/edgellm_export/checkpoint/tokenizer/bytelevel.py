@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.tokenizer_errors import library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary, special_token
 
@@ -20,7 +21,7 @@ SPECIAL = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "pad": "<
 
 def class_of(path: Path, config: Mapping[str, Any], model_type: Any) -> str:
     """The tokenizer's class, without "Fast". config: tokenizer_config.json. Raises UnsupportedModelError."""
-    name = config.get("tokenizer_class") or CLASSES.get(model_type)
+    name = config.get("tokenizer_class") or CLASSES.get(str(model_type))
     plain = name.removesuffix("Fast") if isinstance(name, str) else name
     if plain not in (*PRE_TOKENIZERS, *ROBERTA):
         raise UnsupportedModelError(
@@ -61,10 +62,8 @@ def roberta_tokenizer(path: Path, config: Mapping[str, Any], added: Mapping[int,
     missing = [token for token in (special["cls"], special["sep"]) if token not in vocab]
     if missing:
         raise CheckpointError(f"{path / VOCAB} lacks the token {missing[0]}; is it the vocabulary of a RoBERTa model?")
-    try:
+    with library_errors(lambda reason: CheckpointError(f"{path / MERGES} does not fit {VOCAB} ({reason})")):
         tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=list(vocabulary.merges or ())))
-    except Exception as error:  # the library raises bare Exceptions
-        raise CheckpointError(f"{path / MERGES} does not fit {VOCAB} ({error}); download both again") from error
     add_space = config.get("add_prefix_space") is True
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_space)
     tokenizer.decoder = decoders.ByteLevel()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.tokenizer_errors import check_growth, library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
 from edgellm_export.checkpoint.tokenizer.bytelevel import (
@@ -54,19 +55,30 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
-    elif _is_marian(path, config):
-        files[TOKENIZER] = marian_tokenizer(path, config)
-    elif build := _unigram_builder(path):
-        files[TOKENIZER] = build(path, config)
-    elif (path / VOCAB).is_file():
-        files[TOKENIZER] = wordpiece_tokenizer(path, config)
-    elif _is_byte_level(path) and class_of(path, config, _model_type(path)) in ROBERTA:
-        files[TOKENIZER] = roberta_tokenizer(path, config, _added(path, config))
-    elif vocabulary := _old_vocabulary(path, config):
-        files[TOKENIZER] = build_tokenizer(vocabulary)
+    elif built := _built_tokenizer(path, config):
+        files[TOKENIZER] = built
     if TEMPLATE not in files and (template := _old_template(path, config)):
-        files[TEMPLATE] = template.encode()
+        files[TEMPLATE] = _encoded(path, template)
     return files
+
+
+def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:
+    """The content of tokenizer.json, of what there was before it; None where there is nothing."""
+
+    def unfit(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path}: no tokenizer can be built of its files ({reason}); download them again")
+
+    with library_errors(unfit):
+        if _is_marian(path, config):
+            return marian_tokenizer(path, config)
+        if build := _unigram_builder(path):
+            return build(path, config)
+        if (path / VOCAB).is_file():
+            return wordpiece_tokenizer(path, config)
+        if _is_byte_level(path) and class_of(path, config, _model_type(path)) in ROBERTA:
+            return roberta_tokenizer(path, config, _added(path, config))
+        vocabulary = _old_vocabulary(path, config)
+        return None if vocabulary is None else build_tokenizer(vocabulary)
 
 
 def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
@@ -88,7 +100,7 @@ def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] |
         ("pegasus", SPIECE): pegasus_tokenizer,
         ("mbart", BPE_MODEL): mbart_tokenizer,
     }
-    builder = builders.get((_model_type(path), file))
+    builder = builders.get((str(_model_type(path)), file))
     if builder is None:
         raise UnsupportedModelError(f"{path} has {file} but no {TOKENIZER}; {REMEDY}")
     return builder
@@ -114,10 +126,19 @@ def _check_file(path: Path) -> None:
 def _check_tokenizer(path: Path, content: bytes) -> None:
     from tokenizers import Tokenizer
 
+    def unreadable(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path} cannot be loaded ({reason}); download it again")
+
+    with library_errors(unreadable):
+        tokenizer = Tokenizer.from_buffer(content)
+    check_growth(tokenizer, unreadable)
+
+
+def _encoded(path: Path, template: str) -> bytes:
     try:
-        Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises bare Exceptions
-        raise CheckpointError(f"{path} cannot be loaded ({error}); download it again") from error
+        return template.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{path} has a chat template that is not Unicode text ({error})") from error
 
 
 def _old_template(path: Path, config: Mapping[str, Any]) -> str | None:
@@ -126,7 +147,7 @@ def _old_template(path: Path, config: Mapping[str, Any]) -> str | None:
     if (path / OLD_TEMPLATE).is_file():
         template = read_json(path / OLD_TEMPLATE).get("chat_template")
     if isinstance(template, list):  # several, by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, Mapping)}
+        named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, Mapping)}
         template = named.get("default")
     return template if isinstance(template, str) else None
 
@@ -136,8 +157,8 @@ def _old_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
         vocabulary = read_sentencepiece(path / "tokenizer.model")
         vocabulary = dataclasses.replace(
             vocabulary,
-            add_bos=config.get("add_bos_token", True),
-            add_eos=config.get("add_eos_token", False),
+            add_bos=config.get("add_bos_token", True) is not False,
+            add_eos=config.get("add_eos_token", False) is True,
         )
     elif _is_byte_level(path):
         name = class_of(path, config, _model_type(path))
@@ -152,8 +173,8 @@ def _with_added_tokens(vocabulary: Vocabulary, path: Path, config: Mapping[str, 
     tokens, kinds = list(vocabulary.tokens), list(vocabulary.kinds)
     scores = list(vocabulary.scores) if vocabulary.scores is not None else None
     for index, (content, special) in sorted(_added(path, config).items()):
-        if index > len(tokens):
-            raise CheckpointError(f"{path}: the added token {content!r} has id {index}, expected at most {len(tokens)}")
+        if not 0 <= index <= len(tokens):
+            raise CheckpointError(f"{path}: the added token {content!r} has id {index}, expected 0 to {len(tokens)}")
         kind = int(Kind.CONTROL if special else Kind.USER_DEFINED)
         if index == len(tokens):
             tokens.append(content)
@@ -174,5 +195,5 @@ def _added(path: Path, config: Mapping[str, Any]) -> dict[int, tuple[str, bool]]
             old = {}
         decoder = config.get("added_tokens_decoder") or {}
         return old | {int(i): (str(t["content"]), bool(t.get("special"))) for i, t in decoder.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{path}: its list of added tokens cannot be read ({error!r})") from error

@@ -39,6 +39,8 @@ def read_sentencepiece(path: Path) -> Vocabulary:
         raise UnsupportedModelError(f"{path} is a SentencePiece {kind} model, expected BPE; {REMEDY}")
     if model.normalizer_spec.precompiled_charsmap or model.normalizer_spec.remove_extra_whitespaces:
         raise UnsupportedModelError(f"{path} normalizes text in ways that are not reproduced; {REMEDY}")
+    if not all(isinstance(piece.piece, str) for piece in model.pieces):
+        raise CheckpointError(f"{path} has pieces that are not text; download it again")
     kinds = [int(piece.type) for piece in model.pieces]
     spec = model.trainer_spec
     size = len(kinds)

@@ -26,6 +26,7 @@ HIDDEN = "\ufdd0"  # in front of tokens of targets alone
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
 CONTROL, USER_DEFINED = 3, 4
 EXTRA_IDS, PEGASUS_OFFSET = 100, 103  # of T5 and Pegasus where their configs do not say
+MOST_EXTRA = 1 << 16  # tokens that no file holds
 LANGUAGES = (
     "ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM ne_NP nl_XX "
     "ro_RO ru_RU si_LK tr_TR vi_VN zh_CN"
@@ -84,8 +85,10 @@ def t5_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     """
     pieces = _read(path / SPIECE)
     count = config.get("extra_ids", EXTRA_IDS)
-    if type(count) is not int or count < 0:
-        raise CheckpointError(f"{path}: extra_ids of its tokenizer is {count!r}, expected a whole number")
+    if type(count) is not int or not 0 <= count <= MOST_EXTRA:
+        raise CheckpointError(
+            f"{path}: extra_ids of its tokenizer is {count!r}, expected a whole number up to {MOST_EXTRA}"
+        )
     extra = [f"<extra_id_{i}>" for i in range(count - 1, -1, -1)]
     known = [*pieces.scores]
     kinds = zip(known, pieces.kinds, strict=True)
@@ -99,8 +102,10 @@ def pegasus_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     """Likewise for Pegasus: special tokens first, then the pieces of spiece.model but for its own two."""
     pieces = _read(path / SPIECE)
     offset = config.get("offset", PEGASUS_OFFSET)
-    if type(offset) is not int or offset < 4:
-        raise CheckpointError(f"{path}: offset of its tokenizer is {offset!r}, expected a whole number from 4")
+    if type(offset) is not int or not 4 <= offset <= MOST_EXTRA:
+        raise CheckpointError(
+            f"{path}: offset of its tokenizer is {offset!r}, expected a whole number from 4 to {MOST_EXTRA}"
+        )
     first = [PAD, END, "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, offset))]
     vocabulary = [*((token, -100.0) for token in first), *list(pieces.scores.items())[2:]]
     added = [(token, True) for token in [*first, UNKNOWN]]
@@ -148,7 +153,10 @@ def _read(path: Path) -> Pieces:
     if len(scores) != len(model.pieces):
         raise CheckpointError(f"{path} holds a piece twice; download it again")
     kinds = [int(piece.type) for piece in model.pieces]
-    return Pieces(scores, kinds, int(model.trainer_spec.unk_id), bytes(spec.precompiled_charsmap))
+    unknown = int(model.trainer_spec.unk_id)
+    if not 0 <= unknown < len(kinds) or not all(isinstance(piece, str) for piece in scores):
+        raise CheckpointError(f"{path} has no unknown token, or pieces that are not text; download it again")
+    return Pieces(scores, kinds, unknown, bytes(spec.precompiled_charsmap))
 
 
 def _ids(path: Path) -> dict[str, int]:
