@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import edgellm
+from edgellm.chat import check_messages
 from edgellm.commands.options import (
     chosen,
     device_option,
@@ -23,8 +24,10 @@ from edgellm.commands.options import (
 )
 from edgellm.commands.stats import Stats
 from edgellm.commands.text import decode, one_line, read_text
-from edgellm.errors import EdgellmError
+from edgellm.errors import EdgellmError, InputError
 from edgellm.loading import load_as
+from edgellm.state.file import check_writable
+from edgellm.state.session import check_savable
 
 PROMPT = "> "
 INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended
@@ -34,6 +37,12 @@ INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended
 @package_argument
 @click.argument("message", required=False)
 @click.option("--system", help="A system message to begin with.")
+@click.option(
+    "--session",
+    "saved",
+    type=click.Path(path_type=Path),
+    help="Go on with the conversation in this file, if it is there, and save it there in the end.",
+)
 @generation_options
 @device_option
 @threads_option
@@ -42,6 +51,7 @@ def chat(
     package: Path,
     message: str | None,
     system: str | None,
+    saved: Path | None,
     device: Any,
     threads: int | None,
     stats: bool,
@@ -56,48 +66,90 @@ def chat(
     measured = Stats()
     model = load_as(edgellm.Model, package, device=device, threads=threads)
     measured.loaded()
-    conversation = Conversation(model, system, chosen(arguments), measured if stats else None)
-    if text is not None:
-        if conversation.answer(text) == INTERRUPTED:
-            raise click.Abort
-    elif sys.stdin.isatty():
-        _talk(conversation)
-    else:
-        for line in sys.stdin.buffer:
-            if conversation.answer(decode(line).rstrip("\r\n")) == INTERRUPTED:
+    with _opened(model, saved) as session:
+        messages = _messages(session, system)
+        conversation = Conversation(session, messages, chosen(arguments), measured if stats else None)
+        if text is not None:
+            if conversation.answer(text) == INTERRUPTED:
                 raise click.Abort
+        elif sys.stdin.isatty():
+            _talk(conversation)
+        else:
+            for line in sys.stdin.buffer:
+                if conversation.answer(decode(line).rstrip("\r\n")) == INTERRUPTED:
+                    raise click.Abort
 
 
 class Conversation:
-    """The messages so far, and the model that answers them."""
+    """`messages`: those so far, to which the next ones are added. `session`: what answers them."""
 
     def __init__(
-        self, model: edgellm.Model, system: str | None, options: dict[str, Any], measured: Stats | None
+        self,
+        session: edgellm.GenerationSession,
+        messages: list[dict[str, str]],
+        options: dict[str, Any],
+        measured: Stats | None,
     ) -> None:
-        self._model = model
+        self._session = session
         self._options = options
         self._measured = measured
-        self.messages = [] if system is None else [{"role": "system", "content": system}]
+        self.messages = messages
 
     def answer(self, text: str) -> str | None:
         """Print the answer to `text`; both are remembered if there is any. Returns the finish reason.
 
         Ctrl-C meanwhile ends the answer, not the program.
         """
-        messages = [*self.messages, {"role": "user", "content": text}]
-        parts, finish_reason = [], None
+        question = {"role": "user", "content": text}
+        parts, finish_reason, dropped = [], None, 0
         with _cancel_on_ctrl_c() as cancel:
-            pieces = self._model.stream_chat(messages, cancel=cancel, **self._options)
-            for piece in self._measured.timed(pieces) if self._measured else pieces:
-                click.echo(piece.text, nl=False)
-                parts.append(piece.text)
-                finish_reason = piece.finish_reason
+            pieces = self._session.stream_chat([*self.messages, question], cancel=cancel, **self._options)
+            with contextlib.closing(pieces):  # type: ignore[type-var]
+                for piece in self._measured.timed(pieces) if self._measured else pieces:
+                    click.echo(piece.text, nl=False)
+                    parts.append(piece.text)
+                    finish_reason = piece.finish_reason
+                    dropped += piece.dropped_tokens
         click.echo()
+        if dropped:
+            click.echo(f"the context is full: {dropped} tokens of the conversation were left out", err=True)
         if any(parts):
-            self.messages = [*messages, {"role": "assistant", "content": "".join(parts)}]
+            self.messages += [question, {"role": "assistant", "content": "".join(parts)}]
         if self._measured:
             click.echo(self._measured.line(), err=True)
         return finish_reason
+
+
+@contextlib.contextmanager
+def _opened(model: edgellm.Model, saved: Path | None) -> Iterator[edgellm.GenerationSession]:
+    """A session: that of a file, if it is there, to which it is saved in the end, whatever ended it."""
+    if saved is None:
+        with model.session() as session:
+            yield session
+        return
+    check_savable(model.manifest)
+    check_writable(saved)
+    with model.load_session(saved) if saved.exists() else model.session() as session:
+        try:
+            yield session
+        finally:
+            session.save(saved)
+
+
+def _messages(session: edgellm.GenerationSession, system: str | None) -> list[dict[str, str]]:
+    """Those of the session's file, to which `Conversation` adds. Raises InputError where they are none, or begin with
+    another system message than the one asked for."""
+    messages: list[dict[str, str]] = session.metadata.setdefault("messages", [])
+    if messages:
+        check_messages(messages)
+    if system is None:
+        return messages
+    asked = {"role": "system", "content": system}
+    if not messages:
+        messages.append(asked)
+    elif messages[0] != asked:
+        raise InputError("--system is not what the conversation in the session's file began with; leave it out")
+    return messages
 
 
 @contextlib.contextmanager

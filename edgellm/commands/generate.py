@@ -76,6 +76,7 @@ def _as_dict(generation: edgellm.Generation) -> dict[str, Any]:
             for s in generation.sequences
         ],
         "prompt_tokens": timing.prompt_tokens,
+        "dropped_tokens": generation.dropped_tokens,
         "new_tokens": timing.new_tokens,
         "drafted_tokens": timing.drafted_tokens,
         "accepted_tokens": timing.accepted_tokens,

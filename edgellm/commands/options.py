@@ -60,6 +60,12 @@ GENERATION = [
         "--renormalize-logits/--no-renormalize-logits", default=None, help="Beams compare true probabilities."
     ),
     click.option(
+        "--overflow",
+        type=click.Choice(["error", "truncate", "shift"]),
+        help="When the context is full: fail, drop the oldest of the prompt, or drop the older half and go on.",
+    ),
+    click.option("--overflow-keep", type=int, help="Overflow: leading tokens that always stay."),
+    click.option(
         "--prompt-lookup/--no-prompt-lookup", default=None, help="The same text, sooner where it repeats earlier text."
     ),
     click.option("--prompt-lookup-num-tokens", type=int, help="Prompt lookup: most tokens to draft at once."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import re
@@ -62,6 +63,18 @@ def write_file(path: Path, header: Header, arrays: Sequence[Array]) -> None:
             os.fsync(descriptor)
             partial.replace(target)
         _sync_directory(target.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Whether a file could be saved there, as far as that shows before. Raises SessionWriteError."""
+    with _write_errors(path):
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not target.parent.is_dir():
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @contextlib.contextmanager

@@ -114,6 +114,63 @@ def test_chat_remembers_what_was_said(package: Path, model: edgellm.Model) -> No
     assert result.stdout == f"{first}\n{second}\n"
 
 
+def test_a_chat_goes_on_in_its_file(package: Path, model: edgellm.Model, tmp_path: Path) -> None:
+    file = tmp_path / "talk.session"
+    options = ["--session", file, "--max-new-tokens", 4]
+    first = run("chat", package, "A", "--system", "S", *options).stdout.removesuffix("\n")
+    loaded = model.load_session(file)
+    messages = [("system", "S"), ("user", "A"), ("assistant", first)]
+    assert loaded.metadata["messages"] == [{"role": role, "content": text} for role, text in messages]
+    assert len(loaded.tokens) > 20
+    again = run("chat", package, "B", "--system", "S", *options)
+    asked = [*loaded.metadata["messages"], {"role": "user", "content": "B"}]
+    assert again.stdout == model.chat(asked, max_new_tokens=4).text + "\n"
+    third = run("chat", package, *options, stdin=b"C\n")
+    assert third.exit_code == 0
+    assert [message["role"] for message in model.load_session(file).metadata["messages"]] == [
+        "system", *["user", "assistant"] * 3
+    ]  # fmt: skip
+    other = run("chat", package, "D", "--system", "T", *options)
+    assert (other.exit_code, other.stdout) == (2, "")
+    assert "--system is not what the conversation in the session's file began with" in other.stderr
+    assert len(model.load_session(file).metadata["messages"]) == 7
+
+
+def test_what_was_said_is_saved_after_an_error(package: Path, model: edgellm.Model, tmp_path: Path) -> None:
+    file = tmp_path / "s"
+    result = run("chat", package, "--session", file, "--max-new-tokens", 3, stdin=b"Hi\n" + b"x" * 200 + b"\n")
+    assert result.exit_code == 2
+    assert [message["role"] for message in model.load_session(file).metadata["messages"]] == ["user", "assistant"]
+
+
+def test_files_that_no_chat_can_use(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("Hello")
+    for file, message in (
+        (tmp_path / "text", "cannot be loaded: it does not begin as a saved session does"),
+        (tmp_path, "cannot be saved to"),
+        (tmp_path / "no" / "s", "cannot be saved to"),
+    ):
+        result = run("chat", package, "Hi", "--session", file)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert (tmp_path / "text").read_text() == "Hello"
+
+
+def test_overflow_on_the_command_line(package: Path, model: edgellm.Model) -> None:
+    text = "abc" * 50
+    assert run("generate", package, text).exit_code == 2
+    for overflow in ("truncate", "shift"):
+        options = ["--max-new-tokens", 40, "--overflow", overflow, "--overflow-keep", 3]
+        expected = model.generate(text, max_new_tokens=40, overflow=overflow, overflow_keep=3)
+        assert run("generate", package, text, *options).stdout == expected.text + "\n"
+        found = json.loads(run("generate", package, text, *options, "--json").stdout)
+        assert found["dropped_tokens"] == expected.dropped_tokens > 0
+    result = run("chat", package, "--overflow", "truncate", "--max-new-tokens", 4, stdin=b"Hello there\n" * 5)
+    assert result.exit_code == 0
+    assert "the context is full: " in result.stderr
+
+
 class SlowModel:
     """Streams words until it is cancelled; Ctrl-C comes after the second."""
 
@@ -129,7 +186,7 @@ class SlowModel:
 
 def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
-    conversation = Conversation(SlowModel(), None, {}, None)  # type: ignore[arg-type]
+    conversation = Conversation(SlowModel(), [], {}, None)  # type: ignore[arg-type]
     assert conversation.answer("Hi") == "cancelled"
     assert capsys.readouterr().out == "word0 word1 \n"
     assert conversation.messages[-1] == {"role": "assistant", "content": "word0 word1 "}

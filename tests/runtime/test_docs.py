@@ -19,9 +19,10 @@ LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if PYTHON.search(p.read_text())], ids=lambda p: p.name)
-def test_python_runs(page: Path, model: edgellm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_runs(page: Path, model: edgellm.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The blocks of a page one after the other, on a tiny model; exports are shown, and tested elsewhere."""
     monkeypatch.setattr(edgellm, "load", lambda path: model)
+    monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in PYTHON.findall(page.read_text()):
         if "edgellm_export" not in block:
