@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgellm.errors import EdgellmError, MissingDependencyError, OptionError, PackageCorruptError, ProviderError
 from edgellm.forks import LeftToParent, remember
 from edgellm.processor import adds_int8_products_in_16_bits
+from edgellm.shutdown import native
 from edgellm.threads import usable_cores
 
 Array = npt.NDArray[Any]
@@ -118,7 +119,7 @@ class Session:
         source = model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)
-        with _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
+        with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
         self._session.disable_fallback()
         self.provider: str = self._session.get_providers()[0]
@@ -146,12 +147,12 @@ class Session:
             name: value.value if isinstance(value, DeviceArray) else ort.OrtValue.ortvalue_from_numpy(value)
             for name, value in inputs.items()
         }
-        with _run_errors():
+        with native, _run_errors():
             found = self._session.run_with_ort_values(list(outputs), feeds)
         return [DeviceArray(value) for value in found]
 
     def run_bound(self, binding: Any) -> None:
-        with _run_errors():
+        with native, _run_errors():
             self._session.run_with_iobinding(binding)
 
     def leave_to_parent(self) -> None:
