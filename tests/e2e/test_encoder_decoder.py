@@ -383,6 +383,25 @@ def test_the_snippet_that_people_start_with(load: Load, reference: Reference) ->
     assert str(summary) == summary.text == model.tokenizer.decode(expected[0].tokens[0])
 
 
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_a_source_beyond_the_table(name: str, load: Load) -> None:
+    """Its end is cut, but the end token stays; T5 has no table."""
+    model, source = load(name), [*(3 + i % 100 for i in range(LONGEST + 20)), 2]
+    table = model.manifest.source_length
+    cut = source if table is None else [*source[: table - 1], 2]
+    assert (table is None) == (name == "t5")
+    options: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": []}
+    expected = model.generate(cut, **options)
+    found = model.generate(source, overflow="truncate", **options)
+    assert found.tokens == expected.tokens
+    assert (found.prompt_tokens, found.dropped_tokens) == (len(cut), len(source) - len(cut))
+    pieces = list(model.stream(source, overflow="truncate", **options))
+    assert tuple(token for piece in pieces for token in piece.tokens) == found.tokens
+    assert sum(piece.dropped_tokens for piece in pieces) == found.dropped_tokens
+    together = model.generate([source, [5, 2]], overflow="truncate", **options)
+    assert [generation.dropped_tokens for generation in together] == [found.dropped_tokens, 0]
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -396,6 +415,8 @@ def test_the_snippet_that_people_start_with(load: Load, reference: Reference) ->
         (lambda m: m.generate("x", src_lang="en_XX"), edgellm.OptionError, "nothing in the source names its language"),
         (lambda m: m.generate("x", tgt_lang="en_XX"), edgellm.OptionError, "has no language codes"),
         (lambda m: m.generate([5], max_length=1), edgellm.OptionError, "max_length is 1"),
+        (lambda m: m.generate([5], overflow="shift"), edgellm.OptionError, "a source is read whole"),
+        (lambda m: m.generate([5], overflow="truncate", overflow_keep=2), edgellm.OptionError, "cuts its end"),
         (lambda m: m.score([5], [2]), edgellm.InputError, "behind the decoder start token"),
     ],
 )
