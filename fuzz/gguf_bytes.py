@@ -7,7 +7,7 @@ from typing import Any
 
 U8, I32, U32, F32, BOOL, STRING, ARRAY, U64, I64 = 0, 5, 4, 6, 7, 8, 9, 10, 11
 ALIGNMENT = 32
-DATA = bytes(1 << 16)
+DATA = struct.pack("<f", 1.0) * (1 << 14)
 
 
 def gguf_bytes(data: dict[str, Any]) -> bytes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgellm.manifest import CacheLayout, Encoder, FileEntry, GraphFile, Manifest, TokenIds, Weights
+from edgellm.state.header import Header
 from fuzz.corpus import CORPUS, PARTS
 from fuzz.gguf_bytes import gguf_bytes
+from fuzz.targets import SESSION, saved_session
 
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # the sha256 of nothing
 SPACE = "\u2581"
@@ -45,6 +50,8 @@ def main() -> None:
     _templates()
     _manifests()
     _graphs()
+    _sessions()
+    _evaluation()
     options = {
         "do_sample": True,
         "temperature": 0.7,
@@ -68,17 +75,17 @@ def main() -> None:
 
 
 def _gguf() -> None:
-    tokens = [*map(chr, range(33, 65)), "th", "the", "<|end|>"]
+    tokens = [*map(chr, range(33, 62)), "e", "h", "t", "th", "the", "<|end|>"]
     llama = {
         "block_count": 1,
         "context_length": 64,
-        "embedding_length": 8,
+        "embedding_length": 32,
         "feed_forward_length": 8,
         "attention.head_count": 2,
         "attention.head_count_kv": 1,
         "attention.layer_norm_rms_epsilon": 1e-5,
         "rope.freq_base": 10000.0,
-        "rope.dimension_count": 4,
+        "rope.dimension_count": 16,
     }
     bpe = {
         "model": "gpt2",
@@ -98,12 +105,12 @@ def _gguf() -> None:
         "add_bos_token": True,
     }
     shapes = {
-        "token_embd.weight": [40, 8],
-        "output_norm.weight": [8],
-        "rope_freqs.weight": [2],
-        "blk.0.attn_q.weight": [8, 8],
-        "blk.0.attn_k.weight": [4, 8],
-        "blk.0.ffn_up.weight": [8, 8],
+        "token_embd.weight": [40, 32],
+        "output_norm.weight": [32],
+        "rope_freqs.weight": [8],
+        "blk.0.attn_q.weight": [32, 32],
+        "blk.0.attn_k.weight": [16, 32],
+        "blk.0.ffn_up.weight": [8, 32],
     }
     for arch, vocabulary in (("llama", bpe), ("gemma3", spm), ("phi3", spm), ("qwen2", bpe), ("gpt2", bpe)):
         pairs = {"general.architecture": arch, "general.alignment": 32, "general.name": "phi3"}
@@ -115,22 +122,24 @@ def _gguf() -> None:
             f"{arch}.attention.layer_norm_epsilon": 1e-5,
         }
         pairs |= {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()}
-        tensors = [[name, shape, 0, i * 2048] for i, (name, shape) in enumerate(shapes.items())]
-        if arch != "llama":
-            tensors = [entry for entry in tensors if entry[0] != "rope_freqs.weight"]
+        tensors, end = [], 0
+        for name, shape in shapes.items():
+            if arch == "llama" or name != "rope_freqs.weight":
+                tensors.append([name, shape, 0, end])
+                end += 4 * math.prod(shape)
         data = {"pairs": pairs, "tensors": tensors}
         _json("gguf_metadata", f"seed-{arch}", data)
         if arch in ("llama", "phi3"):
-            _corpus("gguf", f"seed-{arch}", gguf_bytes(data)[: -(1 << 16) + 13 * 1024])
+            _corpus("gguf", f"seed-{arch}", gguf_bytes(data)[: -(1 << 16) + end])
 
 
 def _configs() -> None:
     decoder = {
-        "hidden_size": 8,
+        "hidden_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "head_dim": 4,
+        "head_dim": 16,
         "intermediate_size": 8,
         "vocab_size": 40,
         "max_position_embeddings": 64,
@@ -146,7 +155,7 @@ def _configs() -> None:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 32,
     }
-    long = {"type": "longrope", "long_factor": [2.0, 2.0], "short_factor": [1.0, 1.0]}
+    long = {"type": "longrope", "long_factor": [2.0] * 8, "short_factor": [1.0] * 8}
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32}
     gemma = {
         "query_pre_attn_scalar": 4,
@@ -156,7 +165,7 @@ def _configs() -> None:
         "attn_logit_softcapping": 50.0,
     }
     bert = {
-        "hidden_size": 8,
+        "hidden_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "intermediate_size": 8,
@@ -169,8 +178,8 @@ def _configs() -> None:
         "id2label": {"0": "A"},
     }
     t5 = {
-        "d_model": 8,
-        "d_kv": 4,
+        "d_model": 32,
+        "d_kv": 16,
         "d_ff": 8,
         "num_layers": 1,
         "num_decoder_layers": 1,
@@ -183,7 +192,7 @@ def _configs() -> None:
         "decoder_start_token_id": 0,
     }
     bart = {
-        "d_model": 8,
+        "d_model": 32,
         "encoder_layers": 1,
         "decoder_layers": 1,
         "encoder_attention_heads": 2,
@@ -196,7 +205,7 @@ def _configs() -> None:
         "scale_embedding": True,
         "pad_token_id": 1,
     }
-    gpt2 = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 40, "layer_norm_epsilon": 1e-5}
+    gpt2 = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "vocab_size": 40, "layer_norm_epsilon": 1e-5}
     seeds = {
         "llama": decoder | {"rope_scaling": llama3},
         "phi3": decoder | {"rope_scaling": long},
@@ -209,7 +218,7 @@ def _configs() -> None:
         "bert": bert,
         "roberta": bert,
         "electra": bert,
-        "distilbert": bert,
+        "distilbert": {"dim": 32, "n_heads": 2, "n_layers": 1, "hidden_dim": 8, "vocab_size": 40, "max_position_embeddings": 64},
         "t5": t5,
         "mt5": t5,
         "bart": bart,
@@ -226,7 +235,7 @@ def _text_files() -> None:
         "merges.txt": "#version: 0.2\na b\n",
         "added_tokens.json": {"<x>": 5},
     }
-    for name in ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer"):
+    for name in ("GPT2Tokenizer", "Qwen2Tokenizer"):
         config = {"tokenizer_class": name, "added_tokens_decoder": added, "bos_token": "<e>", "chat_template": "x"}
         _json(
             "text_files", f"seed-{name}", old | {"tokenizer_config.json": config, "config.json": {"model_type": "bart"}}
@@ -343,6 +352,22 @@ def _templates() -> None:
     named = [{"name": "default", "template": chatml}, {"name": "tool_use", "template": "{{ tools }}"}]
     _json("tokenizer_config", "seed", config | {"chat_template": chatml})
     _json("tokenizer_config", "seed-named", config | {"chat_template": named})
+
+
+def _sessions() -> None:
+    """The arrays are zeros, so that the header's target can make them."""
+    checksums = (zlib.crc32(bytes(16)), zlib.crc32(bytes(32)), zlib.crc32(bytes(32)))
+    header = Header("a", "b", SESSION, tokens=2, read=1, long_table=False, checksums=checksums, metadata={"x": [1]})
+    _json("session_header", "seed", asdict(header))
+    _corpus("session", "seed", saved_session(json.dumps(asdict(header)).encode())["session.kv"])
+
+
+def _evaluation() -> None:
+    squad = [{"paragraphs": [{"context": "c", "qas": [{"id": "1", "question": "q", "answers": {"text": ["c"]}}]}]}]
+    _json("evaluation_data", "seed-squad", {"data": squad})
+    _corpus("evaluation_data", "seed-lines", b'{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n')
+    _corpus("evaluation_data", "seed-csv", b'text,label\n"a, ""b""\nc",1\nd,2\n')
+    _corpus("evaluation_data", "seed-tsv", 'text\tanswers\na\t"b"\né\tc\n'.encode())
 
 
 def _manifests() -> None:

@@ -7,23 +7,29 @@ load does.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from edgellm.cache import cache_names
 from edgellm.chat import ChatTemplate
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import EdgellmError
+from edgellm.evaluation.data import Columns, open_data
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.manifest import MANIFEST_NAME
 from edgellm.onnx_file import read_graph
 from edgellm.package_files import check_files, read_manifest
 from edgellm.sentence import read_embedding
+from edgellm.state.file import open_file
+from edgellm.state.header import FORMAT_VERSION, MAGIC, StoredCache, aligned
 from edgellm.tokenizer import Tokenizer, read_json
 from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
 from edgellm_export.checkpoint import json_file
@@ -45,10 +51,25 @@ TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GRAPH = "model.onnx"
 NAMES = {
-    CONFIG, "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.json", "chat_template.jinja", "vocab.json", "merges.txt", "vocab.txt",
-    "modules.json", "sentence_bert_config.json", "1_Pooling/config.json",
-}  # fmt: skip
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+}
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
+PRELUDE, SESSION_BYTES = 48, 64 + 64 + 32  # of 2 tokens: their ids, keys and values, each from a multiple of 64 on
 
 Files = dict[str, bytes]
 
@@ -62,7 +83,7 @@ class Target:
     files: Callable[[bytes], Files]
     parse: Callable[[Path], None]
     is_json: bool = False
-    share: int = 2
+    share: int = 1
 
 
 def one_file(name: str, *beside: str) -> Callable[[bytes], Files]:
@@ -165,41 +186,76 @@ def sentence_encoder(root: Path) -> None:
     read_embedding(root, 512)
 
 
+def saved_session(header: bytes) -> Files:
+    """A header with zeros for the arrays of SESSION behind it."""
+    text = header.ljust(aligned(PRELUDE + len(header)) - PRELUDE)
+    prelude = struct.pack("<8sII32s", MAGIC, FORMAT_VERSION, len(text), hashlib.sha256(text).digest())
+    return {"session.kv": prelude + text + bytes(SESSION_BYTES)}
+
+
+def session(root: Path) -> None:
+    """A saved session, for a model with a cache like SESSION's."""
+    with open_file(root / "session.kv") as saved:
+        if saved.header.cache == SESSION:
+            saved.read_tokens()
+            shape = (SESSION.num_kv_heads, saved.header.tokens, SESSION.head_dim)
+            saved.read_into([np.empty(shape, np.float32) for _ in range(2 * SESSION.num_layers)])
+
+
+def evaluation_data(root: Path) -> None:
+    """One content under the names of all formats."""
+    columns = Columns.create()
+    for suffix in SUFFIXES:
+        with contextlib.suppress(EdgellmError):
+            for record in open_data(root / f"data{suffix}"):
+                columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
+
+
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
-        Target("safetensors", one_file(WEIGHTS), safetensors_file),
-        Target("safetensors_header", header_and_data, safetensors_file, is_json=True, share=3),
+        Target("safetensors", one_file(WEIGHTS), safetensors_file, share=4),
+        Target("safetensors_header", header_and_data, safetensors_file, is_json=True, share=6),
         Target(
             "safetensors_index",
             one_file(INDEX, f"{CONFIG}=llama.json", "model-1.safetensors=shard", "model-2.safetensors=shard"),
             checkpoint,
             is_json=True,
+            share=1,
         ),
-        Target("gguf", one_file("model.gguf"), gguf_file, share=3),
+        Target("gguf", one_file("model.gguf"), gguf_file, share=2),
         Target(
             "gguf_metadata", lambda data: {"model.gguf": gguf_bytes(_object(data))}, gguf_file, is_json=True, share=3
         ),
-        Target("config", one_file(CONFIG), config, is_json=True, share=3),
-        Target("text_files", several_files(), text_files, is_json=True, share=3),
+        Target("config", one_file(CONFIG), config, is_json=True, share=6),
+        Target("text_files", several_files(), text_files, is_json=True, share=2),
         Target(
             "sentencepiece",
             lambda data: {
-                f"llama/{CONFIG}": LLAMA, "llama/tokenizer.model": data, f"t5/{CONFIG}": T5, "t5/spiece.model": data,
+                f"llama/{CONFIG}": LLAMA,
+                "llama/tokenizer.model": data,
+                f"t5/{CONFIG}": T5,
+                "t5/spiece.model": data,
             },
             sentencepiece_models,
+            share=1,
         ),
-        Target("tokenizer", one_file("tokenizer.json"), tokenizer, is_json=True, share=3),
-        Target("tokenizer_config", one_file("tokenizer_config.json"), chat, is_json=True),
-        Target("chat_template", one_file("chat_template.jinja"), chat, share=3),
+        Target("tokenizer", one_file("tokenizer.json"), tokenizer, is_json=True, share=5),
+        Target("tokenizer_config", one_file("tokenizer_config.json"), chat, is_json=True, share=1),
+        Target("chat_template", one_file("chat_template.jinja"), chat, share=2),
         Target("manifest", one_file(MANIFEST_NAME, f"{GRAPH}=empty"), manifest, is_json=True, share=3),
-        Target("generation_config", one_file("generation_config.json"), generation_config, is_json=True),
-        Target("onnx", one_file(GRAPH), onnx, share=3),
-        Target("foreign_graph", one_file(GRAPH, f"{CONFIG}=foreign.json", "model.onnx_data=empty"), foreign),
-        Target("foreign_files", several_files(f"{GRAPH}=decoder.onnx"), foreign, is_json=True),
-        Target("sentence_encoder", several_files(), sentence_encoder, is_json=True),
+        Target("generation_config", one_file("generation_config.json"), generation_config, is_json=True, share=4),
+        Target("onnx", one_file(GRAPH), onnx, share=4),
+        Target("foreign_graph", one_file(GRAPH, f"{CONFIG}=foreign.json", "model.onnx_data=empty"), foreign, share=1),
+        Target("foreign_files", several_files(f"{GRAPH}=decoder.onnx"), foreign, is_json=True, share=1),
+        Target("session", one_file("session.kv"), session, share=3),
+        Target("session_header", saved_session, session, is_json=True, share=3),
+        Target(
+            "evaluation_data", lambda data: {f"data{suffix}": data for suffix in SUFFIXES}, evaluation_data, share=3
+        ),
+        Target("sentence_encoder", several_files(), sentence_encoder, is_json=True, share=2),
     )
-}  # fmt: skip
+}
 
 
 def _object(data: bytes) -> dict[str, Any]:
