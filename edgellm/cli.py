@@ -16,6 +16,7 @@ import edgellm
 from edgellm.commands import signals
 from edgellm.commands.bench import bench
 from edgellm.commands.chat import chat
+from edgellm.commands.diff import diff
 from edgellm.commands.doctor import doctor
 from edgellm.commands.eval import evaluate
 from edgellm.commands.export import export
@@ -26,6 +27,7 @@ from edgellm.commands.text import one_line
 from edgellm.errors import EdgellmError
 
 INTERRUPTED = 130  # 128 + SIGINT
+UNEXPECTED = {"diff": 2}  # the status after anything unexpected, else 1: that says that packages differ
 
 
 class Failure(click.ClickException):
@@ -68,7 +70,7 @@ class Commands(click.Group):
             raise Failure(
                 f"unexpected {type(error).__name__}: {error}; please report it, "
                 "with what the same command prints under `edgellm --debug`",
-                status=1,
+                status=UNEXPECTED.get(ctx.invoked_subcommand or "", 1),
             ) from error
 
 
@@ -79,7 +81,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, run, evaluate, bench, inspect, doctor):
+for command in (export, generate, chat, run, evaluate, bench, inspect, doctor, diff):
     cli.add_command(command)
 
 

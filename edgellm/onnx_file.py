@@ -26,7 +26,10 @@ TYPE_TENSOR = 1
 TENSOR_ELEMENT, TENSOR_SHAPE = 1, 2
 SHAPE_DIM = 1
 DIM_VALUE, DIM_NAME = 1, 2
-DTYPES = {1: "float32", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 16: "bfloat16"}  # numpy's names
+DTYPES = {  # numpy's names
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
+    11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16", 21: "uint4", 22: "int4",
+}  # fmt: skip
 
 Bytes = memoryview
 T = TypeVar("T")
@@ -141,7 +144,7 @@ def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
 def _facts(graph: Bytes) -> GraphFacts:
     tensors = list(_tensors(graph))
     constants = {tensor.name for tensor in tensors}
-    inputs, outputs = (_ports(graph, field) for field in (GRAPH_INPUT, GRAPH_OUTPUT))
+    inputs, outputs = (ports_of(graph, field) for field in (GRAPH_INPUT, GRAPH_OUTPUT))
     weights: Counter[int] = Counter()
     for each in {tensor.storage: tensor for tensor in tensors}.values():
         weights[each.data_type] += each.elements
@@ -151,7 +154,7 @@ def _facts(graph: Bytes) -> GraphFacts:
         external=frozenset(tensor.location for tensor in tensors if tensor.location is not None),
         weights=weights,
         bits=frozenset(_bits(graph)),
-        operators=frozenset(_operators(graph)),
+        operators=frozenset(operators_of(graph)),
     )
 
 
@@ -176,15 +179,17 @@ def _bits(graph: Bytes) -> Iterator[int]:
                 yield from _bits(subgraph)
 
 
-def _operators(graph: Bytes) -> Iterator[str]:
+def operators_of(graph: Bytes) -> Iterator[str]:
+    """Of each node, those of subgraphs too."""
     for node in messages(graph, GRAPH_NODE):
         yield next(texts(node, NODE_OP_TYPE), "")
         for attribute in messages(node, NODE_ATTRIBUTE):
             for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
-                yield from _operators(subgraph)
+                yield from operators_of(subgraph)
 
 
-def _ports(graph: Bytes, field: int) -> dict[str, Port]:
+def ports_of(graph: Bytes, field: int) -> dict[str, Port]:
+    """By name. `field`: inputs or outputs."""
     ports = [_port(message) for message in messages(graph, field)]
     return {port.name: port for port in ports}
 
