@@ -67,7 +67,7 @@ class CachedEngine(ABC, Generic[Cache]):
 
     def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
         """[rows, vocab] of the last tokens. A single prompt that continues what is cached computes only what is new."""
-        cached = self._reusable(prompts)
+        cached = self.reusable(prompts)
         if not cached:
             self._start(len(prompts), max(map(len, prompts)) + self.headroom)
         self.history.begin(prompts)
@@ -83,6 +83,10 @@ class CachedEngine(ABC, Generic[Cache]):
         finally:
             self.history.cut(self._cache.lengths)  # what was not read, where the hook stopped it
         return logits
+
+    def reusable(self, prompts: Sequence[TokenArray]) -> int:
+        """How many tokens of a single prompt `prefill` would not compute again."""
+        return self.history.reusable(prompts)
 
     @abstractmethod
     def decode(self, tokens: TokenArray) -> Logits:
@@ -147,9 +151,6 @@ class CachedEngine(ABC, Generic[Cache]):
     @abstractmethod
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
         """Feed tokens[start:] to a row of which tokens[:start] stay. Yields after each chunk its end and [vocab]."""
-
-    def _reusable(self, prompts: Sequence[TokenArray]) -> int:
-        return self.history.reusable(prompts)
 
 
 def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:

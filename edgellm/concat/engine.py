@@ -64,8 +64,8 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         for at, stop in self._chunks(start, len(tokens)):
             yield stop, self._graph.run(self._cache, [row], tokens[None, at:stop])[0, -1]
 
-    def _reusable(self, prompts: Sequence[TokenArray]) -> int:
-        found = super()._reusable(prompts)
+    def reusable(self, prompts: Sequence[TokenArray]) -> int:
+        found = super().reusable(prompts)
         return found if found and self._graph.takes_chunks else 0
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:

@@ -141,7 +141,7 @@ class GenerationSession:
         """How many of `tokens` a prompt that begins with all of them takes over; the rest of it is computed."""
         tokens = self.tokens
         longer = np.array([*tokens, *[0] * MIN_CHUNK], np.int64)
-        return self._open_engine().history.reusable([longer])
+        return self._open_engine().reusable([longer])
 
     @property
     def nbytes(self) -> int:
