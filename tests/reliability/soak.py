@@ -219,7 +219,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--generations", type=int, default=20_000)
     parser.add_argument("--packages", type=Path, help="where the tiny packages are, or are to be made")
-    parser.add_argument("--real", type=Path, help="a decoder package that takes a third of the decoders' calls")
+    parser.add_argument(
+        "--real", type=Path, help="a decoder package of any size that takes one in ten of the decoders' calls"
+    )
     parser.add_argument("--limit", type=float, default=GROWTH_LIMIT, help="of the growth, a share")
     parser.add_argument("--warm-up", type=float, default=WARM_UP, help="the first share of the looks, left out")
     parser.add_argument("--leak", type=int, default=0, help="bytes that each call leaves: the soak must fail")

@@ -7,6 +7,7 @@ whatever runs beside it. Where a call's end is a matter of time, its result is N
 from __future__ import annotations
 
 import gc
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from random import Random
 from typing import Any
 
 import edgellm
-from edgellm.errors import ContextOverflowError, InputError, OptionError
+from edgellm.errors import ContextOverflowError, InputError, OptionError, SessionError
 from edgellm.loading import load_as
 from edgellm.pipelines.base import Pipeline
 
@@ -25,12 +26,18 @@ TO_THE_LIMIT: dict[str, Any] = {"eos_token_id": []}
 @dataclass(frozen=True)
 class Models:
     decoders: tuple[edgellm.Model, ...]  # a float and an int8 cache
+    real: edgellm.Model | None  # takes one in ten of the calls that fit its size
     attentions: edgellm.Model
     encoder_decoder: edgellm.EncoderDecoderModel
     classify: Pipeline
     package: Path  # of the first decoder
 
     def any_decoder(self, draw: Random) -> edgellm.Model:
+        """Of any size; the draws are the same whether there is a real one or not."""
+        model, real = self.any_tiny(draw), draw.random() < 0.1
+        return self.real if real and self.real is not None else model
+
+    def any_tiny(self, draw: Random) -> edgellm.Model:
         return draw.choice(self.decoders)
 
 
@@ -39,9 +46,9 @@ Call = Callable[[Models, Random], object]
 
 def load(directory: Path, real: Path | None = None) -> Models:
     """The packages that packages.py made, and a real decoder beside the tiny ones."""
-    decoders = [directory / "decoder", directory / "decoder-int8", *([real] if real else [])]
     return Models(
-        tuple(load_as(edgellm.Model, path) for path in decoders),
+        tuple(load_as(edgellm.Model, directory / name) for name in ("decoder", "decoder-int8")),
+        load_as(edgellm.Model, real) if real else None,
         load_as(edgellm.Model, directory / "decoder-attentions"),
         load_as(edgellm.EncoderDecoderModel, directory / "encoder-decoder"),
         edgellm.pipeline("text-classification", directory / "encoder"),
@@ -152,7 +159,7 @@ def long_prompt(models: Models, draw: Random) -> object:
 
 def growing_cache(models: Models, draw: Random) -> object:
     """More tokens than the cache has room for at first."""
-    model = models.any_decoder(draw)
+    model = models.any_tiny(draw)
     return model.generate(prompt(draw, longest=8), max_new_tokens=draw.randint(260, 300), **TO_THE_LIMIT).tokens
 
 
@@ -177,6 +184,58 @@ def loaded_anew(models: Models, draw: Random) -> object:
 def generation_pipeline(models: Models, draw: Random) -> object:
     pipe = edgellm.pipeline("text-generation", models.decoders[0])
     return pipe(prompt(draw), max_new_tokens=6, do_sample=False, return_full_text=False)
+
+
+# Sessions
+
+
+def session_turns(models: Models, draw: Random) -> object:
+    """Turns of one sequence, a part of it forgotten in between."""
+    with models.any_decoder(draw).session() as session:
+        text = prompt(draw)
+        first = session.generate(text, max_new_tokens=6).tokens
+        session.trim(draw.randint(0, 3))
+        second = session.generate(text + prompt(draw), max_new_tokens=6).tokens
+        return first, second, [piece.tokens for piece in session.stream(text, max_new_tokens=3)]
+
+
+def session_forks(models: Models, draw: Random) -> object:
+    """Several continuations of one beginning; some of the sessions are closed, others dropped."""
+    session = models.any_decoder(draw).session(max_bytes=1 << 20)
+    text = prompt(draw)
+    session.prefill(text)
+    forks = [session.fork() for _ in range(draw.randint(1, 3))]
+    session.close()
+    return [fork.generate(text + letter, max_new_tokens=4).tokens for fork, letter in zip(forks, "abc", strict=False)]
+
+
+def session_file(models: Models, draw: Random) -> object:
+    model, text = models.any_decoder(draw), prompt(draw)
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "session"
+        with model.session() as session:
+            session.prefill(text)
+            session.save(file)
+        with model.load_session(file) as session:
+            return session.generate(text + "a", max_new_tokens=4).tokens
+
+
+def session_in_use(models: Models, draw: Random) -> object:
+    with models.any_decoder(draw).session() as session:
+        stream = session.stream(prompt(draw), max_new_tokens=20, **TO_THE_LIMIT)
+        first = next(stream).tokens
+        try:
+            session.generate("Hi")
+        except SessionError as error:
+            stream.close()  # type: ignore[attr-defined]
+            return first, str(error)
+    raise AssertionError("no SessionError")
+
+
+def overflowing(models: Models, draw: Random) -> object:
+    model = models.any_tiny(draw)
+    longer = [5 + draw.randint(0, 90) for _ in range(model.info.context_length + 20)]
+    return model.generate(longer, max_new_tokens=6, overflow=draw.choice(["truncate", "shift"]), **TO_THE_LIMIT).tokens
 
 
 # The other models
@@ -255,5 +314,6 @@ def collected(models: Models, draw: Random) -> object:
 CALLS: tuple[Call, ...] = (
     greedy, sampling, beams, batch, processors, streamed, closed_stream, dropped_stream, cancelled, out_of_time, chat,
     score, prompt_lookup, long_prompt, growing_cache, attention_weights, fresh_start, loaded_anew, generation_pipeline,
+    session_turns, session_forks, session_file, session_in_use, overflowing,
     translated, translated_batch, translated_stream, target_score, classified, refused, failing_hook, collected,
 )  # fmt: skip
