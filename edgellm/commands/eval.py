@@ -122,7 +122,9 @@ def table(result: Evaluation) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    shown = [f"{name} {value}" for name, value in settings.items() if value not in (None, {}) and name != "batch_size"]
+    shown = [
+        f"{name} {value}" for name, value in settings.items() if value not in (None, False, {}) and name != "batch_size"
+    ]
     return "".join(f", {one}" for one in shown)
 
 

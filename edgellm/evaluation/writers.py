@@ -14,6 +14,7 @@ from edgellm.evaluation.base import tokenizer_of
 from edgellm.evaluation.data import Columns, Record
 from edgellm.model import Model
 from edgellm.pipelines.base import Pipeline
+from edgellm.pipelines.generation import parameters_for
 
 FIELD = re.compile(r"\{([^{}\s]+)\}")
 
@@ -91,7 +92,8 @@ class Writer:
             return
         manifest = self.model.manifest
         most = manifest.source_length if isinstance(self.model, EncoderDecoderModel) else manifest.context_length - 1
-        length = len(tokenizer_of(self.model).encode(text))
+        _, prefix = parameters_for(self.pipeline.task, self.pipeline.config)
+        length = len(tokenizer_of(self.model).encode(prefix + text))
         if most is not None and length > most:
             raise ContextOverflowError(
                 f"{place}: the prompt has {length} tokens, this model takes at most {most}; shorten it, or cut it with "
