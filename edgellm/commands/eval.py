@@ -109,26 +109,42 @@ def columns_of(given: Sequence[str]) -> dict[str, list[str]]:
 
 
 def table(result: Evaluation) -> str:
-    width = max(map(len, result.metrics))
-    package, data = result.package, result.data
-    head = [
+    """What was judged by what, the metrics with their intervals, and what these are of."""
+    package, other, data = result.package, result.reference, result.data
+    lines = [
         f"package  {package['path']}, {package['precision']} ({package['scheme']})",
-        *([f"against  {result.reference['path']}, {result.reference['precision']}"] if result.reference else []),
+        *([f"against  {other['path']}, {other['precision']} ({other['scheme']})"] if other else []),
         f"data     {data['file'] or data['name']}, {data['examples']} examples",
-        f"task     {result.task}{_settings(result.settings)}",
+        f"task     {', '.join([result.task, *_plain(result.settings)])}",
         "",
+        *_metric_lines(result.metrics),
+        "",
+        ", ".join([*_plain(result.details), f"{result.seconds:.1f} s"]),
     ]
-    return "\n".join([*head, *(f"{name:{width}}  {_number(metric)}" for name, metric in result.metrics.items())])
+    return "\n".join(lines + [f"{name}: {text}" for name, text in result.details.get("signatures", {}).items()])
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    shown = [
-        f"{name} {value}" for name, value in settings.items() if value not in (None, False, {}) and name != "batch_size"
-    ]
-    return "".join(f", {one}" for one in shown)
+def _metric_lines(metrics: Mapping[str, Metric]) -> list[str]:
+    width = max(map(len, ("95% interval", *metrics)))
+    rows = [f"{name:{width}}  {_number(metric)}" for name, metric in metrics.items()]
+    return [f"{'':{width}}  {'':<9}  95% interval", *rows]
+
+
+def _plain(values: Mapping[str, Any]) -> list[str]:
+    """Those that fit into a line: "window 1024"."""
+    kept = {
+        name: value for name, value in values.items() if isinstance(value, str | int | float) and value is not False
+    }
+    return [f"{name} {_shown(value)}" for name, value in kept.items() if value != "" and name != "batch_size"]
+
+
+def _shown(value: str | float) -> str:
+    if value is True:
+        return "yes"
+    return f"{value:.5g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
 
 
 def _number(metric: Metric) -> str:
     if metric.low is None or metric.high is None:
         return f"{metric.value:.5g}"
-    return f"{metric.value:<9.5g} {metric.low:.5g} to {metric.high:.5g}"
+    return f"{metric.value:<9.5g}  {metric.low:.5g} to {metric.high:.5g}"

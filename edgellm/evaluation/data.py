@@ -69,6 +69,8 @@ class File:
 
     def __iter__(self) -> Iterator[Record]:
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise InputError(f"{self.path} is no file; data is read twice, so give a file and no folder or pipe")
             yield from self.read(self.path)
         except OSError as error:
             reason = error.strerror or str(error)

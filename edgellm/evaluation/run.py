@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from edgellm.evaluation.predictions import predictions_file
 from edgellm.evaluation.reference import Reference, ReferenceLike, opened_reference
 from edgellm.evaluation.results import Evaluation
 from edgellm.loading import AnyModel, load
+from edgellm.manifest import MANIFEST_NAME
 from edgellm.package_files import sha256_of
 from edgellm.session import DeviceChoice
 
@@ -80,6 +82,8 @@ def evaluate(
         size = evaluator.batch_size if batch_size is None else batch_size
         total = _count(evaluator, records, limit)
         write = stack.enter_context(predictions_file(predictions))
+        if other is not None:
+            other()  # which may take an export: not a part of the time
         begin = time.perf_counter()
         seen: list[Any] = []
         for outcome in _outcomes(evaluator, records, limit, size):
@@ -169,7 +173,9 @@ def _facts(model: AnyModel, given: ReferenceLike | None = None) -> dict[str, Any
         "device": info.device,
         "threads": info.threads,
         "bytes": info.package_bytes,
-        "source": model.manifest.source.get("name"),
+        "source": dict(model.manifest.source),
+        "made_with": dict(model.manifest.versions),
+        "manifest_sha256": sha256_of(manifest) if (manifest := info.path / MANIFEST_NAME).is_file() else None,
     }
 
 
@@ -185,7 +191,12 @@ def _chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[s
 
 
 def _versions(model: AnyModel) -> dict[str, str]:
-    return {"edgellm": edgellm.__version__, "onnxruntime": model.info.onnxruntime_version, "numpy": np.__version__}
+    return {
+        "edgellm": edgellm.__version__,
+        "onnxruntime": model.info.onnxruntime_version,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _check_counts(**counts: int | None) -> None:

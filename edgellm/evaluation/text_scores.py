@@ -43,8 +43,8 @@ def translation_scores(
 def _scored(
     new_scorer: Callable[[], Any], predictions: Sequence[str], streams: Sequence[Sequence[str | None]], rounds: int
 ) -> tuple[Any, Any]:
-    """A scorer of sacrebleu and what it gives, without an interval where sacrebleu fails to make one: version 2.6 cannot
-    average resamples of which some score nothing (a TypeError)."""
+    """A scorer of sacrebleu and what it gives. Where sacrebleu fails to make an interval there is none: version 2.6
+    cannot average resamples of which some score nothing (a TypeError)."""
     if rounds:
         scorer = new_scorer()
         with suppress(TypeError):

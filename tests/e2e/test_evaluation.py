@@ -344,7 +344,9 @@ def test_the_table(decoder: Decoder) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"package  {decoder.package}, fp32")
     assert lines[2] == "task     perplexity, window 96, stride 48, limit 2"
-    assert re.fullmatch(r"perplexity +\d+\.\d+ +\d+\.\d+ to \d+\.\d+", lines[4])
+    assert lines[4].split() == ["95%", "interval"]
+    assert re.fullmatch(r"perplexity +\d+\.\d+ +\d+\.\d+ to \d+\.\d+", lines[5])
+    assert re.fullmatch(r"tokens 143, words \d+, bytes \d+, \d+\.\d s", lines[-1])
     assert result.stderr.splitlines()[-1] == "evaluating: 100%"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,11 @@ def test_unequal_lengths(write: Write, lengths: tuple[int, int], message: str) -
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.jsonl", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"none\.jsonl: cannot be read \(No such file"):
+        list(open_data(tmp_path / "none.jsonl"))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match="is no file; data is read twice"):
             list(open_data(path))
 
 
