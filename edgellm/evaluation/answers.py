@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome
-from edgellm.evaluation.results import Findings, mean
+from edgellm.evaluation.results import Findings, Metric, mean, share
 from edgellm.evaluation.squad import exact_match, f1
 
 
@@ -48,10 +48,15 @@ def judged(item: Asked, answer: str) -> Outcome[Judged]:
 
 def answer_findings(seen: Sequence[Judged]) -> Findings:
     """0 to 100, as SQuAD's script has them; also of the questions with and without an answer, where there are both."""
-    metrics = {"exact_match": mean([s.exact for s in seen], 100), "f1": mean([s.f1 for s in seen], 100)}
-    groups = {name: [s for s in seen if s.answerable is which] for name, which in (("answer", True), ("none", False))}
-    if all(groups.values()):
-        for name, group in groups.items():
-            metrics[f"exact_match_{name}"] = mean([s.exact for s in group], 100)
-            metrics[f"f1_{name}"] = mean([s.f1 for s in group], 100)
-    return Findings(metrics, {"questions": len(seen), "without_answer": len(groups["none"])})
+    with_answer, without = [s for s in seen if s.answerable], [s for s in seen if not s.answerable]
+    metrics = _metrics(seen)
+    if with_answer and without:
+        metrics |= _metrics(with_answer, "_answer") | _metrics(without, "_none")
+    return Findings(metrics, {"questions": len(seen), "without_answer": len(without)})
+
+
+def _metrics(seen: Sequence[Judged], suffix: str = "") -> dict[str, Metric]:
+    return {
+        f"exact_match{suffix}": share([s.exact for s in seen], factor=100),
+        f"f1{suffix}": mean([s.f1 for s in seen], most=1, factor=100),
+    }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.evaluation.results import Metric, mean
+from edgellm.evaluation.results import Metric, mean, share
 
 Logits = npt.NDArray[np.float32]
 FloatArray = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ def findings_of(rows: Rows) -> tuple[dict[str, Metric], dict[str, Any]]:
     metrics = {
         "kl_divergence": mean(rows.divergence),
         "kl_divergence_max": Metric(float(rows.divergence.max())),
-        "top1_agreement": mean(rows.same_first),
+        "top1_agreement": share(rows.same_first),
     }
     return metrics, {"kl_divergence_quantiles": quantiles}
 

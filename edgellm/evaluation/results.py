@@ -51,22 +51,37 @@ class Evaluation:
         return result
 
 
-def mean(values: Sequence[float] | npt.NDArray[Any], factor: float = 1.0) -> Metric:
-    """The mean, times `factor`, with the interval that the values' standard error gives."""
+def mean(values: Sequence[float] | npt.NDArray[Any], *, most: float | None = None, factor: float = 1.0) -> Metric:
+    """The mean, with the interval that the values' standard error gives; `most`: of values that lie between 0 and this
+    the interval does, too. All times `factor`."""
     array = np.asarray(values, np.float64)
-    return mean_of_sums(len(array), float(array.sum()), float((array**2).sum()), factor)
+    found = mean_of_sums(len(array), float(array.sum()), float((array**2).sum()))
+    ends = -math.inf if most is None else 0.0, math.inf if most is None else most
+    return transformed(found, lambda value: factor * min(max(value, ends[0]), ends[1]))
 
 
-def mean_of_sums(count: int, total: float, squares: float, factor: float = 1.0) -> Metric:
+def share(hits: Sequence[bool] | Sequence[float] | npt.NDArray[Any], *, factor: float = 1.0) -> Metric:
+    """Of ones among zeros and ones, with Wilson's interval, which holds for few of them too. All times `factor`."""
+    count, part = len(hits), float(np.mean(hits)) if len(hits) else math.nan
+    if not count:
+        return Metric(math.nan)
+    square = NORMAL_95**2
+    middle = (part + square / (2 * count)) / (1 + square / count)
+    half = NORMAL_95 * math.sqrt(part * (1 - part) / count + square / (4 * count**2)) / (1 + square / count)
+    low, high = max(0.0, min(part, middle - half)), min(1.0, max(part, middle + half))  # rounding apart
+    return Metric(factor * part, factor * low, factor * high)
+
+
+def mean_of_sums(count: int, total: float, squares: float) -> Metric:
     """`mean` of `count` values, of which the sum and the sum of squares are known."""
     if not count:
         return Metric(math.nan)
     average = total / count
     if count < 2:
-        return Metric(factor * average)
+        return Metric(average)
     variance = max(0.0, squares - total * average) / (count - 1)
     half = NORMAL_95 * math.sqrt(variance / count)
-    return Metric(factor * average, factor * (average - half), factor * (average + half))
+    return Metric(average, average - half, average + half)
 
 
 def transformed(metric: Metric, function: Callable[[float], float]) -> Metric:

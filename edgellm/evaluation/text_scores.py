@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgellm.evaluation.extras import library, version_of
-from edgellm.evaluation.results import Findings, Metric, mean
+from edgellm.evaluation.results import Findings, Metric, mean, share
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -66,7 +66,7 @@ def summary_scores(predictions: Sequence[str], targets: Sequence[Sequence[str]],
     }
     signature = f"stemmer:{'yes' if stemmer else 'no'}|version:{version_of('rouge_score')}"
     return Findings(
-        {name: mean([score[name].fmeasure for score in scores]) for name in ROUGE},
+        {name: mean([score[name].fmeasure for score in scores], most=1) for name in ROUGE},
         {"signatures": {"rouge": signature}, **details},
     )
 
@@ -76,7 +76,7 @@ def exact_matches(predictions: Sequence[str], targets: Sequence[Sequence[str]]) 
     hits = [
         text.strip() in {target.strip() for target in texts} for text, texts in zip(predictions, targets, strict=True)
     ]
-    return Findings({"exact_match": mean(hits)})
+    return Findings({"exact_match": share(hits)})
 
 
 def _metric(score: Any) -> Metric:

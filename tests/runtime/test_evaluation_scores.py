@@ -23,7 +23,7 @@ from edgellm.evaluation.bootstrap import with_intervals
 from edgellm.evaluation.distributions import compared, in_step, joined
 from edgellm.evaluation.entity_scores import Tags, entities_in, entity_scores
 from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
-from edgellm.evaluation.results import mean
+from edgellm.evaluation.results import mean, share
 from edgellm.evaluation.text_scores import exact_matches, summary_scores, translation_scores
 from edgellm.evaluation.windows import sliding_windows, units_of
 
@@ -172,8 +172,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert metric.low is not None
         assert metric.high is not None
         held += metric.low <= 0.7 <= metric.high
-        same = mean(hits)
-        assert (same.low, same.high) == (pytest.approx(metric.low, abs=0.025), pytest.approx(metric.high, abs=0.025))
+        for same in (mean(hits, most=1), share(hits)):
+            assert (same.low, same.high) == pytest.approx((metric.low, metric.high), abs=0.025)
     assert 88 <= held <= 100
 
 
@@ -261,8 +261,17 @@ def test_bytes_and_words_add_up(text: str, data: st.DataObject) -> None:
     assert units.bytes[0] == 0
 
 
+def test_intervals_stay_within_the_scale() -> None:
+    assert (mean([0.0, 0.0, 1.0], most=1).low, mean([1.0, 0.9, 0.2], most=1, factor=100).high) == (0, 100)
+    none, every = share([0.0] * 4, factor=100), share([True] * 4)
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(48.99, abs=0.01)  # Wilson (1927)
+    assert (every.low, every.high) == (pytest.approx(0.5101, abs=1e-4), 1)
+
+
 def test_the_mean_of_nothing_and_of_one() -> None:
     assert math.isnan(mean([]).value)
+    assert math.isnan(share([]).value)
     assert mean([2.0]).low is None
 
 
