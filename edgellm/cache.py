@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ProviderError
+from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.manifest import CacheLayout
 from edgellm.session import Binding, Device, DeviceArray, Session
 
@@ -378,11 +378,11 @@ def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 @contextmanager
 def _memory_errors(rows: int, length: int) -> Iterator[None]:
-    """Turns a failed allocation into a ProviderError that says how to need less."""
+    """Turns a failed allocation into an OutOfMemoryError that says how to need less."""
     try:
         yield
     except (MemoryError, ProviderError) as error:
-        raise ProviderError(
+        raise OutOfMemoryError(
             f"no memory for a cache of {rows} rows of {length} tokens; "
             "use a shorter prompt, fewer max_new_tokens, or fewer rows or beams"
         ) from error

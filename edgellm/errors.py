@@ -27,6 +27,7 @@
     │   ├── SessionCorruptError                    cut off, changed, or no such file at all
     │   └── SessionWriteError(OSError)             the disk is full, or the path cannot be written
     ├── ProviderError(RuntimeError)                ONNX Runtime, devices, memory
+    │   └── OutOfMemoryError(MemoryError)          the model and its caches are left usable
     └── MissingDependencyError(ImportError)        an extra that is not installed
 
 Each is also the matching builtin, so callers may catch either. A message says what was wrong, what was found, what
@@ -169,6 +170,10 @@ class ProviderError(EdgellmError, RuntimeError):
     """ONNX Runtime or the device cannot do what was asked."""
 
     exit_code = 7
+
+
+class OutOfMemoryError(ProviderError, MemoryError):
+    """A call needs more memory than there is. Nothing is lost but the call: smaller ones go on working."""
 
 
 class MissingDependencyError(EdgellmError, ImportError):

@@ -14,7 +14,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import EdgellmError, MissingDependencyError, OptionError, PackageCorruptError, ProviderError
+from edgellm.errors import (
+    EdgellmError,
+    MissingDependencyError,
+    OptionError,
+    OutOfMemoryError,
+    PackageCorruptError,
+    ProviderError,
+)
 from edgellm.forks import LeftToParent, remember
 from edgellm.processor import adds_int8_products_in_16_bits
 from edgellm.shutdown import native
@@ -28,6 +35,8 @@ PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 INSTALL = "`pip install edgellm[cpu]`, or `pip install edgellm[cuda]` for an NVIDIA GPU"
 MAX_THREADS = 1024
 SEVERITY_ERROR = 3  # ONNX Runtime's log level; below it are warnings about our optional inputs
+SEVERITY_FATAL = 4  # what fails in a run is an exception, which has the same text
+ALLOCATION_FAILURES = ("Failed to allocate memory", "bad_alloc", "bad allocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 log = logging.getLogger("edgellm")
 
@@ -122,6 +131,8 @@ class Session:
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
         self._session.disable_fallback()
+        self._quiet = ort.RunOptions()
+        self._quiet.log_severity_level = SEVERITY_FATAL
         self.provider: str = self._session.get_providers()[0]
         if self.provider != PROVIDERS[device]:
             raise ProviderError(
@@ -148,12 +159,12 @@ class Session:
             for name, value in inputs.items()
         }
         with native, _run_errors():
-            found = self._session.run_with_ort_values(list(outputs), feeds)
+            found = self._session.run_with_ort_values(list(outputs), feeds, self._quiet)
         return [DeviceArray(value) for value in found]
 
     def run_bound(self, binding: Any) -> None:
         with native, _run_errors():
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._quiet)
 
     def leave_to_parent(self) -> None:
         """After a fork, in the child: refuse to run from now on."""
@@ -294,11 +305,13 @@ def _load_errors(ort: Any, name: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise ProviderError(f"{name} does not fit in memory") from error
+        raise OutOfMemoryError(f"{name} does not fit in memory") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, broken) or "xternal " in str(error):
             reason = f"{name} cannot be loaded: {_first_line(error)}; copy or export the package again"
             raise PackageCorruptError(reason) from error
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(f"{name} does not fit in memory: {_first_line(error)}") from error
         raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
 
 
@@ -309,7 +322,15 @@ def _run_errors() -> Iterator[None]:
     except EdgellmError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(
+                "no memory for running the model; use a shorter prompt, a smaller prefill_chunk, or fewer rows or beams"
+            ) from error
         raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ALLOCATION_FAILURES)
 
 
 def _first_line(error: Exception) -> str:

@@ -53,6 +53,7 @@ def test_public_names() -> None:
         "Model",
         "ModelInfo",
         "OptionError",
+        "OutOfMemoryError",
         "PackageCorruptError",
         "PackageError",
         "PackageNotFoundError",
