@@ -70,7 +70,7 @@ class CachedEngine(ABC, Generic[Cache]):
         cached = self.reusable(prompts)
         if not cached:
             self._start(len(prompts), max(map(len, prompts)) + self.headroom)
-        self.history.begin(prompts)
+        self.history.begin(prompts, cached)
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         before, total = 0, sum(map(len, prompts))
         try:

@@ -17,7 +17,7 @@ MIN_CHUNK = 2  # tokens
 
 @dataclass
 class HeldRow:
-    """`read` tokens came as a prompt; decoding added the others. `long_table`: the keys are of the rotary table for
+    """`read` tokens came as a prompt; decoding added the next. `long_table`: the keys are of the rotary table for
     sequences longer than the manifest's `recompute_beyond`."""
 
     tokens: list[int]
@@ -40,8 +40,13 @@ class History:
         self.reuse_generated = False
         self.rows: list[HeldRow] = []
 
-    def begin(self, prompts: Sequence[TokenArray]) -> None:
-        self.rows = [HeldRow(prompt.tolist(), len(prompt), self._is_long(len(prompt))) for prompt in prompts]
+    def begin(self, prompts: Sequence[TokenArray], cached: int = 0) -> None:
+        """Prompts that are being read; of the only one, `cached` tokens are those of the only row, taken over. What is
+        read behind generated tokens counts as generated: it is computed from theirs."""
+        rows = [HeldRow(prompt.tolist(), len(prompt), self._is_long(len(prompt))) for prompt in prompts]
+        if cached and cached > self.rows[0].read:
+            rows[0].read = self.rows[0].read
+        self.rows = rows
 
     def append(self, tokens: TokenArray) -> None:
         """One token to each row."""

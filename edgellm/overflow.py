@@ -38,15 +38,16 @@ class Room:
     tokens: int
     max_bytes: int | None = None
 
-    def overflow(self, what: str, length: int) -> ContextOverflowError:
+    def overflow(
+        self, what: str, length: int, advice: str = 'shorten it, or let it be cut with overflow="truncate"'
+    ) -> ContextOverflowError:
         if self.max_bytes is None:
             return ContextOverflowError(
-                f"{what} has {length} tokens, the model's context is {self.tokens}: no room for a new token; shorten "
-                'the prompt, or let it be cut with overflow="truncate"'
+                f"{what} has {length} tokens, the model's context is {self.tokens}: no room for a new token; {advice}"
             )
         return MemoryBudgetError(
             f"{what} has {length} tokens, and the session's max_bytes of {self.max_bytes} hold {self.tokens}: no room "
-            'for a new token; raise max_bytes, shorten the prompt, or let it be cut with overflow="truncate"'
+            f"for a new token; raise max_bytes, {advice}"
         )
 
 
@@ -99,7 +100,7 @@ def fit_chat(
     found = bisect_left(later, True, key=lambda turn: len(beginning_at(turn)) <= longest)
     if found == len(later):
         last = len(beginning_at(len(starts) - 1)) if starts else len(whole)
-        raise room.overflow("the chat's last turn, with the system message,", last)
+        raise room.overflow("the chat's last turn, with the system message,", last, "shorten these, or max_new_tokens")
     tokens = beginning_at(later[found])
     return Fitted(tokens, len(whole) - len(tokens))
 

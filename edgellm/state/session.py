@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -29,10 +30,14 @@ from edgellm.overflow import Room
 from edgellm.prompt_reader import ChatArguments, PromptReader
 from edgellm.prompts import IntArray, Prompt, is_single, read_prompt
 from edgellm.results import Generation, Piece
-from edgellm.run import Cancel, ProgressHook
+from edgellm.run import HEADROOM, Cancel, ProgressHook
 from edgellm.state.file import SavedFile, open_file, write_file
 from edgellm.state.header import Header
 from edgellm.state.identity import Identity
+
+
+class _Cancelled(Exception):
+    """Ends the reading of a prompt."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +121,29 @@ class GenerationSession:
         arguments = ChatArguments(tools, template, template_variables)
         return self._stream(self._chat_call(messages, arguments, options, cancel, progress))
 
-    def prefill(self, prompt: Prompt | Sequence[Message], *, progress: ProgressHook | None = None) -> int:
+    def prefill(
+        self,
+        prompt: Prompt | Sequence[Message],
+        *,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+    ) -> int:
         """Read a prompt, or messages (a system message, say), without an answer. Returns how many tokens the session
-        holds."""
-        tokens = self._tokens_of(prompt)
-        room = self._room(1)
+        holds: fewer where it was cancelled."""
+        tokens, room = self._tokens_of(prompt), self._room(1)
         if len(tokens) >= room.tokens:
-            raise room.overflow("the prompt", len(tokens))
-        with self._in_use() as engine:
+            raise room.overflow("the prompt", len(tokens), "shorten it")
+
+        def read(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+            if cancel is not None and cancel.is_set():
+                raise _Cancelled
+
+        with self._in_use() as engine, suppress(_Cancelled):
             engine.limit(room.tokens)
-            engine.headroom = 0
-            engine.progress = progress
+            engine.headroom = HEADROOM
+            engine.progress = read
             engine.prefill([tokens])
         return len(self.tokens)
 
@@ -164,7 +181,7 @@ class GenerationSession:
         """Another session that holds the same tokens, in memory of its own, with the same settings and metadata."""
         with self._locked() as engine:
             other = GenerationSession(self._source, max_bytes=self.max_bytes, reuse_generated=self.reuse_generated)
-            other.metadata = dict(self.metadata)
+            other.metadata = deepcopy(self.metadata)
             if engine.rows:
                 row, arrays = engine.held()
                 with other._in_use() as receiver, receiver.receive(row) as targets:
@@ -219,7 +236,7 @@ class GenerationSession:
         if len(tokens) > manifest.context_length or not in_vocabulary:
             raise SessionCorruptError("its tokens are not this model's")
         if len(tokens) > room.tokens:
-            raise room.overflow("the saved session", len(tokens))
+            raise room.overflow("the saved session", len(tokens), "or load it without a limit")
         self.metadata = dict(file.header.metadata)
         if not len(tokens):
             return

@@ -99,6 +99,21 @@ def test_generated_tokens_are_reused_on_request(load: Callable[..., edgellm.Mode
     assert relative_rms(next_logits(sooner, turn), expected) < 0.05
 
 
+def test_what_was_taken_over_is_never_taken_for_exact(load: Callable[..., edgellm.Model], tmp_path: Path) -> None:
+    """Tokens read behind generated ones are as far off as those; a session that wants exact numbers reads again."""
+    model = load("qwen3", "int8")
+    text = prompt("qwen3", 20).tolist()
+    session = model.session(reuse_generated=True)
+    turn = [*text, *session.generate(text, max_new_tokens=10, **WITHOUT_END).tokens, 5, 6, 7]
+    session.prefill(turn)
+    assert session.reusable_tokens == len(turn) == 33
+    session.save(tmp_path / "s")
+    assert model.load_session(tmp_path / "s", reuse_generated=True).reusable_tokens == 33
+    loaded = model.load_session(tmp_path / "s")
+    assert loaded.reusable_tokens == 20
+    assert relative_rms(next_logits(loaded, [*turn, 8]), model.logits([*turn, 8])[-1]) < LOGITS["int8"]
+
+
 def test_tables_that_change_with_every_token(load: Callable[..., edgellm.Model], tmp_path: Path) -> None:
     model = load(DYNAMIC)
     session, ids = model.session(), prompt(DYNAMIC, 40)

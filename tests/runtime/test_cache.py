@@ -129,6 +129,55 @@ def test_trim_forgets_the_end_of_a_row(cache: KVCache) -> None:
     assert cache.lengths == [11, 11]
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it goes on like any other, and the first one keeps its own."""
+    if split:
+        monkeypatch.setattr(cache_module, "MAX_ELEMENTS", 2 * 192 * 4 + 1)  # so that each layer and side is by itself
+    shadow = Shadow(cache, 3, 10)
+    for row in range(3):
+        shadow.write(row, 5 + row)
+    other = type(cache)(cache.layout, MAX_LENGTH, *([cache.device] if isinstance(cache, DeviceCache) else []))
+    other.reset(2, 20)
+    with other.place(6, 100) as arrays:
+        assert [array.shape for array in arrays] == [(2, 6, 4)] * 4
+        for to, of in zip(arrays, cache.used(1), strict=True):
+            to[...] = of
+    assert (other.lengths, other.capacity) == ([6], 128)
+    copied = Shadow.__new__(Shadow)
+    copied.cache, copied.rows, copied.next_mark = other, [list(shadow.rows[1])], 50
+    copied.check()
+    copied.write(0, 150)
+    copied.reorder([0, 0])
+    copied.write(1, 20)
+    copied.check()
+    shadow.check()
+    with other.place(0, 10):
+        pass
+    assert other.lengths == [0]
+
+
+def test_a_limit_gives_memory_back(cache: KVCache) -> None:
+    shadow = Shadow(cache, 2, 200)
+    for row, count in enumerate((40, 150)):
+        shadow.write(row, count)
+    before = cache.nbytes
+    cache.limit(100)
+    shadow.rows[1] = shadow.rows[1][:100]
+    shadow.check()
+    assert (cache.capacity, cache.max_length) == (100, 100)
+    assert cache.nbytes * 256 == before * 100
+    shadow.write(0, 60)
+    shadow.reorder([0])
+    shadow.check()
+    cache.compact()
+    assert cache.nbytes == 100 * cache.layout.bytes_per_token()
+    shadow.check()
+    cache.limit(MAX_LENGTH)
+    shadow.write(0, 60)
+    shadow.check()
+
+
 def test_capacity_doubles_up_to_the_context(cache: KVCache) -> None:
     cache.reset(1, 10)
     assert cache.capacity == 64

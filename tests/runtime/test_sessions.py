@@ -139,12 +139,13 @@ def test_forks_are_independent_both_ways(fresh: edgellm.Model) -> None:
 
 def test_a_fork_has_the_same_settings(fresh: edgellm.Model) -> None:
     session = fresh.session(max_bytes=64 * fresh.info.cache_bytes_per_token, reuse_generated=True)
-    session.metadata["name"] = "x"
+    session.metadata |= {"name": "x", "list": [1]}
     session.prefill(TEXT)
     fork = session.fork()
-    assert (fork.max_bytes, fork.reuse_generated, fork.metadata) == (session.max_bytes, True, {"name": "x"})
+    assert (fork.max_bytes, fork.reuse_generated, fork.metadata) == (session.max_bytes, True, session.metadata)
     fork.metadata["name"] = "y"
-    assert session.metadata == {"name": "x"}
+    fork.metadata["list"].append(2)
+    assert session.metadata == {"name": "x", "list": [1]}
     assert fork.tokens == session.tokens
 
 
@@ -200,6 +201,16 @@ def test_a_table_for_long_sequences(make_package: PackageMaker) -> None:
     assert len(session.generate(text[:22], max_new_tokens=10, **WITHOUT_END).tokens) == 10  # passes over on its way
     assert runs(32) == 5
     assert runs(20) == 10
+
+
+def test_a_cancelled_prefill_keeps_what_was_read(fresh: edgellm.Model) -> None:
+    session, cancel = fresh.session(), threading.Event()
+    cancel_at_eight = lambda done, total: cancel.set() if done == 8 else None  # noqa: E731
+    assert session.prefill(TEXT, cancel=cancel, progress=cancel_at_eight) == 8
+    cancel.clear()
+    counting = Counting()
+    assert session.prefill(TEXT, cancel=cancel, progress=counting) == 30
+    assert counting.steps[0] == (10, 30)
 
 
 def test_cancelled_while_reading(fresh: edgellm.Model) -> None:
