@@ -33,6 +33,7 @@ class Engine(CachedEngine[KVCache]):
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
         self._verify = _Phase(session, manifest)
+        self._gives_last_only = self._verify.gives_last_only
 
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
@@ -53,9 +54,10 @@ class Engine(CachedEngine[KVCache]):
 
     @property
     def lookahead(self) -> int:
-        """Below 2 where there are several rows, or rotary tables that change in between."""
+        """Below 2 where there are several rows, or rotary tables that change in between, or the graph of another tool
+        gives the logits of the last token only."""
         rope = self._manifest.rope
-        if self.rows != 1 or rope.changes_with_every_token:
+        if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only:
             return 1
         length = self._cache.lengths[0]
         room = min(self._chunk, self._manifest.context_length - length)
@@ -74,7 +76,8 @@ class Engine(CachedEngine[KVCache]):
     def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
         self._start(1, len(tokens))
         self.history.begin([tokens])
-        for start, stop in chunks(0, len(tokens), self._chunk):
+        pieces = zip(range(len(tokens)), range(1, len(tokens) + 1), strict=True)  # of one token
+        for start, stop in pieces if self._gives_last_only else self._chunks(0, len(tokens)):
             yield self._run_chunk(0, tokens, start, stop, keep_all=True)
 
     def _start(self, rows: int, length: int) -> None:
@@ -83,9 +86,17 @@ class Engine(CachedEngine[KVCache]):
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
         self._cache.trim(start, row)
         self._cache.reserve(len(tokens))
-        for at, stop in chunks(start, len(tokens), self._chunk):
+        for at, stop in self._chunks(start, len(tokens)):
             logits = self._run_chunk(row, tokens, at, stop)
             yield self._cache.lengths[row], logits[-1]
+
+    def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """A prompt beyond the length where rotary tables change is one piece for a graph that cannot be told so."""
+        rope = self._manifest.rope
+        changes_at = None if rope.has_length_input else rope.recompute_beyond
+        if changes_at is not None and start < stop and stop > changes_at:
+            return [(start, stop)]
+        return chunks(start, stop, self._chunk)
 
     def _run_chunk(self, row: int, tokens: TokenArray, start: int, stop: int, *, keep_all: bool = False) -> Logits:
         """[1, vocab], or [chunk, vocab] of every position."""
@@ -120,10 +131,12 @@ class _Phase:
         self._vocab_size = manifest.vocab_size
         self._logits_dtype: np.dtype[Any] = FLOAT_TYPES[session.output_types["logits"]]
         self._has_keep = "logits_to_keep" in graph.inputs
+        self.gives_last_only = not self._has_keep and session.output_shapes["logits"][1] == 1
         self._has_rope_length = manifest.rope.has_length_input
         self._mask = AttentionMask()
         self._bound: tuple[int, int | None] | None = None  # cache version and row
         self._keep = 1
+        self._fetched = False
         self._ids: TokenArray = np.empty((0, 0), np.int64)
         self._logits: npt.NDArray[Any] = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
 
@@ -149,21 +162,24 @@ class _Phase:
         binding.input_at("attention_mask", *self._mask.of(lengths))
         if self._has_rope_length and rope_length:
             binding.input("rope_length", np.array([rope_length], np.int64))
-        self._bind_logits(len(ids), keep)
+        self._bind_logits(ids.shape, keep)
         binding.run()
-        logits = binding.fetch("logits")[0] if keep > 1 else self._logits[:, 0]
+        logits = binding.fetch("logits")[0, -keep:] if self._fetched else self._logits[:, 0]
         return logits.astype(np.float32, copy=False)
 
-    def _bind_logits(self, rows: int, keep: int) -> None:
-        """One position per row goes to memory of ours. More are fetched: the graph declares one."""
-        if keep != self._keep:
+    def _bind_logits(self, ids: tuple[int, ...], keep: int) -> None:
+        """One position per row goes to memory of ours. More are fetched: our graphs declare one. Graphs of other tools
+        give every position, also where only the last is wanted."""
+        rows, tokens = ids
+        if self._has_keep and keep != self._keep:
             self._binding.input("logits_to_keep", np.array([keep], np.int64))
-        if keep > 1:
+        fetched = keep > 1 or (tokens > 1 and not self._has_keep and not self.gives_last_only)
+        if fetched:
             self._binding.new_output("logits")
-        elif len(self._logits) != rows or self._keep > 1:
+        elif len(self._logits) != rows or self._fetched:
             self._logits = np.empty((rows, 1, self._vocab_size), self._logits_dtype)
             self._binding.output("logits", self._logits)
-        self._keep = keep
+        self._keep, self._fetched = keep, fetched
 
 
 class AttentionMask:
@@ -214,7 +230,9 @@ def check_graph(session: Session, manifest: Manifest) -> None:
     wanted["logits"] = [None, None, manifest.vocab_size]
     for name, shape in wanted.items():
         found = {**session.input_shapes, **session.output_shapes}[name]
-        if len(found) != len(shape) or any(a != b for a, b in zip(found, shape, strict=True) if a and b):
+        if len(found) != len(shape) or any(
+            isinstance(a, int) and a != b for a, b in zip(found, shape, strict=True) if b
+        ):
             raise _disagreement(graph, f"{name} has shape {found}, the manifest promises {shape}")
 
 

@@ -23,6 +23,7 @@ from edgellm.concat.graph import open_concat_graph
 from edgellm.decoding import Logits
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError
+from edgellm.generation_defaults import read_generation_defaults
 from edgellm.manifest import Manifest
 from edgellm.prompt_reader import ChatArguments, PromptReader
 from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
@@ -30,7 +31,7 @@ from edgellm.results import Generation, Piece, Score
 from edgellm.run import Cancel, ProgressHook, logprobs_of, model_info
 from edgellm.session import LoadSettings
 from edgellm.state.session import GenerationSession, SessionSource, load_session
-from edgellm.tokenizer import Tokenizer, open_tokenizer, read_json
+from edgellm.tokenizer import Tokenizer, open_tokenizer
 
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
@@ -40,7 +41,7 @@ def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Mod
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
         return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / decoder_graph(manifest).file)
+    session = settings.open(package / decoder_graph(manifest).file, fuse=not manifest.arrives_fused)
     check_graph(session, manifest)
     engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
     return Model(package, manifest, tokenizer, session, engine)
@@ -64,7 +65,7 @@ class Model:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
         self.chat_template = ChatTemplate.from_package(package)
-        self.generation_defaults = read_json(package / "generation_config.json")
+        self.generation_defaults = read_generation_defaults(package)
         self.info = model_info(package, manifest, session)
         self._reader = PromptReader(manifest, tokenizer, self.chat_template, self.generation_defaults)
         self._sessions = SessionSource(package, self._reader, new_engine)
