@@ -78,7 +78,8 @@ class Engine(CachedEngine[KVCache]):
         self.history.begin([tokens])
         pieces = zip(range(len(tokens)), range(1, len(tokens) + 1), strict=True)  # of one token
         for start, stop in pieces if self._gives_last_only else self._chunks(0, len(tokens)):
-            yield self._run_chunk(0, tokens, start, stop, keep_all=True)
+            logits = self._run_chunk(0, tokens, start, stop, keep_all=True)
+            yield logits.copy() if stop - start == 1 else logits  # of a single position: memory that is used again
 
     def _start(self, rows: int, length: int) -> None:
         self._cache.reset(rows, min(length, self._manifest.context_length))

@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 from environments import Unreachable, python_of
+from hf_checkpoint import write_hf_checkpoint
 from interchange.peer import Peer
 
 
@@ -31,3 +32,9 @@ def _peer(name: str, driver: str) -> Iterator[Peer]:
         pytest.skip(str(reason))
     yield peer
     peer.close()
+
+
+@pytest.fixture(scope="session")
+def smollm2_checkpoint(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real model as a Hugging Face directory of float32 weights."""
+    return write_hf_checkpoint(smollm2_gguf, tmp_path_factory.mktemp("smollm2") / "checkpoint")

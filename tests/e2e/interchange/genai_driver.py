@@ -6,6 +6,7 @@ import json
 import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import onnxruntime_genai as og
@@ -36,6 +37,16 @@ def chat_prompt(package: str, messages: list[dict[str, str]]) -> str:
     return og.Tokenizer(og.Model(package)).apply_chat_template(json.dumps(messages), add_generation_prompt=True)
 
 
+def build(checkpoint: str, out: str, precision: str, options: list[str]) -> None:
+    """What `python -m onnxruntime_genai.models.builder -i checkpoint -o out -p precision -e cpu` does."""
+    import torch  # only here: it takes seconds
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+    torch.set_num_threads(1)
+    arguments = ("", checkpoint, out, precision, "cpu", os.path.join(out, "cache"))
+    create_model(*arguments, **parse_extra_options(*arguments, options))
+
+
 if __name__ == "__main__":
     og.disable_telemetry_events()
-    serve({function.__name__: function for function in (generate, tokenize, decode, chat_prompt)})
+    serve({function.__name__: function for function in (generate, tokenize, decode, chat_prompt, build)})
