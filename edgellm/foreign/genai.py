@@ -18,7 +18,7 @@ from edgellm.errors import PackageError, PackageNotFoundError
 from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, token_ids_of, weights_of
 from edgellm.foreign.files import Graph, listed_files, read_inside
 from edgellm.foreign.rope_tables import rope_of
-from edgellm.manifest import CacheLayout, GraphFile, Manifest
+from edgellm.manifest import CacheLayout, GraphFile, Manifest, Rope
 from edgellm.tokenizer import read_json
 
 GENAI_CONFIG = "genai_config.json"
@@ -64,7 +64,7 @@ def read_genai(root: Path) -> Manifest:
         vocab_size=vocab_size,
         context_length=min(size_of("?", model, "context_length"), MAX_SENSIBLE_LENGTH),
         tokens=token_ids_of({}, model, vocab_size),
-        rope=rope_of(root / graph.file, graph.facts),
+        rope=_rope(root, graph, layout),
         files=listed_files(root, [graph]),
         source={"kind": "onnx", "name": root.resolve().name},
     )
@@ -120,7 +120,7 @@ def _layout(graph: Graph, decoder: Mapping[str, Any], growth: Literal["in_place"
     key = graph.facts.inputs.get(past.format(layer=0, side="key"))
     if key is None or len(key.shape) != 4 or key.dtype not in CACHE_TYPES or layers > len(graph.facts.inputs):
         found = [name for name in graph.facts.inputs if name not in FIXED_NAMES]
-        what = f"{key.dtype} of shape {list(key.shape)}" if key else f"inputs {found[:4]} and {layers} layers"
+        what = f"{layers} layers, keys of {key.dtype} {list(key.shape)}" if key else f"inputs {found[:4]}"
         raise PackageError(
             f"{graph.file} has a cache that edgellm does not know ({what}); run it with onnxruntime-genai"
         )
@@ -159,6 +159,17 @@ def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
     if missing:
         raise PackageError(f"{graph.file} has no input {', '.join(missing)}: {WHAT_RUNS}")
     return tuple(names)
+
+
+def _rope(root: Path, graph: Graph, layout: CacheLayout) -> Rope:
+    """Raises PackageError where tables change and the cache could not be computed anew."""
+    rope = rope_of(root / graph.file, graph.facts)
+    if rope.recompute_beyond is not None and layout.growth == "concat":
+        raise PackageError(
+            f"{graph.file} changes its rotary tables at {rope.recompute_beyond} tokens and concatenates its cache: "
+            f"{WHAT_RUNS}"
+        )
+    return rope
 
 
 def _providers(decoder: Mapping[str, Any]) -> list[str]:
