@@ -56,8 +56,9 @@ class Writer:
         own = {name: value for name, value in self.model.generation_defaults.items() if name != "transformers_version"}
         return {"prompt": self.template, "chat": self.chat, "generation": {**own, **self.options}}
 
-    def prompt(self, record: Record, columns: Columns) -> str:
-        """Raises InputError where the record lacks what the template names."""
+    def prompt(self, record: Record, columns: Columns, template: str | None = None) -> str:
+        """`template`: instead of the usual one. Raises InputError where the record lacks what it names, or where the
+        prompt is too long."""
 
         def fill(field: re.Match[str]) -> str:
             name = field[1]
@@ -69,7 +70,7 @@ class Writer:
                 raise InputError(f"{record.place}: the prompt asks for {{{name}}}, and there are the columns {known}")
             return str(value)
 
-        text = FIELD.sub(fill, self.template)
+        text = FIELD.sub(fill, self.template if template is None else template)
         if not text.strip():
             raise InputError(f"{record.place}: the prompt is empty")
         self._check_length(text, record.place)
@@ -92,13 +93,21 @@ class Writer:
             return
         manifest = self.model.manifest
         most = manifest.source_length if isinstance(self.model, EncoderDecoderModel) else manifest.context_length - 1
-        _, prefix = parameters_for(self.pipeline.task, self.pipeline.config)
-        length = len(tokenizer_of(self.model).encode(prefix + text))
+        length = self._length(text)
         if most is not None and length > most:
             raise ContextOverflowError(
                 f"{place}: the prompt has {length} tokens, this model takes at most {most}; shorten it, or cut it with "
                 "--truncation"
             )
+
+    def _length(self, text: str) -> int:
+        """In tokens, with what the chat template or the task put around it. Raises ChatTemplateError."""
+        tokenizer = tokenizer_of(self.model)
+        if self.chat and isinstance(self.model, Model):
+            rendered = self.model.chat_template.render([{"role": "user", "content": text}])
+            return len(tokenizer.encode(rendered, add_special_tokens=False))
+        _, prefix = parameters_for(self.pipeline.task, self.pipeline.config)
+        return len(tokenizer.encode(prefix + text))
 
 
 def _text(result: Any) -> str:

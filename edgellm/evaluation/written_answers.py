@@ -13,8 +13,9 @@ from edgellm.evaluation.results import Findings
 from edgellm.evaluation.writers import Writer
 from edgellm.model import Model
 
-DECODER_PROMPT = "{context}\n\nQuestion: {question}\nAnswer:"
-ENCODER_DECODER_PROMPT = "question: {question} context: {context}"  # T5's, for SQuAD
+# Of decoders and of encoder-decoders, with a context and without; the latter are T5's.
+DECODER_PROMPTS = "{context}\n\nQuestion: {question}\nAnswer:", "Question: {question}\nAnswer:"
+ENCODER_DECODER_PROMPTS = "question: {question} context: {context}", "question: {question}"
 
 
 class WrittenAnswers:
@@ -31,14 +32,16 @@ class WrittenAnswers:
         chat: bool = False,
         **options: Any,
     ) -> None:
-        """`prompt`: how to ask. `options`: of the pipeline and of generation."""
+        """`prompt`: how to ask; None has the context in it where there is one. `options`: of the pipeline and of
+        generation."""
         decoder = isinstance(model, Model)
-        usual = DECODER_PROMPT if decoder else ENCODER_DECODER_PROMPT
         if decoder and not chat:
             options = {"stop_strings": ["\n"], **options}
-        template = usual if prompt is None else prompt
         self._columns = columns
-        self._writer = Writer.create(model, "text2text-generation", template=template, chat=chat, options=options)
+        usual = DECODER_PROMPTS if decoder else ENCODER_DECODER_PROMPTS
+        self._templates = usual if prompt is None else (prompt, prompt)
+        first = self._templates[0]
+        self._writer = Writer.create(model, "text2text-generation", template=first, chat=chat, options=options)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -46,7 +49,8 @@ class WrittenAnswers:
 
     def items(self, record: Record) -> Iterator[Asked]:
         answers = answers_of(self._columns.value(record, "answers"), record.place)
-        yield Asked(self._writer.prompt(record, self._columns), answers, record.place)
+        template = self._templates[0 if self._columns.has(record, "context") else 1]
+        yield Asked(self._writer.prompt(record, self._columns, template), answers, record.place)
 
     def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
         texts = self._writer.write([item.example for item in items])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pydoc_data.topics
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 
 import edgellm
 import edgellm_export
+from edgellm.commands import signals
 from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
 
@@ -80,3 +82,14 @@ def held_out() -> list[str]:
     licences = Path("/usr/share/common-licenses")  # Debian
     files = [path for name in ("Apache-2.0", "Artistic", "MPL-2.0") if (path := licences / name).is_file()]
     return [text for text in [*texts, *(path.read_text() for path in files)] if len(text) > 3000]
+
+
+@pytest.fixture
+def installed_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The handlers of the `edgellm` program, in this process."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    monkeypatch.setattr(signals, "_received", [])
+    signals.install()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

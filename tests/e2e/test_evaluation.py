@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import edgellm
 import edgellm_export
 import text_checkpoints
 from edgellm.cli import cli
+from edgellm.commands.eval import STEPS
+from edgellm.commands.progress import Lines
 from edgellm.evaluation import builtin_text, evaluate
 from edgellm_export import evaluation_text
 from families import CONTEXT, Family, make_model
@@ -235,6 +238,29 @@ def test_the_exported_reference_leaves_nothing_behind(
     evaluate(int8, SENTENCES[:1], reference=decoder.checkpoint, threads=1)
     with pytest.raises(edgellm.EdgellmError):
         evaluate(int8, SENTENCES[:1], reference=tmp_path / "nowhere", threads=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("installed_signals")
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+@pytest.mark.parametrize("step", ["exporting the reference", "evaluating"])
+def test_a_signal_leaves_nothing_behind(
+    decoder: Decoder,
+    int8: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    number: signal.Signals,
+    exit_code: int,
+) -> None:
+    def show(lines: object, at: str, done: int, total: int) -> None:
+        if STEPS[at] == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Lines, "__call__", show)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    result = run(int8, "--reference", decoder.checkpoint, "--limit", 3, "--predictions", tmp_path / "out.jsonl")
+    assert (result.exit_code, result.stdout) == (exit_code, "")
     assert not list(tmp_path.iterdir())
 
 

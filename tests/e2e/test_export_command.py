@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 
 import edgellm
 from edgellm.cli import cli
-from edgellm.commands import signals
 from edgellm.commands.export import STEPS as STEP_NAMES
 from edgellm.commands.progress import Lines
 from edgellm.package_files import check_files, read_manifest
@@ -155,16 +154,6 @@ def test_the_exporter_is_an_extra(checkpoint: Checkpoints, tmp_path: Path, monke
     assert result.exit_code == 8
     assert "run `pip install edgellm[export,cpu]`" in result.stderr
     assert not os.listdir(tmp_path)
-
-
-@pytest.fixture
-def installed_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    monkeypatch.setattr(signals, "_received", [])
-    signals.install()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("installed_signals")
