@@ -63,6 +63,8 @@ def chat(
     that is typed, remembering the conversation: Ctrl-C stops an answer, Ctrl-D leaves.
     """
     text = None if message is None else read_text(message)
+    if saved is not None:
+        check_writable(saved)
     measured = Stats()
     model = load_as(edgellm.Model, package, device=device, threads=threads)
     measured.loaded()
@@ -128,7 +130,6 @@ def _opened(model: edgellm.Model, saved: Path | None) -> Iterator[edgellm.Genera
             yield session
         return
     check_savable(model.manifest)
-    check_writable(saved)
     with model.load_session(saved) if saved.exists() else model.session() as session:
         try:
             yield session

@@ -28,7 +28,7 @@ from edgellm.typed_json import Mistyped, build
 MAGIC = b"\x93EDGEKV\n"  # no text, and changed by a transfer as text
 FORMAT_VERSION = 1
 ALIGNMENT = 64  # bytes
-MAX_HEADER = 16 * 1024 * 1024  # bytes of JSON
+MAX_HEADER = 4 * 1024 * 1024  # bytes of JSON, which takes a multiple of that in memory
 TOKEN_BYTES = 8
 
 _PRELUDE = struct.Struct("<8sII32s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -173,3 +174,25 @@ def test_a_long_prompt_is_cut(name: str, load: Callable[..., edgellm.Model]) -> 
     cut = np.concatenate([ids[:bos], ids[len(ids) - room + bos :]])
     assert_same(model, found, model.generate(cut, max_new_tokens=20, **WITHOUT_END))
     assert (found.prompt_tokens, found.dropped_tokens) == (room, len(ids) - room)
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_real_model(
+    precision: str, smollm2_package: Callable[[str], Path], held_out: list[str], tmp_path: Path
+) -> None:
+    """The bits of a real model, and that loading is worth it: benchmarks/session.py measures how much, 4% of reading
+    2,048 tokens, which a busy machine blurs."""
+    model = edgellm.load(smollm2_package(precision), threads=2)
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode(held_out[0])[:600].tolist()
+    session, start = model.session(), time.perf_counter()
+    session.prefill(ids)
+    reading = time.perf_counter() - start
+    session.save(tmp_path / "s")
+    start = time.perf_counter()
+    loaded = model.load_session(tmp_path / "s")
+    found = next_logits(loaded, [*ids, 5, 6])
+    assert time.perf_counter() - start < reading / 2
+    np.testing.assert_array_equal(found, next_logits(session, [*ids, 5, 6]))
+    assert relative_rms(found, model.logits([*ids, 5, 6])[-1]) < LOGITS[precision]

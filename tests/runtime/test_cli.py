@@ -143,6 +143,24 @@ def test_what_was_said_is_saved_after_an_error(package: Path, model: edgellm.Mod
     assert [message["role"] for message in model.load_session(file).metadata["messages"]] == ["user", "assistant"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_what_was_said_is_saved_when_the_program_is_ended(
+    package: Path, model: edgellm.Model, tmp_path: Path, number: int
+) -> None:
+    file = tmp_path / "s"
+    command = [sys.executable, "-m", "edgellm", "chat", package, "--session", file, "--max-new-tokens", "3"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(b"Hi\n")
+        child.stdin.flush()
+        assert child.stdout.readline().endswith(b"\n")
+        time.sleep(0.2)
+        child.send_signal(number)
+        assert child.wait(timeout=30) == 128 + number
+    assert [message["role"] for message in model.load_session(file).metadata["messages"]] == ["user", "assistant"]
+
+
 def test_files_that_no_chat_can_use(package: Path, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("Hello")
     for file, message in (

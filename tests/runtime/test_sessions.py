@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import edgellm
-from edgellm import GenerationSession, InputError, MemoryBudgetError, OptionError, SessionError
+from edgellm import GenerationSession, InputError, MemoryBudgetError, OptionError, SessionError, engine
+from edgellm.cache import DeviceCache
 from edgellm.cached_engine import chunks
 from tiny_package import TinyConfig
 
@@ -224,6 +225,27 @@ def test_cancelled_while_reading(fresh: edgellm.Model) -> None:
         fresh, TEXT, max_new_tokens=5
     )
     assert counting.runs == 11
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_cache_on_a_device(
+    make_package: PackageMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: Any
+) -> None:
+    """Forks and files of a cache that ONNX Runtime owns; without a GPU, one that it owns in main memory."""
+    monkeypatch.setattr(engine, "open_cache", lambda layout, length, _: DeviceCache(layout, length, device))
+    package = make_package(TinyConfig(dtype="float16", target="cuda"))
+    model = edgellm.load(package, device=device, threads=1, prefill_chunk=8)
+    session = model.session(max_bytes=64 * model.info.cache_bytes_per_token)
+    session.generate(TEXT, max_new_tokens=5, **WITHOUT_END)
+    session.save(tmp_path / "s")
+    loaded, fork, counting = model.load_session(tmp_path / "s"), session.fork(), Counting()
+    fork.generate([3, 4, 5], max_new_tokens=5, num_beams=3, **WITHOUT_END)
+    turn = [*session.tokens, 8, 9]
+    found = loaded.generate(turn, max_new_tokens=5, progress=counting, **WITHOUT_END)
+    assert found.tokens == session.generate(turn, max_new_tokens=5, **WITHOUT_END).tokens
+    assert found.tokens == expected(model, turn, max_new_tokens=5)
+    assert counting.runs == 1
+    assert session.nbytes <= 64 * model.info.cache_bytes_per_token
 
 
 # The memory budget
