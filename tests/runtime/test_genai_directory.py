@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgellm
+import edgellm_export
 from concat_directory import CONTEXT, DIM, HEADS, VOCAB, write_directory
-from edgellm.errors import PackageError, PackageNotFoundError
+from edgellm.errors import CheckpointError, PackageError, PackageNotFoundError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.foreign.rope_tables import rope_of
 from edgellm.generation_defaults import read_generation_defaults
@@ -144,6 +145,11 @@ def test_a_graph_that_is_not_there(directory: Path) -> None:
     (directory / "model.onnx").unlink()
     with pytest.raises(PackageNotFoundError, match=r"has no model.onnx, which its genai_config.json names"):
         edgellm.load(directory)
+
+
+def test_it_is_no_source_of_an_export(directory: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds graphs of onnxruntime-genai, which run as they are"):
+        edgellm_export.export(directory, directory.parent / "out", via="optimum")
 
 
 def test_inputs_that_nobody_fills(directory: Path) -> None:
