@@ -112,8 +112,17 @@ def _partial_directory(target: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(lock)
+        try:
+            _remove(work)
+        except BaseException:  # a signal in the middle of it; the program ignores further ones
+            _remove(work)
+            raise
+        finally:
+            os.close(lock)
+
+
+def _remove(work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _make_locked(target: Path) -> tuple[Path, int]:

@@ -3,12 +3,14 @@
     python tests/reliability/soak.py --generations 20000 --plot docs/reliability-soak.png
 
 Every second hundred of calls runs on four threads. After each hundred the process is looked at. The growth of its
-memory is the median of the last tenth of the looks over the median of the first tenth behind the warm-up.
+memory is the median of the last tenth of the looks over that of the first tenth, behind a warm-up of calls of the same
+kinds: until the largest of each kind have met, and memory that was given back lies as scattered as it will.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import statistics
@@ -31,7 +33,7 @@ from soak_calls import CALLS, Call, Models, load
 BLOCK = 100  # calls between two looks
 THREADS = 4
 VARIANTS = 20  # of each kind of call
-WARM_UP = 0.1  # a share of the looks
+WARM_UP = 10_000  # calls, before those that count
 GROWTH_LIMIT = 0.02
 PAGE = 4096  # bytes
 
@@ -39,12 +41,15 @@ PAGE = 4096  # bytes
 @dataclass(frozen=True)
 class Look:
     """The process after so many calls. Bytes; `held` is what stays resident when garbage was collected and the
-    allocator has given back what it keeps for later."""
+    allocator has given back what it keeps for later, `allocated` what malloc has handed out of it: what lies between
+    two pieces in use, and cannot be given back, is not in there. `blocks` are Python's own small pieces of memory."""
 
     calls: int
     seconds: float
     resident: int
     held: int
+    allocated: int
+    blocks: int
     threads: int
     handles: int
     mappings: int
@@ -58,12 +63,12 @@ class Soak:
     after: Look  # with everything dropped
     calls: Counter[str]
     seconds: float
-    warm_up: float = WARM_UP
+    warm_up: int = 0  # calls
 
     @property
     def settled(self) -> Sequence[Look]:
         """The looks behind the warm-up."""
-        return self.looks[int(self.warm_up * len(self.looks)) :]
+        return [each for each in self.looks if each.calls > self.warm_up]
 
 
 @dataclass
@@ -86,11 +91,34 @@ def look(calls: int, started: float) -> Look:
     maps = Path("/proc/self/maps").read_text().count("\n")
     threads, handles = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("task", "fd"))
     seconds = round(time.perf_counter() - started, 1)
-    return Look(calls, seconds, resident, _resident(), threads, handles - 1, maps, len(gc.get_objects()))
+    memory = (resident, _resident(), _allocated(), sys.getallocatedblocks())
+    return Look(calls, seconds, *memory, threads, handles - 1, maps, len(gc.get_objects()))
 
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+class _MallInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def _allocated() -> int:
+    """Of all arenas, and what malloc has mapped. 0 where the C library is not glibc."""
+    try:
+        mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
+    except (OSError, AttributeError):
+        return 0
+    mallinfo.restype = _MallInfo
+    found = mallinfo()
+    return int(found.uordblks + found.hblkhd)
 
 
 def soak(
@@ -100,7 +128,7 @@ def soak(
     real: Path | None = None,
     seed: int = 0,
     leak: int = 0,
-    warm_up: float = WARM_UP,
+    warm_up: int = WARM_UP,
 ) -> Soak:
     """`leak`: bytes that each call leaves behind, to see that they are seen."""
     started = time.perf_counter()
@@ -108,7 +136,7 @@ def soak(
     done, looks, results = Counter[str](), [], Results()
     left: list[bytes] = []
     models = load(packages, real)
-    for number, calls in enumerate(blocks(generations, Random(seed))):
+    for number, calls in enumerate(blocks(warm_up + generations, Random(seed))):
         run(models, calls, results, threads=THREADS if number % 2 else 1)
         done.update(call.__name__ for call, _ in calls)
         left += [b"x" * leak for _ in calls] if leak else []
@@ -184,7 +212,7 @@ def report(soak: Soak) -> str:
         change, a, b = growth(values), min(values) / 2**20, max(values) / 2**20
         lines.append(f"{name} memory: {change:+.2%} behind the warm-up, {a:.1f} to {b:.1f} MiB")
     lines.append(f"slope of held memory: {slope(soak.settled):+.1f} bytes per call")
-    for name in ("threads", "handles", "mappings", "objects"):
+    for name in ("allocated", "blocks", "threads", "handles", "mappings", "objects"):
         before, after = getattr(soak.before, name), getattr(soak.after, name)
         counts = [getattr(each, name) for each in soak.settled]
         lines.append(
@@ -223,7 +251,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--real", type=Path, help="a decoder package of any size that takes one in ten of the decoders' calls"
     )
     parser.add_argument("--limit", type=float, default=GROWTH_LIMIT, help="of the growth, a share")
-    parser.add_argument("--warm-up", type=float, default=WARM_UP, help="the first share of the looks, left out")
+    parser.add_argument("--warm-up", type=int, default=WARM_UP, help="calls before those that count")
     parser.add_argument("--leak", type=int, default=0, help="bytes that each call leaves: the soak must fail")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="a file for every look")
