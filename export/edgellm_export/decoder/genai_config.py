@@ -9,6 +9,9 @@ from edgellm.manifest import Manifest
 
 # onnxruntime-genai knows these families as another kind of graph; "decoder" is its name for ours, without a family.
 OTHER_GRAPHS = {"gpt2"}
+INPUTS = ("input_ids", "attention_mask", "position_ids")
+OPTIONAL = {"logits_to_keep", "rope_length"}
+SIDES = ("key", "value")
 # What a package's generation_config.json may say that onnxruntime-genai does too; its defaults, those of transformers.
 SEARCH: Mapping[str, Any] = {
     "do_sample": False,
@@ -20,36 +23,41 @@ SEARCH: Mapping[str, Any] = {
 }
 
 
+def can_run(manifest: Manifest) -> bool:
+    """Whether onnxruntime-genai has an input for each of the package's."""
+    graphs = manifest.graphs
+    needed = {name for graph in graphs.values() for name in graph.inputs} - OPTIONAL
+    return manifest.task == "text-generation" and graphs.keys() == {"model"} and needed <= {*INPUTS}
+
+
 def genai_config(manifest: Manifest, config: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
     """The file's content, of config.json and generation_config.json. Field names: onnxruntime-genai's reference."""
-    cache, tokens = manifest.kv_cache, manifest.tokens
+    cache, tokens, graph = manifest.kv_cache, manifest.tokens, manifest.graphs["model"]
     heads = config.get("num_attention_heads", config.get("n_head", cache.num_kv_heads))
     special = {"bos_token_id": tokens.bos, "pad_token_id": tokens.pad}
+    in_place = cache.growth == "in_place"
     return {
         "model": {
             **{name: token for name, token in special.items() if token is not None},
             "eos_token_id": tokens.eos[0] if len(tokens.eos) == 1 else list(tokens.eos),
             "context_length": manifest.context_length,
-            "type": "decoder" if manifest.model_type in OTHER_GRAPHS else manifest.model_type,
+            "type": "decoder" if not in_place or manifest.model_type in OTHER_GRAPHS else manifest.model_type,
             "vocab_size": manifest.vocab_size,
             "decoder": {
-                "filename": manifest.graphs["model"].file,
+                "filename": graph.file,
                 "session_options": {"provider_options": [] if manifest.target == "cpu" else [{"cuda": {}}]},
                 "head_size": cache.head_dim,
-                "hidden_size": config.get("hidden_size", config.get("n_embd")),
+                "hidden_size": config.get("hidden_size", config.get("n_embd", heads * cache.head_dim)),
                 "num_attention_heads": heads,
                 "num_hidden_layers": cache.num_layers,
                 "num_key_value_heads": cache.num_kv_heads,
                 "inputs": {
-                    "input_ids": "input_ids",
-                    "attention_mask": "attention_mask",
-                    "past_key_names": "past_key_values.%d.key",
-                    "past_value_names": "past_key_values.%d.value",
+                    **{name: name for name in INPUTS if name in graph.inputs},
+                    **{f"past_{side}_names": _name(cache.past, side) for side in SIDES},
                 },
                 "outputs": {
                     "logits": "logits",
-                    "present_key_names": "present.%d.key",
-                    "present_value_names": "present.%d.value",
+                    **{f"present_{side}_names": _name(cache.present, side) for side in SIDES},
                 },
             },
         },
@@ -57,9 +65,13 @@ def genai_config(manifest: Manifest, config: Mapping[str, Any], generation: Mapp
             **{name: _number(generation.get(name), default) for name, default in SEARCH.items()},
             "max_length": manifest.context_length,
             "num_beams": 1,
-            "past_present_share_buffer": True,
+            "past_present_share_buffer": in_place,
         },
     }
+
+
+def _name(pattern: str, side: str) -> str:
+    return pattern.format(layer="%d", side=side)
 
 
 def _number(value: Any, default: Any) -> Any:

@@ -20,11 +20,12 @@ from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from edgellm_export.checkpoint.directory import INDEX, WEIGHTS
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tokenizer.files import read_text_files
+from edgellm_export.decoder.genai_config import can_run, genai_config
 from edgellm_export.optimum.conversion import PACKAGES, Original, check_installed, export_graphs, task_of
 from edgellm_export.optimum.verify import OriginalGraphs, verify_package
 from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.output import disk_errors
-from edgellm_export.package import versions, write_generation_config
+from edgellm_export.package import generation_config, versions, write_generation_config, write_json
 from edgellm_export.steps import Choices, Progress, Written
 
 NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
@@ -50,7 +51,7 @@ class OptimumExport:
         made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
         manifest = _manifest(found, self.checkpoint, choices, scheme, made_with)
         if found.task in GENERATION_TASKS:
-            write_generation_config(work, self.checkpoint, found.tokens)
+            _write_generation_configs(work, self.checkpoint, found)
         original = partial(Original, self.directory, self.task)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -70,7 +71,7 @@ class GraphsExport:
         _, found = read_foreign(work)
         manifest = _manifest(found, self.checkpoint, choices, scheme, {})
         if found.task in GENERATION_TASKS:
-            write_generation_config(work, self.checkpoint, found.tokens)
+            _write_generation_configs(work, self.checkpoint, found)
         original = partial(OriginalGraphs, self.path)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -124,6 +125,13 @@ def _store(graphs: Mapping[str, Path], work: Path, choices: Choices, progress: P
         scheme = store_weights(model, choices.precision, partial(progress, "weights"))
         save(model, work / f"{name}.onnx")
     return scheme
+
+
+def _write_generation_configs(work: Path, checkpoint: Checkpoint, found: Manifest) -> None:
+    write_generation_config(work, checkpoint, found.tokens)
+    if can_run(found):
+        content = genai_config(found, checkpoint.config, generation_config(checkpoint))
+        write_json(work / "genai_config.json", content)
 
 
 def _manifest(

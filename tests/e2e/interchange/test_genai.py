@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import edgellm
 import edgellm_export
+import optimum_models
 from comparison import prompt
 from families import FAMILIES
 from interchange.peer import Peer
@@ -78,6 +80,17 @@ def export_with(checkpoint: Path, directory: Path, name: str, settings: dict[str
     file = copy / "generation_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
     return edgellm_export.export(copy, directory / name, precision="fp32", verify_quality=False, calibrate=False).path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("family", optimum_models.DECODERS)
+def test_graphs_of_optimum(genai: Peer, tmp_path: Path, family: str, precision: Any) -> None:
+    """What `--via optimum` makes, with a cache that concatenates."""
+    checkpoint = optimum_models.save_checkpoint(optimum_models.make_model(family), tmp_path / "checkpoint")
+    path = tmp_path / "package"
+    edgellm_export.export(checkpoint, path, precision=precision, via="optimum", verify_quality=False)
+    ids = np.random.default_rng(1).integers(3, optimum_models.VOCAB, 30).tolist()
+    assert genai.ask("generate", package=str(path), prompt=ids, max_new_tokens=NEW_TOKENS) == ours(path, ids)
 
 
 def test_a_model_without_an_end(genai: Peer, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
