@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
-from edgellm.foreign.genai import find_genai
+from edgellm.foreign.files import CONFIG
 from edgellm.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
 from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from edgellm_export.checkpoint.directory import INDEX, WEIGHTS
@@ -82,14 +82,14 @@ def open_source(source: str, revision: str | None) -> Checkpoint:
     is_known = any((path / name).is_file() for name in (WEIGHTS, INDEX, MANIFEST_NAME))
     if is_known or not is_foreign(path):
         return open_checkpoint(source, revision=revision)
-    if find_genai(path) is not None:
+    root, found = read_foreign(path)
+    if not (root / CONFIG).is_file() or (found.cache is not None and found.cache.growth == "in_place"):
         raise CheckpointError(
             f"{path} holds graphs of onnxruntime-genai, which run as they are: edgellm.load({str(path)!r}); to export, "
             "give the checkpoint that they were made of"
         )
-    root, _ = read_foreign(path)
     origin = {"kind": "onnx", "name": root.resolve().name}
-    return Checkpoint(read_json(root / "config.json"), {}, read_text_files(root), origin, path)
+    return Checkpoint(read_json(root / CONFIG), {}, read_text_files(root), origin, path)
 
 
 def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | GraphsExport:
