@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgellm.cached_engine import CachedEngine
+from edgellm.chat import Message
 from edgellm.decoding import GenerationOptions, Step, Stopping
 from edgellm.overflow import Fitted, Room
-from edgellm.prompt_reader import PromptReader
+from edgellm.prompt_reader import ChatArguments, PromptReader
 from edgellm.prompts import IntArray
 from edgellm.results import Generation, Piece
 from edgellm.run import Cancel, ProgressHook, Run, check_streamable, generations, pieces, stopping
 from edgellm.tokenizer import Tokenizer
 
 AnyEngine = CachedEngine[Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller adds to prompts; `options` are not checked yet."""
+
+    options: Mapping[str, Any]
+    cancel: Cancel | None
+    progress: ProgressHook | None
 
 
 @dataclass(frozen=True)
@@ -30,20 +40,36 @@ class Call:
     progress: ProgressHook | None
 
     @classmethod
-    def create(
+    def of_prompts(
+        cls, reader: PromptReader, prompts: Sequence[Any], asked: Asked, room_for: Callable[[GenerationOptions], Room]
+    ) -> Call:
+        """Texts or lists of token ids. Raises InputError or OptionError."""
+        options = reader.options(asked.options)
+        room = room_for(options)
+        return cls._create(reader, reader.prompts(prompts, options, room), options, room, asked)
+
+    @classmethod
+    def of_chat(
         cls,
         reader: PromptReader,
-        prompts: Sequence[Fitted],
-        options: GenerationOptions,
-        room: Room,
-        cancel: Cancel | None,
-        progress: ProgressHook | None,
+        messages: Sequence[Message],
+        arguments: ChatArguments,
+        asked: Asked,
+        room_for: Callable[[GenerationOptions], Room],
     ) -> Call:
-        """`room`: what the prompts were fitted to."""
+        """Raises InputError or OptionError."""
+        options = reader.options(asked.options)
+        room = room_for(options)
+        return cls._create(reader, [reader.chat(messages, arguments, options, room)], options, room, asked)
+
+    @classmethod
+    def _create(
+        cls, reader: PromptReader, prompts: Sequence[Fitted], options: GenerationOptions, room: Room, asked: Asked
+    ) -> Call:
         lengths = [len(prompt.tokens) for prompt in prompts]
         longest = None if options.overflow == "shift" else room.tokens
-        ends = stopping(reader.manifest, reader.tokenizer, lengths, options, cancel, longest)
-        return cls(prompts, options, room, ends, reader.tokenizer, progress)
+        ends = stopping(reader.manifest, reader.tokenizer, lengths, options, asked.cancel, longest)
+        return cls(prompts, options, room, ends, reader.tokenizer, asked.progress)
 
     def results(self, engine: AnyEngine) -> list[Generation]:
         """One for each of the prompts."""

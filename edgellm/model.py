@@ -16,21 +16,23 @@ import numpy as np
 
 from edgellm import session as ort
 from edgellm.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
-from edgellm.calls import AnyEngine, Call
+from edgellm.calls import AnyEngine, Asked, Call
 from edgellm.chat import ChatTemplate, Message
 from edgellm.concat.engine import ConcatEngine
 from edgellm.concat.graph import open_concat_graph
-from edgellm.decoding import Logits
+from edgellm.decoding import GenerationOptions, Logits
 from edgellm.engine import Engine, check_graph, decoder_graph
 from edgellm.errors import InputError
 from edgellm.generation_defaults import read_generation_defaults
 from edgellm.manifest import Manifest
+from edgellm.overflow import Room
 from edgellm.prompt_reader import ChatArguments, PromptReader
 from edgellm.prompts import IntArray, Prompt, encode_prompt, is_single
 from edgellm.results import Generation, Piece, Score
 from edgellm.run import Cancel, ProgressHook, logprobs_of, model_info
 from edgellm.session import LoadSettings
-from edgellm.state.session import GenerationSession, SessionSource, load_session
+from edgellm.state.session import GenerationSession, load_session
+from edgellm.state.source import SessionSource
 from edgellm.tokenizer import Tokenizer, open_tokenizer
 
 
@@ -104,7 +106,7 @@ class Model:
         """
         single = is_single(prompt)
         prompts: Sequence[Any] = [prompt] if single else list(prompt)
-        results = self._generate(self._prompts(prompts, options, cancel, progress))
+        results = self._generate(Call.of_prompts(self._reader, prompts, Asked(options, cancel, progress), self._room))
         return results[0] if single else results
 
     def stream(
@@ -113,7 +115,7 @@ class Model:
         """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
         if not is_single(prompt):
             raise InputError("stream takes one prompt; use generate for a list")
-        return self._stream(self._prompts([prompt], options, cancel, progress))
+        return self._stream(Call.of_prompts(self._reader, [prompt], Asked(options, cancel, progress), self._room))
 
     def chat(
         self,
@@ -127,8 +129,8 @@ class Model:
         **options: Any,
     ) -> Generation:
         """The assistant's answer to `messages`, a list like [{"role": "user", "content": "Hi"}]."""
-        arguments = ChatArguments(tools, template, template_variables)
-        return self._generate(self._chat(messages, arguments, options, cancel, progress))[0]
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._generate(Call.of_chat(self._reader, messages, arguments, asked, self._room))[0]
 
     def stream_chat(
         self,
@@ -142,8 +144,8 @@ class Model:
         **options: Any,
     ) -> Iterator[Piece]:
         """`chat`, a piece per token."""
-        arguments = ChatArguments(tools, template, template_variables)
-        return self._stream(self._chat(messages, arguments, options, cancel, progress))
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._stream(Call.of_chat(self._reader, messages, arguments, asked, self._room))
 
     def logits(self, prompt: Prompt) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of the prompt."""
@@ -208,23 +210,8 @@ class Model:
             raise InputError("expected one prompt, found a list of prompts")
         return encode_prompt(prompt, self.tokenizer, self.manifest)
 
-    def _prompts(
-        self, prompts: Sequence[Any], given: dict[str, Any], cancel: Cancel | None, progress: ProgressHook | None
-    ) -> Call:
-        options, room = self._reader.options(given), self._reader.context
-        return Call.create(self._reader, self._reader.prompts(prompts, options, room), options, room, cancel, progress)
-
-    def _chat(
-        self,
-        messages: Sequence[Message],
-        arguments: ChatArguments,
-        given: dict[str, Any],
-        cancel: Cancel | None,
-        progress: ProgressHook | None,
-    ) -> Call:
-        options, room = self._reader.options(given), self._reader.context
-        fitted = self._reader.chat(messages, arguments, options, room)
-        return Call.create(self._reader, [fitted], options, room, cancel, progress)
+    def _room(self, options: GenerationOptions) -> Room:
+        return self._reader.context
 
     @contextmanager
     def _engine(self) -> Iterator[AnyEngine]:

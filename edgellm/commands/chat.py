@@ -27,7 +27,7 @@ from edgellm.commands.text import decode, one_line, read_text
 from edgellm.errors import EdgellmError, InputError
 from edgellm.loading import load_as
 from edgellm.state.file import check_writable
-from edgellm.state.session import check_savable
+from edgellm.state.saving import check_savable
 
 PROMPT = "> "
 INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended

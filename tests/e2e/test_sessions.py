@@ -47,8 +47,7 @@ def load_kind(
 
 def next_logits(session: edgellm.GenerationSession, ids: list[int]) -> np.ndarray:
     """[vocab] behind a prompt, from what the session holds and the rest."""
-    engine = session._engine
-    assert engine is not None
+    engine = session._holder.engine
     return engine.prefill([np.array(ids, np.int64)])[0].copy()
 
 

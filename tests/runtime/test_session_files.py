@@ -105,8 +105,7 @@ def test_what_a_file_holds(saved: Path, model: edgellm.Model) -> None:
     assert np.frombuffer(data, "<i8", 40, 48 + size).tolist() == TEXT
     session = model.session()
     session.prefill(TEXT)
-    assert session._engine is not None
-    _, arrays = session._engine.held()
+    _, arrays = session._holder.engine.held()
     start = 48 + size + 320
     for array in arrays:
         assert start % 64 == 0

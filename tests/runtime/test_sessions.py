@@ -143,6 +143,7 @@ def test_a_fork_has_the_same_settings(fresh: edgellm.Model) -> None:
     session.metadata |= {"name": "x", "list": [1]}
     session.prefill(TEXT)
     fork = session.fork()
+    assert fork.nbytes <= fork.max_bytes == session.max_bytes
     assert (fork.max_bytes, fork.reuse_generated, fork.metadata) == (session.max_bytes, True, session.metadata)
     fork.metadata["name"] = "y"
     fork.metadata["list"].append(2)
@@ -362,8 +363,7 @@ def test_an_error_empties_the_session(fresh: edgellm.Model, monkeypatch: pytest.
     def fails(*_: object) -> None:
         raise edgellm.ProviderError("no memory")
 
-    assert session._engine is not None
-    monkeypatch.setattr(session._engine, "decode", fails)
+    monkeypatch.setattr(session._holder.engine, "decode", fails)
     with pytest.raises(edgellm.ProviderError):
         session.generate(TEXT, max_new_tokens=3, **WITHOUT_END)
     assert session.tokens == ()
