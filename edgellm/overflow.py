@@ -129,11 +129,18 @@ def system_messages(messages: Sequence[Message]) -> int:
 
 
 def _checked_keep(options: GenerationOptions, keep: int, room: Room) -> int:
-    asked = keep if options.overflow_keep is None else options.overflow_keep
-    if asked > room.tokens // 2:
-        what = "the system messages' tokens are" if options.overflow_keep is None else "overflow_keep is"
-        raise OptionError(f"{what} {asked}, expected at most half of the {room.tokens} tokens that there is room for")
-    return asked
+    most = room.tokens // 2
+    if options.overflow_keep is not None and options.overflow_keep > most:
+        raise OptionError(
+            f"overflow_keep is {options.overflow_keep}, expected at most half of the {room.tokens} tokens that there "
+            "is room for"
+        )
+    if options.overflow_keep is None and keep > most:
+        raise ContextOverflowError(
+            f"the system messages have {keep} tokens, which are to stay, expected at most half of the {room.tokens} "
+            "that there is room for; shorten them, or say with overflow_keep how many stay"
+        )
+    return keep if options.overflow_keep is None else options.overflow_keep
 
 
 def _without_oldest(tokens: IntArray, keep: int, length: int) -> IntArray:

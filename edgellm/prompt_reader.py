@@ -64,6 +64,11 @@ class PromptReader:
         check_messages(messages)
         encode = partial(self.chat_tokens, arguments=arguments)
         if options.overflow == "truncate":
+            if options.overflow_keep is not None:
+                raise OptionError(
+                    f'overflow_keep is {options.overflow_keep} and has no effect on a chat with overflow="truncate", '
+                    "of which system messages stay and turns are dropped; leave it out"
+                )
             return fit_chat(messages, encode, options, room)
         tokens = encode(messages)
         keep = self._system_tokens(messages, tokens, arguments) if options.overflow == "shift" else None

@@ -299,6 +299,17 @@ def test_wrong_options(small: edgellm.Model, options: dict[str, Any], message: s
         small.generate(numbers(40), **options)
 
 
+def test_what_chats_cannot_keep(chatty: edgellm.Model) -> None:
+    messages = [{"role": "system", "content": "s" * 80}, {"role": "user", "content": "Hi"}]
+    with pytest.raises(ContextOverflowError, match="the system messages have 90 tokens, which are to stay"):
+        chatty.chat(messages, overflow="shift")
+    found = chatty.chat(messages, overflow="shift", overflow_keep=5, max_new_tokens=30, **WITHOUT_END)
+    prompt = chatty.tokenizer.encode(chatty.chat_template.render(messages)).tolist()  # type: ignore[union-attr]
+    assert list(found.tokens) == shifting_loop(chatty, prompt, 30, 5, context=128)[0]
+    with pytest.raises(OptionError, match="overflow_keep is 5 and has no effect on a chat"):
+        chatty.chat(messages, overflow="truncate", overflow_keep=5)
+
+
 def test_one_prompt_shifts(small: edgellm.Model) -> None:
     with pytest.raises(OptionError, match="2 prompts, expected one"):
         small.generate([[1, 2], [3, 4]], overflow="shift")
