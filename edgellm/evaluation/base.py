@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from edgellm.errors import InputError
-from edgellm.evaluation.data import Record
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.loading import AnyModel
 from edgellm.tokenizer import Tokenizer

@@ -14,9 +14,10 @@ from edgellm.encodings import Encoding, truncated
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
 from edgellm.evaluation.labels import Labels, check_length
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.pipelines.scores import sigmoid, softmax
 

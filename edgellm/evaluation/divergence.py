@@ -8,9 +8,10 @@ from typing import Any
 
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.evaluation.base import Outcome
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.distributions import Logits, Rows, compared, findings_of, in_step, joined
 from edgellm.evaluation.perplexity import Passage, Passages
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean, transformed
 from edgellm.loading import AnyModel
 from edgellm.model import Model

@@ -13,8 +13,9 @@ from edgellm.encoder_model import EncoderModel, EncoderResult
 from edgellm.encodings import Encoding, truncated
 from edgellm.errors import TaskError
 from edgellm.evaluation.base import Outcome, tokenizer_of
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.distributions import Rows, compared, findings_of, joined
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean
 from edgellm.loading import AnyModel
 

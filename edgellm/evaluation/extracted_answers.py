@@ -9,7 +9,8 @@ import edgellm
 from edgellm.encoder_model import EncoderModel
 from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
 from edgellm.evaluation.base import Outcome, tokenizer_of
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 
 MAX_ANSWER = 30  # tokens, as in SQuAD's scripts

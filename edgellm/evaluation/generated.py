@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import OptionError
 from edgellm.evaluation.base import Outcome
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.evaluation.text_scores import BLEU_TOKENIZERS, exact_matches, summary_scores, translation_scores
 from edgellm.evaluation.writers import Writer

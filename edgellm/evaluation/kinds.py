@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any
 
 from edgellm.errors import InputError, OptionError, TaskError, nearest
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.manifest import Manifest, Task
 
 GENERATIVE: tuple[Task, ...] = ("text-generation", "text2text-generation")

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import OptionError
 from edgellm.evaluation.base import Outcome, tokenizer_of
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean_of_sums, transformed
 from edgellm.evaluation.windows import Units, sliding_windows, units_of
 from edgellm.model import Model

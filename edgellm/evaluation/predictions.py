@@ -17,13 +17,14 @@ Write = Callable[[Mapping[str, Any]], None]
 
 @contextmanager
 def predictions_file(path: str | PathLike[str] | None) -> Iterator[Write]:
-    """Writes to a file beside `path`, which takes that name at the end, and leaves nothing behind an error. Raises
-    InputError where it cannot be written."""
+    """Writes to a file beside `path`, which takes that name at the end, and leaves nothing behind an error. What is no
+    file, a device or a pipe, is written to as it comes. Raises InputError where it cannot be written."""
     if path is None:
         yield lambda prediction: None
         return
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    replaced = target.is_file() or not target.exists()
+    partial = target.with_name(f".{target.name}.{os.getpid()}") if replaced else target
     try:
         with partial.open("w", encoding="utf-8") as file:
 
@@ -31,9 +32,11 @@ def predictions_file(path: str | PathLike[str] | None) -> Iterator[Write]:
                 file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
 
             yield write
-        partial.replace(target)
+        if replaced:
+            partial.replace(target)
     except OSError as error:
         raise InputError(f"{target}: predictions cannot be written ({error.strerror or error})") from error
     finally:
-        with suppress(OSError):
-            partial.unlink()
+        if replaced:
+            with suppress(OSError):
+                partial.unlink()

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import edgellm
 from edgellm.errors import InputError, OptionError, nearest
-from edgellm.evaluation.base import Evaluator, Outcome
-from edgellm.evaluation.builtin_text import NAME, builtin_text
-from edgellm.evaluation.data import Columns, Data, DataLike, Joined, Record, open_data
+from edgellm.evaluation.base import Evaluator
+from edgellm.evaluation.builtin_text import builtin_text
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.data import DataLike, Joined, open_data
 from edgellm.evaluation.kinds import evaluator_class, kind_of
-from edgellm.evaluation.predictions import predictions_file
+from edgellm.evaluation.predictions import Write, predictions_file
+from edgellm.evaluation.provenance import chosen_columns, data_facts, package_facts, versions
+from edgellm.evaluation.records import Data, Record
 from edgellm.evaluation.reference import Reference, ReferenceLike, opened_reference
-from edgellm.evaluation.results import Evaluation
+from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
-from edgellm.manifest import MANIFEST_NAME
-from edgellm.package_files import sha256_of
 from edgellm.session import DeviceChoice
 
 Progress = Callable[[str, int, int], None]
@@ -81,27 +77,22 @@ def evaluate(
         evaluator = _evaluator(name, model, roles, options)
         size = evaluator.batch_size if batch_size is None else batch_size
         total = _count(evaluator, records, limit)
-        write = stack.enter_context(predictions_file(predictions))
-        if other is not None:
-            other()  # which may take an export: not a part of the time
-        begin = time.perf_counter()
-        seen: list[Any] = []
-        for outcome in _outcomes(evaluator, records, limit, size):
-            seen.append(outcome.seen)
-            write(outcome.prediction)
-            report("evaluate", len(seen), total)
-        findings = evaluator.findings(seen)
-        seconds = time.perf_counter() - begin
-    chosen = {"columns": _chosen_columns(columns), "join": join, "limit": limit, "batch_size": size}
+        with predictions_file(predictions) as write:
+            if other is not None:
+                other()  # which may take an export: not a part of the time
+            begin = time.perf_counter()
+            findings = _run(evaluator, _batches(evaluator, records, limit, size), total, write, report)
+            seconds = time.perf_counter() - begin
+    chosen = {"columns": chosen_columns(columns), "join": join, "limit": limit, "batch_size": size}
     return Evaluation(
         task=name,
-        package=_facts(model),
-        reference=None if other is None or other.model is None else _facts(other.model, reference),
-        data={**_origin(data), "targets": [_origin(path) for path in targets], "examples": total},
+        package=package_facts(model),
+        reference=None if other is None or other.model is None else package_facts(other.model, reference),
+        data={**data_facts(data), "targets": [data_facts(path) for path in targets], "examples": total},
         settings={**evaluator.settings, **chosen},
         metrics=findings.metrics,
         details=findings.details,
-        versions=_versions(model),
+        versions=versions(model),
         seconds=seconds,
     )
 
@@ -154,49 +145,22 @@ def _count(evaluator: Evaluator[Any, Any], records: Data, limit: int | None) -> 
     return total
 
 
-def _outcomes(evaluator: Evaluator[Any, Any], records: Data, limit: int | None, size: int) -> Iterator[Outcome[Any]]:
+def _batches(evaluator: Evaluator[Any, Any], records: Data, limit: int | None, size: int) -> Iterator[list[Any]]:
     items = _items(evaluator, records, limit)
     while batch := list(islice(items, size)):
-        yield from evaluator.run(batch)
+        yield batch
 
 
-def _facts(model: AnyModel, given: ReferenceLike | None = None) -> dict[str, Any]:
-    """`given`: what the user called it, where that is not the package's path."""
-    info = model.info
-    return {
-        "path": str(given if isinstance(given, str | PathLike) else info.path),
-        "model_type": info.model_type,
-        "task": model.manifest.task,
-        "precision": info.precision,
-        "scheme": info.scheme,
-        "cache": info.cache_type,
-        "device": info.device,
-        "threads": info.threads,
-        "bytes": info.package_bytes,
-        "source": dict(model.manifest.source),
-        "made_with": dict(model.manifest.versions),
-        "manifest_sha256": sha256_of(manifest) if (manifest := info.path / MANIFEST_NAME).is_file() else None,
-    }
-
-
-def _origin(data: DataLike | None) -> dict[str, Any]:
-    if isinstance(data, str | PathLike):
-        path = Path(data)
-        return {"file": str(path), "sha256": sha256_of(path)}
-    return {"file": None, "name": NAME if data is None else "records from Python"}
-
-
-def _chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
-    return {role: names if isinstance(names, str) else list(names) for role, names in (columns or {}).items()}
-
-
-def _versions(model: AnyModel) -> dict[str, str]:
-    return {
-        "edgellm": edgellm.__version__,
-        "onnxruntime": model.info.onnxruntime_version,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+def _run(
+    evaluator: Evaluator[Any, Any], batches: Iterator[list[Any]], total: int, write: Write, progress: Progress
+) -> Findings:
+    seen: list[Any] = []
+    for batch in batches:
+        for outcome in evaluator.run(batch):
+            seen.append(outcome.seen)
+            write(outcome.prediction)
+            progress("evaluate", len(seen), total)
+    return evaluator.findings(seen)
 
 
 def _check_counts(**counts: int | None) -> None:

@@ -14,10 +14,11 @@ from edgellm.encodings import NONE, Encoding, truncated
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.entity_scores import Tags, entity_scores, has_entities
 from edgellm.evaluation.label_scores import single_label_scores
 from edgellm.evaluation.labels import Labels, check_length
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 
 OUTSIDE = "O"

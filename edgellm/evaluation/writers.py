@@ -11,7 +11,8 @@ import edgellm
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import ContextOverflowError, InputError, OptionError
 from edgellm.evaluation.base import tokenizer_of
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.model import Model
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.generation import parameters_for

@@ -8,7 +8,8 @@ from typing import Any
 from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
 from edgellm.evaluation.base import Outcome
-from edgellm.evaluation.data import Columns, Record
+from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.evaluation.writers import Writer
 from edgellm.model import Model

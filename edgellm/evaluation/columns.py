@@ -1,0 +1,84 @@
+"""Which columns of the data are what an evaluation asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.errors import InputError, OptionError, nearest
+from edgellm.evaluation.records import Record
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a record has what an evaluation asks for. `names`: columns by role, several for a role whose values are
+    taken together; `fallback`: roles that the first of these columns fills where its own is not there."""
+
+    names: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def create(cls, given: Mapping[str, str | Sequence[str]] | None = None) -> Columns:
+        """`given`: columns by role, on top of those that are named as the role. Raises OptionError."""
+        names = dict(ROLES)
+        for role, columns in (given or {}).items():
+            if role not in ROLES:
+                raise OptionError(f"no evaluation asks for a column {role!r}; {nearest(role, ROLES)}")
+            names[role] = (columns,) if isinstance(columns, str) else tuple(columns)
+        return cls(names)
+
+    def has(self, record: Record, role: str) -> bool:
+        return all(_found(record.values, name) is not MISSING for name in self._columns(record, role))
+
+    def value(self, record: Record, role: str) -> Any:
+        """What the record has for a role; a list of the values of several columns. Raises InputError."""
+        names = self._columns(record, role)
+        values = [_found(record.values, name) for name in names]
+        for name, value in zip(names, values, strict=True):
+            if value is MISSING:
+                raise InputError(
+                    f"{record.place}: no column {name!r}, found {', '.join(map(str, record.values)) or 'none'}; say "
+                    f"which one is the {role} with --column {role}=NAME"
+                )
+        return values[0] if len(values) == 1 else values
+
+    def text(self, record: Record, role: str, *, empty: bool = False) -> str:
+        """Raises InputError where it is not text, or where it is empty and not allowed to be."""
+        value = self.value(record, role)
+        if not isinstance(value, str):
+            raise InputError(f"{record.place}: the {role} is a {type(value).__name__}, expected text")
+        if not empty and not value.strip():
+            raise InputError(f"{record.place}: the {role} is empty")
+        return value
+
+    def texts(self, record: Record, role: str) -> list[str]:
+        """A text, or a list of texts, of which there is one at least."""
+        value = self.value(record, role)
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{record.place}: the {role} is no text and no list of texts")
+        return texts
+
+    def _columns(self, record: Record, role: str) -> tuple[str, ...]:
+        names = self.names[role]
+        instead = INSTEAD.get(role)
+        if instead is None or names != ROLES[role] or _found(record.values, names[0]) is not MISSING:
+            return names
+        return instead if _found(record.values, instead[0]) is not MISSING else names
+
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    role: (role,)
+    for role in ("text", "text_pair", "source", "target", "label", "tokens", "tags", "question", "context", "answers")
+}
+INSTEAD: Mapping[str, tuple[str, ...]] = {"source": ("text",)}
+MISSING = object()
+
+
+def _found(values: Mapping[str, Any], name: str) -> Any:
+    """The value of a column; "translation.de" is also the column de of an object in the column translation."""
+    if name in values:
+        return values[name]
+    first, dot, rest = name.partition(".")
+    inner = values.get(first)
+    return _found(inner, rest) if dot and isinstance(inner, Mapping) else MISSING

@@ -1,0 +1,58 @@
+"""What an evaluation was made of, so that it can be made again."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgellm
+from edgellm.evaluation.builtin_text import NAME
+from edgellm.evaluation.data import DataLike
+from edgellm.evaluation.reference import ReferenceLike
+from edgellm.loading import AnyModel
+from edgellm.manifest import MANIFEST_NAME
+from edgellm.package_files import sha256_of
+
+
+def package_facts(model: AnyModel, given: ReferenceLike | None = None) -> dict[str, Any]:
+    """`given`: what the user called it, where that is not the package's path."""
+    info = model.info
+    return {
+        "path": str(given if isinstance(given, str | PathLike) else info.path),
+        "model_type": info.model_type,
+        "task": model.manifest.task,
+        "precision": info.precision,
+        "scheme": info.scheme,
+        "cache": info.cache_type,
+        "device": info.device,
+        "threads": info.threads,
+        "bytes": info.package_bytes,
+        "source": dict(model.manifest.source),
+        "made_with": dict(model.manifest.versions),
+        "manifest_sha256": sha256_of(manifest) if (manifest := info.path / MANIFEST_NAME).is_file() else None,
+    }
+
+
+def data_facts(data: DataLike | None) -> dict[str, Any]:
+    if isinstance(data, str | PathLike):
+        path = Path(data)
+        return {"file": str(path), "sha256": sha256_of(path)}
+    return {"file": None, "name": NAME if data is None else "records from Python"}
+
+
+def chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
+    return {role: names if isinstance(names, str) else list(names) for role, names in (columns or {}).items()}
+
+
+def versions(model: AnyModel) -> dict[str, str]:
+    return {
+        "edgellm": edgellm.__version__,
+        "onnxruntime": model.info.onnxruntime_version,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
