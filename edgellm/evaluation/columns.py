@@ -8,12 +8,13 @@ from typing import Any
 
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.evaluation.records import Record
+from edgellm.tokenizer import check_text
 
 
 @dataclass(frozen=True)
 class Columns:
     """Where a record has what an evaluation asks for. `names`: columns by role, several for a role whose values are
-    taken together; `fallback`: roles that the first of these columns fills where its own is not there."""
+    taken together."""
 
     names: Mapping[str, tuple[str, ...]]
 
@@ -49,6 +50,7 @@ class Columns:
             raise InputError(f"{record.place}: the {role} is a {type(value).__name__}, expected text")
         if not empty and not value.strip():
             raise InputError(f"{record.place}: the {role} is empty")
+        check_text_at(value, record.place)
         return value
 
     def texts(self, record: Record, role: str) -> list[str]:
@@ -57,6 +59,8 @@ class Columns:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{record.place}: the {role} is no text and no list of texts")
+        for text in texts:
+            check_text_at(text, record.place)
         return texts
 
     def _columns(self, record: Record, role: str) -> tuple[str, ...]:
@@ -71,8 +75,16 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     role: (role,)
     for role in ("text", "text_pair", "source", "target", "label", "tokens", "tags", "question", "context", "answers")
 }
-INSTEAD: Mapping[str, tuple[str, ...]] = {"source": ("text",)}
+INSTEAD: Mapping[str, tuple[str, ...]] = {"source": ("text",)}  # where there is no column of the role's own name
 MISSING = object()
+
+
+def check_text_at(text: object, place: str) -> None:
+    """Raises InputError, with the place, unless this is a text that can be written as UTF-8."""
+    try:
+        check_text(text)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _found(values: Mapping[str, Any], name: str) -> Any:

@@ -14,7 +14,7 @@ from edgellm.encodings import NONE, Encoding, truncated
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
-from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.columns import Columns, check_text_at
 from edgellm.evaluation.entity_scores import Tags, entity_scores, has_entities
 from edgellm.evaluation.label_scores import single_label_scores
 from edgellm.evaluation.labels import Labels, check_length
@@ -62,11 +62,10 @@ class TokenClassification:
         words, tags = (_list(self._columns.value(record, role), role, record.place) for role in ("tokens", "tags"))
         if len(words) != len(tags):
             raise InputError(f"{record.place}: {len(words)} words and {len(tags)} tags, expected as many of each")
-        wrong = next((word for word in words if not isinstance(word, str)), None)
-        if wrong is not None:
-            raise InputError(f"{record.place}: {wrong!r} is among the words, expected texts")
+        for word in words:
+            check_text_at(word, record.place)
         longest = self._model.manifest.context_length
-        encoding = tokenizer_of(self._model).encoding([str(word) for word in words])
+        encoding = tokenizer_of(self._model).encoding(words)
         check_length(len(encoding), longest, record.place, self._truncation)
         names = [self._labels.names[self._labels.of(tag, record.place)] for tag in tags]
         yield Tagged(truncated(encoding, longest), words, names, record.place)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgellm.errors import InputError, OptionError
 from edgellm.evaluation.answers import answers_of
@@ -125,6 +128,23 @@ def test_what_is_wrong_with_a_file(write: Write, name: str, content: str | bytes
         list(open_data(write(name, content)))
 
 
+VALUES = st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda v: st.lists(v, max_size=3), max_leaves=5)
+ROW = st.dictionaries(st.sampled_from(["text", "data", "paragraphs", "qas", "context"]), VALUES, max_size=3)
+
+
+@given(
+    st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".txt"]),
+    st.binary(max_size=60) | st.lists(ROW, max_size=3).map(lambda rows: json.dumps(rows).encode()),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_records_or_an_error(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"data{suffix}"
+    path.write_bytes(content)
+    for text_is_one in (False, True):
+        with contextlib.suppress(InputError):
+            assert all(isinstance(record.values, Mapping) for record in open_data(path, text_is_one=text_is_one))
+
+
 def test_a_whole_text_that_is_not_utf8(write: Write) -> None:
     with pytest.raises(InputError, match=r"data\.txt, line 3: not UTF-8"):
         list(open_data(write("data.txt", "a\nb\nü".encode("latin-1")), text_is_one=True))
@@ -157,7 +177,10 @@ def test_what_is_no_data(data: Any) -> None:
         list(open_data(["a", 3]))  # type: ignore[list-item]
 
 
-RECORD = Record({"de": "Hallo", "translation": {"en": "Hello"}, "empty": " ", "number": 3, "en2": "Hi"}, "f, line 7")
+RECORD = Record(
+    {"de": "Hallo", "translation": {"en": "Hello"}, "empty": " ", "number": 3, "en2": "Hi", "surrogate": "\ud800"},
+    "f, line 7",
+)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +208,7 @@ def test_a_source_may_be_called_text() -> None:
         ("translation.fr", "f, line 7: no column 'translation.fr'"),
         ("empty", "f, line 7: the text is empty"),
         ("number", "f, line 7: the text is a int, expected text"),
+        ("surrogate", r"f, line 7: the text holds a lone surrogate \(U\+D800"),
     ],
 )
 def test_what_is_wrong_with_a_column(column: str, message: str) -> None:
