@@ -13,6 +13,7 @@ import onnxruntime
 import optimum.onnxruntime as ort_models
 import torch
 from serving import serve
+from transformers import AutoTokenizer
 
 PAD = 0
 
@@ -45,6 +46,15 @@ def translate(
     return model.generate(**padded(sources), **options)[:, 1:].tolist()
 
 
+def tokenize(package: str, messages: list[dict[str, str]]) -> list[int]:
+    """As transformers reads the package's tokenizer and template."""
+    tokenizer = AutoTokenizer.from_pretrained(package)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(text, add_special_tokens=False)
+    assert sorted(inputs) == ["attention_mask", "input_ids"], sorted(inputs)  # generate refuses others
+    return inputs["input_ids"]
+
+
 def encode(package: str, kind: str, inputs: list[list[int]], type_ids: list[list[int]] | None) -> dict[str, list]:
     """Outputs of an encoder by name, of one padded batch."""
     feeds = padded(inputs)
@@ -64,4 +74,4 @@ def padded(rows: list[list[int]]) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    serve({function.__name__: function for function in (generate, translate, encode)})
+    serve({function.__name__: function for function in (generate, translate, encode, tokenize)})

@@ -62,6 +62,18 @@ def test_beams_and_batches_of_one_length(optimum: Peer, package: Callable[..., P
     assert ends(found, 2) == ours(path, prompts, **options)
 
 
+@pytest.mark.real_model
+def test_the_real_model(optimum: Peer, smollm2_package: Callable[[str], Path]) -> None:
+    """SmolLM2-135M-Instruct at int8, from a chat to its answer."""
+    path = smollm2_package("int8")
+    model = edgellm.load(path, threads=1)
+    assert isinstance(model, edgellm.Model)
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = optimum.ask("tokenize", package=str(path), messages=messages)
+    found = optimum.ask("generate", package=str(path), prompts=[ids], options={"max_new_tokens": 30})
+    assert tuple(found[0]) == model.chat(messages, max_new_tokens=30).tokens
+
+
 SIZES = {"t5": (5, 16), "mt5": (3, 16)}  # the number and the size of a decoder's heads
 BART_SIZES = (6, 8)
 

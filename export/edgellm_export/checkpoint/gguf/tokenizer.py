@@ -101,6 +101,7 @@ def token_ids(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
 def _tokenizer_config(vocabulary: Vocabulary, template: Any, context_length: Any) -> dict[str, Any]:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],  # without it transformers adds token_type_ids
         "model_max_length": context_length,
         "bos_token": vocabulary.token(vocabulary.bos),
         "eos_token": vocabulary.token(vocabulary.eos),
