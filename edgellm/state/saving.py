@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from edgellm.state.source import SessionSource
 
 def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str, Any], path: Path) -> None:
     """Raises SessionError, SessionWriteError, or InputError for metadata that is no JSON data."""
+    from importlib.metadata import version  # takes a twentieth of the time in which edgellm may be imported
+
     check_savable(source.manifest)
     row, arrays = engine.held() if engine.rows else (HeldRow([], 0, False), _nothing(source.manifest))
     header = Header(
