@@ -16,6 +16,7 @@ from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean_of_sums, transformed
+from edgellm.evaluation.token_stream import TokenStream, tokens_of
 from edgellm.evaluation.windows import Units, sliding_windows, units_of
 from edgellm.model import Model
 
@@ -87,16 +88,12 @@ class Passages:
         if isinstance(self.model, EncoderDecoderModel):
             yield from self._targets(record)
             return
-        text = self.columns.text(record, "text", empty=True)
-        encoding = tokenizer_of(self.model).encoding(text)
-        units = units_of(text, encoding.offsets)
-        for window in sliding_windows(len(encoding), self.window, self.stride):
-            yield _passage(
-                encoding.ids[window.begin : window.end],
-                window.scored - window.begin,
-                _part(units, window.scored, window.end),
-                record.place,
-            )
+        stream = TokenStream(tokens_of(tokenizer_of(self.model), self.columns.text(record, "text", empty=True)))
+        for window in sliding_windows(stream.reach, self.window, self.stride):
+            tokens = stream.take(window.begin, window.end)
+            scored = window.scored - window.begin
+            yield _passage(tokens.ids, scored, tokens.part(scored).units, record.place)
+            stream.forget(window.begin)
 
     def _targets(self, record: Record) -> Iterator[Passage]:
         source = self.columns.text(record, "source")
@@ -169,10 +166,6 @@ def perplexities(seen: Sequence[Surprise]) -> Findings:
 
 def _passage(tokens: IntArray, scored: int, units: Units, place: str, source: str | None = None) -> Passage:
     return Passage(tokens, scored, int(units.bytes.sum()), int(units.words.sum()), place, source)
-
-
-def _part(units: Units, begin: int, end: int) -> Units:
-    return Units(units.bytes[begin:end], units.words[begin:end])
 
 
 def _exp(value: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,18 +20,20 @@ class Window:
     scored: int
 
 
-def sliding_windows(length: int, window: int, stride: int) -> Iterator[Window]:
+def sliding_windows(reach: Callable[[int], int], window: int, stride: int) -> Iterator[Window]:
     """transformers' convention: windows begin every `stride` tokens, and each predicts what the one before did not. The
-    first token of a window is never predicted; with a stride below `window` that is only the text's first token."""
-    done = 0
-    for begin in range(0, length, stride):
-        end = min(begin + window, length)
+    first token of a window is never predicted; with a stride below `window` that is only the text's first token.
+
+    reach: from a number of tokens to that number, or to how many there are, if that is less.
+    """
+    begin = done = 0
+    while (end := reach(begin + window)) > begin:
         scored = max(done, begin + 1)
         if scored < end:
             yield Window(begin, end, scored)
-        done = end
-        if end == length:
+        if reach(end + 1) == end:
             return
+        begin, done = begin + stride, end
 
 
 @dataclass(frozen=True)
