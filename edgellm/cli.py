@@ -7,6 +7,7 @@ wrong usage, 1 for anything unexpected, 130 after Ctrl-C, 143 after SIGTERM.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ from edgellm.commands.generate import generate
 from edgellm.commands.inspect import inspect
 from edgellm.commands.run import run
 from edgellm.commands.text import one_line
-from edgellm.errors import EdgellmError
+from edgellm.errors import EdgellmError, OutOfMemoryError, OutOfSpaceError
 
 INTERRUPTED = 130  # 128 + SIGINT
 UNEXPECTED = {"diff": 2}  # the status after anything unexpected, else 1: that says that packages differ
@@ -54,6 +55,13 @@ class Commands(click.Group):
         except click.Abort:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            failure = _exhausted(error)
+            if failure is None:
+                raise
+            _forget_output()
+            click.echo(f"error: {one_line(failure.message)}", err=True)
+            sys.exit(failure.status)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -67,6 +75,8 @@ class Commands(click.Group):
                 raise
             if isinstance(error, EdgellmError):
                 raise Failure(str(error), error.exit_code) from error
+            if _exhausted(error):
+                raise
             raise Failure(
                 f"unexpected {type(error).__name__}: {error}; please report it, "
                 "with what the same command prints under `edgellm --debug`",
@@ -92,6 +102,25 @@ def main() -> None:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # text a terminal cannot show
     cli()
+
+
+def _exhausted(error: Exception) -> Failure | None:
+    """What a lack of room, memory or handles should say; None for other errors."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, OSError) and number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        place = error.filename or "the output"
+        return Failure(f"cannot write {place}: {error.strerror}; make room and run it again", OutOfSpaceError.exit_code)
+    if number in (errno.EMFILE, errno.ENFILE):
+        return Failure("too many open files; raise the limit (ulimit -n), or close other programs' files", 1)
+    if isinstance(error, MemoryError):
+        return Failure(f"no memory ({error or 'no size given'}); ask for less at a time", OutOfMemoryError.exit_code)
+    return None
+
+
+def _forget_output() -> None:
+    """What standard output still holds cannot be written either: Python would say so once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.close()
 
 
 def _describe(error: click.ClickException) -> str:

@@ -52,6 +52,8 @@ def write_file(path: Path, header: Header, arrays: Sequence[Array]) -> None:
     layout = lay_out(header, len(start))
     with _write_errors(path):
         target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise SessionWriteError(f"the session cannot be saved to {path}: it is there, and it is no file")
         _remove_stale(target)
         with _partial_file(target) as (descriptor, partial):
             with open(descriptor, "wb", closefd=False) as file:
