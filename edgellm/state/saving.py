@@ -42,13 +42,15 @@ def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str,
 
 def load_into(engine: AnyEngine, file: SavedFile, manifest: Manifest, room: Room) -> None:
     """Take over a saved file of this model. Raises SessionCorruptError, or MemoryBudgetError."""
+    length = file.header.tokens
+    if length > manifest.context_length:  # before anything is read: the file may be a hole of any size
+        raise SessionCorruptError(f"it has {length} tokens, and the model's context {manifest.context_length}")
+    if length > room.tokens:
+        raise room.overflow("the saved session", length, "or load it without a limit")
     tokens = file.read_tokens()
-    in_vocabulary = bool(((tokens >= 0) & (tokens < manifest.vocab_size)).all())
-    if len(tokens) > manifest.context_length or not in_vocabulary:
+    if not bool(((tokens >= 0) & (tokens < manifest.vocab_size)).all()):
         raise SessionCorruptError("its tokens are not this model's")
-    if len(tokens) > room.tokens:
-        raise room.overflow("the saved session", len(tokens), "or load it without a limit")
-    if not len(tokens):
+    if not length:
         return
     engine.limit(room.tokens)
     with engine.receive(HeldRow(tokens.tolist(), file.header.read, file.header.long_table)) as arrays:

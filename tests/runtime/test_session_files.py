@@ -283,6 +283,16 @@ def test_tokens_that_are_not_the_models(model: edgellm.Model, saved: Path) -> No
             model.load_session(saved)
 
 
+def test_a_hole_of_any_size(model: edgellm.Model, saved: Path) -> None:
+    """A file may say that it has a terabyte, and have it, without taking a block of the disk."""
+    data = rewritten(saved.read_bytes(), tokens=10**9)
+    start = 48 + struct.unpack_from("<I", data, 12)[0]
+    saved.write_bytes(data[:start])
+    os.truncate(saved, start + 10**9 * (8 + model.info.cache_bytes_per_token))
+    with pytest.raises(SessionCorruptError, match="it has 1000000000 tokens, and the model's context 96"):
+        model.load_session(saved)
+
+
 def prelude(version: int, size: int) -> bytes:
     return struct.pack("<8sII32s", MAGIC, version, size, bytes(32))
 
