@@ -30,8 +30,10 @@ def ours(package: Path, ids: list[int], **options: object) -> list[int]:
     return [token for token in result.tokens if token not in model.manifest.tokens.eos]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("family", [family.name for family in FAMILIES])
+CASES = [(family.name, precision) for family in FAMILIES for precision in ("fp32", "int8", "int4")]
+
+
+@pytest.mark.parametrize(("family", "precision"), [*CASES, ("llama", "fp16"), ("gemma2", "fp16")])
 def test_greedy_tokens(genai: Peer, package: Callable[..., Path], family: str, precision: str) -> None:
     path = package(family, precision)
     for length in prompt_lengths(family):

@@ -55,6 +55,18 @@ def test_decoders(
 
 
 @BINDING
+@pytest.mark.parametrize("options", [{"precision": "fp16"}, {"precision": "fp32", "kv_cache": "int8"}], ids=str)
+def test_half_weights_and_int8_caches(
+    optimum: Peer, checkpoint: Callable[[str], Path], tmp_path: Path, options: dict[str, Any], use_io_binding: bool
+) -> None:
+    path = tmp_path / "package"
+    edgellm_export.export(checkpoint("gpt2"), path, verify_quality=False, calibrate=False, **options)
+    prompts, length = [prompt("gpt2", 40, seed=6).tolist()], {"max_new_tokens": NEW_TOKENS}
+    found = optimum.ask("generate", package=str(path), prompts=prompts, options=length, use_io_binding=use_io_binding)
+    assert ends(found, 2) == ours(path, prompts, **length)
+
+
+@BINDING
 def test_beams_and_batches_of_one_length(optimum: Peer, package: Callable[..., Path], use_io_binding: bool) -> None:
     path, prompts = package("gpt2", "fp32"), [prompt("gpt2", 12, seed=seed).tolist() for seed in range(3)]
     options = {"max_new_tokens": 12, "num_beams": 3, "no_repeat_ngram_size": 2}
