@@ -35,7 +35,7 @@ with warnings.catch_warnings():  # of their dependencies
 PREDICTIONS = ["The cat sat on the mat.", "There is no such thing here", "Hello World, and so on!", ""]
 TARGETS = [
     ["A cat sat on the mat.", "The cat was sitting on the mat."],
-    ["There is nothing like that here", "There's no such thing here"],
+    ["There is nothing like that here", "There were no such things here"],
     ["hello world, and so on!", "Hello, world"],
     ["something", "anything"],
 ]
