@@ -19,12 +19,13 @@ CHUNK_TOKENS = 128  # of a prompt, read at a time
 
 @dataclass(frozen=True)
 class Footprint:
-    """Estimated bytes of a process that runs one sequence of `context` tokens. `base`: what any package takes, with its
-    tokenizer; `weights`: as they lie in memory, which may be wider than in the files; `loading`: on top while they are
-    packed, then given back; `cache`: keys and values; `run`: what one run computes."""
+    """Estimated bytes of a process that runs one sequence of `context` tokens. `base`: what any package takes, without
+    its `tokenizer`. `weights`: as they lie in memory, which may be wider than in the files. `loading`: on top while
+    they are packed, then given back. `cache`: keys and values. `run`: what one run computes."""
 
     context: int
     base: int
+    tokenizer: int
     weights: int
     loading: int
     cache: int
@@ -33,7 +34,7 @@ class Footprint:
     @property
     def total(self) -> int:
         """The largest size that the process has."""
-        return self.base + self.weights + max(self.loading, self.cache + self.run)
+        return self.base + self.tokenizer + self.weights + max(self.loading, self.cache + self.run)
 
 
 def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
@@ -44,7 +45,8 @@ def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
     largest = max((each.loaded_bytes for each in weights), default=0)
     return Footprint(
         context=context,
-        base=BASE_BYTES + TOKENIZER_FACTOR * text,
+        base=BASE_BYTES,
+        tokenizer=TOKENIZER_FACTOR * text,
         weights=sum(each.loaded_bytes for each in weights) + (largest if _is_widened(manifest) else 0),
         loading=0 if _is_float(manifest) else largest,
         cache=cache_bytes(manifest, context),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 
 from edgellm.commands.options import json_option
+from edgellm.commands.plan import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.errors import MissingDependencyError
@@ -61,33 +62,40 @@ STEPS = {
     help="Text in UTF-8, like what the model will see, to round int8 and int4 weights by; built-in English otherwise.",
 )
 @click.option("--no-calibration", is_flag=True, help="Round int8 and int4 weights as they are.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what would be written, its size, memory, time and speed.")
 @json_option
-def export(source: str, out: Path, no_verify: bool, no_calibration: bool, as_json: bool, **options: Any) -> None:
+def export(
+    source: str, out: Path, no_verify: bool, no_calibration: bool, only_plan: bool, as_json: bool, **options: Any
+) -> None:
     """Export the checkpoint SOURCE to the package OUT.
 
     SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
     with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
-    when everything has succeeded.
+    when everything has succeeded. With --plan nothing is made: it says what the same command without it would do.
     """
-    run = _import_exporter(verify=not no_verify)
+    exporter = _import_exporter(verify=not no_verify)
+    options |= {"verify_quality": not no_verify, "calibrate": not no_calibration}
+    if only_plan:
+        planned = exporter.plan(source, out, **{k: v for k, v in options.items() if k != "keep_failed"})
+        click.echo(json.dumps(planned.to_dict(), indent=2) if as_json else "\n".join(plan_lines(planned)))
+        return
     with shown_progress(STEPS) as progress:
-        checks = {"verify_quality": not no_verify, "calibrate": not no_calibration}
-        run(source, out, progress=progress, **checks, **options)
+        exported = exporter.export(source, out, progress=progress, **options)
     report = read_report(out)
     if as_json:
-        click.echo(json.dumps({"package": str(out), "report": report}))
+        click.echo(json.dumps({"package": str(out), "report": report, "plan": outcome_dict(exported.outcome)}))
     else:
-        click.echo("\n".join([f"exported     {out}", *quality_lines(report)]))
+        click.echo("\n".join([f"exported     {out}", *quality_lines(report), *outcome_lines(exported.outcome)]))
 
 
-def _import_exporter(*, verify: bool) -> Callable[..., Any]:
+def _import_exporter(*, verify: bool) -> ModuleType:
     """The exporter, which only this command needs. Raises MissingDependencyError before any work is done."""
     if verify:
         onnxruntime()
     try:
-        from edgellm_export import export as run
+        import edgellm_export
     except ImportError as error:
         raise MissingDependencyError(
             f"exporting needs packages that are not installed ({error}); run `pip install edgellm[export,cpu]`"
         ) from error
-    return run
+    return edgellm_export

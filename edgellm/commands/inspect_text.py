@@ -105,7 +105,8 @@ def _provenance(found: Inspection) -> list[str]:
 
 def _memory(found: Inspection) -> list[str]:
     it = found.memory
-    parts = f"{size(it.weights)} weights, {size(it.cache)} cache, {size(it.run)} a run, {size(it.base)} everything else"
+    rest = size(it.base + it.tokenizer)
+    parts = f"{size(it.weights)} weights, {size(it.cache)} cache, {size(it.run)} a run, {rest} everything else"
     if found.manifest.target == "cuda":
         return [f"memory       {size(it.weights + it.cache)} of the GPU at {it.context} tokens: {parts.split(', ')[0]}"]
     return [f"memory       about {size(it.total)} at {it.context} tokens (--context): {parts}"]

@@ -1,5 +1,5 @@
 """The exporter: a trained Transformer checkpoint becomes a package directory. Stays on the workstation."""
 
-from edgellm_export.pipeline import Exported, export
+from edgellm_export.pipeline import Exported, export, plan
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "plan"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgellm.bench.memory import resident_bytes
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm_export.architectures import Kind, kind_of
@@ -15,13 +16,17 @@ from edgellm_export.checkpoint import Checkpoint, open_checkpoint
 from edgellm_export.decoder.export import open_decoder
 from edgellm_export.encoder.export import open_encoder
 from edgellm_export.encoder_decoder.export import open_exporter as open_encoder_decoder
-from edgellm_export.evaluation_text import calibration_text
+from edgellm_export.evaluation_text import CalibrationText, calibration_text
 from edgellm_export.optimum.export import open_optimum, open_source
+from edgellm_export.outcome import Outcome, Watch, add_outcome
+from edgellm_export.outline import hollow
 from edgellm_export.output import check_target, new_directory
 from edgellm_export.package import seal, write_side_files
-from edgellm_export.steps import Choices, Exporter, Progress, QualityReport
+from edgellm_export.plan import Plan, measure_machine, plan_of
+from edgellm_export.prediction import Prediction, predict
+from edgellm_export.steps import Choices, Exporter, ForeseenExporter, Progress, QualityReport
 
-OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], Exporter]] = {
+OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], ForeseenExporter]] = {
     "decoder": open_decoder,
     "encoder": open_encoder,
     "encoder-decoder": open_encoder_decoder,
@@ -30,11 +35,31 @@ OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], Exporter]] = {
 
 @dataclass(frozen=True)
 class Exported:
-    """Where the package is, what it says of itself, and how close it is to the original (None: not verified)."""
+    """Where the package is, what it says of itself, how close it is to the original (None: not verified), and what was
+    foreseen beside what happened (None: via optimum)."""
 
     path: Path
     manifest: Manifest
     report: QualityReport | None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What is to be exported. `checkpoint`: what `exporter` makes a package of. `foreseen`: the same exporter, unless
+    its graphs are other tools'."""
+
+    checkpoint: Checkpoint
+    choices: Choices
+    exporter: Exporter
+    foreseen: ForeseenExporter | None
+
+    def predict(self, *, verify: bool, directory: Path | None = None) -> Prediction | None:
+        """See `prediction.predict`; None where nothing can be foreseen. Leaves nothing in `directory`."""
+        if self.foreseen is None:
+            return None
+        base = resident_bytes() or 0
+        return predict(self.foreseen, self.checkpoint, self.choices, verify=verify, base=base, directory=directory)
 
 
 def export(
@@ -73,34 +98,83 @@ def export(
     check_target(out, force=force)
     if failed is not None:
         check_target(failed, force=True)
-    if calibration is not None and not calibrate:
-        raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
-    text = calibration_text(None if calibration is None else Path(calibration))
-    choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
-    checkpoint = open_source(str(source), revision) if via else open_checkpoint(str(source), revision=revision)
-    if via is None:
-        _check_layers(checkpoint)
-    if attentions and via is not None:
-        raise ExportError(
-            "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
-        )
-    with _memory_errors():
-        opener = open_optimum if via else OPENERS[kind_of(checkpoint.config)]
-        exporter = opener(checkpoint, choices)
+    text = _calibration_text(calibration, calibrate)
+    opened = open_export(source, Choices(precision, target, kv_cache, task, calibrate, text, attentions), via, revision)
 
     def keep(error: BaseException) -> Path | None:
         return failed if isinstance(error, QualityGateError) else None
 
     with _memory_errors(), new_directory(out, force=force, keep=keep) as work:
-        write_side_files(work, checkpoint)
-        written = exporter.write(work, choices, progress or (lambda step, done, total: None))
+        watch = Watch.start(opened.predict(verify=verify_quality, directory=work))
+        write_side_files(work, opened.checkpoint)
+        written = opened.exporter.write(work, opened.choices, progress or (lambda step, done, total: None))
         manifest = seal(work, written.manifest)
         report = written.verify(manifest) if verify_quality else None
+        outcome = None if watch is None else watch.stop(work)
         if report is not None:
             report.write(work)
+            add_outcome(work, outcome)
             manifest = seal(work, manifest)
             report.gate(failed)
-    return Exported(out, manifest, report)
+    return Exported(out, manifest, report, outcome)
+
+
+def plan(
+    source: str | Path,
+    out: str | Path,
+    *,
+    precision: Precision = "int8",
+    target: Target = "cpu",
+    kv_cache: KVCacheType = "float",
+    task: Task | None = None,
+    via: Literal["optimum"] | None = None,
+    attentions: bool = False,
+    revision: str | None = None,
+    force: bool = False,
+    verify_quality: bool = True,
+    calibrate: bool = True,
+    calibration: str | Path | None = None,
+) -> Plan:
+    """What `export` with the same arguments would write, how long it would take, the memory for it, and how fast the
+    package would be on this machine. Reads the checkpoint's config and headers, none of its weights; of a hub id,
+    which is downloaded, all is read. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
+    check_target(Path(out), force=force)
+    text = _calibration_text(calibration, calibrate)
+    choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
+    prediction = open_export(source, choices, via, revision, prepare=hollow).predict(verify=verify_quality)
+    if prediction is None:
+        raise ExportError(
+            f"there is no plan of an export via {via}, whose graphs are known when it has made them; leave out --plan"
+        )
+    return plan_of(prediction, measure_machine(Path(out)))
+
+
+def open_export(
+    source: str | Path,
+    choices: Choices,
+    via: Literal["optimum"] | None,
+    revision: str | None,
+    prepare: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
+) -> Opened:
+    """`prepare`: what becomes of the checkpoint before its exporter gets it. Raises CheckpointError or ExportError."""
+    if via is not None:
+        if choices.attentions:
+            raise ExportError(
+                "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
+            )
+        checkpoint = open_source(str(source), revision)
+        return Opened(checkpoint, choices, open_optimum(checkpoint, choices), None)
+    checkpoint = prepare(open_checkpoint(str(source), revision=revision))
+    _check_layers(checkpoint)
+    with _memory_errors():
+        exporter = OPENERS[kind_of(checkpoint.config)](checkpoint, choices)
+    return Opened(checkpoint, choices, exporter, exporter)
+
+
+def _calibration_text(file: str | Path | None, calibrate: bool) -> CalibrationText:
+    if file is not None and not calibrate:
+        raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
+    return calibration_text(None if file is None else Path(file))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.tokenizer import Tokenizer
+from edgellm_export.channels import Projection
 from edgellm_export.evaluation_text import CalibrationText
 
 Progress = Callable[[str, int, int], None]
@@ -54,11 +55,27 @@ class Written:
     verify: Callable[[Manifest], QualityReport]
 
 
+@dataclass(frozen=True)
+class Outline:
+    """`manifest`: lacks its files. `projections`: the linear layers of all graphs."""
+
+    manifest: Manifest
+    projections: Sequence[Projection]
+
+
 class Exporter(Protocol):
     """A checkpoint whose config has been read, and found to be one that edgellm builds."""
 
     def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
         """Everything but manifest and report into the directory `work`, which has the tokenizer's files already."""
+
+
+class ForeseenExporter(Exporter, Protocol):
+    """One that knows its graphs before they are made."""
+
+    def outline(self, work: Path, choices: Choices) -> Outline:
+        """What `write` is expected to put into `work`, before any work: the weights' files have their size and no
+        content."""
 
 
 def tokenized(work: Path, text: CalibrationText, vocab_size: int, length: int, count: int) -> list[Tokens]:

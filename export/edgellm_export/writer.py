@@ -21,18 +21,38 @@ def write_graph(built: BuiltGraph, path: Path, *, progress: Callable[[int, int],
 
     Raises OutOfSpaceError when the disk is full.
     """
-    data = path.with_name(path.name + ".data")
     offsets = _layout([produced.regions for produced in built.produced])
     with disk_errors(path.parent):
-        _write_data(built.produced, offsets, data, progress)
-        for stored in built.stored:
-            region = stored.region
-            stored.value.const_value = ir.ExternalTensor(
-                data.name, offsets[region.name], region.nbytes, ir.DataType.from_numpy(region.dtype),
-                shape=stored.value.shape or ir.Shape(region.shape), name=str(stored.value.name), base_dir=path.parent,
-            )  # fmt: skip
-        ir.save(built.model, path)
+        _write_data(built.produced, offsets, _data(path), progress)
+        _save(built, path, offsets)
     return offsets
+
+
+def outline_graph(
+    built: BuiltGraph, path: Path, *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
+    """As `write_graph`, but for the weights: the data file has its size and holds nothing, also on the disk."""
+    offsets = _layout([produced.regions for produced in built.produced])
+    with disk_errors(path.parent):
+        with _data(path).open("wb") as file:
+            file.truncate(_size(built.produced, offsets))
+        _save(built, path, offsets)
+    return offsets
+
+
+def _data(graph: Path) -> Path:
+    return graph.with_name(graph.name + ".data")
+
+
+def _save(built: BuiltGraph, path: Path, offsets: dict[str, int]) -> None:
+    """The graph, whose initializers lie in its data file."""
+    for stored in built.stored:
+        region = stored.region
+        stored.value.const_value = ir.ExternalTensor(
+            _data(path).name, offsets[region.name], region.nbytes, ir.DataType.from_numpy(region.dtype),
+            shape=stored.value.shape or ir.Shape(region.shape), name=str(stored.value.name), base_dir=path.parent,
+        )  # fmt: skip
+    ir.save(built.model, path)
 
 
 def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
@@ -43,13 +63,18 @@ def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
     return offsets
 
 
+def _size(groups: Sequence[Produced], offsets: dict[str, int]) -> int:
+    """Bytes of the data file."""
+    return max((offsets[region.name] + region.nbytes for group in groups for region in group.regions), default=0)
+
+
 def _write_data(
     groups: Sequence[Produced], offsets: dict[str, int], path: Path, progress: Callable[[int, int], None] | None
 ) -> None:
     total = sum(region.nbytes for group in groups for region in group.regions)
     done = 0
     with path.open("wb") as file:
-        size = max((offsets[r.name] + r.nbytes for group in groups for r in group.regions), default=0)
+        size = _size(groups, offsets)
         os.posix_fallocate(file.fileno(), 0, size) if size else None
         for group in groups:
             cursors = [offsets[region.name] for region in group.regions]

@@ -37,14 +37,14 @@ def test_export(checkpoint: Checkpoints, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "exported", "package", "divergence", "agreement", "perplexity", "verdict",
+        "exported", "package", "divergence", "agreement", "perplexity", "verdict", "predicted",
     ]  # fmt: skip
     assert result.stderr.splitlines()[-1] == "comparing: 100%"
     assert all(f"{step}: 100%\n" in result.stderr for step in STEPS)
     assert edgellm.load(out).generate("Hi", max_new_tokens=3).tokens
     assert os.listdir(tmp_path) == ["package"]
     shown = CliRunner().invoke(cli, ["inspect", str(out), "--report"]).stdout.splitlines()
-    assert shown == lines[1:]
+    assert shown == lines[1:-1]
 
 
 def test_export_json_and_no_verify(checkpoint: Checkpoints, tmp_path: Path) -> None:
@@ -52,7 +52,9 @@ def test_export_json_and_no_verify(checkpoint: Checkpoints, tmp_path: Path) -> N
     assert verified["package"] == str(tmp_path / "a")
     assert verified["report"]["verdict"] == "passed"
     result = run(checkpoint("llama"), tmp_path / "b", "--precision", "fp16", "--no-verify", "--json")
-    assert json.loads(result.stdout) == {"package": str(tmp_path / "b"), "report": None}
+    found = json.loads(result.stdout)
+    assert found.pop("plan")["size_bytes"]["actual"] > 0
+    assert found == {"package": str(tmp_path / "b"), "report": None}
     assert "running" not in result.stderr
 
 

@@ -405,7 +405,7 @@ def test_without_a_working_onnxruntime(tmp_path: Path, kind: str, text: str) -> 
     assert "is not ready: 1 error" in done.stdout
 
 
-ROOM = Footprint(context=2048, base=60 * MIB, weights=500 * MIB, loading=0, cache=100 * MIB, run=40 * MIB)
+ROOM = Footprint(context=2048, base=60 * MIB, tokenizer=0, weights=500 * MIB, loading=0, cache=100 * MIB, run=40 * MIB)
 
 
 @pytest.mark.parametrize(

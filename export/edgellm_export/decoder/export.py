@@ -8,25 +8,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from edgellm.errors import ExportError
 from edgellm.manifest import CacheLayout, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
 from edgellm_export.architectures import Architecture, open_architecture
-from edgellm_export.build import CacheScales, attention_names
+from edgellm_export.build import BuiltGraph, CacheScales, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, calibrate_layers
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.decoder.genai_config import genai_config
 from edgellm_export.decoder.graph import build_decoder
 from edgellm_export.decoder.kv_calibration import cache_scales
-from edgellm_export.decoder.run import FloatRun, PackageLayers
+from edgellm_export.decoder.run import FLOAT, FloatRun, PackageLayers
 from edgellm_export.decoder.verify import verify
 from edgellm_export.names import canonical
+from edgellm_export.outline import expected_scheme
 from edgellm_export.output import disk_errors
 from edgellm_export.package import GRAPH, generation_config, token_ids, versions, write_generation_config, write_json
-from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.rope import needs_length_input
 from edgellm_export.segments import DataFile
-from edgellm_export.steps import Choices, Progress, Tokens, Written, tokenized
-from edgellm_export.writer import write_graph
+from edgellm_export.steps import Choices, Outline, Progress, Tokens, Written, tokenized
+from edgellm_export.writer import outline_graph, write_graph
 
 # Of calibration text, in tokens: each sequence and all of them.
 WEIGHTS_LENGTH, WEIGHTS_TOKENS = 128, 2048
@@ -42,13 +45,7 @@ class DecoderExport:
 
     def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
         architecture = self.architecture
-        precision, target = choices.precision, choices.target
-        manifest = _manifest(self.checkpoint, architecture, choices)
-        write_generation_config(work, self.checkpoint, manifest.tokens)
-        write_json(
-            work / "genai_config.json",
-            genai_config(manifest, self.checkpoint.config, generation_config(self.checkpoint)),
-        )
+        manifest = self._describe(work, choices)
         original = FloatRun(architecture, TensorReader(self.checkpoint.tensors))
         tensors = _account(self.checkpoint, architecture)
         cache = _calibrate_cache(work, original, manifest, choices, progress) if choices.kv_cache == "int8" else []
@@ -56,7 +53,7 @@ class DecoderExport:
             calibrated = NOT_CALIBRATED
             if choices.calibrate:
                 calibrated = _calibrate(work, Path(matrices), original, manifest, choices, progress)
-            scheme = scheme_for(precision, target).calibrated(calibrated.prepared)
+            scheme = scheme_for(choices.precision, choices.target).calibrated(calibrated.prepared)
             built = build_decoder(
                 architecture, tensors, scheme, calibrated.scales, cache, attentions=choices.attentions
             )
@@ -67,6 +64,28 @@ class DecoderExport:
             replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
             lambda sealed: verify(work, sealed, original, layers, calibrated, progress),
         )
+
+    def outline(self, work: Path, choices: Choices) -> Outline:
+        architecture, shape = self.architecture, self.architecture.shape
+        manifest, tensors = self._describe(work, choices), _account(self.checkpoint, architecture)
+        ones = np.ones((shape.num_kv_heads, shape.head_dim), np.float32)
+        cache = [CacheScales(ones, ones)] * shape.num_layers if choices.kv_cache == "int8" else []
+
+        def build(scheme: WeightScheme) -> BuiltGraph:
+            return build_decoder(architecture, tensors, scheme, cache_scales=cache, attentions=choices.attentions)
+
+        scheme = expected_scheme(choices, self.checkpoint, build(FLOAT).projections)
+        built = build(scheme)
+        outline_graph(built, work / GRAPH)
+        return Outline(replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)), built.projections)
+
+    def _describe(self, work: Path, choices: Choices) -> Manifest:
+        """The manifest, and the files that say the same to other programs."""
+        manifest = _manifest(self.checkpoint, self.architecture, choices)
+        generation = generation_config(self.checkpoint)
+        write_generation_config(work, self.checkpoint, manifest.tokens)
+        write_json(work / "genai_config.json", genai_config(manifest, self.checkpoint.config, generation))
+        return manifest
 
 
 def open_decoder(checkpoint: Checkpoint, choices: Choices) -> DecoderExport:

@@ -17,7 +17,7 @@ from edgellm.sentence import embedding_of
 from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
-from edgellm_export.build import attention_names
+from edgellm_export.build import BuiltGraph, attention_names
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
 from edgellm_export.channels import FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
@@ -27,16 +27,17 @@ from edgellm_export.encoder.head import labels_of, problem_of, task_of
 from edgellm_export.encoder.run import EncoderLayers, EncoderRun
 from edgellm_export.encoder.text import check_given, paragraphs
 from edgellm_export.encoder.verify import verify_encoder
+from edgellm_export.outline import expected_scheme
 from edgellm_export.output import disk_errors
 from edgellm_export.package import GRAPH, versions
-from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.static import with_static
 from edgellm_export.segments import DataFile
-from edgellm_export.steps import Choices, Progress, Written
+from edgellm_export.steps import Choices, Outline, Progress, Written
 from edgellm_export.tensors import LazyTensor
-from edgellm_export.writer import write_graph
+from edgellm_export.writer import outline_graph, write_graph
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
 UNLIKE = 2.0  # largest scale over smallest
@@ -69,6 +70,17 @@ class EncoderExport:
             replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
             lambda sealed: verify_encoder(work, sealed, original, layers, calibrated, progress),
         )
+
+    def outline(self, work: Path, choices: Choices) -> Outline:
+        manifest, tensors = self._manifest(choices), _account(self.checkpoint, self.model)
+
+        def build(scheme: WeightScheme) -> BuiltGraph:
+            return build_encoder(self.model, tensors, scheme, attentions=choices.attentions)
+
+        scheme = expected_scheme(choices, self.checkpoint, build(scheme_for("fp32", "cpu")).projections)
+        built = build(scheme)
+        outline_graph(built, work / GRAPH)
+        return Outline(replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)), built.projections)
 
     def _manifest(self, choices: Choices) -> Manifest:
         """Still without its files' hashes."""

@@ -24,15 +24,16 @@ from edgellm_export.encoder_decoder.merged import build_merged
 from edgellm_export.encoder_decoder.run import EncoderDecoderRun, PackageParts, Pair
 from edgellm_export.encoder_decoder.verify import pair_length, pairs_of, verify
 from edgellm_export.names import canonical_encoder_decoder
+from edgellm_export.outline import expected_scheme
 from edgellm_export.output import disk_errors
 from edgellm_export.package import token_ids, versions, write_generation_config
-from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.segments import DataFile, DataFiles
-from edgellm_export.steps import Choices, Progress, Written, tokenized
+from edgellm_export.steps import Choices, Outline, Progress, Written, tokenized
 from edgellm_export.tensors import LazyTensor
-from edgellm_export.writer import write_graph
+from edgellm_export.writer import outline_graph, write_graph
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 MERGED = "decoder_model_merged.onnx"  # for optimum, which looks for this name first
@@ -62,13 +63,29 @@ class EncoderDecoderExport:
                 build(architecture, tensors, scheme, calibrated.scales, attentions=choices.attentions)
                 for build in (build_encoder, build_decoder)
             )
-            data = _write(work, encoder, decoder, progress)
+            data = _write(work, encoder, decoder, progress, write_graph)
             _write_merged(work, build_merged(architecture, tensors, scheme, calibrated.scales), data)
         parts = PackageParts(architecture, tensors, scheme, calibrated.scales, data)
         return Written(
             replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
             lambda sealed: verify(work, sealed, original, parts, calibrated, progress),
         )
+
+    def outline(self, work: Path, choices: Choices) -> Outline:
+        architecture, tensors = self.architecture, _account(self.checkpoint, self.architecture)
+        manifest = _manifest(self.checkpoint, architecture, choices)
+        write_generation_config(work, self.checkpoint, manifest.tokens)
+
+        def build(scheme: WeightScheme) -> tuple[BuiltGraph, BuiltGraph]:
+            attentions = choices.attentions
+            encoder = build_encoder(architecture, tensors, scheme, attentions=attentions)
+            return encoder, build_decoder(architecture, tensors, scheme, attentions=attentions)
+
+        projections = [each for graph in build(scheme_for("fp32", "cpu")) for each in graph.projections]
+        scheme = expected_scheme(choices, self.checkpoint, projections)
+        data = _write(work, *build(scheme), lambda step, done, total: None, outline_graph)
+        _write_merged(work, build_merged(architecture, tensors, scheme, {}), data)
+        return Outline(replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)), projections)
 
 
 def open_exporter(checkpoint: Checkpoint, choices: Choices) -> EncoderDecoderExport:
@@ -144,16 +161,18 @@ def _account(checkpoint: Checkpoint, architecture: EncoderDecoder) -> TensorRead
     return tensors
 
 
-def _write(work: Path, encoder: BuiltGraph, decoder: BuiltGraph, progress: Progress) -> DataFiles:
-    """Both graphs. What the decoder has in common with the encoder is read from the encoder's file."""
+def _write(
+    work: Path, encoder: BuiltGraph, decoder: BuiltGraph, progress: Progress, write: Callable[..., dict[str, int]]
+) -> DataFiles:
+    """Both graphs, by `write`. What the decoder has in common with the encoder is read from the encoder's file."""
     sizes = [sum(r.nbytes for p in graph.produced for r in p.regions) for graph in (encoder, decoder)]
 
     def report(before: int) -> Callable[[int, int], None]:
         return lambda done, _: progress("weights", before + done, max(1, sum(sizes)))
 
-    first = DataFile(work / f"{ENCODER}.data", write_graph(encoder, work / ENCODER, progress=report(0)))
+    first = DataFile(work / f"{ENCODER}.data", write(encoder, work / ENCODER, progress=report(0)))
     own = _borrowing(decoder, first)
-    second = DataFile(work / f"{DECODER}.data", write_graph(own, work / DECODER, progress=report(sizes[0])))
+    second = DataFile(work / f"{DECODER}.data", write(own, work / DECODER, progress=report(sizes[0])))
     progress("weights", max(1, sum(sizes)), max(1, sum(sizes)))
     return DataFiles([first, second])
 
