@@ -1,7 +1,7 @@
 """Chat messages to a prompt, with the model's own Jinja template, as Hugging Face's `apply_chat_template` does it.
 
-A template is code from whoever made the model: it runs in Jinja's sandbox, sees nothing but the messages, and its
-output is limited.
+A template is code from whoever made the model: it runs in a sandbox, sees nothing but the messages, and may do only so
+much work.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes, parser
-from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edgellm.errors import ChatTemplateError, InputError, PackageCorruptError, nearest
+from edgellm.template_sandbox import Sandbox
 from edgellm.tokenizer import check_text, read_json
 
 Message = Mapping[str, Any]
 
-MAX_PROMPT_CHARS = 64 * 1024 * 1024
-MAX_EXPONENT = 64
 MARK = "|the message goes on here| "
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -79,7 +74,7 @@ class ChatTemplate:
             **variables,
         }
         try:
-            text = _limited(compiled.generate(given))
+            text = compiled.render(given)
         except ChatTemplateError:
             raise
         except Exception as error:  # a template may raise anything: it is a program
@@ -103,8 +98,10 @@ class ChatTemplate:
             raise ChatTemplateError(f"no chat template {name!r}; {nearest(name, self._sources)}")
         if name not in self._compiled:
             try:
-                self._compiled[name] = _environment().from_string(self._sources[name])
-            except jinja2.TemplateError as error:
+                self._compiled[name] = _environment().compiled(self._sources[name])
+            except ChatTemplateError:
+                raise
+            except Exception as error:  # Jinja's, and what Python's compiler makes of code that is nested too deep
                 raise ChatTemplateError(f"the chat template {name!r} is not valid Jinja: {error}") from error
         return self._compiled[name]
 
@@ -149,39 +146,8 @@ def _cut_at_mark(text: str) -> str:
     return before if after.startswith(MARK[-1]) else before.rstrip()
 
 
-class GenerationTag(Extension):
-    """`{% generation %}`: marks the assistant's words for training; here it only lets its body through."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja's interface
-
-    def parse(self, parser: parser.Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which limits ranges, and limits here on what else can fill the memory in one step."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and isinstance(right, int) and abs(right) > MAX_EXPONENT:
-            raise ChatTemplateError(f"the chat template raises to the power of {right}")
-        if operator == "*" and _repeated_size(left, right) > MAX_PROMPT_CHARS:
-            raise ChatTemplateError(f"the chat template makes a value of {_repeated_size(left, right)} elements")
-        return super().call_binop(context, operator, left, right)
-
-
-def _repeated_size(left: Any, right: Any) -> int:
-    """How many elements left * right has, where one of them is a text or a list and the other a number."""
-    if isinstance(left, int):
-        left, right = right, left
-    return len(left) * right if isinstance(left, str | bytes | list | tuple) and isinstance(right, int) else 0
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
-    environment.filters["tojson"] = _tojson
+def _environment() -> Sandbox:
+    environment = Sandbox({"tojson": _tojson})
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     return environment
@@ -200,17 +166,6 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
-
-
-def _limited(pieces: Any) -> str:
-    text: list[str] = []
-    size = 0
-    for piece in pieces:
-        size += len(piece)
-        if size > MAX_PROMPT_CHARS:
-            raise ChatTemplateError(f"the chat template wrote over {MAX_PROMPT_CHARS} characters; shorten the messages")
-        text.append(piece)
-    return "".join(text)
 
 
 def _read_template(path: Path) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 import pytest
 
-from edgellm import chat
 from edgellm.chat import ChatTemplate
 from edgellm.errors import ChatTemplateError, InputError
 from tiny_package import tiny_tokenizer
@@ -153,23 +152,6 @@ def test_templates_that_fail() -> None:
         ChatTemplate({"default": "{{ nothing.here.at_all }}"}, {}).render([USER])
     with pytest.raises(ChatTemplateError, match="has no chat template"):
         ChatTemplate({}, {}).render([USER])
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{% for i in range(10 ** 9) %}{% endfor %}",
-        "{{ 'x' * 10 ** 12 }}",
-        "{{ 10 ** 1000000000 }}",
-        "{% for i in range(9999) %}{{ 'x' * 99999 }}{% endfor %}",
-    ],
-)
-def test_templates_that_misbehave(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "MAX_PROMPT_CHARS", 10**6)
-    with pytest.raises(ChatTemplateError):
-        ChatTemplate({"default": template}, {}).render([USER])
 
 
 def test_named_templates(tmp_path: Path) -> None:
