@@ -14,6 +14,9 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+LONGEST = 10_000  # characters of a text
+
+
 def mutate_json(data: bytes, size: int, seed: int) -> bytes | None:
     """The JSON `data` with one to four damages, at most `size` bytes; None where it is not JSON."""
     try:
@@ -92,7 +95,9 @@ def _text(value: str, rng: random.Random) -> str:
     piece = rng.choice(
         ("", " ", "\n", "\0", "a", "\ud800", "..", "/", "{{", "%}", "\u2581", str(rng.randrange(1 << 40)))
     )
-    return rng.choice((value[:at] + piece + value[at:], value[:at], value[at:], value + value, value * 50))
+    return rng.choice(
+        (value[:at] + piece + value[at:], value[:at], value[at:], (value + value)[:LONGEST], (value * 50)[:LONGEST])
+    )
 
 
 def nested(value: Any, depth: int) -> Any:

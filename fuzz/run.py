@@ -17,7 +17,7 @@ from fuzz.corpus import CORPUS
 from fuzz.targets import TARGETS, Target
 
 LONGEST_INPUT = 1 << 16  # bytes
-SECONDS_PER_INPUT = 20  # of time on the clock, after which libFuzzer ends the process
+SECONDS_PER_INPUT = 180  # of time on the clock, after which libFuzzer ends the process
 RSS_MB = 1500
 FOUND = Path(".cache/fuzz")  # logs, and inputs that were found
 

@@ -23,6 +23,7 @@ BYTES_PER_BYTE = 256  # of memory for each byte of input: an empty JSON object o
 SECONDS = 5.0
 NATIVE_BYTES = 1 << 30  # of address space, beyond what the process has when the fuzzing begins
 
+MACHINE = ("/sys/devices/system/cpu", "/sys/fs/cgroup", "/proc/self")  # what says how many cores there are
 READING = {"open", "os.listdir", "os.scandir", "glob.glob"}
 NEVER = {
     "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.chown", "os.truncate",
@@ -43,7 +44,7 @@ class Watch:
         self._prefix = f"{self.root}/"
         self._inside = False
         self._laid_out: Files = {}
-        self._code = tuple(os.path.realpath(place) for place in [*filter(None, sys.path), sys.prefix])
+        self._code = tuple(os.path.realpath(place) for place in [*filter(None, sys.path), sys.prefix, *MACHINE])
         sys.addaudithook(self._audit)
         tracemalloc.start(1)
 

@@ -34,7 +34,7 @@ class ConfigReader:
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = (1 << 31) - 1) -> int:
         """A whole number within limits; required unless there is a default. null counts as absent."""
         value = self.data.get(key)
-        if value is None and default is not None:
+        if value is None and default is not None and default <= maximum:
             return default
         if type(value) is int and minimum <= value <= maximum:
             return value

@@ -7,6 +7,7 @@ the model carries.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,8 @@ def _read(path: Path) -> Pieces:
     scores = {piece.piece: float(piece.score) for piece in model.pieces}
     if len(scores) != len(model.pieces):
         raise CheckpointError(f"{path} holds a piece twice; download it again")
+    if not all(map(math.isfinite, scores.values())):
+        raise CheckpointError(f"{path} has scores that are not numbers; download it again")
     kinds = [int(piece.type) for piece in model.pieces]
     unknown = int(model.trainer_spec.unk_id)
     if not 0 <= unknown < len(kinds) or not all(isinstance(piece, str) for piece in scores):
