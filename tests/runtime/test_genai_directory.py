@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import edgellm
@@ -51,6 +54,15 @@ CONFIG: dict[str, Any] = {
         "max_length": 64,
     },
 }
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for many configs in turn."""
+    path = write_directory(tmp_path_factory.mktemp("toys") / "toy")
+    (path / "config.json").unlink()
+    (path / "generation_config.json").unlink()
+    return path
 
 
 @pytest.fixture
@@ -206,3 +218,44 @@ def add_choice(path: Path, limit: int, operator: str) -> None:
         ]
     )
     onnx.save(model, path)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(["%d", "key", "../x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> Any:
+    """The config with one place, at any depth, replaced or taken away."""
+    config = deepcopy(CONFIG)
+    place: Any = config
+    while True:
+        key = draw(st.sampled_from(sorted(place)))
+        if isinstance(place[key], dict) and place[key] and draw(st.booleans()):
+            place = place[key]
+            continue
+        if draw(st.booleans()):
+            place[key] = draw(VALUES)
+        else:
+            del place[key]
+        return config
+
+
+@settings(max_examples=300, deadline=None)
+@given(config=damaged())
+def test_any_damage_is_an_error_or_harmless(config: Any, toy: Path) -> None:
+    write_config(toy, config)
+    with contextlib.suppress(PackageError):
+        root, manifest = read_foreign(toy)
+        assert root == toy
+        assert 0 < manifest.context_length <= 1 << 24
+        assert manifest.kv_cache.num_layers == 1
+    assert read_generation_defaults(toy).keys() <= {"do_sample", "temperature", "top_k", "top_p"}
