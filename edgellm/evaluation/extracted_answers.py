@@ -53,8 +53,10 @@ class ExtractedAnswers:
 
     def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
         found = self._pipeline([item.example for item in items], **self.settings)
-        results = [found] if isinstance(found, dict) else found
-        return [judged(item, result["answer"]) for item, result in zip(items, results, strict=True)]
+        results = [found] if len(items) == 1 else found
+        # Where no part of the context can be an answer, the pipeline has an empty list.
+        answers = [result["answer"] if result else "" for result in results]
+        return [judged(item, answer) for item, answer in zip(items, answers, strict=True)]
 
     def findings(self, seen: Sequence[Judged]) -> Findings:
         return answer_findings(seen)

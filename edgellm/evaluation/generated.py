@@ -12,7 +12,13 @@ from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
-from edgellm.evaluation.text_scores import BLEU_TOKENIZERS, exact_matches, summary_scores, translation_scores
+from edgellm.evaluation.text_scores import (
+    BLEU_TOKENIZERS,
+    check_libraries,
+    exact_matches,
+    summary_scores,
+    translation_scores,
+)
 from edgellm.evaluation.writers import Writer
 from edgellm.model import Model
 
@@ -55,6 +61,7 @@ class Text2Text:
         """`options`: of the pipeline and of generation."""
         if bleu_tokenize not in BLEU_TOKENIZERS:
             raise OptionError(f"bleu_tokenize is {bleu_tokenize!r}, expected one of {', '.join(BLEU_TOKENIZERS)}")
+        check_libraries(self.scores, bleu_tokenize)
         self._columns = columns
         self._writer = Writer.create(model, self.task, template=prompt, chat=chat, options=options)
         self._bleu = {"tokenize": bleu_tokenize, "lowercase": lowercase, "bootstrap": bootstrap}

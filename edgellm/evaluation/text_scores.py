@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from edgellm.errors import MissingDependencyError
 from edgellm.evaluation.extras import library, version_of
 from edgellm.evaluation.results import Findings, Metric, mean, share
 
@@ -13,6 +14,22 @@ ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 # Those of sacrebleu's tokenizers that bring their rules along; others would fetch a model.
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "char", "none", "ja-mecab", "ko-mecab")
+
+
+def check_libraries(scores: Sequence[str], bleu_tokenize: str) -> None:
+    """Raises MissingDependencyError where one of the scores "bleu" and "rouge" could not be computed: to be asked
+    before texts are generated for them."""
+    if "bleu" in scores:
+        try:
+            library("sacrebleu.metrics").BLEU(tokenize=bleu_tokenize)
+        except RuntimeError as error:
+            extra = bleu_tokenize.partition("-")[0]
+            raise MissingDependencyError(
+                f"BLEU's tokenizer {bleu_tokenize} needs packages that are not installed; run "
+                f"`pip install sacrebleu[{extra}]`"
+            ) from error
+    if "rouge" in scores:
+        library("rouge_score.rouge_scorer")
 
 
 def translation_scores(

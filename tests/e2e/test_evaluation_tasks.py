@@ -23,6 +23,8 @@ import edgellm_export
 import text_checkpoints
 from edgellm.cli import cli
 from edgellm.evaluation import evaluate
+from edgellm.pipelines import question_answering
+from edgellm.pipelines.spans import Spans
 from text_checkpoints import CONTEXT, NER_LABELS, NLI_LABELS, SENTENCES, Checkpoint, Recipe
 
 with warnings.catch_warnings():  # of their dependencies
@@ -218,6 +220,16 @@ def test_question_answering(made: Callable[..., Both], tmp_path: Path, answerabl
     assert ("f1_none" in found["metrics"]) is not answerable
 
 
+def test_a_context_without_an_answer(made: Callable[..., Both], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline finds no span at all."""
+    package, _ = made(Recipe("roberta", "question-answering"))
+    monkeypatch.setattr(question_answering, "likely_spans", lambda *_, **__: NO_SPANS)
+    for count in (1, 2):
+        result = evaluate(package, asked(answerable=True)[:count], threads=1)
+        assert result.metrics["f1"].value == 0
+
+
+NO_SPANS = Spans(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32), 0.0)
 PAIRS = [{"source": text, "target": [text[:30], text[10:]]} for text in SENTENCES]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import edgellm
 from concat_directory import write_directory
-from edgellm.errors import ChatTemplateError, InputError, OptionError, TaskError
+from edgellm.errors import ChatTemplateError, InputError, MissingDependencyError, OptionError, TaskError
 from edgellm.evaluation import evaluate
 from edgellm.evaluation.distributions import log_softmax
 from tiny_package import TinyConfig, reference_logits, tiny_tokenizer
@@ -93,6 +94,26 @@ def test_what_cannot_be_done(model: edgellm.Model, package: Path, tmp_path: Path
         evaluate(model, [{"source": "a" * 96, "target": "b"}])
     with pytest.raises(InputError, match=r"record 1: the prompt has 1\d\d tokens, this model takes at most 95"):
         evaluate(model, [{"source": "a" * 94, "target": "b"}], chat=True)
+
+
+@pytest.mark.parametrize("name", ["sacrebleu", "rouge_score"])
+def test_a_missing_library_is_found_before_anything_runs(
+    model: edgellm.Model, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in [*sys.modules]:
+        if module == name or module.startswith(f"{name}."):
+            monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(model, "_new_engine", None)
+    with pytest.raises(MissingDependencyError, match=r"not installed.*pip install edgellm\[eval\]"):
+        evaluate(model, [{"source": "a", "target": "b"}])
+
+
+def test_a_missing_tokenizer_of_sacrebleu(model: edgellm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("MeCab", "ipadic"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=r"ja-mecab needs packages .* `pip install sacrebleu\[ja\]`"):
+        evaluate(model, [{"source": "a", "target": "b"}], bleu_tokenize="ja-mecab")
 
 
 def test_without_a_tokenizer_there_is_nothing_to_read_texts_with(package: Path, model: edgellm.Model) -> None:
