@@ -266,6 +266,11 @@ def _check_paths(manifest: Manifest) -> None:
             raise PackageCorruptError(
                 f"{MANIFEST_NAME}: file name {name!r} is not a plain path inside the package; export the package again"
             )
+    others = sorted(graph.file for graph in manifest.graphs.values() if not graph.file.endswith(".onnx"))
+    if others:  # ONNX Runtime goes by the name, and has a format without the checks of this one
+        raise PackageCorruptError(
+            f"{MANIFEST_NAME}: the graph {others[0]!r} is no .onnx file; export the package again"
+        )
     unlisted = sorted({graph.file for graph in manifest.graphs.values()} - manifest.files.keys())
     unlisted += sorted(name for name, entry in manifest.files.items() if not entry.sha256)
     if unlisted:
