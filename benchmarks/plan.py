@@ -81,7 +81,7 @@ def measure(name: str, case: Case) -> dict[str, Pair]:
     out.parent.mkdir(parents=True, exist_ok=True)
     plan = _json("export", source, str(out), "--plan", "--force", "--json", *case.options)
     made = _json("export", source, str(out), "--force", "--json", *case.options)["plan"]
-    speed = _speeds(out) if plan["tokens_per_second"] is not None else {}
+    speed = _speeds(out) if plan["prompt_tokens_per_second"] is not None else {}  # bench runs decoders
     return {
         HEAD[1]: _mib(plan["size_bytes"], made["size_bytes"]["actual"]),
         HEAD[2]: _mib(plan["peak_memory_bytes"], made["peak_memory_bytes"]["actual"]),

@@ -15,6 +15,7 @@ from edgellm.encodings import Encoding
 from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.manifest import Manifest, Precision
+from edgellm.memory import return_freed_memory
 from edgellm_export.calibrate import NOT_CALIBRATED, Calibration
 from edgellm_export.encoder.run import EncoderLayers, EncoderRun, Outputs
 from edgellm_export.encoder.text import paragraphs, random_tokens
@@ -130,6 +131,7 @@ def verify_encoder(
 ) -> EncoderReport:
     """Run the package in `package` as a user would and compare it with the float model `run`."""
     scored = score_package(package, manifest, progress)
+    return_freed_memory()  # the package's, before the original takes as much
     expected, errors = _original(run, written, scored.sequences, progress)
     return report_of(manifest, scored, expected, errors, calibration)
 
