@@ -14,6 +14,8 @@ from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import Processor, Rows, build_processors, process
 from edgellm.decoding.stopping import Stopping
 
+SPARE = 256  # tokens to make room for at first
+
 
 @dataclass
 class Row:
@@ -29,10 +31,13 @@ class Row:
     finish_reason: str | None = None
 
     def __post_init__(self) -> None:
-        self._ids = np.concatenate([self.prompt, np.zeros(self.max_new_tokens, np.int64)])
+        self._ids = np.concatenate([self.prompt, np.zeros(min(self.max_new_tokens, SPARE), np.int64)])
 
     def append(self, token: int, logprob: float | None, stopping: Stopping, interruption: str | None) -> Emitted:
-        self._ids[len(self.prompt) + len(self.tokens)] = token
+        length = len(self.prompt) + len(self.tokens)
+        if length == len(self._ids):  # without a limit, as where a context shifts, memory follows the tokens
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+        self._ids[length] = token
         self.tokens.append(token)
         if logprob is not None:
             self.logprobs.append(logprob)

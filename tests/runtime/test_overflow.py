@@ -132,6 +132,20 @@ def test_progress_and_cancellation_are_of_the_prompt(small: edgellm.Model) -> No
     assert 40 <= len(found.tokens) < 50
 
 
+def test_memory_follows_the_tokens_and_not_the_limit(small: edgellm.Model) -> None:
+    """A text without end: what is made ready for it does not depend on how much was asked for."""
+    stream = small.stream(numbers(10), max_new_tokens=10**12, overflow="shift", repetition_penalty=1.1, eos_token_id=[])
+    tokens = [next(stream).tokens[0] for _ in range(700)]
+    stream.close()  # type: ignore[attr-defined]
+    options: dict[str, Any] = {
+        "max_new_tokens": 700,
+        "overflow": "shift",
+        "repetition_penalty": 1.1,
+        "eos_token_id": [],
+    }
+    assert tuple(tokens) == small.generate(numbers(10), **options).tokens
+
+
 def test_windows() -> None:
     assert Window(10, 3).shifted(list(range(10))) == [0, 1, 2, 6, 7, 8, 9]
     assert Window(10, 3).shifted(list(range(15))) == [0, 1, 2, 11, 12, 13, 14]
