@@ -259,10 +259,11 @@ _SHALLOW = (
 )
 _SHALLOW += "selectattr map e escape"
 _DEEP = "dictsort groupby max min sort string unique"
-_SLOW_TEXT = "capitalize lower title trim truncate upper urlencode wordcount wordwrap"
+_FAST_TEXT = "capitalize lower trim truncate upper"
+_SLOW_TEXT = "title urlencode wordcount wordwrap"
 _ITERATING = "list map reject rejectattr select selectattr sort unique groupby min max random"
 _FILTERS: Mapping[str, Callable[..., int]] = {
-    **dict.fromkeys([*_SHALLOW.split(), *_DEEP.split(), *_SLOW_TEXT.split()], _nothing),
+    **dict.fromkeys([*_SHALLOW.split(), *_DEEP.split(), *_FAST_TEXT.split(), *_SLOW_TEXT.split()], _nothing),
     **dict.fromkeys(_ITERATING.split(), _listed),
     "batch": _filled,
     "center": _longer,
