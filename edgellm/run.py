@@ -196,11 +196,14 @@ def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
 
 
 def logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:
-    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]."""
-    largest = logits.max(axis=-1, keepdims=True)
-    normalizer = np.log(np.exp(logits - largest).sum(axis=-1, dtype=np.float64)) + largest[:, 0]
-    chosen: list[float] = (logits[np.arange(len(tokens)), tokens] - normalizer).tolist()
-    return chosen
+    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]. Row by row: other arrays of the
+    logits' size would be most of a call's memory."""
+    return [_logprob(row, token) for row, token in zip(logits, tokens.tolist(), strict=True)]
+
+
+def _logprob(logits: Logits, token: int) -> float:
+    largest = logits.max()
+    return float(logits[token] - (np.log(np.exp(logits - largest).sum(dtype=np.float64)) + largest))
 
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
