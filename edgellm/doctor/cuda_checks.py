@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgellm.doctor.cuda import DRIVER, is_essential
 from edgellm.doctor.facts import Facts
-from edgellm.doctor.findings import Finding
+from edgellm.doctor.findings import Finding, Severity
 from edgellm.session import PROVIDERS
 
 OLDEST_DRIVER = {"12": 525, "13": 580}  # by CUDA's version
@@ -18,7 +18,7 @@ def check_cuda(facts: Facts) -> list[Finding]:
     gpus = ", ".join(cuda.gpus) or "no GPU"
     if PROVIDERS["cuda"] not in runtime.providers:
         if not cuda.present:
-            return [Finding("cuda", "ok", "no NVIDIA GPU, and ONNX Runtime's build for the CPU")]
+            return [Finding("cuda", "ok", "no NVIDIA GPU, nor ONNX Runtime's build for one")]
         fix = "`pip uninstall onnxruntime`, then `pip install 'edgellm[cuda]'`, for packages with --target cuda"
         return [Finding("cuda", "note", f"{gpus} is not used: this onnxruntime is for the CPU", fix)]
     built = f"ONNX Runtime built for CUDA {runtime.cuda or 'of an unknown version'}"
@@ -33,12 +33,15 @@ def _libraries(facts: Facts) -> list[Finding]:
     libraries = facts.cuda.libraries
     found = [name for name, path in libraries.items() if path is not None]
     findings = [Finding("cuda", "ok", f"found {', '.join(found)}")] if found else []
-    for essential in (True, False):
-        missing = [name for name, path in libraries.items() if path is None and is_essential(name) == essential]
-        if missing:
-            what = "missing" if essential else "missing, and needed by some operators only"
-            fix = _where_to_get(missing, facts)
-            findings.append(Finding("cuda", "warning" if essential else "note", f"{what}: {', '.join(missing)}", fix))
+    missing = [name for name, path in libraries.items() if path is None]
+    groups: list[tuple[str, Severity, list[str]]] = [
+        ("missing", "warning", [name for name in missing if name == DRIVER]),
+        ("missing", "warning", [name for name in missing if is_essential(name) and name != DRIVER]),
+        ("missing, and needed by some operators only", "note", [name for name in missing if not is_essential(name)]),
+    ]
+    for what, severity, names in groups:
+        if names:
+            findings.append(Finding("cuda", severity, f"{what}: {', '.join(names)}", _where_to_get(names, facts)))
     return findings
 
 
@@ -47,7 +50,7 @@ def _where_to_get(missing: Sequence[str], facts: Facts) -> str:
     if elsewhere:
         directories = ":".join(dict.fromkeys(path.rpartition("/")[0] for path in elsewhere))
         return f"they lie where the loader does not look: `export LD_LIBRARY_PATH={directories}`"
-    if list(missing) == [DRIVER]:
+    if DRIVER in missing:
         return "it is part of NVIDIA's driver; in a container, start it with the host's (`--gpus all`)"
     return LIBRARIES
 

@@ -109,7 +109,7 @@ def _repair(facts: Facts) -> str:
         return "this processor lacks instructions that ONNX Runtime is built with: use another machine"
     if "GLIBC" in error:
         return f"this system's C library is too old ({facts.interpreter.libc}): use a newer system"
-    return TRY_AGAIN if not facts.cuda.present else TRY_AGAIN.replace("onnxruntime", "onnxruntime-gpu")
+    return TRY_AGAIN.format(next(iter(facts.runtimes), "onnxruntime"))
 
 
 def _one_runtime(facts: Facts) -> str:

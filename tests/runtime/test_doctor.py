@@ -125,6 +125,10 @@ SICK = {
         ),
         ("error", "onnxruntime", "not installed", "older than 2.28"),
     ),
+    "a distribution without its module": (
+        replace(HEALTHY, runtime=Runtime(None, error="No module named 'onnxruntime'")),
+        ("error", "onnxruntime", "onnxruntime 1.31.1 does not work", "--force-reinstall --no-deps onnxruntime`"),
+    ),
     "onnxruntime crashes": (
         replace(HEALTHY, runtime=Runtime(None, error="the process that imported it was ended by SIGILL")),
         ("error", "onnxruntime", "ended by SIGILL", "lacks instructions"),
@@ -238,7 +242,9 @@ def test_each_problem_is_named_with_what_to_do(facts: Facts, expected: tuple[str
 
 def test_every_problem_has_a_fix() -> None:
     for facts, _ in SICK.values():
-        assert all(finding.fix for finding in examine(facts) if finding.severity in ("warning", "error"))
+        findings = examine(facts)
+        assert all(finding.fix for finding in findings if finding.severity in ("warning", "error"))
+        assert not any("{" in finding.fix + finding.message for finding in findings)
 
 
 def test_cuda_libraries_found_and_missing_are_listed() -> None:
