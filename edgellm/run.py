@@ -196,8 +196,8 @@ def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
 
 
 def logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:
-    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]. Row by row: other arrays of the
-    logits' size would be most of a call's memory."""
+    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]. Row by row: more arrays of
+    the logits' size would be most of a call's memory."""
     return [_logprob(row, token) for row, token in zip(logits, tokens.tolist(), strict=True)]
 
 
