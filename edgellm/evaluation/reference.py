@@ -76,7 +76,9 @@ def _export(checkpoint: str, package: Path, manifest: Manifest, progress: Progre
             f"a checkpoint as reference is exported first, which needs packages that are not installed ({error}); run "
             "`pip install edgellm[export,cpu]`, or give a float32 package"
         ) from error
-    task = None if manifest.encoder is None else manifest.task
+    # Sentence encoders are what a checkpoint says it is, not a task to ask for.
+    own = manifest.encoder is None or manifest.encoder.embedding is not None
+    task = None if own else manifest.task
     export(checkpoint, package, precision="fp32", task=task, verify_quality=False, calibrate=False, progress=progress)
 
 
@@ -88,6 +90,12 @@ def _check_alike(reference: AnyModel, model: AnyModel) -> None:
         raise InputError(
             f"the reference has {theirs.vocab_size} tokens, the package {ours.vocab_size}; only models of one "
             "vocabulary can be compared token by token"
+        )
+    vectors = [manifest.encoder is not None and manifest.encoder.embedding is not None for manifest in (theirs, ours)]
+    if vectors[0] != vectors[1]:
+        raise TaskError(
+            f"the {'package' if vectors[1] else 'reference'} makes a vector of a text and the other one does not; "
+            "compare models for one task"
         )
     labels = [() if manifest.encoder is None else manifest.encoder.labels for manifest in (theirs, ours)]
     if labels[0] != labels[1]:

@@ -27,7 +27,7 @@ from edgellm.session import DeviceChoice
 
 Progress = Callable[[str, int, int], None]
 
-OF_TEXTS = ("perplexity", "divergence")  # kinds that read a file of text as one
+OF_TEXTS = ("perplexity", "divergence")  # kinds for which a decoder reads a file of text as one
 
 
 def evaluate(
@@ -64,8 +64,9 @@ def evaluate(
     source = _builtin(model) if data is None else data
     first = _first(open_data(source, targets=targets))
     name = kind_of(task, model.manifest, roles, first, reference=reference is not None)
-    _check_choices(name, reference, join=join)
-    records = open_data(source, targets=targets, text_is_one=name in OF_TEXTS)
+    of_texts = name in OF_TEXTS and model.manifest.task == "text-generation"
+    _check_choices(name, reference, join=join, of_texts=of_texts)
+    records = open_data(source, targets=targets, text_is_one=of_texts)
     if join:
         records = Joined(records, roles)
     report = progress or (lambda step, done, total: None)
@@ -97,9 +98,9 @@ def evaluate(
     )
 
 
-def _check_choices(name: str, reference: object, *, join: bool) -> None:
-    if join and name not in OF_TEXTS:
-        raise OptionError(f"join is for {' and '.join(OF_TEXTS)}, and the task is {name}; leave it out")
+def _check_choices(name: str, reference: object, *, join: bool, of_texts: bool) -> None:
+    if join and not of_texts:
+        raise OptionError(f"join is for {' and '.join(OF_TEXTS)} of decoders, and the task is {name}; leave it out")
     if (name == "divergence") != (reference is not None):
         raise OptionError(
             "divergence needs a package or a checkpoint to compare with; give it with --reference"

@@ -393,3 +393,31 @@ def test_hidden_states_are_compared_by_their_angle(made: Callable[..., Both], tm
         cosines += torch.cosine_similarity(*states, dim=-1).tolist()
     assert value(found, "cosine") == pytest.approx(np.mean(cosines), abs=1e-5)
     assert value(found, "cosine_min") == pytest.approx(min(cosines), abs=1e-5)
+
+
+def sentence_encoder(path: Path) -> Checkpoint:
+    checkpoint = Recipe("bert", "feature-extraction").make(path)
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    modules = [
+        {"path": f"{i}_{k}" if i else "", "type": f"sentence_transformers.models.{k}"} for i, k in enumerate(kinds)
+    ]
+    (path / "modules.json").write_text(json.dumps(modules))
+    (path / "1_Pooling").mkdir()
+    (path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    return checkpoint
+
+
+def test_sentence_encoders_are_compared_by_their_vectors(made: Callable[..., Both], tmp_path: Path) -> None:
+    """Line by line, with the package of their checkpoint and with the checkpoint itself; not with mere states."""
+    package, checkpoint = made(sentence_encoder)
+    (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))
+    for reference in (package, checkpoint.path):
+        result = run(package, "--data", tmp_path / "lines.txt", "--reference", reference, "--json")
+        assert result.exit_code == 0, result.stderr
+        found = json.loads(result.stdout)
+        assert value(found, "cosine_min") == pytest.approx(1, abs=1e-6)
+        assert (found["data"]["examples"], found["details"]["rows"]) == (len(SENTENCES), len(SENTENCES))
+    states, _ = made(Recipe("bert", "feature-extraction"))
+    result = run(package, "--data", tmp_path / "lines.txt", "--reference", states)
+    assert result.exit_code == 3
+    assert "the package makes a vector of a text and the other one does not" in result.stderr
