@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from edgellm.errors import ChatTemplateError, InputError, PackageCorruptError, nearest
-from edgellm.template_sandbox import Sandbox
+from edgellm.sandbox import Sandbox
 from edgellm.tokenizer import check_text, read_json
 
 Message = Mapping[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgellm import template_sandbox
 from edgellm.chat import ChatTemplate
 from edgellm.errors import ChatTemplateError
+from edgellm.sandbox import budget
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Well?"}]
 STEPS = 400_000  # a tenth of what templates have, so that the tests take a tenth of the time
@@ -120,7 +120,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize("name", [*LOOPS, *SIZES, *SOURCES, *TRICKS])
 def test_hostile_templates_are_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "MAX_STEPS", STEPS)
+    monkeypatch.setattr(budget, "MAX_STEPS", STEPS)
     template = ChatTemplate({"default": (LOOPS | SIZES | SOURCES | TRICKS)[name]}, {})
     tracemalloc.start(1)
     start = time.process_time()
@@ -136,7 +136,7 @@ def test_hostile_templates_are_stopped(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_it_needs_no_main_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "MAX_STEPS", STEPS)
+    monkeypatch.setattr(budget, "MAX_STEPS", STEPS)
     errors: list[BaseException] = []
 
     def render() -> None:
@@ -157,7 +157,7 @@ def test_what_must_not_be_seen_is_not_there(template: str) -> None:
 
 
 def test_each_render_has_the_whole_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "MAX_STEPS", 20_000)
+    monkeypatch.setattr(budget, "MAX_STEPS", 20_000)
     template = ChatTemplate({"default": "{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}"}, {})
     for _ in range(3):
         assert template.render(MESSAGES * 50)
