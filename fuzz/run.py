@@ -82,8 +82,9 @@ def _number(pattern: str, log: str) -> int:
 
 
 def _finding(log: str, status: int) -> str | None:
+    """Units that were merely slow are written too; the watch has a limit of its own, which a stopped process keeps."""
     saved = re.findall(r"Test unit written to (\S+)", log)
-    return saved[-1] if saved else (f"exit status {status}" if status else None)
+    return (saved[-1] if saved else f"exit status {status}") if status else None
 
 
 def _row(o: Outcome) -> str:

@@ -8,6 +8,7 @@ agree to the last bits.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +138,8 @@ def _yarn(values: ConfigReader, theta: float, rotary_dim: int, max_positions: in
 
 def _yarn_dimension(rotations: float, theta: float, rotary_dim: int, trained: int) -> float:
     """The dimension that turns `rotations` times within the trained length."""
-    return rotary_dim * math.log(trained / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+    turns = max(trained / (rotations * 2 * math.pi), sys.float_info.min)
+    return rotary_dim * math.log(turns) / (2 * math.log(theta))
 
 
 def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
@@ -148,7 +150,8 @@ def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
     if given is not None:
         return given
     mscale, mscale_all = (values.number(key, 0.0, positive=False) for key in ("mscale", "mscale_all_dim"))
-    return magnitude(mscale) / magnitude(mscale_all) if mscale and mscale_all else magnitude(1)
+    whole = magnitude(mscale_all)
+    return magnitude(mscale) / whole if mscale and mscale_all and whole else magnitude(1)
 
 
 def _longrope(

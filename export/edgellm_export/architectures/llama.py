@@ -107,11 +107,16 @@ def stretched_context(config: ConfigReader, positions: int) -> int:
     if not is_positive(factor) or factor < 1:
         return positions
     if kind in ("linear", "dynamic"):
-        return int(positions * factor)
+        return _stretched(positions, factor)
     if kind == "yarn":
         original = scaling.get("original_max_position_embeddings") or positions
-        return max(positions, int(original * factor)) if isinstance(original, int) else positions
+        return max(positions, _stretched(original, factor)) if isinstance(original, int) else positions
     return positions
+
+
+def _stretched(positions: int, factor: float) -> int:
+    """What is beyond reason stays so, whatever the factor."""
+    return int(min(positions * factor, MAX_POSITIONS + 1)) if positions <= MAX_POSITIONS else positions
 
 
 @dataclass(frozen=True)
