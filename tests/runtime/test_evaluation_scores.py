@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import sacrebleu
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 from transformers.data.metrics import squad_metrics
@@ -177,12 +177,13 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert 88 <= held <= 100
 
 
-TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-PER", "I-MISC-X", "B-MISC-X"]
+TAGS = ["O", "B", "I", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-PER", "I-MISC-X", "B-MISC-X"]
 SENTENCE = st.lists(st.sampled_from(TAGS), min_size=1, max_size=9)
 
 
 @given(SENTENCE)
-@settings(deadline=None)
+@example(["O", "I", "O", "E-LOC", "I-LOC", "S-PER", "I-PER"])
+@settings(deadline=None, max_examples=300)
 def test_entities_are_seqevals(tags: list[str]) -> None:
     assert entities_in(tags) == seqeval.sequence_labeling.get_entities(tags)
 
