@@ -136,12 +136,12 @@ def plan(
     calibration: str | Path | None = None,
 ) -> Plan:
     """What `export` with the same arguments would write, how long it would take, the memory for it, and how fast the
-    package would be on this machine. Reads the checkpoint's config and headers, none of its weights; of a hub id,
-    which is downloaded, all is read. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
+    package would be on this machine. Reads the checkpoint's config and headers, none of its weights, and
+    downloads none. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
     check_target(Path(out), force=force)
     text = _calibration_text(calibration, calibrate)
     choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
-    prediction = open_export(source, choices, via, revision, prepare=hollow).predict(verify=verify_quality)
+    prediction = open_export(source, choices, via, revision, weights=False).predict(verify=verify_quality)
     if prediction is None:
         raise ExportError(
             f"there is no plan of an export via {via}, whose graphs are known when it has made them; leave out --plan"
@@ -154,9 +154,10 @@ def open_export(
     choices: Choices,
     via: Literal["optimum"] | None,
     revision: str | None,
-    prepare: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
+    *,
+    weights: bool = True,
 ) -> Opened:
-    """`prepare`: what becomes of the checkpoint before its exporter gets it. Raises CheckpointError or ExportError."""
+    """Without `weights` they are zeros, and not read. Raises CheckpointError or ExportError."""
     if via is not None:
         if choices.attentions:
             raise ExportError(
@@ -164,9 +165,10 @@ def open_export(
             )
         checkpoint = open_source(str(source), revision)
         return Opened(checkpoint, choices, open_optimum(checkpoint, choices), None)
-    checkpoint = prepare(open_checkpoint(str(source), revision=revision))
+    checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
     _check_layers(checkpoint)
     with _memory_errors():
+        checkpoint = checkpoint if weights else hollow(checkpoint)
         exporter = OPENERS[kind_of(checkpoint.config)](checkpoint, choices)
     return Opened(checkpoint, choices, exporter, exporter)
 

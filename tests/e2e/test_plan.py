@@ -25,7 +25,6 @@ from edgellm.cli import cli
 from edgellm.errors import CheckpointError, ExportError, OutputExistsError
 from edgellm_export.checkpoint.safetensors import SafetensorsTensor
 from edgellm_export.evaluation_text import calibration_text
-from edgellm_export.outline import hollow
 from edgellm_export.pipeline import open_export
 from edgellm_export.plan import Machine, plan_of
 from edgellm_export.prediction import Prediction, predict
@@ -56,7 +55,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True) -> Prediction:
     choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None))
-    exporter = open_export(source, choices, None, None, prepare=hollow)
+    exporter = open_export(source, choices, None, None, weights=False)
     assert exporter.foreseen is not None
     return predict(exporter.foreseen, exporter.checkpoint, choices, verify=verify, base=100 * MIB)
 

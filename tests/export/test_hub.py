@@ -46,6 +46,7 @@ class Hub:
     refusal: tuple[int, str] | None = None
     downloads: list[str] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
+    ranges: dict[str, str] = field(default_factory=dict)  # by file
 
 
 @pytest.fixture
@@ -62,6 +63,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         def _answer(self, *, body: bool) -> None:
             state.agents.add(self.headers.get("User-Agent", ""))
             status, headers, content = respond(state, self.path, count=body)
+            if "Range" in self.headers:
+                state.ranges[self.path.rpartition("/")[2]] = self.headers["Range"]
             self.send_response(status)
             for key, value in (headers | {"Content-Length": str(len(content))}).items():
                 self.send_header(key, value)
@@ -139,6 +142,45 @@ def test_shards_come_from_the_index(hub: Hub, tmp_path: Path) -> None:
     hub.files |= {"part-1.safetensors": WEIGHTS, "unlisted.safetensors": b"no"}
     assert set(fetch(tmp_path).tensors) == {"w"}
     assert "unlisted.safetensors" not in hub.downloads
+
+
+def test_headers_without_weights(hub: Hub, tmp_path: Path) -> None:
+    """The beginning of each file of weights is asked for, nothing more, and nothing of them is kept."""
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    index = {"weight_map": {"w": "part-1.safetensors", "v": "part-2.safetensors"}}
+    other = save({"v": np.zeros((100, 2000), np.float16)})
+    hub.files |= {
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        "part-1.safetensors": WEIGHTS,
+        "part-2.safetensors": other,
+    }
+    checkpoint = open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == {"w": (4,), "v": (100, 2000)}
+    assert (checkpoint.source["name"], checkpoint.source["revision"]) == ("org/tiny", COMMIT)
+    assert checkpoint.source["dtypes"] == ["F16", "F32"]
+    assert hub.ranges == {"part-1.safetensors": "bytes=0-100000", "part-2.safetensors": "bytes=0-100000"}
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_weights_that_are_there_are_used(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    fetch(tmp_path)
+    checkpoint = open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    assert checkpoint.tensors["w"].rows(1, 3).tolist() == [1, 2]
+    assert hub.ranges == {}
+
+
+def test_a_header_that_is_none(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    for content in (b"\x02\0\0\0\0\0\0\0[]", b"\x05\0\0\0\0\0\0\0{{{{{", b"no"):
+        hub.files["model.safetensors"] = content
+        with pytest.raises(CheckpointError):
+            open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    far = {"w": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 2**62]}}
+    text = json.dumps(far).encode()
+    hub.files["model.safetensors"] = len(text).to_bytes(8, "little") + text
+    with pytest.raises(CheckpointError):
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
 
 
 def test_index_cannot_ask_for_other_files(hub: Hub, tmp_path: Path) -> None:

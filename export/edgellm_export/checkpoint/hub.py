@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +20,16 @@ from edgellm_export.checkpoint.tokenizer.files import ANCESTORS, CARRIED, OLD_TE
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A downloaded revision: the directory and the commit it is."""
+    """A downloaded revision: the directory and the commit it is. `absent`: its weights' files that are not there."""
 
     path: Path
     revision: str
+    absent: tuple[str, ...] = ()
 
 
-def fetch(repo: str, *, revision: str | None, cache_dir: Path | None) -> Snapshot:
-    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there.
+def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there. Without
+    `weights` those are left where they are.
 
     Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
     """
@@ -45,9 +48,28 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None) -> Snapsho
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
         snapshot = download(_required(repo, names, CONFIG)).parent
         pinned = partial(download, commit=snapshot.name)
-        for name in [*_text_files(names), *_weight_files(repo, names, pinned)]:
+        large = _weight_files(repo, names, pinned)
+        for name in [*_text_files(names), *(large if weights else [])]:
             pinned(name)
-    return Snapshot(snapshot, snapshot.name)
+    return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """Of each file of weights that `snapshot` lacks, the header: by tensor, its dtype, shape and data_offsets. Asks the
+    hub for the beginnings of the files only. Raises CheckpointError."""
+    hub, errors = _import_hub()
+    headers = {}
+    with _explained(repo, snapshot.revision):
+        for name in snapshot.absent:
+            try:
+                found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
+            except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
+                raise CheckpointError(f"{repo}: {name} is not a SafeTensors file ({error})") from error
+            headers[name] = {
+                tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": list(info.data_offsets)}
+                for tensor, info in found.tensors.items()
+            }
+    return headers
 
 
 def _import_hub() -> tuple[Any, Any]:

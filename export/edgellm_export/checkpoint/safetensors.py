@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +87,28 @@ def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
     tensors = {name: _tensor(path, name, entry, 8 + length, size) for name, entry in header.items()}
     _check_overlaps(path, tensors)
     return tensors
+
+
+@contextmanager
+def hollow_directory(directory: Path, headers: Mapping[str, Mapping[str, Any]]) -> Iterator[Path]:
+    """For as long as the context lasts, a directory with the files of `directory` and with these besides, whose headers
+    are given and whose weights are a hole. Raises CheckpointError for a header that cannot be one."""
+    with tempfile.TemporaryDirectory(prefix="edgellm-headers-") as made:
+        copy = Path(shutil.copytree(directory.resolve(), Path(made) / "checkpoint", copy_function=os.symlink))
+        for name, header in headers.items():
+            try:
+                _write_hollow(copy / name, header)
+            except (OSError, TypeError, ValueError, IndexError) as error:
+                raise CheckpointError(f"the header of {name} makes no sense ({error}); try again later") from error
+        yield copy
+
+
+def _write_hollow(path: Path, header: Mapping[str, Any]) -> None:
+    text = json.dumps(header).encode()
+    end = max((entry["data_offsets"][-1] for entry in header.values()), default=0)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
 
 
 def _tensor(path: Path, name: str, entry: Any, data_start: int, file_size: int) -> SafetensorsTensor:

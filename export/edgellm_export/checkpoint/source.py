@@ -12,15 +12,19 @@ from edgellm.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint.contents import Checkpoint
 from edgellm_export.checkpoint.directory import open_directory
 from edgellm_export.checkpoint.gguf import open_gguf
-from edgellm_export.checkpoint.hub import fetch
+from edgellm_export.checkpoint.hub import fetch, fetch_headers
+from edgellm_export.checkpoint.safetensors import hollow_directory
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def open_checkpoint(source: str, *, revision: str | None = None, cache_dir: Path | None = None) -> Checkpoint:
+def open_checkpoint(
+    source: str, *, revision: str | None = None, cache_dir: Path | None = None, weights: bool = True
+) -> Checkpoint:
     """Open the checkpoint directory, GGUF file or hub id `source`; an existing path wins over a hub id.
 
-    `revision` and `cache_dir` apply to hub ids. Reads headers and small files; weights are read slice by slice later.
+    `revision` and `cache_dir` apply to hub ids. Without `weights`, no weight of the result can be read, and those of a
+    hub id are not downloaded. Reads headers and small files; weights are read slice by slice later.
     Raises CheckpointNotFoundError, CheckpointError, TensorError or UnsupportedModelError.
     """
     path = Path(source).expanduser()
@@ -32,8 +36,12 @@ def open_checkpoint(source: str, *, revision: str | None = None, cache_dir: Path
         with _read_errors(path):
             return _open_path(path)
     if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
-        snapshot = fetch(source, revision=revision, cache_dir=cache_dir)
-        return open_directory(snapshot.path, {"name": source, "revision": snapshot.revision})
+        snapshot = fetch(source, revision=revision, cache_dir=cache_dir, weights=weights)
+        origin = {"name": source, "revision": snapshot.revision}
+        if not snapshot.absent:
+            return open_directory(snapshot.path, origin)
+        with hollow_directory(snapshot.path, fetch_headers(source, snapshot)) as directory:
+            return open_directory(directory, origin)
     raise CheckpointNotFoundError(
         f"no checkpoint at {source}; expected a checkpoint directory, a .gguf file, or a hub id such as org/name"
     )
