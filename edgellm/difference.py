@@ -56,7 +56,10 @@ def _manifest(package: Inspection) -> dict[str, Any]:
 
 
 def _provenance(package: Inspection) -> dict[str, Any]:
+    """A directory of another tool says nothing of it: its source would be its own name."""
     manifest = package.manifest
+    if not manifest.has_hashes:
+        return {}
     return flat({"source": dict(manifest.source), "versions": dict(manifest.versions)})
 
 

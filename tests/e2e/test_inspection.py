@@ -16,6 +16,7 @@ import edgellm_export
 import encoder_decoder_families
 import encoder_families
 import families
+from concat_directory import write_directory
 from edgellm.cli import cli
 from edgellm.commands.quality import read_report
 from edgellm.inspection import Inspection, inspect_package
@@ -170,3 +171,19 @@ def test_the_unexpected_does_not_look_like_a_difference(made: Callable[..., Path
 
     monkeypatch.setattr("edgellm.commands.diff.differences", broken)
     assert run("diff", made("decoder"), made("decoder")).exit_code == 2
+
+
+def test_directories_of_other_tools(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "toy")
+    found = json.loads(run("inspect", path, "--json").stdout)
+    assert found["written"] is None
+    assert "input_ids" in [port["name"] for port in found["graphs"]["model"]["inputs"]]
+    assert sum(found["graphs"]["model"]["operators"].values()) > 3
+    assert found["matrices"]
+    copy = shutil.copytree(path, tmp_path / "copy")
+    assert run("diff", path, copy).exit_code == 0
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "initializer_range": 0.5}))
+    result = run("diff", path, copy)
+    assert result.exit_code == 1
+    assert "config.json\n  initializer_range: none -> 0.5\n" in result.stdout
