@@ -251,15 +251,16 @@ def test_every_token_but_the_first_of_a_window_is_predicted_once(length: int, wi
 
 @given(st.text(alphabet="aé漢🙂 \n", max_size=30), st.data())
 def test_bytes_and_words_add_up(text: str, data: st.DataObject) -> None:
-    """However the text is cut, also where a token has no text and where two share a character."""
+    """However the text is cut, also where a token has no text, as special ones at its ends, and where two share a
+    character."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
     ends = [0, *cuts, len(text)]
-    offsets = np.array([[0, 0], *zip([0, *ends], ends, strict=False)], np.int64)
+    offsets = np.array([[0, 0], *zip([0, *ends], ends, strict=False), [0, 0]], np.int64)
     units = units_of(text, offsets)
     assert units.bytes.sum() == len(text.encode())
     assert units.words.sum() == len(text.split())
     assert (units.bytes >= 0).all()
-    assert units.bytes[0] == 0
+    assert units.bytes[0] == units.bytes[-1] == 0
 
 
 def test_intervals_stay_within_the_scale() -> None:
