@@ -79,7 +79,7 @@ def busy(directory: Path, threads: int) -> int:
 
     for _ in range(2):
         threading.Thread(target=work, daemon=True).start()
-    return max(in_child(lambda: refusals(made)) for _ in range(5))
+    return max(in_child(lambda: refusals(made)) for _ in range(3))
 
 
 def anew(directory: Path, threads: int) -> int:

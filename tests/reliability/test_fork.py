@@ -19,7 +19,7 @@ def run(how: str, packages: Path, threads: int) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(("how", "children"), [("idle", 1), ("busy", 5), ("processes", 2)])
+@pytest.mark.parametrize(("how", "children"), [("idle", 1), ("busy", 3), ("processes", 2)])
 def test_a_child_is_refused(packages: Path, how: str, children: int, threads: int) -> None:
     ended = run(how, packages, threads)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -11,7 +11,7 @@ import pytest
 
 import soak
 
-SHORT = ("--warm-up", "300", "--limit", "0.05")  # the long run has 10,000 and 0.02
+SHORT = ("--warm-up", "200", "--limit", "0.05")  # the long run has 10,000 and 0.02
 
 
 def run(packages: Path, generations: int, *options: str) -> subprocess.CompletedProcess[str]:
@@ -21,14 +21,14 @@ def run(packages: Path, generations: int, *options: str) -> subprocess.Completed
 
 
 def test_nothing_grows_and_nothing_is_left(packages: Path) -> None:
-    ended = run(packages, 300)
+    ended = run(packages, 200)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"600 calls of {len(soak.CALLS)} kinds" in ended.stdout
+    assert f"400 calls of {len(soak.CALLS)} kinds" in ended.stdout
 
 
 def test_a_leak_is_found(packages: Path) -> None:
-    """100 kB a call, which is 20 MB behind the warm-up."""
-    ended = run(packages, 200, "--leak", "100000", "--warm-up", "100")
+    """200 kB a call, which is 20 MB behind the warm-up."""
+    ended = run(packages, 100, "--leak", "200000", "--warm-up", "50")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "held memory grew by" in ended.stdout
 
