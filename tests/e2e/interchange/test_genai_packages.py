@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +155,29 @@ def test_settings_of_genai_config(genai: Peer, built: Build, tmp_path: Path) -> 
     assert expected != list(load(built("llama", "fp32")).generate(ids, max_new_tokens=40).tokens)
 
 
+def test_sessions(built: Build, tmp_path: Path) -> None:
+    """Forked and saved, as those of our own packages."""
+    model, ids = load(built("llama", "fp32")), prompt("llama", 20, seed=6).tolist()
+    session = model.session()
+    first = session.generate(ids, max_new_tokens=6).tokens
+    fork = session.fork()
+    session.save(tmp_path / "file")
+    more = [*ids, *first, 7, 8]
+    expected = load(built("llama", "fp32")).generate(more, max_new_tokens=6).tokens
+    assert fork.generate(more, max_new_tokens=6).tokens == expected
+    assert model.load_session(tmp_path / "file").generate(more, max_new_tokens=6).tokens == expected
+
+
 def test_commands(built: Build) -> None:
     path = str(built("llama", "int4"))
-    run = CliRunner().invoke
-    assert "GroupQueryAttention" in run(cli, ["inspect", path], catch_exceptions=False).output
-    generated = run(cli, ["generate", path, "Hello", "--max-new-tokens", "5"], catch_exceptions=False)
-    assert generated.exit_code == 0
+    run = partial(CliRunner().invoke, cli, catch_exceptions=False)
+    assert "GroupQueryAttention" in run(["inspect", path]).output
+    generated = run(["generate", path, "Hello", "--max-new-tokens", "5"])
     assert generated.stdout == load(Path(path)).generate("Hello", max_new_tokens=5).text + "\n"
+    timed = run(["bench", path, "-p", "8", "-n", "4", "-r", "1", "--loads", "0", "-t", "1", "--json"])
+    assert timed.exit_code == 0
+    assert "int4" in json.dumps(json.loads(timed.stdout))
+    assert run(["doctor", path]).exit_code == 0
 
 
 @pytest.mark.real_model
