@@ -26,7 +26,7 @@ from edgellm.package_files import read_manifest, sha256_of, write_manifest
 
 # By kind of model, the module of its tiny checkpoints and what makes one.
 KINDS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "decoder": (families, (families.BY_NAME["llama"],)),
+    "decoder": (families, (families.BY_NAME["llama-biases-tied"],)),
     "encoder": (encoder_families, ("bert", "fill-mask")),
     "encoder-decoder": (encoder_decoder_families, (encoder_decoder_families.BY_NAME["t5"],)),
 }
@@ -65,6 +65,13 @@ def test_every_byte_of_the_weights_has_a_layer(kind: str, made: Callable[..., Pa
     padding = 4096 * (len(found.matrices) * 3 + 8)  # each tensor begins on a page
     assert counted <= data + 64 * 1024  # small ones lie in the graph
     assert data - counted < padding
+
+
+def test_shared_weights_count_once(made: Callable[..., Path]) -> None:
+    """A tied embedding for the lookup, not for the head, but for what the head adds."""
+    found = {matrix.node: matrix.bytes for matrix in inspected(made("decoder")).matrices}
+    assert found["/model/embed_tokens"] >= 131 * 48
+    assert found["/lm_head"] < 131 * 48 // 4
 
 
 def test_matrices_have_the_reports_formats_and_errors(made: Callable[..., Path]) -> None:
