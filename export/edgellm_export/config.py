@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -12,16 +11,16 @@ from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 MAX_POSITIONS = 1 << 24  # tokens; rotary tables beyond would fill the memory before anything else is noticed
 MAX_HEAD_DIM = 1 << 16
 MAX_LAYERS = 1 << 12  # the deepest models have some hundred
-MAX_FLOAT = sys.float_info.max
+TINY, HUGE = 1e-30, 1e30  # beyond which float32 and the formulas of rope scalings lose themselves
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """JSON has no infinities, but Python's reader takes them."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_FLOAT <= value <= MAX_FLOAT
+    """Neither infinite, which Python's reader of JSON takes, nor beyond reason."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -HUGE <= value <= HUGE
 
 
 def is_positive(value: object) -> TypeGuard[float]:
-    return is_number(value) and value > 0
+    return is_number(value) and value >= TINY
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class ConfigReader:
         value = self.data.get(key)
         if value is None and default is not None:
             return default
-        if is_number(value) and (value > 0 or not positive):
+        if value is not None and (is_positive(value) if positive else is_number(value)):
             return float(value)
         self._problem(key, value, "a positive number" if positive else "a number")
         return 1.0
