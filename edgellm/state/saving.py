@@ -22,7 +22,7 @@ from edgellm.state.source import SessionSource
 
 def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str, Any], path: Path) -> None:
     """Raises SessionError, SessionWriteError, or InputError for metadata that is no JSON data."""
-    from importlib.metadata import version  # takes a twentieth of the time in which edgellm may be imported
+    from edgellm import __version__  # which imports this; a copy of edgellm that is not installed has no other
 
     check_savable(source.manifest)
     row, arrays = engine.held() if engine.rows else (HeldRow([], 0, False), _nothing(source.manifest))
@@ -35,7 +35,7 @@ def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str,
         long_table=row.long_table,
         checksums=(),
         metadata=metadata,
-        versions={"edgellm": version("edgellm"), "onnxruntime": ort.version()},
+        versions={"edgellm": __version__, "onnxruntime": ort.version()},
     )
     write_file(path, header, [np.array(row.tokens, np.int64), *arrays])
 
