@@ -429,11 +429,18 @@ def _graphs() -> None:
     _write(PARTS / "foreign.json", json.dumps(config).encode())
     generation = {"eos_token_id": [1, 2], "bos_token_id": 1, "pad_token_id": None}
     files = {"config.json": config, "generation_config.json": generation}
+    names = {"past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"}
+    outputs = {"present_key_names": "present.%d.key", "present_value_names": "present.%d.value"}
+    decoder_config = {"filename": "model.onnx", "num_hidden_layers": 1, "head_size": 4, "num_key_value_heads": 1}
+    decoder_config |= {"inputs": names, "outputs": outputs, "session_options": {"provider_options": []}}
+    genai = {"type": "llama", "vocab_size": 40, "context_length": 64, "eos_token_id": [1], "decoder": decoder_config}
+    _json("genai_files", "seed", {"genai_config.json": {"model": genai, "search": {"max_length": 64}}})
     _json("foreign_files", "seed", files | {"tokenizer_config.json": {"model_max_length": 10**30}})
 
 
 def _decoder_graph() -> bytes:
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "length"])
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch", "all"])
     sides = ("key", "value")
     pasts = [
         helper.make_tensor_value_info(f"past_key_values.0.{s}", TensorProto.FLOAT, ["batch", 1, "past", 4])
@@ -447,7 +454,7 @@ def _decoder_graph() -> bytes:
     nodes += [helper.make_node("Gather", ["table", "input_ids"], ["logits"])]
     table = numpy_helper.from_array(np.zeros((40, 40), np.int8), "table")
     table.dims[:] = [40, 40]
-    graph = helper.make_graph(nodes, "decoder", [ids, *pasts], [logits, *presents], [table])
+    graph = helper.make_graph(nodes, "decoder", [ids, mask, *pasts], [logits, *presents], [table])
     return _small(helper.make_model(graph))
 
 

@@ -62,6 +62,7 @@ NAMES = {
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "genai_config.json",
     "modules.json",
     "sentence_bert_config.json",
     "1_Pooling/config.json",
@@ -248,6 +249,7 @@ TARGETS: Mapping[str, Target] = {
         Target("onnx", one_file(GRAPH), onnx, share=4),
         Target("foreign_graph", one_file(GRAPH, f"{CONFIG}=foreign.json", "model.onnx_data=empty"), foreign, share=1),
         Target("foreign_files", several_files(f"{GRAPH}=decoder.onnx"), foreign, is_json=True, share=1),
+        Target("genai_files", several_files(f"{GRAPH}=decoder.onnx"), foreign, is_json=True, share=1),
         Target("session", one_file("session.kv"), session, share=3),
         Target("session_header", saved_session, session, is_json=True, share=3),
         Target(
