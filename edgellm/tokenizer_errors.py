@@ -1,7 +1,7 @@
 """The tokenizers library's errors as edgellm's, and what its files must not ask for.
 
-Its Rust code raises plain Exception, or ValueError, and where it panics (a regular expression that backtracks too long, a template
-with a token that is not there) a BaseException that nobody expects.
+Its Rust code raises plain Exception, or ValueError, and where it panics (a regular expression that backtracks too long,
+a template with a token that is not there) a BaseException that nobody expects.
 """
 
 from __future__ import annotations
