@@ -19,7 +19,9 @@ from edgellm_export.steps import Outline
 
 MIB = 2**20
 TOKENS = 2048  # of calibration text
-LIBRARIES = 85 * MIB  # buffers of numpy's linear algebra, and freed memory that was not given back
+LIBRARIES = 31 * MIB  # buffers of numpy's linear algebra
+FREED = 54 * MIB  # what a layer left and was not given back: as much as it took, at most this
+COMPARING = 21 * MIB
 LAYER_COPIES = 3  # of a layer's weights in float32: as read, as ONNX Runtime packs them, and on the way
 MATRIX_COPIES = 5  # of a matrix while it is rounded
 INPUT_COPIES = 2  # of the longest inputs: in one piece, and each token of length 1
@@ -122,7 +124,8 @@ def _calibrating(work: Work) -> int:
     largest = max((matrix.elements for matrix in work.matrices), default=0)
     text = TOKENS * (inputs + INPUT_COPIES * columns)
     rounding = 4 * (LAYER_COPIES * weights + MATRIX_COPIES * largest + text) + 8 * MOMENTS_COPIES * work.spreads**2
-    return LIBRARIES + max(rounding, _embedding(work))
+    taken = max(rounding, _embedding(work))
+    return LIBRARIES + min(FREED, taken) + taken
 
 
 def _running(work: Work) -> int:
@@ -139,10 +142,10 @@ def _comparing(work: Work) -> int:
     weights = max((sum(matrix.elements for matrix in layer) for layer in work.layers.values()), default=0)
     layer = 4 * LAYER_COPIES * weights
     if manifest.cache is None:
-        return LIBRARIES // 4 + layer + _embedding(work) + _outputs(manifest)
+        return COMPARING + layer + _embedding(work) + _outputs(manifest)
     entries = min(SLICE, manifest.vocab_size)
     logits = int(8 * COMPARED_COPIES * compared_rows(manifest) * entries)
-    return LIBRARIES // 4 + max(layer, logits + 4 * LAYER_COPIES * entries * work.hidden)
+    return COMPARING + max(layer, logits + 4 * LAYER_COPIES * entries * work.hidden)
 
 
 def _embedding(work: Work) -> int:

@@ -94,12 +94,11 @@ def assert_as_foreseen(plan: dict[str, Any], out: Path) -> None:
     assert plan["seconds"]["actual"] > 0
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("decoder", "int8"), ("encoder", "fp32"), ("encoder-decoder", "int4")])
+@pytest.mark.parametrize(("kind", "precision"), [("decoder", "int8"), ("encoder-decoder", "int4")])
 def test_tiny_exports(kind: str, precision: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     """Most of the memory is that of Python and its libraries here."""
     plan = export_in_a_process(tiny(kind), tmp_path / "out", "--precision", precision)
-    assert plan["size_bytes"]["predicted"] == pytest.approx(plan["size_bytes"]["actual"], rel=0.15)
-    assert plan["peak_memory_bytes"]["predicted"] < 2 * plan["peak_memory_bytes"]["actual"]
+    assert_as_foreseen(plan, tmp_path / "out")
 
 
 @pytest.mark.real_model
