@@ -11,13 +11,14 @@ import edgellm
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "huggingface_hub", "edgellm_export"}
 IMPORT = """
 import json, sys, time
-start = time.perf_counter()
+start = time.process_time()
 import edgellm
-print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))
+print(json.dumps([time.process_time() - start, sorted(sys.modules)]))
 """
 
 
 def import_once() -> tuple[float, list[str]]:
+    """Seconds of the processor, which other programs change little, and the modules that are then there."""
     seconds, modules = json.loads(subprocess.check_output([sys.executable, "-c", IMPORT]))
     return seconds, modules
 
