@@ -1,7 +1,7 @@
 """The tokenizers library's errors as edgellm's, and what its files must not ask for.
 
-Its Rust code raises plain Exception, or ValueError, and where it panics (a regular expression that backtracks too long,
-a template with a token that is not there) a BaseException that nobody expects.
+Its Rust code raises plain Exception, ValueError or TypeError, and where it panics (a regular expression that backtracks
+too long, a template with a token that is not there) a BaseException that nobody expects.
 """
 
 from __future__ import annotations
@@ -23,9 +23,16 @@ def library_errors(readable: Callable[[str], EdgellmError]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error) not in (Exception, ValueError) and type(error).__name__ != "PanicException":
+        if not _is_complaint(error):
             raise
-        raise readable(str(error)) from error
+        raise readable(" ".join(str(error).split())) from error
+
+
+def _is_complaint(error: BaseException) -> bool:
+    """TypeError and the kinds of ValueError: what cannot become a Rust string or number, such as half a character."""
+    ours = isinstance(error, EdgellmError)
+    named = type(error) is Exception or type(error).__name__ == "PanicException"
+    return named or (isinstance(error, ValueError | TypeError | OverflowError) and not ours)
 
 
 def check_growth(tokenizer: Any, readable: Callable[[str], EdgellmError]) -> None:

@@ -173,7 +173,8 @@ def _longrope(
 
 def _factors(values: ConfigReader, key: str, count: int) -> FloatArray:
     value: Any = values.data.get(key)
-    if isinstance(value, Sequence) and len(value) == count and all(map(is_positive, value)):
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    if listed and len(value) == count and all(map(is_positive, value)):
         return np.array(value, np.float32)
     values.problems.append(f"{key} is {value!r}, expected {count} positive numbers")
     return np.ones(count, np.float32)

@@ -12,6 +12,8 @@ from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCa
 from edgellm_export.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader, is_positive
 from edgellm_export.rope import Rope, read_rope
 
+BEYOND_REASON = 10**15  # tokens
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -115,8 +117,8 @@ def stretched_context(config: ConfigReader, positions: int) -> int:
 
 
 def _stretched(positions: int, factor: float) -> int:
-    """What is beyond reason stays so, whatever the factor."""
-    return int(min(positions * factor, MAX_POSITIONS + 1)) if positions <= MAX_POSITIONS else positions
+    """What is beyond reason stays so, whatever the factor, and stays a number."""
+    return int(min(positions * factor, BEYOND_REASON)) if positions <= MAX_POSITIONS else positions
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from edgellm.errors import CheckpointError, TensorError
 from edgellm_export.tensors import FloatArray
 
+MAX_ELEMENTS = 1 << 48  # of an empty tensor's shape, zeros aside: numpy refuses what it could not address
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
 ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -117,7 +118,7 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int, file_size: int) 
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise _corrupt(path, f"{name!r} has unknown type {dtype!r}")
-    if not _are_sizes(shape):
+    if not _are_sizes(shape) or (0 in shape and math.prod(filter(None, shape)) > MAX_ELEMENTS):
         raise _corrupt(path, f"{name!r} has shape {shape!r}")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _corrupt(path, f"{name!r} has data_offsets {offsets!r}")
