@@ -179,12 +179,13 @@ def test_an_export_with_too_few_handles(packages: Path, tmp_path: Path) -> None:
 # Signals while a command runs
 
 
+ENDLESS = "--overflow shift --max-new-tokens 1000000000 --min-new-tokens 1000000000"
 LONG_RUNNING = {
-    "generate": "generate decoder hello --num-beams 8 --max-new-tokens 500",
-    "chat": "chat decoder-int8 hello --max-new-tokens 500 --min-new-tokens 500",
+    "generate": f"generate decoder hello {ENDLESS}",
+    "chat": f"chat decoder-int8 hello {ENDLESS}",
     "bench": "bench decoder --repeats 500",
     "eval": "eval decoder",
-    "run": "run text2text-generation encoder-decoder hello --num-beams 8 --max-new-tokens 500 --min-new-tokens 500",
+    "run": "run text2text-generation encoder-decoder hello --num-beams 64 --max-new-tokens 5000 --min-new-tokens 5000",
 }
 
 
