@@ -88,11 +88,11 @@ def export(
     that its weights allow. `via` "optimum": the graphs of another exporter, for families that edgellm does not build;
     needs torch. `attentions`: the package can give its attention weights, and is slower for it. `kv_cache`: "float" is
     the type of the graph's activations; "int8", a quarter of float32's bytes, always takes scales from that text, and
-    so needs a tokenizer. The result is compared with the float
-    model on other built-in text; further away than its precision allows, it raises QualityGateError and nothing is
-    kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is compared on the CPU where there is no
-    CUDA: slower, the same numbers. `progress` is called with (step name, done, total). Until the last step succeeds,
-    `out` is as it was. Raises CheckpointError or ExportError.
+    so needs a tokenizer. The result is compared with the float model on other built-in text; further away than its
+    precision allows, it raises QualityGateError and nothing is kept, unless `keep_failed` (then it stays as
+    `out`.failed). A CUDA package is compared on the CPU where there is no CUDA: slower, the same numbers. `progress` is
+    called with (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or
+    ExportError.
     """
     out, failed = Path(out), Path(f"{out}.failed") if keep_failed else None
     check_target(out, force=force)

@@ -18,7 +18,7 @@ from fuzz.targets import TARGETS, Target
 from fuzz.watch import Escape, Watch
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: counting slows everything, and other tests count for themselves
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     watch = Watch(tmp_path_factory.mktemp("fuzz"))
     yield watch
