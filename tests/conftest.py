@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,3 +54,20 @@ def minilm() -> Path:
     if not (path / "model.safetensors").is_file():
         pytest.skip(f"no {path}: `make model` fetches it, EDGELLM_MINILM says where else it is")
     return path
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system with these options; not below `tmp_path`, where pytest fails on what a killed run left."""
+    place = Path(tempfile.mkdtemp(prefix="edgellm-disk-"))
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small file system needs root")
+        return place
+
+    yield mount
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # a traceback may still hold a mapped file
+    place.rmdir()

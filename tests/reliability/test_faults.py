@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,23 +60,6 @@ def test_weights_cut_in_place_end_the_process(package: Path) -> None:
 
 
 # Disks
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a file system with these options."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options: str) -> Path:
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-            pytest.skip("mounting a small file system needs root")
-        return place
-
-    yield mount
-    if place.is_mount():
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def run(*arguments: str | Path, output: str | None = None) -> subprocess.CompletedProcess[str]:
