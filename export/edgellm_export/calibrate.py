@@ -15,6 +15,7 @@ from edgellm_export.decoder.run import FloatRun, ObservedLinear
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep
+from edgellm_export.quantize.uneven import with_uneven
 from edgellm_export.tensors import LazyTensor
 
 FloatArray = npt.NDArray[np.float32]
@@ -79,7 +80,7 @@ def rounded(
     if linear.origin is not None and linear.origin in scales:
         inputs /= scales[linear.origin]
     limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
-    choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
+    choice = choose(weight.rows(0, weight.shape[0]), inputs, with_uneven(candidates, inputs), limit)
     return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
 
 

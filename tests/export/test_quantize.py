@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from edgellm_export.quantize.grid import Grid, nearest
 from edgellm_export.quantize.prepared import keep
 from edgellm_export.quantize.schemes import scheme_for
 from edgellm_export.quantize.static import StaticFormat, with_static
+from edgellm_export.quantize.uneven import UnevenFormat, with_uneven
 
 FLOAT32 = np.dtype(np.float32)
 ROWS, BLOCKS = RowFormat(), BlockFormat(8, 32, True, FLOAT32)
@@ -166,3 +169,38 @@ def test_a_fixed_range_is_for_rows_that_are_alike() -> None:
     assert with_static(candidates, one_large) == candidates
     assert with_static((BLOCKS,), alike) == (BLOCKS,)
     assert with_static(candidates, np.zeros((4, 64), np.float32)) == candidates
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return (0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))).astype(np.float32)
+
+
+@pytest.mark.parametrize("activate", [gelu, lambda x: np.maximum(x, 0)])
+def test_uneven_rows_are_what_the_kernel_makes_of_them(activate: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Rows of every size, one of them nothing but zeros, one that hardly leaves zero."""
+    x = activate(drawn(40, 64, 7) * np.logspace(-2, 1, 40, dtype=np.float32)[:, None])
+    x[3] = 0
+    (form,) = with_uneven((ROWS,), activate(2 * drawn(200, 64, 8)))
+    assert isinstance(form, UnevenFormat)
+    matrix, bias = drawn(24, 64), drawn(1, 24, 5)[0]
+    found = product(form, matrix, x.reshape(2, 20, 64), bias)
+    rounded = nearest(matrix, form.grid).weights(form.grid)
+    np.testing.assert_allclose(found.reshape(40, 24), form.activations(x) @ rounded.T + bias, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("activate", "gain"), [(gelu, 1.6), (lambda x: np.maximum(x, 0), 1.95)])
+def test_uneven_rows_have_finer_steps(activate: Callable[[np.ndarray], np.ndarray], gain: float) -> None:
+    x = activate(2 * drawn(200, 256))
+    (form,) = with_uneven((ROWS,), x)
+    errors = [np.abs(each.activations(x) - x).mean() for each in (ROWS, form)]
+    assert errors[0] > gain * errors[1]
+
+
+def test_uneven_rows_are_for_what_hardly_falls_below_zero() -> None:
+    candidates = (ROWS, BLOCKS)
+    form, other = with_uneven(candidates, gelu(2 * drawn(200, 64)))
+    assert isinstance(form, UnevenFormat)
+    assert other == BLOCKS
+    for inputs in (drawn(100, 64), np.zeros((4, 64), np.float32), np.full((4, 64), np.nan, np.float32)):
+        assert with_uneven(candidates, inputs) == candidates
+    assert list(with_uneven((BLOCKS,), gelu(drawn(100, 64)))) == [BLOCKS]

@@ -133,41 +133,33 @@ class RowFormat:
         self, g: GraphBuilder, x: ir.Value, stored: tuple[ir.Value, ...], bias: Bias, name: str, rows: int, columns: int
     ) -> ir.Value:
         weights, scales = stored
-        levels, peak, step, middle = _quantized_rows(g, x)
+        levels, peak, step, zero = self.quantized(g, x)
         product = g.op(
-            "MatMulIntegerToFloat",
-            levels,
-            weights,
-            step,
-            scales,
-            middle,
-            domain=MICROSOFT,
-            name=f"{name}/MatMulInteger",
+            "MatMulIntegerToFloat", levels, weights, step, scales, zero, domain=MICROSOFT, name=f"{name}/MatMulInteger"
         )
         y = g.op("Mul", product, peak, name=f"{name}/Rescale")
         return y if bias is None else g.op("Add", y, g.array(f"{name}.bias", bias), name=f"{name}/Add")
 
+    def quantized(self, g: GraphBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+        """uint8 levels of x, each row's peak [..., 1], the step between levels as a share of the peak, and the level of
+        zero. Layers that read the same x share the nodes.
+
+        A row of zeros is divided by zero; whatever level that becomes, the product is multiplied by the peak, zero.
+        """
+        step = g.constant("/constants/int8/step", np.array(1 / INT8_LEVELS, np.float32))
+        middle = g.constant("/constants/int8/middle", np.array(128, np.uint8))
+        place = f"{x.name}/quantized"
+        known = g.lookup(place)
+        if known is None:
+            magnitude = g.op("Abs", x, name=f"{place}/Abs")
+            peak = g.op("ReduceMax", magnitude, g.ints(-1), name=f"{place}/ReduceMax", keepdims=1)
+            share = g.op("Div", x, peak, name=f"{place}/Div")
+            known = (g.op("QuantizeLinear", share, step, middle, name=f"{place}/QuantizeLinear"), peak)
+            g.remember(place, known)
+        return known[0], known[1], step, middle
+
     def activations(self, x: FloatArray) -> FloatArray:
         return _int8_rows(x)
-
-
-def _quantized_rows(g: GraphBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
-    """uint8 levels of x, each row's peak [..., 1], the step between levels as a share of the peak, and the level of
-    zero. Layers that read the same x share the nodes.
-
-    A row of zeros is divided by zero; whatever level that becomes, the product is multiplied by the peak, zero.
-    """
-    step = g.constant("/constants/int8/step", np.array(1 / INT8_LEVELS, np.float32))
-    middle = g.constant("/constants/int8/middle", np.array(128, np.uint8))
-    place = f"{x.name}/quantized"
-    known = g.lookup(place)
-    if known is None:
-        magnitude = g.op("Abs", x, name=f"{place}/Abs")
-        peak = g.op("ReduceMax", magnitude, g.ints(-1), name=f"{place}/ReduceMax", keepdims=1)
-        share = g.op("Div", x, peak, name=f"{place}/Div")
-        known = (g.op("QuantizeLinear", share, step, middle, name=f"{place}/QuantizeLinear"), peak)
-        g.remember(place, known)
-    return known[0], known[1], step, middle
 
 
 def _int8_rows(x: FloatArray) -> FloatArray:
