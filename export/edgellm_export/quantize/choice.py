@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 
 # Relative error of a layer's outputs. On SmolLM2-135M, per-row integers (errors of 0.01 to 0.015) in all of gate_proj,
 # up_proj or o_proj leave the divergence as it is; in the queries and keys (0.01) they raise it by half.
-LIMIT, SOFTMAX_LIMIT = 0.02, 0.004
+LIMIT, SOFTMAX_LIMIT = 0.02, 0.006
 MEASURED = 512  # tokens
 SPREAD_COLUMNS = 2048  # int8 matrices with more columns are only rounded: the gain is small, the time cubic
 
