@@ -3,7 +3,8 @@
     python benchmarks/memory.py
 
 1. Generating: peak RSS after a prompt of 512 tokens and 64 new ones, above that of a process that only imported
-   edgellm, against the package plus the cache in use.
+   edgellm, against the package plus the cache in use; and what ONNX Runtime's library and the tokenizer take of it,
+   whatever the model's size.
 2. Exporting: peak RSS and time of an int8 export, verification included, of a bf16 checkpoint in Qwen2.5-0.5B's shape.
 
 Peak RSS is VmHWM of /proc/self/status: it counts mapped file pages too. Prints a table and one JSON line.
@@ -30,6 +31,17 @@ result = model.generate(prompt, max_new_tokens=64, min_new_tokens=64)
 cache = (512 + 64) * model.info.cache_bytes_per_token
 print({PEAK}, model.info.package_bytes / 2**20, cache / 2**20)
 """
+NOW = "next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmRSS'))"
+FIXED = f"""
+import sys, pathlib, edgellm
+from edgellm.session import onnxruntime
+from edgellm.tokenizer import open_tokenizer
+print({NOW})
+onnxruntime()
+print({NOW})
+tokenizer = open_tokenizer(pathlib.Path(sys.argv[1]))
+print({NOW})
+"""
 EXPORT = f"""
 import sys, time
 start = time.perf_counter()
@@ -53,11 +65,14 @@ def generating() -> dict[str, float]:
         raise SystemExit(f"{package} is missing; `make demo` makes it")
     (bare,) = run(IMPORT)
     peak, size, cache = run(GENERATE, str(package))
+    before, library, tokenizer = run(FIXED, str(package))
     return {
         "import_mb": bare,
         "peak_mb": peak,
         "package_mb": size,
         "cache_mb": cache,
+        "library_mb": library - before,
+        "tokenizer_mb": tokenizer - library,
         "ratio": (peak - bare) / (size + cache),
     }
 

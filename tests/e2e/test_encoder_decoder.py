@@ -352,6 +352,7 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     assert report.passed
     assert {matrix.scheme for matrix in report.matrices} <= {
         "int8 x int8 per row",
+        "int8 x int8 per row, uneven",
         "8-bit blocks of 64",
         "8-bit blocks of 32",
     }

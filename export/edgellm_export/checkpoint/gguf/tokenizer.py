@@ -11,6 +11,7 @@ import numpy as np
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.gguf.reader import GgufFile
 from edgellm_export.checkpoint.tokenizer import Kind, Vocabulary, build_tokenizer
+from edgellm_export.checkpoint.tokenizer.compact import compact
 from edgellm_export.checkpoint.tokenizer.pretokenizers import pre_tokenizer
 
 PREFIX = "tokenizer.ggml."
@@ -79,7 +80,7 @@ def tokenizer_files(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str,
     context_length = config.get("max_position_embeddings") or config.get("n_positions")
     template = file.metadata.get("tokenizer.chat_template")
     files = {
-        "tokenizer.json": build_tokenizer(vocabulary),
+        "tokenizer.json": compact(build_tokenizer(vocabulary)),
         "tokenizer_config.json": _json(_tokenizer_config(vocabulary, template, context_length)),
         "generation_config.json": _json(token_ids(file, vocabulary)),
     }

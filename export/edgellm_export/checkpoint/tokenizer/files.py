@@ -20,6 +20,7 @@ from edgellm_export.checkpoint.tokenizer.bytelevel import (
     roberta_tokenizer,
 )
 from edgellm_export.checkpoint.tokenizer.bytelevel import VOCAB as VOCAB_JSON
+from edgellm_export.checkpoint.tokenizer.compact import compact
 from edgellm_export.checkpoint.tokenizer.sentencepiece import REMEDY, read_sentencepiece
 from edgellm_export.checkpoint.tokenizer.unigram import (
     BPE_MODEL,
@@ -55,8 +56,9 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
+        files[TOKENIZER] = compact(files[TOKENIZER])
     elif built := _built_tokenizer(path, config):
-        files[TOKENIZER] = built
+        files[TOKENIZER] = compact(built)
     if TEMPLATE not in files and (template := _old_template(path, config)):
         files[TEMPLATE] = _encoded(path, template)
     return files
