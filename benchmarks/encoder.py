@@ -1,11 +1,12 @@
-"""Encoders beside ONNX Runtime's own dynamic INT8 and OpenVINO at its default: BERT-base's shape, random weights.
+"""Encoders beside ONNX Runtime's own dynamic INT8 and OpenVINO at its default.
 
-    python benchmarks/encoder.py [--tokens 128] [--batches 1,8] [--rounds 8] [--threads 2] [--keep]
+    python benchmarks/encoder.py [--model minilm] [--tokens 128] [--batches 1,8] [--rounds 8] [--threads 2] [--keep]
 
-Every system is a process of its own with the same weights, given the same batches, in turns, in an order that changes.
-Times are in milliseconds a batch, medians of rounds (a round of small batches is the median of 8); ratios are of the
-same round. Agreement is with this project's float32 package: cosine and relative error of the last hidden states of one
-text. Prints a table and one JSON line.
+Models: random weights in BERT-base's shape, or all-MiniLM-L6-v2, which `make model` fetches. Every system is a process
+of its own with the same weights, given the same batches, in turns, in an order that changes. Times are in milliseconds
+a batch, medians of rounds (a round of small batches is the median of 8); ratios are of the same round. Agreement is
+with this project's float32 package: cosine and relative error of the last hidden states of one English text (of random
+ids where the weights are random). Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -48,12 +50,13 @@ BERT_BASE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 OWN, REFERENCE = "edgellm int8", "edgellm fp32"
-HOME = CACHE / "encoder"
+STATES = "feature-extraction"
+SMALLEST_VOCABULARY = 30000
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Which environment's worker runs which file of HOME."""
+    """Which environment's worker runs which file of the model's directory."""
 
     environment: str
     worker: str
@@ -66,6 +69,15 @@ SYSTEMS = {
     "ONNX Runtime dynamic INT8": Peer("edgellm", "encoder_ort.py", "bert-int8.onnx"),
     "OpenVINO 2026.4 default": Peer("openvino-genai", "encoder_ov.py", "bert.onnx"),
 }
+
+
+@dataclass(frozen=True)
+class Model:
+    """`checkpoint` makes its directory, or finds it. `home`: where packages and peers' graphs lie."""
+
+    title: str
+    home: Path
+    checkpoint: Callable[[], Path]
 
 
 @dataclass(frozen=True)
@@ -120,36 +132,63 @@ def write_checkpoint(directory: Path) -> Path:
     return directory
 
 
-def prepare(*, keep: bool) -> None:
+def minilm() -> Path:
+    directory = CACHE / "models" / "all-minilm-l6-v2"
+    if not directory.is_dir():
+        raise SystemExit(f"{directory} is missing; `make model` fetches it")
+    return directory
+
+
+MODELS = {
+    "bert-base-random": Model(
+        "BERT-base's shape, random weights",
+        CACHE / "encoder" / "bert-base-random",
+        lambda: write_checkpoint(CACHE / "checkpoints" / "bert-base-random"),
+    ),
+    "minilm": Model("all-MiniLM-L6-v2", CACHE / "encoder" / "minilm", minilm),
+}
+
+
+def prepare(model: Model, *, keep: bool) -> None:
     """Our packages, exported anew unless `keep`: what is timed is this code's output; and the peers' graphs."""
-    checkpoint = write_checkpoint(CACHE / "checkpoints" / "bert-base-random")
-    HOME.mkdir(parents=True, exist_ok=True)
+    checkpoint = model.checkpoint()
+    model.home.mkdir(parents=True, exist_ok=True)
     for precision in ("int8", "fp32"):
-        out = HOME / f"edgellm-{precision}"
+        out = model.home / f"edgellm-{precision}"
         if not (keep and out.is_dir()):
-            edgellm_export.export(checkpoint, out, precision=precision, force=True)  # type: ignore[arg-type]
-    if not (HOME / "bert-int8.onnx").is_file():
+            edgellm_export.export(checkpoint, out, precision=precision, task=STATES, force=True)  # type: ignore[arg-type]
+    if not (model.home / "bert-int8.onnx").is_file():
         command = [
             python_of("onnxruntime-genai"),
             str(PEERS / "bert_onnx.py"),
             str(checkpoint),
-            str(HOME / "bert.onnx"),
+            str(model.home / "bert.onnx"),
         ]
         subprocess.run(command, env=OFFLINE, check=True, stdout=sys.stderr)
 
 
-def start(name: str, peer: Peer, threads: int) -> Worker:
+def text_ids(model: Model, tokens: int) -> list[int]:
+    """Of a chapter of Python's documentation; random ones where the tokenizer has letters only."""
+    tokenizer = Tokenizer.from_file(str(model.checkpoint() / "tokenizer.json"))
+    if tokenizer.get_vocab_size() < SMALLEST_VOCABULARY:
+        return [int(i) for i in np.random.default_rng(0).integers(1000, SMALLEST_VOCABULARY, tokens)]
+    return list(tokenizer.encode(" ".join(topics["assignment"].split())).ids[:tokens])
+
+
+def start(name: str, peer: Peer, home: Path, threads: int) -> Worker:
     system = System(peer.environment, peer.worker, lambda model, precision: Path(), {})
-    return Start(name, system, HOME / peer.model, threads, 512).worker()
+    return Start(name, system, home / peer.model, threads, 512).worker()
 
 
-def measure(batches: Sequence[int], tokens: int, rounds: int, threads: int) -> dict[str, Measured]:
+def measure(model: Model, batches: Sequence[int], tokens: int, rounds: int, threads: int) -> dict[str, Measured]:
     """A round without a record first."""
-    ids = np.random.default_rng(0).integers(1000, 30000, tokens).tolist()
+    ids = text_ids(model, tokens)
     times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in SYSTEMS}
     peaks: dict[str, float] = {}
     with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
-        workers = [stack.enter_context(closing(start(name, peer, threads))) for name, peer in SYSTEMS.items()]
+        workers = [
+            stack.enter_context(closing(start(name, peer, model.home, threads))) for name, peer in SYSTEMS.items()
+        ]
         for turn in range(rounds + 1):
             first = turn % len(workers)
             for worker in [*workers[first:], *workers[:first]]:
@@ -205,7 +244,8 @@ def table(found: Mapping[str, Measured], batches: Sequence[int]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Encoders in BERT-base's shape.")
+    parser = argparse.ArgumentParser(description="Encoders, int8.")
+    parser.add_argument("--model", choices=list(MODELS), default="bert-base-random")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--rounds", type=int, default=8)
@@ -213,9 +253,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="time the packages of the last run, not new exports")
     a = parser.parse_args()
     batches = [int(batch) for batch in a.batches.split(",")]
-    prepare(keep=a.keep)
-    found = measure(batches, a.tokens, a.rounds, a.threads)
-    print(f"BERT-base's shape, {a.tokens} tokens, {a.threads} threads, medians of {a.rounds} interleaved rounds\n")
+    model = MODELS[a.model]
+    prepare(model, keep=a.keep)
+    found = measure(model, batches, a.tokens, a.rounds, a.threads)
+    print(f"{model.title}, {a.tokens} tokens, {a.threads} threads, medians of {a.rounds} interleaved rounds\n")
     print(table(found, batches))
     print(json.dumps({name: asdict(measured) for name, measured in found.items()}))
 

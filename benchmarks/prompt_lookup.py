@@ -64,11 +64,15 @@ class Outcome:
     drafted: int
     accepted: int
 
+    @property
+    def bound(self) -> float:
+        return self.tokens / (self.tokens - self.accepted)
+
     def line(self) -> str:
         same = "the same" if self.same else f"the same for {self.agreed}"
         return (
-            f"{self.case.name:<12} {self.way:<8} {self.ratio:5.2f}x   {self.tokens:4} tokens, {same}; "
-            f"{self.drafted} drafted, {self.accepted} accepted"
+            f"{self.case.name:<12} {self.way:<8} {self.ratio:5.2f}x of {self.bound:5.2f}x   "
+            f"{self.tokens:4} tokens, {same}; {self.drafted} drafted, {self.accepted} accepted"
         )
 
 
@@ -126,9 +130,12 @@ def summary(outcomes: Sequence[Outcome]) -> list[str]:
     lines = []
     for copies, name in ((True, "copy-heavy"), (False, "others")):
         for way in WAYS:
-            ratios = [o.ratio for o in outcomes if o.case.copies == copies and o.way == way]
+            found = [o for o in outcomes if o.case.copies == copies and o.way == way]
+            ratios = [o.ratio for o in found]
+            middle, bound = statistics.median(ratios), statistics.median(o.bound for o in found)
             lines.append(
-                f"{name:<12} {way:<8} {statistics.median(ratios):5.2f}x median, {min(ratios):.2f} to {max(ratios):.2f}"
+                f"{name:<12} {way:<8} {middle:5.2f}x median, {min(ratios):.2f} to {max(ratios):.2f}; "
+                f"bound {bound:.2f}x median"
             )
     return lines
 
