@@ -12,14 +12,14 @@ HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "huggingface
 IMPORT = """
 import json, sys, time
 start = time.process_time()
-import edgellm
+import {}
 print(json.dumps([time.process_time() - start, sorted(sys.modules)]))
 """
 
 
-def import_once() -> tuple[float, list[str]]:
+def import_once(name: str = "edgellm") -> tuple[float, list[str]]:
     """Seconds of the processor, which other programs change little, and the modules that are then there."""
-    seconds, modules = json.loads(subprocess.check_output([sys.executable, "-c", IMPORT]))
+    seconds, modules = json.loads(subprocess.check_output([sys.executable, "-c", IMPORT.format(name)]))
     return seconds, modules
 
 
@@ -29,7 +29,10 @@ def test_import_loads_nothing_heavy() -> None:
 
 
 def test_import_takes_less_than_three_tenths_of_a_second() -> None:
-    assert min(import_once()[0] for _ in range(5)) < 0.3
+    """numpy alone takes 0.07 of that. Where it takes more than 0.086, the processor is slower than those of the
+    promise at the moment, and the limit grows with it: the same machine runs at half its speed at times."""
+    numpy, ours = (min(import_once(name)[0] for _ in range(5)) for name in ("numpy", "edgellm"))
+    assert ours < max(0.3, 3.5 * numpy)
 
 
 def test_public_names() -> None:
