@@ -23,7 +23,6 @@ from edgellm.errors import (
     ProviderError,
 )
 from edgellm.forks import LeftToParent, remember
-from edgellm.memory import release_mapped_files
 from edgellm.processor import adds_int8_products_in_16_bits
 from edgellm.shutdown import native
 from edgellm.threads import usable_cores
@@ -131,8 +130,6 @@ class Session:
             _preload_cuda(ort)
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
-        if isinstance(model, Path):
-            release_mapped_files(model.parent)
         self._session.disable_fallback()
         self._quiet = ort.RunOptions()
         self._quiet.log_severity_level = SEVERITY_FATAL
