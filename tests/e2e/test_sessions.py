@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -180,18 +179,15 @@ def test_a_long_prompt_is_cut(name: str, load: Callable[..., edgellm.Model]) -> 
 def test_real_model(
     precision: str, smollm2_package: Callable[[str], Path], held_out: list[str], tmp_path: Path
 ) -> None:
-    """The bits of a real model, and that loading is worth it: benchmarks/session.py measures how much, 4% of reading
-    2,048 tokens, which a busy machine blurs."""
+    """The bits of a real model, and that nothing of what was saved is read again; benchmarks/session.py has times."""
     model = edgellm.load(smollm2_package(precision), threads=2)
     assert model.tokenizer is not None
     ids = model.tokenizer.encode(held_out[0])[:600].tolist()
-    session, start = model.session(), time.perf_counter()
+    session = model.session()
     session.prefill(ids)
-    reading = time.perf_counter() - start
     session.save(tmp_path / "s")
-    start = time.perf_counter()
     loaded = model.load_session(tmp_path / "s")
+    assert loaded.reusable_tokens == len(ids) == 600
     found = next_logits(loaded, [*ids, 5, 6])
-    assert time.perf_counter() - start < reading / 2
     np.testing.assert_array_equal(found, next_logits(session, [*ids, 5, 6]))
     assert relative_rms(found, model.logits([*ids, 5, 6])[-1]) < LOGITS[precision]
