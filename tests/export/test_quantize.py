@@ -201,6 +201,9 @@ def test_uneven_rows_are_for_what_hardly_falls_below_zero() -> None:
     form, other = with_uneven(candidates, gelu(2 * drawn(200, 64)))
     assert isinstance(form, UnevenFormat)
     assert other == BLOCKS
-    for inputs in (drawn(100, 64), np.zeros((4, 64), np.float32), np.full((4, 64), np.nan, np.float32)):
+    damaged = [gelu(drawn(4, 64)) for _ in range(3)]
+    for inputs, value in zip(damaged, (np.nan, np.inf, -np.inf), strict=True):
+        inputs[:, 5] = value
+    for inputs in (drawn(100, 64), np.zeros((4, 64), np.float32), *damaged):
         assert with_uneven(candidates, inputs) == candidates
     assert list(with_uneven((BLOCKS,), gelu(drawn(100, 64)))) == [BLOCKS]

@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float32]
 Arrays = tuple[npt.NDArray[Any], ...]
 Bias = npt.NDArray[np.float32] | None
 FLOAT32 = np.dtype(np.float32)
-INT8_LEVELS = 127
+INT8_LEVELS, HIGHEST_LEVEL = 127, 255  # of int8 on each side of zero; of uint8
 
 
 class MatrixFormat(Protocol):
@@ -140,23 +140,37 @@ class RowFormat:
         y = g.op("Mul", product, peak, name=f"{name}/Rescale")
         return y if bias is None else g.op("Add", y, g.array(f"{name}.bias", bias), name=f"{name}/Add")
 
-    def quantized(self, g: GraphBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
-        """uint8 levels of x, each row's peak [..., 1], the step between levels as a share of the peak, and the level of
-        zero. Layers that read the same x share the nodes.
+    @property
+    def zero(self) -> np.uint8:
+        """The level of zero."""
+        return np.uint8(128)
 
-        A row of zeros is divided by zero; whatever level that becomes, the product is multiplied by the peak, zero.
+    @property
+    def step(self) -> np.float32:
+        """Between levels, as a share of the row's peak."""
+        return np.float32(1 / (HIGHEST_LEVEL - int(self.zero)))
+
+    def peak(self, g: GraphBuilder, x: ir.Value, place: str) -> ir.Value:
+        """What a row's highest level stands for: its largest magnitude. [..., 1]."""
+        magnitude = g.op("Abs", x, name=f"{place}/Abs")
+        return g.op("ReduceMax", magnitude, g.ints(-1), name=f"{place}/ReduceMax", keepdims=1)
+
+    def quantized(self, g: GraphBuilder, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+        """uint8 levels of x, each row's peak, the step, and the level of zero. Layers that read the same x in the same
+        way share the nodes.
+
+        A row whose peak is zero is divided by zero; whatever level that becomes, the product is multiplied by the peak.
         """
-        step = g.constant("/constants/int8/step", np.array(1 / INT8_LEVELS, np.float32))
-        middle = g.constant("/constants/int8/middle", np.array(128, np.uint8))
-        place = f"{x.name}/quantized"
+        step = g.constant(f"/constants/int8/step{self.zero}", np.array(self.step))
+        zero = g.constant(f"/constants/int8/zero{self.zero}", np.array(self.zero))
+        place = f"{x.name}/quantized{self.zero}"
         known = g.lookup(place)
         if known is None:
-            magnitude = g.op("Abs", x, name=f"{place}/Abs")
-            peak = g.op("ReduceMax", magnitude, g.ints(-1), name=f"{place}/ReduceMax", keepdims=1)
+            peak = self.peak(g, x, place)
             share = g.op("Div", x, peak, name=f"{place}/Div")
-            known = (g.op("QuantizeLinear", share, step, middle, name=f"{place}/QuantizeLinear"), peak)
+            known = (g.op("QuantizeLinear", share, step, zero, name=f"{place}/QuantizeLinear"), peak)
             g.remember(place, known)
-        return known[0], known[1], step, middle
+        return known[0], known[1], step, zero
 
     def activations(self, x: FloatArray) -> FloatArray:
         return _int8_rows(x)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm_export.graph import MICROSOFT, GraphBuilder
-from edgellm_export.quantize.formats import Bias, MatrixFormat, RowFormat
+from edgellm_export.quantize.formats import HIGHEST_LEVEL, Bias, MatrixFormat, RowFormat
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -18,7 +18,6 @@ FloatArray = npt.NDArray[np.float32]
 # relatives); what an activation function gives is not in trained models, where some rows are 8 times as large.
 ALIKE = 2.0
 ROOM = 1.15  # beyond the range of calibration text
-LEVELS = 255
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class StaticFormat(RowFormat):
 
     @property
     def step(self) -> np.float32:
-        return np.float32((self.high - self.low) / LEVELS)
+        """Between levels."""
+        return np.float32((self.high - self.low) / HIGHEST_LEVEL)
 
     @property
     def zero(self) -> np.uint8:
@@ -57,7 +57,7 @@ class StaticFormat(RowFormat):
 
     def activations(self, x: FloatArray) -> FloatArray:
         zero = np.float32(self.zero)
-        levels = np.clip(np.rint(x / self.step) + zero, 0, LEVELS)
+        levels = np.clip(np.rint(x / self.step) + zero, 0, HIGHEST_LEVEL)
         return np.asarray((levels - zero) * self.step, np.float32)
 
 
