@@ -133,7 +133,7 @@ class Session:
         self._session.disable_fallback()
         self._quiet = ort.RunOptions()
         self._quiet.log_severity_level = SEVERITY_FATAL
-        # ONNX Runtime asks for it at every run; finding nothing is an exception there, 0.5% of a small model's token.
+        # ONNX Runtime asks for it at every run; finding nothing is an exception there, 1% of a small model's token.
         self._quiet.add_run_config_entry("gpu_graph_id", "0")
         self.provider: str = self._session.get_providers()[0]
         if self.provider != PROVIDERS[device]:

@@ -87,7 +87,7 @@ def export_in_a_process(source: Path, out: Path, *options: str) -> dict[str, Any
 
 
 def assert_as_foreseen(plan: dict[str, Any], out: Path) -> None:
-    """The same export's peak differs by up to 8% from run to run: glibc's allocator, and when threads meet."""
+    """The same export's peak differs by up to 8% from run to run."""
     size, memory = plan["size_bytes"], plan["peak_memory_bytes"]
     assert size["predicted"] == pytest.approx(size["actual"], rel=0.15)
     assert size["actual"] == pytest.approx(size_of(out), rel=0.05)  # but for the last digits of the report
