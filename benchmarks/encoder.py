@@ -6,13 +6,15 @@ Models: random weights in BERT-base's shape, or all-MiniLM-L6-v2, which `make mo
 of its own with the same weights, given the same batches, in turns, in an order that changes. Times are in milliseconds
 a batch, medians of rounds (a round of small batches is the median of 8); ratios are of the same round. Agreement is
 with this project's float32 package: cosine and relative error of the last hidden states of one English text (of random
-ids where the weights are random). Prints a table and one JSON line.
+ids where the weights are random), and for a sentence encoder of how many of 200 sentences the nearest other stays the
+same. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -51,7 +53,7 @@ BERT_BASE: dict[str, Any] = {
 }
 OWN, REFERENCE = "edgellm int8", "edgellm fp32"
 STATES = "feature-extraction"
-SMALLEST_VOCABULARY = 30000
+SENTENCES = 200
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,25 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Model:
-    """`checkpoint` makes its directory, or finds it. `home`: where packages and peers' graphs lie."""
+    """`checkpoint` makes its directory, or finds it. `home`: where packages and peers' graphs lie. `trained`: to encode
+    sentences; random weights come with a tokenizer of letters."""
 
     title: str
     home: Path
     checkpoint: Callable[[], Path]
+    trained: bool
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one system. `ms`: by batch size, a value a round."""
+    """Of one system. `ms`: by batch size, a value a round. `nearest`: the share of sentences whose nearest other is
+    float32's; None of random weights."""
 
     ms: Mapping[int, Sequence[float]]
     peak_rss_mib: float
     cosine: float
     error: float
+    nearest: float | None
 
 
 def bert_tensors(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -144,8 +150,9 @@ MODELS = {
         "BERT-base's shape, random weights",
         CACHE / "encoder" / "bert-base-random",
         lambda: write_checkpoint(CACHE / "checkpoints" / "bert-base-random"),
+        trained=False,
     ),
-    "minilm": Model("all-MiniLM-L6-v2", CACHE / "encoder" / "minilm", minilm),
+    "minilm": Model("all-MiniLM-L6-v2", CACHE / "encoder" / "minilm", minilm, trained=True),
 }
 
 
@@ -168,11 +175,26 @@ def prepare(model: Model, *, keep: bool) -> None:
 
 
 def text_ids(model: Model, tokens: int) -> list[int]:
-    """Of a chapter of Python's documentation; random ones where the tokenizer has letters only."""
+    """Of a chapter of Python's documentation, or random ones."""
+    if not model.trained:
+        return [int(i) for i in np.random.default_rng(0).integers(1000, BERT_BASE["vocab_size"], tokens)]
+    return list(tokenizer_of(model).encode(" ".join(topics["assignment"].split())).ids[:tokens])
+
+
+def sentence_ids(model: Model) -> list[list[int]]:
+    """Of sentences from all chapters of Python's documentation; none where the weights are random."""
+    if not model.trained:
+        return []
+    text = " ".join(" ".join(topics[name] for name in sorted(topics)).split())
+    found = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text) if 40 < len(sentence) < 300]
+    tokenizer = tokenizer_of(model)
+    return [list(tokenizer.encode(sentence).ids) for sentence in found[:: len(found) // SENTENCES][:SENTENCES]]
+
+
+def tokenizer_of(model: Model) -> Tokenizer:
     tokenizer = Tokenizer.from_file(str(model.checkpoint() / "tokenizer.json"))
-    if tokenizer.get_vocab_size() < SMALLEST_VOCABULARY:
-        return [int(i) for i in np.random.default_rng(0).integers(1000, SMALLEST_VOCABULARY, tokens)]
-    return list(tokenizer.encode(" ".join(topics["assignment"].split())).ids[:tokens])
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def start(name: str, peer: Peer, home: Path, threads: int) -> Worker:
@@ -182,7 +204,7 @@ def start(name: str, peer: Peer, home: Path, threads: int) -> Worker:
 
 def measure(model: Model, batches: Sequence[int], tokens: int, rounds: int, threads: int) -> dict[str, Measured]:
     """A round without a record first."""
-    ids = text_ids(model, tokens)
+    ids, sentences = text_ids(model, tokens), sentence_ids(model)
     times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in SYSTEMS}
     peaks: dict[str, float] = {}
     with ExitStack() as stack, tempfile.TemporaryDirectory() as scratch:
@@ -198,9 +220,18 @@ def measure(model: Model, batches: Sequence[int], tokens: int, rounds: int, thre
                     if turn:  # the first run of a turn comes after the others' work, and warms up
                         times[worker.name][batch].append(1000 * statistics.median(a["decode_s"] for a in answers[1:]))
         states = {worker.name: states_of(worker, ids, Path(scratch)) for worker in workers}
-    reference = states[REFERENCE]
+        nearest = {
+            worker.name: nearest_of([states_of(worker, ids, Path(scratch)).mean(axis=0) for ids in sentences])
+            for worker in workers
+        }
     return {
-        name: Measured(times[name], peaks[name], cosine(states[name], reference), error(states[name], reference))
+        name: Measured(
+            times[name],
+            peaks[name],
+            cosine(states[name], states[REFERENCE]),
+            error(states[name], states[REFERENCE]),
+            float((nearest[name] == nearest[REFERENCE]).mean()) if sentences else None,
+        )
         for name in SYSTEMS
     }
 
@@ -216,6 +247,17 @@ def states_of(worker: Worker, ids: Sequence[int], scratch: Path) -> np.ndarray:
     return found
 
 
+def nearest_of(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """[n]: of each vector, the other one with the largest cosine."""
+    if not vectors:
+        return np.empty(0, np.int64)
+    unit = np.stack(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    similarities = unit @ unit.T
+    np.fill_diagonal(similarities, -1)
+    found: np.ndarray = similarities.argmax(axis=1)
+    return found
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).mean())
 
@@ -227,8 +269,8 @@ def error(a: np.ndarray, b: np.ndarray) -> float:
 def table(found: Mapping[str, Measured], batches: Sequence[int]) -> str:
     heads = [f"batch {batch}, ms | edgellm is faster by" for batch in batches]
     lines = [
-        f"| | {' | '.join(heads)} | cosine to fp32 | error | peak RSS MiB |",
-        "|---|" + "---|" * (2 * len(batches) + 3),
+        f"| | {' | '.join(heads)} | cosine to fp32 | error | nearest sentence kept | peak RSS MiB |",
+        "|---|" + "---|" * (2 * len(batches) + 4),
     ]
     for name, measured in found.items():
         cells = []
@@ -238,7 +280,7 @@ def table(found: Mapping[str, Measured], batches: Sequence[int]) -> str:
             cells.append("" if name == OWN else f"{middle:.2f}x ({low:.2f}-{high:.2f})")
         lines.append(
             f"| {name} | {' | '.join(cells)} | {measured.cosine:.5f} | {measured.error:.2%} | "
-            f"{measured.peak_rss_mib:.0f} |"
+            f"{'-' if measured.nearest is None else f'{measured.nearest:.1%}'} | {measured.peak_rss_mib:.0f} |"
         )
     return "\n".join(lines)
 

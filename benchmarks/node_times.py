@@ -1,9 +1,9 @@
-"""Where the time of a decoder package goes, by ONNX Runtime's own profile: milliseconds per kind of node.
+"""Where the time of a decoder or encoder package goes, by ONNX Runtime's own profile: milliseconds per kind of node.
 
-    python benchmarks/node_times.py PKG [--tokens 128] [--context 0] [--threads 2]
+    python benchmarks/node_times.py PKG [--tokens 128] [--context 0] [--batch 1] [--threads 2]
 
 `--tokens 128` is a prompt, `--tokens 1 --context 128` a token behind one. Profiling adds a few microseconds to each
-node. For packages whose cache is float32.
+node. For packages with one graph, whose cache, if any, is float32.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ import numpy as np
 import onnxruntime as ort
 
 WARM_UP, RUNS = 5, 20
-PROJECTIONS = re.compile(r"qkv|q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|lm_head")
+PROJECTIONS = re.compile(
+    r"qkv|q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|lm_head|"
+    r"query|key|value|attention/output/dense|intermediate/dense|output/dense"
+)
+CACHE, CACHED = "past_key_values", "present"
 
 
-def profile(graph: Path, tokens: int, context: int, threads: int) -> list[dict[str, Any]]:
+def profile(graph: Path, tokens: int, context: int, batch: int, threads: int) -> list[dict[str, Any]]:
     """The events of all runs, warm-up included."""
     with tempfile.TemporaryDirectory() as scratch:
         options = ort.SessionOptions()
@@ -38,20 +42,28 @@ def profile(graph: Path, tokens: int, context: int, threads: int) -> list[dict[s
         options.profile_file_prefix = str(Path(scratch) / "profile")
         session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
-        for value in session.get_inputs():
-            if value.name.startswith("past_key_values."):
-                cache = np.zeros((1, value.shape[1], context + tokens, value.shape[3]), np.float32)
-                held = ort.OrtValue.ortvalue_from_numpy(cache)
-                binding.bind_ortvalue_input(value.name, held)
-                binding.bind_ortvalue_output(value.name.replace("past_key_values", "present"), held)
-        ids = np.random.default_rng(0).integers(5, 1000, (1, tokens))
-        binding.bind_cpu_input("input_ids", ids)
-        binding.bind_cpu_input("attention_mask", np.ones((1, context + tokens), np.int64))
-        binding.bind_output("logits")
+        bind(session, binding, tokens, context, batch)
         for _ in range(WARM_UP + RUNS):
             session.run_with_iobinding(binding)
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
     return events
+
+
+def bind(session: ort.InferenceSession, binding: ort.IOBinding, tokens: int, context: int, batch: int) -> None:
+    """Random tokens, nothing masked, a cache of zeros."""
+    ids = np.random.default_rng(0).integers(5, 1000, (batch, tokens))
+    known = {"input_ids": ids, "attention_mask": np.ones((batch, context + tokens), np.int64)}
+    for value in session.get_inputs():
+        if value.name.startswith(CACHE):
+            cache = np.zeros((batch, value.shape[1], context + tokens, value.shape[3]), np.float32)
+            held = ort.OrtValue.ortvalue_from_numpy(cache)
+            binding.bind_ortvalue_input(value.name, held)
+            binding.bind_ortvalue_output(value.name.replace(CACHE, CACHED), held)
+        else:
+            binding.bind_cpu_input(value.name, known.get(value.name, np.zeros_like(ids)))
+    for value in session.get_outputs():
+        if not value.name.startswith(CACHED):
+            binding.bind_output(value.name)
 
 
 def kind_of(event: dict[str, Any]) -> str:
@@ -65,9 +77,10 @@ def main() -> None:
     parser.add_argument("package", type=Path)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--context", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    events = profile(arguments.package / "model.onnx", arguments.tokens, arguments.context, arguments.threads)
+    a = parser.parse_args()
+    events = profile(a.package / "model.onnx", a.tokens, a.context, a.batch, a.threads)
     times: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
