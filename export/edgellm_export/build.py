@@ -78,10 +78,15 @@ class Build:
         *,
         outer: bool = False,
         into_softmax: bool = False,
+        bias_behind: bool = False,
     ) -> ir.Value:
         """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear.
-        `into_softmax`: attention compares what comes out, which enlarges errors."""
+        `into_softmax`: attention compares what comes out, which enlarges errors. `bias_behind`: the operator that reads
+        the product adds its bias, and what is missing (edgellm_export.channels)."""
         place = node(name)
+        missing = None if bias_behind else self.channels.missing(x, weight)
+        if missing is not None:
+            bias = missing if bias is None else bias + missing
         matrix = self.channels.read(x, weight, place, into_softmax=into_softmax)
         return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
 

@@ -4,13 +4,13 @@ and how each matrix is rounded."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm_export.channels import ChannelScales
+from edgellm_export.channels import ChannelMoves, ChannelScales, ChannelShifts
 from edgellm_export.decoder.run import FloatRun, ObservedLinear
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
@@ -27,16 +27,22 @@ STRENGTH = 0.45
 # The first tokens of a sequence have a few enormous activations, which speak for no other token but must not be made
 # still larger beside the rest: a tenth of their largest counts as a channel's size.
 SINKS, SINK_SHARE = 4, 0.1
+MIDDLE = (0.1, 99.9)  # percentiles of a channel's values that its shift is half-way between
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`text`: where it comes from, or "none". `scales`: by origin (edgellm_export.channels). `prepared`: by layer name,
-    the matrices that are rounded already."""
+    """`text`: where it comes from, or "none". `scales`, `shifts`: by origin (edgellm_export.channels). `prepared`: by
+    layer name, the matrices that are rounded already."""
 
     text: str = "none"
     scales: ChannelScales = field(default_factory=dict)
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
+    shifts: ChannelShifts = field(default_factory=dict)
+
+    @property
+    def moves(self) -> ChannelMoves:
+        return ChannelMoves(self.scales, self.shifts)
 
 
 NOT_CALIBRATED = Calibration()
@@ -82,6 +88,29 @@ def rounded(
     limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
     choice = choose(weight.rows(0, weight.shape[0]), inputs, with_uneven(candidates, inputs), limit)
     return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
+
+
+def channel_shifts(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:
+    """By origin, the middle [size] of each channel's range: with it subtracted, ranges are as narrow as they can be.
+    Zeros where values are not numbers."""
+    read = {linear.origin: np.concatenate(linear.inputs) for linear in linears if linear.origin is not None}
+    return {origin: _middle(values) for origin, values in read.items()}
+
+
+def _middle(values: FloatArray) -> FloatArray:
+    if not np.isfinite(values).all():
+        return np.zeros(values.shape[1], np.float32)
+    return np.asarray(np.percentile(values, MIDDLE, axis=0).mean(axis=0), np.float32)
+
+
+def shifted(linears: Sequence[ObservedLinear], shifts: ChannelShifts) -> list[ObservedLinear]:
+    """The same, with what they will read."""
+    return [
+        replace(linear, inputs=[values - shifts[linear.origin] for values in linear.inputs])
+        if linear.origin is not None and linear.origin in shifts
+        else linear
+        for linear in linears
+    ]
 
 
 def channel_scales(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:

@@ -16,8 +16,8 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
-from edgellm_export.calibrate import Calibration, channel_scales, channel_sizes, scale_of
-from edgellm_export.decoder.run import FloatRun
+from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts, channel_sizes, scale_of, shifted
+from edgellm_export.decoder.run import FloatRun, ObservedLinear
 from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
@@ -104,6 +104,20 @@ def test_scales_of_silent_and_damaged_channels() -> None:
     assert scale[0] > 0.01 * scale[1]
     assert np.prod(scale.astype(np.float64)) == pytest.approx(1, rel=1e-5)
     assert (scale_of(np.array([np.nan, 1.0])) == 1).all()
+
+
+def test_shifts_are_the_middles_of_ranges() -> None:
+    values = np.linspace([0, -1], [4, 2], 2001, dtype=np.float32)
+    values[7] = 1000  # one token in two thousand says nothing
+    layers = [ObservedLinear(name, name, False, [values[:900].copy(), values[900:]]) for name in "ab"]
+    layers.append(ObservedLinear("c", None, False, [values]))
+    layers[1].inputs[0][3, 1] = np.nan
+    shifts = channel_shifts(layers[:1])
+    np.testing.assert_allclose(shifts["a"], [2, 0.5], atol=0.01)
+    assert not channel_shifts(layers)["b"].any()
+    moved = shifted(layers, shifts)
+    np.testing.assert_allclose(moved[0].inputs[1], values[900:] - shifts["a"])
+    assert moved[2] is layers[2]
 
 
 def test_first_tokens_count_by_their_largest_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import re
@@ -36,7 +37,7 @@ from edgellm.errors import (
 )
 from edgellm.manifest import Manifest
 from edgellm.package_files import read_manifest, write_manifest
-from edgellm_export.calibrate import Calibration, channel_scales
+from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts
 from edgellm_export.encoder.run import EncoderRun
 from edgellm_export.quantize import blockwise, scheme_for
 from edgellm_export.quantize.formats import RowFormat
@@ -173,37 +174,64 @@ def test_a_damaged_quantizer_fails_the_gate(
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_scales_change_nothing_in_float(
+def test_moves_change_nothing_in_float(
     name: str,
     checkpoint: Callable[..., Path],
     reference: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too."""
+    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too; what
+    is subtracted from it, their biases have."""
     used: dict[str, Any] = {}
+    subtracted: dict[str, Any] = {}
 
     def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
-        """As scales for an integer package would be, but large, and nothing rounded."""
+        """As for an integer package, but large, and nothing rounded."""
         rng = np.random.default_rng(0)
         states = original.embed(inputs(name))
         for index in range(original.num_layers):
             states, linears = original.observed_layer(index, inputs(name), states)
             found = channel_scales(linears)
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
-        return Calibration("test", used)
+            shifts = channel_shifts(linears)
+            subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
+        return Calibration("test", used, shifts=subtracted)
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
     monkeypatch.setattr("edgellm_export.encoder.export.scheme_for", lambda precision, target: float_scheme)
     monkeypatch.setattr("edgellm_export.encoder.export.calibrate_layers", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
     # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
-    assert len(used) == 3 * 3 - (name == "electra")
+    assert len(used) == len(subtracted) == 3 * 3 - (name == "electra")
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
     wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
     assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
     assert exported.report is not None
     assert max(layer.error for layer in exported.report.layers) < TOLERANCE
+
+
+def test_channels_that_are_always_large_cost_nothing(
+    reference: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in trained models, whose norms' biases are large in some channels: what varies beside them is kept."""
+    model = copy.deepcopy(reference("bert", "feature-extraction"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("LayerNorm.bias") and "encoder" in name:
+                parameter[::7] += 30
+    source = save_checkpoint(model, tmp_path / "checkpoint")
+
+    def varying(precision: Any, out: str) -> np.ndarray:
+        path = edgellm_export.export(source, tmp_path / out, precision=precision).path
+        results = cast(edgellm.EncoderModel, edgellm.load(path, threads=1)).run(inputs("bert"))
+        states = np.concatenate([result.logits for result in results])
+        return states - states.mean(axis=0)
+
+    wanted, shifted = varying("fp32", "float"), varying("int8", "shifted")
+    monkeypatch.setattr("edgellm_export.encoder.export.channel_shifts", lambda linears: {})
+    unshifted = varying("int8", "unshifted")
+    assert np.linalg.norm(shifted - wanted) < 0.7 * np.linalg.norm(unshifted - wanted)
 
 
 # Sentence encoders

@@ -173,26 +173,40 @@ def _positions(b: Build, c: EncoderConfig, n: Names, ids: ir.Value, pad: int | N
 
 
 def layer(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: Mask) -> ir.Value:
-    """Attention and MLP, each added to what it read and normed. x: a norm's output, whose channels may be scaled."""
+    """Attention and MLP, each added to what it read and normed. x: a norm's output, whose channels may be moved."""
     hidden, size = c.hidden_size, c.intermediate_size
     y = attention(b, c, names, x, mask)
-    y = blocks.linear(b, y, names.out, hidden, hidden, bias=True)
+    y = linear_onto(b, y, x, names.out, hidden, hidden)
     x = add_norm(b, y, unscaled(b, x), names.attention_norm, hidden, c.eps)
     y = blocks.linear(b, x, names.up, size, hidden, bias=True)
     y = blocks.activate(b, y, c.act, f"{names.up}.act")
-    y = blocks.linear(b, y, names.down, hidden, size, bias=True)
+    y = linear_onto(b, y, x, names.down, hidden, size)
     return add_norm(b, y, unscaled(b, x), names.output_norm, hidden, c.eps)
+
+
+def linear_onto(b: Build, y: ir.Value, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
+    """A linear layer of y whose outputs are added to `unscaled` x: what the channels of x lack comes with its bias."""
+    weight = b.tensors.take(f"{name}.weight", (rows, columns))
+    return b.project(y, weight, plus(b.vector(f"{name}.bias", rows), b.channels.shift_of(x)), name)
+
+
+def plus(bias: FloatArray, more: FloatArray | None) -> FloatArray:
+    return bias if more is None else bias + more
 
 
 def attention(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: Mask) -> ir.Value:
     """Every token attends to every token: [B, S, hidden]. The operator adds the biases of queries, keys and values. The
-    values' channels may be scaled: what comes out is a weighted sum of them."""
-    hidden, made = c.hidden_size, f"{names.value}.attended"
-    query, key = (blocks.linear(b, x, name, hidden, hidden, bias=False) for name in (names.query, names.key))
-    weight = b.tensors.take(f"{names.value}.weight", (hidden, hidden))
-    value = b.project(x, b.channels.divided_rows(made, weight), None, names.value)
-    biases = [b.vector(f"{name}.bias", hidden) for name in (names.query, names.key, names.value)]
-    biases[2] = b.channels.divided(made, biases[2])
+    values' channels may be moved: what comes out is a mean of them."""
+    hidden, made, sides = c.hidden_size, f"{names.value}.attended", (names.query, names.key, names.value)
+    weights = [b.tensors.take(f"{side}.weight", (hidden, hidden)) for side in sides]
+    biases = [
+        plus(b.vector(f"{side}.bias", hidden), b.channels.missing(x, weight))
+        for side, weight in zip(sides, weights, strict=True)
+    ]
+    weights[2], biases[2] = b.channels.divided_rows(made, weights[2]), b.channels.moved(made, biases[2])
+    query, key, value = (
+        b.project(x, weight, None, side, bias_behind=True) for side, weight in zip(sides, weights, strict=True)
+    )
     place = node(names.value.rsplit(".", 1)[0])
     bias = b.graph.array(f"{place}/bias", np.concatenate(biases).astype(b.activation))
     y = blocks.multi_head_attention(
@@ -207,7 +221,8 @@ def add_norm(b: Build, x: ir.Value, residual: ir.Value, name: str, size: int, ep
 
 
 def unscaled(b: Build, x: ir.Value) -> ir.Value:
-    """A norm's output with its channels as they were, for readers that are not linear layers."""
+    """A norm's output with its channels as large as they were, for readers that are not linear layers. It lacks what
+    was subtracted from them."""
     found = b.channels.scale_of(x)
     if found is None:
         return x
@@ -224,8 +239,12 @@ def norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
 
 
 def _norm_vectors(b: Build, name: str, size: int) -> Sequence[ir.Value]:
-    vectors = {key: b.channels.divided(name, b.vector(key, size)) for key in (f"{name}.weight", f"{name}.bias")}
-    return [b.graph.array(key, vector.astype(b.activation)) for key, vector in vectors.items()]
+    weight = b.channels.divided(name, b.vector(f"{name}.weight", size))
+    bias = b.channels.moved(name, b.vector(f"{name}.bias", size))
+    return [
+        b.graph.array(f"{name}.{part}", vector.astype(b.activation))
+        for part, vector in (("weight", weight), ("bias", bias))
+    ]
 
 
 def first_token(b: Build, x: ir.Value, name: str) -> ir.Value:

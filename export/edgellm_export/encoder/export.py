@@ -18,8 +18,8 @@ from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
 from edgellm_export.build import BuiltGraph, attention_names
-from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
-from edgellm_export.channels import FloatArray
+from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, channel_shifts, rounded, shifted
+from edgellm_export.channels import ChannelMoves, FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.config import ConfigReader
 from edgellm_export.encoder.graph import EncoderModel, build_encoder, head_patterns
@@ -63,9 +63,9 @@ class EncoderExport:
             if choices.calibrate:
                 calibrated = _calibrate(work, Path(matrices), original, choices, progress)
             scheme = scheme_for(precision, choices.target).calibrated(calibrated.prepared)
-            built = build_encoder(model, tensors, scheme, calibrated.scales, attentions=choices.attentions)
+            built = build_encoder(model, tensors, scheme, calibrated.moves, attentions=choices.attentions)
             offsets = write_graph(built, work / GRAPH, progress=lambda *done: progress("weights", *done))
-        layers = EncoderLayers(model, tensors, scheme, calibrated.scales, DataFile(work / f"{GRAPH}.data", offsets))
+        layers = EncoderLayers(model, tensors, scheme, calibrated.moves, DataFile(work / f"{GRAPH}.data", offsets))
         return Written(
             replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
             lambda sealed: verify_encoder(work, sealed, original, layers, calibrated, progress),
@@ -134,15 +134,18 @@ def calibrate_layers(
     directory: Path,
     progress: Callable[[int, int], None],
 ) -> Calibration:
-    """Scales and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the sequences
-    are."""
+    """Shifts, scales and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the
+    sequences are."""
+    shifts: dict[str, FloatArray] = {}
     scales: dict[str, FloatArray] = {}
     prepared: dict[str, PreparedMatrix] = {}
     states = run.embed(sequences)
     for index in range(run.num_layers):
         states, linears = run.observed_layer(index, sequences, states)
+        shifts.update(channel_shifts(linears))
+        linears = shifted(linears, shifts)
         scales.update(worthwhile(channel_scales(linears)))
-        weights = run.layer_weights(index, scales)
+        weights = run.layer_weights(index, ChannelMoves(scales))
         for linear in linears:
             file = directory / f"{len(prepared)}.npy"
             inputs = np.concatenate(linear.inputs)
@@ -151,7 +154,7 @@ def calibrate_layers(
             forms = with_static(candidates, inputs)
             prepared[linear.name] = rounded(linear, weights[linear.name], scales, forms, file)
         progress(index + 1, run.num_layers)
-    return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared)
+    return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared, shifts)
 
 
 def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

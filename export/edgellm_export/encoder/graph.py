@@ -18,11 +18,11 @@ import onnx_ir as ir
 from edgellm.manifest import Pooling, Task
 from edgellm_export.architectures.encoder import EncoderFamily, HeadKind, Mask, unscaled
 from edgellm_export.build import Build, BuiltGraph, DecoderShape, TensorSource, built
-from edgellm_export.channels import Channels, ChannelScales
+from edgellm_export.channels import ChannelMoves, Channels
 from edgellm_export.graph import GraphBuilder
 from edgellm_export.quantize import WeightScheme
 
-NO_SCALES: ChannelScales = {}
+UNMOVED = ChannelMoves()
 INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
 ROWS: list[int | str] = ["batch_size", "sequence_length"]
 LOWEST = -3.0e38  # below any hidden state
@@ -55,12 +55,12 @@ def build_encoder(
     model: EncoderModel,
     tensors: TensorSource,
     scheme: WeightScheme,
-    scales: ChannelScales = NO_SCALES,
+    moves: ChannelMoves = UNMOVED,
     *,
     attentions: bool = False,
 ) -> BuiltGraph:
     """The whole model. `attentions`: with the outputs attentions.{i} [B, heads, S, S], for rows without padding."""
-    b = replace(_build(model, "encoder", tensors, scheme, scales), attentions=[] if attentions else None)
+    b = replace(_build(model, "encoder", tensors, scheme, moves), attentions=[] if attentions else None)
     ids, attention_mask, types = _inputs(b, model)
     x = model.family.embed(b, ids, types)
     mask = _mask(b, attention_mask)
@@ -71,7 +71,7 @@ def build_encoder(
 
 def build_embedding(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """input_ids, token_type_ids -> hidden_out [B, S, hidden]."""
-    b = _build(model, "embedding", tensors, scheme, NO_SCALES)
+    b = _build(model, "embedding", tensors, scheme, UNMOVED)
     ids, _, types = _inputs(b, model)
     return built(b, [_hidden(model, model.family.embed(b, ids, types))])
 
@@ -81,16 +81,16 @@ def build_layer(
     index: int,
     tensors: TensorSource,
     scheme: WeightScheme,
-    scales: ChannelScales = NO_SCALES,
+    moves: ChannelMoves = UNMOVED,
     *,
     observe: bool = False,
 ) -> BuiltGraph:
     """hidden, attention_mask -> hidden_out. With `observe`, also the values [B, S, size] that linear layers read, under
     the names that the projections' x have."""
-    b = _build(model, f"layer_{index}", tensors, scheme, scales)
+    b = _build(model, f"layer_{index}", tensors, scheme, moves)
     mask = _mask(b, b.graph.input("attention_mask", INT64, ROWS))
     hidden = _hidden_input(b, model)
-    x = unscaled(b, model.family.layer(b, index, _as_made(b, model, index, hidden), mask))
+    x = _unmoved(b, model.family.layer(b, index, _as_made(b, model, index, hidden), mask))
     read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x is not hidden)
     extra: list[Any] = [(v, str(v.name), FLOAT, [*ROWS, None]) for v in read] if observe else []
     return built(b, [_hidden(model, x), *extra])
@@ -98,19 +98,19 @@ def build_layer(
 
 def build_head(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden, attention_mask -> the model's outputs."""
-    b = _build(model, "head", tensors, scheme, NO_SCALES)
+    b = _build(model, "head", tensors, scheme, UNMOVED)
     attention_mask = b.graph.input("attention_mask", INT64, ROWS)
     hidden = b.graph.op("Identity", _hidden_input(b, model), name="/hidden/Identity")
     return built(b, _head(b, model, hidden, attention_mask))
 
 
-def _build(model: EncoderModel, name: str, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales) -> Build:
+def _build(model: EncoderModel, name: str, tensors: TensorSource, scheme: WeightScheme, moves: ChannelMoves) -> Build:
     c = model.family.config
     shape = DecoderShape(
         c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, c.hidden_size // c.num_heads, c.context_length,
         c.tied_embedding,
     )  # fmt: skip
-    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(scales))
+    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(moves.scales, moves.shifts))
 
 
 def _inputs(b: Build, model: EncoderModel) -> tuple[ir.Value, ir.Value, ir.Value | None]:
@@ -132,11 +132,19 @@ def _as_made(b: Build, model: EncoderModel, index: int, hidden: ir.Value) -> ir.
     if index == 0 and c.embedding_size != c.hidden_size:
         return hidden  # a linear layer made it
     origin = names.layer.of(index - 1).output_norm if index else names.embedding_norm
-    scale = b.channels.scales.get(origin)
-    if scale is None:
-        return b.channels.made(hidden, origin)
-    divisor = b.graph.array(f"{origin}.scale", scale)
-    return b.channels.made(b.graph.op("Div", hidden, divisor, name="/hidden/Div"), origin)
+    shift, scale = b.channels.shifts.get(origin), b.channels.scales.get(origin)
+    if shift is not None:
+        hidden = b.graph.op("Sub", hidden, b.graph.constant(f"{origin}.shift", shift), name="/hidden/Sub")
+    if scale is not None:
+        hidden = b.graph.op("Div", hidden, b.graph.array(f"{origin}.scale", scale), name="/hidden/Div")
+    return b.channels.made(hidden, origin)
+
+
+def _unmoved(b: Build, x: ir.Value) -> ir.Value:
+    """A norm's output with its channels as they were."""
+    shift = b.channels.shift_of(x)
+    x = unscaled(b, x)
+    return x if shift is None else b.graph.op("Add", x, b.graph.constant("hidden.shift", shift), name="/hidden/Add")
 
 
 def _hidden(model: EncoderModel, x: ir.Value) -> Output:

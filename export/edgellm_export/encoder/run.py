@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgellm.encodings import Encoding
 from edgellm.threads import usable_cores
 from edgellm_export.build import BuiltGraph, TensorSource
-from edgellm_export.channels import ChannelScales
+from edgellm_export.channels import ChannelMoves
 from edgellm_export.decoder.run import ObservedLinear
 from edgellm_export.encoder.graph import EncoderModel, build_embedding, build_head, build_layer
 from edgellm_export.quantize import WeightScheme, scheme_for
@@ -56,9 +56,9 @@ class EncoderRun:
         linears = [ObservedLinear(p.name, p.origin, p.into_softmax, read[str(p.x.name)]) for p in built.projections]
         return [run["hidden_out"] for run in runs], linears
 
-    def layer_weights(self, index: int, scales: ChannelScales) -> dict[str, LazyTensor]:
-        """The matrices of the layer's linear layers by their names, as `scales` change them."""
-        built = build_layer(self.model, index, self.tensors, FLOAT, scales)
+    def layer_weights(self, index: int, moves: ChannelMoves) -> dict[str, LazyTensor]:
+        """The matrices of the layer's linear layers by their names, as `moves` change them."""
+        built = build_layer(self.model, index, self.tensors, FLOAT, moves)
         return {projection.name: projection.weight for projection in built.projections}
 
     def outputs(self, sequences: Sequence[Encoding], states: Sequence[FloatArray]) -> list[Outputs]:
@@ -75,12 +75,12 @@ class EncoderLayers:
     model: EncoderModel
     tensors: TensorSource
     scheme: WeightScheme
-    scales: ChannelScales
+    moves: ChannelMoves
     data: DataFile
 
     def error(self, index: int, sequence: Encoding, before: FloatArray, after: FloatArray) -> float:
         """|package's layer - float layer| / |float layer|, both given the float model's input."""
-        built = build_layer(self.model, index, self.tensors, self.scheme, self.scales)
+        built = build_layer(self.model, index, self.tensors, self.scheme, self.moves)
         segment = Segment(built, data=self.data, threads=usable_cores())
         output = segment.run({**feeds(sequence), "hidden": before})
         return float(np.linalg.norm(output - after)) / max(float(np.linalg.norm(after)), 1e-30)
