@@ -32,17 +32,13 @@ MIDDLE = (0.1, 99.9)  # percentiles of a channel's values that its shift is half
 
 @dataclass(frozen=True)
 class Calibration:
-    """`text`: where it comes from, or "none". `scales`, `shifts`: by origin (edgellm_export.channels). `prepared`: by
-    layer name, the matrices that are rounded already."""
+    """`text`: where it comes from, or "none". `scales`: by origin (edgellm_export.channels). `prepared`: by layer name,
+    the matrices that are rounded already. `moves`: of encoders, in place of `scales`."""
 
     text: str = "none"
     scales: ChannelScales = field(default_factory=dict)
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
-    shifts: ChannelShifts = field(default_factory=dict)
-
-    @property
-    def moves(self) -> ChannelMoves:
-        return ChannelMoves(self.scales, self.shifts)
+    moves: ChannelMoves = field(default_factory=ChannelMoves)
 
 
 NOT_CALIBRATED = Calibration()
@@ -68,12 +64,12 @@ def calibrate_layers(
         weights = run.layer_weights(index, scales)
         for linear in linears:
             file = directory / f"{len(prepared)}.npy"
-            prepared[linear.name] = rounded(linear, weights[linear.name], scales, candidates, file)
+            prepared[linear.name] = rounded_linear(linear, weights[linear.name], scales, candidates, file)
         progress(index + 1, layers)
     return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared)
 
 
-def rounded(
+def rounded_linear(
     linear: ObservedLinear,
     weight: LazyTensor,
     scales: ChannelScales,
@@ -86,7 +82,14 @@ def rounded(
     if linear.origin is not None and linear.origin in scales:
         inputs /= scales[linear.origin]
     limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
-    choice = choose(weight.rows(0, weight.shape[0]), inputs, with_uneven(candidates, inputs), limit)
+    return rounded(inputs, weight, with_uneven(candidates, inputs), limit, file)
+
+
+def rounded(
+    inputs: FloatArray, weight: LazyTensor, candidates: Sequence[MatrixFormat], limit: float, file: Path
+) -> PreparedMatrix:
+    """A matrix that is multiplied by inputs [tokens, columns]; the rest as above."""
+    choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
     return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
 
 

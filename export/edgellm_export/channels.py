@@ -9,7 +9,7 @@ channels of like size. The idea is SmoothQuant's (Xiao et al., arXiv 2211.10438)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +20,9 @@ from edgellm_export.tensors import DividedRows, LazyTensor, ScaledColumns
 
 FloatArray = npt.NDArray[np.float32]
 ChannelScales = Mapping[str, FloatArray]  # by origin, s [size]
+IntArray = npt.NDArray[np.int64]
 ChannelShifts = Mapping[str, FloatArray]  # by origin, m [size]
+ChannelSplits = Mapping[str, Sequence[IntArray]]  # by the layer that makes them, the channels of each part
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,22 @@ class Projection:
 
 @dataclass(frozen=True)
 class ChannelMoves:
-    """In place of a value, (value - shift) / scale is made."""
+    """In place of a value, (value - shift) / scale is made. `splits`: where a value is made in parts, each by a matrix
+    of its own, and read by as many, whose products are added."""
 
     scales: ChannelScales = field(default_factory=dict)
     shifts: ChannelShifts = field(default_factory=dict)
+    splits: ChannelSplits = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """`scales`, `shifts`: see ChannelMoves. `projections`: the linear layers that the graph has so far, the head among
-    them."""
+    """`scales`, `shifts`, `splits`: see ChannelMoves. `projections`: the linear layers that the graph has so far, the
+    head among them."""
 
     scales: ChannelScales = field(default_factory=dict)
     shifts: ChannelShifts = field(default_factory=dict)
+    splits: ChannelSplits = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
     _origins: dict[ir.Value, str] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 class LazyTensor(Protocol):
@@ -76,6 +77,38 @@ class RowSlice:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(self.start + start, self.start + stop)
+
+
+@dataclass(frozen=True)
+class PickedRows:
+    """Some rows of a matrix. Each read goes through the whole matrix. index: [rows]."""
+
+    name: str
+    tensor: LazyTensor
+    index: IntArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.index), *self.tensor.shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(0, self.tensor.shape[0])[self.index[start:stop]]
+
+
+@dataclass(frozen=True)
+class PickedColumns:
+    """Some columns of a matrix. index: [columns]."""
+
+    name: str
+    tensor: LazyTensor
+    index: IntArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.tensor.shape[0], len(self.index))
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.ascontiguousarray(self.tensor.rows(start, stop)[:, self.index])
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,12 @@ from edgellm.errors import (
 from edgellm.manifest import Manifest
 from edgellm.package_files import read_manifest, write_manifest
 from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts
+from edgellm_export.channels import ChannelMoves
+from edgellm_export.encoder.calibration import by_size, together
 from edgellm_export.encoder.run import EncoderRun
 from edgellm_export.quantize import blockwise, scheme_for
 from edgellm_export.quantize.formats import RowFormat
+from edgellm_export.tensors import ArrayTensor
 from encoder_families import BY_NAME, CASES, CONTEXT, LABELS, make_model, save_checkpoint
 
 TOLERANCE = 2e-5  # largest difference over largest magnitude
@@ -182,9 +185,10 @@ def test_moves_change_nothing_in_float(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too; what
-    is subtracted from it, their biases have."""
+    is subtracted from it, their biases have. And the sum of a layer's parts is the layer."""
     used: dict[str, Any] = {}
     subtracted: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
 
     def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
         """As for an integer package, but large, and nothing rounded."""
@@ -196,7 +200,10 @@ def test_moves_change_nothing_in_float(
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
             shifts = channel_shifts(linears)
             subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
-        return Calibration("test", used, shifts=subtracted)
+            family = original.model.family
+            channels = rng.permutation(family.config.intermediate_size)
+            splits[family.names.layer.of(index).up] = np.split(channels, [7, 30])
+        return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
     monkeypatch.setattr("edgellm_export.encoder.export.scheme_for", lambda precision, target: float_scheme)
@@ -229,9 +236,32 @@ def test_channels_that_are_always_large_cost_nothing(
         return states - states.mean(axis=0)
 
     wanted, shifted = varying("fp32", "float"), varying("int8", "shifted")
-    monkeypatch.setattr("edgellm_export.encoder.export.channel_shifts", lambda linears: {})
+    monkeypatch.setattr("edgellm_export.encoder.calibration.channel_shifts", lambda linears: {})
     unshifted = varying("int8", "unshifted")
     assert np.linalg.norm(shifted - wanted) < 0.7 * np.linalg.norm(unshifted - wanted)
+
+
+def test_large_channels_are_set_apart() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
+    large = np.sort(np.random.default_rng(1).permutation(200)[:32])
+    values[:, large] *= -9
+    usual, apart = by_size(values)
+    np.testing.assert_array_equal(apart, large)
+    np.testing.assert_array_equal(np.sort([*usual, *apart]), np.arange(200))
+    assert [len(part) for part in by_size(values[:, :90])] == [90]
+
+
+def test_errors_of_parts_together() -> None:
+    """As if each part's outputs had been changed by its error, independently."""
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(300, size)).astype(np.float32) for size in (40, 25)]
+    matrices = [rng.normal(size=(400, size)).astype(np.float32) * scale for size, scale in ((40, 1), (25, 3))]
+    outputs = [x @ w.T for x, w in zip(inputs, matrices, strict=True)]
+    wrong = [error * rng.normal(size=y.shape) * np.sqrt(np.mean(y**2, axis=1, keepdims=True)) for error, y in
+             zip((0.02, 0.01), outputs, strict=True)]  # fmt: skip
+    shares = np.linalg.norm(sum(wrong), axis=1) / np.linalg.norm(sum(outputs), axis=1)
+    parts = [(x, ArrayTensor("w", w), error) for x, w, error in zip(inputs, matrices, (0.02, 0.01), strict=True)]
+    assert together(parts) == pytest.approx(np.sqrt(np.mean(shares**2)), rel=0.02)
 
 
 # Sentence encoders

@@ -196,6 +196,14 @@ def test_uneven_rows_have_finer_steps(activate: Callable[[np.ndarray], np.ndarra
     assert errors[0] > gain * errors[1]
 
 
+def test_uneven_rows_reach_the_lowest_value() -> None:
+    """Also where nothing in the row is above zero."""
+    (form,) = with_uneven((ROWS,), gelu(2 * drawn(200, 64)))
+    assert isinstance(form, UnevenFormat)
+    row = np.full((1, 64), form.low, np.float32)
+    np.testing.assert_allclose(form.activations(row), row, rtol=1e-5)
+
+
 def test_uneven_rows_are_for_what_hardly_falls_below_zero() -> None:
     candidates = (ROWS, BLOCKS)
     form, other = with_uneven(candidates, gelu(2 * drawn(200, 64)))

@@ -15,6 +15,7 @@ from edgellm_export import blocks
 from edgellm_export.build import Build, FloatArray, node
 from edgellm_export.config import ConfigReader
 from edgellm_export.quantize import scheme_for
+from edgellm_export.tensors import IntArray, PickedColumns, PickedRows
 
 HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]
 
@@ -174,20 +175,51 @@ def _positions(b: Build, c: EncoderConfig, n: Names, ids: ir.Value, pad: int | N
 
 def layer(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: Mask) -> ir.Value:
     """Attention and MLP, each added to what it read and normed. x: a norm's output, whose channels may be moved."""
-    hidden, size = c.hidden_size, c.intermediate_size
+    hidden = c.hidden_size
     y = attention(b, c, names, x, mask)
     y = linear_onto(b, y, x, names.out, hidden, hidden)
     x = add_norm(b, y, unscaled(b, x), names.attention_norm, hidden, c.eps)
-    y = blocks.linear(b, x, names.up, size, hidden, bias=True)
-    y = blocks.activate(b, y, c.act, f"{names.up}.act")
-    y = linear_onto(b, y, x, names.down, hidden, size)
+    y = feed_forward(b, c, names, x)
     return add_norm(b, y, unscaled(b, x), names.output_norm, hidden, c.eps)
 
 
+def feed_forward(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value) -> ir.Value:
+    """Up, activation and down, to be added to `unscaled` x. In parts where the channels between are split."""
+    hidden, size = c.hidden_size, c.intermediate_size
+    parts = b.channels.splits.get(names.up)
+    if parts is not None:
+        return split_feed_forward(b, c, names, x, parts)
+    y = blocks.linear(b, x, names.up, size, hidden, bias=True)
+    y = blocks.activate(b, y, c.act, f"{names.up}.act")
+    return linear_onto(b, y, x, names.down, hidden, size)
+
+
+def split_feed_forward(
+    b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, parts: Sequence[IntArray]
+) -> ir.Value:
+    hidden, size = c.hidden_size, c.intermediate_size
+    up, up_bias = b.tensors.take(f"{names.up}.weight", (size, hidden)), b.vector(f"{names.up}.bias", size)
+    down, down_bias = b.tensors.take(f"{names.down}.weight", (hidden, size)), bias_onto(b, x, names.down, hidden)
+    products: list[ir.Value] = []
+    for i, part in enumerate(parts):
+        y = b.project(x, PickedRows(f"{up.name}.{i}", up, part), up_bias[part], f"{names.up}.{i}")
+        y = blocks.activate(b, y, c.act, f"{names.up}.act.{i}")
+        bias = None if products else down_bias
+        products.append(b.project(y, PickedColumns(f"{down.name}.{i}", down, part), bias, f"{names.down}.{i}"))
+    total = products[0]
+    for i, product in enumerate(products[1:], 1):
+        total = b.graph.op("Add", total, product, name=f"{node(names.down)}.{i}/Sum")
+    return total
+
+
 def linear_onto(b: Build, y: ir.Value, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
-    """A linear layer of y whose outputs are added to `unscaled` x: what the channels of x lack comes with its bias."""
-    weight = b.tensors.take(f"{name}.weight", (rows, columns))
-    return b.project(y, weight, plus(b.vector(f"{name}.bias", rows), b.channels.shift_of(x)), name)
+    """A linear layer of y whose outputs are added to `unscaled` x."""
+    return b.project(y, b.tensors.take(f"{name}.weight", (rows, columns)), bias_onto(b, x, name, rows), name)
+
+
+def bias_onto(b: Build, x: ir.Value, name: str, rows: int) -> FloatArray:
+    """The bias of a linear layer whose outputs are added to `unscaled` x, with what the channels of x lack."""
+    return plus(b.vector(f"{name}.bias", rows), b.channels.shift_of(x))
 
 
 def plus(bias: FloatArray, more: FloatArray | None) -> FloatArray:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgellm.encodings import Encoding
 from edgellm.errors import ExportError
 from edgellm.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, Weights
 from edgellm.sentence import embedding_of
@@ -18,10 +15,10 @@ from edgellm.tokenizer import Tokenizer
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
 from edgellm_export.build import BuiltGraph, attention_names
-from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, channel_shifts, rounded, shifted
-from edgellm_export.channels import ChannelMoves, FloatArray
+from edgellm_export.calibrate import NOT_CALIBRATED, Calibration
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.config import ConfigReader
+from edgellm_export.encoder.calibration import calibrate_layers
 from edgellm_export.encoder.graph import EncoderModel, build_encoder, head_patterns
 from edgellm_export.encoder.head import labels_of, problem_of, task_of
 from edgellm_export.encoder.run import EncoderLayers, EncoderRun
@@ -31,16 +28,12 @@ from edgellm_export.outline import expected_scheme
 from edgellm_export.output import disk_errors
 from edgellm_export.package import GRAPH, versions
 from edgellm_export.quantize import WeightScheme, scheme_for
-from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.prepared import PreparedMatrix
-from edgellm_export.quantize.static import with_static
 from edgellm_export.segments import DataFile
 from edgellm_export.steps import Choices, Outline, Progress, Written
 from edgellm_export.tensors import LazyTensor
 from edgellm_export.writer import outline_graph, write_graph
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
-UNLIKE = 2.0  # largest scale over smallest
 CLASSIFIERS = ("classifier.weight", "classifier.out_proj.weight")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -124,42 +117,6 @@ def canonical(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     if tensors and not any(name.startswith(prefix) for name in tensors):
         tensors = {prefix + name: tensor for name, tensor in tensors.items()}
     return replace(checkpoint, tensors=tensors)
-
-
-def calibrate_layers(
-    run: EncoderRun,
-    sequences: Sequence[Encoding],
-    origin: str,
-    candidates: Sequence[MatrixFormat],
-    directory: Path,
-    progress: Callable[[int, int], None],
-) -> Calibration:
-    """Shifts, scales and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the
-    sequences are."""
-    shifts: dict[str, FloatArray] = {}
-    scales: dict[str, FloatArray] = {}
-    prepared: dict[str, PreparedMatrix] = {}
-    states = run.embed(sequences)
-    for index in range(run.num_layers):
-        states, linears = run.observed_layer(index, sequences, states)
-        shifts.update(channel_shifts(linears))
-        linears = shifted(linears, shifts)
-        scales.update(worthwhile(channel_scales(linears)))
-        weights = run.layer_weights(index, ChannelMoves(scales))
-        for linear in linears:
-            file = directory / f"{len(prepared)}.npy"
-            inputs = np.concatenate(linear.inputs)
-            if linear.origin in scales:
-                inputs = inputs / scales[linear.origin]
-            forms = with_static(candidates, inputs)
-            prepared[linear.name] = rounded(linear, weights[linear.name], scales, forms, file)
-        progress(index + 1, run.num_layers)
-    return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared, shifts)
-
-
-def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Without those of values whose channels are of like size anyway: a norm's costs a multiplication at run time."""
-    return {origin: scale for origin, scale in scales.items() if scale.max() > UNLIKE * scale.min()}
 
 
 def _calibrate(work: Path, matrices: Path, original: EncoderRun, choices: Choices, progress: Progress) -> Calibration:

@@ -110,7 +110,7 @@ def _build(model: EncoderModel, name: str, tensors: TensorSource, scheme: Weight
         c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, c.hidden_size // c.num_heads, c.context_length,
         c.tied_embedding,
     )  # fmt: skip
-    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(moves.scales, moves.shifts))
+    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(moves.scales, moves.shifts, moves.splits))
 
 
 def _inputs(b: Build, model: EncoderModel) -> tuple[ir.Value, ir.Value, ir.Value | None]:

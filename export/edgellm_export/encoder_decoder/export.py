@@ -15,7 +15,7 @@ from edgellm.errors import ExportError
 from edgellm.manifest import CacheLayout, CrossCacheLayout, GraphFile, Manifest, TokenIds, Weights
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder, open_encoder_decoder
 from edgellm_export.build import BuiltGraph, attention_names
-from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded
+from edgellm_export.calibrate import NOT_CALIBRATED, Calibration, channel_scales, rounded_linear
 from edgellm_export.channels import ChannelScales, FloatArray
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
 from edgellm_export.decoder.run import ObservedLinear
@@ -252,4 +252,6 @@ class _Calibrator:
         matrices = weights(self.scales)
         for linear in linears:
             file = self.directory / f"{len(self.prepared)}.npy"
-            self.prepared[linear.name] = rounded(linear, matrices[linear.name], self.scales, self.candidates, file)
+            self.prepared[linear.name] = rounded_linear(
+                linear, matrices[linear.name], self.scales, self.candidates, file
+            )
