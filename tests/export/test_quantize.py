@@ -169,6 +169,10 @@ def test_a_fixed_range_is_for_rows_that_are_alike() -> None:
     assert with_static(candidates, one_large) == candidates
     assert with_static((BLOCKS,), alike) == (BLOCKS,)
     assert with_static(candidates, np.zeros((4, 64), np.float32)) == candidates
+    shift = np.full(64, 100, np.float32)  # rows are alike that hardly differ from it
+    assert with_static(candidates, one_large - shift, np.zeros(64, np.float32))[1:] == candidates
+    assert with_static(candidates, one_large, shift)[1:] == candidates
+    assert with_static(candidates, one_large, np.zeros(64, np.float32)) == candidates
 
 
 def gelu(x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from edgellm.encodings import Encoding
 from edgellm_export.build import node
 from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts, rounded, shifted
-from edgellm_export.channels import ChannelMoves, ChannelScales, FloatArray, IntArray
+from edgellm_export.channels import ChannelMoves, FloatArray, IntArray
 from edgellm_export.decoder.run import ObservedLinear
 from edgellm_export.encoder.run import EncoderRun
 from edgellm_export.quantize.choice import LIMIT
@@ -37,17 +37,17 @@ class Rounding:
     candidates: Sequence[MatrixFormat]
     files: Callable[[], Path]
 
-    def of(
-        self, linears: Sequence[ObservedLinear], weights: Mapping[str, LazyTensor], scales: ChannelScales
-    ) -> Prepared:
-        """By layer name. `weights`: as scales change them."""
-        return {linear.name: self._one(linear, weights[linear.name], scales) for linear in linears}
+    def of(self, linears: Sequence[ObservedLinear], weights: Mapping[str, LazyTensor], moves: ChannelMoves) -> Prepared:
+        """By layer name. `linears` read what is `shifted` already; `weights` are as the scales change them."""
+        return {linear.name: self._one(linear, weights[linear.name], moves) for linear in linears}
 
-    def _one(self, linear: ObservedLinear, weight: LazyTensor, scales: ChannelScales) -> PreparedMatrix:
-        inputs = np.concatenate(linear.inputs)
-        if linear.origin is not None and linear.origin in scales:
-            inputs /= scales[linear.origin]
-        forms = with_uneven(with_static(self.candidates, inputs), inputs)
+    def _one(self, linear: ObservedLinear, weight: LazyTensor, moves: ChannelMoves) -> PreparedMatrix:
+        inputs, origin = np.concatenate(linear.inputs), linear.origin or ""
+        scale, shift = moves.scales.get(origin), moves.shifts.get(origin)
+        if scale is not None:
+            inputs /= scale
+            shift = None if shift is None else shift / scale
+        forms = with_uneven(with_static(self.candidates, inputs, shift), inputs)
         return rounded(inputs, weight, forms, LIMIT, self.files())
 
     def per_row(self, inputs: FloatArray, weight: LazyTensor) -> PreparedMatrix:
@@ -77,9 +77,10 @@ def calibrate_layers(
         shifts.update(channel_shifts(linears))
         linears = shifted(linears, shifts)
         scales.update(worthwhile(channel_scales(linears)))
-        whole = rounding.of(linears, run.layer_weights(index, ChannelMoves(scales)), scales)
+        moves = ChannelMoves(scales, shifts)
+        whole = rounding.of(linears, run.layer_weights(index, moves), moves)
         names = run.model.family.names.layer.of(index)
-        found = _in_parts(run, index, linears, whole, rounding, scales)
+        found = _in_parts(run, index, linears, whole, rounding, moves)
         if found is not None:
             splits[names.up], whole = found
         prepared.update(whole)
@@ -99,7 +100,7 @@ def _in_parts(
     linears: Sequence[ObservedLinear],
     whole: Prepared,
     rounding: Rounding,
-    scales: ChannelScales,
+    moves: ChannelMoves,
 ) -> tuple[Sequence[IntArray], Prepared] | None:
     """The parts of the channels between a layer's feed-forward matrices, and the layer's matrices with those two in
     parts: where the second needs blocks as a whole and its parts, with a scale per token each, do not."""
@@ -110,12 +111,12 @@ def _in_parts(
     read = {linear.name: linear for linear in linears}
     inputs = np.concatenate(read[down].inputs)
     parts = by_size(inputs)
-    weights = run.layer_weights(index, ChannelMoves(scales, splits={names.up: parts}))
+    weights = run.layer_weights(index, replace(moves, splits={names.up: parts}))
     downs = {f"{down}.{i}": np.ascontiguousarray(inputs[:, part]) for i, part in enumerate(parts)}
     found = {name: rounding.per_row(values, weights[name]) for name, values in downs.items()}
     if together([(values, weights[name], found[name].error) for name, values in downs.items()]) > LIMIT:
         return None
-    ups = rounding.of([replace(read[up], name=f"{up}.{i}") for i in range(len(parts))], weights, scales)
+    ups = rounding.of([replace(read[up], name=f"{up}.{i}") for i in range(len(parts))], weights, moves)
     others = {name: matrix for name, matrix in whole.items() if name not in (up, down)}
     return parts, {**others, **ups, **found}
 

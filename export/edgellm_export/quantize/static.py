@@ -61,10 +61,20 @@ class StaticFormat(RowFormat):
         return np.asarray((levels - zero) * self.step, np.float32)
 
 
-def with_static(candidates: Sequence[MatrixFormat], inputs: FloatArray) -> Sequence[MatrixFormat]:
-    """`candidates`, and before RowFormat a fixed range where the rows of inputs [tokens, columns] are alike."""
-    peaks = np.abs(inputs).max(axis=1)
-    if not any(type(form) is RowFormat for form in candidates) or not 0 < peaks.max() <= ALIKE * np.median(peaks):
+def with_static(
+    candidates: Sequence[MatrixFormat], inputs: FloatArray, shift: FloatArray | None = None
+) -> Sequence[MatrixFormat]:
+    """`candidates`, and before RowFormat a fixed range where the rows of inputs [tokens, columns] are alike, or were
+    before `shift` [columns] was subtracted."""
+    if not any(type(form) is RowFormat for form in candidates):
+        return candidates
+    if not _alike(inputs) and (shift is None or not _alike(inputs + shift)):
         return candidates
     low, high = (ROOM * float(end) for end in (min(inputs.min(), 0), max(inputs.max(), 0)))
     return (StaticFormat(low=low, high=high), *candidates)
+
+
+def _alike(rows: FloatArray) -> bool:
+    """Not where all are zeros or some are not numbers."""
+    peaks = np.abs(rows).max(axis=1)
+    return bool(0 < peaks.max() <= ALIKE * np.median(peaks))
