@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from edgellm.bench.memory import resident_bytes
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
@@ -104,7 +106,8 @@ def export(
     def keep(error: BaseException) -> Path | None:
         return failed if isinstance(error, QualityGateError) else None
 
-    with _memory_errors(), new_directory(out, force=force, keep=keep) as work:
+    quiet = np.errstate(all="ignore")  # values that are not numbers end in the gate's error; numpy would add warnings
+    with quiet, _memory_errors(), new_directory(out, force=force, keep=keep) as work:
         watch = Watch.start(opened.predict(verify=verify_quality, directory=work))
         write_side_files(work, opened.checkpoint)
         written = opened.exporter.write(work, opened.choices, progress or (lambda step, done, total: None))

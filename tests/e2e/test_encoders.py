@@ -31,6 +31,7 @@ from edgellm.errors import (
     InputError,
     OptionError,
     PackageCorruptError,
+    QualityGateError,
     TaskError,
     TensorError,
     UnsupportedModelError,
@@ -173,6 +174,24 @@ def test_a_damaged_quantizer_fails_the_gate(
     )
     assert (result.exit_code, result.stdout) == (6, "")
     assert "too far from the original: its logits differ by" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [("intermediate.dense.weight", 1e38), ("intermediate.dense.weight", np.nan), ("LayerNorm.bias", np.inf)],
+)
+def test_damaged_weights_end_in_one_error(
+    tensor: str, value: float, precision: Any, reference: Callable[..., Any], tmp_path: Path
+) -> None:
+    """And in no warnings, which would be errors here."""
+    model = copy.deepcopy(reference("bert", "feature-extraction"))
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if "layer.1" in n and n.endswith(tensor)).view(-1)[:9] = value
+    source = save_checkpoint(model, tmp_path / "checkpoint")
+    with pytest.raises(QualityGateError, match=r"not numbers|differ by nan%"):
+        edgellm_export.export(source, tmp_path / "out", precision=precision)
     assert not (tmp_path / "out").exists()
 
 
