@@ -268,6 +268,10 @@ def test_large_channels_are_set_apart() -> None:
     np.testing.assert_array_equal(apart, large)
     np.testing.assert_array_equal(np.sort([*usual, *apart]), np.arange(200))
     assert [len(part) for part in by_size(values[:, :90])] == [90]
+    wide = np.arange(1, 3073, dtype=np.float32)[None]
+    small, middle, largest = by_size(wide)  # none has more columns than are compensated
+    np.testing.assert_array_equal(np.concatenate([small, middle, largest]), np.arange(3072))
+    assert (len(small), len(middle), len(largest)) == (1280, 1280, 512)
 
 
 def test_errors_of_parts_together() -> None:

@@ -16,7 +16,7 @@ from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts
 from edgellm_export.channels import ChannelMoves, FloatArray, IntArray
 from edgellm_export.decoder.run import ObservedLinear
 from edgellm_export.encoder.run import EncoderRun
-from edgellm_export.quantize.choice import LIMIT
+from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS
 from edgellm_export.quantize.formats import MatrixFormat, RowFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.static import with_static
@@ -132,8 +132,10 @@ def together(parts: Sequence[tuple[FloatArray, LazyTensor, float]]) -> float:
 
 def by_size(values: FloatArray) -> Sequence[IntArray]:
     """The channels of values [tokens, size], those with the largest values apart: in trained models a few are many
-    times as large as the others. One part where there are too few."""
+    times as large as the others. The others in as many parts as it takes for their rounding to be compensated, all of
+    them in one where there are too few channels."""
     size = values.shape[1]
     large = size // LARGE // STEP * STEP
     order = np.argsort(np.abs(values).max(axis=0), kind="stable")
-    return [np.sort(part) for part in (order[: size - large], order[size - large :]) if len(part)]
+    others = np.array_split(order[: size - large], -(-(size - large) // SPREAD_COLUMNS))
+    return [np.sort(part) for part in (*others, order[size - large :]) if len(part)]
