@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.tensors import DividedRows, LazyTensor, ScaledColumns
+from edgellm_export.tensors import DividedRows, IntArray, LazyTensor, ScaledColumns
 
 FloatArray = npt.NDArray[np.float32]
 ChannelScales = Mapping[str, FloatArray]  # by origin, s [size]
-IntArray = npt.NDArray[np.int64]
 ChannelShifts = Mapping[str, FloatArray]  # by origin, m [size]
 ChannelSplits = Mapping[str, Sequence[IntArray]]  # by the layer that makes them, the channels of each part
 

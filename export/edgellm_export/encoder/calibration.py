@@ -13,7 +13,7 @@ import numpy as np
 from edgellm.encodings import Encoding
 from edgellm_export.build import node
 from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts, rounded, shifted
-from edgellm_export.channels import ChannelMoves, FloatArray, IntArray
+from edgellm_export.channels import ChannelMoves, FloatArray
 from edgellm_export.decoder.run import ObservedLinear
 from edgellm_export.encoder.run import EncoderRun
 from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS
@@ -21,7 +21,7 @@ from edgellm_export.quantize.formats import MatrixFormat, RowFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.static import with_static
 from edgellm_export.quantize.uneven import with_uneven
-from edgellm_export.tensors import LazyTensor
+from edgellm_export.tensors import IntArray, LazyTensor
 
 UNLIKE = 2.0  # largest scale over smallest
 LARGE = 6  # one channel in so many counts as large
