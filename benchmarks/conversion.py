@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgellm.manifest import Precision
+from edgellm.package.manifest import Precision
 from environments import CACHE, ENVIRONMENTS, python_of
 from gguf_writing import requantize, write_random_qwen2
 from models import SMOLLM2_GGUF, Model

@@ -15,7 +15,7 @@ from gguf.constants import MODEL_ARCH
 from gguf.quants import dequantize, quantize
 from gguf.tensor_mapping import TensorNameMap, get_tensor_name_map
 
-from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 from random_checkpoint import QWEN25_05B
 
 FORMATS = {

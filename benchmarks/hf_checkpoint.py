@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 
 
 def write_hf_checkpoint(gguf: Path, out: Path) -> Path:

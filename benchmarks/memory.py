@@ -34,8 +34,8 @@ print({PEAK}, model.info.package_bytes / 2**20, cache / 2**20)
 NOW = "next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmRSS'))"
 FIXED = f"""
 import sys, pathlib, edgellm
-from edgellm.session import onnxruntime
-from edgellm.tokenizer import open_tokenizer
+from edgellm.ort.session import onnxruntime
+from edgellm.text.tokenizer import open_tokenizer
 print({NOW})
 onnxruntime()
 print({NOW})

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.tokenizer import Tokenizer
-from edgellm_export.evaluation_text import evaluation_tokens
+from edgellm.text.tokenizer import Tokenizer
+from edgellm_export.calibration.texts import evaluation_tokens
 from measuring import Samples
 from models import Model
 from workers import Failed, Worker

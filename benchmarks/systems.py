@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import conversion
-from edgellm.manifest import Precision
+from edgellm.package.manifest import Precision
 from models import Model
 
 

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 
 from tokenizers import Tokenizer
 
-from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 from environments import python_of
 
 SHOWN = 10

@@ -11,11 +11,7 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be there before anybody imports onnxruntime
 
-from edgellm.attention_plot import plot_attentions
-from edgellm.attentions import Attentions, DecoderResult, EncoderDecoderResult
 from edgellm.decoding.options import GenerationOptions
-from edgellm.encoder_decoder_model import EncoderDecoderModel
-from edgellm.encoder_model import EncoderModel, EncoderResult
 from edgellm.errors import (
     ChatTemplateError,
     ContextOverflowError,
@@ -39,13 +35,16 @@ from edgellm.errors import (
     SessionWriteError,
     TaskError,
 )
+from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 from edgellm.loading import load
-from edgellm.model import Model
+from edgellm.models.attention_plot import plot_attentions
+from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderResult
+from edgellm.models.decoder import Model
+from edgellm.models.encoder import EncoderModel, EncoderResult
+from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.pipelines import pipeline
-from edgellm.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
-from edgellm.state.session import GenerationSession
-
-__version__ = "0.1.0"
+from edgellm.sessions.generation_session import GenerationSession
+from edgellm.version import __version__ as __version__
 
 __all__ = [
     "Attentions",

@@ -7,15 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
-from edgellm import session as ort
-from edgellm.encoder_decoder_model import EncoderDecoderModel, open_encoder_decoder
-from edgellm.encoder_model import EncoderModel, open_encoder
 from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
-from edgellm.manifest import MANIFEST_NAME, Manifest, Task
-from edgellm.model import Model, open_model
-from edgellm.package_files import check_files, read_errors, read_manifest
-from edgellm.session import LoadSettings
+from edgellm.models.decoder import Model, open_model
+from edgellm.models.encoder import EncoderModel, open_encoder
+from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_decoder
+from edgellm.ort import session as ort
+from edgellm.ort.session import LoadSettings
+from edgellm.package.files import check_files, read_errors, read_manifest
+from edgellm.package.manifest import MANIFEST_NAME, Manifest, Task
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 

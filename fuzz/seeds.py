@@ -16,8 +16,8 @@ import sentencepiece
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgellm.manifest import CacheLayout, Encoder, FileEntry, GraphFile, Manifest, TokenIds, Weights
-from edgellm.state.header import Header
+from edgellm.package.manifest import CacheLayout, Encoder, FileEntry, GraphFile, Manifest, TokenIds, Weights
+from edgellm.sessions.header import Header
 from fuzz.corpus import CORPUS, PARTS
 from fuzz.gguf_bytes import gguf_bytes
 from fuzz.targets import SESSION, saved_session

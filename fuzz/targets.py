@@ -18,25 +18,25 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from edgellm.cache import cache_names
-from edgellm.chat import ChatTemplate
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import EdgellmError
 from edgellm.evaluation.data import Columns, open_data
 from edgellm.foreign import is_foreign, read_foreign
-from edgellm.manifest import MANIFEST_NAME
-from edgellm.onnx_file import read_graph
-from edgellm.package_files import check_files, read_manifest
-from edgellm.sentence import read_embedding
-from edgellm.state.file import open_file
-from edgellm.state.header import FORMAT_VERSION, MAGIC, StoredCache, aligned
-from edgellm.tokenizer import Tokenizer, read_json
+from edgellm.package.files import check_files, read_manifest
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import MANIFEST_NAME
+from edgellm.package.onnx_file import read_graph
+from edgellm.package.sentence import read_embedding
+from edgellm.sessions.file import open_file
+from edgellm.sessions.header import FORMAT_VERSION, MAGIC, StoredCache, aligned
+from edgellm.text.chat import ChatTemplate
+from edgellm.text.tokenizer import Tokenizer
 from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
 from edgellm_export.checkpoint import json_file
+from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.safetensors import read_safetensors
-from edgellm_export.checkpoint.source import open_checkpoint
-from edgellm_export.checkpoint.tokenizer.files import read_text_files
-from edgellm_export.config import ConfigReader
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.tokenizer.files import read_text_files
 from fuzz.corpus import PARTS
 from fuzz.gguf_bytes import gguf_bytes
 
@@ -158,7 +158,7 @@ def manifest(root: Path) -> None:
     found = read_manifest(root)
     json.dumps(found.to_dict())
     if found.cache is not None:
-        cache_names(found.cache)
+        found.cache.names()
     check_files(root, found)
 
 

@@ -8,12 +8,12 @@
 which times the public API (`timing.py`) and watches the machine meanwhile (`watch.py`, `energy.py`).
 """
 
-from edgellm.bench.bandwidth import Bandwidth
 from edgellm.bench.cases import Case
-from edgellm.bench.memory import peak_memory_bytes
 from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, Machine, PackageFacts, Repeat
 from edgellm.bench.runner import run_bench
-from edgellm.bench.watch import Conditions
+from edgellm.system.bandwidth import Bandwidth
+from edgellm.system.memory import peak_memory_bytes
+from edgellm.system.watch import Conditions
 
 __all__ = [
     "Bandwidth",

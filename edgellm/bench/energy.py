@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgellm.bench.sysfs import find, read_int, read_text
+from edgellm.system.sysfs import find, read_int, read_text
 
 RAPL = "sys/class/powercap"
 INA3221 = "sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*"

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgellm.bench.cases import Case
 from edgellm.bench.results import CaseResult, Load, Repeat
-from edgellm.bench.watch import Conditions
-from edgellm.session import DeviceChoice
+from edgellm.ort.session import DeviceChoice
+from edgellm.system.watch import Conditions
 
 
 @dataclass(frozen=True)

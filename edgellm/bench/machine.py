@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from edgellm.bench.results import Machine
-from edgellm.bench.sysfs import read_text
+from edgellm.system.sysfs import read_text
 
 
 def describe_machine(onnxruntime: str, root: Path = Path("/")) -> Machine:

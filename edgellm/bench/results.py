@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.bench.bandwidth import Bandwidth
 from edgellm.bench.cases import Case
-from edgellm.bench.watch import Conditions
+from edgellm.system.bandwidth import Bandwidth
+from edgellm.system.watch import Conditions
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from edgellm.bench.bandwidth import Bandwidth, read_bandwidth
 from edgellm.bench.cases import plan_cases, threads_text
 from edgellm.bench.child import run_in_child
-from edgellm.bench.graph_weights import graph_weights
 from edgellm.bench.jobs import Answer, Job
 from edgellm.bench.machine import describe_machine
 from edgellm.bench.pagecache import drop_pages
 from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
 from edgellm.errors import OptionError
+from edgellm.inspection.graph_weights import graph_weights
 from edgellm.loading import check_task, read_package
-from edgellm.manifest import MANIFEST_NAME, Manifest
-from edgellm.model import Model
-from edgellm.session import DeviceChoice
-from edgellm.threads import usable_cores
+from edgellm.models.decoder import Model
+from edgellm.ort.session import DeviceChoice
+from edgellm.package.manifest import MANIFEST_NAME, Manifest
+from edgellm.system.bandwidth import Bandwidth, read_bandwidth
+from edgellm.system.threads import usable_cores
 
 Numbers = int | Sequence[int]
 Report = Callable[[str], None]

@@ -12,7 +12,7 @@ from edgellm.bench.cases import Case
 from edgellm.bench.energy import Meter
 from edgellm.bench.profile import Inside
 from edgellm.bench.results import Repeat
-from edgellm.model import Model
+from edgellm.models.decoder import Model
 
 
 def random_prompts(model: Model, case: Case) -> list[list[int]]:

@@ -16,15 +16,15 @@ from dataclasses import asdict
 from edgellm.bench.cases import Case
 from edgellm.bench.energy import Meter, open_meter
 from edgellm.bench.jobs import Answer, Job
-from edgellm.bench.memory import peak_memory_bytes, resident_bytes
 from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import CaseResult, Load
 from edgellm.bench.timing import random_prompts, time_run
-from edgellm.bench.watch import disturbances, judge, take_sample
 from edgellm.errors import EdgellmError
 from edgellm.loading import load_as
-from edgellm.model import Model
-from edgellm.session import onnxruntime
+from edgellm.models.decoder import Model
+from edgellm.ort.session import onnxruntime
+from edgellm.system.memory import peak_memory_bytes, resident_bytes
+from edgellm.system.watch import disturbances, judge, take_sample
 
 
 def work(job: Job, before_run: Callable[[int], None]) -> Answer:

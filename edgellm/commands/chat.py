@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 import edgellm
-from edgellm.chat import check_messages
 from edgellm.commands.options import (
     chosen,
     device_option,
@@ -26,8 +25,9 @@ from edgellm.commands.stats import Stats
 from edgellm.commands.text import decode, one_line, read_text
 from edgellm.errors import EdgellmError, InputError
 from edgellm.loading import load_as
-from edgellm.state.file import check_writable
-from edgellm.state.saving import check_savable
+from edgellm.sessions.file import check_writable
+from edgellm.sessions.saving import check_savable
+from edgellm.text.chat import check_messages
 
 PROMPT = "> "
 INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended

@@ -12,9 +12,9 @@ import click
 from edgellm.commands.inspect_text import facts, matrix_table
 from edgellm.commands.options import json_option, package_argument
 from edgellm.commands.quality import quality_lines, read_report
-from edgellm.inspection import CONTEXT, Inspection, inspect_package
+from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.loading import read_package
-from edgellm.package_files import check_files
+from edgellm.package.files import check_files
 
 
 @click.command()

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from edgellm.graph_summary import GraphSummary
-from edgellm.inspection import Inspection, Layer, StoredMatrix
-from edgellm.manifest import CacheLayout, Encoder, Manifest
-from edgellm.onnx_file import Port
-from edgellm.sizes import size
+from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
+from edgellm.inspection.graph_summary import GraphSummary
+from edgellm.package.manifest import CacheLayout, Encoder, Manifest
+from edgellm.package.onnx_file import Port
+from edgellm.system.sizes import size
 
 LABELS = 8  # shown
 OPERATORS = 8  # shown

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgellm.sizes import size
+from edgellm.system.sizes import size
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
-    from edgellm_export.outcome import Compared, Outcome
-    from edgellm_export.plan import Plan
+    from edgellm_export.planning.outcome import Compared, Outcome
+    from edgellm_export.planning.plan import Plan
 
 MINUTE = 120  # seconds from which minutes are shown
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import PackageCorruptError
-from edgellm.tokenizer import read_json
+from edgellm.package.json_file import read_json
 
 REPORT_NAME = "report.json"
 

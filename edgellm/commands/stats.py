@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from edgellm.bench import peak_memory_bytes
-from edgellm.results import Piece, Timing
+from edgellm.generation.results import Piece, Timing
 
 
 class Stats:

@@ -62,7 +62,7 @@ class GenerationOptions:
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
 
-    overflow: Literal["error", "truncate", "shift"] = "error"  # of the context: see edgellm/overflow.py
+    overflow: Literal["error", "truncate", "shift"] = "error"  # of the context: see edgellm/generation/overflow.py
     overflow_keep: int | None = None  # leading tokens that always stay; None: a BOS token, of a chat system messages
 
     prompt_lookup: bool = False  # the same tokens, sooner where they repeat earlier ones: see prompt_lookup.py

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edgellm.bench.sysfs import find, read_text
 from edgellm.doctor.facts import Cuda
+from edgellm.system.sysfs import find, read_text
 
 DRIVER = "libcuda.so.1"  # of the driver, not of CUDA
 CUFFT = {"12": "11", "13": "12"}  # its version by CUDA's

@@ -9,15 +9,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgellm.bench.bandwidth import available_memory_bytes
 from edgellm.bench.machine import processor_name
-from edgellm.bench.sysfs import read_text
-from edgellm.cgroups import cpu_quota, memory_limit
 from edgellm.doctor.cuda import read_cuda
 from edgellm.doctor.facts import Facts, Limits, Memory, Place, Processor, Telemetry, Threads
 from edgellm.doctor.probe import probe_runtime
 from edgellm.doctor.software import read_interpreter, read_requirements, read_runtimes
-from edgellm.threads import affinity, usable_cores
+from edgellm.system.bandwidth import available_memory_bytes
+from edgellm.system.cgroups import cpu_quota, memory_limit
+from edgellm.system.sysfs import read_text
+from edgellm.system.threads import affinity, usable_cores
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
 TRACES = (".cache/Microsoft/DeveloperTools/.onnxruntime", "Library/Application Support/Microsoft/DeveloperTools")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from edgellm.doctor.facts import Facts, Place
 from edgellm.doctor.findings import Finding
-from edgellm.processor import X86, lacks_vnni
-from edgellm.sizes import size
+from edgellm.system.cpu import X86, lacks_vnni
+from edgellm.system.sizes import size
 
 LITTLE_MEMORY = 512 * 2**20  # bytes
 NO_MEMORY = 96 * 2**20  # bytes: what Python and ONNX Runtime take by themselves

@@ -7,13 +7,13 @@ from pathlib import Path
 from edgellm.doctor.facts import Facts
 from edgellm.doctor.findings import Finding
 from edgellm.errors import PackageError
-from edgellm.footprint import Footprint, footprint
+from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.loading import read_package
-from edgellm.manifest import Manifest
-from edgellm.package_files import check_files
-from edgellm.processor import X86, lacks_vnni
-from edgellm.session import PROVIDERS
-from edgellm.sizes import size
+from edgellm.ort.session import PROVIDERS
+from edgellm.package.files import check_files
+from edgellm.package.manifest import Manifest
+from edgellm.system.cpu import X86, lacks_vnni
+from edgellm.system.sizes import size
 
 CONTEXT = 2048  # tokens, or what the model has: what is taken for granted that there should be room for
 

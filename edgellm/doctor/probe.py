@@ -15,12 +15,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from edgellm import session
 from edgellm.doctor.facts import Runtime
 from edgellm.errors import EdgellmError
+from edgellm.ort import session
 
 TIMEOUT_S = 120
-GRAPH = Path(__file__).parent.parent / "graphs" / "move_rows_float32.onnx"
+GRAPH = Path(__file__).parent.parent / "engines" / "graphs" / "move_rows_float32.onnx"
 HOMES = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
 
 

@@ -10,7 +10,7 @@ from edgellm.errors import InputError
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.loading import AnyModel
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer
 
 I = TypeVar("I")  # noqa: E741  # an item: what runs as one
 S = TypeVar("S")  # what of an item's result the metrics need

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encoder_model import EncoderModel
-from edgellm.encodings import Encoding, truncated
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
@@ -19,7 +17,9 @@ from edgellm.evaluation.label_scores import multi_label_scores, number_scores, s
 from edgellm.evaluation.labels import Labels, check_length
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
+from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines.scores import sigmoid, softmax
+from edgellm.text.encodings import Encoding, truncated
 
 LIKELY = 0.5  # from this probability on, one of several labels is predicted
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.evaluation.records import Record
-from edgellm.tokenizer import check_text
+from edgellm.text.tokenizer import check_text
 
 
 @dataclass(frozen=True)

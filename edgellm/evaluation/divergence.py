@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.distributions import Logits, Rows, compared, findings_of, in_step, joined
@@ -14,7 +13,8 @@ from edgellm.evaluation.perplexity import Passage, Passages
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean, transformed
 from edgellm.loading import AnyModel
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 OpenReference = Callable[[], AnyModel]
 

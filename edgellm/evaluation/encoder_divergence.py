@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encoder_model import EncoderModel, EncoderResult
-from edgellm.encodings import Encoding, truncated
 from edgellm.errors import TaskError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.columns import Columns
@@ -18,6 +16,8 @@ from edgellm.evaluation.distributions import Rows, compared, findings_of, joined
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean
 from edgellm.loading import AnyModel
+from edgellm.models.encoder import EncoderModel, EncoderResult
+from edgellm.text.encodings import Encoding, truncated
 
 
 @dataclass(frozen=True)

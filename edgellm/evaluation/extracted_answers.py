@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import edgellm
-from edgellm.encoder_model import EncoderModel
 from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
+from edgellm.models.encoder import EncoderModel
+from edgellm.pipelines import pipeline
 
 MAX_ANSWER = 30  # tokens, as in SQuAD's scripts
 
@@ -35,7 +35,7 @@ class ExtractedAnswers:
         questions. The others are the pipeline's."""
         tokenizer_of(model)
         self._columns = columns
-        self._pipeline = edgellm.pipeline("question-answering", model)
+        self._pipeline = pipeline("question-answering", model)
         self._impossible = handle_impossible_answer
         self._unanswerable_seen = False
         self._options = {"max_answer_len": max_answer_len, "max_seq_len": max_seq_len, "doc_stride": doc_stride}

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import OptionError
 from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
@@ -20,7 +19,8 @@ from edgellm.evaluation.text_scores import (
     translation_scores,
 )
 from edgellm.evaluation.writers import Writer
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 PROMPT = "{source}"
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgellm.errors import InputError, OptionError, TaskError, nearest
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
-from edgellm.manifest import Manifest, Task
+from edgellm.package.manifest import Manifest, Task
 
 GENERATIVE: tuple[Task, ...] = ("text-generation", "text2text-generation")
 ENCODERS: tuple[Task, ...] = (

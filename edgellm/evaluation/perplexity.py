@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import OptionError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.columns import Columns
@@ -18,7 +17,8 @@ from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean_of_sums, transformed
 from edgellm.evaluation.token_stream import TokenStream, tokens_of
 from edgellm.evaluation.windows import Units, sliding_windows, units_of
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 IntArray = npt.NDArray[np.int64]
 

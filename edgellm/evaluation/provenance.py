@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-import edgellm
 from edgellm.evaluation.builtin_text import NAME
 from edgellm.evaluation.data import DataLike
 from edgellm.evaluation.reference import ReferenceLike
 from edgellm.loading import AnyModel
-from edgellm.manifest import MANIFEST_NAME
-from edgellm.package_files import sha256_of
+from edgellm.package.files import sha256_of
+from edgellm.package.manifest import MANIFEST_NAME
+from edgellm.version import __version__
 
 
 def package_facts(model: AnyModel, given: ReferenceLike | None = None) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[st
 
 def versions(model: AnyModel) -> dict[str, str]:
     return {
-        "edgellm": edgellm.__version__,
+        "edgellm": __version__,
         "onnxruntime": model.info.onnxruntime_version,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -11,9 +11,9 @@ from pathlib import Path
 from edgellm.errors import InputError, MissingDependencyError, TaskError
 from edgellm.foreign import is_foreign
 from edgellm.loading import AnyModel, load
-from edgellm.manifest import MANIFEST_NAME, Manifest
-from edgellm.package_files import read_errors
-from edgellm.session import DeviceChoice
+from edgellm.ort.session import DeviceChoice
+from edgellm.package.files import read_errors
+from edgellm.package.manifest import MANIFEST_NAME, Manifest
 
 Progress = Callable[[str, int, int], None]
 

@@ -23,7 +23,7 @@ from edgellm.evaluation.records import Data, Record
 from edgellm.evaluation.reference import Reference, ReferenceLike, opened_reference
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
-from edgellm.session import DeviceChoice
+from edgellm.ort.session import DeviceChoice
 
 Progress = Callable[[str, int, int], None]
 

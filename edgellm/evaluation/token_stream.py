@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.evaluation.windows import Units, units_of
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer
 
 IntArray = npt.NDArray[np.int64]
 

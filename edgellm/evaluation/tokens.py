@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encoder_model import EncoderModel
-from edgellm.encodings import NONE, Encoding, truncated
 from edgellm.errors import InputError
 from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
@@ -20,6 +18,8 @@ from edgellm.evaluation.label_scores import single_label_scores
 from edgellm.evaluation.labels import Labels, check_length
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
+from edgellm.models.encoder import EncoderModel
+from edgellm.text.encodings import NONE, Encoding, truncated
 
 OUTSIDE = "O"
 

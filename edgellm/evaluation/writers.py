@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import edgellm
-from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.errors import ContextOverflowError, InputError, OptionError
 from edgellm.evaluation.base import tokenizer_of
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.pipelines import pipeline
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.generation import parameters_for
 
@@ -47,9 +47,9 @@ class Writer:
         if isinstance(model, EncoderDecoderModel):
             if chat:
                 raise OptionError("chat is for decoders with a chat template; leave it out")
-            return cls(model, edgellm.pipeline(task, model), template, False, options)
+            return cls(model, pipeline(task, model), template, False, options)
         usual = {"do_sample": False, "return_full_text": False, "clean_up_tokenization_spaces": False}
-        return cls(model, edgellm.pipeline("text-generation", model), template, chat, {**usual, **options})
+        return cls(model, pipeline("text-generation", model), template, chat, {**usual, **options})
 
     @property
     def settings(self) -> dict[str, Any]:

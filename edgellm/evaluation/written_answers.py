@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.encoder_decoder_model import EncoderDecoderModel
 from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
 from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.evaluation.writers import Writer
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 # Of decoders and of encoder-decoders, with a context and without; the latter are T5's.
 DECODER_PROMPTS = "{context}\n\nQuestion: {question}\nAnswer:", "Question: {question}\nAnswer:"

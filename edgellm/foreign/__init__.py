@@ -7,7 +7,7 @@ from pathlib import Path
 from edgellm.foreign.exported import read_exported
 from edgellm.foreign.files import ENCODER, FIRST, FOLDERS, LATER, MERGED, WHOLE, roles_in
 from edgellm.foreign.genai import find_genai, read_genai
-from edgellm.manifest import Manifest
+from edgellm.package.manifest import Manifest
 
 __all__ = ["ENCODER", "FIRST", "LATER", "MERGED", "WHOLE", "is_foreign", "read_foreign"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgellm.errors import PackageError
 from edgellm.foreign.config import size_of
 from edgellm.foreign.files import Graph, past_names
-from edgellm.manifest import CacheLayout
+from edgellm.package.manifest import CacheLayout
 
 
 def concat_layout(parts: Sequence[Graph], config: Mapping[str, Any], past: str, present: str) -> CacheLayout:

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgellm.errors import PackageError
 from edgellm.foreign.files import CONFIG, Graph, past_names
-from edgellm.manifest import Precision, TokenIds, Weights
-from edgellm.tokenizer import read_json
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import Precision, TokenIds, Weights
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
 DEFAULT_CONTEXT = 2048  # tokens, where neither config nor tokenizer says

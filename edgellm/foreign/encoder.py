@@ -9,8 +9,8 @@ from typing import Any, get_args
 from edgellm.errors import PackageError
 from edgellm.foreign.files import Graph, graph_file
 from edgellm.foreign.kind import Kind
-from edgellm.manifest import LABEL_TASKS, Encoder, Problem, Task
-from edgellm.sentence import read_embedding
+from edgellm.package.manifest import LABEL_TASKS, Encoder, Problem, Task
+from edgellm.package.sentence import read_embedding
 
 MAX_LABELS = 1 << 20
 MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch

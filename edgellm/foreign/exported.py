@@ -14,10 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgellm.cache import cache_names
-from edgellm.concat.encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
-from edgellm.concat.graph import INPUTS
-from edgellm.encoder_decoder_engine import cross_names
+from edgellm.engines.concat.encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
+from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageNotFoundError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout
 from edgellm.foreign.config import (
@@ -42,8 +40,8 @@ from edgellm.foreign.files import (
     read_inside,
 )
 from edgellm.foreign.kind import Kind
-from edgellm.manifest import CrossCacheLayout, Manifest
-from edgellm.tokenizer import read_json
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import CrossCacheLayout, Manifest
 
 
 def read_exported(path: Path) -> tuple[Path, Manifest]:
@@ -82,7 +80,7 @@ def read_exported(path: Path) -> tuple[Path, Manifest]:
 
 def _decoder(parts: Sequence[Graph], config: Mapping[str, Any]) -> Kind:
     layout = concat_layout(parts, config, "past_key_values.{layer}.{side}", "present.{layer}.{side}")
-    check_concat_cache(parts, cache_names(layout), [])
+    check_concat_cache(parts, layout.names(), [])
     names = ("model",) if len(parts) == 1 else ("first", "later")
     graphs = {name: graph_file(part, INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
     return Kind(task="text-generation", graphs=graphs, cache=layout, cross_cache=None, encoder=None, source_length=None)
@@ -94,7 +92,7 @@ def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str
     past, present = (pattern % "encoder" for pattern in side)
     assert own.dtype != "int8"
     across = CrossCacheLayout(own.num_layers, own.num_kv_heads, own.head_dim, own.dtype, past, present)
-    check_concat_cache(parts, cache_names(own), cross_names(across))
+    check_concat_cache(parts, own.names(), across.names())
     names = ("decoder",) if len(parts) == 1 else ("first", "later")
     graphs = {name: graph_file(part, DECODER_INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
     return Kind(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from edgellm.errors import PackageError, PackageNotFoundError
-from edgellm.manifest import FileEntry, GraphFile
-from edgellm.onnx_file import GraphFacts, read_graph
+from edgellm.package.manifest import FileEntry, GraphFile
+from edgellm.package.onnx_file import GraphFacts, read_graph
 
 CONFIG = "config.json"
 FOLDERS = ("", "onnx")

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from edgellm.cache import cache_names
-from edgellm.concat.graph import INPUTS
+from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageError, PackageNotFoundError
 from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, token_ids_of, weights_of
 from edgellm.foreign.files import Graph, listed_files, read_inside
 from edgellm.foreign.rope_tables import rope_of
-from edgellm.manifest import CacheLayout, GraphFile, Manifest, Rope
-from edgellm.tokenizer import read_json
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import CacheLayout, GraphFile, Manifest, Rope
 
 GENAI_CONFIG = "genai_config.json"
 FIXED_NAMES = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
@@ -127,7 +126,7 @@ def _layout(graph: Graph, decoder: Mapping[str, Any], growth: Literal["in_place"
     heads = size_of(key.shape[1], decoder, "num_key_value_heads", "num_attention_heads")
     head_dim = size_of(key.shape[3], decoder, "head_size")
     layout = CacheLayout(layers, heads, head_dim, key.dtype, growth, past, present)  # type: ignore[arg-type]
-    for past_name, present_name in cache_names(layout):
+    for past_name, present_name in layout.names():
         if past_name not in graph.facts.inputs or present_name not in graph.facts.outputs:
             raise PackageError(f"{graph.file} has no {past_name} with {present_name}, which {GENAI_CONFIG} promises")
     return layout
@@ -150,7 +149,7 @@ def _pattern(names: Mapping[str, Any], keys: tuple[str, str]) -> str:
 
 def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
     """Those that are no cache. Raises PackageError where there are some that nobody would fill."""
-    pasts = {past for past, _ in cache_names(layout)}
+    pasts = {past for past, _ in layout.names()}
     names = [name for name in graph.facts.inputs if name not in pasts]
     known = INPUTS if layout.growth == "concat" else ("input_ids", "attention_mask")
     unknown, missing = sorted({*names} - {*known}), sorted({"input_ids", "attention_mask"} - {*names})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from edgellm.manifest import CacheLayout, CrossCacheLayout, Encoder, GraphFile, Task
+from edgellm.package.manifest import CacheLayout, CrossCacheLayout, Encoder, GraphFile, Task
 
 
 class Kind(TypedDict):

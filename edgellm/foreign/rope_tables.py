@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import PackageError
-from edgellm.manifest import Rope
-from edgellm.onnx_file import (
+from edgellm.package.manifest import Rope
+from edgellm.package.onnx_file import (
     ATTRIBUTE_TENSOR,
     GRAPH_INITIALIZER,
     GRAPH_NODE,

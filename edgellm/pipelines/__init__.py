@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import OptionError, TaskError, nearest
-from edgellm.manifest import Manifest
+from edgellm.package.manifest import Manifest
 
 if TYPE_CHECKING:
     from edgellm.loading import AnyModel

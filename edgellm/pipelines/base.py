@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.loading import AnyModel
-from edgellm.manifest import Task
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import Task
 from edgellm.pipelines.special import Special
-from edgellm.tokenizer import Tokenizer, check_text, read_json
+from edgellm.text.tokenizer import Tokenizer, check_text
 
 
 class Pipeline:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgellm.encoder_model import EncoderModel
-from edgellm.encodings import Encoding, truncated
 from edgellm.errors import OptionError
+from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.scores import FloatArray
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
+from edgellm.text.encodings import Encoding, truncated
 
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last has no effect
 

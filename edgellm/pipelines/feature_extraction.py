@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from edgellm.errors import OptionError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.truncation import TruncationChoice

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.encodings import Encoding, IntArray
 from edgellm.errors import InputError, OptionError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
 from edgellm.pipelines.special import clean_up
+from edgellm.text.encodings import Encoding, IntArray
 
 
 class FillMask(EncoderPipeline):

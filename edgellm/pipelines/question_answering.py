@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.encodings import BoolArray, Encoding, windows
 from edgellm.errors import InputError, OptionError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.spans import answers_in, likely_spans, merged, no_answer
-from edgellm.tokenizer import check_text
+from edgellm.text.encodings import BoolArray, Encoding, windows
+from edgellm.text.tokenizer import check_text
 
 Example = Mapping[str, str]  # "question" and "context"
 

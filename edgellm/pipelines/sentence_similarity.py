@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.encoder_model import EncoderModel
-from edgellm.encodings import Truncation
 from edgellm.errors import InputError
-from edgellm.manifest import Task
+from edgellm.models.encoder import EncoderModel
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import Pipeline, texts_of
 from edgellm.pipelines.scores import FloatArray
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
+from edgellm.text.encodings import Truncation
 
 KEYS = ("source_sentence", "sentences")
 

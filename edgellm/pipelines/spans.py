@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encodings import BoolArray, Encoding
 from edgellm.pipelines.scores import FloatArray, best, softmax
+from edgellm.text.encodings import BoolArray, Encoding
 
 IMPOSSIBLE = 1_000_000.0  # the score of no answer where no window has one
 MASKED = -10000.0

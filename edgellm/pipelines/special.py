@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer
 
 # Tokenizer classes know these by default, and older checkpoints do not repeat them.
 USUAL = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from edgellm.encodings import Encoding
 from edgellm.errors import InputError, OptionError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, sigmoid, softmax
 from edgellm.pipelines.truncation import TruncationChoice
-from edgellm.tokenizer import check_text
+from edgellm.text.encodings import Encoding
+from edgellm.text.tokenizer import check_text
 
 Function = Literal["sigmoid", "softmax", "none"]
 UNSET = ""  # None is a value of top_k: all labels

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from edgellm.encodings import Truncation, truncated
 from edgellm.errors import ContextOverflowError, OptionError
-from edgellm.manifest import Task
-from edgellm.model import Model
+from edgellm.models.decoder import Model
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import Pipeline
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
-from edgellm.prompts import IntArray
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.encodings import Truncation, truncated
+from edgellm.text.prompts import IntArray
+from edgellm.text.tokenizer import Tokenizer
 
 USUAL = {"do_sample": True, "temperature": 0.7}
 

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.encodings import NONE, Encoding, IntArray, truncated, windows
 from edgellm.errors import InputError, OptionError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.entities import (
@@ -24,6 +23,7 @@ from edgellm.pipelines.entities import (
     without_overlaps,
 )
 from edgellm.pipelines.scores import FloatArray, softmax
+from edgellm.text.encodings import NONE, Encoding, IntArray, truncated, windows
 
 
 @dataclass(frozen=True)

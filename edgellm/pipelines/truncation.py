@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from edgellm.encodings import Truncation
 from edgellm.errors import OptionError
+from edgellm.text.encodings import Truncation
 
 TruncationChoice = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
 

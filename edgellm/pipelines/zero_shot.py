@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.encodings import Encoding
 from edgellm.errors import InputError, OptionError, TaskError
-from edgellm.manifest import Task
+from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, softmax
+from edgellm.text.encodings import Encoding
 
 
 class ZeroShotClassification(EncoderPipeline):

@@ -10,23 +10,25 @@ from typing import Literal
 
 import numpy as np
 
-from edgellm.bench.memory import resident_bytes
 from edgellm.errors import ExportError, QualityGateError, TensorError
-from edgellm.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.system.memory import resident_bytes
 from edgellm_export.architectures import Kind, kind_of
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
-from edgellm_export.decoder.export import open_decoder
-from edgellm_export.encoder.export import open_encoder
-from edgellm_export.encoder_decoder.export import open_exporter as open_encoder_decoder
-from edgellm_export.evaluation_text import CalibrationText, calibration_text
+from edgellm_export.calibration.texts import CalibrationText, calibration_text
+from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter, QualityReport
+from edgellm_export.exporters.decoder import open_decoder
+from edgellm_export.exporters.encoder import open_encoder
+from edgellm_export.exporters.encoder_decoder import open_exporter as open_encoder_decoder
+from edgellm_export.exporters.outline import hollow
 from edgellm_export.optimum.export import open_optimum, open_source
-from edgellm_export.outcome import Outcome, Watch, add_outcome
-from edgellm_export.outline import hollow
-from edgellm_export.output import check_target, new_directory
-from edgellm_export.package import seal, write_side_files
-from edgellm_export.plan import Plan, measure_machine, plan_of
-from edgellm_export.prediction import Prediction, predict
-from edgellm_export.steps import Choices, Exporter, ForeseenExporter, Progress, QualityReport
+from edgellm_export.package.output import check_target, new_directory
+from edgellm_export.package.side_files import seal, write_side_files
+from edgellm_export.planning.outcome import Outcome, Watch, add_outcome
+from edgellm_export.planning.plan import Plan, measure_machine, plan_of
+from edgellm_export.planning.prediction import Prediction, predict
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.types import Progress
 
 OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], ForeseenExporter]] = {
     "decoder": open_decoder,

@@ -15,7 +15,7 @@ import torch
 import edgellm
 import edgellm_export
 from edgellm.commands import signals
-from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
+from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
 
 

@@ -17,8 +17,8 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgellm.manifest import FileEntry
-from edgellm.package_files import read_manifest, sha256_of, write_manifest
+from edgellm.package.files import read_manifest, sha256_of, write_manifest
+from edgellm.package.manifest import FileEntry
 from gguf_files import byte_level, tiny_llama
 
 Damage = Callable[[Path], None]

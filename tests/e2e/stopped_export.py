@@ -10,7 +10,8 @@ from typing import Any
 
 from edgellm import cli
 from edgellm.commands import progress
-from edgellm_export import output, pipeline
+from edgellm_export import pipeline
+from edgellm_export.package import output
 
 CALLS = {
     "open": (pipeline, "open_checkpoint"),

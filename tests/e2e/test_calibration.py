@@ -16,12 +16,19 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
-from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts, channel_sizes, scale_of, shifted
-from edgellm_export.decoder.run import FloatRun, ObservedLinear
-from edgellm_export.evaluation_text import CALIBRATION_TOPICS, EVALUATION_TOPICS
+from edgellm_export.calibration.rounding import (
+    Calibration,
+    channel_scales,
+    channel_shifts,
+    channel_sizes,
+    scale_of,
+    shifted,
+)
+from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPICS
+from edgellm_export.float_run.decoder import FloatRun, ObservedLinear
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
-from edgellm_export.report import THRESHOLDS, Thresholds
+from edgellm_export.verification.report import THRESHOLDS, Thresholds
 from families import FAMILIES, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # as without scales
@@ -51,8 +58,8 @@ def test_scales_change_nothing_in_float(
         return Calibration("test", used)
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.decoder.export.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.decoder.export.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.exporters.decoder.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.exporters.decoder.calibrate_layers", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.

@@ -22,10 +22,10 @@ from safetensors.numpy import load_file, save_file
 import edgellm
 import edgellm_export
 from comparison import Expected, relative
-from edgellm import encoder_decoder_engine
 from edgellm.cli import cli
-from edgellm_export.encoder_decoder.cross_attention import RelativePositions
-from edgellm_export.report import Report
+from edgellm.engines.in_place import encoder_decoder as encoder_decoder_engine
+from edgellm_export.blocks.cross_attention import RelativePositions
+from edgellm_export.verification.report import Report
 from encoder_decoder_families import (
     BY_NAME,
     EOS,

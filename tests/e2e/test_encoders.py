@@ -21,8 +21,6 @@ import edgellm
 import edgellm_export
 from comparison import relative
 from edgellm.cli import cli
-from edgellm.encoder_model import buckets
-from edgellm.encodings import Encoding
 from edgellm.errors import (
     CheckpointError,
     ContextOverflowError,
@@ -36,15 +34,17 @@ from edgellm.errors import (
     TensorError,
     UnsupportedModelError,
 )
-from edgellm.manifest import Manifest
-from edgellm.package_files import read_manifest, write_manifest
-from edgellm_export.calibrate import Calibration, channel_scales, channel_shifts
-from edgellm_export.channels import ChannelMoves
-from edgellm_export.encoder.calibration import by_size, together
-from edgellm_export.encoder.run import EncoderRun
+from edgellm.models.encoder import buckets
+from edgellm.package.files import read_manifest, write_manifest
+from edgellm.package.manifest import Manifest
+from edgellm.text.encodings import Encoding
+from edgellm_export.blocks.channels import ChannelMoves
+from edgellm_export.calibration.encoder import by_size, together
+from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts
+from edgellm_export.checkpoint.tensors import ArrayTensor
+from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.quantize import blockwise, scheme_for
 from edgellm_export.quantize.formats import RowFormat
-from edgellm_export.tensors import ArrayTensor
 from encoder_families import BY_NAME, CASES, CONTEXT, LABELS, make_model, save_checkpoint
 
 TOLERANCE = 2e-5  # largest difference over largest magnitude
@@ -225,8 +225,8 @@ def test_moves_change_nothing_in_float(
         return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.encoder.export.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.encoder.export.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.exporters.encoder.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.exporters.encoder.calibrate_layers", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
     # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
     assert len(used) == len(subtracted) == 3 * 3 - (name == "electra")
@@ -255,7 +255,7 @@ def test_channels_that_are_always_large_cost_nothing(
         return states - states.mean(axis=0)
 
     wanted, shifted = varying("fp32", "float"), varying("int8", "shifted")
-    monkeypatch.setattr("edgellm_export.encoder.calibration.channel_shifts", lambda linears: {})
+    monkeypatch.setattr("edgellm_export.calibration.encoder.channel_shifts", lambda linears: {})
     unshifted = varying("int8", "unshifted")
     assert np.linalg.norm(shifted - wanted) < 0.7 * np.linalg.norm(unshifted - wanted)
 

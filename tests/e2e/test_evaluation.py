@@ -26,7 +26,7 @@ from edgellm.cli import cli
 from edgellm.commands.eval import STEPS
 from edgellm.commands.progress import Lines
 from edgellm.evaluation import builtin_text, evaluate
-from edgellm_export import evaluation_text
+from edgellm_export.calibration import texts as evaluation_text
 from families import CONTEXT, Family, make_model
 from text_checkpoints import SENTENCES, corpus
 

@@ -20,8 +20,8 @@ import edgellm
 from edgellm.cli import cli
 from edgellm.commands.export import STEPS as STEP_NAMES
 from edgellm.commands.progress import Lines
-from edgellm.package_files import check_files, read_manifest
-from edgellm_export import writer
+from edgellm.package.files import check_files, read_manifest
+from edgellm_export.onnx import writer
 
 Checkpoints = Callable[[str], Path]
 STEPS = tuple(step for name, step in STEP_NAMES.items() if name != "optimum")  # a step of --via optimum alone

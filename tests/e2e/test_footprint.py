@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.footprint import footprint
+from edgellm.inspection.footprint import footprint
 from edgellm.loading import read_package
 
 CONTEXT = 1024
 GENERATE = f"""
 import sys
 import edgellm
-from edgellm.bench.memory import peak_memory_bytes
+from edgellm.system.memory import peak_memory_bytes
 
 model = edgellm.load(sys.argv[1], threads=2)
 prompt = [(7 * i) % 40000 + 300 for i in range({CONTEXT - 8})]

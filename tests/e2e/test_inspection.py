@@ -19,10 +19,10 @@ import families
 from concat_directory import write_directory
 from edgellm.cli import cli
 from edgellm.commands.quality import read_report
-from edgellm.inspection import Inspection, inspect_package
+from edgellm.inspection.contents import Inspection, inspect_package
 from edgellm.loading import read_package
-from edgellm.manifest import Manifest
-from edgellm.package_files import read_manifest, sha256_of, write_manifest
+from edgellm.package.files import read_manifest, sha256_of, write_manifest
+from edgellm.package.manifest import Manifest
 
 # By kind of model, the module of its tiny checkpoints and what makes one.
 KINDS: dict[str, tuple[Any, tuple[Any, ...]]] = {

@@ -21,11 +21,13 @@ from click.testing import CliRunner, Result
 import edgellm
 import stopped_export
 from edgellm.cli import cli
-from edgellm.package_files import check_files, read_manifest
-from edgellm_export import output, pipeline, report
-from edgellm_export.decoder import export as decoder_export
+from edgellm.package.files import check_files, read_manifest
+from edgellm_export import pipeline
+from edgellm_export.exporters import decoder as decoder_export
+from edgellm_export.package import output
 from edgellm_export.quantize import blockwise
-from edgellm_export.report import Thresholds
+from edgellm_export.verification import report
+from edgellm_export.verification.report import Thresholds
 from test_bad_input import contents
 
 MOMENTS = ["weights", "package", "original", "compare", "rename"]

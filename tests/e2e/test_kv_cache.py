@@ -18,10 +18,10 @@ import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.quality import quality_lines, read_report
 from edgellm.errors import ExportError
-from edgellm.manifest import Manifest
-from edgellm_export.decoder.kv_calibration import aligned, sizes_at_any_position, turns_per_token
-from edgellm_export.divergence import Comparison
-from edgellm_export.rope import DynamicRope, StaticRope
+from edgellm.package.manifest import Manifest
+from edgellm_export.blocks.rope import DynamicRope, StaticRope
+from edgellm_export.calibration.cache_scales import aligned, sizes_at_any_position, turns_per_token
+from edgellm_export.verification.divergence import Comparison
 from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix

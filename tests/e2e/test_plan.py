@@ -20,16 +20,16 @@ import edgellm_export
 import encoder_decoder_families
 import encoder_families
 import families
-from edgellm.bench.bandwidth import Bandwidth
 from edgellm.cli import cli
 from edgellm.errors import CheckpointError, ExportError, OutputExistsError
+from edgellm.system.bandwidth import Bandwidth
+from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint.safetensors import SafetensorsTensor
-from edgellm_export.evaluation_text import calibration_text
+from edgellm_export.exporters.contract import Choices
 from edgellm_export.pipeline import open_export
-from edgellm_export.plan import Machine, plan_of
-from edgellm_export.prediction import Prediction, predict
-from edgellm_export.steps import Choices
-from edgellm_export.work_time import Speed
+from edgellm_export.planning.plan import Machine, plan_of
+from edgellm_export.planning.prediction import Prediction, predict
+from edgellm_export.planning.work_time import Speed
 
 MIB = 2**20
 MACHINE = Machine(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)
@@ -211,13 +211,13 @@ def test_what_speaks_against_an_export(tiny: Callable[[str], Path]) -> None:
 
 def test_what_there_is_no_plan_of(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no plan of an export via optimum"):
-        edgellm_export.plan(tiny("decoder"), tmp_path / "out", via="optimum")
+        edgellm_export.planning.plan(tiny("decoder"), tmp_path / "out", via="optimum")
     with pytest.raises(CheckpointError):
-        edgellm_export.plan(tmp_path / "nowhere", tmp_path / "out")
+        edgellm_export.planning.plan(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()
     with pytest.raises(OutputExistsError):
-        edgellm_export.plan(tiny("decoder"), tmp_path / "out")
+        edgellm_export.planning.plan(tiny("decoder"), tmp_path / "out")
 
 
 def test_two_exports_do_not_differ(tiny: Callable[[str], Path], tmp_path: Path) -> None:

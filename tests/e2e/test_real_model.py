@@ -13,8 +13,8 @@ import transformers as hf
 
 import edgellm
 from comparison import trimmed
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.divergence import Comparison
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.verification.divergence import Comparison
 
 pytestmark = pytest.mark.real_model
 

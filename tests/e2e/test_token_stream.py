@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgellm.evaluation.token_stream import Tokens, TokenStream, tokens_of
 from edgellm.evaluation.windows import Units, units_of
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer
 from text_checkpoints import SENTENCES, byte_pairs, unigrams, word_pieces
 
 TEXT = "".join(SENTENCES) + pydoc_data.topics.topics["execmodel"][:6000] + " naïve 漢字かな 🙂🙂  \n\n\t x" * 20

@@ -5,7 +5,7 @@ import pytest
 
 from edgellm.errors import TensorError
 from edgellm_export.checkpoint import TensorReader
-from edgellm_export.tensors import ArrayTensor, LazyTensor
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
 
 
 def tensors(**shapes: tuple[int, ...]) -> dict[str, LazyTensor]:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
-from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 
 A, B = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(4, np.float16)
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaTokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint import open_checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import BYTES
 
 SHORT = ["Hello world", " two  spaces", "", "caf\u00e9 \u4f60\u597d \U0001f600", "x\ny\tz"]

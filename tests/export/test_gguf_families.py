@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.checkpoint.gguf.rope import LLAMA3, llama3_factors
+from edgellm_export.gguf.rope import LLAMA3, llama3_factors
+from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import Array, byte_level, write_gguf
 
 VOCAB = 259

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.checkpoint.gguf.reader import read_gguf
+from edgellm_export.gguf.reader import read_gguf
+from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import tiny_llama, write_gguf
 
 U32, F32, STRING, ARRAY = 4, 6, 8, 9

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint import open_checkpoint
-from edgellm_export.checkpoint.gguf.reader import read_gguf
-from edgellm_export.checkpoint.gguf.tensors import GgufTensor, InterleavedRows, Shifted, check_types
-from edgellm_export.tensors import ArrayTensor
+from edgellm_export.checkpoint.tensors import ArrayTensor
+from edgellm_export.gguf.reader import read_gguf
+from edgellm_export.gguf.tensors import GgufTensor, InterleavedRows, Shifted, check_types
+from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import LLAMA, Array, byte_level, llama_tensors, random, write_gguf
 
 QUANTIZABLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"]

@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import BYTES, byte_level, tiny_llama
 
 CORPUS = Path(__file__).parent / "data" / "smollm2_tokens.json"

@@ -20,7 +20,8 @@ from huggingface_hub.utils._http import reset_sessions
 from safetensors.numpy import save
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
+from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.sources.opening import open_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": np.arange(4, dtype=np.float32)})

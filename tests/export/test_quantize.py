@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from edgellm_export.graph import GraphBuilder, as_model
+from edgellm_export.onnx.builder import GraphBuilder, as_model
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.compensated import compensated
 from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat

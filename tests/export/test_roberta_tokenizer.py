@@ -13,7 +13,7 @@ import transformers as hf
 from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
 from edgellm.errors import CheckpointError
-from edgellm_export.checkpoint.tokenizer.files import read_text_files
+from edgellm_export.tokenizer.files import read_text_files
 
 MERGES = ["t h", "th e", "Ġ th", "Ġth e", "c a", "ca t", "Ġ cat", "1 2"]
 PIECES = [

@@ -18,9 +18,9 @@ import transformers as hf
 import edgellm
 import edgellm_export
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.prompts import encode_source
-from edgellm.tokenizer import Tokenizer
-from edgellm_export.checkpoint.tokenizer.files import read_text_files
+from edgellm.text.prompts import encode_source
+from edgellm.text.tokenizer import Tokenizer
+from edgellm_export.tokenizer.files import read_text_files
 
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 

@@ -11,7 +11,7 @@ import tokenizers
 import transformers as hf
 
 from edgellm.errors import CheckpointError
-from edgellm_export.checkpoint.tokenizer.files import read_text_files
+from edgellm_export.tokenizer.files import read_text_files
 
 PIECES = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "un", "##aff", "##able", "cat", "##s", "naive", "na", "##ïve",

@@ -27,7 +27,7 @@ from random import Random
 
 import numpy as np
 
-from edgellm.memory import return_freed_memory
+from edgellm.system.memory import return_freed_memory
 from soak_calls import CALLS, Call, Models, load
 
 BLOCK = 100  # calls between two looks

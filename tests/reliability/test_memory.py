@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 import edgellm
 import starving
-from edgellm.cache import HostCache
 from edgellm.cli import cli
+from edgellm.engines.in_place.cache import HostCache
 from edgellm.errors import OutOfMemoryError
 from edgellm.loading import load_as
 

@@ -17,7 +17,7 @@ import pytest
 import edgellm
 import optimum_models
 import stopped_export
-from edgellm.package_files import check_files, read_manifest
+from edgellm.package.files import check_files, read_manifest
 from test_bad_input import contents
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

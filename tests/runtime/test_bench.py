@@ -28,10 +28,10 @@ from edgellm.bench.plot import plot
 from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import deviation, mean, percentile
 from edgellm.bench.timing import random_prompts, time_run
-from edgellm.bench.watch import Sample
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
-from edgellm.package_files import read_manifest
+from edgellm.package.files import read_manifest
+from edgellm.system.watch import Sample
 
 QUIET = Conditions(1.0, 0.0, 0.0, None, None, 0.1, ())
 

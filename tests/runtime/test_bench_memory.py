@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-import edgellm.bench.bandwidth as bandwidth
-from edgellm.bench.graph_weights import graph_weights
-from edgellm.bench.memory import peak_memory_bytes, resident_bytes
+import edgellm.system.bandwidth as bandwidth
 from edgellm.bench.pagecache import drop_pages
 from edgellm.errors import PackageCorruptError
+from edgellm.inspection.graph_weights import graph_weights
+from edgellm.system.memory import peak_memory_bytes, resident_bytes
 from fake_machine import UNREADABLE, put
 
 MIB = 2**20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgellm.bench.watch import Sample, judge, take_sample
+from edgellm.system.watch import Sample, judge, take_sample
 from fake_machine import UNREADABLE, put
 
 CPU = "sys/devices/system/cpu"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellm import cache as cache_module
-from edgellm.cache import ALIGNMENT, SCRATCH, DeviceCache, HostCache, KVCache, copy_plan
+from edgellm.engines.in_place import cache as cache_module
+from edgellm.engines.in_place.cache import ALIGNMENT, SCRATCH, DeviceCache, HostCache, KVCache, copy_plan
 from edgellm.errors import ProviderError
-from edgellm.manifest import CacheLayout
-from edgellm.session import DeviceArray
+from edgellm.ort.session import DeviceArray
+from edgellm.package.manifest import CacheLayout
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
 HALF = replace(LAYOUT, dtype="float16")
@@ -271,7 +271,7 @@ def test_out_of_memory_is_a_provider_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_graphs_are_those_that_the_script_builds() -> None:
-    graphs = pytest.importorskip("edgellm_export.cache_graphs")
+    graphs = pytest.importorskip("edgellm_export.onnx.cache_graphs")
     for dtype in graphs.DTYPES:
-        shipped = (Path(cache_module.__file__).parent / "graphs" / f"move_rows_{dtype}.onnx").read_bytes()
+        shipped = (Path(cache_module.__file__).parent.parent / "graphs" / f"move_rows_{dtype}.onnx").read_bytes()
         assert shipped == graphs.move_rows(dtype).SerializeToString(deterministic=True)

@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from edgellm.chat import ChatTemplate
 from edgellm.errors import ChatTemplateError, InputError
+from edgellm.text.chat import ChatTemplate
 from tiny_package import tiny_tokenizer
 
 SPECIAL = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"}

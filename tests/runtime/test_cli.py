@@ -24,7 +24,7 @@ from edgellm.commands import signals
 from edgellm.commands.chat import Conversation
 from edgellm.commands.options import chosen
 from edgellm.commands.text import one_line
-from edgellm.results import Piece
+from edgellm.generation.results import Piece
 
 REPORT = {
     "precision": "int8",
@@ -247,7 +247,7 @@ def test_inspect(package: Path) -> None:
         assert part in text
     assert "all as exported" in run("inspect", package, "--verify").stdout
     data = json.loads(run("inspect", package, "--json").stdout)
-    assert edgellm.manifest.Manifest.from_dict(data["manifest"]) == edgellm.package_files.read_manifest(package)
+    assert edgellm.package.manifest.Manifest.from_dict(data["manifest"]) == edgellm.package.files.read_manifest(package)
     assert data["report"] is None
 
 

@@ -16,11 +16,11 @@ from onnx import load_model, save_model
 import edgellm
 from concat_directory import CONTEXT, PAST, VOCAB, Flaws, toy_graph, write_directory
 from edgellm.cli import cli
-from edgellm.concat.cache import ConcatCache
-from edgellm.concat.graph import ConcatGraph
+from edgellm.engines.concat.cache import ConcatCache
+from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.foreign import read_foreign
-from edgellm.manifest import CacheLayout
-from edgellm.session import Session
+from edgellm.ort.session import Session
+from edgellm.package.manifest import CacheLayout
 
 LENGTHS = (3, 17, 17, 30)
 FLAWS = {

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgellm.cgroups import MemoryLimit, memory_limit
 from edgellm.cli import cli
 from edgellm.doctor import Facts, Finding, examine
 from edgellm.doctor.cuda import libraries, read_cuda
@@ -33,8 +32,9 @@ from edgellm.doctor.facts import (
 from edgellm.doctor.machine import read_memory, read_processor
 from edgellm.doctor.package_checks import check_instructions, check_provider, check_room, examine_package
 from edgellm.doctor.software import parse_requirement, read_runtimes, satisfies
-from edgellm.footprint import Footprint
-from edgellm.package_files import read_manifest
+from edgellm.inspection.footprint import Footprint
+from edgellm.package.files import read_manifest
+from edgellm.system.cgroups import MemoryLimit, memory_limit
 from fake_machine import put
 
 MIB, GIB = 2**20, 2**30

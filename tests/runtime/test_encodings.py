@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from edgellm.encodings import Encoding, from_tokenizer, truncated, windows
 from edgellm.errors import InputError, OptionError
+from edgellm.text.encodings import Encoding, from_tokenizer, truncated, windows
 
 TEXT = "fable abide cab decade"
 PAIR = "bad cafe faded beef acid dad abed feed babe"

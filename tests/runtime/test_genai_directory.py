@@ -22,8 +22,8 @@ from concat_directory import CONTEXT, DIM, HEADS, VOCAB, write_directory
 from edgellm.errors import CheckpointError, PackageError, PackageNotFoundError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.foreign.rope_tables import rope_of
-from edgellm.generation_defaults import read_generation_defaults
-from edgellm.onnx_file import read_graph
+from edgellm.generation.defaults import read_generation_defaults
+from edgellm.package.onnx_file import read_graph
 
 CONFIG: dict[str, Any] = {
     "model": {

@@ -13,8 +13,8 @@ import pytest
 
 import edgellm
 from edgellm.errors import PackageCorruptError, PackageError, PackageNotFoundError
-from edgellm.manifest import FileEntry, Manifest
-from edgellm.package_files import read_manifest, sha256_of, write_manifest
+from edgellm.package.files import read_manifest, sha256_of, write_manifest
+from edgellm.package.manifest import FileEntry, Manifest
 from tiny_package import write_package
 
 DATA = "model.onnx.data"

@@ -13,7 +13,7 @@ import pytest
 import edgellm
 from edgellm import ContextOverflowError, MemoryBudgetError, OptionError
 from edgellm.decoding.shifting import Window
-from edgellm.overflow import fit_source
+from edgellm.generation.overflow import fit_source
 from tiny_package import BOS, TinyConfig
 
 PackageMaker = Callable[[TinyConfig], Path]

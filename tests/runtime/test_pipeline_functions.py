@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from edgellm.decoding.options import GenerationOptions
-from edgellm.encodings import from_tokenizer
 from edgellm.pipelines.entities import Entity, entities_of, split_label, without_overlaps
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.scores import best, sigmoid, softmax
@@ -17,7 +16,8 @@ from edgellm.pipelines.sentence_similarity import cosines
 from edgellm.pipelines.spans import likely_spans
 from edgellm.pipelines.special import Special, clean_up
 from edgellm.pipelines.zero_shot import entailed
-from edgellm.tokenizer import Tokenizer
+from edgellm.text.encodings import from_tokenizer
+from edgellm.text.tokenizer import Tokenizer
 from tiny_package import tiny_tokenizer
 
 SAMPLING = {"do_sample": True, "temperature": 0.7}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.processor import adds_int8_products_in_16_bits
+from edgellm.system.cpu import adds_int8_products_in_16_bits
 
 VNNI = "processor : 0\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
 AVX_VNNI = "flags : avx2 avx_vnni\n"

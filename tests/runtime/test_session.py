@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from edgellm import session, threads
-from edgellm.cgroups import cpu_quota
 from edgellm.errors import OptionError, PackageCorruptError, ProviderError
-from edgellm.session import Session, choose_device
-from edgellm.threads import usable_cores
+from edgellm.ort import session
+from edgellm.ort.session import Session, choose_device
+from edgellm.system import threads
+from edgellm.system.cgroups import cpu_quota
+from edgellm.system.threads import usable_cores
 
 WITHOUT_ONNXRUNTIME = """
 import sys
@@ -87,7 +88,7 @@ def test_affinity_is_respected() -> None:
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system has no affinity")
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from edgellm.threads import usable_cores; print(usable_cores())"
+    code += "from edgellm.system.threads import usable_cores; print(usable_cores())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
 
 

@@ -31,8 +31,8 @@ from edgellm import (
     SessionVersionError,
     SessionWriteError,
 )
-from edgellm.state import file as state_file
-from edgellm.state.header import MAGIC, MAX_HEADER, Header, StoredCache, lay_out, read_header
+from edgellm.sessions import file as state_file
+from edgellm.sessions.header import MAGIC, MAX_HEADER, Header, StoredCache, lay_out, read_header
 from tiny_package import TinyConfig, write_package
 
 PackageMaker = Callable[[TinyConfig], Path]
@@ -398,7 +398,7 @@ def test_metadata_that_cannot_be_saved(model: edgellm.Model, saved: Path, metada
 
 KILLED = """
 import os, sys, time, edgellm
-from edgellm.state import file
+from edgellm.sessions import file
 session = edgellm.load(sys.argv[1], threads=1).load_session(sys.argv[2])
 session.trim(7)
 def stop(*_):

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import edgellm
-from edgellm import GenerationSession, InputError, MemoryBudgetError, OptionError, SessionError, engine
-from edgellm.cache import DeviceCache
-from edgellm.cached_engine import chunks
+from edgellm import GenerationSession, InputError, MemoryBudgetError, OptionError, SessionError
+from edgellm.engines.contract import chunks
+from edgellm.engines.in_place import decoder as engine
+from edgellm.engines.in_place.cache import DeviceCache
 from tiny_package import TinyConfig
 
 PackageMaker = Callable[[TinyConfig], Path]

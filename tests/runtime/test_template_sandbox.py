@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgellm.chat import ChatTemplate
 from edgellm.errors import ChatTemplateError
-from edgellm.sandbox import budget
+from edgellm.text.chat import ChatTemplate
+from edgellm.text.sandbox import budget
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Well?"}]
 STEPS = 400_000  # a tenth of what templates have, so that the tests take a tenth of the time

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgellm.errors import InputError, PackageCorruptError
-from edgellm.tokenizer import Detokenizer, Tokenizer, read_json, stop_string_matcher
+from edgellm.package.json_file import read_json
+from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
 from tiny_package import tiny_tokenizer
 
 CORPUS = ["Hello world, said the naïve café owner. 你好世界 🙂👍🏽 Zażółć gęślą jaźń."] * 3

@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from edgellm.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights
-from edgellm.package_files import sha256_of, write_manifest
+from edgellm.package.files import sha256_of, write_manifest
+from edgellm.package.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights
 
 Array = npt.NDArray[Any]
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
-from edgellm_export.build import BatchState, Build, DecoderShape, LayerCache, Stream
-from edgellm_export.config import ConfigReader
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, LayerCache, Stream
+from edgellm_export.checkpoint.config import ConfigReader
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export import blocks
-from edgellm_export.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
-from edgellm_export.config import MAX_POSITIONS, ConfigReader
-from edgellm_export.encoder_decoder import cross_attention as cross
-from edgellm_export.encoder_decoder.cross_attention import CrossState, SourceState, TargetState, sinusoids
+from edgellm_export.blocks import cross_attention as cross
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
+from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState, sinusoids
+from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 
 OFFSET = 2  # rows of the table of learned positions before that of the first token
 EPSILON = 1e-5

@@ -11,11 +11,11 @@ from typing import Literal, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export import blocks
-from edgellm_export.build import Build, FloatArray, node
-from edgellm_export.config import ConfigReader
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import Build, FloatArray, node
+from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.tensors import IntArray, PickedColumns, PickedRows
 from edgellm_export.quantize import scheme_for
-from edgellm_export.tensors import IntArray, PickedColumns, PickedRows
 
 HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]
 

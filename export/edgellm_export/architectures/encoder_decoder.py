@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import onnx_ir as ir
 
 from edgellm_export.architectures import ENCODER_DECODERS, family
-from edgellm_export.build import Build, DecoderShape, FloatArray, LayerCache, Stream
-from edgellm_export.config import ConfigReader
-from edgellm_export.encoder_decoder.cross_attention import CrossState, SourceState, TargetState
+from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, LayerCache, Stream
+from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 class EncoderDecoder(Protocol):

@@ -8,8 +8,8 @@ import onnx_ir as ir
 
 from edgellm_export.architectures import bert
 from edgellm_export.architectures import encoder as e
-from edgellm_export.build import Build
-from edgellm_export.config import ConfigReader
+from edgellm_export.blocks.build import Build
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 @dataclass(frozen=True)

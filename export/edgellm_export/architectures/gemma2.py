@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgellm_export import blocks
 from edgellm_export.architectures.llama import read_heads
-from edgellm_export.build import BatchState, Build, DecoderShape, FloatArray, Heads, LayerCache, Stream
-from edgellm_export.config import MAX_POSITIONS, ConfigReader
-from edgellm_export.rope import Rope, read_rope
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, FloatArray, Heads, LayerCache, Stream
+from edgellm_export.blocks.rope import Rope, read_rope
+from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 
 
 @dataclass(frozen=True)

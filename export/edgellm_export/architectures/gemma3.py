@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgellm_export.architectures.gemma2 import Gemma, read_gemma
-from edgellm_export.config import ConfigReader
-from edgellm_export.rope import default_rope, read_rope
+from edgellm_export.blocks.rope import default_rope, read_rope
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Gemma:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgellm_export import blocks
-from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.config import MAX_POSITIONS, ConfigReader
-from edgellm_export.tensors import Transposed
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
+from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
+from edgellm_export.checkpoint.tensors import Transposed
 
 
 @dataclass(frozen=True)

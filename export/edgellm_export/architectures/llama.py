@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgellm_export import blocks
-from edgellm_export.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader, is_positive
-from edgellm_export.rope import Rope, read_rope
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
+from edgellm_export.blocks.rope import Rope, read_rope
+from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader, is_positive
 
 BEYOND_REASON = 10**15  # tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm_export.architectures.bart import Bart, parse_bart
-from edgellm_export.config import ConfigReader
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Bart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm_export.architectures.t5 import T5, parse_t5
-from edgellm_export.config import ConfigReader
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> T5:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgellm_export.architectures.llama import Llama, read_llama
-from edgellm_export.config import ConfigReader
-from edgellm_export.rope import LongRope
+from edgellm_export.blocks.rope import LongRope
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Llama:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgellm_export.architectures.llama import Llama, read_llama
 from edgellm_export.architectures.qwen2 import qwen_windows
-from edgellm_export.config import ConfigReader
+from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Llama:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgellm_export import blocks
 from edgellm_export.architectures import bert
 from edgellm_export.architectures import encoder as e
-from edgellm_export.build import Build
-from edgellm_export.config import ConfigReader
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import Build
+from edgellm_export.checkpoint.config import ConfigReader
 
 HEADS: dict[e.HeadKind, Sequence[str]] = {
     "fill-mask": ("lm_head.*",),

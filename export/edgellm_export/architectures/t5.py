@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgellm_export import blocks
-from edgellm_export.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
-from edgellm_export.config import ConfigReader
-from edgellm_export.encoder_decoder import cross_attention as cross
-from edgellm_export.encoder_decoder.cross_attention import CrossState, RelativePositions, SourceState, TargetState
-from edgellm_export.tensors import LazyTensor
+from edgellm_export.blocks import cross_attention as cross
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
+from edgellm_export.blocks.cross_attention import CrossState, RelativePositions, SourceState, TargetState
+from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 CONTEXT = 1 << 20  # tokens of a target: relative positions have no end, the memory does
 

@@ -7,6 +7,5 @@ from __future__ import annotations
 
 from edgellm_export.checkpoint.accounting import IGNORED, TensorReader
 from edgellm_export.checkpoint.contents import Checkpoint
-from edgellm_export.checkpoint.source import open_checkpoint
 
-__all__ = ["IGNORED", "Checkpoint", "TensorReader", "open_checkpoint"]
+__all__ = ["IGNORED", "Checkpoint", "TensorReader"]

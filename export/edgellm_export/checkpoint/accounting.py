@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from edgellm.errors import TensorError, nearest
-from edgellm_export.tensors import FloatArray, LazyTensor
+from edgellm_export.checkpoint.tensors import FloatArray, LazyTensor
 
 # Buffers that old checkpoints saved although they follow from the config.
 IGNORED = ("*rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.masked_bias", "*.position_ids")

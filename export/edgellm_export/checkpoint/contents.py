@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm_export.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 
 @dataclass(frozen=True)

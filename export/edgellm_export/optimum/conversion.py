@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.encodings import Encoding
 from edgellm.errors import EdgellmError, ExportError, MissingDependencyError, UnsupportedModelError
-from edgellm.manifest import GENERATION_TASKS, Task
+from edgellm.package.manifest import GENERATION_TASKS, Task
+from edgellm.text.encodings import Encoding
 
 FloatArray = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int64]

@@ -15,18 +15,20 @@ import onnx_ir as ir
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
 from edgellm.foreign.files import CONFIG
-from edgellm.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
-from edgellm_export.checkpoint import Checkpoint, open_checkpoint
-from edgellm_export.checkpoint.directory import INDEX, WEIGHTS
+from edgellm.package.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.checkpoint.tokenizer.files import read_text_files
-from edgellm_export.decoder.genai_config import can_run, genai_config
+from edgellm_export.exporters.contract import Choices, Written
 from edgellm_export.optimum.conversion import PACKAGES, Original, check_installed, export_graphs, task_of
 from edgellm_export.optimum.verify import OriginalGraphs, verify_package
 from edgellm_export.optimum.weights import save, store_weights
-from edgellm_export.output import disk_errors
-from edgellm_export.package import generation_config, versions, write_generation_config, write_json
-from edgellm_export.steps import Choices, Progress, Written
+from edgellm_export.package.genai_config import can_run, genai_config
+from edgellm_export.package.output import disk_errors
+from edgellm_export.package.side_files import generation_config, versions, write_generation_config, write_json
+from edgellm_export.sources.directory import INDEX, WEIGHTS
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.types import Progress
 
 NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
 

@@ -8,18 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-import edgellm
-from edgellm.encodings import Encoding
-from edgellm.manifest import Encoder, Manifest
-from edgellm.sentence import pooled
-from edgellm_export.decoder import verify as decoder_verify
-from edgellm_export.decoder.verify import Texts, compared, quality_of, read_slice, write_slices
-from edgellm_export.encoder import verify as encoder_verify
-from edgellm_export.encoder_decoder import verify as encoder_decoder_verify
-from edgellm_export.encoder_decoder.run import Pair
+from edgellm.loading import load
+from edgellm.models.decoder import Model
+from edgellm.models.encoder import EncoderModel
+from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.package.manifest import Encoder, Manifest
+from edgellm.package.sentence import pooled
+from edgellm.text.encodings import Encoding
+from edgellm_export.exporters.contract import QualityReport
+from edgellm_export.float_run.encoder_decoder import Pair
 from edgellm_export.optimum.conversion import FloatArray, Tokens
-from edgellm_export.report import Report, thresholds
-from edgellm_export.steps import Progress, QualityReport
+from edgellm_export.types import Progress
+from edgellm_export.verification import decoder as decoder_verify
+from edgellm_export.verification import encoder as encoder_verify
+from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
+from edgellm_export.verification.decoder import Texts, compared, quality_of, read_slice, write_slices
+from edgellm_export.verification.report import Report, thresholds
 
 
 class Reference(Protocol):
@@ -36,17 +40,17 @@ class OriginalGraphs:
     """The graphs that a package was made from."""
 
     def __init__(self, path: Path) -> None:
-        self._model = edgellm.load(path)
+        self._model = load(path)
 
     def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
-        if isinstance(self._model, edgellm.EncoderDecoderModel):
+        if isinstance(self._model, EncoderDecoderModel):
             assert source is not None
             return self._model.logits(source, tokens)
-        assert isinstance(self._model, edgellm.Model)
+        assert isinstance(self._model, Model)
         return self._model.logits(tokens)
 
     def outputs(self, encoding: Encoding) -> Mapping[str, FloatArray]:
-        assert isinstance(self._model, edgellm.EncoderModel)
+        assert isinstance(self._model, EncoderModel)
         return self._model.run([encoding])[0].outputs
 
 

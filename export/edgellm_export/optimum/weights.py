@@ -18,13 +18,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from edgellm.manifest import Precision
-from edgellm_export.graph import MICROSOFT
-from edgellm_export.output import disk_errors
+from edgellm.package.manifest import Precision
+from edgellm_export.onnx.builder import MICROSOFT
+from edgellm_export.onnx.writer import ALIGNMENT
+from edgellm_export.package.output import disk_errors
 from edgellm_export.quantize import IntegerScheme, scheme_for
 from edgellm_export.quantize.formats import BlockFormat
 from edgellm_export.quantize.grid import nearest
-from edgellm_export.writer import ALIGNMENT
 
 FloatArray = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]

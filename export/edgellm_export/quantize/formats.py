@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.graph import MICROSOFT, GraphBuilder, Region
+from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Region
 from edgellm_export.quantize import blockwise
 from edgellm_export.quantize.grid import Codes, Grid
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.graph import MICROSOFT, GraphBuilder, Produced, Region
+from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Produced, Region
 from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat, MatrixFormat, RowFormat
 from edgellm_export.quantize.grid import nearest
 from edgellm_export.quantize.prepared import PreparedMatrix
-from edgellm_export.tensors import LazyTensor
 
 PIECE_ELEMENTS = 4 << 20  # weights handled at a time: 16 MiB of float32
 FLOAT16 = np.dtype(np.float16)

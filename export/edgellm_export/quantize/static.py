@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.graph import MICROSOFT, GraphBuilder
+from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder
 from edgellm_export.quantize.formats import HIGHEST_LEVEL, Bias, MatrixFormat, RowFormat
 
 FloatArray = npt.NDArray[np.float32]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.graph import GraphBuilder
+from edgellm_export.onnx.builder import GraphBuilder
 from edgellm_export.quantize.formats import HIGHEST_LEVEL, MatrixFormat, RowFormat
 
 FloatArray = npt.NDArray[np.float32]

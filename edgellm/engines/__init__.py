@@ -1,0 +1,1 @@
+"""A graph and its key/value cache as a search sees them: tokens in, logits out."""

@@ -1,0 +1,83 @@
+"""The engine for graphs that concatenate their cache: rows of tokens in, logits of the last token out, as `Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgellm.decoding.decoder import Logits, TokenArray
+from edgellm.engines.concat.cache import ConcatCache
+from edgellm.engines.concat.graph import ConcatGraph
+from edgellm.engines.contract import CachedEngine, chunks
+from edgellm.errors import ContextOverflowError
+from edgellm.package.manifest import Manifest
+
+
+class ConcatEngine(CachedEngine[ConcatCache]):
+    """A graph and a cache of its own; not for two threads at once.
+
+    Rows are prefilled one after the other, in chunks where the graph takes chunks. They are then decoded together as
+    far as that gives each row what it would get by itself: all of them, those of one length, or each by itself.
+    """
+
+    def __init__(self, graph: ConcatGraph, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
+        super().__init__(manifest, ConcatCache(manifest.kv_cache), prefill_chunk)
+        self._graph = graph
+        self.headroom = 0  # this cache needs no room made ready
+
+    def decode(self, tokens: TokenArray) -> Logits:
+        if max(self._cache.lengths) >= self._manifest.context_length:
+            raise ContextOverflowError(
+                f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
+                "ask for fewer new tokens or shorten the prompt"
+            )
+        self.history.append(tokens)
+        logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
+        for rows in self._groups():
+            logits[rows] = self._graph.run(self._cache, rows, tokens[rows, None])[:, 0]
+        return logits
+
+    @property
+    def lookahead(self) -> int:
+        if self.rows != 1 or not self._graph.takes_chunks:
+            return 1
+        return min(self._chunk, self._manifest.context_length - self._cache.lengths[0])
+
+    def verify(self, tokens: TokenArray) -> Logits:
+        assert self.rows == 1
+        self.history.extend(tokens)
+        logits: Logits = self._graph.run(self._cache, [0], tokens[None])[0]
+        return logits
+
+    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+        self._start(1, len(tokens))
+        self.history.begin([tokens])
+        for start, stop in self._chunks(0, len(tokens)):
+            yield self._graph.run(self._cache, [0], tokens[None, start:stop])[0]
+
+    def _start(self, rows: int, length: int) -> None:
+        self._cache.reset(rows)
+
+    def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
+        self._cache.trim(start, row)
+        for at, stop in self._chunks(start, len(tokens)):
+            yield stop, self._graph.run(self._cache, [row], tokens[None, at:stop])[0, -1]
+
+    def reusable(self, prompts: Sequence[TokenArray]) -> int:
+        found = super().reusable(prompts)
+        return found if found and self._graph.takes_chunks else 0
+
+    def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Short prompts are one chunk anyway, and need not ask the graph."""
+        pieces = chunks(start, stop, self._chunk)
+        return pieces if len(pieces) == 1 or self._graph.takes_chunks else [(start, stop)]
+
+    def _groups(self) -> list[list[int]]:
+        """The rows, those together that may run together."""
+        lengths = self._cache.lengths
+        if len(lengths) == 1 or (len(set(lengths)) > 1 and self._graph.takes_lengths and self._graph.takes_batches):
+            return [list(range(len(lengths)))]
+        if not self._graph.takes_batches:
+            return [[row] for row in range(len(lengths))]
+        return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]

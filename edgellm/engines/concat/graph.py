@@ -1,0 +1,196 @@
+"""Decoder graphs that concatenate their cache, as optimum writes them: how they are run, and what they can do.
+
+Such graphs come from many versions of many tools, so what they can be asked for is found out by asking them. A graph
+that was traced with a single token behind a past may see the future when it gets several; one without position ids
+may count a shorter row's padding; one whose activations share a scale mixes its rows. Each ability is a comparison of
+two ways to compute the same logits, made when it first matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.decoding.decoder import Logits, TokenArray
+from edgellm.engines.concat.cache import ConcatCache
+from edgellm.errors import PackageCorruptError, ProviderError
+from edgellm.ort.session import Array, LoadSettings, Session
+from edgellm.package.manifest import GraphFile, Manifest
+
+# Logits that two ways of computing give agree when they differ by less than this share of the largest.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
+TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+INPUTS = (
+    "input_ids", "attention_mask", "position_ids", "token_type_ids", "use_cache_branch", "num_logits_to_keep",
+)  # fmt: skip
+INTEGERS: dict[str, npt.DTypeLike] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
+
+
+def open_concat_graph(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatGraph:
+    """The graph "model" of a package, or "first" and "later". Raises PackageCorruptError where one of them lacks what
+    the manifest promises."""
+    sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
+    if sessions.keys() not in ({"model"}, {"first", "later"}):
+        raise PackageCorruptError(
+            f"{manifest.task} needs a graph, or two called first and later, the manifest lists {', '.join(sessions)}; "
+            "export the package again"
+        )
+    first, *_, later = [*sessions.values()] * 2
+    for name, session in sessions.items():
+        _check(session, manifest, name, has_past=session is later)
+    return ConcatGraph(first, later, manifest)
+
+
+class ConcatGraph:
+    """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
+    which are one and the same unless the package has a graph for each. Several engines may share it."""
+
+    def __init__(self, first: Session, later: Session, manifest: Manifest) -> None:
+        self.session = first
+        self.layout = manifest.kv_cache
+        self.vocab_size = manifest.vocab_size
+        self._first, self._later = first, later
+
+    def run(self, cache: ConcatCache, rows: Sequence[int], ids: TokenArray) -> Logits:
+        """Append ids [rows, tokens] to some rows of the cache. Returns [rows, tokens, vocab] float32."""
+        block = cache.together(rows)
+        session = self._later if block.length else self._first
+        lengths = np.array([cache.lengths[row] for row in rows], np.int64)
+        feeds: dict[str, Any] = typed(_inputs(ids, lengths, block.length), session)
+        pasts = [past for past, _ in cache.names]
+        feeds |= {name: past for name, past in zip(pasts, block.tensors, strict=True) if name in session.inputs}
+        logits, *presents = session.run(feeds, ["logits", *(present for _, present in cache.names)])
+        cache.advance(rows, presents, ids.shape[1])
+        return logits.numpy().astype(np.float32, copy=False)
+
+    @cached_property
+    def takes_chunks(self) -> bool:
+        """Whether tokens get the same logits behind a past as in one piece with it."""
+        if self._later.input_shapes["input_ids"][1] == 1:
+            return False
+        ids = self._tokens(5)[None]
+
+        def whole() -> Logits:
+            return self.run(self._cache(1), [0], ids)[:, 2:]
+
+        def in_chunks() -> Logits:
+            cache = self._cache(1)
+            self.run(cache, [0], ids[:, :2])
+            return self.run(cache, [0], ids[:, 2:])
+
+        return agree(whole, in_chunks, self.layout.dtype)
+
+    @cached_property
+    def takes_batches(self) -> bool:
+        """Whether rows of one length get the same logits together as each by itself."""
+        return self._rows_agree([3, 3])
+
+    @cached_property
+    def takes_lengths(self) -> bool:
+        """The same for rows of different lengths."""
+        return self._rows_agree([1, 4])
+
+    def _rows_agree(self, lengths: Sequence[int]) -> bool:
+        tokens = self._tokens(sum(lengths) + len(lengths))
+        prompts = np.split(tokens[len(lengths) :], np.cumsum(lengths)[:-1])
+        new = tokens[: len(lengths), None]
+
+        def read() -> ConcatCache:
+            cache = self._cache(len(lengths))
+            for row, prompt in enumerate(prompts):
+                self.run(cache, [row], prompt[None])
+            return cache
+
+        def apart() -> Logits:
+            cache = read()
+            return np.concatenate([self.run(cache, [row], new[row : row + 1]) for row in range(cache.rows)])
+
+        return agree(apart, lambda: self.run(read(), range(len(lengths)), new), self.layout.dtype)
+
+    def _cache(self, rows: int) -> ConcatCache:
+        cache = ConcatCache(self.layout)
+        cache.reset(rows)
+        return cache
+
+    def _tokens(self, count: int) -> TokenArray:
+        """Different ones, from all over the vocabulary."""
+        return np.linspace(self.vocab_size - 1, 0, count).astype(np.int64)
+
+
+def agree(one_way: Callable[[], Logits], other_way: Callable[[], Logits], dtype: str) -> bool:
+    """Whether two ways to compute the same give the same. What a graph refuses to compute is nothing that it can do;
+    that it computes anything shows elsewhere."""
+    expected = one_way()
+    try:
+        found = other_way()
+    except ProviderError:
+        return False
+    limit = TOLERANCE[dtype] * float(np.abs(expected).max())
+    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
+
+
+def check_inputs(
+    session: Session,
+    graph: GraphFile,
+    known: Sequence[str],
+    pasts: Sequence[str] = (),
+    presents: Sequence[str] = (),
+) -> None:
+    """Raises PackageCorruptError where the graph's names are not those of the manifest, or mean nothing here."""
+    missing = ({*graph.inputs, *pasts} - {*session.inputs}) | ({*graph.outputs, *presents} - {*session.outputs})
+    unknown = ({*session.inputs} - {*graph.inputs, *pasts}) | ({*graph.inputs} - {*known})
+    if missing or unknown:
+        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(unknown)}")
+
+
+def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mapping[str, Array]:
+    """All that a graph may ask for. ids: [rows, tokens], lengths: [rows] tokens behind `past` places."""
+    count = ids.shape[1]
+    padding = past - lengths
+    return {
+        "input_ids": ids,
+        "attention_mask": np.arange(past + count) >= padding[:, None],
+        "position_ids": lengths[:, None] + np.arange(count),
+        "token_type_ids": np.zeros_like(ids),
+        "use_cache_branch": np.array([past > 0]),
+        "num_logits_to_keep": np.array(count),
+    }
+
+
+def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
+    """Those of `inputs` that the graph has, of its types."""
+    wanted = {name: INTEGERS[session.input_types[name]] for name in inputs if name in session.inputs}
+    return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}
+
+
+def _check(session: Session, manifest: Manifest, name: str, *, has_past: bool) -> None:
+    graph, layout = manifest.graphs[name], manifest.kv_cache
+    if layout.num_layers > len(session.outputs):
+        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.outputs)} outputs")
+    cache = layout.names()
+    pasts = [past for past, _ in cache] if has_past else []
+    check_inputs(session, graph, INPUTS, pasts, [present for _, present in cache])
+    types = {session.input_types[past] for past in pasts} - {TYPE_NAMES[layout.dtype]}
+    types |= {session.output_types["logits"]} - {*TYPE_NAMES.values()}
+    types |= {session.input_types[name] for name in graph.inputs} - INTEGERS.keys()
+    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past in pasts}
+    wanted["logits"] = [None, None, manifest.vocab_size]
+    shapes = {**session.input_shapes, **session.output_shapes}
+    wrong = [f"{name} has shape {shapes[name]}" for name, shape in wanted.items() if not _fits(shapes[name], shape)]
+    if types or wrong:
+        raise _disagreement(graph, "; ".join([*wrong, *(f"type {kind}" for kind in sorted(types))]))
+
+
+def _fits(found: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
+    """Dimensions that vary have names."""
+    pairs = zip(found, wanted, strict=False)
+    return len(found) == len(wanted) and all(a == b for a, b in pairs if isinstance(a, int) and b is not None)
+
+
+def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
+    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")

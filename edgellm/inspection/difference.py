@@ -1,0 +1,165 @@
+"""How two packages differ: what each says of itself, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import PackageCorruptError
+from edgellm.inspection.contents import REPORT_NAME, Inspection, multiplies
+from edgellm.package.files import sha256_of
+from edgellm.package.manifest import MANIFEST_NAME
+from edgellm.package.onnx_file import Port
+
+# What the other sections compare in a finer way.
+ELSEWHERE = ("files", "source", "versions")
+CONFIGS = ("generation_config.json", "config.json", "tokenizer_config.json", "special_tokens_map.json")
+TEXTS = ("chat_template.jinja",)
+ABSENT = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`a`, `b`: the two values, None where there is none. `section`: what the name is a name of."""
+
+    section: str
+    name: str
+    a: Any
+    b: Any
+
+
+def differences(a: Inspection, b: Inspection) -> list[Difference]:
+    """None where the packages hold the same. When they were written does not count. Raises PackageError where a file
+    cannot be read."""
+    return [
+        *_mappings("manifest", _manifest(a), _manifest(b)),
+        *_mappings("provenance", _provenance(a), _provenance(b)),
+        *_graphs(a, b),
+        *_mappings("matrix", _matrices(a), _matrices(b)),
+        *_mappings("report", _report(a), _report(b)),
+        *(each for name in CONFIGS for each in _mappings(name, _config(a.path / name), _config(b.path / name))),
+        *_texts(a.path, b.path),
+        *_files(a, b),
+    ]
+
+
+def _mappings(section: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    names = dict.fromkeys([*a, *b])
+    return [Difference(section, name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)]
+
+
+def _manifest(package: Inspection) -> dict[str, Any]:
+    return flat({name: value for name, value in package.manifest.to_dict().items() if name not in ELSEWHERE})
+
+
+def _provenance(package: Inspection) -> dict[str, Any]:
+    """A directory of another tool says nothing of it: its source would be its own name."""
+    manifest = package.manifest
+    if not manifest.has_hashes:
+        return {}
+    return flat({"source": dict(manifest.source), "versions": dict(manifest.versions)})
+
+
+def _graphs(a: Inspection, b: Inspection) -> Iterator[Difference]:
+    for name in dict.fromkeys([*a.graphs, *b.graphs]):
+        if name not in a.graphs or name not in b.graphs:
+            yield Difference("graph", name, _nodes(a, name), _nodes(b, name))
+            continue
+        one, other = a.graphs[name], b.graphs[name]
+        yield from _mappings(f"{name} inputs", _ports(one.inputs), _ports(other.inputs))
+        yield from _mappings(f"{name} optional inputs", _ports(one.optional), _ports(other.optional))
+        yield from _mappings(f"{name} outputs", _ports(one.outputs), _ports(other.outputs))
+        yield from _mappings(f"{name} operators", one.operators, other.operators)
+
+
+def _nodes(package: Inspection, name: str) -> str | None:
+    return f"{package.graphs[name].nodes} nodes" if name in package.graphs else ABSENT
+
+
+def _ports(ports: tuple[Port, ...]) -> dict[str, str]:
+    return {port.name: f"[{', '.join(map(str, port.shape))}] {port.dtype}" for port in ports}
+
+
+def _matrices(package: Inspection) -> dict[str, dict[str, Any]]:
+    """By place, whose operator may be another."""
+    return {
+        f"{each.part}: {each.node}": {"format": each.scheme, "bytes": each.bytes}
+        for each in package.matrices
+        if multiplies(each.operator)
+    }
+
+
+def _report(package: Inspection) -> dict[str, Any]:
+    """Figures of the whole, and the errors of layers and matrices by their names."""
+    report = dict(package.report or {})
+    layers = {f"layer {_place(each)}": each["error"] for each in report.pop("layers", ())}
+    matrices = {f"matrix {each['node']}": each["error"] for each in report.pop("matrices", ())}
+    report.pop("worst_layers", None)
+    report.pop("plan", None)  # what this very export took
+    return {**flat(report), **layers, **matrices}
+
+
+def _place(layer: Mapping[str, Any]) -> str:
+    return f"{layer['part']} {layer['layer']}" if layer.get("part") else str(layer["layer"])
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PackageCorruptError(f"{path} cannot be read ({error}); copy or export the package again") from error
+    return flat(content) if isinstance(content, dict) else {"": content}
+
+
+def _texts(a: Path, b: Path) -> list[Difference]:
+    one, other = ({name: _text(path / name) for name in TEXTS} for path in (a, b))
+    return _mappings("text", one, other)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _files(a: Inspection, b: Inspection) -> list[Difference]:
+    one, other = _entries(a), _entries(b)
+    found = []
+    for name in dict.fromkeys([*one, *other]):
+        if name == REPORT_NAME and None not in (a.report, b.report):
+            continue  # compared above, without what this very export took
+        if one.get(name) != other.get(name):
+            found.append(Difference("file", name, one.get(name), other.get(name)))
+            continue
+        hashes = _sha256(a, name), _sha256(b, name)
+        if hashes[0] != hashes[1]:
+            found.append(Difference("file", name, {"sha256": hashes[0]}, {"sha256": hashes[1]}))
+    return found
+
+
+def _entries(package: Inspection) -> dict[str, dict[str, int]]:
+    files = package.manifest.files
+    return {name: {"bytes": entry.size} for name, entry in sorted(files.items()) if name != MANIFEST_NAME}
+
+
+def _sha256(package: Inspection, name: str) -> str:
+    """The manifest's or, in a directory without one, that of the content."""
+    return package.manifest.files[name].sha256 or sha256_of(package.path / name)
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one: {"a": {"b": 1}} is {"a.b": 1}. Lists are values."""
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def to_json(found: list[Difference]) -> list[dict[str, Any]]:
+    return [asdict(difference) for difference in found]

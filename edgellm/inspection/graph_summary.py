@@ -1,0 +1,126 @@
+"""What a graph is made of: ports, operators, and each matrix with how it is stored; from the ONNX file alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.inspection.graph_weights import BITS
+from edgellm.package.onnx_file import (
+    ATTRIBUTE_GRAPH,
+    ATTRIBUTE_INT,
+    ATTRIBUTE_NAME,
+    DTYPES,
+    GRAPH_INITIALIZER,
+    GRAPH_INPUT,
+    GRAPH_NODE,
+    GRAPH_OUTPUT,
+    NODE_ATTRIBUTE,
+    NODE_INPUT,
+    NODE_OP_TYPE,
+    Bytes,
+    Port,
+    Tensor,
+    messages,
+    number,
+    operators_of,
+    parsed,
+    ports_of,
+    read_tensor,
+    texts,
+)
+
+NODE_OUTPUT, NODE_NAME = 2, 3
+# Operators that only hand a constant on, in another form.
+PASSING_ON = ("Cast", "Transpose", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+SMALL = 64  # elements: below it a constant is a number or a shape, not a weight
+
+Sources = Mapping[str, Sequence[Tensor]]  # by the name of a value, the constants that it is made of
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weights of one node. `shape`: of its largest constant, as it is stored. `bytes`: all of its constants; what
+    several nodes share counts for the first."""
+
+    node: str
+    operator: str
+    scheme: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """`optional`: inputs that have a default."""
+
+    inputs: tuple[Port, ...]
+    optional: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    operators: Mapping[str, int]
+    matrices: tuple[Matrix, ...]
+
+    @property
+    def nodes(self) -> int:
+        return sum(self.operators.values())
+
+
+def summarize(path: Path) -> GraphSummary:
+    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    return parsed(path, _summary)
+
+
+def _summary(graph: Bytes) -> GraphSummary:
+    constants = {tensor.name for tensor in map(read_tensor, messages(graph, GRAPH_INITIALIZER))}
+    operators, inputs = Counter(operators_of(graph)), ports_of(graph, GRAPH_INPUT)
+    return GraphSummary(
+        inputs=tuple(port for name, port in inputs.items() if name not in constants),
+        optional=tuple(port for name, port in inputs.items() if name in constants),
+        outputs=tuple(ports_of(graph, GRAPH_OUTPUT).values()),
+        operators=dict(sorted(operators.items(), key=lambda each: (-each[1], each[0]))),
+        matrices=tuple(_matrices(graph, {}, set())),
+    )
+
+
+def _matrices(graph: Bytes, outer: Sources, counted: set[tuple[str, ...]]) -> Iterator[Matrix]:
+    """In the order of the nodes, subgraphs included. `outer`: what the graphs around this one have. Adds to `counted`
+    what it counts."""
+    sources = {**outer, **{t.name: [t] for t in map(read_tensor, messages(graph, GRAPH_INITIALIZER))}}
+    for node in messages(graph, GRAPH_NODE):
+        operator, read = next(texts(node, NODE_OP_TYPE), ""), list(texts(node, NODE_INPUT))
+        constants = [tensor for name in read for tensor in sources.get(name, ())]
+        if operator in PASSING_ON and read and read[0] in sources:
+            sources |= dict.fromkeys(texts(node, NODE_OUTPUT), constants)
+        elif constants and max(tensor.elements for tensor in constants) >= SMALL:
+            yield _matrix(node, operator, constants, counted)
+        for attribute in messages(node, NODE_ATTRIBUTE):
+            for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
+                yield from _matrices(subgraph, sources, counted)
+
+
+def _matrix(node: Bytes, operator: str, constants: Sequence[Tensor], counted: set[tuple[str, ...]]) -> Matrix:
+    fresh = {tensor.storage: tensor for tensor in constants if tensor.storage not in counted}
+    counted.update(fresh)
+    largest = max(constants, key=lambda tensor: tensor.elements)
+    return Matrix(
+        node=next(texts(node, NODE_NAME), ""),
+        operator=operator,
+        scheme=_scheme(node, operator, constants, largest),
+        shape=largest.dims,
+        bytes=sum(tensor.elements * BITS.get(tensor.data_type, 8) // 8 for tensor in fresh.values()),
+    )
+
+
+def _scheme(node: Bytes, operator: str, constants: Sequence[Tensor], largest: Tensor) -> str:
+    if operator in ("MatMulNBits", "GatherBlockQuantized"):
+        numbers = {next(texts(a, ATTRIBUTE_NAME), ""): number(a, ATTRIBUTE_INT) for a in messages(node, NODE_ATTRIBUTE)}
+        zero_points = ", zero points" if _has_input(node, 3) else ""
+        return f"{numbers.get('bits') or 4}-bit blocks of {numbers.get('block_size') or 128}{zero_points}"
+    return DTYPES.get(largest.data_type, f"type {largest.data_type}")
+
+
+def _has_input(node: Bytes, place: int) -> bool:
+    names = list(texts(node, NODE_INPUT))
+    return len(names) > place and bool(names[place])

@@ -1,0 +1,1 @@
+"""What callers hold: a loaded package of each kind."""

@@ -1,0 +1,237 @@
+"""A loaded package: generate, stream, chat, score.
+
+model = edgellm.load("smollm2-int8")
+print(model.generate("The capital of France is").text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from edgellm.decoding import GenerationOptions, Logits
+from edgellm.engines.concat.decoder import ConcatEngine
+from edgellm.engines.concat.graph import open_concat_graph
+from edgellm.engines.in_place.decoder import Engine, check_graph, decoder_graph
+from edgellm.errors import InputError
+from edgellm.generation.calls import AnyEngine, Asked, Call
+from edgellm.generation.defaults import read_generation_defaults
+from edgellm.generation.overflow import Room
+from edgellm.generation.reader import ChatArguments, PromptReader
+from edgellm.generation.results import Generation, Piece, Score
+from edgellm.generation.run import Cancel, ProgressHook, logprobs_of, model_info
+from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
+from edgellm.ort import session as ort
+from edgellm.ort.session import LoadSettings
+from edgellm.package.manifest import Manifest
+from edgellm.sessions.generation_session import GenerationSession, load_session
+from edgellm.sessions.source import SessionSource
+from edgellm.text.chat import ChatTemplate, Message
+from edgellm.text.prompts import IntArray, Prompt, encode_prompt, is_single
+from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+
+
+def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
+    """What `edgellm.load` makes of a package for text-generation."""
+    tokenizer = open_tokenizer(package)
+    if manifest.kv_cache.growth == "concat":
+        graph = open_concat_graph(package, manifest, settings)
+        concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
+        return Model(package, manifest, tokenizer, graph.session, concat)
+    session = settings.open(package / decoder_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graph(session, manifest)
+    engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
+    return Model(package, manifest, tokenizer, session, engine)
+
+
+class Model:
+    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+
+    The cache of the last finished call with a single row is kept, so that a prompt that continues it (the next turn of
+    a chat) computes only what is new; `reset` frees it.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        manifest: Manifest,
+        tokenizer: Tokenizer | None,
+        session: ort.Session,
+        new_engine: Callable[[], AnyEngine],
+    ) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer  # None: token ids only
+        self.chat_template = ChatTemplate.from_package(package)
+        self.generation_defaults = read_generation_defaults(package)
+        self.info = model_info(package, manifest, session)
+        self._reader = PromptReader(manifest, tokenizer, self.chat_template, self.generation_defaults)
+        self._sessions = SessionSource(package, self._reader, new_engine)
+        self._session = session
+        self._new_engine = new_engine
+        self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, cancel: Cancel | None = ..., progress: ProgressHook | None = ..., **options: Any
+    ) -> Generation: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: Sequence[Prompt],
+        *,
+        cancel: Cancel | None = ...,
+        progress: ProgressHook | None = ...,
+        **options: Any,
+    ) -> list[Generation]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Generation | list[Generation]:
+        """Continue a prompt (text or token ids), or each of a list of prompts.
+
+        options: those of `GenerationOptions`, on top of the package's generation_config.json.
+        cancel: stop early when it is set, also from another thread; what is there by then is returned.
+        progress: called between chunks of the prompt.
+        """
+        single = is_single(prompt)
+        prompts: Sequence[Any] = [prompt] if single else list(prompt)
+        results = self._generate(Call.of_prompts(self._reader, prompts, Asked(options, cancel, progress), self._room))
+        return results[0] if single else results
+
+    def stream(
+        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
+    ) -> Iterator[Piece]:
+        """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
+        if not is_single(prompt):
+            raise InputError("stream takes one prompt; use generate for a list")
+        return self._stream(Call.of_prompts(self._reader, [prompt], Asked(options, cancel, progress), self._room))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Generation:
+        """The assistant's answer to `messages`, a list like [{"role": "user", "content": "Hi"}]."""
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._generate(Call.of_chat(self._reader, messages, arguments, asked, self._room))[0]
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """`chat`, a piece per token."""
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._stream(Call.of_chat(self._reader, messages, arguments, asked, self._room))
+
+    def logits(self, prompt: Prompt) -> Logits:
+        """[length, vocab] float32: what the model predicts after each token of the prompt."""
+        return np.concatenate(list(self.logits_in_chunks(prompt)))
+
+    def logits_in_chunks(self, prompt: Prompt) -> Iterator[Logits]:
+        """`logits` in pieces [chunk, vocab], one behind the other: memory does not grow with vocabulary x length."""
+        tokens = self._one_prompt(prompt)
+        with self._engine() as engine:
+            yield from engine.all_logits(tokens)
+
+    def run(self, prompt: Prompt, *, output_attentions: bool = False) -> DecoderResult:
+        """One pass over a prompt: what the model predicts after each token and, from a package exported with
+        --attentions, how much each token looks at each other. Memory grows with the square of the tokens then."""
+        tokens = self._one_prompt(prompt)
+        if not output_attentions:
+            return DecoderResult(tuple(tokens.tolist()), self.logits(tokens), None)
+        graph = next(iter(self.manifest.graphs.values()))
+        check_attentions(graph)
+        logits, weights = decoder_pass(self._session, self.manifest, graph, tokens)
+        texts = token_texts(self.tokenizer, tokens.tolist())
+        return DecoderResult(tuple(tokens.tolist()), logits, Attentions(weights, texts, texts))
+
+    def score(self, prompt: Prompt) -> Score:
+        """The log-probability of each token of a text but the first. Memory does not grow with vocabulary x length."""
+        tokens = self._one_prompt(prompt)
+        if len(tokens) < 2:
+            raise InputError("score needs at least two tokens: the first one is only given, not predicted")
+        logprobs: list[float] = []
+        with self._engine() as engine:
+            for logits in engine.all_logits(tokens):
+                following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
+                logprobs += logprobs_of(logits[: len(following)], following)
+        return Score(tuple(tokens.tolist()), tuple(logprobs))
+
+    def session(self, *, max_bytes: int | None = None, reuse_generated: bool = False) -> GenerationSession:
+        """A sequence that is kept from call to call, with a cache of its own.
+
+        max_bytes: the most memory of its cache; None: what the model's context takes.
+        reuse_generated: let the next prompt take over generated tokens even where reading them as a prompt would give
+        other numbers, by about the quantization error: int8 and int4 weights with a float cache. Otherwise those are
+        read again, and all numbers are those of a prompt that was read in one go.
+        """
+        return GenerationSession(self._sessions, max_bytes=max_bytes, reuse_generated=reuse_generated)
+
+    def load_session(
+        self, path: str | Path, *, max_bytes: int | None = None, reuse_generated: bool = False
+    ) -> GenerationSession:
+        """What `GenerationSession.save` wrote with this model. Nothing of the file is trusted: all of it is checked.
+
+        Raises SessionFileError: SessionNotFoundError, SessionVersionError, SessionMismatchError (of another model,
+        tokenizer or kind of cache) or SessionCorruptError; MemoryBudgetError where it does not fit in max_bytes.
+        """
+        return load_session(self._sessions, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
+
+    def reset(self) -> None:
+        """Forget the last prompt and free its cache."""
+        self._idle.clear()
+
+    def _one_prompt(self, prompt: Prompt) -> IntArray:
+        if not is_single(prompt):
+            raise InputError("expected one prompt, found a list of prompts")
+        return encode_prompt(prompt, self.tokenizer, self.manifest)
+
+    def _room(self, options: GenerationOptions) -> Room:
+        return self._reader.context
+
+    @contextmanager
+    def _engine(self) -> Iterator[AnyEngine]:
+        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
+        try:
+            engine = self._idle.pop()
+        except IndexError:
+            engine = self._new_engine()
+        yield engine
+        engine.progress = None
+        self._idle[:] = [engine] if engine.rows == 1 else []
+
+    def _generate(self, call: Call) -> list[Generation]:
+        with self._engine() as engine:
+            return call.results(engine)
+
+    def _stream(self, call: Call) -> Iterator[Piece]:
+        call.check_streamable()
+        return self._pieces(call)
+
+    def _pieces(self, call: Call) -> Iterator[Piece]:
+        with self._engine() as engine:
+            yield from call.pieces(engine)

@@ -1,0 +1,274 @@
+"""A loaded encoder-only package: texts in, the numbers of its head out.
+
+model = edgellm.load("sentiment-int8")
+print(model.run(["A lovely film."])[0].logits)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
+from edgellm.generation.run import model_info
+from edgellm.models.attentions import Attentions, check_attentions, token_texts
+from edgellm.ort import session as ort
+from edgellm.ort.session import LoadSettings
+from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.package.sentence import pooled
+from edgellm.text.encodings import Encoding, Truncation, truncated
+from edgellm.text.prompts import token_ids
+from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoding
+
+BATCH_TOKENS = 2048  # of a run, padding included: more gain nothing, and cost memory
+BATCH_LOGITS = 1 << 25  # numbers that a run gives: 128 MiB of float32
+PADDING = 1 / 8  # of a row, at most: shorter inputs go into another run
+TYPES = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "token_type_ids": "tensor(int64)"}
+
+
+@dataclass(frozen=True)
+class EncoderResult:
+    """What the model says of one input, without padding. float32.
+
+    `logits`: [tokens, vocab] for fill-mask, [labels] for text-classification, [tokens, labels] for
+    token-classification, and the hidden states [tokens, hidden] for feature-extraction. For question-answering, `start`
+    and `end` instead: how well each token begins and ends the answer, [tokens] each. `attentions`: if asked for.
+    """
+
+    encoding: Encoding
+    outputs: Mapping[str, FloatArray]
+    attentions: Attentions | None = None
+
+    @property
+    def logits(self) -> FloatArray:
+        return self._output("logits" if "logits" in self.outputs else "last_hidden_state")
+
+    @property
+    def start(self) -> FloatArray:
+        return self._output("start_logits")
+
+    @property
+    def end(self) -> FloatArray:
+        return self._output("end_logits")
+
+    def _output(self, name: str) -> FloatArray:
+        if name not in self.outputs:
+            raise TaskError(f"this model gives no {name}; it gives {', '.join(self.outputs)}")
+        return self.outputs[name]
+
+
+class EncoderModel:
+    """May be used from several threads. The result of an input does not depend on the others in the call."""
+
+    def __init__(self, package: Path, manifest: Manifest, tokenizer: Tokenizer | None, session: ort.Session) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer  # None: token ids only
+        self.labels: Mapping[int, str] = dict(enumerate(manifest.encoder_facts.labels))
+        self.info = model_info(package, manifest, session)
+        self._session = session
+        self._graph = encoder_graph(manifest)
+
+    def run(
+        self,
+        inputs: Sequence[TextOrIds],
+        *,
+        truncation: Truncation | None = None,
+        max_length: int | None = None,
+        output_attentions: bool = False,
+    ) -> list[EncoderResult]:
+        """The model's outputs for each input: a text, a pair of texts, token ids (special ones included), or what
+        `tokenizer.encoding` made of a text.
+
+        truncation: cut inputs of more than `max_length` tokens (None: the model's most); without it they are an error.
+        output_attentions: how much each token looks at each other as well, of a package exported with --attentions;
+        inputs run one by one then. Raises InputError, ContextOverflowError or OptionError.
+        """
+        left_out = {"sentence_embedding", *self._graph.attentions}
+        names = [name for name in self._graph.outputs if name not in left_out]
+        if output_attentions:
+            check_attentions(self._graph)
+        limit = self.manifest.context_length
+        encodings = self._encodings(inputs, truncation, limit if max_length is None else max_length, limit)
+        if output_attentions:
+            return [self._with_attentions(encoding, names) for encoding in encodings]
+        return [
+            EncoderResult(encoding, outputs)
+            for encoding, outputs in zip(encodings, self._outputs(encodings, names), strict=True)
+        ]
+
+    def embed(
+        self, texts: Sequence[TextOrIds], *, normalize: bool | None = None, truncation: Truncation | None = None
+    ) -> FloatArray:
+        """[texts, dim] float32: a vector for each text, of a package made of a sentence encoder.
+
+        normalize: unit vectors; None is what the checkpoint says. truncation: cut longer texts than those of the
+        training; without it they are an error. Raises TaskError for other packages, and what `run` raises.
+        """
+        embedding = self.manifest.encoder_facts.embedding
+        if embedding is None:
+            raise TaskError(
+                f"{self.info.path} says nothing of how to make one vector of a text: its checkpoint had no "
+                "modules.json and pooling config; use run for the states of all tokens"
+            )
+        limit = embedding.max_tokens
+        encodings = self._encodings(texts, truncation, limit, limit)
+        if "sentence_embedding" in self._graph.outputs:
+            rows = [outputs["sentence_embedding"] for outputs in self._outputs(encodings, ["sentence_embedding"])]
+        else:
+            states = self._outputs(encodings, ["last_hidden_state"])
+            rows = [pooled(outputs["last_hidden_state"], embedding.pooling) for outputs in states]
+        vectors = np.stack(rows)
+        if embedding.normalize if normalize is None else normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        return vectors
+
+    def _encodings(
+        self, inputs: Sequence[TextOrIds], truncation: Truncation | None, length: int, limit: int
+    ) -> list[Encoding]:
+        if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
+            raise InputError(f"expected a list of inputs, found {type(inputs).__name__}")
+        if not inputs:
+            raise InputError("the list of inputs is empty")
+        if type(length) is not int or not 1 <= length <= limit:
+            raise OptionError(f"max_length is {length!r}, expected a whole number from 1 to {limit}")
+        encodings = [self._encoding(one) for one in inputs]
+        if truncation is not None:
+            encodings = [truncated(encoding, length, truncation) for encoding in encodings]
+        for number, encoding in enumerate(encodings):
+            if len(encoding) > limit:
+                raise ContextOverflowError(
+                    f"input {number} has {len(encoding)} tokens, this model takes at most {limit}; shorten it, or cut "
+                    "it with truncation='longest_first'"
+                )
+        return encodings
+
+    def _encoding(self, one: TextOrIds) -> Encoding:
+        if isinstance(one, Encoding):
+            encoding = one
+        elif isinstance(one, str) or (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)):
+            if self.tokenizer is None:
+                raise InputError(
+                    "this package has no tokenizer, because its checkpoint had none: give token ids, or add a "
+                    "tokenizer.json to the checkpoint and export it again"
+                )
+            text, pair = (one, None) if isinstance(one, str) else one
+            encoding = self.tokenizer.encoding(text, pair)
+        else:
+            encoding = _bare(token_ids(one))
+        if not len(encoding):
+            raise InputError("an input has no tokens; give it some text")
+        size = self.manifest.vocab_size
+        wrong = encoding.ids[(encoding.ids < 0) | (encoding.ids >= size)]
+        if len(wrong):
+            raise InputError(f"an input has token id {wrong[0]}, expected ids from 0 to {size - 1}")
+        return encoding
+
+    def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
+        """By name, without padding."""
+        found: list[dict[str, FloatArray]] = [{}] * len(encodings)
+        room = 1 if self.manifest.encoder_facts.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
+        for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
+            arrays = self._session.run(self._feeds([encodings[row] for row in rows]), names)
+            for place, row in enumerate(rows):
+                length = len(encodings[row])
+                found[row] = {
+                    name: _unpadded(array.numpy()[place], name in self._per_token, length)
+                    for name, array in zip(names, arrays, strict=True)
+                }
+        return found
+
+    def _with_attentions(self, encoding: Encoding, names: Sequence[str]) -> EncoderResult:
+        """By itself: the weights are right only where nothing is padded."""
+        arrays = self._session.run(self._feeds([encoding]), [*names, *self._graph.attentions])
+        values = [array.numpy()[0] for array in arrays]
+        tokens = token_texts(self.tokenizer, encoding.ids.tolist())
+        outputs = dict(zip(names, values, strict=False))
+        return EncoderResult(encoding, outputs, Attentions(np.stack(values[len(names) :]), tokens, tokens))
+
+    @property
+    def _per_token(self) -> frozenset[str]:
+        """The outputs that have a row for each token."""
+        whole = {"sentence_embedding", *(["logits"] if self.manifest.task == "text-classification" else [])}
+        return frozenset(self._graph.outputs) - whole
+
+    def _numbers_per_token(self, names: Sequence[str]) -> int:
+        shapes = [self._session.output_shapes[name] for name in names if name in self._per_token]
+        return max(1, sum(int(shape[2] or 1) if len(shape) > 2 else 1 for shape in shapes))
+
+    def _feeds(self, encodings: Sequence[Encoding]) -> dict[str, IntArray]:
+        longest = max(map(len, encodings))
+        ids = np.full((len(encodings), longest), self.manifest.tokens.pad or 0, np.int64)
+        mask, types = np.zeros_like(ids), np.zeros_like(ids)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding)] = encoding.ids
+            types[row, : len(encoding)] = encoding.type_ids
+            mask[row, : len(encoding)] = 1
+        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return {name: arrays[name] for name in self._graph.inputs}
+
+
+def open_encoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderModel:
+    """What `edgellm.load` makes of an encoder-only package."""
+    tokenizer = open_tokenizer(package)
+    session = settings.open(package / encoder_graph(manifest).file, fuse=not manifest.arrives_fused)
+    _check_graph(session, manifest)
+    return EncoderModel(package, manifest, tokenizer, session)
+
+
+def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[list[int]]:
+    """The numbers of the inputs of each run: inputs of like length, so that at most a share of PADDING is padding, and
+    no more than `tokens` (or `rows_tokens`) tokens in a run unless a single input has more."""
+    room = max(1, min(tokens, rows_tokens))
+    bucket: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        longest = lengths[bucket[0]] if bucket else lengths[row]
+        if bucket and (lengths[row] < longest * (1 - PADDING) or (len(bucket) + 1) * longest > room):
+            yield bucket
+            bucket = []
+        bucket.append(row)
+    if bucket:
+        yield bucket
+
+
+def encoder_graph(manifest: Manifest) -> GraphFile:
+    """The only graph of an encoder-only package."""
+    if len(manifest.graphs) != 1:
+        found = ", ".join(manifest.graphs) or "none"
+        raise PackageCorruptError(
+            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
+        )
+    return next(iter(manifest.graphs.values()))
+
+
+def _check_graph(session: ort.Session, manifest: Manifest) -> None:
+    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
+    graph, labels = encoder_graph(manifest), len(manifest.encoder_facts.labels)
+    wrong = set(graph.inputs) ^ set(session.inputs) | (set(graph.outputs) - set(session.outputs))
+    wrong |= set(graph.inputs) - TYPES.keys() | {n for n in graph.inputs if session.input_types.get(n) != TYPES.get(n)}
+    if wrong:
+        raise _disagreement(graph, f"about {', '.join(sorted(wrong))}")
+    if labels and session.output_shapes["logits"][-1] != labels:
+        raise _disagreement(graph, f"{labels} labels, {session.output_shapes['logits'][-1]} outputs")
+
+
+def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
+    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
+
+
+def _unpadded(array: FloatArray, per_token: bool, length: int) -> FloatArray:
+    return array[:length] if per_token else array
+
+
+def _bare(ids: IntArray) -> Encoding:
+    """Token ids without a text."""
+    zeros = np.zeros(len(ids), np.int64)
+    return Encoding(ids, zeros, np.zeros(len(ids), np.bool_), np.zeros((len(ids), 2), np.int64), zeros - 1, zeros)

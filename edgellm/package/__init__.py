@@ -1,0 +1,1 @@
+"""The contract between exporter and runtime: manifest, files and their hashes, graphs read without onnx."""

@@ -1,0 +1,245 @@
+"""A sequence that is kept from call to call: a conversation, a document with questions about it, a shared beginning.
+
+with model.session() as session:
+    session.prefill("A long text ...")
+    print(session.generate("A long text ... and a question").text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgellm.decoding import GenerationOptions
+from edgellm.engines.history import MIN_CHUNK
+from edgellm.errors import InputError
+from edgellm.generation.calls import AnyEngine, Asked, Call
+from edgellm.generation.overflow import Room
+from edgellm.generation.reader import ChatArguments
+from edgellm.generation.results import Generation, Piece
+from edgellm.generation.run import HEADROOM, Cancel, ProgressHook
+from edgellm.sessions.budget import Budget
+from edgellm.sessions.file import open_file
+from edgellm.sessions.holder import EngineHolder
+from edgellm.sessions.saving import check_savable, copy_into, load_into, save_engine
+from edgellm.sessions.source import SessionSource
+from edgellm.text.chat import Message, check_messages
+from edgellm.text.prompts import IntArray, Prompt, is_single, read_prompt
+
+
+class _Cancelled(Exception):
+    """Ends the reading of a prompt."""
+
+
+class GenerationSession:
+    """One sequence and its cache. Made by `Model.session` and `Model.load_session`.
+
+    Each call takes a whole prompt, or all messages of a chat: the longest beginning that the cache holds already is
+    found and not computed again. One call at a time: a second one, also from another thread, is a SessionError, and so
+    is any call after `close`. After an error while the model ran, the session is empty.
+
+    `max_bytes`: the most memory of the cache; prompt and answer together then have `max_tokens` tokens at most, divided
+    by the number of beams or of returned sequences. `metadata`: the caller's own, kept in a saved file: JSON data.
+    """
+
+    def __init__(self, source: SessionSource, *, max_bytes: int | None = None, reuse_generated: bool = False) -> None:
+        self._source = source
+        self._reader = source.reader
+        self._budget = Budget.create(max_bytes, source.manifest)
+        self.max_bytes = max_bytes
+        self.reuse_generated = reuse_generated
+        self.metadata: dict[str, Any] = {}
+        self._holder = EngineHolder(self._new_engine)
+
+    def generate(
+        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
+    ) -> Generation:
+        """Continue a prompt, with the options of `Model.generate`. The session then holds the prompt and what was
+        generated, but for the last token; of several sequences or beams, the prompt alone."""
+        return self._generate(self._prompt_call(prompt, Asked(options, cancel, progress)))
+
+    def stream(
+        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
+    ) -> Iterator[Piece]:
+        """`generate`, a piece per token. The session is in use from the first piece until the last, or until the
+        iterator is closed."""
+        return self._stream(self._prompt_call(prompt, Asked(options, cancel, progress)))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Generation:
+        """The assistant's answer to `messages`: all of them, as of `Model.chat`."""
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._generate(Call.of_chat(self._reader, messages, arguments, asked, self._room))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+        **options: Any,
+    ) -> Iterator[Piece]:
+        """`chat`, a piece per token."""
+        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
+        return self._stream(Call.of_chat(self._reader, messages, arguments, asked, self._room))
+
+    def prefill(
+        self,
+        prompt: Prompt | Sequence[Message],
+        *,
+        cancel: Cancel | None = None,
+        progress: ProgressHook | None = None,
+    ) -> int:
+        """Read a prompt, or messages (a system message, say), without an answer. Returns how many tokens the session
+        holds: fewer where it was cancelled."""
+        tokens, room = self._tokens_of(prompt), self._budget.room(self._reader.context)
+        if len(tokens) >= room.tokens:
+            raise room.overflow("the prompt", len(tokens), "shorten it")
+
+        def read(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, total)
+            if cancel is not None and cancel.is_set():
+                raise _Cancelled
+
+        with self._holder.running() as engine, suppress(_Cancelled):
+            engine.limit(room.tokens)
+            engine.headroom = HEADROOM
+            engine.progress = read
+            engine.prefill([tokens])
+        return len(self.tokens)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What the cache holds."""
+        return tuple(self._holder.row.tokens)
+
+    @property
+    def reusable_tokens(self) -> int:
+        """How many of `tokens` a prompt that begins with all of them takes over; the rest of it is computed."""
+        longer = np.array([*self.tokens, *[0] * MIN_CHUNK], np.int64)
+        return self._holder.engine.reusable([longer])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cache, spare room included."""
+        return self._holder.engine.cache_bytes
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that prompt and answer may have together, for one sequence."""
+        return self._budget.room(self._reader.context).tokens
+
+    def trim(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        if type(length) is not int or length < 0:
+            raise InputError(f"trim got {length!r}, expected how many tokens to keep")
+        with self._holder.reading() as engine:
+            engine.trim(length)
+
+    def fork(self) -> GenerationSession:
+        """Another session that holds the same tokens, in memory of its own, with the same settings and metadata."""
+        with self._holder.reading() as engine:
+            other = GenerationSession(self._source, max_bytes=self.max_bytes, reuse_generated=self.reuse_generated)
+            other.metadata = deepcopy(self.metadata)
+            with other._holder.running() as empty:
+                copy_into(empty, engine, self._budget.room(self._reader.context))
+        return other
+
+    def reset(self) -> None:
+        """Forget everything and free the cache."""
+        self._holder.empty()
+
+    def save(self, path: str | Path) -> None:
+        """Write what the session holds, and its `metadata`, to a file: whole, or not at all. It contains the text, and
+        is its owner's to read. Raises SessionError where the model's keys cannot serve again, or SessionWriteError."""
+        with self._holder.reading() as engine:
+            save_engine(engine, self._source, self.metadata, Path(path))
+
+    def close(self) -> None:
+        """Free the cache. Any call but this one is then a SessionError."""
+        self._holder.close()
+
+    def __enter__(self) -> GenerationSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _new_engine(self) -> AnyEngine:
+        engine = self._source.new_engine()
+        engine.history.reuse_generated = self.reuse_generated
+        return engine
+
+    def _room(self, options: GenerationOptions) -> Room:
+        return self._budget.room(self._reader.context, _sequences(options))
+
+    def _prompt_call(self, prompt: Any, asked: Asked) -> Call:
+        if not is_single(prompt):
+            raise InputError(
+                "a session is one sequence, found a list of prompts; use model.generate, or a fork for each"
+            )
+        return Call.of_prompts(self._reader, [prompt], asked, self._room)
+
+    def _generate(self, call: Call) -> Generation:
+        with self._holder.running() as engine:
+            engine.limit(call.room.tokens)
+            (result,) = call.results(engine)
+            if _sequences(call.options) > 1:
+                engine.keep_first(len(call.prompts[0].tokens))
+        return result
+
+    def _stream(self, call: Call) -> Iterator[Piece]:
+        call.check_streamable()
+        return self._pieces(call)
+
+    def _pieces(self, call: Call) -> Iterator[Piece]:
+        with self._holder.running() as engine:
+            engine.limit(call.room.tokens)
+            yield from call.pieces(engine)
+
+    def _tokens_of(self, prompt: Any) -> IntArray:
+        if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+            check_messages(prompt)
+            return self._reader.chat_tokens(prompt, ChatArguments(), add_generation_prompt=False)
+        if not is_single(prompt):
+            raise InputError("a session is one sequence, found a list of prompts; use a fork for each")
+        return read_prompt(prompt, self._reader.tokenizer, self._source.manifest)
+
+
+def load_session(
+    source: SessionSource, path: Path, *, max_bytes: int | None, reuse_generated: bool
+) -> GenerationSession:
+    """See `Model.load_session`."""
+    check_savable(source.manifest)
+    with open_file(path) as file:
+        source.identity.check(file.header)
+        session = GenerationSession(source, max_bytes=max_bytes, reuse_generated=reuse_generated)
+        session.metadata = dict(file.header.metadata)
+        with session._holder.running() as engine:
+            load_into(engine, file, source.manifest, session._budget.room(source.reader.context))
+    return session
+
+
+def _sequences(options: GenerationOptions) -> int:
+    return max(options.num_beams, options.num_return_sequences)

@@ -1,0 +1,45 @@
+"""How much memory this process takes, and what was freed given back."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from pathlib import Path
+
+from edgellm.system.sysfs import read_text
+
+SELF = Path("/proc/self/status")
+
+
+def peak_memory_bytes() -> int | None:
+    """The largest resident size of this process so far; None where the system does not say."""
+    return _status("VmHWM:") if SELF.exists() else _peak_memory_from_usage()
+
+
+def resident_bytes() -> int | None:
+    """The resident size of this process now; None where the system does not say."""
+    return _status("VmRSS:")
+
+
+def return_freed_memory() -> None:
+    """Give what was freed back to the operating system: glibc's allocator keeps it for later. Other allocators are left
+    alone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _status(field: str) -> int | None:
+    lines = (read_text(SELF) or "").splitlines()
+    found = next((line for line in lines if line.startswith(field)), None)
+    return None if found is None else 1024 * int(found.split()[1])
+
+
+def _peak_memory_from_usage() -> int | None:
+    """Only where there is no /proc: on Linux this counts what the process was before it became this program."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,1 @@
+"""Text to tokens and back: tokenizer, encodings, prompts, chat templates and their sandbox."""

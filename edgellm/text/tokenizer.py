@@ -1,0 +1,180 @@
+"""Text to token ids and back, also token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from edgellm.errors import InputError, OptionError, PackageCorruptError
+from edgellm.system.memory import return_freed_memory
+from edgellm.text.encodings import Encoding, from_tokenizer
+from edgellm.text.tokenizer_errors import check_growth, library_errors
+
+IntArray = npt.NDArray[np.int64]
+
+REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a character
+
+
+class Tokenizer:
+    """A `tokenizer.json`. `decode` leaves spaces as the tokens have them: no `clean_up_tokenization_spaces`."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.special_ids = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
+        self.byte_ids = _byte_fallback_ids(tokenizer)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        def unreadable(reason: str) -> PackageCorruptError:
+            return PackageCorruptError(f"{path} cannot be read: {reason}; export the package again")
+
+        with library_errors(unreadable):
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        check_growth(tokenizer, unreadable)
+        return cls(tokenizer)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
+        """[length]. With `add_special_tokens`, what the post-processor adds (such as a first BOS token) is included."""
+        check_text(text)
+        with library_errors(_failed):
+            return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+
+    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        with library_errors(_failed):
+            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+
+    def encoding(self, text: str | Sequence[str], pair: str | None = None) -> Encoding:
+        """A text, or a text and its pair, as an encoder reads them: special tokens included. A list is a text in words,
+        whose offsets count from the beginning of each word."""
+        for part in (text,) if isinstance(text, str) else text:
+            check_text(part)
+        if pair is not None:
+            check_text(pair)
+        words = not isinstance(text, str)
+        with library_errors(_failed):
+            return from_tokenizer(self._tokenizer.encode(list(text) if words else text, pair, is_pretokenized=words))
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token of the vocabulary."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
+
+    def token_of(self, token_id: int) -> str:
+        """A token as the vocabulary has it, "" for an unknown id."""
+        return str(self._tokenizer.id_to_token(token_id) or "")
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """The text of tokens of the vocabulary; unlike `decode`, it keeps special ones."""
+        decoder = self._tokenizer.decoder
+        with library_errors(_failed):
+            return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+
+    @property
+    def marks_continuations(self) -> bool:
+        """Whether the tokens inside of a word have a prefix that the text has not, such as ##."""
+        return bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
+
+    def has_text(self, token: int) -> bool:
+        """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
+        return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
+
+
+def open_tokenizer(package: Path) -> Tokenizer | None:
+    """None where the package has only token ids. To be opened before the sessions: reading the file takes twice the
+    memory that the tokenizer keeps, and the rest then serves them."""
+    file = package / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(file)
+    return_freed_memory()
+    return tokenizer
+
+
+class Detokenizer:
+    """Text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens; without a
+    tokenizer they are empty.
+
+    A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
+    dropped only from the very first token), so a token is always decoded together with the ones before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._context: list[int] = []  # tokens whose text is out already
+        self._pending: list[int] = []
+
+    def add(self, token: int) -> str:
+        """The text that is complete now, often that of `token`, "" while a character is incomplete."""
+        if self._tokenizer is None or not self._tokenizer.has_text(token):
+            return ""
+        self._pending.append(token)
+        # A run of byte tokens decodes as a whole: one stray byte turns all of it into replacement characters.
+        if token in self._tokenizer.byte_ids:
+            return ""
+        text = self._text(self._tokenizer)
+        return "" if text.endswith(REPLACEMENT) else self._take(text)
+
+    def flush(self) -> str:
+        """What was held back; call it when no more tokens follow."""
+        return self._take(self._text(self._tokenizer)) if self._tokenizer and self._pending else ""
+
+    def _text(self, tokenizer: Tokenizer) -> str:
+        known = tokenizer.decode(self._context)
+        return tokenizer.decode(self._context + self._pending)[len(known) :]
+
+    def _take(self, text: str) -> str:
+        self._context, self._pending = self._pending, []
+        return text
+
+
+def stop_string_matcher(
+    tokenizer: Tokenizer | None, stop_strings: Sequence[str]
+) -> Callable[[Sequence[int]], bool] | None:
+    """Whether the text of a sequence's new tokens contains a stop string. To be asked after each token.
+
+    As in Hugging Face's `generate`, the text keeps the stop string and whatever else its last token carries.
+    """
+    if not stop_strings:
+        return None
+    if tokenizer is None:
+        raise OptionError("stop_strings needs a tokenizer, and this package has none; use eos_token_id")
+    # A character has at most four bytes and a token at least one, so this many tokens cover the longest stop string.
+    reach = 4 * max(map(len, stop_strings)) + 4
+
+    def matches(tokens: Sequence[int]) -> bool:
+        text = tokenizer.decode(tokens[-reach:])
+        return any(stop in text for stop in stop_strings)
+
+    return matches
+
+
+def check_text(text: object) -> None:
+    """Raises InputError unless `text` is a str that can be written as UTF-8."""
+    if not isinstance(text, str):
+        raise InputError(f"expected text, found {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read "
+            "from bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
+        ) from error
+
+
+def _failed(reason: str) -> PackageCorruptError:
+    return PackageCorruptError(f"the package's tokenizer.json fails at this text: {reason}; export the package again")
+
+
+def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
+    """Ids of tokens like <0xE2> where the decoder joins them to characters (sentencepiece models)."""
+    if "ByteFallback" not in repr(tokenizer.decoder):
+        return frozenset()
+    ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(i for i in ids if i is not None)

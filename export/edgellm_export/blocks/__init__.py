@@ -1,0 +1,1 @@
+"""What families are made of: attention, feed-forward layers, norms, rotary embeddings, channels."""

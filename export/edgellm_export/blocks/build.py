@@ -1,0 +1,178 @@
+"""The values that blocks and architectures pass to each other while a graph is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS
+from edgellm_export.blocks.channels import Channels
+from edgellm_export.blocks.rope import Rope
+from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.onnx.builder import GraphBuilder, as_model
+from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.quantize import WeightScheme
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What the package must know of a decoder, whatever its family. Sizes in elements, lengths in tokens.
+
+    `learned_positions`: the embedding needs position ids. `recompute_beyond`: see edgellm.package.manifest.Rope.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int
+    tied_embedding: bool
+    ropes: Sequence[Rope] = ()
+    learned_positions: bool = False
+    recompute_beyond: int | None = None
+
+
+class TensorSource(Protocol):
+    """Hands out the checkpoint's tensors by name and checks their shapes."""
+
+    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor: ...
+
+
+@dataclass(frozen=True)
+class Build:
+    """What every block needs: the graph under construction, the weights' scheme, the checkpoint.
+
+    `attentions`, `cross_attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where
+    nobody wants them.
+    """
+
+    shape: DecoderShape
+    graph: GraphBuilder
+    scheme: WeightScheme
+    tensors: TensorSource
+    channels: Channels = field(default_factory=Channels)
+    attentions: list[ir.Value] | None = None
+    cross_attentions: list[ir.Value] | None = None
+
+    @property
+    def activation(self) -> np.dtype[Any]:
+        return self.scheme.activation
+
+    def vector(self, name: str, size: int) -> FloatArray:
+        """A small tensor of the checkpoint, read now. [size] float32."""
+        return self.tensors.take(name, (size,)).rows(0, size)
+
+    def project(
+        self,
+        x: ir.Value,
+        weight: LazyTensor,
+        bias: FloatArray | None,
+        name: str,
+        *,
+        outer: bool = False,
+        into_softmax: bool = False,
+        bias_behind: bool = False,
+    ) -> ir.Value:
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear.
+        `into_softmax`: attention compares what comes out, which enlarges errors. `bias_behind`: the operator that reads
+        the product adds its bias, and what is missing (edgellm_export.blocks.channels)."""
+        place = node(name)
+        missing = None if bias_behind else self.channels.missing(x, weight)
+        if missing is not None:
+            bias = missing if bias is None else bias + missing
+        matrix = self.channels.read(x, weight, place, into_softmax=into_softmax)
+        return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
+
+
+def built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
+    """The graph with these outputs: (value, name, dtype, shape), and with attention weights if they were kept."""
+    model = as_model(b.graph.finish([*outputs, *_attention_outputs(b)]))
+    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)
+
+
+def attention_names(layers: int, *, across: bool = False) -> tuple[str, ...]:
+    return tuple(f"{CROSS_ATTENTIONS if across else ATTENTIONS}{i}" for i in range(layers))
+
+
+def _attention_outputs(b: Build) -> list[Any]:
+    own, across = b.attentions or [], b.cross_attentions or []
+    names = [*attention_names(len(own)), *attention_names(len(across), across=True)]
+    shape = ["batch_size", "num_heads", "sequence_length", "total_sequence_length"]
+    return [(value, name, ir.DataType.FLOAT, shape) for value, name in zip([*own, *across], names, strict=True)]
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """The batch as attention sees it. seqlens: [B] int32, tokens of each row minus one. total: int32 scalar, tokens of
+    the longest row. positions: [B, S] int64, only for models that need them. lengths: [B] int64, what length-dependent
+    rotary tables follow."""
+
+    seqlens: ir.Value
+    total: ir.Value
+    positions: ir.Value | None
+    lengths: ir.Value | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream between blocks: `residual` + `delta`. Kept apart so that the addition fuses with the next
+    norm."""
+
+    residual: ir.Value
+    delta: ir.Value | None = None
+
+
+@dataclass(frozen=True)
+class CacheScales:
+    """What one layer's int8 cache is multiplied by, channel by channel. Each [num_kv_heads, head_dim]."""
+
+    key: FloatArray
+    value: FloatArray
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`."""
+
+    key: ir.Value
+    value: ir.Value
+    scales: CacheScales | None = None
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention geometry. `scale` None means 1 / sqrt(head_dim). `window`: tokens a query may see, itself included."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float | None = None
+    window: int | None = None
+    softcap: float = 0.0
+
+    @property
+    def query_size(self) -> int:
+        return self.num_heads * self.head_dim
+
+    @property
+    def kv_size(self) -> int:
+        return self.num_kv_heads * self.head_dim
+
+
+def node(name: str) -> str:
+    """ "model.layers.0.mlp" as a node's place: "/model/layers.0/mlp"."""
+    parts: list[str] = []
+    for part in name.split("."):
+        if part.isdigit() and parts:
+            parts[-1] += f".{part}"
+        else:
+            parts.append(part)
+    return "/" + "/".join(parts)

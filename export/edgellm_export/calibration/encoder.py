@@ -1,0 +1,141 @@
+"""What a float run over texts decides about an encoder package: how channels are moved (`blocks/channels.py`), and
+how each matrix is rounded. One layer is in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from edgellm.text.encodings import Encoding
+from edgellm_export.blocks.build import node
+from edgellm_export.blocks.channels import ChannelMoves, FloatArray
+from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts, rounded, shifted
+from edgellm_export.checkpoint.tensors import IntArray, LazyTensor
+from edgellm_export.float_run.decoder import ObservedLinear
+from edgellm_export.float_run.encoder import EncoderRun
+from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS
+from edgellm_export.quantize.formats import MatrixFormat, RowFormat
+from edgellm_export.quantize.prepared import PreparedMatrix
+from edgellm_export.quantize.static import with_static
+from edgellm_export.quantize.uneven import with_uneven
+
+UNLIKE = 2.0  # largest scale over smallest
+LARGE = 6  # one channel in so many counts as large
+STEP = 16  # parts have a multiple of so many channels
+
+Prepared = dict[str, PreparedMatrix]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the matrices of a layer are rounded. `files`: where each lies afterwards."""
+
+    candidates: Sequence[MatrixFormat]
+    files: Callable[[], Path]
+
+    def of(self, linears: Sequence[ObservedLinear], weights: Mapping[str, LazyTensor], moves: ChannelMoves) -> Prepared:
+        """By layer name. `linears` read what is `shifted` already; `weights` are as the scales change them."""
+        return {linear.name: self._one(linear, weights[linear.name], moves) for linear in linears}
+
+    def _one(self, linear: ObservedLinear, weight: LazyTensor, moves: ChannelMoves) -> PreparedMatrix:
+        inputs, origin = np.concatenate(linear.inputs), linear.origin or ""
+        scale, shift = moves.scales.get(origin), moves.shifts.get(origin)
+        if scale is not None:
+            inputs /= scale
+            shift = None if shift is None else shift / scale
+        forms = with_uneven(with_static(self.candidates, inputs, shift), inputs)
+        return rounded(inputs, weight, forms, LIMIT, self.files())
+
+    def per_row(self, inputs: FloatArray, weight: LazyTensor) -> PreparedMatrix:
+        """A matrix that is multiplied by inputs [tokens, columns], with a scale per token whatever the error."""
+        return rounded(inputs, weight, with_uneven([RowFormat()], inputs), np.inf, self.files())
+
+
+def calibrate_layers(
+    run: EncoderRun,
+    sequences: Sequence[Encoding],
+    origin: str,
+    candidates: Sequence[MatrixFormat],
+    directory: Path,
+    progress: Callable[[int, int], None],
+) -> Calibration:
+    """Moves and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the sequences
+    are."""
+    shifts: dict[str, FloatArray] = {}
+    scales: dict[str, FloatArray] = {}
+    splits: dict[str, Sequence[IntArray]] = {}
+    prepared: Prepared = {}
+    numbers = count()
+    rounding = Rounding(candidates, lambda: directory / f"{next(numbers)}.npy")
+    states = run.embed(sequences)
+    for index in range(run.num_layers):
+        states, linears = run.observed_layer(index, sequences, states)
+        shifts.update(channel_shifts(linears))
+        linears = shifted(linears, shifts)
+        scales.update(worthwhile(channel_scales(linears)))
+        moves = ChannelMoves(scales, shifts)
+        whole = rounding.of(linears, run.layer_weights(index, moves), moves)
+        names = run.model.family.names.layer.of(index)
+        found = _in_parts(run, index, linears, whole, rounding, moves)
+        if found is not None:
+            splits[names.up], whole = found
+        prepared.update(whole)
+        progress(index + 1, run.num_layers)
+    text = f"{sum(map(len, sequences))} tokens of {origin}"
+    return Calibration(text, prepared=prepared, moves=ChannelMoves(scales, shifts, splits))
+
+
+def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Without those of values whose channels are of like size anyway: a norm's costs a multiplication at run time."""
+    return {origin: scale for origin, scale in scales.items() if scale.max() > UNLIKE * scale.min()}
+
+
+def _in_parts(
+    run: EncoderRun,
+    index: int,
+    linears: Sequence[ObservedLinear],
+    whole: Prepared,
+    rounding: Rounding,
+    moves: ChannelMoves,
+) -> tuple[Sequence[IntArray], Prepared] | None:
+    """The parts of the channels between a layer's feed-forward matrices, and the layer's matrices with those two in
+    parts: where the second needs blocks as a whole and its parts, with a scale per token each, do not."""
+    names = run.model.family.names.layer.of(index)
+    up, down = node(names.up), node(names.down)
+    if isinstance(whole[down].form, RowFormat) or not any(isinstance(f, RowFormat) for f in rounding.candidates):
+        return None
+    read = {linear.name: linear for linear in linears}
+    inputs = np.concatenate(read[down].inputs)
+    parts = by_size(inputs)
+    weights = run.layer_weights(index, replace(moves, splits={names.up: parts}))
+    downs = {f"{down}.{i}": np.ascontiguousarray(inputs[:, part]) for i, part in enumerate(parts)}
+    found = {name: rounding.per_row(values, weights[name]) for name, values in downs.items()}
+    if together([(values, weights[name], found[name].error) for name, values in downs.items()]) > LIMIT:
+        return None
+    ups = rounding.of([replace(read[up], name=f"{up}.{i}") for i in range(len(parts))], weights, moves)
+    others = {name: matrix for name, matrix in whole.items() if name not in (up, down)}
+    return parts, {**others, **ups, **found}
+
+
+def together(parts: Sequence[tuple[FloatArray, LazyTensor, float]]) -> float:
+    """The error of a sum of products, from inputs [tokens, columns], matrix and error of each: errors add as squares
+    do."""
+    outputs = [inputs @ weight.rows(0, weight.shape[0]).T for inputs, weight, _ in parts]
+    size = np.maximum(np.linalg.norm(np.add.reduce(outputs), axis=1), 1e-30)
+    shares = [np.mean(np.square(np.linalg.norm(y, axis=1) / size)) for y in outputs]
+    return float(sum(share * error**2 for share, (_, _, error) in zip(shares, parts, strict=True)) ** 0.5)
+
+
+def by_size(values: FloatArray) -> Sequence[IntArray]:
+    """The channels of values [tokens, size], those with the largest values apart: in trained models a few are many
+    times as large as the others. The others in as many parts as it takes for their rounding to be compensated, all of
+    them in one where there are too few channels."""
+    size = values.shape[1]
+    large = size // LARGE // STEP * STEP
+    order = np.argsort(np.abs(values).max(axis=0), kind="stable")
+    others = np.array_split(order[: size - large], -(-(size - large) // SPREAD_COLUMNS))
+    return [np.sort(part) for part in (*others, order[size - large :]) if len(part)]

@@ -1,8 +1,0 @@
-"""tokenizer.json from a bare vocabulary, for checkpoints that come without one: GGUF and SentencePiece files."""
-
-from __future__ import annotations
-
-from edgellm_export.checkpoint.tokenizer.build import build_tokenizer
-from edgellm_export.checkpoint.tokenizer.vocabulary import Kind, Vocabulary
-
-__all__ = ["Kind", "Vocabulary", "build_tokenizer"]

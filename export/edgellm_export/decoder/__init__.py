@@ -1,1 +1,0 @@
-"""Decoder-only models: graph, float run, comparison, export."""

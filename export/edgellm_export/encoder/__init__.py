@@ -1,1 +1,0 @@
-"""Encoder-only models: graph, heads, pooling, float run, comparison, export."""

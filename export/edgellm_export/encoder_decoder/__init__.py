@@ -1,1 +1,0 @@
-"""Encoder-decoders: the two graphs, float run, comparison, export."""

@@ -1,0 +1,72 @@
+"""What the exporters of all kinds of model share: the caller's choices, and what each hands back to the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm_export.calibration.texts import CalibrationText
+from edgellm_export.onnx.built import Projection
+from edgellm_export.types import Progress
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the caller of `export` chose. `text`: to calibrate with, even where `calibrate` says not to round weights by
+    it. `task`: None is the checkpoint's own. `attentions`: the package can give its attention weights."""
+
+    precision: Precision
+    target: Target
+    kv_cache: KVCacheType
+    task: Task | None
+    calibrate: bool
+    text: CalibrationText
+    attentions: bool = False
+
+
+class QualityReport(Protocol):
+    """How close a package is to its original."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    def write(self, directory: Path) -> None:
+        """Put report.json into the package."""
+
+    def gate(self, kept: Path | None = None) -> None:
+        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A package directory that lacks its hashes and its report. `verify`: compare the package, once it can be loaded,
+    with the original; it gets the sealed manifest."""
+
+    manifest: Manifest
+    verify: Callable[[Manifest], QualityReport]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`manifest`: lacks its files. `projections`: the linear layers of all graphs."""
+
+    manifest: Manifest
+    projections: Sequence[Projection]
+
+
+class Exporter(Protocol):
+    """A checkpoint whose config has been read, and found to be one that edgellm builds."""
+
+    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+        """Everything but manifest and report into the directory `work`, which has the tokenizer's files already."""
+
+
+class ForeseenExporter(Exporter, Protocol):
+    """One that knows its graphs before they are made."""
+
+    def outline(self, work: Path, choices: Choices) -> Outline:
+        """What `write` is expected to put into `work`, before any work: the weights' files have their size and no
+        content."""

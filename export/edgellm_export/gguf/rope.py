@@ -1,0 +1,76 @@
+"""Rotary scaling: GGUF keys and factor tensors to Hugging Face's `rope_scaling`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint.tensors import FloatArray
+from edgellm_export.gguf.keys import Keys
+from edgellm_export.gguf.reader import GgufFile
+from edgellm_export.gguf.tensors import GgufTensor
+
+# Llama 3 to 3.3 share these; files do not hold them.
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def rope_scaling(keys: Keys, config: dict[str, Any]) -> dict[str, Any]:
+    """The config keys that describe rotary scaling, empty where there is none."""
+    file = keys.file
+    rotary_dim = round(config["head_dim"] * config.get("partial_rotary_factor", 1))
+    if "rope_freqs.weight" in file.tensors:
+        return _from_factors(_vector(file, "rope_freqs.weight"), config["rope_theta"], rotary_dim)
+    if "rope_factors_long.weight" in file.tensors:
+        return {
+            "rope_scaling": {
+                "type": "longrope",
+                "long_factor": _decimals(_vector(file, "rope_factors_long.weight")),
+                "short_factor": _decimals(_vector(file, "rope_factors_short.weight")),
+            }
+        }
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    kind = keys.get("rope.scaling.type") or "linear"
+    if kind == "none" or (kind == "linear" and factor == 1.0):
+        return {}
+    if kind == "linear":
+        return {"rope_scaling": {"rope_type": "linear", "factor": factor}}
+    if kind == "yarn":
+        original = keys.integer("rope.scaling.original_context_length", config["max_position_embeddings"])
+        return {"rope_scaling": {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}}
+    raise UnsupportedModelError(f"{file.path} scales rotary positions by {kind!r}, which edgellm does not build")
+
+
+def _from_factors(factors: FloatArray, theta: float, rotary_dim: int) -> dict[str, Any]:
+    """Llama 3's rule if it explains the factors, otherwise the factors themselves as `rope_freq_factors`."""
+    if np.all(factors == 1.0):
+        return {}
+    if len(factors) != rotary_dim // 2 or not np.all(factors > 0):
+        return {"rope_freq_factors": _decimals(factors)}  # whose reader refuses them
+    rule = {"rope_type": "llama3", "factor": float(str(factors.max())), **LLAMA3}
+    expected = llama3_factors(rule, theta, rotary_dim)
+    if np.allclose(expected, factors, rtol=1e-4):
+        return {"rope_scaling": rule}
+    return {"rope_freq_factors": _decimals(factors)}
+
+
+def llama3_factors(rule: dict[str, Any], theta: float, rotary_dim: int) -> FloatArray:
+    """[rotary_dim / 2] float32, what each frequency is divided by; as transformers' _compute_llama3_parameters."""
+    wavelength = 2 * math.pi * theta ** (np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
+    low, high, original = rule["low_freq_factor"], rule["high_freq_factor"], rule["original_max_position_embeddings"]
+    smooth = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)
+    factors: FloatArray = (1 / ((1 - smooth) / rule["factor"] + smooth)).astype(np.float32)
+    return factors
+
+
+def _vector(file: GgufFile, name: str) -> FloatArray:
+    info = file.tensors.get(name)
+    if info is None or len(info.shape) != 1:
+        raise CheckpointError(f"{file.path} has no usable {name}; download it again")
+    return GgufTensor(info, file.path).rows(0, info.shape[0])
+
+
+def _decimals(values: FloatArray) -> list[float]:
+    return [float(str(value)) for value in values]

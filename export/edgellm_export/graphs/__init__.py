@@ -1,0 +1,1 @@
+"""Whole graphs, a file per kind of model."""

@@ -1,0 +1,207 @@
+"""An encoder-only graph, whole or in segments, from the pieces a family adds. The contract is in docs/design.md.
+
+Inputs: input_ids [B, S] int64, attention_mask [B, S] int64 (ones, then zeros: rows are padded on the right), and
+token_type_ids [B, S] int64 where the family has them.
+Outputs: logits, float32 (see EncoderFamily.head); for question-answering start_logits and end_logits [B, S]; for
+feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, sentence_embedding [B, hidden].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+
+from edgellm.package.manifest import Pooling, Task
+from edgellm_export.architectures.encoder import EncoderFamily, HeadKind, Mask, unscaled
+from edgellm_export.blocks.build import Build, DecoderShape, TensorSource, built
+from edgellm_export.blocks.channels import ChannelMoves, Channels
+from edgellm_export.onnx.builder import GraphBuilder
+from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.quantize import WeightScheme
+
+UNMOVED = ChannelMoves()
+INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
+ROWS: list[int | str] = ["batch_size", "sequence_length"]
+LOWEST = -3.0e38  # below any hidden state
+
+Output = tuple[ir.Value, str, ir.DataType, list[int | str]]
+
+
+@dataclass(frozen=True)
+class EncoderModel:
+    """A family, what its head is for, and how many labels that has. `pooling`: of sentence encoders."""
+
+    family: EncoderFamily
+    task: Task
+    labels: int = 0
+    pooling: Pooling | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        types = ("token_type_ids",) if self.family.config.types else ()
+        return ("input_ids", "attention_mask", *types)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        if self.task == "feature-extraction":
+            return ("last_hidden_state", *(("sentence_embedding",) if self.pooling else ()))
+        return ("start_logits", "end_logits") if self.task == "question-answering" else ("logits",)
+
+
+def build_encoder(
+    model: EncoderModel,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    moves: ChannelMoves = UNMOVED,
+    *,
+    attentions: bool = False,
+) -> BuiltGraph:
+    """The whole model. `attentions`: with the outputs attentions.{i} [B, heads, S, S], for rows without padding."""
+    b = replace(_build(model, "encoder", tensors, scheme, moves), attentions=[] if attentions else None)
+    ids, attention_mask, types = _inputs(b, model)
+    x = model.family.embed(b, ids, types)
+    mask = _mask(b, attention_mask)
+    for i in range(model.family.config.num_layers):
+        x = model.family.layer(b, i, x, mask)
+    return built(b, _head(b, model, x, attention_mask))
+
+
+def build_embedding(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+    """input_ids, token_type_ids -> hidden_out [B, S, hidden]."""
+    b = _build(model, "embedding", tensors, scheme, UNMOVED)
+    ids, _, types = _inputs(b, model)
+    return built(b, [_hidden(model, model.family.embed(b, ids, types))])
+
+
+def build_layer(
+    model: EncoderModel,
+    index: int,
+    tensors: TensorSource,
+    scheme: WeightScheme,
+    moves: ChannelMoves = UNMOVED,
+    *,
+    observe: bool = False,
+) -> BuiltGraph:
+    """hidden, attention_mask -> hidden_out. With `observe`, also the values [B, S, size] that linear layers read, under
+    the names that the projections' x have."""
+    b = _build(model, f"layer_{index}", tensors, scheme, moves)
+    mask = _mask(b, b.graph.input("attention_mask", INT64, ROWS))
+    hidden = _hidden_input(b, model)
+    x = _unmoved(b, model.family.layer(b, index, _as_made(b, model, index, hidden), mask))
+    read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x is not hidden)
+    extra: list[Any] = [(v, str(v.name), FLOAT, [*ROWS, None]) for v in read] if observe else []
+    return built(b, [_hidden(model, x), *extra])
+
+
+def build_head(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+    """hidden, attention_mask -> the model's outputs."""
+    b = _build(model, "head", tensors, scheme, UNMOVED)
+    attention_mask = b.graph.input("attention_mask", INT64, ROWS)
+    hidden = b.graph.op("Identity", _hidden_input(b, model), name="/hidden/Identity")
+    return built(b, _head(b, model, hidden, attention_mask))
+
+
+def _build(model: EncoderModel, name: str, tensors: TensorSource, scheme: WeightScheme, moves: ChannelMoves) -> Build:
+    c = model.family.config
+    shape = DecoderShape(
+        c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, c.hidden_size // c.num_heads, c.context_length,
+        c.tied_embedding,
+    )  # fmt: skip
+    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(moves.scales, moves.shifts, moves.splits))
+
+
+def _inputs(b: Build, model: EncoderModel) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    ids, mask, *types = (b.graph.input(name, INT64, ROWS) for name in model.inputs)
+    return ids, mask, types[0] if types else None
+
+
+def _mask(b: Build, attention_mask: ir.Value) -> Mask:
+    return Mask(b.graph.op("Cast", attention_mask, to=int(INT32), name="/mask/Cast"))
+
+
+def _hidden_input(b: Build, model: EncoderModel) -> ir.Value:
+    return b.graph.input("hidden", FLOAT, [*ROWS, model.family.config.hidden_size])
+
+
+def _as_made(b: Build, model: EncoderModel, index: int, hidden: ir.Value) -> ir.Value:
+    """What layer `index` reads, as the norm before it makes it in the whole model."""
+    names, c = model.family.names, model.family.config
+    if index == 0 and c.embedding_size != c.hidden_size:
+        return hidden  # a linear layer made it
+    origin = names.layer.of(index - 1).output_norm if index else names.embedding_norm
+    shift, scale = b.channels.shifts.get(origin), b.channels.scales.get(origin)
+    if shift is not None:
+        hidden = b.graph.op("Sub", hidden, b.graph.constant(f"{origin}.shift", shift), name="/hidden/Sub")
+    if scale is not None:
+        hidden = b.graph.op("Div", hidden, b.graph.array(f"{origin}.scale", scale), name="/hidden/Div")
+    return b.channels.made(hidden, origin)
+
+
+def _unmoved(b: Build, x: ir.Value) -> ir.Value:
+    """A norm's output with its channels as they were."""
+    shift = b.channels.shift_of(x)
+    x = unscaled(b, x)
+    return x if shift is None else b.graph.op("Add", x, b.graph.constant("hidden.shift", shift), name="/hidden/Add")
+
+
+def _hidden(model: EncoderModel, x: ir.Value) -> Output:
+    return x, "hidden_out", FLOAT, [*ROWS, model.family.config.hidden_size]
+
+
+def _head(b: Build, model: EncoderModel, x: ir.Value, attention_mask: ir.Value) -> list[Output]:
+    family, hidden = model.family, model.family.config.hidden_size
+    match model.task:
+        case "feature-extraction":
+            states: list[Output] = [(x, "last_hidden_state", FLOAT, [*ROWS, hidden])]
+            if model.pooling is None:
+                return states
+            return [*states, (_pooled(b, x, attention_mask, model.pooling), "sentence_embedding", FLOAT,
+                              ["batch_size", hidden])]  # fmt: skip
+        case "question-answering":
+            both = family.head(b, x, "question-answering", 2)
+            sides = b.graph.ops("Split", both, axis=-1, num_outputs=2, outputs=2, name="/answer/Split")
+            names = ("start_logits", "end_logits")
+            squeezed = [
+                b.graph.op("Squeeze", side, b.graph.ints(-1), name=f"/answer/{name}/Squeeze")
+                for side, name in zip(sides, names, strict=True)
+            ]
+            return [(value, name, FLOAT, ROWS) for value, name in zip(squeezed, names, strict=True)]
+        case "text-classification":
+            return [(family.head(b, x, model.task, model.labels), "logits", FLOAT, ["batch_size", model.labels])]
+        case _:
+            count = model.labels or family.config.vocab_size
+            logits = family.head(b, x, cast(HeadKind, model.task), model.labels)
+            return [(logits, "logits", FLOAT, [*ROWS, count])]
+
+
+def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -> ir.Value:
+    """[B, S, hidden] to [B, hidden], padding left out."""
+    g = b.graph
+    if pooling == "cls":
+        return g.op("Gather", x, g.constant("/constants/0", np.array(0, np.int64)), axis=1, name="/pooling/Gather")
+    weights = g.op("Cast", attention_mask, to=int(FLOAT), name="/pooling/Cast")
+    column = g.op("Unsqueeze", weights, g.ints(-1), name="/pooling/Unsqueeze")
+    if pooling == "max":
+        padding = g.op("Equal", column, g.constant("/pooling/zero", np.array(0, np.float32)), name="/pooling/Equal")
+        lowest = g.constant("/pooling/lowest", np.array(LOWEST, np.float32))
+        shown = g.op("Where", padding, lowest, x, name="/pooling/Where")
+        return g.op("ReduceMax", shown, g.ints(1), keepdims=0, name="/pooling/ReduceMax")
+    total = g.op(
+        "ReduceSum", g.op("Mul", x, column, name="/pooling/Mul"), g.ints(1), keepdims=0, name="/pooling/ReduceSum"
+    )
+    return g.op(
+        "Div", total, g.op("ReduceSum", column, g.ints(1), keepdims=0, name="/pooling/Count"), name="/pooling/Div"
+    )
+
+
+def head_patterns(model: EncoderModel) -> Sequence[str]:
+    """Tensors of the heads that this model does not use, and so leaves alone."""
+    kinds: list[HeadKind] = ["fill-mask", "text-classification", "token-classification", "question-answering"]
+    prefix = model.family.names.prefix
+    every = {name for kind in kinds for name in model.family.head_names(kind)}
+    used = {name for kind in kinds if kind == model.task for name in model.family.head_names(kind)}
+    return sorted((every | {f"{prefix}pooler.*", "cls.seq_relationship.*"}) - used)

@@ -1,0 +1,75 @@
+"""The package's other files: tokenizer, configs, and the manifest with the hashes of all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.package.files import sha256_of, write_manifest
+from edgellm.package.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds
+from edgellm_export.checkpoint import Checkpoint
+
+GRAPH = "model.onnx"
+
+
+def versions() -> dict[str, str]:
+    """Of what makes a package."""
+    return {name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")}
+
+
+def write_side_files(directory: Path, checkpoint: Checkpoint) -> None:
+    """Tokenizer, chat template, config.json and whatever else the checkpoint has that belongs in a package."""
+    for name, content in checkpoint.files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(content)
+    write_json(directory / "config.json", checkpoint.config)
+
+
+def write_generation_config(directory: Path, checkpoint: Checkpoint, ids: TokenIds) -> None:
+    """generation_config.json of a model that generates, where the checkpoint has none."""
+    if "generation_config.json" not in checkpoint.files:
+        known = {"bos_token_id": ids.bos, "eos_token_id": list(ids.eos) or None, "pad_token_id": ids.pad}
+        write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
+
+
+def seal(directory: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest with the size and sha256 of every other file in `directory`."""
+    names = sorted(
+        p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_NAME
+    )
+    known = manifest.files
+    entries = {n: known.get(n) or FileEntry((directory / n).stat().st_size, sha256_of(directory / n)) for n in names}
+    sealed = Manifest.from_dict(
+        {**manifest.to_dict(), "files": {n: {"size": e.size, "sha256": e.sha256} for n, e in entries.items()}}
+    )
+    write_manifest(directory, sealed)
+    return sealed
+
+
+def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """What the checkpoint says of how to generate, mostly nothing."""
+    content: Mapping[str, Any] = json.loads(checkpoint.files.get("generation_config.json", b"{}"))
+    return content
+
+
+def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
+    """generation_config.json speaks first, config.json where it is silent."""
+    generation = generation_config(checkpoint)
+
+    def ids(key: str) -> tuple[int, ...]:
+        value = generation.get(key, checkpoint.config.get(key))
+        values = value if isinstance(value, list) else [value]
+        return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
+
+    def first(key: str) -> int | None:
+        return next(iter(ids(key)), None)
+
+    start = first("decoder_start_token_id")
+    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), start)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

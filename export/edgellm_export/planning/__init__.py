@@ -1,0 +1,1 @@
+"""What an export will write, take and give, and what came of that."""

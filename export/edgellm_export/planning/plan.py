@@ -1,0 +1,130 @@
+"""What an export would do, before any work: files, memory, time, and how fast the package would be on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgellm.system.bandwidth import Bandwidth, available_memory_bytes, read_bandwidth
+from edgellm.system.cgroups import memory_limit
+from edgellm.system.sizes import size
+from edgellm.system.threads import usable_cores
+from edgellm_export.planning.prediction import Prediction
+from edgellm_export.planning.work_time import Speed, measured_speed, seconds
+
+# A step reads the weights at this share of the machine's read bandwidth, and each node takes so long besides. On two
+# cores of an AMD EPYC: SmolLM2-135M 6.1 ms of 6.2 measured, in float32 14.4 of 13.7, Qwen2.5-0.5B's shape 14.6 of 15.2.
+BANDWIDTH_SHARE, NODE_S = 0.93, 4e-6
+# A prompt's products run at so many times the speed of numpy's in float32, and each node takes so long for a chunk.
+PRODUCTS = {"fp32": 3.0, "fp16": 3.0, "int8": 6.6, "int4": 2.7}
+CHUNK, CHUNK_NODE_S = 128, 60e-6
+CONTEXTS = (512, 2048, 8192)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan is made for; None where it is not known."""
+
+    threads: int
+    bandwidth: Bandwidth | None
+    speed: Speed
+    memory_free: int | None
+    disk_free: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`tokens_per_second`, `prompt_tokens_per_second`: of a package that decodes, on the CPU; else None. `cache`: bytes
+    by tokens. `problems`: why the export would fail here, or might."""
+
+    prediction: Prediction
+    machine: Machine
+    seconds: float
+    tokens_per_second: float | None
+    prompt_tokens_per_second: float | None
+    cache: Mapping[int, int]
+    problems: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        it, machine = self.prediction, self.machine
+        return {
+            "files": dict(it.files),
+            "size_bytes": it.size,
+            "peak_memory_bytes": it.peak,
+            "peak_memory_by_step": dict(it.peaks),
+            "seconds": self.seconds,
+            "package_memory_bytes": {"context": it.package.context, "total": it.package.total},
+            "read_per_token_bytes": it.read_per_token,
+            "cache_bytes": {str(tokens): count for tokens, count in self.cache.items()},
+            "tokens_per_second": self.tokens_per_second,
+            "prompt_tokens_per_second": self.prompt_tokens_per_second,
+            "machine": {
+                "threads": machine.threads,
+                "read_bandwidth_bytes_per_s": None if machine.bandwidth is None else machine.bandwidth.bytes_per_s,
+                "float32_flops": machine.speed.flops,
+                "memory_free_bytes": machine.memory_free,
+                "disk_free_bytes": machine.disk_free,
+            },
+            "problems": list(self.problems),
+        }
+
+
+def measure_machine(out: Path) -> Machine:
+    """Takes about a second. `out`: where the package would be."""
+    threads, limit, available = usable_cores(), memory_limit(), available_memory_bytes()
+    bandwidth = read_bandwidth(threads)
+    bounds = [each for each in (available, None if limit is None else limit.limit - limit.used) if each is not None]
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.is_dir())
+    return Machine(
+        threads=threads,
+        bandwidth=bandwidth if isinstance(bandwidth, Bandwidth) else None,
+        speed=measured_speed(),
+        memory_free=min(bounds, default=None),
+        disk_free=shutil.disk_usage(there).free,
+    )
+
+
+def plan_of(prediction: Prediction, machine: Machine) -> Plan:
+    manifest = prediction.manifest
+    contexts = [tokens for tokens in CONTEXTS if tokens < manifest.context_length] + [manifest.context_length]
+    per_token = 0 if manifest.cache is None else manifest.cache.bytes_per_token()
+    return Plan(
+        prediction=prediction,
+        machine=machine,
+        seconds=seconds(prediction.work, prediction.size, machine.speed),
+        tokens_per_second=_tokens_per_second(prediction, machine),
+        prompt_tokens_per_second=_prompt_tokens_per_second(prediction, machine),
+        cache={tokens: per_token * tokens for tokens in contexts} if per_token else {},
+        problems=tuple(problems(prediction, machine)),
+    )
+
+
+def _tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
+    """With a short context."""
+    if prediction.manifest.cache is None or prediction.manifest.target == "cuda" or machine.bandwidth is None:
+        return None
+    reading = prediction.read_per_token / (BANDWIDTH_SHARE * machine.bandwidth.bytes_per_s)
+    return 1 / (reading + NODE_S * prediction.nodes)
+
+
+def _prompt_tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
+    manifest = prediction.manifest
+    if manifest.cache is None or manifest.cross_cache is not None or manifest.target == "cuda":
+        return None
+    weights = sum(matrix.elements for matrix in prediction.work.matrices)
+    rate = PRODUCTS[manifest.weights.precision] * machine.speed.flops
+    return CHUNK / (2 * CHUNK * weights / rate + CHUNK_NODE_S * prediction.nodes)
+
+
+def problems(prediction: Prediction, machine: Machine) -> list[str]:
+    """Why the export would fail here, in a line each."""
+    found = []
+    if machine.disk_free < prediction.size:
+        found.append(f"the disk has {size(machine.disk_free)} left, and the package takes {size(prediction.size)}")
+    free = machine.memory_free
+    if free is not None and free < prediction.peak - prediction.base:
+        found.append(f"{size(free)} of memory are free, and the export takes {size(prediction.peak)}")
+    return found

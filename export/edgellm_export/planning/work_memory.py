@@ -1,0 +1,176 @@
+"""How much memory an export takes, step by step. The steps hold one layer at a time, so what counts is the largest
+layer, the text, and the package when it is run; the factors are how many copies of each a step has alive.
+
+Calibrated on exports of SmolLM2-135M, MiniLM, and the shapes of Qwen2.5-0.5B, T5-base and BERT-base on Linux x86-64
+(benchmarks/plan.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.inspection.footprint import Footprint
+from edgellm.package.manifest import Manifest
+from edgellm_export.exporters.contract import Outline
+from edgellm_export.verification.decoder import CONTINUATION, LOGITS_IN_MEMORY, LOGITS_ON_DISK, PROMPT, SLICE
+from edgellm_export.verification.encoder import LARGE
+
+MIB = 2**20
+TOKENS = 2048  # of calibration text
+LIBRARIES = 31 * MIB  # buffers of numpy's linear algebra
+FREED = 54 * MIB  # what a layer left and was not given back: as much as it took, at most this
+COMPARING = 21 * MIB
+LAYER_COPIES = 3  # of a layer's weights in float32: as read, as ONNX Runtime packs them, and on the way
+MATRIX_COPIES = 5  # of a matrix while it is rounded
+INPUT_COPIES = 2  # of the longest inputs: in one piece, and each token of length 1
+MOMENTS_COPIES = 5  # of columns x columns in float64, where errors are spread
+SPREAD_COLUMNS = 2048  # beyond which int8 matrices are only rounded
+PIECE = 4 << 20  # elements that are written at a time
+PIECE_COPIES = 6
+SESSION = 10 * MIB
+LOGITS_COPIES = 3.5  # of a text's logits, when the package is run
+COMPARED_COPIES = 7.2  # of a slice of all logits in float64, when they are compared
+TARGETS = 12 * 65 + 8 * 33  # tokens that are compared of an encoder-decoder
+ENCODER_TOKENS = 2048  # in a batch
+ENCODER_COPIES = 5  # of its tokens by the widest layer
+EMBEDDING_COPIES = 3  # in float32, of an encoder: others read the rows that the text needs
+OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`reads`: the value that it multiplies, which others may read too."""
+
+    layer: str
+    rows: int
+    columns: int
+    reads: str
+    into_softmax: bool
+
+    @property
+    def elements(self) -> int:
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an export has to do."""
+
+    manifest: Manifest
+    matrices: Sequence[Matrix]
+    package: Footprint
+    widest: int
+    calibrates: bool
+    verifies: bool
+
+    @classmethod
+    def of(cls, outline: Outline, package: Footprint, *, calibrates: bool, verifies: bool) -> Work:
+        matrices = []
+        for projection in outline.projections:
+            match = re.match(r".*?\.\d+(?=/)", projection.name)
+            if match is not None:
+                rows, columns = projection.weight.shape
+                matrices.append(Matrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
+        widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
+        return cls(outline.manifest, matrices, package, widest, calibrates, verifies)
+
+    @property
+    def layers(self) -> dict[str, list[Matrix]]:
+        found: dict[str, list[Matrix]] = {}
+        for matrix in self.matrices:
+            found.setdefault(matrix.layer, []).append(matrix)
+        return found
+
+    @property
+    def embedding(self) -> int:
+        """About how many weights."""
+        return self.manifest.vocab_size * self.hidden
+
+    @property
+    def hidden(self) -> int:
+        """Channels between the layers."""
+        return min((matrix.columns for matrix in self.matrices), default=0)
+
+    @property
+    def spreads(self) -> int:
+        """The most columns of a matrix whose errors are spread."""
+        limit = SPREAD_COLUMNS if self.manifest.weights.precision == "int8" else self.widest
+        return max((matrix.columns for matrix in self.matrices if matrix.columns <= limit), default=0)
+
+
+def peaks(work: Work, base: int) -> dict[str, int]:
+    """Bytes of the process at each step. `base`: what it has before the first."""
+    steps = {"writing weights": _writing(work)}
+    if work.calibrates:
+        steps["calibrating"] = _calibrating(work)
+    if work.verifies:
+        steps["running the package"] = _running(work)
+        steps["comparing"] = _comparing(work)
+    return {step: base + extra for step, extra in steps.items()}
+
+
+def _writing(work: Work) -> int:
+    largest = max([matrix.elements for matrix in work.matrices] + [work.embedding], default=0)
+    return 4 * PIECE_COPIES * min(PIECE, largest)
+
+
+def _calibrating(work: Work) -> int:
+    layers = work.layers.values()
+    weights = max((sum(matrix.elements for matrix in layer) for layer in layers), default=0)
+    inputs = max((sum({m.reads: m.columns for m in layer}.values()) for layer in layers), default=0)
+    columns = max((matrix.columns for matrix in work.matrices), default=0)
+    largest = max((matrix.elements for matrix in work.matrices), default=0)
+    text = TOKENS * (inputs + INPUT_COPIES * columns)
+    rounding = 4 * (LAYER_COPIES * weights + MATRIX_COPIES * largest + text) + 8 * MOMENTS_COPIES * work.spreads**2
+    taken = max(rounding, _embedding(work))
+    return LIBRARIES + min(FREED, taken) + taken
+
+
+def _running(work: Work) -> int:
+    package, manifest = work.package, work.manifest
+    if manifest.cache is None:
+        run = 4 * ENCODER_COPIES * ENCODER_TOKENS * work.widest
+    else:
+        run = int(4 * LOGITS_COPIES * _text_length(manifest) * manifest.vocab_size)
+    return package.tokenizer + package.weights + SESSION + max(package.loading, run)
+
+
+def _comparing(work: Work) -> int:
+    manifest = work.manifest
+    weights = max((sum(matrix.elements for matrix in layer) for layer in work.layers.values()), default=0)
+    layer = 4 * LAYER_COPIES * weights
+    if manifest.cache is None:
+        return COMPARING + layer + _embedding(work) + _outputs(manifest)
+    entries = min(SLICE, manifest.vocab_size)
+    logits = int(8 * COMPARED_COPIES * compared_rows(manifest) * entries)
+    return COMPARING + max(layer, logits + 4 * LAYER_COPIES * entries * work.hidden)
+
+
+def _embedding(work: Work) -> int:
+    """Of an encoder, whole."""
+    return 4 * EMBEDDING_COPIES * work.embedding if work.manifest.cache is None else 0
+
+
+def _outputs(manifest: Manifest) -> int:
+    if manifest.task != "fill-mask":
+        return 0
+    return 4 * OUTPUTS_COPIES * min(LARGE, ENCODER_TOKENS * manifest.vocab_size)
+
+
+def _text_length(manifest: Manifest) -> int:
+    if manifest.cross_cache is not None:
+        return min(65, manifest.context_length)
+    return min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
+
+
+def compared_rows(manifest: Manifest) -> int:
+    """Tokens of text and of continuations."""
+    if manifest.cache is None:
+        return ENCODER_TOKENS
+    if manifest.cross_cache is not None:
+        return TARGETS
+    length, greedy = _text_length(manifest), 4 * (PROMPT + CONTINUATION)
+    count = max(length, min(1024, LOGITS_ON_DISK // manifest.vocab_size - greedy))
+    return count // length * length + greedy

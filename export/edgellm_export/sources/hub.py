@@ -1,0 +1,168 @@
+"""Hub ids: list the repository, then download what an export reads and nothing else."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
+from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A downloaded revision: the directory and the commit it is. `absent`: its weights' files that are not there."""
+
+    path: Path
+    revision: str
+    absent: tuple[str, ...] = ()
+
+
+def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there. Without
+    `weights` those are left where they are.
+
+    Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
+    """
+    hub, errors = _import_hub()
+    with _explained(repo, revision):
+        api = hub.HfApi()
+        try:
+            info = api.model_info(repo, revision=revision)
+        except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
+            return _from_cache(hub, repo, revision, cache_dir, error)
+
+        def download(name: str, commit: str | None = revision) -> Path:
+            return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
+
+        names = {sibling.rfilename for sibling in info.siblings}
+        # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
+        snapshot = download(_required(repo, names, CONFIG)).parent
+        pinned = partial(download, commit=snapshot.name)
+        large = _weight_files(repo, names, pinned)
+        for name in [*_text_files(names), *(large if weights else [])]:
+            pinned(name)
+    return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """Of each file of weights that `snapshot` lacks, the header: by tensor, its dtype, shape and data_offsets. Asks the
+    hub for the beginnings of the files only. Raises CheckpointError."""
+    hub, errors = _import_hub()
+    headers = {}
+    with _explained(repo, snapshot.revision):
+        for name in snapshot.absent:
+            try:
+                found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
+            except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
+                raise CheckpointError(f"{repo}: {name} is not a SafeTensors file ({error})") from error
+            headers[name] = {
+                tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": list(info.data_offsets)}
+                for tensor, info in found.tensors.items()
+            }
+    return headers
+
+
+def _import_hub() -> tuple[Any, Any]:
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read when huggingface_hub is imported
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants, errors
+    except ImportError as error:
+        raise MissingDependencyError(
+            "downloading from the hub needs huggingface_hub; run `pip install 'edgellm[export]'`"
+        ) from error
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # if someone imported it before
+    return huggingface_hub, errors
+
+
+def _text_files(names: set[str]) -> list[str]:
+    wanted = [*CARRIED, OLD_TEMPLATE]
+    if TOKENIZER not in names:
+        wanted += [*ANCESTORS, "added_tokens.json"]
+    steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
+    return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
+
+
+def _required(repo: str, names: set[str], name: str) -> str:
+    if name not in names:
+        raise CheckpointNotFoundError(f"{repo} has no {name}; it is not a Transformers model")
+    return name
+
+
+def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:
+    if INDEX in names:
+        index = download(INDEX)
+        absent = [name for name in shard_names(index) if name not in names]
+        if absent:
+            raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {INDEX} names")
+        return shard_names(index)
+    if WEIGHTS in names:
+        return [WEIGHTS]
+    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
+    ggufs = sorted(name for name in names if name.endswith(".gguf"))
+    if ggufs:
+        raise CheckpointNotFoundError(f"{repo} holds GGUF files; download one, such as {ggufs[0]}, and give its path")
+    if pickles:
+        raise CheckpointError(
+            f"{repo} holds its weights only as Python pickles ({', '.join(pickles[:3])}), which can run code and are "
+            "never loaded; look for a revision with SafeTensors files (often refs/pr/N), or convert it once"
+        )
+    raise CheckpointNotFoundError(f"{repo} has neither {WEIGHTS} nor {INDEX}")
+
+
+def _from_cache(hub: Any, repo: str, revision: str | None, cache_dir: Path | None, cause: Exception) -> Snapshot:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        path = Path(hub.snapshot_download(repo, revision=revision, cache_dir=cache_dir, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise CheckpointNotFoundError(
+            f"{repo} is not in the hub cache and the hub cannot be reached ({type(cause).__name__}); "
+            "connect once, or give a local directory"
+        ) from cause
+    return Snapshot(path, path.name)
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What huggingface_hub's HTTP library raises when there is no connection: requests before 1.0, then httpx."""
+    names = (("requests", "ConnectionError"), ("requests", "Timeout"), ("httpx", "TransportError"))
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+
+
+@contextmanager
+def _explained(repo: str, revision: str | None) -> Iterator[None]:
+    """Hub errors as ours, with what to do."""
+    from huggingface_hub import errors
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:
+        raise CheckpointError(f"the download of {repo}{at} was interrupted; run the same command again") from error
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} is gated: accept its terms on its page, then run `hf auth login` or set HF_TOKEN"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointNotFoundError(f"{repo} has no revision {revision!r}; look at its branches and tags") from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"the hub has no model {repo}{at}; check the spelling, or run `hf auth login` if it is private, "
+            "or give an existing local path"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise CheckpointError(f"the hub refused {repo}{at}: {error}; try again later") from error
+    except errors.HFValidationError as error:
+        raise CheckpointNotFoundError(f"{repo} is not a hub id ({error})") from error
+    except _connection_errors() as error:
+        raise CheckpointError(f"the download of {repo}{at} broke off ({error}); run the same command again") from error

@@ -1,0 +1,80 @@
+"""From what the user typed to an open checkpoint: a directory, a .gguf file, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgellm.errors import CheckpointError, CheckpointNotFoundError, EdgellmError
+from edgellm.package.manifest import MANIFEST_NAME
+from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm_export.checkpoint.safetensors import hollow_directory
+from edgellm_export.gguf import open_gguf
+from edgellm_export.sources.directory import open_directory
+from edgellm_export.sources.hub import fetch, fetch_headers
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def open_checkpoint(
+    source: str, *, revision: str | None = None, cache_dir: Path | None = None, weights: bool = True
+) -> Checkpoint:
+    """Open the checkpoint directory, GGUF file or hub id `source`; an existing path wins over a hub id.
+
+    `revision` and `cache_dir` apply to hub ids. Without `weights`, no weight of the result can be read, and those of a
+    hub id are not downloaded. Reads headers and small files; weights are read slice by slice later.
+    Raises CheckpointNotFoundError, CheckpointError, TensorError or UnsupportedModelError.
+    """
+    path = Path(source).expanduser()
+    if _exists(path):
+        if revision is not None:
+            raise CheckpointError(
+                f"{source} is a local path, which has no revision {revision!r}; leave the revision out"
+            )
+        with _read_errors(path):
+            return _open_path(path)
+    if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
+        snapshot = fetch(source, revision=revision, cache_dir=cache_dir, weights=weights)
+        origin = {"name": source, "revision": snapshot.revision}
+        if not snapshot.absent:
+            return open_directory(snapshot.path, origin)
+        with hollow_directory(snapshot.path, fetch_headers(source, snapshot)) as directory:
+            return open_directory(directory, origin)
+    raise CheckpointNotFoundError(
+        f"no checkpoint at {source}; expected a checkpoint directory, a .gguf file, or a hub id such as org/name"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name, or below a directory that may not be searched
+        return False
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EdgellmError):
+            raise
+        raise CheckpointError(
+            f"{error.filename or path} cannot be read: {error.strerror}; check its permissions"
+        ) from error
+
+
+def _open_path(path: Path) -> Checkpoint:
+    if (path / MANIFEST_NAME).is_file():
+        raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
+    if path.is_dir():
+        return open_directory(path, {"name": path.resolve().name})
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF" or path.suffix == ".gguf":
+        return open_gguf(path)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is a weight file alone; give its directory, which also holds config.json")
+    raise CheckpointError(f"{path} is neither a checkpoint directory nor a GGUF file")

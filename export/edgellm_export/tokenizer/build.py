@@ -1,0 +1,115 @@
+"""Vocabulary to tokenizer.json, through the `tokenizers` library."""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteFallback, Decoder, Fuse, Replace, Strip
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import Sequence as DecoderSequence
+from tokenizers.models import BPE
+from tokenizers.normalizers import Normalizer, Prepend
+from tokenizers.normalizers import Replace as ReplaceNormalizer
+from tokenizers.normalizers import Sequence as NormalizerSequence
+from tokenizers.processors import TemplateProcessing
+
+from edgellm.errors import CheckpointError
+from edgellm.text.tokenizer_errors import library_errors
+from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
+from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+
+LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+def build_tokenizer(vocabulary: Vocabulary) -> bytes:
+    """The content of tokenizer.json. Raises CheckpointError or UnsupportedModelError."""
+
+    def unfit(reason: str) -> CheckpointError:
+        return CheckpointError(f"{vocabulary.origin}: no tokenizer can be built from its vocabulary ({reason})")
+
+    with library_errors(unfit):
+        tokenizer = _scored(vocabulary) if vocabulary.merges is None else _byte_level(vocabulary)
+        tokenizer.add_tokens(_added_tokens(vocabulary))
+        _post_process(tokenizer, vocabulary)
+        return str(tokenizer.to_str()).encode()
+
+
+def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
+    """GPT-2's scheme: bytes as printable characters, merged within the words that the pre-tokenizer cuts."""
+    pre = pre_tokenizer(vocabulary.pre, vocabulary.origin)
+    tokenizer = Tokenizer(
+        BPE(vocab=vocabulary.ids(), merges=list(vocabulary.merges or ()), ignore_merges=pre.whole_words)
+    )
+    if pre.normalizer:
+        tokenizer.normalizer = pre.normalizer()
+    tokenizer.pre_tokenizer = pre.make()
+    tokenizer.decoder = ByteLevelDecoder()
+    return tokenizer
+
+
+def _scored(vocabulary: Vocabulary) -> Tokenizer:
+    """SentencePiece's BPE: merges over whole texts by score; what is not in the vocabulary becomes bytes."""
+    unk = vocabulary.token(vocabulary.unk)
+    model = BPE(
+        vocab=vocabulary.ids(),
+        merges=merges_from_scores(vocabulary),
+        unk_token=unk,
+        fuse_unk=unk is not None,
+        byte_fallback=Kind.BYTE in vocabulary.kinds,
+    )
+    tokenizer = Tokenizer(model)
+    escape: list[Normalizer] = [ReplaceNormalizer(" ", SPACE)]
+    unescape: list[Decoder] = [Replace(SPACE, " "), ByteFallback(), Fuse()]
+    if vocabulary.add_space:
+        escape.insert(0, Prepend(SPACE))
+        unescape.append(Strip(" ", 1, 0))
+    tokenizer.normalizer = NormalizerSequence(escape)
+    tokenizer.decoder = DecoderSequence(unescape)
+    return tokenizer
+
+
+def merges_from_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Every way to join two tokens into a third, best score first, as transformers' `generate_merges` orders them."""
+    ids, scores = vocabulary.ids(), vocabulary.scores or ()
+    mergeable = {t for t, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind in _MERGEABLE}
+    found: list[tuple[float, int, int, tuple[str, str]]] = []
+    longest = max(map(len, mergeable), default=0)
+    if longest > LONGEST_TOKEN:
+        raise CheckpointError(
+            f"{vocabulary.origin} has a token of {longest} characters, expected at most {LONGEST_TOKEN}; "
+            "use another file"
+        )
+    for token in mergeable:
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in mergeable and right in mergeable:
+                found.append((-scores[ids[token]], -len(left), ids[left], (left, right)))
+    return [pair for *_, pair in sorted(found)]
+
+
+_MERGEABLE = (Kind.NORMAL, Kind.USER_DEFINED)
+
+
+def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:
+    return [
+        AddedToken(
+            vocabulary.tokens[index],
+            special=vocabulary.kinds[index] != Kind.USER_DEFINED,
+            normalized=False,
+            rstrip=vocabulary.strip_right and vocabulary.tokens[index] not in vocabulary.keep_right,
+        )
+        for index in vocabulary.special()
+    ]
+
+
+def _post_process(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+    bos = vocabulary.token(vocabulary.bos) if vocabulary.add_bos else None
+    eos = vocabulary.token(vocabulary.eos) if vocabulary.add_eos else None
+    if bos is None and eos is None:
+        return
+    ids = vocabulary.ids()
+    single = [token for token in (bos, "$A:0", eos) if token is not None]
+    pair = single + [token for token in (f"{bos}:1" if bos else None, "$B:1", f"{eos}:1" if eos else None) if token]
+    tokenizer.post_processor = TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(token, ids[token]) for token in {bos, eos} if token is not None]
+    )

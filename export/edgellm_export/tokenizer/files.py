@@ -1,0 +1,201 @@
+"""The tokenizer files of a checkpoint directory, with tokenizer.json built where only its ancestors are there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.text.tokenizer_errors import check_growth, library_errors
+from edgellm_export.checkpoint.json_file import read_json, read_text
+from edgellm_export.tokenizer.build import build_tokenizer
+from edgellm_export.tokenizer.bytelevel import (
+    MERGES,
+    PRE_TOKENIZERS,
+    ROBERTA,
+    class_of,
+    read_vocabulary,
+    roberta_tokenizer,
+)
+from edgellm_export.tokenizer.bytelevel import VOCAB as VOCAB_JSON
+from edgellm_export.tokenizer.compact import compact
+from edgellm_export.tokenizer.sentencepiece import REMEDY, read_sentencepiece
+from edgellm_export.tokenizer.unigram import (
+    BPE_MODEL,
+    SOURCE,
+    SPIECE,
+    TARGET,
+    marian_tokenizer,
+    mbart_tokenizer,
+    pegasus_tokenizer,
+    t5_tokenizer,
+)
+from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.tokenizer.wordpiece import VOCAB, wordpiece_tokenizer
+
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
+OLD_TEMPLATE = "chat_template.json"
+CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
+# Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
+SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
+ANCESTORS = ("tokenizer.model", VOCAB_JSON, MERGES, SOURCE, TARGET, SPIECE, BPE_MODEL, VOCAB)
+
+
+def read_text_files(path: Path) -> dict[str, bytes]:
+    """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
+    files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
+    if (path / SENTENCE[0]).is_file():
+        found = [file for pattern in SENTENCE for file in sorted(path.glob(pattern)) if file.is_file()]
+        files |= {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
+    for name in files.keys() - {TOKENIZER, *SENTENCE}:
+        _check_file(path / name)
+    config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+    if TOKENIZER in files:
+        _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
+        files[TOKENIZER] = compact(files[TOKENIZER])
+    elif built := _built_tokenizer(path, config):
+        files[TOKENIZER] = compact(built)
+    if TEMPLATE not in files and (template := _old_template(path, config)):
+        files[TEMPLATE] = _encoded(path, template)
+    return files
+
+
+def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:
+    """The content of tokenizer.json, of what there was before it; None where there is nothing."""
+
+    def unfit(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path}: no tokenizer can be built of its files ({reason}); download them again")
+
+    with library_errors(unfit):
+        if _is_marian(path, config):
+            return marian_tokenizer(path, config)
+        if build := _unigram_builder(path):
+            return build(path, config)
+        if (path / VOCAB).is_file():
+            return wordpiece_tokenizer(path, config)
+        if _is_byte_level(path) and class_of(path, config, _model_type(path)) in ROBERTA:
+            return roberta_tokenizer(path, config, _added(path, config))
+        vocabulary = _old_vocabulary(path, config)
+        return None if vocabulary is None else build_tokenizer(vocabulary)
+
+
+def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether there are files of a Marian tokenizer, be it not all of them."""
+    files = [name for name in (SOURCE, TARGET, VOCAB_JSON) if (path / name).is_file()]
+    named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
+    return bool(files) and (named or SOURCE in files)
+
+
+def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] | None:
+    """What builds a tokenizer from the directory's SentencePiece model, if there is one. Raises
+    UnsupportedModelError."""
+    file = next((name for name in (SPIECE, BPE_MODEL) if (path / name).is_file()), None)
+    if file is None:
+        return None
+    builders = {
+        ("t5", SPIECE): t5_tokenizer,
+        ("mt5", SPIECE): t5_tokenizer,
+        ("pegasus", SPIECE): pegasus_tokenizer,
+        ("mbart", BPE_MODEL): mbart_tokenizer,
+    }
+    builder = builders.get((str(_model_type(path)), file))
+    if builder is None:
+        raise UnsupportedModelError(f"{path} has {file} but no {TOKENIZER}; {REMEDY}")
+    return builder
+
+
+def _is_byte_level(path: Path) -> bool:
+    return (path / MERGES).is_file() and (path / VOCAB_JSON).is_file()
+
+
+def _model_type(path: Path) -> Any:
+    file = path / "config.json"
+    return read_json(file).get("model_type") if file.is_file() else None
+
+
+def _check_file(path: Path) -> None:
+    """Whether the runtime will be able to read it."""
+    if path.suffix == ".json":
+        read_json(path)
+    else:
+        read_text(path)
+
+
+def _check_tokenizer(path: Path, content: bytes) -> None:
+    from tokenizers import Tokenizer
+
+    def unreadable(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path} cannot be loaded ({reason}); download it again")
+
+    with library_errors(unreadable):
+        tokenizer = Tokenizer.from_buffer(content)
+    check_growth(tokenizer, unreadable)
+
+
+def _encoded(path: Path, template: str) -> bytes:
+    try:
+        return template.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"{path} has a chat template that is not Unicode text ({error})") from error
+
+
+def _old_template(path: Path, config: Mapping[str, Any]) -> str | None:
+    """The chat template where older checkpoints keep it: in a JSON file, or in the tokenizer's config."""
+    template = config.get("chat_template")
+    if (path / OLD_TEMPLATE).is_file():
+        template = read_json(path / OLD_TEMPLATE).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, Mapping)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _old_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
+    if (path / "tokenizer.model").is_file():
+        vocabulary = read_sentencepiece(path / "tokenizer.model")
+        vocabulary = dataclasses.replace(
+            vocabulary,
+            add_bos=config.get("add_bos_token", True) is not False,
+            add_eos=config.get("add_eos_token", False) is True,
+        )
+    elif _is_byte_level(path):
+        name = class_of(path, config, _model_type(path))
+        vocabulary = read_vocabulary(path, PRE_TOKENIZERS[name])
+    else:
+        return None
+    return _with_added_tokens(vocabulary, path, config)
+
+
+def _with_added_tokens(vocabulary: Vocabulary, path: Path, config: Mapping[str, Any]) -> Vocabulary:
+    """Tokens that were added after training, and those that the config calls special."""
+    tokens, kinds = list(vocabulary.tokens), list(vocabulary.kinds)
+    scores = list(vocabulary.scores) if vocabulary.scores is not None else None
+    for index, (content, special) in sorted(_added(path, config).items()):
+        if not 0 <= index <= len(tokens):
+            raise CheckpointError(f"{path}: the added token {content!r} has id {index}, expected 0 to {len(tokens)}")
+        kind = int(Kind.CONTROL if special else Kind.USER_DEFINED)
+        if index == len(tokens):
+            tokens.append(content)
+            kinds.append(kind)
+            if scores is not None:
+                scores.append(0.0)
+        elif kinds[index] != Kind.UNKNOWN:
+            tokens[index], kinds[index] = content, kind
+    return dataclasses.replace(vocabulary, tokens=tokens, kinds=kinds, scores=scores)
+
+
+def _added(path: Path, config: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
+    """Id to text and whether it is special."""
+    try:
+        if (path / "added_tokens.json").is_file():
+            old = {int(index): (str(text), True) for text, index in read_json(path / "added_tokens.json").items()}
+        else:
+            old = {}
+        decoder = config.get("added_tokens_decoder") or {}
+        return old | {int(i): (str(t["content"]), bool(t.get("special"))) for i, t in decoder.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: its list of added tokens cannot be read ({error!r})") from error

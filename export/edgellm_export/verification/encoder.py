@@ -1,0 +1,230 @@
+"""Runtime against reference for encoders: the package's outputs, through the public API, beside a float run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.errors import QualityGateError
+from edgellm.loading import load_as
+from edgellm.models.encoder import EncoderModel
+from edgellm.package.manifest import Manifest, Precision
+from edgellm.system.memory import return_freed_memory
+from edgellm.text.encodings import Encoding
+from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
+from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
+from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
+from edgellm_export.float_run.encoder import EncoderLayers, EncoderRun, Outputs
+from edgellm_export.types import Progress
+from edgellm_export.verification.report import REPORT_NAME, LayerReport, MatrixReport
+
+FloatArray = npt.NDArray[np.float32]
+
+LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
+LARGE = 1 << 26  # numbers of each model's outputs: 256 MiB
+
+
+@dataclass(frozen=True)
+class EncoderThresholds:
+    """The furthest a package may be from its original: `error`, relative size of what the outputs differ by, and, where
+    the largest output is what counts, the share of cases in which it is the same."""
+
+    error: float
+    top1_agreement: float
+
+
+# float32 differs by rounding alone, float16 by its 11 bits. int8: 0.03 to 0.05 on MiniLM's 6 layers, up to 0.1 on
+# random weights, whose activations have nothing of a trained model's redundancy; int4: 0.2 to 0.5. A broken layer (rows
+# in another order, a bias left out) costs 0.5 to 1.4. Agreement is the looser limit, as in decoders (report.py): near
+# ties change sides, and a classifier gives only some dozens of cases.
+THRESHOLDS: dict[Precision, EncoderThresholds] = {
+    "fp32": EncoderThresholds(1e-4, 0.99),
+    "fp16": EncoderThresholds(0.01, 0.90),
+    "int8": EncoderThresholds(0.15, 0.75),
+    "int4": EncoderThresholds(0.60, 0.40),
+}
+
+
+@dataclass(frozen=True)
+class EncoderQuality:
+    """Package against float model on texts. `error`: root of the squared differences' sum over that of the original's
+    outputs. `cosine`, `cosine_min`: of each token's (or text's) outputs, mean and worst. `top1_agreement`: how often
+    the largest output is the same, None where it says nothing (hidden states, a single label)."""
+
+    texts: int
+    tokens: int
+    text: str
+    device: str
+    output: str
+    error: float
+    cosine: float
+    cosine_min: float
+    top1_agreement: float | None
+
+
+@dataclass(frozen=True)
+class EncoderReport:
+    """`calibration`: the text that channel scales came from, or "none". `matrices`: those that it rounded.
+    `size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
+
+    precision: Precision
+    scheme: str
+    calibration: str
+    size_bytes: int
+    quality: EncoderQuality
+    layers: Sequence[LayerReport]
+    matrices: Sequence[MatrixReport]
+    thresholds: EncoderThresholds
+
+    @property
+    def passed(self) -> bool:
+        q, t = self.quality, self.thresholds
+        agreed = q.top1_agreement is None or q.top1_agreement >= t.top1_agreement
+        return q.error <= t.error and agreed
+
+    def worst_layers(self, count: int = 3) -> list[LayerReport]:
+        return sorted(self.layers, key=lambda layer: -layer.error)[:count]
+
+    def write(self, directory: Path) -> None:
+        data = {
+            **asdict(self),
+            "worst_layers": [asdict(layer) for layer in self.worst_layers()],
+            "verdict": "passed" if self.passed else "failed",
+        }
+        (directory / REPORT_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+    def gate(self, kept: Path | None = None) -> None:
+        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
+        q, t = self.quality, self.thresholds
+        if not self.passed:
+            agreement = "" if q.top1_agreement is None else f", top-1 agreement {q.top1_agreement:.2%} (at least "
+            agreement += "" if q.top1_agreement is None else f"{t.top1_agreement:.0%})"
+            raise QualityGateError(
+                f"the {self.precision} package is too far from the original: its {q.output} differ by {q.error:.2%} "
+                f"(at most {t.error:.2%}){agreement}; export with a higher precision, or look at "
+                f"{kept or 'the result with --keep-failed'}"
+            )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a package, on `device`, gives for texts, which are `origin`."""
+
+    sequences: Sequence[Encoding]
+    origin: str
+    device: str
+    found: Sequence[Outputs]
+
+
+def verify_encoder(
+    package: Path,
+    manifest: Manifest,
+    run: EncoderRun,
+    written: EncoderLayers,
+    calibration: Calibration,
+    progress: Progress,
+) -> EncoderReport:
+    """Run the package in `package` as a user would and compare it with the float model `run`."""
+    scored = score_package(package, manifest, progress)
+    return_freed_memory()  # the package's, before the original takes as much
+    expected, errors = _original(run, written, scored.sequences, progress)
+    return report_of(manifest, scored, expected, errors, calibration)
+
+
+def score_package(package: Path, manifest: Manifest, progress: Progress) -> Scored:
+    """Raises QualityGateError where its outputs are not numbers."""
+    model = load_as(EncoderModel, package)
+    sequences, origin = _texts(model, manifest)
+    device = model.info.device
+    found = [dict(result.outputs) for result in model.run(sequences)]
+    if manifest.encoder_facts.embedding is not None:
+        found = [{"sentence_embedding": vector} for vector in model.embed(sequences, normalize=False)]
+    progress("package", 1, 1)
+    if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
+        raise QualityGateError(
+            f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
+            "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
+        )
+    return Scored(sequences, origin, device, found)
+
+
+def report_of(
+    manifest: Manifest,
+    scored: Scored,
+    expected: Sequence[Outputs],
+    errors: Sequence[float] = (),
+    calibration: Calibration = NOT_CALIBRATED,
+) -> EncoderReport:
+    """`expected`: the original's outputs. `errors`: of each layer, where they are known."""
+    sequences = scored.sequences
+    quality = _quality(sequences, scored.found, expected, manifest)
+    precision = manifest.weights.precision
+    return EncoderReport(
+        precision=precision,
+        scheme=manifest.weights.scheme,
+        calibration=calibration.text,
+        size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
+        quality=EncoderQuality(len(sequences), sum(map(len, sequences)), scored.origin, scored.device, *quality),
+        layers=[LayerReport(i, error) for i, error in enumerate(errors)],
+        matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
+        thresholds=THRESHOLDS[precision],
+    )
+
+
+def _texts(model: EncoderModel, manifest: Manifest) -> tuple[list[Encoding], str]:
+    embedding = manifest.encoder_facts.embedding
+    length = min(LENGTH, manifest.context_length if embedding is None else embedding.max_tokens)
+    count = TOKENS
+    if manifest.task == "fill-mask":
+        count = max(length, min(TOKENS, LARGE // manifest.vocab_size))
+    if model.tokenizer is not None:
+        found = paragraphs(topics(EVALUATION_TOPICS), model.tokenizer, manifest.vocab_size, length, count)
+        if found:
+            return found, "English text"
+    return random_tokens(manifest.vocab_size, length, count), "random tokens"
+
+
+def _original(
+    run: EncoderRun, written: EncoderLayers, sequences: Sequence[Encoding], progress: Progress
+) -> tuple[list[Outputs], list[float]]:
+    """Outputs of the float model, and the error of each of the package's layers on the first sequence."""
+    states, errors = run.embed(sequences), []
+    for index in range(run.num_layers):
+        after = run.layer(index, sequences, states)
+        errors.append(written.error(index, sequences[0], states[0], after[0]))
+        states = after
+        progress("original", index + 1, run.num_layers)
+    return run.outputs(sequences, states), errors
+
+
+def _quality(
+    sequences: Sequence[Encoding], found: Sequence[Outputs], expected: Sequence[Outputs], manifest: Manifest
+) -> tuple[str, float, float, float, float | None]:
+    """Name of the outputs, error, cosine, its minimum, top-1 agreement."""
+    names = [name for name in expected[0] if name in found[0]]
+    squares = size = 0.0
+    cosines: list[FloatArray] = []
+    agreed: list[FloatArray] = []
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in names:
+            a, b = np.atleast_2d(ours[name]), np.atleast_2d(theirs[name])
+            squares += float(np.square(a - b, dtype=np.float64).sum())
+            size += float(np.square(b, dtype=np.float64).sum())
+            cosines.append(cosine(a, b))
+            agreed.append(a.argmax(axis=-1) == b.argmax(axis=-1))
+    counts = manifest.task != "feature-extraction" and len(manifest.encoder_facts.labels) != 1
+    every = np.concatenate(cosines)
+    error = (squares / max(size, 1e-30)) ** 0.5
+    agreement = float(np.concatenate(agreed).mean()) if counts else None
+    return " and ".join(names), error, float(every.mean()), float(every.min()), agreement
+
+
+def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Of each row: [rows]."""
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(axis=-1) / np.maximum(lengths, 1e-30), np.float32)
