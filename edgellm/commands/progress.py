@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import click
 
 from edgellm.commands.signals import raise_if_received
-
-Progress = Callable[[str, int, int], None]  # (step, done, total)
+from edgellm.types import Progress
 
 
 @contextlib.contextmanager

@@ -1,11 +1,12 @@
 """Greedy search, sampling and beam search over anything that is a `Decoder`."""
 
-from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.decoder import Decoder
 from edgellm.decoding.events import Emitted, Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.prompt_lookup import PromptLookup
 from edgellm.decoding.search import search
 from edgellm.decoding.stopping import Stopping
+from edgellm.types import Logits, TokenArray
 
 __all__ = [
     "Decoder",

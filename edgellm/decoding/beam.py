@@ -13,20 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.choice import (
-    Floats,
-    best_indices,
-    check_best,
-    check_numbers,
-    log_softmax,
-    sample_without_replacement,
-)
-from edgellm.decoding.decoder import Logits, TokenArray
+from edgellm.decoding.choice import best_indices, check_best, check_numbers, log_softmax, sample_without_replacement
 from edgellm.decoding.events import Hypothesis
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import Processor, Rows, process
 from edgellm.decoding.processors import hamming_diversity
 from edgellm.decoding.stopping import Stopping
+from edgellm.types import FloatArray, Logits, TokenArray
 
 
 @dataclass(frozen=True)
@@ -52,8 +45,8 @@ class Beams:
     """Unfinished sequences of equal length, the best first."""
 
     ids: TokenArray  # [beams, prompt and new tokens]
-    scores: Floats  # [beams], the sum of the new tokens' processed log-probabilities
-    logprobs: Floats  # [beams, new tokens] of the model's own logits; [beams, 0] if not asked for
+    scores: FloatArray  # [beams], the sum of the new tokens' processed log-probabilities
+    logprobs: FloatArray  # [beams, new tokens] of the model's own logits; [beams, 0] if not asked for
     rows: TokenArray  # [beams], the decoder's row that each continues
 
 
@@ -63,7 +56,7 @@ class Candidates:
 
     parents: npt.NDArray[np.int64]  # [candidates], which beam
     tokens: TokenArray  # [candidates]
-    scores: Floats  # [candidates]
+    scores: FloatArray  # [candidates]
 
 
 @dataclass
@@ -113,17 +106,17 @@ class Group:
             self._finish([(int(i), cut) for i in going_on], extended)
             self.done = True
 
-    def _score(self, model_logprobs: Floats, earlier_tokens: Sequence[int]) -> Floats:
+    def _score(self, model_logprobs: FloatArray, earlier_tokens: Sequence[int]) -> FloatArray:
         """The score of each continuation, [beams, vocab]; excluded ones at -inf."""
         count = len(model_logprobs)
         rows = Rows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, [self.source] * count)
         scores = process(self.plan.processors, rows, model_logprobs)
         if earlier_tokens:
             scores = hamming_diversity(scores, earlier_tokens, self.plan.options.diversity_penalty)
-        result: Floats = scores + self.beams.scores[:, None]
+        result: FloatArray = scores + self.beams.scores[:, None]
         return result
 
-    def _candidates(self, scores: Floats) -> Candidates:
+    def _candidates(self, scores: FloatArray) -> Candidates:
         """scores: [beams, vocab]. Fewer than planned only where fewer continuations are possible."""
         flat = scores.reshape(-1)
         if self.stream is None:
@@ -135,7 +128,7 @@ class Group:
             check_best(float(flat.max()))
         return Candidates(*np.divmod(chosen, scores.shape[1]), flat[chosen])
 
-    def _extend(self, candidates: Candidates, model_logprobs: Floats) -> Beams:
+    def _extend(self, candidates: Candidates, model_logprobs: FloatArray) -> Beams:
         parents, tokens = candidates.parents, candidates.tokens
         logprobs = self.beams.logprobs[parents]
         if self.plan.options.logprobs:

@@ -9,11 +9,12 @@ import numpy as np
 
 from edgellm.decoding.beam import Beams, Group, Plan, final_score
 from edgellm.decoding.choice import random_stream
-from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.decoder import Decoder
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import build_processors
 from edgellm.decoding.stopping import Stopping
+from edgellm.types import Logits, TokenArray
 
 
 def search_beams(

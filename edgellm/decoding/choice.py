@@ -7,25 +7,24 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.errors import OptionError, ProviderError
+from edgellm.types import FloatArray, Logits, TokenArray
 
-Floats = npt.NDArray[np.float32]
 _BLOCKS_PER_RANK = 64
 _DRAWN_BLOCK = 256  # tokens
 
 
-def log_softmax(scores: Floats) -> Floats:
+def log_softmax(scores: FloatArray) -> FloatArray:
     """Along the last axis, in float32."""
-    result: Floats = scores - scores.max(axis=-1, keepdims=True)
+    result: FloatArray = scores - scores.max(axis=-1, keepdims=True)
     result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
     return result
 
 
-def softmax(scores: Floats) -> Floats:
+def softmax(scores: FloatArray) -> FloatArray:
     """Along the last axis, in float32."""
-    exponentials: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    exponentials: FloatArray = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
 
 
@@ -37,26 +36,26 @@ def token_logprobs(logits: Logits, tokens: TokenArray) -> list[float]:
     return [float(value) for value in chosen - best - totals]
 
 
-def best_indices(values: Floats, count: int) -> npt.NDArray[np.int64]:
+def best_indices(values: FloatArray, count: int) -> npt.NDArray[np.int64]:
     """Indices of the `count` largest of `values` [n], largest first, the lower index first where several are equal."""
     candidates = at_least_kth(values, count) if count < len(values) else np.arange(len(values))
     order = np.argsort(-values[candidates], kind="stable")
     return candidates[order[:count]]
 
 
-def at_least_kth(values: Floats, k: int) -> npt.NDArray[np.int64]:
+def at_least_kth(values: FloatArray, k: int) -> npt.NDArray[np.int64]:
     """Indices, ascending, of all `values` [n] that are not below the k-th largest, NaNs included; 1 <= k <= n."""
     candidates = _candidates(values, k)
     found = values[candidates]
     return candidates[~(found < _kth_largest(found, k))]
 
 
-def kth_largest(values: Floats, k: int) -> np.float32:
+def kth_largest(values: FloatArray, k: int) -> np.float32:
     """The k-th largest of `values` [n], 1 <= k <= n."""
     return _kth_largest(values[_candidates(values, k)], k)
 
 
-def _candidates(values: Floats, k: int) -> npt.NDArray[np.int64]:
+def _candidates(values: FloatArray, k: int) -> npt.NDArray[np.int64]:
     """Indices, ascending, among which the k largest of `values` are; few if there are many values."""
     blocks = k * _BLOCKS_PER_RANK
     if len(values) <= 4 * blocks:
@@ -68,12 +67,12 @@ def _candidates(values: Floats, k: int) -> npt.NDArray[np.int64]:
     return np.flatnonzero(~(values < _kth_largest(maxima, k)))
 
 
-def _kth_largest(values: Floats, k: int) -> np.float32:
+def _kth_largest(values: FloatArray, k: int) -> np.float32:
     result: np.float32 = np.partition(values, len(values) - k)[len(values) - k]
     return result
 
 
-def greedy(scores: Floats) -> TokenArray:
+def greedy(scores: FloatArray) -> TokenArray:
     """The best token of each row of `scores` [rows, vocab]; the lowest id where several are equal."""
     tokens: TokenArray = scores.argmax(axis=1)
     for row, token in enumerate(tokens.tolist()):
@@ -81,12 +80,12 @@ def greedy(scores: Floats) -> TokenArray:
     return tokens
 
 
-def sample(scores: Floats, streams: list[np.random.Generator]) -> TokenArray:
+def sample(scores: FloatArray, streams: list[np.random.Generator]) -> TokenArray:
     """One token per row of `scores` [rows, vocab], drawn from its softmax with the row's own random stream."""
     return np.array([_draw(row, stream) for row, stream in zip(scores, streams, strict=True)], dtype=np.int64)
 
 
-def sample_without_replacement(scores: Floats, count: int, stream: np.random.Generator) -> npt.NDArray[np.int64]:
+def sample_without_replacement(scores: FloatArray, count: int, stream: np.random.Generator) -> npt.NDArray[np.int64]:
     """Up to `count` different indices of `scores` [n], drawn one after another from the softmax, in the order drawn.
 
     The largest of scores with Gumbel noise are such a draw (Kool et al. 2019, arXiv 1903.06059).
@@ -112,7 +111,7 @@ def check_best(score: float) -> None:
         )
 
 
-def check_numbers(scores: Floats) -> None:
+def check_numbers(scores: FloatArray) -> None:
     if np.isnan(scores).any():
         raise _no_numbers()
 
@@ -121,7 +120,7 @@ def _no_numbers() -> ProviderError:
     return ProviderError("the model returned logits that are not numbers (NaN); try another precision or device")
 
 
-def _draw(scores: Floats, stream: np.random.Generator) -> int:
+def _draw(scores: FloatArray, stream: np.random.Generator) -> int:
     """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64: block by block, then
     within the block it falls into."""
     best = scores.max()

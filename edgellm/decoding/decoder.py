@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-TokenArray = npt.NDArray[np.int64]
-Logits = npt.NDArray[np.float32]
+from edgellm.types import Logits, TokenArray
 
 
 class Decoder(Protocol):

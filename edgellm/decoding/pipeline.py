@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from edgellm.decoding import processors as p
 from edgellm.decoding import warpers as w
-from edgellm.decoding.decoder import TokenArray
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.processors import Scores
+from edgellm.types import TokenArray
 
 
 @dataclass(frozen=True)

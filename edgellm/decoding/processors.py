@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.decoding.choice import log_softmax
-from edgellm.decoding.decoder import TokenArray
+from edgellm.types import TokenArray
 
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

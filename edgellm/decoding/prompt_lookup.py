@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.decoder import Decoder
 from edgellm.decoding.options import GenerationOptions
+from edgellm.types import Logits, TokenArray
 
 DEFAULT_MAX_DRAFT = 10  # tokens
 DEFAULT_MAX_NGRAM = 3  # tokens

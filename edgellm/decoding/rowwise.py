@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgellm.decoding.choice import greedy, random_stream, sample, token_logprobs
-from edgellm.decoding.decoder import Decoder, Logits, TokenArray
+from edgellm.decoding.decoder import Decoder
 from edgellm.decoding.events import Emitted, Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import Processor, Rows, build_processors, process
 from edgellm.decoding.stopping import Stopping
+from edgellm.types import Logits, TokenArray
 
 SPARE = 256  # tokens to make room for at first
 

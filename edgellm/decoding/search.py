@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 
 from edgellm.decoding.beam_search import search_beams
-from edgellm.decoding.decoder import Decoder, TokenArray
+from edgellm.decoding.decoder import Decoder
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.rowwise import search_rows
 from edgellm.decoding.stopping import Stopping
+from edgellm.types import TokenArray
 
 
 def search(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.decoding.prompt_lookup import Verifier
+from edgellm.types import Logits, TokenArray
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
 from edgellm.package.manifest import Manifest
+from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
-Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all); may raise to stop the prefill
 SPARE = 512  # tokens to make room for behind what is put into a cache
 
 
@@ -55,7 +53,7 @@ class CachedEngine(ABC, Generic[Cache]):
         self._chunk = max(prefill_chunk, MIN_CHUNK)
         self.history = History(manifest)
         self.headroom = 128  # tokens to make room for at first, beyond the prompt
-        self.progress: Progress | None = None
+        self.progress: ProgressHook | None = None
 
     @property
     def rows(self) -> int:

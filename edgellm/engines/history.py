@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.decoding.decoder import TokenArray
 from edgellm.package.manifest import Manifest
+from edgellm.types import TokenArray
 
 # A token alone behind a past takes attention's decoding kernel, which adds in another order. In an int8 package that
 # difference grows, rounding by rounding, to the size of the quantization error; so a prompt is never cut that small.

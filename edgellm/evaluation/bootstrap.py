@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.evaluation.results import Metric
+from edgellm.types import DoubleArray
 
-FloatArray = npt.NDArray[np.float64]
 SEED = 12345
 ROUNDS = 1000
 
 
 def with_intervals(
-    count: int, scores: Callable[[FloatArray], Mapping[str, float]], rounds: int = ROUNDS
+    count: int, scores: Callable[[DoubleArray], Mapping[str, float]], rounds: int = ROUNDS
 ) -> dict[str, Metric]:
     """`scores`: from how often each of `count` examples counts. Intervals are the middle 95% of `rounds` resamples."""
     values = scores(np.ones(count))

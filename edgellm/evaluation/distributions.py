@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.evaluation.results import Metric, mean, share
-
-Logits = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
+from edgellm.types import DoubleArray, Logits
 
 BLOCK = 1 << 20  # numbers of each side in float64 at a time
 
@@ -22,10 +20,10 @@ class Rows:
     """[rows] each: KL(reference || candidate) in nats, whether both put the same entry first, and, where it was said
     which entry came true, its log-probability by either model."""
 
-    divergence: FloatArray
+    divergence: DoubleArray
     same_first: npt.NDArray[np.bool_]
-    reference: FloatArray
-    candidate: FloatArray
+    reference: DoubleArray
+    candidate: DoubleArray
 
 
 def compared(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64] | None = None) -> Rows:
@@ -50,7 +48,7 @@ def joined(parts: Iterable[Rows]) -> Rows:
     return Rows(column("divergence"), first, column("reference"), column("candidate"))
 
 
-def log_softmax(logits: npt.NDArray[Any]) -> FloatArray:
+def log_softmax(logits: npt.NDArray[Any]) -> DoubleArray:
     """Along the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))

@@ -8,13 +8,14 @@ from typing import Any
 
 from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.distributions import Logits, Rows, compared, findings_of, in_step, joined
+from edgellm.evaluation.distributions import Rows, compared, findings_of, in_step, joined
 from edgellm.evaluation.perplexity import Passage, Passages
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean, transformed
 from edgellm.loading import AnyModel
 from edgellm.models.decoder import Model
 from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.types import Logits
 
 OpenReference = Callable[[], AnyModel]
 

@@ -10,30 +10,27 @@ import numpy.typing as npt
 
 from edgellm.evaluation.bootstrap import ROUNDS, with_intervals
 from edgellm.evaluation.results import Findings
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from edgellm.types import BoolArray, DoubleArray, IntArray
 
 
 @dataclass(frozen=True)
 class Counts:
     """[labels] each: predicted and right, predicted, right."""
 
-    hits: FloatArray
-    predicted: FloatArray
-    wanted: FloatArray
+    hits: DoubleArray
+    predicted: DoubleArray
+    wanted: DoubleArray
 
     @property
-    def precision(self) -> FloatArray:
+    def precision(self) -> DoubleArray:
         return ratio(self.hits, self.predicted)
 
     @property
-    def recall(self) -> FloatArray:
+    def recall(self) -> DoubleArray:
         return ratio(self.hits, self.wanted)
 
     @property
-    def f1(self) -> FloatArray:
+    def f1(self) -> DoubleArray:
         return ratio(2 * self.hits, self.predicted + self.wanted)
 
     def averages(self) -> dict[str, float]:
@@ -41,7 +38,7 @@ class Counts:
         one = Counts(*(np.atleast_1d(part.sum()) for part in (self.hits, self.predicted, self.wanted)))
         found = {}
         for name in ("precision", "recall", "f1"):
-            each: FloatArray = getattr(self, name)
+            each: DoubleArray = getattr(self, name)
             found[f"{name}_macro"] = float(each.mean())
             found[f"{name}_micro"] = float(getattr(one, name)[0])
             found[f"{name}_weighted"] = float(ratio((each * self.wanted).sum(), self.wanted.sum()))
@@ -67,11 +64,11 @@ def single_label_scores(
     present, codes = np.unique(np.concatenate([right, predicted]), return_inverse=True)
     pairs = codes[: len(right)] * len(present) + codes[len(right) :]
 
-    def matrix(weights: FloatArray) -> FloatArray:
+    def matrix(weights: DoubleArray) -> DoubleArray:
         flat = np.bincount(pairs, weights, len(present) ** 2).astype(np.float64)
         return flat.reshape(len(present), len(present))
 
-    def scores(weights: FloatArray) -> dict[str, float]:
+    def scores(weights: DoubleArray) -> dict[str, float]:
         confusion = matrix(weights)
         counts = _counts(confusion)
         found = {"accuracy": float(ratio(np.trace(confusion), confusion.sum()))}
@@ -100,10 +97,10 @@ def multi_label_scores(
     exact = (right == predicted).all(axis=1)
     own = ratio(2.0 * hits.sum(axis=1), right.sum(axis=1) + predicted.sum(axis=1))
 
-    def counts(weights: FloatArray) -> Counts:
+    def counts(weights: DoubleArray) -> Counts:
         return Counts(weights @ hits, weights @ predicted, weights @ right)
 
-    def scores(weights: FloatArray) -> dict[str, float]:
+    def scores(weights: DoubleArray) -> dict[str, float]:
         total = weights.sum()
         means = {"accuracy": float(weights @ exact / total), "f1_samples": float(weights @ own / total)}
         return {**means, **counts(weights).averages()}
@@ -112,11 +109,11 @@ def multi_label_scores(
     return Findings(with_intervals(len(right), scores, bootstrap), {"labels": table})
 
 
-def number_scores(right: FloatArray, predicted: FloatArray, *, bootstrap: int = ROUNDS) -> Findings:
+def number_scores(right: DoubleArray, predicted: DoubleArray, *, bootstrap: int = ROUNDS) -> Findings:
     """right, predicted: [examples]. Correlations, and the mean of squared differences."""
     ranks = _ranks(right), _ranks(predicted)
 
-    def scores(weights: FloatArray) -> dict[str, float]:
+    def scores(weights: DoubleArray) -> dict[str, float]:
         error = float(np.average((right - predicted) ** 2, weights=weights))
         return {
             "pearson": _correlation(right, predicted, weights),
@@ -127,30 +124,30 @@ def number_scores(right: FloatArray, predicted: FloatArray, *, bootstrap: int = 
     return Findings(with_intervals(len(right), scores, bootstrap))
 
 
-def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> FloatArray:
+def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> DoubleArray:
     """0 where there is nothing to divide by, as scikit-learn has it."""
     whole = np.asarray(whole, np.float64)
     return np.asarray(np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0))
 
 
-def _counts(confusion: FloatArray) -> Counts:
+def _counts(confusion: DoubleArray) -> Counts:
     """confusion: [right, predicted]."""
     return Counts(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
-def _matthews(confusion: FloatArray) -> float:
+def _matthews(confusion: DoubleArray) -> float:
     """Matthews' correlation coefficient, for any number of labels (Gorodkin 2004)."""
     right, predicted, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
     spread = (total**2 - predicted @ predicted) * (total**2 - right @ right)
     return float(ratio(np.trace(confusion) * total - right @ predicted, np.sqrt(spread)))
 
 
-def _correlation(a: FloatArray, b: FloatArray, weights: FloatArray) -> float:
+def _correlation(a: DoubleArray, b: DoubleArray, weights: DoubleArray) -> float:
     a, b = a - np.average(a, weights=weights), b - np.average(b, weights=weights)
     return float(ratio((weights * a * b).sum(), np.sqrt((weights * a * a).sum() * (weights * b * b).sum())))
 
 
-def _ranks(values: FloatArray) -> FloatArray:
+def _ranks(values: DoubleArray) -> DoubleArray:
     """Equal values share the mean of their ranks."""
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -19,8 +19,7 @@ from edgellm.evaluation.token_stream import TokenStream, tokens_of
 from edgellm.evaluation.windows import Units, sliding_windows, units_of
 from edgellm.models.decoder import Model
 from edgellm.models.encoder_decoder import EncoderDecoderModel
-
-IntArray = npt.NDArray[np.int64]
+from edgellm.types import IntArray
 
 WINDOW = 1024  # tokens, where the model's context has as many
 

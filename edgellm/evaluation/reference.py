@@ -14,9 +14,7 @@ from edgellm.loading import AnyModel, load
 from edgellm.ort.session import DeviceChoice
 from edgellm.package.files import read_errors
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
-
-Progress = Callable[[str, int, int], None]
-
+from edgellm.types import Progress
 
 ReferenceLike = str | PathLike[str] | AnyModel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
@@ -24,8 +24,7 @@ from edgellm.evaluation.reference import Reference, ReferenceLike, opened_refere
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
 from edgellm.ort.session import DeviceChoice
-
-Progress = Callable[[str, int, int], None]
+from edgellm.types import Progress
 
 OF_TEXTS = ("perplexity", "divergence")  # kinds for which a decoder reads a file of text as one
 

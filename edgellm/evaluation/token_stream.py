@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.evaluation.windows import Units, units_of
 from edgellm.text.tokenizer import Tokenizer
-
-IntArray = npt.NDArray[np.int64]
+from edgellm.types import IntArray
 
 BLOCK = 1 << 18  # characters
 OVERLAP = 1 << 12  # characters

@@ -11,10 +11,10 @@ from edgellm.engines.contract import CachedEngine
 from edgellm.generation.overflow import Fitted, Room
 from edgellm.generation.reader import ChatArguments, PromptReader
 from edgellm.generation.results import Generation, Piece
-from edgellm.generation.run import Cancel, ProgressHook, Run, check_streamable, generations, pieces, stopping
+from edgellm.generation.run import Cancel, Run, check_streamable, generations, pieces, stopping
 from edgellm.text.chat import Message
-from edgellm.text.prompts import IntArray
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray, ProgressHook
 
 AnyEngine = CachedEngine[Any]
 

@@ -17,8 +17,8 @@ from edgellm.decoding import GenerationOptions
 from edgellm.decoding.shifting import Window
 from edgellm.errors import ContextOverflowError, MemoryBudgetError, OptionError
 from edgellm.text.chat import Message
-from edgellm.text.prompts import IntArray
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from edgellm.errors import ChatTemplateError, OptionError
 from edgellm.generation.overflow import Fitted, Room, fit_chat, fit_prompt, system_messages
 from edgellm.package.manifest import Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
-from edgellm.text.prompts import IntArray, read_prompt
+from edgellm.text.prompts import read_prompt
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,12 +26,10 @@ from edgellm.errors import OptionError
 from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Timing
 from edgellm.ort import session as ort
 from edgellm.package.manifest import Manifest
-from edgellm.text.prompts import IntArray
 from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
+from edgellm.types import IntArray, ProgressHook
 
 HEADROOM = 256  # tokens of cache made ready beyond the prompt
-
-ProgressHook = Callable[[int, int], None]  # (prompt tokens done, prompt tokens in all)
 
 
 class Cancel(Protocol):

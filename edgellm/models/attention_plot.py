@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import MissingDependencyError, OptionError
-from edgellm.models.attentions import Attentions, FloatArray
+from edgellm.models.attentions import Attentions
+from edgellm.types import FloatArray
 
 SUFFIXES = (".png", ".svg")
 LABELLED = 60  # tokens; more would not be legible

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import OptionError
-from edgellm.ort.session import Array, DeviceArray, Session
+from edgellm.ort.session import DeviceArray, Session
 from edgellm.package.manifest import GraphFile, Manifest
 from edgellm.text.tokenizer import Tokenizer
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
+from edgellm.types import Array, FloatArray, IntArray
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from edgellm.generation.defaults import read_generation_defaults
 from edgellm.generation.overflow import Room
 from edgellm.generation.reader import ChatArguments, PromptReader
 from edgellm.generation.results import Generation, Piece, Score
-from edgellm.generation.run import Cancel, ProgressHook, logprobs_of, model_info
+from edgellm.generation.run import Cancel, logprobs_of, model_info
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
@@ -32,8 +32,9 @@ from edgellm.package.manifest import Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import ChatTemplate, Message
-from edgellm.text.prompts import IntArray, Prompt, encode_prompt, is_single
+from edgellm.text.prompts import Prompt, encode_prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+from edgellm.types import IntArray, ProgressHook
 
 
 def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:

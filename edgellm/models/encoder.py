@@ -24,9 +24,8 @@ from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+from edgellm.types import FloatArray, IntArray
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoding
 
 BATCH_TOKENS = 2048  # of a run, padding included: more gain nothing, and cost memory

@@ -22,17 +22,7 @@ from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine, check
 from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.results import Generation, Piece, Score
-from edgellm.generation.run import (
-    Cancel,
-    ProgressHook,
-    Run,
-    check_streamable,
-    generations,
-    logprobs_of,
-    model_info,
-    pieces,
-    stopping,
-)
+from edgellm.generation.run import Cancel, Run, check_streamable, generations, logprobs_of, model_info, pieces, stopping
 from edgellm.models.attentions import (
     Attentions,
     EncoderDecoderResult,
@@ -44,8 +34,9 @@ from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import Manifest
-from edgellm.text.prompts import IntArray, Prompt, encode_prompt, encode_source, is_single
+from edgellm.text.prompts import Prompt, encode_prompt, encode_source, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+from edgellm.types import IntArray, ProgressHook
 
 AnyEngine = EncoderDecoderEngine | ConcatEncoderDecoderEngine
 

@@ -26,8 +26,8 @@ from edgellm.ort.forks import LeftToParent, remember
 from edgellm.ort.shutdown import native
 from edgellm.system.cpu import adds_int8_products_in_16_bits
 from edgellm.system.threads import usable_cores
+from edgellm.types import Array
 
-Array = npt.NDArray[Any]
 Device = Literal["cpu", "cuda"]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm.package.manifest import Embedding, Pooling
-
-FloatArray = npt.NDArray[np.float32]
+from edgellm.types import FloatArray
 
 MODULES, SENTENCE_CONFIG = "modules.json", "sentence_bert_config.json"
 STEPS = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])

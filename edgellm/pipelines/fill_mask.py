@@ -14,7 +14,8 @@ from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
 from edgellm.pipelines.special import clean_up
-from edgellm.text.encodings import Encoding, IntArray
+from edgellm.text.encodings import Encoding
+from edgellm.types import IntArray
 
 
 class FillMask(EncoderPipeline):

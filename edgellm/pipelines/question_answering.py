@@ -12,8 +12,9 @@ from edgellm.errors import InputError, OptionError
 from edgellm.package.manifest import Task
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.spans import answers_in, likely_spans, merged, no_answer
-from edgellm.text.encodings import BoolArray, Encoding, windows
+from edgellm.text.encodings import Encoding, windows
 from edgellm.text.tokenizer import check_text
+from edgellm.types import BoolArray
 
 Example = Mapping[str, str]  # "question" and "context"
 

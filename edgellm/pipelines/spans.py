@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.pipelines.scores import FloatArray, best, softmax
-from edgellm.text.encodings import BoolArray, Encoding
+from edgellm.text.encodings import Encoding
+from edgellm.types import BoolArray
 
 IMPOSSIBLE = 1_000_000.0  # the score of no answer where no window has one
 MASKED = -10000.0

@@ -14,8 +14,8 @@ from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import Truncation, truncated
-from edgellm.text.prompts import IntArray
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray
 
 USUAL = {"do_sample": True, "temperature": 0.7}
 

@@ -23,7 +23,8 @@ from edgellm.pipelines.entities import (
     without_overlaps,
 )
 from edgellm.pipelines.scores import FloatArray, softmax
-from edgellm.text.encodings import NONE, Encoding, IntArray, truncated, windows
+from edgellm.text.encodings import NONE, Encoding, truncated, windows
+from edgellm.types import IntArray
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from edgellm.errors import (
 )
 from edgellm.sessions.header import Extent, FileLayout, Header, lay_out, read_header
 from edgellm.system.threads import usable_cores
+from edgellm.types import Array
 
 try:
     import fcntl
 except ImportError:  # not a Unix: what a killed process left is then not found
     fcntl = None  # type: ignore[assignment]
 
-Array = npt.NDArray[Any]
 
 MAX_THREADS = 4  # that compute checksums; beyond that memory is the limit
 ADVICE = "save the session again"

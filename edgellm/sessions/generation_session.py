@@ -23,14 +23,15 @@ from edgellm.generation.calls import AnyEngine, Asked, Call
 from edgellm.generation.overflow import Room
 from edgellm.generation.reader import ChatArguments
 from edgellm.generation.results import Generation, Piece
-from edgellm.generation.run import HEADROOM, Cancel, ProgressHook
+from edgellm.generation.run import HEADROOM, Cancel
 from edgellm.sessions.budget import Budget
 from edgellm.sessions.file import open_file
 from edgellm.sessions.holder import EngineHolder
 from edgellm.sessions.saving import check_savable, copy_into, load_into, save_engine
 from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import Message, check_messages
-from edgellm.text.prompts import IntArray, Prompt, is_single, read_prompt
+from edgellm.text.prompts import Prompt, is_single, read_prompt
+from edgellm.types import IntArray, ProgressHook
 
 
 class _Cancelled(Exception):

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import InputError, OptionError
+from edgellm.types import BoolArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Truncation = Literal["longest_first", "only_first", "only_second"]
 
 NONE = -1  # the word or text of a special token

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from edgellm.errors import ContextOverflowError, InputError
 from edgellm.package.manifest import Manifest
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 UNKNOWN = "<unk>"
 Prompt = str | list[int] | npt.NDArray[np.integer[Any]]
 

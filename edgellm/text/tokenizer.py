@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
 
 from edgellm.errors import InputError, OptionError, PackageCorruptError
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding, from_tokenizer
 from edgellm.text.tokenizer_errors import check_growth, library_errors
-
-IntArray = npt.NDArray[np.int64]
+from edgellm.types import IntArray
 
 REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a character
 

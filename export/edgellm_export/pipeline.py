@@ -13,6 +13,7 @@ import numpy as np
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.system.memory import resident_bytes
+from edgellm.types import Progress
 from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.calibration.texts import CalibrationText, calibration_text
 from edgellm_export.checkpoint import Checkpoint
@@ -28,7 +29,6 @@ from edgellm_export.planning.outcome import Outcome, Watch, add_outcome
 from edgellm_export.planning.plan import Plan, measure_machine, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.sources.opening import open_checkpoint
-from edgellm_export.types import Progress
 
 OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], ForeseenExporter]] = {
     "decoder": open_decoder,

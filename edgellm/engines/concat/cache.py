@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.ort.session import DeviceArray
 from edgellm.package.manifest import CacheLayout
+from edgellm.types import Array
 
-Array = npt.NDArray[Any]
 Tensor = Array | DeviceArray
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import Manifest
+from edgellm.types import Logits, TokenArray
 
 
 class ConcatEngine(CachedEngine[ConcatCache]):

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import TYPE_NAMES, agree, check_inputs, typed
-from edgellm.engines.contract import Progress
 from edgellm.engines.in_place.encoder_decoder import array_of
 from edgellm.errors import ContextOverflowError, PackageCorruptError
-from edgellm.ort.session import Array, DeviceArray, LoadSettings, Session
+from edgellm.ort.session import DeviceArray, LoadSettings, Session
 from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
 HIDDEN = "encoder_hidden_states"
 ENCODER_INPUTS = ("input_ids", "attention_mask")
@@ -183,7 +182,7 @@ class ConcatEncoderDecoderEngine:
         self._read: dict[tuple[int, ...], Cross] = {}  # by the rows' sources, of the last step
         self.sources: Sequence[TokenArray] = ()  # what the next prefill encodes, a source for each row
         self.headroom = 0  # this cache needs no room made ready
-        self.progress: Progress | None = None
+        self.progress: ProgressHook | None = None
 
     @property
     def rows(self) -> int:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.errors import PackageCorruptError, ProviderError
-from edgellm.ort.session import Array, LoadSettings, Session
+from edgellm.ort.session import LoadSettings, Session
 from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.types import Array, Logits, TokenArray
 
 # Logits that two ways of computing give agree when they differ by less than this share of the largest.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ import numpy.typing as npt
 from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.ort.session import Binding, Device, DeviceArray, Session
 from edgellm.package.manifest import CacheLayout
-
-Array = npt.NDArray[Any]
+from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 CAPACITY_STEP = 64  # tokens

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.ort.session import Binding, Session
 from edgellm.package.manifest import GraphFile, Manifest
-
-IntArray = npt.NDArray[np.int64]
+from edgellm.types import IntArray, Logits, TokenArray
 
 FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 

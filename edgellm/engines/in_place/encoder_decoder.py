@@ -13,16 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import Logits, TokenArray
-from edgellm.engines.contract import Progress, chunks
+from edgellm.engines.contract import chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
 from edgellm.engines.in_place.decoder import FLOAT_TYPES, AttentionMask
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.ort.session import Binding, DeviceArray, Session
 from edgellm.package.manifest import Manifest
-
-IntArray = npt.NDArray[np.int64]
-Array = npt.NDArray[np.generic]
+from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
 
 TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
 CHUNK = 128  # target tokens per run, where a whole target is read
@@ -106,7 +103,7 @@ class EncoderDecoderEngine:
         self._seats = Seats(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
         self.sources: Sequence[TokenArray] = ()  # what the next prefill encodes, a source for each row
         self.headroom = 128  # tokens to make room for at first, beyond the start
-        self.progress: Progress | None = None
+        self.progress: ProgressHook | None = None
 
     @property
     def rows(self) -> int:

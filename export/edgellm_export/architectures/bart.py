@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
+from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState, sinusoids
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 

@@ -11,10 +11,11 @@ from typing import Literal, Protocol
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.types import FloatArray, IntArray
 from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import Build, FloatArray, node
+from edgellm_export.blocks.build import Build, node
 from edgellm_export.checkpoint.config import ConfigReader
-from edgellm_export.checkpoint.tensors import IntArray, PickedColumns, PickedRows
+from edgellm_export.checkpoint.tensors import PickedColumns, PickedRows
 from edgellm_export.quantize import scheme_for
 
 HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.architectures import ENCODER_DECODERS, family
-from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, LayerCache, Stream
+from edgellm_export.blocks.build import Build, DecoderShape, LayerCache, Stream
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
 from edgellm_export.checkpoint.config import ConfigReader
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.architectures.llama import read_heads
 from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import BatchState, Build, DecoderShape, FloatArray, Heads, LayerCache, Stream
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.blocks.rope import Rope, read_rope
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ArrayTensor, FloatArray, LazyTensor
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
 
 # model_type -> the prefix that a checkpoint saved without its head lacks
 PREFIXES = {"gpt2": "transformer."}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import Build, DecoderShape, FloatArray, Heads, LayerCache, Stream, node
+from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.cross_attention import CrossState, RelativePositions, SourceState, TargetState
 from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS
+from edgellm.types import FloatArray
 from edgellm_export.blocks.channels import Channels
 from edgellm_export.blocks.rope import Rope
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import GraphBuilder, as_model
 from edgellm_export.onnx.built import BuiltGraph
 from edgellm_export.quantize import WeightScheme
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

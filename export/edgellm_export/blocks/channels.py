@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from edgellm_export.checkpoint.tensors import DividedRows, IntArray, LazyTensor, ScaledColumns
+from edgellm.types import FloatArray, IntArray
+from edgellm_export.checkpoint.tensors import DividedRows, LazyTensor, ScaledColumns
 from edgellm_export.onnx.built import Projection
 
-FloatArray = npt.NDArray[np.float32]
 ChannelScales = Mapping[str, FloatArray]  # by origin, s [size]
 ChannelShifts = Mapping[str, FloatArray]  # by origin, m [size]
 ChannelSplits = Mapping[str, Sequence[IntArray]]  # by the layer that makes them, the channels of each part

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import Build, Heads, LayerCache, node
-from edgellm_export.blocks.channels import FloatArray
 from edgellm_export.blocks.layers import AFTER_SOFTMAX, multi_head_attention
 from edgellm_export.checkpoint.tensors import LazyTensor, RowConcat
 from edgellm_export.onnx.builder import MICROSOFT

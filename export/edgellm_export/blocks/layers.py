@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.blocks.build import BatchState, Build, FloatArray, Heads, LayerCache, Stream, node
+from edgellm.types import FloatArray
+from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.rope import DynamicRope, LongRope, Rope, StaticRope
 from edgellm_export.blocks.rotary import rotate, tables
 from edgellm_export.checkpoint.tensors import LazyTensor, RowConcat, RowSlice

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import UnsupportedModelError, nearest
+from edgellm.types import FloatArray
 from edgellm_export.checkpoint.config import ConfigReader, is_positive
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

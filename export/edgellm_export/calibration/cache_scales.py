@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from edgellm.types import FloatArray, TokenArray
 from edgellm_export.blocks.build import CacheScales
 from edgellm_export.blocks.rope import Rope, StaticRope, rotary_dim
 from edgellm_export.float_run.decoder import FloatRun
-
-FloatArray = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
 
 LARGEST = 127  # of int8, the same on both sides of zero
 SILENT = 1e-6  # the least size that a channel is given
 STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
-def cache_scales(run: FloatRun, sequences: Sequence[Tokens], progress: Callable[[int, int], None]) -> list[CacheScales]:
+def cache_scales(
+    run: FloatRun, sequences: Sequence[TokenArray], progress: Callable[[int, int], None]
+) -> list[CacheScales]:
     """For each layer, the scale of each channel of its keys and values."""
     shape = run.architecture.shape
     turns = turns_per_token(shape.ropes)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.text.encodings import Encoding
+from edgellm.types import FloatArray, IntArray
 from edgellm_export.blocks.build import node
-from edgellm_export.blocks.channels import ChannelMoves, FloatArray
+from edgellm_export.blocks.channels import ChannelMoves
 from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts, rounded, shifted
-from edgellm_export.checkpoint.tensors import IntArray, LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.decoder import ObservedLinear
 from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.types import FloatArray, TokenArray
 from edgellm_export.blocks.channels import ChannelMoves, ChannelScales, ChannelShifts
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.decoder import FloatRun, ObservedLinear
@@ -17,9 +18,6 @@ from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep
 from edgellm_export.quantize.uneven import with_uneven
-
-FloatArray = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
 
 # s = size ** STRENGTH: about half of the imbalance goes to the weights. On SmolLM2-135M at int8, 0.4 to 0.5 do equally
 # well, 0.6 costs half as much divergence again.
@@ -46,7 +44,7 @@ NOT_CALIBRATED = Calibration()
 
 def calibrate_layers(
     run: FloatRun,
-    sequences: Sequence[Tokens],
+    sequences: Sequence[TokenArray],
     origin: str,
     candidates: Sequence[MatrixFormat],
     directory: Path,

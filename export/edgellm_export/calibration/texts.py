@@ -12,7 +12,7 @@ import numpy as np
 
 from edgellm.errors import ExportError
 from edgellm.text.tokenizer import Tokenizer
-from edgellm_export.types import Tokens
+from edgellm.types import TokenArray
 
 # Prose rather than grammar listings. No topic is in both.
 EVALUATION_TOPICS = (
@@ -44,10 +44,12 @@ CALIBRATION_TOPICS = (
 
 
 class Encoder(Protocol):
-    def encode(self, text: str) -> Tokens: ...
+    def encode(self, text: str) -> TokenArray: ...
 
 
-def evaluation_tokens(tokenizer: Encoder | None, vocab_size: int, length: int, count: int) -> tuple[list[Tokens], str]:
+def evaluation_tokens(
+    tokenizer: Encoder | None, vocab_size: int, length: int, count: int
+) -> tuple[list[TokenArray], str]:
     """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random
     tokens."""
     if tokenizer is None:
@@ -64,7 +66,7 @@ class CalibrationText:
     origin: str
     given: bool = False
 
-    def tokens(self, tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
+    def tokens(self, tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[TokenArray]:
         """Sequences of `length` tokens, about `count` in all or what there is. Raises ExportError where given text is
         too short for one."""
         sequences = _sequences(self.texts, tokenizer, vocab_size, length, count)
@@ -93,7 +95,7 @@ def topics(names: Sequence[str]) -> list[str]:
     return [pydoc_data.topics.topics.get(name, "") for name in names]
 
 
-def _sequences(texts: Sequence[str], tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[Tokens]:
+def _sequences(texts: Sequence[str], tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[TokenArray]:
     sequences = []
     for text in texts:
         ids = tokenizer.encode(text)
@@ -103,7 +105,7 @@ def _sequences(texts: Sequence[str], tokenizer: Encoder, vocab_size: int, length
     return [sequences[i] for i in dict.fromkeys(spread.tolist())]
 
 
-def tokenized(work: Path, text: CalibrationText, vocab_size: int, length: int, count: int) -> list[Tokens]:
+def tokenized(work: Path, text: CalibrationText, vocab_size: int, length: int, count: int) -> list[TokenArray]:
     """`text` through the tokenizer in `work`, in sequences of `length`, about `count` tokens; none without one."""
     file = work / "tokenizer.json"
     if not file.is_file():

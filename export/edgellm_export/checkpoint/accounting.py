@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from edgellm.errors import TensorError, nearest
-from edgellm_export.checkpoint.tensors import FloatArray, LazyTensor
+from edgellm.types import FloatArray
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 # Buffers that old checkpoints saved although they follow from the config.
 IGNORED = ("*rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.masked_bias", "*.position_ids")

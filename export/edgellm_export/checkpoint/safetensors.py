@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import CheckpointError, TensorError
-from edgellm_export.checkpoint.tensors import FloatArray
+from edgellm.types import FloatArray
 
 MAX_ELEMENTS = 1 << 48  # of an empty tensor's shape, zeros aside: numpy refuses what it could not address
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.types import Progress
 from edgellm_export.calibration.texts import CalibrationText
 from edgellm_export.onnx.built import Projection
-from edgellm_export.types import Progress
 
 
 @dataclass(frozen=True)

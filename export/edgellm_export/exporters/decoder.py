@@ -12,6 +12,7 @@ import numpy as np
 
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
+from edgellm.types import Progress, TokenArray
 from edgellm_export.architectures import Architecture, open_architecture
 from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import CacheScales, attention_names
@@ -38,7 +39,6 @@ from edgellm_export.package.side_files import (
     write_json,
 )
 from edgellm_export.quantize import WeightScheme, scheme_for
-from edgellm_export.types import Progress, Tokens
 from edgellm_export.verification.decoder import verify
 
 # Of calibration text, in tokens: each sequence and all of them.
@@ -177,7 +177,7 @@ def _calibrate_cache(
     return cache_scales(original, sequences, lambda done, total: progress("calibrate cache", done, total))
 
 
-def _tokens(work: Path, manifest: Manifest, choices: Choices, length: int, count: int) -> list[Tokens]:
+def _tokens(work: Path, manifest: Manifest, choices: Choices, length: int, count: int) -> list[TokenArray]:
     """Calibration text in sequences of `length` or what the context holds."""
     return tokenized(work, choices.text, manifest.vocab_size, min(length, manifest.context_length), count)
 

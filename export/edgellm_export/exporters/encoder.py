@@ -12,6 +12,7 @@ from edgellm.errors import ExportError
 from edgellm.package.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, Weights
 from edgellm.package.sentence import embedding_of
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import Progress
 from edgellm_export.architectures import ENCODERS, family
 from edgellm_export.architectures.encoder import EncoderFamily
 from edgellm_export.blocks.build import attention_names
@@ -32,7 +33,6 @@ from edgellm_export.onnx.writer import outline_graph, write_graph
 from edgellm_export.package.output import disk_errors
 from edgellm_export.package.side_files import GRAPH, versions
 from edgellm_export.quantize import WeightScheme, scheme_for
-from edgellm_export.types import Progress
 from edgellm_export.verification.encoder import verify_encoder
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048

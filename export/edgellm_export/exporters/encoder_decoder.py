@@ -13,10 +13,11 @@ import onnx_ir as ir
 
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, CrossCacheLayout, GraphFile, Manifest, TokenIds, Weights
+from edgellm.types import FloatArray, Progress
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder, open_encoder_decoder
 from edgellm_export.architectures.names import canonical_encoder_decoder
 from edgellm_export.blocks.build import attention_names
-from edgellm_export.blocks.channels import ChannelScales, FloatArray
+from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, channel_scales, rounded_linear
 from edgellm_export.calibration.texts import tokenized
 from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
@@ -35,7 +36,6 @@ from edgellm_export.package.side_files import token_ids, versions, write_generat
 from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
-from edgellm_export.types import Progress
 from edgellm_export.verification.encoder_decoder import pair_length, pairs_of, verify
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"

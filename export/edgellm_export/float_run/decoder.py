@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.system.threads import usable_cores
+from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures import Architecture
 from edgellm_export.blocks.build import CacheScales, TensorSource
 from edgellm_export.blocks.channels import ChannelScales
@@ -23,8 +24,6 @@ from edgellm_export.graphs.decoder import (
 from edgellm_export.onnx.built import BuiltGraph
 from edgellm_export.quantize import WeightScheme, scheme_for
 
-FloatArray = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
 FLOAT = scheme_for("fp32", "cpu")
 VOCABULARY = ("embed_tokens.weight", "shared.weight", "wte.weight", "lm_head.weight", "final_logits_bias")
 
@@ -34,7 +33,7 @@ class SelectedRows:
     """The rows `ids` of a tensor."""
 
     tensor: LazyTensor
-    ids: Tokens
+    ids: TokenArray
 
     @property
     def name(self) -> str:
@@ -53,7 +52,7 @@ class VocabularySubset:
     """A tensor source in which the vocabulary has shrunk to `ids`."""
 
     tensors: TensorSource
-    ids: Tokens
+    ids: TokenArray
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
         tensor = self.tensors.take(name, shape)
@@ -78,19 +77,19 @@ class FloatRun:
     architecture: Architecture
     tensors: TensorSource
 
-    def embed(self, sequences: Sequence[Tokens]) -> list[FloatArray]:
+    def embed(self, sequences: Sequence[TokenArray]) -> list[FloatArray]:
         ids = np.unique(np.concatenate(sequences))
         tensors = VocabularySubset(self.tensors, ids)
         segment = _segment(build_embedding(self.architecture, tensors, FLOAT))
         return [segment.run(_feeds(np.searchsorted(ids, s), None)) for s in sequences]
 
-    def layer(self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]) -> list[FloatArray]:
+    def layer(self, index: int, sequences: Sequence[TokenArray], states: Sequence[FloatArray]) -> list[FloatArray]:
         """The states behind layer `index`."""
         segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT))
         return [segment.run(_feeds(s, h)) for s, h in zip(sequences, states, strict=True)]
 
     def observed_layer(
-        self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]
+        self, index: int, sequences: Sequence[TokenArray], states: Sequence[FloatArray]
     ) -> tuple[list[FloatArray], list[ObservedLinear]]:
         """`layer`, and its linear layers with what they read."""
         built = build_layer(self.architecture, index, self.tensors, FLOAT, observe=True)
@@ -107,7 +106,7 @@ class FloatRun:
         return {projection.name: projection.weight for projection in built.projections}
 
     def cached_layer(
-        self, index: int, sequences: Sequence[Tokens], states: Sequence[FloatArray]
+        self, index: int, sequences: Sequence[TokenArray], states: Sequence[FloatArray]
     ) -> tuple[list[FloatArray], list[tuple[FloatArray, FloatArray]]]:
         """`layer`, and the keys and values [num_kv_heads, length, head_dim] that it caches, one pair per sequence."""
         segment = _segment(build_layer(self.architecture, index, self.tensors, FLOAT, observe_cache=True))
@@ -137,7 +136,7 @@ class PackageLayers:
     cache_scales: Sequence[CacheScales]  # empty: the cache has the activations' type
     data: DataFile
 
-    def error(self, index: int, sequence: Tokens, before: FloatArray, after: FloatArray) -> float:
+    def error(self, index: int, sequence: TokenArray, before: FloatArray, after: FloatArray) -> float:
         """|package's layer - float layer| / |what the float layer adds|, both given the float model's input."""
         cache = self.cache_scales[index] if self.cache_scales else None
         built = build_layer(self.architecture, index, self.tensors, self.scheme, self.scales, cache)
@@ -150,7 +149,7 @@ def _segment(built: BuiltGraph) -> Segment:
     return Segment(built, threads=usable_cores())
 
 
-def _feeds(sequence: Tokens, hidden: FloatArray | None) -> dict[str, npt.NDArray[np.generic]]:
+def _feeds(sequence: TokenArray, hidden: FloatArray | None) -> dict[str, npt.NDArray[np.generic]]:
     feeds: dict[str, npt.NDArray[np.generic]] = {
         "input_ids": sequence[None],
         "attention_mask": np.ones((1, len(sequence)), np.int64),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm.system.threads import usable_cores
 from edgellm.text.encodings import Encoding
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import TensorSource
 from edgellm_export.blocks.channels import ChannelMoves
 from edgellm_export.checkpoint.tensors import LazyTensor
@@ -19,7 +20,6 @@ from edgellm_export.graphs.encoder import EncoderModel, build_embedding, build_h
 from edgellm_export.onnx.built import BuiltGraph
 from edgellm_export.quantize import WeightScheme, scheme_for
 
-FloatArray = npt.NDArray[np.float32]
 Outputs = dict[str, FloatArray]
 FLOAT = scheme_for("fp32", "cpu")
 

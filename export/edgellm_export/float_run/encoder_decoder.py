@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.system.threads import usable_cores
+from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures.encoder_decoder import EncoderDecoder
 from edgellm_export.blocks.build import TensorSource
 from edgellm_export.blocks.channels import ChannelScales
@@ -19,8 +20,6 @@ from edgellm_export.graphs import encoder_decoder as graphs
 from edgellm_export.onnx.built import BuiltGraph
 from edgellm_export.quantize import WeightScheme, scheme_for
 
-FloatArray = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
 Feeds = dict[str, npt.NDArray[np.generic]]
 FLOAT = scheme_for("fp32", "cpu")
 
@@ -29,8 +28,8 @@ FLOAT = scheme_for("fp32", "cpu")
 class Pair:
     """A source, and a target from its start token on: [length] each."""
 
-    source: Tokens
-    target: Tokens
+    source: TokenArray
+    target: TokenArray
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class EncoderDecoderRun:
             _segment(graphs.build_head(self.architecture, tensors, FLOAT)).run({"hidden": hidden[None]})[0]
         )
 
-    def _selected(self, sequences: Sequence[Tokens]) -> tuple[Tokens, TensorSource]:
+    def _selected(self, sequences: Sequence[TokenArray]) -> tuple[TokenArray, TensorSource]:
         ids = np.unique(np.concatenate(sequences))
         return ids, VocabularySubset(self.tensors, ids)
 
@@ -159,7 +158,7 @@ def _weights(built: BuiltGraph) -> dict[str, LazyTensor]:
     return {projection.name: projection.weight for projection in built.projections}
 
 
-def _source_feeds(source: Tokens) -> Feeds:
+def _source_feeds(source: TokenArray) -> Feeds:
     return {"input_ids": source[None], "attention_mask": np.ones((1, len(source)), np.int64)}
 
 

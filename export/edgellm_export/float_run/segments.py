@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm.ort.session import onnxruntime
+from edgellm.types import Array
 from edgellm_export.onnx.builder import Region
 from edgellm_export.onnx.built import BuiltGraph
 
-Array = npt.NDArray[Any]
 CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import FloatArray
+from edgellm.types import FloatArray
 from edgellm_export.gguf.keys import Keys
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.tensors import GgufTensor

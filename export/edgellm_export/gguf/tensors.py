@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import FloatArray, LazyTensor
+from edgellm.types import FloatArray
+from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.gguf.reader import GgufFile, TensorInfo
 
 

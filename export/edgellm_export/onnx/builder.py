@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
+
+from edgellm.types import Array
 
 OPSET = 21
 IR_VERSION = 10
@@ -16,7 +17,6 @@ MICROSOFT = "com.microsoft"
 SMALL_BYTES = 1024  # constants up to this size stay inside the .onnx file: shape inference must see them
 
 Shape = Sequence[int | str]
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgellm.errors import EdgellmError, ExportError, MissingDependencyError, UnsupportedModelError
 from edgellm.package.manifest import GENERATION_TASKS, Task
 from edgellm.text.encodings import Encoding
-
-FloatArray = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int64]
+from edgellm.types import FloatArray, TokenArray
 
 # By the end of the name of the class in config.json, the first that fits.
 TASKS: Mapping[str, Task] = {
@@ -88,7 +83,7 @@ class Original:
             )
             self._model.eval()
 
-    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+    def logits(self, tokens: TokenArray, source: TokenArray | None = None) -> FloatArray:
         """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
         ids = self._torch.tensor(tokens[None])
         inputs = {"input_ids": ids}

@@ -16,6 +16,7 @@ from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
 from edgellm.foreign.files import CONFIG
 from edgellm.package.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
+from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.exporters.contract import Choices, Written
@@ -28,7 +29,6 @@ from edgellm_export.package.side_files import generation_config, versions, write
 from edgellm_export.sources.directory import INDEX, WEIGHTS
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
-from edgellm_export.types import Progress
 
 NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
 

@@ -15,10 +15,9 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import Encoder, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
+from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.exporters.contract import QualityReport
 from edgellm_export.float_run.encoder_decoder import Pair
-from edgellm_export.optimum.conversion import FloatArray, Tokens
-from edgellm_export.types import Progress
 from edgellm_export.verification import decoder as decoder_verify
 from edgellm_export.verification import encoder as encoder_verify
 from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
@@ -29,7 +28,7 @@ from edgellm_export.verification.report import Report, thresholds
 class Reference(Protocol):
     """The model that a package was made from."""
 
-    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+    def logits(self, tokens: TokenArray, source: TokenArray | None = None) -> FloatArray:
         """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
 
     def outputs(self, encoding: Encoding) -> Mapping[str, FloatArray]:
@@ -42,7 +41,7 @@ class OriginalGraphs:
     def __init__(self, path: Path) -> None:
         self._model = load(path)
 
-    def logits(self, tokens: Tokens, source: Tokens | None = None) -> FloatArray:
+    def logits(self, tokens: TokenArray, source: TokenArray | None = None) -> FloatArray:
         if isinstance(self._model, EncoderDecoderModel):
             assert source is not None
             return self._model.logits(source, tokens)

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from edgellm.package.manifest import Precision
+from edgellm.types import FloatArray, ProgressHook
 from edgellm_export.onnx.builder import MICROSOFT
 from edgellm_export.onnx.writer import ALIGNMENT
 from edgellm_export.package.output import disk_errors
@@ -26,14 +27,11 @@ from edgellm_export.quantize import IntegerScheme, scheme_for
 from edgellm_export.quantize.formats import BlockFormat
 from edgellm_export.quantize.grid import nearest
 
-FloatArray = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
-
 SMALL_BYTES = 1024  # constants up to this size stay inside the .onnx file
 SAME_IDS = ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten")  # still the tokens, in another shape
 
 
-def store_weights(model: ir.Model, precision: Precision, progress: Progress) -> str:
+def store_weights(model: ir.Model, precision: Precision, progress: ProgressHook) -> str:
     """Change `model` in place. Returns the name of the scheme."""
     passes.IdentityEliminationPass()(model)  # constants that torch's exporter found to be the same
     scheme = scheme_for(precision, "cpu")
@@ -77,7 +75,7 @@ class _Rounding:
     scheme: IntegerScheme
     stored: dict[tuple[bytes, BlockFormat], tuple[ir.Value, ...]] = field(default_factory=dict)
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: ProgressHook) -> None:
         self.model.graph.opset_imports[MICROSOFT] = 1
         nodes = list(ir.traversal.RecursiveGraphIterator(self.model.graph))
         tables = [node for node in nodes if _is_lookup(node)]

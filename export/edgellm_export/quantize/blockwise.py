@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from edgellm.types import ByteArray, FloatArray
 from edgellm_export.quantize.grid import Codes, Grid
-
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from edgellm.types import FloatArray
 from edgellm_export.quantize.compensated import compensated
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.grid import Codes, nearest
-
-FloatArray = npt.NDArray[np.float32]
 
 # Relative error of a layer's outputs. On SmolLM2-135M, per-row integers (errors of 0.01 to 0.015) in all of gate_proj,
 # up_proj or o_proj leave the divergence as it is; in the queries and keys (0.01) they raise it by half.

@@ -5,11 +5,9 @@ layer's output, on inputs like those of the calibration text, changes least (GPT
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from edgellm.types import FloatArray
 from edgellm_export.quantize.grid import Codes, Grid
-
-FloatArray = npt.NDArray[np.float32]
 
 STEP = 32  # columns rounded one by one before the rest of the matrix follows
 DAMPING = 0.01  # of the mean square input, added to each: directions that the text never took stay where they are

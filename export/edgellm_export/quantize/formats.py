@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Region
 from edgellm_export.quantize import blockwise
 from edgellm_export.quantize.grid import Codes, Grid
 
-FloatArray = npt.NDArray[np.float32]
 Arrays = tuple[npt.NDArray[Any], ...]
 Bias = npt.NDArray[np.float32] | None
 FLOAT32 = np.dtype(np.float32)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder
 from edgellm_export.quantize.formats import HIGHEST_LEVEL, Bias, MatrixFormat, RowFormat
-
-FloatArray = npt.NDArray[np.float32]
 
 # The largest of a row may be this much larger than that of the usual row. A norm's outputs are (1.2 to 1.8 on BERT's
 # relatives); what an activation function gives is not in trained models, where some rows are 8 times as large.

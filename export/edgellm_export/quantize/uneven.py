@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.onnx.builder import GraphBuilder
 from edgellm_export.quantize.formats import HIGHEST_LEVEL, MatrixFormat, RowFormat
-
-FloatArray = npt.NDArray[np.float32]
 
 SMALL_ROWS = 5  # percent of the rows whose peak may be too small for the levels to reach exactly from `low`
 MOST_BELOW = 96  # levels below zero; with more there is little to win

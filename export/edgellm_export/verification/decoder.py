@@ -11,22 +11,18 @@ from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import ProviderError, QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
 from edgellm.ort.session import choose_device
 from edgellm.package.manifest import Manifest
+from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.decoder import FloatRun, PackageLayers
 from edgellm_export.verification.divergence import Comparison
 from edgellm_export.verification.report import LayerReport, MatrixReport, Quality, Report, thresholds
-
-Tokens = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
-Progress = Callable[[str, int, int], None]
 
 SLICE = 8192  # vocabulary entries compared at a time
 LOGITS_ON_DISK = 64 << 20  # float32 values of the package's logits: 256 MiB
@@ -39,7 +35,7 @@ class Texts:
     """`sequences`: what is scored. The first `greedy_from` are text; the others are greedy continuations by the
     package of their first `prompt` tokens."""
 
-    sequences: Sequence[Tokens]
+    sequences: Sequence[TokenArray]
     greedy_from: int
     origin: str
     device: str
@@ -88,7 +84,7 @@ def compared(
 
 
 def _score_original(
-    run: FloatRun, written: PackageLayers, sequences: Sequence[Tokens], progress: Progress
+    run: FloatRun, written: PackageLayers, sequences: Sequence[TokenArray], progress: Progress
 ) -> tuple[FloatArray, list[float]]:
     """Normed hidden states of all tokens, and the error of each of the package's layers on the first sequence."""
     states, errors = run.embed(sequences), []
@@ -138,7 +134,7 @@ def check_numbers(logits: FloatArray, manifest: Manifest) -> None:
         )
 
 
-def _continue(model: Model, prompt: Tokens, count: int) -> Tokens:
+def _continue(model: Model, prompt: TokenArray, count: int) -> TokenArray:
     result = model.generate(prompt, max_new_tokens=count, do_sample=False, num_beams=1, min_new_tokens=0)
     return np.concatenate([prompt, np.array(result.tokens, np.int64)])
 
@@ -156,7 +152,7 @@ def read_slice(scratch: IO[bytes], rows: int, start: int, stop: int) -> FloatArr
     return np.frombuffer(scratch.read(4 * rows * (stop - start)), np.float32).reshape(rows, stop - start)
 
 
-def _targets(sequence: Tokens) -> Tokens:
+def _targets(sequence: TokenArray) -> TokenArray:
     return np.append(sequence[1:], -1)
 
 

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from edgellm.types import DoubleArray
 
 
 @dataclass
 class LogSumExp:
     """Running log(sum(exp(x))) per row, with the sum of weights x value kept under the same shift."""
 
-    peak: Array
-    total: Array
-    weighted: Array
+    peak: DoubleArray
+    total: DoubleArray
+    weighted: DoubleArray
 
     @classmethod
     def empty(cls, rows: int) -> LogSumExp:
         return cls(np.full(rows, -np.inf), np.zeros(rows), np.zeros(rows))
 
-    def add(self, logits: Array, values: Array | None = None) -> None:
+    def add(self, logits: DoubleArray, values: DoubleArray | None = None) -> None:
         """logits: [rows, slice]. `values`: what to average under softmax(logits), same shape."""
         peak = np.maximum(self.peak, logits.max(axis=1))
         shrink = np.exp(self.peak - peak)
@@ -33,11 +33,11 @@ class LogSumExp:
         self.peak = peak
 
     @property
-    def value(self) -> Array:
+    def value(self) -> DoubleArray:
         return self.peak + np.log(self.total)
 
     @property
-    def mean(self) -> Array:
+    def mean(self) -> DoubleArray:
         return np.asarray(self.weighted / self.total)
 
 
@@ -48,9 +48,9 @@ class Comparison:
     targets: npt.NDArray[np.int64]  # [rows] the token that follows, -1 for none
     p: LogSumExp = field(init=False)
     q: LogSumExp = field(init=False)
-    best: tuple[Array, Array] = field(init=False)  # running maxima of p and q
+    best: tuple[DoubleArray, DoubleArray] = field(init=False)  # running maxima of p and q
     choice: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] = field(init=False)
-    target_logits: tuple[Array, Array] = field(init=False)
+    target_logits: tuple[DoubleArray, DoubleArray] = field(init=False)
 
     def __post_init__(self) -> None:
         rows = len(self.targets)
@@ -73,7 +73,7 @@ class Comparison:
             np.maximum(self.best[side], value, out=self.best[side])
             self.target_logits[side][inside] = logits[inside, self.targets[inside] - start]
 
-    def kl_divergence(self) -> Array:
+    def kl_divergence(self) -> DoubleArray:
         """KL(p || q) per row, nats."""
         return np.maximum(self.p.mean - self.p.value + self.q.value, 0)
 

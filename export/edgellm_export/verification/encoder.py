@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
@@ -16,14 +15,12 @@ from edgellm.models.encoder import EncoderModel
 from edgellm.package.manifest import Manifest, Precision
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
+from edgellm.types import FloatArray, Progress
 from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
 from edgellm_export.float_run.encoder import EncoderLayers, EncoderRun, Outputs
-from edgellm_export.types import Progress
 from edgellm_export.verification.report import REPORT_NAME, LayerReport, MatrixReport
-
-FloatArray = npt.NDArray[np.float32]
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
 LARGE = 1 << 26  # numbers of each model's outputs: 256 MiB

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.loading import load_as
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import Manifest
+from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, PackageParts, Pair
-from edgellm_export.types import Progress, Tokens
 from edgellm_export.verification.decoder import (
     LOGITS_ON_DISK,
     Texts,
@@ -28,8 +27,6 @@ from edgellm_export.verification.decoder import (
     write_slices,
 )
 from edgellm_export.verification.report import LayerReport, MatrixReport, Report, thresholds
-
-FloatArray = npt.NDArray[np.float32]
 
 LENGTH, COUNT = 64, 768  # tokens of a source and its target; of all targets
 GREEDY, GREEDY_TOKENS = 8, 32  # sources that are also generated from, and how far
@@ -74,7 +71,7 @@ def verify(
     )
 
 
-def pairs_of(sequences: Sequence[Tokens], manifest: Manifest, longest_target: int) -> list[Pair]:
+def pairs_of(sequences: Sequence[TokenArray], manifest: Manifest, longest_target: int) -> list[Pair]:
     """Each sequence as a source, closed as tokenizers close it, and as its own target: the decoder then looks across
     where it writes."""
     start = manifest.tokens.decoder_start or 0
