@@ -10,7 +10,7 @@ from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.errors import ContextOverflowError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
@@ -21,8 +21,8 @@ class ConcatEngine(CachedEngine[ConcatCache]):
     far as that gives each row what it would get by itself: all of them, those of one length, or each by itself.
     """
 
-    def __init__(self, graph: ConcatGraph, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
-        super().__init__(manifest, ConcatCache(manifest.kv_cache), prefill_chunk)
+    def __init__(self, graph: ConcatGraph, manifest: Manifest[DecoderFacts], *, prefill_chunk: int = 128) -> None:
+        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk)
         self._graph = graph
         self.headroom = 0  # this cache needs no room made ready
 
