@@ -57,8 +57,8 @@ class TextClassification:
         """label: what the data calls a label, and what the model does. positive: the label that precision, recall and
         F1 are of, where the model has two; None is the second."""
         self._model, self._columns = model, columns
-        self._labels = Labels.create(model.manifest.encoder_facts.labels, label)
-        self._problem = model.manifest.encoder_facts.problem_type
+        self._labels = Labels.create(model.manifest.model.labels, label)
+        self._problem = model.manifest.model.problem_type
         self._truncation, self._bootstrap = truncation, bootstrap
         self._positive = self._positive_label(positive)
 

@@ -51,7 +51,7 @@ class TokenClassification:
     ) -> None:
         """label: what the data calls a tag, and what the model does."""
         self._model, self._columns = model, columns
-        self._labels = Labels.create(model.manifest.encoder_facts.labels, label)
+        self._labels = Labels.create(model.manifest.model.labels, label)
         self._truncation, self._bootstrap = truncation, bootstrap
 
     @property

@@ -21,7 +21,7 @@ from edgellm.engines.contract import HEADROOM
 from edgellm.engines.in_place.encoder_decoder import array_of
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.ort.session import DeviceArray, LoadSettings, Session
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
 HIDDEN = "encoder_hidden_states"
@@ -38,7 +38,9 @@ class Source:
     cross: tuple[DeviceArray | Array, ...] = ()
 
 
-def open_concat_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatEncoderDecoder:
+def open_concat_encoder_decoder(
+    package: Path, manifest: Manifest[EncoderDecoderFacts], settings: LoadSettings
+) -> ConcatEncoderDecoder:
     """The graphs "encoder" and "decoder" of a package, or "first" and "later" for the decoder. Raises
     PackageCorruptError where one of them lacks what the manifest promises."""
     sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
@@ -59,12 +61,14 @@ class ConcatEncoderDecoder:
     """Runs the graphs. `first`: the session for targets without a past, `later` for the others; one and the same where
     the decoder is merged. Several engines may share it."""
 
-    def __init__(self, encoder: Session, first: Session, later: Session, manifest: Manifest) -> None:
+    def __init__(
+        self, encoder: Session, first: Session, later: Session, manifest: Manifest[EncoderDecoderFacts]
+    ) -> None:
         self.session = later
-        self.layout = manifest.kv_cache
+        self.layout = manifest.model.cache
         self._vocab_size = manifest.vocab_size
         self._encoder, self._first, self._later = encoder, first, later
-        self._cross = manifest.cross.names()
+        self._cross = manifest.model.cross_cache.names()
         self._states = manifest.graphs["encoder"].outputs[0]
 
     def encode(self, tokens: TokenArray) -> Source:
@@ -174,10 +178,10 @@ class ConcatEncoderDecoderEngine:
     would get by itself: all of them, those with sources of one length, or each alone.
     """
 
-    def __init__(self, graphs: ConcatEncoderDecoder, manifest: Manifest) -> None:
+    def __init__(self, graphs: ConcatEncoderDecoder, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self._graphs = graphs
         self._manifest = manifest
-        self._cache = ConcatCache(manifest.kv_cache)
+        self._cache = ConcatCache(manifest.model.cache)
         self._encoded: dict[tuple[int, ...], Source] = {}  # of the last prefill
         self._sources: list[Source] = []  # of each row
         self._read: dict[tuple[int, ...], Cross] = {}  # by the rows' sources, of the last step
@@ -286,12 +290,14 @@ def _stacked(tensors: Sequence[DeviceArray | Array]) -> Array:
     return stacked
 
 
-def _check(session: Session, manifest: Manifest, graph: GraphFile, *, is_first: bool, has_past: bool) -> None:
-    own, cross = manifest.kv_cache.names(), manifest.cross.names()
+def _check(
+    session: Session, manifest: Manifest[EncoderDecoderFacts], graph: GraphFile, *, is_first: bool, has_past: bool
+) -> None:
+    own, cross = manifest.model.cache.names(), manifest.model.cross_cache.names()
     pasts = [*(past for past, _ in own), *(past for _, past in cross)] if has_past else []
     presents = [*(present for _, present in own), *(present for present, _ in cross if is_first)]
     check_inputs(session, graph, DECODER_INPUTS, pasts, presents)
-    wrong = [past for past in pasts if session.input_types[past] != TYPE_NAMES[manifest.kv_cache.dtype]]
+    wrong = [past for past in pasts if session.input_types[past] != TYPE_NAMES[manifest.model.cache.dtype]]
     if wrong or session.output_shapes["logits"][2] not in (manifest.vocab_size, None):
         raise PackageCorruptError(
             f"{graph.file} and the manifest disagree: {wrong[:2] or session.output_shapes['logits']}; "

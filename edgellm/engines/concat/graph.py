@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.errors import PackageCorruptError, ProviderError
 from edgellm.ort.session import LoadSettings, Session
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.package.manifest import DecoderFacts, GraphFile, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
 # Logits that two ways of computing give agree when they differ by less than this share of the largest.
@@ -31,7 +31,7 @@ INPUTS = (
 INTEGERS: dict[str, npt.DTypeLike] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 
 
-def open_concat_graph(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatGraph:
+def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> ConcatGraph:
     """The graph "model" of a package, or "first" and "later". Raises PackageCorruptError where one of them lacks what
     the manifest promises."""
     sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
@@ -50,9 +50,9 @@ class ConcatGraph:
     """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
     which are one and the same unless the package has a graph for each. Several engines may share it."""
 
-    def __init__(self, first: Session, later: Session, manifest: Manifest) -> None:
+    def __init__(self, first: Session, later: Session, manifest: Manifest[DecoderFacts]) -> None:
         self.session = first
-        self.layout = manifest.kv_cache
+        self.layout = manifest.model.cache
         self.vocab_size = manifest.vocab_size
         self._first, self._later = first, later
 
@@ -168,8 +168,8 @@ def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
     return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}
 
 
-def _check(session: Session, manifest: Manifest, name: str, *, has_past: bool) -> None:
-    graph, layout = manifest.graphs[name], manifest.kv_cache
+def _check(session: Session, manifest: Manifest[DecoderFacts], name: str, *, has_past: bool) -> None:
+    graph, layout = manifest.graphs[name], manifest.model.cache
     if layout.num_layers > len(session.outputs):
         raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.outputs)} outputs")
     cache = layout.names()

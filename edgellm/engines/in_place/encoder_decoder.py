@@ -18,7 +18,7 @@ from edgellm.engines.in_place.cache import KVCache, open_cache
 from edgellm.engines.in_place.decoder import FLOAT_TYPES, AttentionMask
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.ort.session import Binding, DeviceArray, Session
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
 
 TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
@@ -92,12 +92,12 @@ class Seats:
 class EncoderDecoderEngine:
     """Two sessions and a cache of its own; not for two threads at once. All rows have the same length."""
 
-    def __init__(self, encoder: Session, decoder: Session, manifest: Manifest) -> None:
+    def __init__(self, encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self.sessions = encoder, decoder
         self._manifest = manifest
         self._encoder = _Encoder(encoder, manifest)
         self._decoder = _Decoder(decoder, manifest)
-        self._cache = open_cache(manifest.kv_cache, manifest.context_length, decoder.device)
+        self._cache = open_cache(manifest.model.cache, manifest.context_length, decoder.device)
         self._encoded = NOTHING  # of the last prefill
         self._active = NOTHING  # those of them that still have rows
         self._seats = Seats(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
@@ -194,9 +194,9 @@ class EncoderDecoderEngine:
 class _Encoder:
     """The encoder's graph."""
 
-    def __init__(self, session: Session, manifest: Manifest) -> None:
+    def __init__(self, session: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self._session = session
-        self._names = manifest.cross.names()
+        self._names = manifest.model.cross_cache.names()
 
     def run(self, sources: tuple[tuple[int, ...], ...]) -> Encoded:
         longest = max(map(len, sources))
@@ -272,9 +272,9 @@ def array_of(tensor: DeviceArray | Array) -> Array:
     return tensor.numpy() if isinstance(tensor, DeviceArray) else tensor
 
 
-def check_graphs(encoder: Session, decoder: Session, manifest: Manifest) -> None:
+def check_graphs(encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
     """Raises PackageCorruptError where the graphs do not have the inputs and outputs that the manifest promises."""
-    cross, cache = manifest.cross.names(), manifest.kv_cache.names()
+    cross, cache = manifest.model.cross_cache.names(), manifest.model.cache.names()
     promised: dict[str, tuple[Session, set[str], set[str]]] = {
         "encoder": (encoder, set(), {present for present, _ in cross}),
         "decoder": (decoder, {past for _, past in cross} | {past for past, _ in cache}, {name for _, name in cache}),
@@ -286,7 +286,7 @@ def check_graphs(encoder: Session, decoder: Session, manifest: Manifest) -> None
         surplus = {*session.inputs} - inputs
         if missing or surplus:
             raise _disagreement(graph.file, f"missing {sorted(missing)}, unknown {sorted(surplus)}")
-    self_layout, cross_layout = manifest.kv_cache, manifest.cross
+    self_layout, cross_layout = manifest.model.cache, manifest.model.cross_cache
     for names, heads, head_dim, dtype in (
         ({past for past, _ in cache}, self_layout.num_kv_heads, self_layout.head_dim, self_layout.dtype),
         ({past for _, past in cross}, cross_layout.num_heads, cross_layout.head_dim, cross_layout.dtype),
