@@ -17,9 +17,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits, Stopping
+from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
-from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine, check_graphs
-from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest
+from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
+from edgellm.errors import InputError, OptionError, nearest
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.results import Generation, Piece, Score
 from edgellm.generation.run import Cancel, Run, check_streamable, generations, logprobs_of, model_info, pieces, stopping
@@ -52,15 +53,11 @@ def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettin
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
         return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
     if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
-            f"{found}; export the package again"
-        )
-    encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
-    check_graphs(encoder, decoder, manifest)
-    own = partial(EncoderDecoderEngine, encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, tokenizer, decoder, own)
+        raise lacks_graphs(manifest, "the graphs encoder and decoder and a cross_cache between them")
+    sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(sessions, manifest)
+    own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
 
 
 class EncoderDecoderModel:
