@@ -31,16 +31,6 @@ class Decoder(Protocol):
         to make room for beyond the prompts. `progress`: called between chunks; what it raises ends the prefill.
         """
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = ...,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Read a new row behind those that go on, which stay as they are. Returns [1, vocab] of its last token."""
-
     def decode(self, tokens: TokenArray) -> Logits:
         """Append one token to each row. tokens: [rows]. Returns [rows, vocab]."""
 

@@ -8,7 +8,6 @@ position at a time, so that processors, random draws, stop strings and cancellat
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -77,22 +76,6 @@ class PromptLookup:
         self._rows = [prompt.tolist() for prompt in prompts]
         self._limits = [len(row) + new for row, new in zip(self._rows, self._max_new_tokens, strict=True)]
         return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
-
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """The new row's limit is not known here: its drafts may reach beyond its end, which costs time alone."""
-        self.forget_draft()
-        self._drafter = None
-        logits = self._decoder.insert(prompt, source, headroom=headroom, progress=progress)
-        self._rows.append(prompt.tolist())
-        self._limits.append(sys.maxsize)
-        return logits
 
     def reorder(self, parents: TokenArray) -> None:
         self.forget_draft()

@@ -53,18 +53,6 @@ class Shifting:
         self._tokens, self._headroom = prompt.tolist(), headroom
         return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Of the only row."""
-        assert not self._tokens
-        return self.prefill([prompt], headroom=headroom, progress=progress)
-
     def decode(self, tokens: TokenArray) -> Logits:
         self._tokens += tokens.tolist()
         if len(self._tokens) < self._window.size:
