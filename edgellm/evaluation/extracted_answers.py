@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
-from edgellm.evaluation.base import Outcome, tokenizer_of
+from edgellm.evaluation.answers import Judged, Question, answer_findings, answers_of, judged
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import ItemResult, tokenizer_of
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.models.encoder import EncoderModel
@@ -16,8 +16,8 @@ from edgellm.pipelines import pipeline
 MAX_ANSWER = 30  # tokens, as in SQuAD's scripts
 
 
-class ExtractedAnswers:
-    """The part of the context that the question-answering pipeline gives."""
+class ExtractedAnswerEvaluator:
+    """Judges the parts of contexts that the question-answering pipeline gives."""
 
     batch_size = 8
 
@@ -31,8 +31,8 @@ class ExtractedAnswers:
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
     ) -> None:
-        """handle_impossible_answer: whether the model may say that there is no answer; None is where the data has such
-        questions. The others are the pipeline's."""
+        """handle_impossible_answer: whether the model may say that there is no answer; with None it may where the data
+        has such questions. The other options are the pipeline's."""
         tokenizer_of(model)
         self._columns = columns
         self._pipeline = pipeline("question-answering", model)
@@ -45,13 +45,13 @@ class ExtractedAnswers:
         impossible = self._unanswerable_seen if self._impossible is None else self._impossible
         return {"handle_impossible_answer": impossible, **self._options}
 
-    def items(self, record: Record) -> Iterator[Asked]:
+    def items(self, record: Record) -> Iterator[Question]:
         example = {role: self._columns.text(record, role) for role in ("question", "context")}
         answers = answers_of(self._columns.value(record, "answers"), record.place)
         self._unanswerable_seen |= not answers
-        yield Asked(example, answers, record.place)
+        yield Question(example, answers, record.place)
 
-    def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
+    def run(self, items: Sequence[Question]) -> list[ItemResult[Judged]]:
         found = self._pipeline([item.example for item in items], **self.settings)
         results = [found] if len(items) == 1 else found
         # Where no part of the context can be an answer, the pipeline has an empty list.
