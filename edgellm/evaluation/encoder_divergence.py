@@ -18,6 +18,7 @@ from edgellm.evaluation.results import Findings, Metric, mean
 from edgellm.loading import AnyModel
 from edgellm.models.encoder import EncoderModel, EncoderResult
 from edgellm.text.encodings import Encoding, truncated
+from edgellm.types import DoubleArray
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,7 @@ class EncoderInput:
     place: str
 
 
-@dataclass(frozen=True)
-class EncoderDistance:
-    """How far an input's outputs are from the reference's: `rows` of distributions, or for models that give none,
-    `cosines`, one per token or vector."""
-
-    rows: ComparedRows | None
-    cosines: npt.NDArray[np.float64] | None
+Compared = ComparedRows | DoubleArray  # distributions; of models that give none, a cosine per token or vector
 
 
 class EncoderDivergenceEvaluator:
@@ -69,7 +64,7 @@ class EncoderDivergenceEvaluator:
             encoding = text_or_pair(self._model, columns, record)
         yield EncoderInput(truncated(encoding, self._model.manifest.context_length), record.place)
 
-    def run(self, items: Sequence[EncoderInput]) -> list[ItemResult[EncoderDistance]]:
+    def run(self, items: Sequence[EncoderInput]) -> list[ItemResult[Compared]]:
         reference = self._open()
         assert isinstance(reference, EncoderModel)
         if self._model.manifest.encoder_facts.embedding is not None:
@@ -78,29 +73,28 @@ class EncoderDivergenceEvaluator:
         both = zip(items, reference.run(encodings), self._model.run(encodings), strict=True)
         return [self._result(item, theirs, ours) for item, theirs, ours in both]
 
-    def findings(self, seen: Sequence[EncoderDistance]) -> Findings:
-        if seen[0].cosines is not None:
-            cosines = np.concatenate([one.cosines for one in seen if one.cosines is not None])
+    def findings(self, seen: Sequence[Compared]) -> Findings:
+        cosines = np.concatenate([np.zeros(0), *(one for one in seen if isinstance(one, np.ndarray))])
+        if len(cosines):
             return Findings(
                 {"cosine": mean(cosines), "cosine_min": Metric(float(cosines.min()))}, {"rows": len(cosines)}
             )
-        rows = joined(one.rows for one in seen if one.rows is not None)
+        rows = joined(one for one in seen if isinstance(one, ComparedRows))
         metrics, details = findings_of(rows)
         return Findings(metrics, {"rows": len(rows.divergence), **details})
 
-    def _vectors(self, items: Sequence[EncoderInput], reference: EncoderModel) -> list[ItemResult[EncoderDistance]]:
+    def _vectors(self, items: Sequence[EncoderInput], reference: EncoderModel) -> list[ItemResult[Compared]]:
         encodings = [item.encoding for item in items]
         cut = {"truncation": "longest_first"}
         ours, theirs = self._model.embed(encodings, **cut), reference.embed(encodings, **cut)  # type: ignore[arg-type]
         return [_angles(item, a[None], b[None]) for item, a, b in zip(items, theirs, ours, strict=True)]
 
-    def _result(self, item: EncoderInput, theirs: EncoderResult, ours: EncoderResult) -> ItemResult[EncoderDistance]:
+    def _result(self, item: EncoderInput, theirs: EncoderResult, ours: EncoderResult) -> ItemResult[Compared]:
         task = self._model.manifest.task
         if task == "feature-extraction":
             return _angles(item, theirs.logits, ours.logits)
         rows = compared(_rows(theirs, task), _rows(ours, task))
-        line = {"place": item.place, "rows": len(rows.divergence), **rows.means()}
-        return ItemResult(EncoderDistance(rows, None), line)
+        return ItemResult(rows, {"place": item.place, "rows": len(rows.divergence), **rows.means()})
 
 
 def _rows(result: EncoderResult, task: str) -> npt.NDArray[np.float32]:
@@ -112,9 +106,9 @@ def _rows(result: EncoderResult, task: str) -> npt.NDArray[np.float32]:
     return result.logits[~result.encoding.special] if task == "token-classification" else result.logits
 
 
-def _angles(item: EncoderInput, theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> ItemResult[EncoderDistance]:
+def _angles(item: EncoderInput, theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> ItemResult[Compared]:
     """theirs, ours: [rows, hidden]."""
     a, b = theirs.astype(np.float64), ours.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     cosines = (a * b).sum(axis=-1) / np.maximum(norms, 1e-30)
-    return ItemResult(EncoderDistance(None, cosines), {"place": item.place, "cosine": float(cosines.mean())})
+    return ItemResult(cosines, {"place": item.place, "cosine": float(cosines.mean())})

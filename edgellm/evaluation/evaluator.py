@@ -28,6 +28,15 @@ class ItemResult(Generic[S]):
     prediction: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Exercise:
+    """What a model is given, and the texts that are right, none where there should be no answer."""
+
+    given: Any
+    right: Sequence[str]
+    place: str
+
+
 class Evaluator(Protocol[I, S]):
     """One kind of evaluation of one model. `run` takes `batch_size` items at a time."""
 

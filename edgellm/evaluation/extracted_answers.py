@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.evaluation.answers import Judged, Question, answer_findings, answers_of, judged
+from edgellm.evaluation.answers import AnswerEvaluator, Judged, answers_of, judged
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.evaluator import ItemResult, tokenizer_of
+from edgellm.evaluation.evaluator import Exercise, ItemResult, tokenizer_of
 from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
 from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines import pipeline
 
 MAX_ANSWER = 30  # tokens, as in SQuAD's scripts
 
 
-class ExtractedAnswerEvaluator:
+class ExtractedAnswerEvaluator(AnswerEvaluator):
     """Judges the parts of contexts that the question-answering pipeline gives."""
-
-    batch_size = 8
 
     def __init__(
         self,
@@ -45,18 +42,15 @@ class ExtractedAnswerEvaluator:
         impossible = self._unanswerable_seen if self._impossible is None else self._impossible
         return {"handle_impossible_answer": impossible, **self._options}
 
-    def items(self, record: Record) -> Iterator[Question]:
+    def items(self, record: Record) -> Iterator[Exercise]:
         example = {role: self._columns.text(record, role) for role in ("question", "context")}
         answers = answers_of(self._columns.value(record, "answers"), record.place)
         self._unanswerable_seen |= not answers
-        yield Question(example, answers, record.place)
+        yield Exercise(example, answers, record.place)
 
-    def run(self, items: Sequence[Question]) -> list[ItemResult[Judged]]:
-        found = self._pipeline([item.example for item in items], **self.settings)
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[Judged]]:
+        found = self._pipeline([item.given for item in items], **self.settings)
         results = [found] if len(items) == 1 else found
         # Where no part of the context can be an answer, the pipeline has an empty list.
         answers = [result["answer"] if result else "" for result in results]
         return [judged(item, answer) for item, answer in zip(items, answers, strict=True)]
-
-    def findings(self, seen: Sequence[Judged]) -> Findings:
-        return answer_findings(seen)

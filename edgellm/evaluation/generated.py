@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from edgellm.errors import OptionError
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.evaluator import Generative, ItemResult
+from edgellm.evaluation.evaluator import Exercise, Generative, ItemResult
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.evaluation.text_scores import (
@@ -24,16 +24,9 @@ PROMPT = "{source}"
 
 
 @dataclass(frozen=True)
-class SourceText:
-    """What the model is asked, and the texts that it should write."""
-
-    prompt: str
-    targets: Sequence[str]
-    place: str
-
-
-@dataclass(frozen=True)
 class GeneratedText:
+    """What the model wrote, and what it should have."""
+
     text: str
     targets: Sequence[str]
 
@@ -71,16 +64,14 @@ class TextEvaluator:
     def settings(self) -> Mapping[str, Any]:
         return self._writer.settings
 
-    def items(self, record: Record) -> Iterator[SourceText]:
-        yield SourceText(
-            self._writer.prompt(record, self._columns), self._columns.texts(record, "target"), record.place
-        )
+    def items(self, record: Record) -> Iterator[Exercise]:
+        yield Exercise(self._writer.prompt(record, self._columns), self._columns.texts(record, "target"), record.place)
 
-    def run(self, items: Sequence[SourceText]) -> list[ItemResult[GeneratedText]]:
-        texts = self._writer.write([item.prompt for item in items])
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[GeneratedText]]:
+        texts = self._writer.write([item.given for item in items])
         return [
             ItemResult(
-                GeneratedText(text, item.targets), {"place": item.place, "prediction": text, "targets": item.targets}
+                GeneratedText(text, item.right), {"place": item.place, "prediction": text, "targets": item.right}
             )
             for item, text in zip(items, texts, strict=True)
         ]

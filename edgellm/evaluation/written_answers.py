@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.evaluation.answers import Judged, Question, answer_findings, answers_of, judged
+from edgellm.evaluation.answers import AnswerEvaluator, Judged, answers_of, judged
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.evaluator import Generative, ItemResult
+from edgellm.evaluation.evaluator import Exercise, Generative, ItemResult
 from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
 from edgellm.evaluation.writers import Writer
 from edgellm.models.decoder import Model
 
@@ -18,11 +17,9 @@ DECODER_PROMPTS = "{context}\n\nQuestion: {question}\nAnswer:", "Question: {ques
 ENCODER_DECODER_PROMPTS = "question: {question} context: {context}", "question: {question}"
 
 
-class WrittenAnswerEvaluator:
+class WrittenAnswerEvaluator(AnswerEvaluator):
     """Judges what a model writes when it is asked. A decoder's answer ends with its line, unless it is asked as in a
     chat."""
-
-    batch_size = 8
 
     def __init__(
         self,
@@ -48,14 +45,11 @@ class WrittenAnswerEvaluator:
     def settings(self) -> Mapping[str, Any]:
         return self._writer.settings
 
-    def items(self, record: Record) -> Iterator[Question]:
+    def items(self, record: Record) -> Iterator[Exercise]:
         answers = answers_of(self._columns.value(record, "answers"), record.place)
         template = self._templates[0 if self._columns.has(record, "context") else 1]
-        yield Question(self._writer.prompt(record, self._columns, template), answers, record.place)
+        yield Exercise(self._writer.prompt(record, self._columns, template), answers, record.place)
 
-    def run(self, items: Sequence[Question]) -> list[ItemResult[Judged]]:
-        texts = self._writer.write([item.example for item in items])
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[Judged]]:
+        texts = self._writer.write([item.given for item in items])
         return [judged(item, text) for item, text in zip(items, texts, strict=True)]
-
-    def findings(self, seen: Sequence[Judged]) -> Findings:
-        return answer_findings(seen)
