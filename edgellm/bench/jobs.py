@@ -10,7 +10,7 @@ from typing import Any
 from edgellm.bench.cases import Case
 from edgellm.bench.results import CaseResult, Load, Repeat
 from edgellm.ort.session import DeviceChoice
-from edgellm.system.watch import Conditions
+from edgellm.system.disturbance import Conditions
 
 
 @dataclass(frozen=True)

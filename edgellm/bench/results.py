@@ -9,19 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.bench.cases import Case
+from edgellm.bench.machine import Machine
 from edgellm.system.bandwidth import Bandwidth
-from edgellm.system.watch import Conditions
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the figures depend on besides the package."""
-
-    processor: str
-    logical_cpus: int
-    system: str
-    python: str
-    onnxruntime: str
+from edgellm.system.disturbance import Conditions
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ from edgellm.errors import EdgellmError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
 from edgellm.ort.session import onnxruntime
+from edgellm.system.disturbance import disturbances, judge
 from edgellm.system.memory import peak_memory_bytes, resident_bytes
-from edgellm.system.watch import disturbances, judge, take_sample
+from edgellm.system.sample import take_sample
 
 
 def work(job: Job, before_run: Callable[[int], None]) -> Answer:

@@ -31,7 +31,7 @@ from edgellm.bench.timing import random_prompts, time_run
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
 from edgellm.package.files import read_manifest
-from edgellm.system.watch import Sample
+from edgellm.system.sample import Sample
 
 QUIET = Conditions(1.0, 0.0, 0.0, None, None, 0.1, ())
 
