@@ -138,7 +138,7 @@ def _facts(path: Path, manifest: Manifest, device: str) -> PackageFacts:
         size_bytes=sum(entry.size for entry in manifest.files.values()),
         parameters=weights.parameters,
         step_weight_bytes=weights.bytes_per_step,
-        cache_bytes_per_token=manifest.kv_cache.bytes_per_token(),
+        cache_bytes_per_token=manifest.model.bytes_per_token(),
     )
 
 

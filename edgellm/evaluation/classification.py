@@ -57,7 +57,7 @@ class ClassificationEvaluator(LabelEvaluator):
     ) -> None:
         """positive: the label that precision, recall and F1 are of, where the model has two; None is the second."""
         super().__init__(model, columns, label=label, truncation=truncation, bootstrap=bootstrap)
-        self._problem = model.manifest.encoder_facts.problem_type
+        self._problem = model.manifest.model.problem_type
         self._positive = self._positive_label(positive)
 
     @property

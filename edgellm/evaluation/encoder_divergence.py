@@ -41,7 +41,7 @@ class EncoderDivergenceEvaluator:
     batch_size = 1  # of fill-mask, the logits of a batch would be large
 
     def __init__(self, model: EncoderModel, columns: Columns, *, reference: Callable[[], AnyModel]) -> None:
-        problem = model.manifest.encoder_facts.problem_type
+        problem = model.manifest.model.problem_type
         if problem in ("regression", "multi_label_classification"):
             raise TaskError(f"a model of the kind {problem} gives no distribution to compare; evaluate it on labels")
         self._model = model
@@ -67,7 +67,7 @@ class EncoderDivergenceEvaluator:
     def run(self, items: Sequence[EncoderInput]) -> list[ItemResult[Compared]]:
         reference = self._open()
         assert isinstance(reference, EncoderModel)
-        if self._model.manifest.encoder_facts.embedding is not None:
+        if self._model.manifest.model.embedding is not None:
             return self._vectors(items, reference)
         encodings = [item.encoding for item in items]
         both = zip(items, reference.run(encodings), self._model.run(encodings), strict=True)

@@ -30,7 +30,7 @@ class LabelEvaluator:
         """label: what the data calls a label, and what the model does. truncation: cut inputs that are too long.
         bootstrap: resamples for the intervals. Raises OptionError for a label that the model does not have."""
         self._model, self._columns = model, columns
-        self._labels = Labels.create(model.manifest.encoder_facts.labels, label)
+        self._labels = Labels.create(model.manifest.model.labels, label)
         self._truncation, self._bootstrap = truncation, bootstrap
 
     @property

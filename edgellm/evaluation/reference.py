@@ -12,7 +12,7 @@ from edgellm.errors import InputError, MissingDependencyError, TaskError
 from edgellm.foreign import is_foreign
 from edgellm.loading import AnyModel
 from edgellm.package.files import read_errors
-from edgellm.package.manifest import MANIFEST_NAME, Manifest
+from edgellm.package.manifest import MANIFEST_NAME, EncoderFacts, Manifest
 from edgellm.types import Progress
 
 ReferenceLike = str | PathLike[str] | AnyModel
@@ -66,7 +66,7 @@ def _export(checkpoint: str, package: Path, manifest: Manifest, progress: Progre
             "`pip install edgellm[export,cpu]`, or give a float32 package"
         ) from error
     # Sentence encoders are what a checkpoint says it is, not a task to ask for.
-    own = manifest.encoder is None or manifest.encoder.embedding is not None
+    own = not isinstance(manifest.model, EncoderFacts) or manifest.model.embedding is not None
     task = None if own else manifest.task
     export(checkpoint, package, precision="fp32", task=task, verify_quality=False, calibrate=False, progress=progress)
 
@@ -80,13 +80,14 @@ def _check_alike(reference: AnyModel, model: AnyModel) -> None:
             f"the reference has {theirs.vocab_size} tokens, the package {ours.vocab_size}; only models of one "
             "vocabulary can be compared token by token"
         )
-    vectors = [manifest.encoder is not None and manifest.encoder.embedding is not None for manifest in (theirs, ours)]
+    facts = [each.model if isinstance(each.model, EncoderFacts) else EncoderFacts() for each in (theirs, ours)]
+    vectors = [each.embedding is not None for each in facts]
     if vectors[0] != vectors[1]:
         raise TaskError(
             f"the {'package' if vectors[1] else 'reference'} makes a vector of a text and the other one does not; "
             "compare models for one task"
         )
-    labels = [() if manifest.encoder is None else manifest.encoder.labels for manifest in (theirs, ours)]
+    labels = [each.labels for each in facts]
     if labels[0] != labels[1]:
         raise InputError(
             f"the reference has the labels {', '.join(labels[0])}, the package {', '.join(labels[1])}; only models "

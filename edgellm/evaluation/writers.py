@@ -93,8 +93,11 @@ class Writer:
     def _check_length(self, text: str, place: str) -> None:
         if self.options.get("truncation"):
             return
-        manifest = self.model.manifest
-        most = manifest.source_length if isinstance(self.model, EncoderDecoderModel) else manifest.context_length - 1
+        model = self.model
+        if isinstance(model, EncoderDecoderModel):
+            most = model.manifest.model.source_length
+        else:
+            most = model.manifest.context_length - 1
         length = self._length(text)
         if most is not None and length > most:
             raise ContextOverflowError(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.checks import only_graph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
-from edgellm.errors import ContextOverflowError, PackageCorruptError
+from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import Binding, Session
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.ort.tensor_types import DTYPES
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import IntArray, Logits, TokenArray
-
-FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
 class Engine(CachedEngine[KVCache]):
@@ -26,9 +26,14 @@ class Engine(CachedEngine[KVCache]):
     """
 
     def __init__(
-        self, session: Session, manifest: Manifest, *, prefill_chunk: int = 128, reuse_generated: bool = False
+        self,
+        session: Session,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.kv_cache, manifest.context_length, session.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated)
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
@@ -56,7 +61,7 @@ class Engine(CachedEngine[KVCache]):
     def lookahead(self) -> int:
         """Below 2 where there are several rows, or rotary tables that change in between, or the graph of another tool
         gives the logits of the last token only."""
-        rope = self._manifest.rope
+        rope = self._manifest.model.rope
         if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only:
             return 1
         length = self._cache.lengths[0]
@@ -93,7 +98,7 @@ class Engine(CachedEngine[KVCache]):
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         """A prompt beyond the length where rotary tables change is one piece for a graph that cannot be told so."""
-        rope = self._manifest.rope
+        rope = self._manifest.model.rope
         changes_at = None if rope.has_length_input else rope.recompute_beyond
         if changes_at is not None and start < stop and stop > changes_at:
             return [(start, stop)]
@@ -110,11 +115,11 @@ class Engine(CachedEngine[KVCache]):
 
     def _tables_differ(self, longest: int) -> bool:
         """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
-        limit = self._manifest.rope.recompute_beyond
+        limit = self._manifest.model.rope.recompute_beyond
         return limit is not None and longest > limit and min(self._cache.lengths) <= limit
 
     def _decode_row_by_row(self) -> Logits:
-        limit = self._manifest.rope.recompute_beyond
+        limit = self._manifest.model.rope.recompute_beyond
         logits = np.empty((self.rows, self._manifest.vocab_size), np.float32)
         for row, tokens in enumerate(held.tokens for held in self.history.rows):
             changes_over = len(tokens) - 1 == limit
@@ -126,14 +131,14 @@ class Engine(CachedEngine[KVCache]):
 class _Phase:
     """The inputs and outputs of the graph bound once for a kind of call, and again only where they changed."""
 
-    def __init__(self, session: Session, manifest: Manifest) -> None:
-        graph = decoder_graph(manifest)
+    def __init__(self, session: Session, manifest: Manifest[DecoderFacts]) -> None:
+        graph = only_graph(manifest)
         self._binding: Binding = session.bind()
         self._vocab_size = manifest.vocab_size
-        self._logits_dtype: np.dtype[Any] = FLOAT_TYPES[session.output_types["logits"]]
+        self._logits_dtype: np.dtype[Any] = DTYPES[session.output_types["logits"]]
         self._has_keep = "logits_to_keep" in graph.inputs
         self.gives_last_only = not self._has_keep and session.output_shapes["logits"][1] == 1
-        self._has_rope_length = manifest.rope.has_length_input
+        self._has_rope_length = manifest.model.rope.has_length_input
         self._mask = AttentionMask()
         self._bound: tuple[int, int | None] | None = None  # cache version and row
         self._keep = 1
@@ -201,45 +206,3 @@ class AttentionMask:
             self._ones = np.ones(2 * size, np.int64)
             self._address = self._ones.ctypes.data
         return self._ones[:size].reshape(len(lengths), total), self._address
-
-
-def decoder_graph(manifest: Manifest) -> GraphFile:
-    """The only graph of a decoder-only package."""
-    if len(manifest.graphs) != 1:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
-        )
-    return next(iter(manifest.graphs.values()))
-
-
-def check_graph(session: Session, manifest: Manifest) -> None:
-    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
-    graph, layout = decoder_graph(manifest), manifest.kv_cache
-    if layout.num_layers > len(session.inputs):
-        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.inputs)} inputs")
-    cache = layout.names()
-    inputs = {*graph.inputs, *(past for past, _ in cache), *["rope_length"] * manifest.rope.has_length_input}
-    outputs = {*graph.outputs, *(present for _, present in cache)}
-    missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
-    surplus = {*session.inputs} - inputs
-    dtypes = {session.input_types[past] for past, _ in cache if past in session.input_types}
-    dtypes |= {session.output_types.get("logits", "none")} - FLOAT_TYPES.keys()
-    if missing or surplus or dtypes - {_type_name(layout.dtype)}:
-        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(surplus)}, types {sorted(dtypes)}")
-    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past, _ in cache}
-    wanted["logits"] = [None, None, manifest.vocab_size]
-    for name, shape in wanted.items():
-        found = {**session.input_shapes, **session.output_shapes}[name]
-        if len(found) != len(shape) or any(
-            isinstance(a, int) and a != b for a, b in zip(found, shape, strict=True) if b
-        ):
-            raise _disagreement(graph, f"{name} has shape {found}, the manifest promises {shape}")
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
-
-
-def _type_name(dtype: str) -> str:
-    return {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}[dtype]
