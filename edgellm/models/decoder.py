@@ -63,7 +63,7 @@ class Model:
         manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
-        new_engine: Callable[[], AnyEngine],
+        new_engine: Callable[..., AnyEngine],
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
@@ -222,7 +222,6 @@ class Model:
         except IndexError:
             engine = self._new_engine()
         yield engine
-        engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
 
     def _generate(self, call: Call) -> list[Generation]:

@@ -132,7 +132,6 @@ class EncoderDecoderModel:
         ends = self._stopping(len(sources), len(start), settled, cancel)
         run = Run(ends, progress, [fit.dropped for fit in fitted])
         with self._engine() as engine:
-            engine.sources = sources
             for _ in run.steps(engine, [start] * len(sources), settled, sources=sources):
                 pass
         results = generations(run, sources, self.tokenizer)
@@ -168,8 +167,7 @@ class EncoderDecoderModel:
         """`logits` in pieces [chunk, vocab], one behind the other: memory does not grow with vocabulary x length."""
         tokens, ids = self._source(source, None), self._target(target)
         with self._engine() as engine:
-            engine.sources = [tokens]
-            yield from engine.all_logits(ids)
+            yield from engine.all_logits(ids, tokens)
 
     def run(self, source: Prompt, target: Prompt, *, output_attentions: bool = False) -> EncoderDecoderResult:
         """One pass over a source and a target: what the model predicts after each token of the target (see `logits`)
@@ -195,8 +193,7 @@ class EncoderDecoderModel:
             raise InputError("score needs a target with a token behind the decoder start token")
         logprobs: list[float] = []
         with self._engine() as engine:
-            engine.sources = [tokens]
-            for logits in engine.all_logits(ids):
+            for logits in engine.all_logits(ids, tokens):
                 following = ids[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
                 logprobs += logprobs_of(logits[: len(following)], following)
         return Score(tuple(ids.tolist()), tuple(logprobs))
@@ -281,10 +278,8 @@ class EncoderDecoderModel:
         except IndexError:
             engine = self._new_engine()
         yield engine
-        engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
 
     def _pieces(self, source: IntArray, start: IntArray, run: Run, options: GenerationOptions) -> Iterator[Piece]:
         with self._engine() as engine:
-            engine.sources = [source]
             yield from pieces(run, run.steps(engine, [start], options, sources=[source]), self.tokenizer)

@@ -19,7 +19,7 @@ class SessionSource:
 
     package: Path
     reader: PromptReader
-    new_engine: Callable[[], AnyEngine]
+    new_engine: Callable[..., AnyEngine]
 
     @property
     def manifest(self) -> Manifest[DecoderFacts]:

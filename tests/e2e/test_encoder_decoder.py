@@ -256,8 +256,7 @@ def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None
     layout = model.manifest.model.cross_cache
     per_token = 2 * layout.num_layers * layout.num_heads * layout.head_dim * 4
     engine = model._new_engine()
-    engine.sources = rows
-    engine.prefill([np.array([PAD])] * 2)
+    engine.prefill([np.array([PAD])] * 2, rows)
     assert engine.cross_cache_bytes == 2 * 20 * per_token
     engine.reorder(np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     before = engine.decode(np.arange(8) + 5).copy()
@@ -274,8 +273,7 @@ def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) ->
     """Three rows of one source, one of another, and a third source that is done: each as by itself."""
     model, rows = load(name), sources(20, 9, 14)
     engine = model._new_engine()
-    engine.sources = rows
-    engine.prefill([np.array([start_of(name)])] * 3)
+    engine.prefill([np.array([start_of(name)])] * 3, rows)
     engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
     first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
     engine.decode(first)

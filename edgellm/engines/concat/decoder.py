@@ -21,10 +21,16 @@ class ConcatEngine(CachedEngine[ConcatCache]):
     far as that gives each row what it would get by itself: all of them, those of one length, or each by itself.
     """
 
-    def __init__(self, graph: ConcatGraph, manifest: Manifest[DecoderFacts], *, prefill_chunk: int = 128) -> None:
-        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk)
+    def __init__(
+        self,
+        graph: ConcatGraph,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
+    ) -> None:
+        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk, reuse_generated)
         self._graph = graph
-        self.headroom = 0  # this cache needs no room made ready
 
     def decode(self, tokens: TokenArray) -> Logits:
         if max(self._cache.lengths) >= self._manifest.context_length:
@@ -50,7 +56,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         logits: Logits = self._graph.run(self._cache, [0], tokens[None])[0]
         return logits
 
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
         self._start(1, len(tokens))
         self.history.begin([tokens])
         for start, stop in self._chunks(0, len(tokens)):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import TYPE_NAMES, agree, check_inputs, typed
+from edgellm.engines.contract import HEADROOM
 from edgellm.engines.in_place.encoder_decoder import array_of
 from edgellm.errors import ContextOverflowError, PackageCorruptError
 from edgellm.ort.session import DeviceArray, LoadSettings, Session
@@ -184,9 +185,6 @@ class ConcatEncoderDecoderEngine:
         self._encoded: dict[tuple[int, ...], Source] = {}  # of the last prefill
         self._sources: list[Source] = []  # of each row
         self._read: dict[tuple[int, ...], Cross] = {}  # by the rows' sources, of the last step
-        self.sources: Sequence[TokenArray] = ()  # what the next prefill encodes, a source for each row
-        self.headroom = 0  # this cache needs no room made ready
-        self.progress: ProgressHook | None = None
 
     @property
     def rows(self) -> int:
@@ -203,16 +201,36 @@ class ConcatEncoderDecoderEngine:
         """Of the keys and values of the sources in use, which are there once for each row."""
         return sum(cross.nbytes for cross in self._read.values())
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """[rows, vocab] behind the starts `prompts`, which are of one length: the rows of `sources`. Sources that are
-        those of the last prefill are not encoded again."""
-        self._encode()
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Start over: [rows, vocab] behind the starts `prompts`, which are of one length, each of one of the `sources`.
+        Sources that are those of the last prefill are not encoded again. `headroom`: has no
+        meaning here."""
+        assert sources is not None
+        self._encode(sources, progress)
         self._cache.reset(len(prompts))
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         for row, prompt in enumerate(prompts):
             found, self._sources[row] = self._graphs.begin(self._cache, row, self._sources[row], prompt)
             logits[row] = found[-1]
         return logits
+
+    def insert(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Raises NotImplementedError: all rows have one length here."""
+        raise NotImplementedError("rows of an encoder-decoder begin together")
 
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, until the next call. Raises ContextOverflowError where the rows are full."""
@@ -233,22 +251,23 @@ class ConcatEncoderDecoderEngine:
         self._cache.reorder(parents)
         self._sources = [self._sources[parent] for parent in parents.tolist()]
 
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
-        """[length, vocab] behind each of the target's tokens; of the only one of `sources`."""
-        self._encode()
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
+        """[length, vocab] behind each of the target's tokens."""
+        assert source is not None
+        self._encode([source])
         self._cache.reset(1)
         logits, self._sources[0] = self._graphs.begin(self._cache, 0, self._sources[0], tokens)
         yield logits
 
-    def _encode(self) -> None:
-        wanted = [tuple(source.tolist()) for source in self.sources]
+    def _encode(self, sources: Sequence[TokenArray], progress: ProgressHook | None = None) -> None:
+        wanted = [tuple(source.tolist()) for source in sources]
         kept = {tokens: source for tokens, source in self._encoded.items() if tokens in wanted}
         self._encoded, self._read = kept, {}
         for done, tokens in enumerate(wanted):
             if tokens not in self._encoded:
                 self._encoded[tokens] = self._graphs.encode(np.array(tokens, np.int64))
-            if self.progress is not None:
-                self.progress(sum(map(len, wanted[: done + 1])), sum(map(len, wanted)))
+            if progress is not None:
+                progress(sum(map(len, wanted[: done + 1])), sum(map(len, wanted)))
         self._sources = [self._encoded[tokens] for tokens in wanted]
 
     def _groups(self) -> list[list[int]]:

@@ -76,6 +76,20 @@ class KVCache(ABC):
         self._origins = [[] for _ in range(rows)]
         self.version += 1
 
+    def insert(self, capacity: int) -> None:
+        """An empty row behind the others, all of which hold at least `capacity` tokens then."""
+        if not self.rows:
+            self.reset(1, capacity)
+            return
+        capacity = max(self.capacity, self._rounded(capacity))
+        if self.rows == self._allocated_rows() or capacity > self.capacity:
+            with _memory_errors(self.rows + 1, capacity):
+                self._grow(self.rows + 1, capacity)
+            self.capacity = capacity
+        self.lengths = [*self.lengths, 0]
+        self._origins = [*self._origins, []]
+        self.version += 1
+
     def reserve(self, length: int) -> None:
         """Make room for rows of `length` tokens, by doubling so that growing token by token costs little."""
         if length <= self.capacity:
@@ -98,7 +112,7 @@ class KVCache(ABC):
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
         chosen = np.asarray(parents, np.int64).tolist()
-        if chosen != list(range(self.rows)):
+        if chosen and chosen != list(range(self.rows)):
             with _memory_errors(len(chosen), self.capacity):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
@@ -134,7 +148,7 @@ class KVCache(ABC):
 
     def _resize(self, capacity: int) -> None:
         with _memory_errors(self.rows, capacity):
-            self._grow(capacity)
+            self._grow(self.rows, capacity)
         self.capacity = capacity
         self.version += 1
 
@@ -173,8 +187,8 @@ class KVCache(ABC):
     def _allocate(self, rows: int, capacity: int) -> None: ...
 
     @abstractmethod
-    def _grow(self, capacity: int) -> None:
-        """Move the used part of every row into buffers of `capacity` tokens."""
+    def _grow(self, rows: int, capacity: int) -> None:
+        """Move the used part of every row into buffers of `rows` rows, which are no fewer, of `capacity` tokens."""
 
     @abstractmethod
     def _reorder(self, parents: Sequence[int]) -> None: ...
@@ -209,12 +223,12 @@ class HostCache(KVCache):
     def _allocate(self, rows: int, capacity: int) -> None:
         self._buffers = [self._empty(rows, capacity) for _ in self.names]
 
-    def _grow(self, capacity: int) -> None:
-        self._rebuild(range(self.rows), capacity)
+    def _grow(self, rows: int, capacity: int) -> None:
+        self._rebuild(range(self.rows), rows, capacity)
 
     def _reorder(self, parents: Sequence[int]) -> None:
         if len(parents) > self._allocated_rows():
-            self._rebuild(parents, self.capacity)
+            self._rebuild(parents, len(parents), self.capacity)
             return
         plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
         spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
@@ -238,10 +252,10 @@ class HostCache(KVCache):
         present = self._origins[target] if SCRATCH < target < self.rows else []
         return slice(_common_prefix(wanted, present), len(wanted))
 
-    def _rebuild(self, parents: Sequence[int], capacity: int) -> None:
-        """New buffers, one after the other, so that at most one exists twice."""
+    def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
+        """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = self._empty(len(parents), capacity)
+            new = self._empty(rows, capacity)
             for row, parent in enumerate(parents):
                 used = self.lengths[parent]
                 new[row, :, :used] = old[parent, :, :used]
@@ -292,8 +306,8 @@ class DeviceCache(KVCache):
             self._binding.input("cache", empty)
             self._buffers.append(self._moved([0] * rows, used=1, capacity=capacity))
 
-    def _grow(self, capacity: int) -> None:
-        self._move(range(self.rows), capacity)
+    def _grow(self, rows: int, capacity: int) -> None:
+        self._move([*range(self.rows), *[0] * (rows - self.rows)], capacity)
 
     def _reorder(self, parents: Sequence[int]) -> None:
         self._move(parents, self.capacity)
@@ -317,7 +331,7 @@ class DeviceCache(KVCache):
         self.version += 1
 
     def _move(self, parents: Sequence[int], capacity: int) -> None:
-        used = max(1, *(self.lengths[parent] for parent in parents))
+        used = max([1, *(self.lengths[parent] for parent in parents)])
         for i, buffer in enumerate(self._buffers):
             self._binding.device_input("cache", buffer)
             self._buffers[i] = self._moved(parents, used, capacity)

@@ -25,9 +25,16 @@ class Engine(CachedEngine[KVCache]):
     tokens behind a cached past only in a batch of one. They are then decoded together, however their lengths differ.
     """
 
-    def __init__(self, session: Session, manifest: Manifest[DecoderFacts], *, prefill_chunk: int = 128) -> None:
+    def __init__(
+        self,
+        session: Session,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
+    ) -> None:
         cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
-        super().__init__(manifest, cache, prefill_chunk)
+        super().__init__(manifest, cache, prefill_chunk, reuse_generated)
         self._prefill = _Phase(session, manifest)
         self._decode = _Phase(session, manifest)
         self._verify = _Phase(session, manifest)
@@ -71,7 +78,7 @@ class Engine(CachedEngine[KVCache]):
         self._cache.advance(len(tokens))
         return logits
 
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
         self._start(1, len(tokens))
         self.history.begin([tokens])
         pieces = zip(range(len(tokens)), range(1, len(tokens) + 1), strict=True)  # of one token

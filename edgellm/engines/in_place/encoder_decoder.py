@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engines.contract import chunks
+from edgellm.engines.contract import HEADROOM, chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
 from edgellm.engines.in_place.decoder import FLOAT_TYPES, AttentionMask
 from edgellm.errors import ContextOverflowError, PackageCorruptError
@@ -101,9 +101,6 @@ class EncoderDecoderEngine:
         self._encoded = NOTHING  # of the last prefill
         self._active = NOTHING  # those of them that still have rows
         self._seats = Seats(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
-        self.sources: Sequence[TokenArray] = ()  # what the next prefill encodes, a source for each row
-        self.headroom = 128  # tokens to make room for at first, beyond the start
-        self.progress: ProgressHook | None = None
 
     @property
     def rows(self) -> int:
@@ -120,18 +117,38 @@ class EncoderDecoderEngine:
         """Of the keys and values of the sources in use."""
         return self._active.nbytes
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """[rows, vocab] behind the starts `prompts`, which are of one length: the rows of `sources`. Sources that are
-        those of the last prefill are not encoded again."""
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Start over: [rows, vocab] behind the starts `prompts`, which are of one length, each of one of the `sources`.
+        Sources that are those of the last prefill are not encoded again. `headroom`: tokens to make
+        room for beyond the starts."""
+        assert sources is not None
         ids = np.stack(prompts)
-        self._encode(self.sources)
+        self._encode(sources, progress)
         self._active = self._encoded
         self._seats = Seats.of(np.arange(len(ids)))
         length = ids.shape[1]
-        self._cache.reset(len(ids), min(length + self.headroom, self._manifest.context_length))
+        self._cache.reset(len(ids), min(length + headroom, self._manifest.context_length))
         logits = self._decoder.run(self._cache, self._active, ids, length)
         self._cache.advance(length)
         return logits
+
+    def insert(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Raises NotImplementedError: all rows have one length here."""
+        raise NotImplementedError("rows of an encoder-decoder begin together")
 
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, until the next call. Raises ContextOverflowError where the rows are full."""
@@ -153,9 +170,10 @@ class EncoderDecoderEngine:
         self._cache.reorder(seats.filled(self._seats.slot_of[parents]))
         self._active, self._seats = self._active.take(left.tolist()), seats
 
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
-        """[chunk, vocab] behind each of the target's tokens, chunk by chunk; of the only one of `sources`."""
-        self._encode(self.sources)
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
+        """[chunk, vocab] behind each of the target's tokens, chunk by chunk."""
+        assert source is not None
+        self._encode([source])
         self._active, self._seats = self._encoded, Seats.of(np.zeros(1, np.int64))
         self._cache.reset(1, len(tokens))
         for start, stop in chunks(0, len(tokens), CHUNK):
@@ -163,14 +181,14 @@ class EncoderDecoderEngine:
             yield self._decoder.run(self._cache, self._active, ids, stop, keep=stop - start)
             self._cache.advance(stop - start)
 
-    def _encode(self, sources: Sequence[TokenArray]) -> None:
+    def _encode(self, sources: Sequence[TokenArray], progress: ProgressHook | None = None) -> None:
         wanted = tuple(tuple(source.tolist()) for source in sources)
         if wanted != self._encoded.sources:
             self._encoded = self._active = NOTHING
             self._encoded = self._encoder.run(wanted)
-        if self.progress is not None:
+        if progress is not None:
             total = sum(map(len, wanted))
-            self.progress(total, total)
+            progress(total, total)
 
 
 class _Encoder:
