@@ -15,9 +15,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits
+from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
-from edgellm.engines.in_place.decoder import Engine, check_graph, decoder_graph
+from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.calls import AnyEngine, Asked, Call
 from edgellm.generation.defaults import read_generation_defaults
@@ -44,8 +45,8 @@ def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSe
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
         return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / decoder_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_graph(session, manifest)
+    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graphs(dict.fromkeys(manifest.graphs, session), manifest)
     engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
     return Model(package, manifest, tokenizer, session, engine)
 

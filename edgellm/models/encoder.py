@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
+from edgellm.engines.checks import check_encoder, only_graph
+from edgellm.errors import ContextOverflowError, InputError, OptionError, TaskError
 from edgellm.generation.run import model_info
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import EncoderFacts, GraphFile, Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
@@ -31,7 +32,7 @@ TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]]
 BATCH_TOKENS = 2048  # of a run, padding included: more gain nothing, and cost memory
 BATCH_LOGITS = 1 << 25  # numbers that a run gives: 128 MiB of float32
 PADDING = 1 / 8  # of a row, at most: shorter inputs go into another run
-TYPES = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "token_type_ids": "tensor(int64)"}
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class EncoderModel:
         self.labels: Mapping[int, str] = dict(enumerate(manifest.model.labels))
         self.info = model_info(package, manifest, session)
         self._session = session
-        self._graph = encoder_graph(manifest)
+        self._graph = only_graph(manifest)
 
     def run(
         self,
@@ -220,8 +221,8 @@ class EncoderModel:
 def open_encoder(package: Path, manifest: Manifest[EncoderFacts], settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
     tokenizer = open_tokenizer(package)
-    session = settings.open(package / encoder_graph(manifest).file, fuse=not manifest.arrives_fused)
-    _check_graph(session, manifest)
+    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_encoder(session, manifest, INPUTS)
     return EncoderModel(package, manifest, tokenizer, session)
 
 
@@ -238,31 +239,6 @@ def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[l
         bucket.append(row)
     if bucket:
         yield bucket
-
-
-def encoder_graph(manifest: Manifest) -> GraphFile:
-    """The only graph of an encoder-only package."""
-    if len(manifest.graphs) != 1:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
-        )
-    return next(iter(manifest.graphs.values()))
-
-
-def _check_graph(session: ort.Session, manifest: Manifest[EncoderFacts]) -> None:
-    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
-    graph, labels = encoder_graph(manifest), len(manifest.model.labels)
-    wrong = set(graph.inputs) ^ set(session.inputs) | (set(graph.outputs) - set(session.outputs))
-    wrong |= set(graph.inputs) - TYPES.keys() | {n for n in graph.inputs if session.input_types.get(n) != TYPES.get(n)}
-    if wrong:
-        raise _disagreement(graph, f"about {', '.join(sorted(wrong))}")
-    if labels and session.output_shapes["logits"][-1] != labels:
-        raise _disagreement(graph, f"{labels} labels, {session.output_shapes['logits'][-1]} outputs")
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
 
 
 def _unpadded(array: FloatArray, per_token: bool, length: int) -> FloatArray:

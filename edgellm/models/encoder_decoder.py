@@ -17,8 +17,9 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits, Stopping
+from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
-from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine, check_graphs
+from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.results import Generation, Piece, Score
@@ -53,10 +54,12 @@ def open_encoder_decoder(
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
         return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
-    encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
-    check_graphs(encoder, decoder, manifest)
-    own = partial(EncoderDecoderEngine, encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, tokenizer, decoder, own)
+    if set(manifest.graphs) != {ENCODER, DECODER}:
+        raise lacks_graphs(manifest, "the graphs encoder and decoder")
+    sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(sessions, manifest)
+    own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
 
 
 class EncoderDecoderModel:

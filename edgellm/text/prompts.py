@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgellm.errors import ContextOverflowError, InputError
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.text.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 from edgellm.types import IntArray
 
 UNKNOWN = "<unk>"
@@ -68,10 +68,7 @@ def read_prompt(
     that are beyond the model's vocabulary."""
     if isinstance(prompt, str):
         if tokenizer is None:
-            raise InputError(
-                "this package has no tokenizer, because its checkpoint had none: give the prompt as token ids "
-                "(Python only), or add a tokenizer.json to the checkpoint and export it again"
-            )
+            raise no_tokenizer(instead="give the prompt as token ids (Python only)")
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
         beyond = tokens >= manifest.vocab_size
         if unknown is not None and beyond.any() and (substitute := tokenizer.id_of(unknown)) is not None:

@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.checks import HIDDEN, check_graphs, lacks_graphs
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.engines.concat.graph import TYPE_NAMES, agree, check_inputs, typed
+from edgellm.engines.concat.graph import agree, typed
 from edgellm.engines.contract import HEADROOM
 from edgellm.engines.in_place.encoder_decoder import array_of
-from edgellm.errors import ContextOverflowError, PackageCorruptError
+from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import DeviceArray, LoadSettings, Session
-from edgellm.package.manifest import EncoderDecoderFacts, GraphFile, Manifest
+from edgellm.ort.tensor_types import DTYPES
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
-HIDDEN = "encoder_hidden_states"
 ENCODER_INPUTS = ("input_ids", "attention_mask")
 DECODER_INPUTS = ("input_ids", "encoder_attention_mask", HIDDEN, "decoder_attention_mask", "use_cache_branch")
 
@@ -43,18 +44,12 @@ def open_concat_encoder_decoder(
 ) -> ConcatEncoderDecoder:
     """The graphs "encoder" and "decoder" of a package, or "first" and "later" for the decoder. Raises
     PackageCorruptError where one of them lacks what the manifest promises."""
+    if manifest.graphs.keys() not in ({"encoder", "decoder"}, {"encoder", "first", "later"}):
+        raise lacks_graphs(manifest, "the graphs encoder and decoder, or encoder, first and later")
     sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
-    if sessions.keys() not in ({"encoder", "decoder"}, {"encoder", "first", "later"}):
-        raise PackageCorruptError(
-            f"{manifest.task} needs the graphs encoder and decoder, or encoder, first and later, the manifest lists "
-            f"{', '.join(sessions)}; export the package again"
-        )
-    encoder = sessions.pop("encoder")
-    check_inputs(encoder, manifest.graphs["encoder"], ENCODER_INPUTS)
-    first, *_, later = [*sessions.values()] * 2
-    for name, session in sessions.items():
-        _check(session, manifest, manifest.graphs[name], is_first=session is first, has_past=session is later)
-    return ConcatEncoderDecoder(encoder, first, later, manifest)
+    check_graphs(sessions, manifest, dict.fromkeys(sessions, DECODER_INPUTS) | {"encoder": ENCODER_INPUTS})
+    first, later = (sessions.get(name) or sessions["decoder"] for name in ("first", "later"))
+    return ConcatEncoderDecoder(sessions["encoder"], first, later, manifest)
 
 
 class ConcatEncoderDecoder:
@@ -112,8 +107,7 @@ class ConcatEncoderDecoder:
         feeds |= {past: tensor for (_, past), tensor in zip(self._cross, cross.tensors, strict=True)}
         if HIDDEN in session.inputs:  # a merged decoder asks for it, and does not look at it here
             width = session.input_shapes[HIDDEN][2]
-            kind = np.float16 if session.input_types[HIDDEN] == TYPE_NAMES["float16"] else np.float32
-            feeds[HIDDEN] = np.zeros((*cross.mask.shape, width), kind)
+            feeds[HIDDEN] = np.zeros((*cross.mask.shape, width), DTYPES[session.input_types[HIDDEN]])
         logits, *presents = session.run(feeds, ["logits", *(present for _, present in cache.names)])
         cache.advance(rows, presents, 1)
         return logits.numpy()[:, 0].astype(np.float32, copy=False)
@@ -288,18 +282,3 @@ def _stacked(tensors: Sequence[DeviceArray | Array]) -> Array:
     for row, array in zip(stacked, arrays, strict=True):
         row[:, : array.shape[1]] = array
     return stacked
-
-
-def _check(
-    session: Session, manifest: Manifest[EncoderDecoderFacts], graph: GraphFile, *, is_first: bool, has_past: bool
-) -> None:
-    own, cross = manifest.model.cache.names(), manifest.model.cross_cache.names()
-    pasts = [*(past for past, _ in own), *(past for _, past in cross)] if has_past else []
-    presents = [*(present for _, present in own), *(present for present, _ in cross if is_first)]
-    check_inputs(session, graph, DECODER_INPUTS, pasts, presents)
-    wrong = [past for past in pasts if session.input_types[past] != TYPE_NAMES[manifest.model.cache.dtype]]
-    if wrong or session.output_shapes["logits"][2] not in (manifest.vocab_size, None):
-        raise PackageCorruptError(
-            f"{graph.file} and the manifest disagree: {wrong[:2] or session.output_shapes['logits']}; "
-            "export the package again"
-        )

@@ -16,33 +16,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.errors import PackageCorruptError, ProviderError
+from edgellm.errors import ProviderError
 from edgellm.ort.session import LoadSettings, Session
-from edgellm.package.manifest import DecoderFacts, GraphFile, Manifest
+from edgellm.ort.tensor_types import DTYPES
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
 # Logits that two ways of computing give agree when they differ by less than this share of the largest.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-2}
 INPUTS = (
     "input_ids", "attention_mask", "position_ids", "token_type_ids", "use_cache_branch", "num_logits_to_keep",
 )  # fmt: skip
-INTEGERS: dict[str, npt.DTypeLike] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 
 
 def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> ConcatGraph:
     """The graph "model" of a package, or "first" and "later". Raises PackageCorruptError where one of them lacks what
     the manifest promises."""
+    if manifest.graphs.keys() not in ({"model"}, {"first", "later"}):
+        raise lacks_graphs(manifest, "a graph, or two called first and later")
     sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
-    if sessions.keys() not in ({"model"}, {"first", "later"}):
-        raise PackageCorruptError(
-            f"{manifest.task} needs a graph, or two called first and later, the manifest lists {', '.join(sessions)}; "
-            "export the package again"
-        )
-    first, *_, later = [*sessions.values()] * 2
-    for name, session in sessions.items():
-        _check(session, manifest, name, has_past=session is later)
+    check_graphs(sessions, manifest, dict.fromkeys(sessions, INPUTS))
+    first, later = (sessions.get(name) or sessions["model"] for name in ("first", "later"))
     return ConcatGraph(first, later, manifest)
 
 
@@ -134,20 +130,6 @@ def agree(one_way: Callable[[], Logits], other_way: Callable[[], Logits], dtype:
     return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
 
 
-def check_inputs(
-    session: Session,
-    graph: GraphFile,
-    known: Sequence[str],
-    pasts: Sequence[str] = (),
-    presents: Sequence[str] = (),
-) -> None:
-    """Raises PackageCorruptError where the graph's names are not those of the manifest, or mean nothing here."""
-    missing = ({*graph.inputs, *pasts} - {*session.inputs}) | ({*graph.outputs, *presents} - {*session.outputs})
-    unknown = ({*session.inputs} - {*graph.inputs, *pasts}) | ({*graph.inputs} - {*known})
-    if missing or unknown:
-        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(unknown)}")
-
-
 def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mapping[str, Array]:
     """All that a graph may ask for. ids: [rows, tokens], lengths: [rows] tokens behind `past` places."""
     count = ids.shape[1]
@@ -164,33 +146,5 @@ def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mappi
 
 def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
     """Those of `inputs` that the graph has, of its types."""
-    wanted = {name: INTEGERS[session.input_types[name]] for name in inputs if name in session.inputs}
+    wanted = {name: DTYPES[session.input_types[name]] for name in inputs if name in session.inputs}
     return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}
-
-
-def _check(session: Session, manifest: Manifest[DecoderFacts], name: str, *, has_past: bool) -> None:
-    graph, layout = manifest.graphs[name], manifest.model.cache
-    if layout.num_layers > len(session.outputs):
-        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.outputs)} outputs")
-    cache = layout.names()
-    pasts = [past for past, _ in cache] if has_past else []
-    check_inputs(session, graph, INPUTS, pasts, [present for _, present in cache])
-    types = {session.input_types[past] for past in pasts} - {TYPE_NAMES[layout.dtype]}
-    types |= {session.output_types["logits"]} - {*TYPE_NAMES.values()}
-    types |= {session.input_types[name] for name in graph.inputs} - INTEGERS.keys()
-    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past in pasts}
-    wanted["logits"] = [None, None, manifest.vocab_size]
-    shapes = {**session.input_shapes, **session.output_shapes}
-    wrong = [f"{name} has shape {shapes[name]}" for name, shape in wanted.items() if not _fits(shapes[name], shape)]
-    if types or wrong:
-        raise _disagreement(graph, "; ".join([*wrong, *(f"type {kind}" for kind in sorted(types))]))
-
-
-def _fits(found: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
-    """Dimensions that vary have names."""
-    pairs = zip(found, wanted, strict=False)
-    return len(found) == len(wanted) and all(a == b for a, b in pairs if isinstance(a, int) and b is not None)
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.checks import only_graph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
-from edgellm.errors import ContextOverflowError, PackageCorruptError
+from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import Binding, Session
-from edgellm.package.manifest import DecoderFacts, GraphFile, Manifest
+from edgellm.ort.tensor_types import DTYPES
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import IntArray, Logits, TokenArray
-
-FLOAT_TYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(float16)": np.dtype(np.float16)}
 
 
 class Engine(CachedEngine[KVCache]):
@@ -132,10 +132,10 @@ class _Phase:
     """The inputs and outputs of the graph bound once for a kind of call, and again only where they changed."""
 
     def __init__(self, session: Session, manifest: Manifest[DecoderFacts]) -> None:
-        graph = decoder_graph(manifest)
+        graph = only_graph(manifest)
         self._binding: Binding = session.bind()
         self._vocab_size = manifest.vocab_size
-        self._logits_dtype: np.dtype[Any] = FLOAT_TYPES[session.output_types["logits"]]
+        self._logits_dtype: np.dtype[Any] = DTYPES[session.output_types["logits"]]
         self._has_keep = "logits_to_keep" in graph.inputs
         self.gives_last_only = not self._has_keep and session.output_shapes["logits"][1] == 1
         self._has_rope_length = manifest.model.rope.has_length_input
@@ -206,45 +206,3 @@ class AttentionMask:
             self._ones = np.ones(2 * size, np.int64)
             self._address = self._ones.ctypes.data
         return self._ones[:size].reshape(len(lengths), total), self._address
-
-
-def decoder_graph(manifest: Manifest) -> GraphFile:
-    """The only graph of a decoder-only package."""
-    if len(manifest.graphs) != 1:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
-        )
-    return next(iter(manifest.graphs.values()))
-
-
-def check_graph(session: Session, manifest: Manifest[DecoderFacts]) -> None:
-    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
-    graph, layout = decoder_graph(manifest), manifest.model.cache
-    if layout.num_layers > len(session.inputs):
-        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.inputs)} inputs")
-    cache = layout.names()
-    inputs = {*graph.inputs, *(past for past, _ in cache), *["rope_length"] * manifest.model.rope.has_length_input}
-    outputs = {*graph.outputs, *(present for _, present in cache)}
-    missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
-    surplus = {*session.inputs} - inputs
-    dtypes = {session.input_types[past] for past, _ in cache if past in session.input_types}
-    dtypes |= {session.output_types.get("logits", "none")} - FLOAT_TYPES.keys()
-    if missing or surplus or dtypes - {_type_name(layout.dtype)}:
-        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(surplus)}, types {sorted(dtypes)}")
-    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past, _ in cache}
-    wanted["logits"] = [None, None, manifest.vocab_size]
-    for name, shape in wanted.items():
-        found = {**session.input_shapes, **session.output_shapes}[name]
-        if len(found) != len(shape) or any(
-            isinstance(a, int) and a != b for a, b in zip(found, shape, strict=True) if b
-        ):
-            raise _disagreement(graph, f"{name} has shape {found}, the manifest promises {shape}")
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
-
-
-def _type_name(dtype: str) -> str:
-    return {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}[dtype]

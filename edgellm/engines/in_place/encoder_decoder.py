@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from edgellm.engines.contract import HEADROOM, chunks
 from edgellm.engines.in_place.cache import KVCache, open_cache
-from edgellm.engines.in_place.decoder import FLOAT_TYPES, AttentionMask
-from edgellm.errors import ContextOverflowError, PackageCorruptError
+from edgellm.engines.in_place.decoder import AttentionMask
+from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import Binding, DeviceArray, Session
+from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
 
-TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)", "int8": "tensor(int8)"}
 CHUNK = 128  # target tokens per run, where a whole target is read
 
 
@@ -220,7 +220,7 @@ class _Decoder:
     def __init__(self, session: Session, manifest: Manifest) -> None:
         self._binding: Binding = session.bind()
         self._vocab_size = manifest.vocab_size
-        self._logits_dtype = FLOAT_TYPES[session.output_types["logits"]]
+        self._logits_dtype = DTYPES[session.output_types["logits"]]
         self._mask = AttentionMask()
         self._encoded = NOTHING
         self._cache_version = -1
@@ -270,39 +270,3 @@ class _Decoder:
 
 def array_of(tensor: DeviceArray | Array) -> Array:
     return tensor.numpy() if isinstance(tensor, DeviceArray) else tensor
-
-
-def check_graphs(encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
-    """Raises PackageCorruptError where the graphs do not have the inputs and outputs that the manifest promises."""
-    cross, cache = manifest.model.cross_cache.names(), manifest.model.cache.names()
-    promised: dict[str, tuple[Session, set[str], set[str]]] = {
-        "encoder": (encoder, set(), {present for present, _ in cross}),
-        "decoder": (decoder, {past for _, past in cross} | {past for past, _ in cache}, {name for _, name in cache}),
-    }
-    for name, (session, more_inputs, more_outputs) in promised.items():
-        graph = manifest.graphs[name]
-        inputs, outputs = {*graph.inputs, *more_inputs}, {*graph.outputs, *more_outputs}
-        missing = (inputs - {*session.inputs, *session.optional_inputs}) | (outputs - {*session.outputs})
-        surplus = {*session.inputs} - inputs
-        if missing or surplus:
-            raise _disagreement(graph.file, f"missing {sorted(missing)}, unknown {sorted(surplus)}")
-    self_layout, cross_layout = manifest.model.cache, manifest.model.cross_cache
-    for names, heads, head_dim, dtype in (
-        ({past for past, _ in cache}, self_layout.num_kv_heads, self_layout.head_dim, self_layout.dtype),
-        ({past for _, past in cross}, cross_layout.num_heads, cross_layout.head_dim, cross_layout.dtype),
-    ):
-        for name in sorted(names):
-            found, kind = decoder.input_shapes[name], decoder.input_types[name]
-            if found[1::2] != [heads, head_dim] or kind != TYPE_NAMES[dtype]:
-                how = f"{name} is {kind} {found}, the manifest promises {heads} heads of {head_dim}, {dtype}"
-                raise _disagreement(manifest.graphs["decoder"].file, how)
-    if decoder.output_shapes["logits"][2] not in (None, manifest.vocab_size):
-        raise _disagreement(
-            manifest.graphs["decoder"].file,
-            f"logits have shape {decoder.output_shapes['logits']}, the manifest "
-            f"promises {manifest.vocab_size} in the end",
-        )
-
-
-def _disagreement(file: str, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{file} and the manifest disagree: {how}; export the package again")
