@@ -18,7 +18,8 @@ import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits, Stopping
 from edgellm.engines.checks import check_graphs, lacks_graphs
-from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
+from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine
+from edgellm.engines.concat.encoder_decoder_graphs import open_concat_encoder_decoder
 from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.generation.overflow import Fitted, fit_source

@@ -23,7 +23,7 @@ import edgellm
 import edgellm_export
 from comparison import Expected, relative
 from edgellm.cli import cli
-from edgellm.engines.in_place import encoder_decoder as encoder_decoder_engine
+from edgellm.engines.in_place.sources import SourceEncoder
 from edgellm_export.blocks.cross_attention import RelativePositions
 from edgellm_export.verification.report import Report
 from encoder_decoder_families import (
@@ -221,13 +221,13 @@ def test_streaming(name: str, options: dict[str, Any], load: Load) -> None:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sources each run of an encoder read."""
     found: list[int] = []
-    run = encoder_decoder_engine._Encoder.run
+    run = SourceEncoder.run
 
     def counted(self: Any, sources: Any) -> Any:
         found.append(len(sources))
         return run(self, sources)
 
-    monkeypatch.setattr(encoder_decoder_engine._Encoder, "run", counted)
+    monkeypatch.setattr(SourceEncoder, "run", counted)
     return found
 
 
