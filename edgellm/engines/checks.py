@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from edgellm.errors import PackageCorruptError
 from edgellm.ort.session import Session
 from edgellm.ort.tensor_types import FLOATS, INTEGERS, TYPE_NAMES
-from edgellm.package.manifest import CacheLayout, CrossCacheLayout, GraphFile, Manifest
+from edgellm.package.manifest import (
+    CacheLayout,
+    CrossCacheLayout,
+    DecoderFacts,
+    EncoderDecoderFacts,
+    EncoderFacts,
+    GraphFile,
+    Manifest,
+)
 
 HIDDEN = "encoder_hidden_states"  # the only input with numbers that is no cache
 MOST_TOLD = 4  # tensors in one message
@@ -32,11 +40,12 @@ class Promised:
 
 
 INT64 = Promised("int64", (TYPE_NAMES["int64"],))
+Generates = DecoderFacts | EncoderDecoderFacts  # what only models that generate have
 Promises = dict[str, Promised | None]  # by a tensor's name; None: that it exists
 
 
 def check_graphs(
-    sessions: Mapping[str, Session], manifest: Manifest, known: Mapping[str, Collection[str]] | None = None
+    sessions: Mapping[str, Session], manifest: Manifest[Generates], known: Mapping[str, Collection[str]] | None = None
 ) -> None:
     """Raises PackageCorruptError where a graph of a model that generates does not have the inputs and outputs that the
     manifest promises. sessions: by the graph's name there. `known`: by the same, the inputs beside the cache that will
@@ -44,14 +53,15 @@ def check_graphs(
     for name, session in sessions.items():
         graph = manifest.graphs[name]
         inputs, outputs = _cache_tensors(session, manifest, name)
-        listed = [*graph.inputs, *["rope_length"] * manifest.rope.has_length_input]
-        inputs |= {name: _filled(name, manifest.kv_cache) for name in listed}
+        model = manifest.model
+        rope_length = isinstance(model, DecoderFacts) and model.rope.has_length_input
+        inputs |= {name: _filled(name, model.cache) for name in [*graph.inputs, *["rope_length"] * rope_length]}
         _check(session, graph, inputs, dict.fromkeys(graph.outputs) | outputs, (known or {}).get(name, inputs))
 
 
-def check_encoder(session: Session, manifest: Manifest, known: Collection[str]) -> None:
+def check_encoder(session: Session, manifest: Manifest[EncoderFacts], known: Collection[str]) -> None:
     """The same for the only graph of an encoder-only package, `known` as there."""
-    graph, labels = only_graph(manifest), len(manifest.encoder_facts.labels)
+    graph, labels = only_graph(manifest), len(manifest.model.labels)
     inputs: Promises = dict.fromkeys(graph.inputs, INT64)
     outputs: Promises = dict.fromkeys([*graph.outputs, *["logits"] * bool(labels)])
     _check(session, graph, inputs, outputs, known)
@@ -71,11 +81,12 @@ def lacks_graphs(manifest: Manifest, needs: str) -> PackageCorruptError:
     return PackageCorruptError(f"{manifest.task} needs {needs}, the manifest lists {found}; export the package again")
 
 
-def _cache_tensors(session: Session, manifest: Manifest, name: str) -> tuple[Promises, Promises]:
+def _cache_tensors(session: Session, manifest: Manifest[Generates], name: str) -> tuple[Promises, Promises]:
     """What the graph `name` takes and gives beside the manifest's lists. Among graphs that concatenate, one called
     "first" takes no past, and the source's keys and values are not the encoder's to make, nor those of one called
     "later"."""
-    graph, own, cross, vocab_size = manifest.graphs[name], manifest.kv_cache, manifest.cross_cache, manifest.vocab_size
+    graph, own, vocab_size = manifest.graphs[name], manifest.model.cache, manifest.vocab_size
+    cross = manifest.model.cross_cache if isinstance(manifest.model, EncoderDecoderFacts) else None
     across = [] if cross is None else _names(cross, session, graph)
     made: Promises = dict.fromkeys(present for present, _ in across)
     concat = own.growth == "concat"

@@ -25,7 +25,7 @@ from edgellm.decoding.shifting import Shifting, Window
 from edgellm.errors import OptionError
 from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Timing
 from edgellm.ort import session as ort
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
 from edgellm.types import IntArray, ProgressHook
 
@@ -194,7 +194,7 @@ def _logprob(logits: Logits, token: int) -> float:
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
     """Of a model; `session` is what its tokens or numbers come from."""
-    cache = manifest.cache
+    cache = None if isinstance(manifest.model, EncoderFacts) else manifest.model.cache
     return ModelInfo(
         path=package,
         model_type=manifest.model_type,

@@ -29,7 +29,7 @@ from edgellm.generation.run import Cancel, logprobs_of, model_info
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import ChatTemplate, Message
@@ -38,10 +38,10 @@ from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
 
 
-def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
+def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> Model:
     """What `edgellm.load` makes of a package for text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat":
+    if manifest.model.cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
         return Model(package, manifest, tokenizer, graph.session, concat)
@@ -61,7 +61,7 @@ class Model:
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
         new_engine: Callable[..., AnyEngine],

@@ -20,7 +20,7 @@ from edgellm.generation.run import model_info
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
@@ -69,10 +69,12 @@ class EncoderResult:
 class EncoderModel:
     """May be used from several threads. The result of an input does not depend on the others in the call."""
 
-    def __init__(self, package: Path, manifest: Manifest, tokenizer: Tokenizer | None, session: ort.Session) -> None:
+    def __init__(
+        self, package: Path, manifest: Manifest[EncoderFacts], tokenizer: Tokenizer | None, session: ort.Session
+    ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
-        self.labels: Mapping[int, str] = dict(enumerate(manifest.encoder_facts.labels))
+        self.labels: Mapping[int, str] = dict(enumerate(manifest.model.labels))
         self.info = model_info(package, manifest, session)
         self._session = session
         self._graph = only_graph(manifest)
@@ -113,7 +115,7 @@ class EncoderModel:
         normalize: unit vectors; None is what the checkpoint says. truncation: cut longer texts than those of the
         training; without it they are an error. Raises TaskError for other packages, and what `run` raises.
         """
-        embedding = self.manifest.encoder_facts.embedding
+        embedding = self.manifest.model.embedding
         if embedding is None:
             raise TaskError(
                 f"{self.info.path} says nothing of how to make one vector of a text: its checkpoint had no "
@@ -175,7 +177,7 @@ class EncoderModel:
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
         """By name, without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
-        room = 1 if self.manifest.encoder_facts.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
+        room = 1 if self.manifest.model.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
         for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
             arrays = self._session.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
@@ -216,7 +218,7 @@ class EncoderModel:
         return {name: arrays[name] for name in self._graph.inputs}
 
 
-def open_encoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderModel:
+def open_encoder(package: Path, manifest: Manifest[EncoderFacts], settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
     tokenizer = open_tokenizer(package)
     session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)

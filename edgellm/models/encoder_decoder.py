@@ -35,7 +35,7 @@ from edgellm.models.attentions import (
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, encode_prompt, encode_source, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
@@ -46,15 +46,17 @@ ENCODER, DECODER = "encoder", "decoder"
 LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 
-def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderDecoderModel:
+def open_encoder_decoder(
+    package: Path, manifest: Manifest[EncoderDecoderFacts], settings: LoadSettings
+) -> EncoderDecoderModel:
     """What `edgellm.load` makes of a package for text2text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat" and manifest.cross_cache is not None:
+    if manifest.model.cache.growth == "concat":
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
         return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
-    if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
-        raise lacks_graphs(manifest, "the graphs encoder and decoder and a cross_cache between them")
+    if set(manifest.graphs) != {ENCODER, DECODER}:
+        raise lacks_graphs(manifest, "the graphs encoder and decoder")
     sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
     check_graphs(sessions, manifest)
     own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
@@ -71,7 +73,7 @@ class EncoderDecoderModel:
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
         new_engine: Callable[[], AnyEngine],
@@ -206,7 +208,7 @@ class EncoderDecoderModel:
 
     def _fitted(self, source: Any, language: str | None, options: GenerationOptions) -> Fitted:
         tokens = self._source(source, language, any_length=options.overflow == "truncate")
-        return fit_source(tokens, options, self.manifest.source_length, self.tokenizer)
+        return fit_source(tokens, options, self.manifest.model.source_length, self.tokenizer)
 
     def _source(self, source: Any, language: str | None, *, any_length: bool = False) -> IntArray:
         tokens = encode_source(source, self.tokenizer, self.manifest, any_length=any_length)

@@ -10,7 +10,7 @@ from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.errors import ContextOverflowError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
@@ -22,9 +22,14 @@ class ConcatEngine(CachedEngine[ConcatCache]):
     """
 
     def __init__(
-        self, graph: ConcatGraph, manifest: Manifest, *, prefill_chunk: int = 128, reuse_generated: bool = False
+        self,
+        graph: ConcatGraph,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
     ) -> None:
-        super().__init__(manifest, ConcatCache(manifest.kv_cache), prefill_chunk, reuse_generated)
+        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk, reuse_generated)
         self._graph = graph
 
     def decode(self, tokens: TokenArray) -> Logits:

@@ -12,7 +12,7 @@ from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder
 from edgellm.engines.concat.sources import Cross, Source
 from edgellm.engines.contract import HEADROOM
 from edgellm.errors import ContextOverflowError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, ProgressHook, TokenArray
 
 
@@ -23,10 +23,10 @@ class ConcatEncoderDecoderEngine:
     would get by itself: all of them, those with sources of one length, or each alone.
     """
 
-    def __init__(self, graphs: ConcatEncoderDecoder, manifest: Manifest) -> None:
+    def __init__(self, graphs: ConcatEncoderDecoder, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self._graphs = graphs
         self._manifest = manifest
-        self._cache = ConcatCache(manifest.kv_cache)
+        self._cache = ConcatCache(manifest.model.cache)
         self._encoded: dict[tuple[int, ...], Source] = {}  # of the last prefill
         self._sources: list[Source] = []  # of each row
         self._read: dict[tuple[int, ...], Cross] = {}  # by the rows' sources, of the last step

@@ -18,14 +18,16 @@ from edgellm.engines.concat.graph import typed
 from edgellm.engines.concat.sources import Cross, Source
 from edgellm.ort.session import LoadSettings, Session
 from edgellm.ort.tensor_types import DTYPES
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 ENCODER_INPUTS = ("input_ids", "attention_mask")
 DECODER_INPUTS = ("input_ids", "encoder_attention_mask", HIDDEN, "decoder_attention_mask", "use_cache_branch")
 
 
-def open_concat_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatEncoderDecoder:
+def open_concat_encoder_decoder(
+    package: Path, manifest: Manifest[EncoderDecoderFacts], settings: LoadSettings
+) -> ConcatEncoderDecoder:
     """The graphs "encoder" and "decoder" of a package, or "first" and "later" for the decoder. Raises
     PackageCorruptError where one of them lacks what the manifest promises."""
     if manifest.graphs.keys() not in ({"encoder", "decoder"}, {"encoder", "first", "later"}):
@@ -40,11 +42,13 @@ class ConcatEncoderDecoder(BatchingGraph):
     """Runs the graphs. `first`: the session for targets without a past, `later` for the others; one and the same where
     the decoder is merged. Several engines may share it."""
 
-    def __init__(self, encoder: Session, first: Session, later: Session, manifest: Manifest) -> None:
-        super().__init__(manifest.kv_cache, manifest.vocab_size)
+    def __init__(
+        self, encoder: Session, first: Session, later: Session, manifest: Manifest[EncoderDecoderFacts]
+    ) -> None:
+        super().__init__(manifest.model.cache, manifest.vocab_size)
         self.session = later
         self._encoder, self._first, self._later = encoder, first, later
-        self._cross = manifest.cross.names()
+        self._cross = manifest.model.cross_cache.names()
         self._states = manifest.graphs["encoder"].outputs[0]
 
     def encode(self, tokens: TokenArray) -> Source:

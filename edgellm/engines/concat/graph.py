@@ -15,7 +15,7 @@ from edgellm.engines.concat.abilities import BatchingGraph, Step, agree
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.ort.session import LoadSettings, Session
 from edgellm.ort.tensor_types import DTYPES
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
 INPUTS = (
@@ -23,7 +23,7 @@ INPUTS = (
 )  # fmt: skip
 
 
-def open_concat_graph(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatGraph:
+def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> ConcatGraph:
     """The graph "model" of a package, or "first" and "later". Raises PackageCorruptError where one of them lacks what
     the manifest promises."""
     if manifest.graphs.keys() not in ({"model"}, {"first", "later"}):
@@ -38,8 +38,8 @@ class ConcatGraph(BatchingGraph):
     """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
     which are one and the same unless the package has a graph for each. Several engines may share it."""
 
-    def __init__(self, first: Session, later: Session, manifest: Manifest) -> None:
-        super().__init__(manifest.kv_cache, manifest.vocab_size)
+    def __init__(self, first: Session, later: Session, manifest: Manifest[DecoderFacts]) -> None:
+        super().__init__(manifest.model.cache, manifest.vocab_size)
         self.session = first
         self._first, self._later = first, later
 

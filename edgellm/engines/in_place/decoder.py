@@ -13,7 +13,7 @@ from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import Session
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
@@ -25,9 +25,14 @@ class Engine(CachedEngine[KVCache]):
     """
 
     def __init__(
-        self, session: Session, manifest: Manifest, *, prefill_chunk: int = 128, reuse_generated: bool = False
+        self,
+        session: Session,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.kv_cache, manifest.context_length, session.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated)
         graph = only_graph(manifest)
         self._prefill, self._decode, self._verify = (
@@ -56,7 +61,7 @@ class Engine(CachedEngine[KVCache]):
     def lookahead(self) -> int:
         """Below 2 where there are several rows, or rotary tables that change in between, or the graph of another tool
         gives the logits of the last token only."""
-        rope = self._manifest.rope
+        rope = self._manifest.model.rope
         if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only:
             return 1
         length = self._cache.lengths[0]
@@ -93,7 +98,7 @@ class Engine(CachedEngine[KVCache]):
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         """A prompt beyond the length where rotary tables change is one piece for a graph that cannot be told so."""
-        rope = self._manifest.rope
+        rope = self._manifest.model.rope
         changes_at = None if rope.has_length_input else rope.recompute_beyond
         if changes_at is not None and start < stop and stop > changes_at:
             return [(start, stop)]
@@ -103,7 +108,7 @@ class Engine(CachedEngine[KVCache]):
         """[1, vocab], or [chunk, vocab] of every position."""
         chunk = tokens[start:stop]
         keep = len(chunk) if keep_all else 1
-        if self._manifest.rope.has_length_input:
+        if self._manifest.model.rope.has_length_input:
             self._prefill.bind("rope_length", np.array([len(tokens)], np.int64))
         logits = self._prefill.run(self._cache, chunk[None], [stop], row=row, keep=keep)
         self._cache.advance(len(chunk), row)
@@ -111,11 +116,11 @@ class Engine(CachedEngine[KVCache]):
 
     def _tables_differ(self, longest: int) -> bool:
         """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
-        limit = self._manifest.rope.recompute_beyond
+        limit = self._manifest.model.rope.recompute_beyond
         return limit is not None and longest > limit and min(self._cache.lengths) <= limit
 
     def _decode_row_by_row(self) -> Logits:
-        limit = self._manifest.rope.recompute_beyond
+        limit = self._manifest.model.rope.recompute_beyond
         logits = np.empty((self.rows, self._manifest.vocab_size), np.float32)
         for row, tokens in enumerate(held.tokens for held in self.history.rows):
             changes_over = len(tokens) - 1 == limit

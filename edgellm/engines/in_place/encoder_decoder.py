@@ -18,7 +18,7 @@ from edgellm.engines.in_place.seats import Seats
 from edgellm.engines.in_place.sources import NOTHING, Encoded, SourceEncoder
 from edgellm.errors import ContextOverflowError
 from edgellm.ort.session import Session
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, ProgressHook, TokenArray
 
 CHUNK = 128  # target tokens per run, where a whole target is read
@@ -27,14 +27,14 @@ CHUNK = 128  # target tokens per run, where a whole target is read
 class EncoderDecoderEngine:
     """Two sessions and a cache of its own; not for two threads at once. All rows have the same length."""
 
-    def __init__(self, encoder: Session, decoder: Session, manifest: Manifest) -> None:
+    def __init__(self, encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self.sessions = encoder, decoder
         self._manifest = manifest
         self._encoder = SourceEncoder(encoder, manifest)
         self._decoder = BoundDecoder(
             decoder, manifest.graphs["decoder"], manifest.vocab_size, mask="decoder_attention_mask"
         )
-        self._cache = open_cache(manifest.kv_cache, manifest.context_length, decoder.device)
+        self._cache = open_cache(manifest.model.cache, manifest.context_length, decoder.device)
         self._encoded = NOTHING  # of the last prefill
         self._active = NOTHING  # those of them that still have rows
         self._seats = Seats(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.ort.session import DeviceArray, Session
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Array, IntArray
 
 
@@ -41,9 +41,9 @@ NOTHING = Encoded((), np.empty((0, 0), np.int64), {})
 class SourceEncoder:
     """The encoder's graph."""
 
-    def __init__(self, session: Session, manifest: Manifest) -> None:
+    def __init__(self, session: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self._session = session
-        self._names = manifest.cross.names()
+        self._names = manifest.model.cross_cache.names()
 
     def run(self, sources: tuple[tuple[int, ...], ...]) -> Encoded:
         longest = max(map(len, sources))
