@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
-from edgellm.generation.run import model_info
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
+from edgellm.models.info import model_info
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.manifest import GraphFile, Manifest
