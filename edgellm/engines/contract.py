@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
 HEADROOM = 128  # tokens to make room for behind a prompt, where the caller does not say
@@ -50,7 +50,9 @@ Cache = TypeVar("Cache", bound=RowCache)
 class CachedEngine(ABC, Generic[Cache]):
     """A graph and a cache of its own; not for two threads at once. Implements `decoding.Decoder`."""
 
-    def __init__(self, manifest: Manifest, cache: Cache, prefill_chunk: int, reuse_generated: bool) -> None:
+    def __init__(
+        self, manifest: Manifest[DecoderFacts], cache: Cache, prefill_chunk: int, reuse_generated: bool
+    ) -> None:
         self._manifest = manifest
         self._cache = cache
         self._chunk = max(prefill_chunk, MIN_CHUNK)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import TokenArray
 
 # A token alone behind a past takes attention's decoding kernel, which adds in another order. In an int8 package that
@@ -34,8 +34,8 @@ class History:
     `reuse_generated`: let prompts take over generated tokens even where decoding leaves other keys and values behind.
     """
 
-    def __init__(self, manifest: Manifest, reuse_generated: bool) -> None:
-        self._rope = manifest.rope
+    def __init__(self, manifest: Manifest[DecoderFacts], reuse_generated: bool) -> None:
+        self._rope = manifest.model.rope
         self._rounds_apart = manifest.decoding_rounds_apart
         self._reuse_generated = reuse_generated
         self.rows: list[HeldRow] = []

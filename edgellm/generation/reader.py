@@ -17,7 +17,7 @@ from edgellm.generation.call import Call
 from edgellm.generation.overflow import Fitted, fit_chat, fit_prompt, system_messages
 from edgellm.generation.request import ChatArguments, Options, Request
 from edgellm.generation.room import MemoryBudget, Room
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
 from edgellm.text.prompts import read_prompt
 from edgellm.text.tokenizer import Tokenizer, stop_string_matcher
@@ -85,6 +85,7 @@ class Reader(ABC):
 class PromptReader(Reader):
     """What a decoder-only model is asked for. `budget`: a limit on the memory of its cache."""
 
+    manifest: Manifest[DecoderFacts]
     chat_template: ChatTemplate
     budget: MemoryBudget | None = None
 
@@ -109,7 +110,7 @@ class PromptReader(Reader):
         options = GenerationOptions.create(self.defaults, **given)
         options.check_vocabulary(self.manifest.vocab_size)
         asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
-        if asked and options.prompt_lookup and self.manifest.rope.changes_with_every_token:
+        if asked and options.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
             raise OptionError(
                 "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.errors import ContextOverflowError, MemoryBudgetError, OptionError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class MemoryBudget:
     token_bytes: int
 
     @classmethod
-    def create(cls, max_bytes: Any, manifest: Manifest) -> MemoryBudget:
+    def create(cls, max_bytes: Any, manifest: Manifest[DecoderFacts]) -> MemoryBudget:
         """Raises OptionError. While a step runs, a cache that concatenates is there twice."""
-        layout = manifest.kv_cache
+        layout = manifest.model.cache
         token_bytes = layout.bytes_per_token() * (2 if layout.growth == "concat" else 1)
         least = 2 * token_bytes
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < least):

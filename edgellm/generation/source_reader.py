@@ -14,6 +14,7 @@ from edgellm.errors import OptionError, nearest
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.reader import Reader, Settled
 from edgellm.generation.request import ChatArguments, Options
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import encode_prompt, encode_source
 from edgellm.types import IntArray
 
@@ -23,6 +24,8 @@ LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 @dataclass(frozen=True)
 class SourceReader(Reader):
     """Options have a few more names here: `decoder_start_token_id`, `decoder_input_ids`, `src_lang` and `tgt_lang`."""
+
+    manifest: Manifest[EncoderDecoderFacts]
 
     def source(self, source: Any, language: str | None = None, *, any_length: bool = False) -> IntArray:
         """[length]. `language`: what its code is replaced with. Raises InputError or OptionError."""
@@ -64,7 +67,7 @@ class SourceReader(Reader):
 
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
         tokens = self.source(prompt, settled.language, any_length=settled.options.overflow == "truncate")
-        return fit_source(tokens, settled.options, self.manifest.source_length, self.tokenizer)
+        return fit_source(tokens, settled.options, self.manifest.model.source_length, self.tokenizer)
 
     def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
         assert settled.start is not None

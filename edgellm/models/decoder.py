@@ -14,10 +14,11 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import Logits
+from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
 from edgellm.engines.contract import AnyEngine
-from edgellm.engines.in_place.decoder import Engine, check_graph, decoder_graph
+from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.defaults import read_generation_defaults
 from edgellm.generation.generating import Conversing
@@ -28,7 +29,7 @@ from edgellm.models.attentions import Attentions, DecoderResult, check_attention
 from edgellm.models.generative import GenerativeModel
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import ChatTemplate
@@ -37,15 +38,15 @@ from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
 
 
-def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
+def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> Model:
     """What `edgellm.load` makes of a package for text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat":
+    if manifest.model.cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
         return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / decoder_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_graph(session, manifest)
+    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graphs(dict.fromkeys(manifest.graphs, session), manifest)
     engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
     return Model(package, manifest, tokenizer, session, engine)
 
@@ -57,12 +58,13 @@ class Model(GenerativeModel[AnyEngine], Conversing):
     a chat) computes only what is new; `reset` frees it.
     """
 
+    manifest: Manifest[DecoderFacts]
     _one_at_a_time = "stream takes one prompt; use generate for a list"
 
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
         new_engine: Callable[..., AnyEngine],

@@ -14,9 +14,11 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import Logits
-from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
-from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine, check_graphs
-from edgellm.errors import InputError, PackageCorruptError
+from edgellm.engines.checks import check_graphs, lacks_graphs
+from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine
+from edgellm.engines.concat.encoder_decoder_graphs import open_concat_encoder_decoder
+from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
+from edgellm.errors import InputError
 from edgellm.generation.request import Cancel, Request
 from edgellm.generation.results import Generation, Piece, Score
 from edgellm.generation.source_reader import SourceReader
@@ -31,7 +33,7 @@ from edgellm.models.generative import GenerativeModel
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import ProgressHook
@@ -39,23 +41,21 @@ from edgellm.types import ProgressHook
 ENCODER, DECODER = "encoder", "decoder"
 
 
-def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderDecoderModel:
+def open_encoder_decoder(
+    package: Path, manifest: Manifest[EncoderDecoderFacts], settings: LoadSettings
+) -> EncoderDecoderModel:
     """What `edgellm.load` makes of a package for text2text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat" and manifest.cross_cache is not None:
+    if manifest.model.cache.growth == "concat":
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
         return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
-    if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
-            f"{found}; export the package again"
-        )
-    encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
-    check_graphs(encoder, decoder, manifest)
-    own = partial(EncoderDecoderEngine, encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, tokenizer, decoder, own)
+    if set(manifest.graphs) != {ENCODER, DECODER}:
+        raise lacks_graphs(manifest, "the graphs encoder and decoder")
+    sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(sessions, manifest)
+    own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
 
 
 class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDecoderEngine]):
@@ -65,10 +65,12 @@ class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDe
     encode it again; `reset` frees it.
     """
 
+    manifest: Manifest[EncoderDecoderFacts]
+
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
         new_engine: Callable[..., EncoderDecoderEngine | ConcatEncoderDecoderEngine],

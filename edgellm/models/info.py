@@ -6,12 +6,12 @@ from pathlib import Path
 
 from edgellm.generation.results import ModelInfo
 from edgellm.ort import session as ort
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
     """`session` is what its tokens or numbers come from."""
-    cache = manifest.cache
+    cache = None if isinstance(manifest.model, EncoderFacts) else manifest.model.cache
     return ModelInfo(
         path=package,
         model_type=manifest.model_type,

@@ -13,7 +13,7 @@ from edgellm.loading import AnyModel
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import Task
 from edgellm.pipelines.special import Special
-from edgellm.text.tokenizer import Tokenizer, check_text
+from edgellm.text.tokenizer import Tokenizer, check_text, no_tokenizer
 
 
 class Pipeline:
@@ -78,10 +78,7 @@ class Pipeline:
     def tokenizer(self) -> Tokenizer:
         """The package's tokenizer. Raises InputError if it has none."""
         if self.model.tokenizer is None:
-            raise InputError(
-                f"this package has no tokenizer, because its checkpoint had none, and {self.task} takes texts: "
-                "add a tokenizer.json to the checkpoint and export it again"
-            )
+            raise no_tokenizer(why=f"{self.task} takes texts")
         return self.model.tokenizer
 
     @cached_property

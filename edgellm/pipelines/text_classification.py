@@ -66,7 +66,7 @@ class TextClassification(EncoderPipeline):
 
     def _function(self, asked: str | None) -> str:
         if asked is None:
-            return usual_function(self.model.manifest.encoder_facts.problem_type, len(self.labels))
+            return usual_function(self.model.manifest.model.problem_type, len(self.labels))
         if str(asked).lower() not in ("sigmoid", "softmax", "none"):
             raise OptionError(f"function_to_apply is {asked!r}, expected 'sigmoid', 'softmax' or 'none'")
         return str(asked).lower()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgellm.engines.contract import AnyEngine
 from edgellm.generation.reader import PromptReader
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.identity import Identity
 
 
@@ -22,7 +22,7 @@ class SessionSource:
     new_engine: Callable[..., AnyEngine]
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> Manifest[DecoderFacts]:
         return self.reader.manifest
 
     @cached_property

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ContextOverflowError, InputError
-from edgellm.package.manifest import Manifest
-from edgellm.text.tokenizer import Tokenizer
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 from edgellm.types import IntArray
 
 UNKNOWN = "<unk>"
@@ -43,13 +43,14 @@ def encode_prompt(
 
 
 def encode_source(
-    source: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, any_length: bool = False
+    source: Any, tokenizer: Tokenizer | None, manifest: Manifest[EncoderDecoderFacts], *, any_length: bool = False
 ) -> IntArray:
     """[length], at least one token: what the encoder of an encoder-decoder reads."""
     tokens = read_prompt(source, tokenizer, manifest, unknown=UNKNOWN)
-    if not any_length and manifest.source_length is not None and len(tokens) > manifest.source_length:
+    longest = manifest.model.source_length
+    if not any_length and longest is not None and len(tokens) > longest:
         raise ContextOverflowError(
-            f"the source has {len(tokens)} tokens, and the model's table of positions {manifest.source_length}; "
+            f"the source has {len(tokens)} tokens, and the model's table of positions {longest}; "
             'shorten the source, split it, or let its end be cut with overflow="truncate"'
         )
     return tokens
@@ -67,10 +68,7 @@ def read_prompt(
     that are beyond the model's vocabulary."""
     if isinstance(prompt, str):
         if tokenizer is None:
-            raise InputError(
-                "this package has no tokenizer, because its checkpoint had none: give the prompt as token ids "
-                "(Python only), or add a tokenizer.json to the checkpoint and export it again"
-            )
+            raise no_tokenizer(instead="give the prompt as token ids (Python only)")
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
         beyond = tokens >= manifest.vocab_size
         if unknown is not None and beyond.any() and (substitute := tokenizer.id_of(unknown)) is not None:

@@ -84,6 +84,16 @@ class Tokenizer:
         return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
 
 
+def no_tokenizer(*, why: str = "", instead: str = "") -> InputError:
+    """The error of a package without a tokenizer. `why`: what needs one. `instead`: what else the caller can do."""
+    need = f", and {why}" if why else ""
+    way_out = f"{instead}, or " if instead else ""
+    return InputError(
+        f"this package has no tokenizer, because its checkpoint had none{need}: {way_out}add a tokenizer.json to the "
+        "checkpoint and export it again"
+    )
+
+
 def open_tokenizer(package: Path) -> Tokenizer | None:
     """None where the package has only token ids. To be opened before the sessions: reading the file takes twice the
     memory that the tokenizer keeps, and the rest then serves them."""

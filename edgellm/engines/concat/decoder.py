@@ -10,7 +10,7 @@ from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.errors import ContextOverflowError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
@@ -22,9 +22,14 @@ class ConcatEngine(CachedEngine[ConcatCache]):
     """
 
     def __init__(
-        self, graph: ConcatGraph, manifest: Manifest, *, prefill_chunk: int = 128, reuse_generated: bool = False
+        self,
+        graph: ConcatGraph,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
     ) -> None:
-        super().__init__(manifest, ConcatCache(manifest.kv_cache), prefill_chunk, reuse_generated)
+        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk, reuse_generated)
         self._graph = graph
 
     def decode(self, tokens: TokenArray) -> Logits:
@@ -35,7 +40,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
             )
         self.history.append(tokens)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
-        for rows in self._groups():
+        for rows in self._graph.groups(self._cache.lengths):
             logits[rows] = self._graph.run(self._cache, rows, tokens[rows, None])[:, 0]
         return logits
 
@@ -73,12 +78,3 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         """Short prompts are one chunk anyway, and need not ask the graph."""
         pieces = chunks(start, stop, self._chunk)
         return pieces if len(pieces) == 1 or self._graph.takes_chunks else [(start, stop)]
-
-    def _groups(self) -> list[list[int]]:
-        """The rows, those together that may run together."""
-        lengths = self._cache.lengths
-        if len(lengths) == 1 or (len(set(lengths)) > 1 and self._graph.takes_lengths and self._graph.takes_batches):
-            return [list(range(len(lengths)))]
-        if not self._graph.takes_batches:
-            return [[row] for row in range(len(lengths))]
-        return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
