@@ -45,8 +45,7 @@ class Reader(ABC):
     def call(self, request: Request) -> Call:
         """Raises InputError or OptionError."""
         settled = request.settled(self._settle)
-        if len(settled) > 1 and any(one.options.overflow == "shift" for one in settled):
-            raise OptionError(f'overflow is "shift" with {len(settled)} prompts, expected one: give them one by one')
+        self._check_together(settled)
         fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
         plans = {options: self._plan(options) for options in {one.options for one in settled}}
         return Call(
@@ -61,6 +60,10 @@ class Reader(ABC):
     @abstractmethod
     def _settle(self, given: Options) -> Settled:
         """Raises OptionError."""
+
+    @abstractmethod
+    def _check_together(self, settled: Sequence[Settled]) -> None:
+        """Raises OptionError where prompts cannot be one call."""
 
     @abstractmethod
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
@@ -115,6 +118,10 @@ class PromptReader(Reader):
                 "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
             )
         return Settled(options)
+
+    def _check_together(self, settled: Sequence[Settled]) -> None:
+        if len(settled) > 1 and any(one.options.overflow == "shift" for one in settled):
+            raise OptionError(f'overflow is "shift" with {len(settled)} prompts, expected one: give them one by one')
 
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
         if chat is not None:

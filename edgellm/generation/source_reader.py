@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -64,6 +65,14 @@ class SourceReader(Reader):
         settled = replace(GenerationOptions.create(self.defaults, **options), prompt_lookup=False)
         settled.check_vocabulary(self.manifest.vocab_size)
         return Settled(settled, self._start(first, forced), source_language)
+
+    def _check_together(self, settled: Sequence[Settled]) -> None:
+        starts = sorted({len(one.start) for one in settled if one.start is not None})
+        if len(starts) > 1:
+            raise OptionError(
+                f"targets begin with {starts[0]} and with {starts[-1]} tokens, expected as many of each: give sources "
+                "with decoder_input_ids of other lengths in another call"
+            )
 
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
         tokens = self.source(prompt, settled.language, any_length=settled.options.overflow == "truncate")
