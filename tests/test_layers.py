@@ -26,7 +26,7 @@ TABLE = {
         engines.in_place: package ort engines
         engines.concat: package ort engines engines.in_place
         foreign: package engines.concat
-        generation: package ort text decoding engines
+        generation: package text decoding
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         loading: package ort foreign models

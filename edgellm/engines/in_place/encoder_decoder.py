@@ -37,7 +37,7 @@ class EncoderDecoderEngine:
         self._cache = open_cache(manifest.model.cache, manifest.context_length, decoder.device)
         self._encoded = NOTHING  # of the last prefill
         self._active = NOTHING  # those of them that still have rows
-        self._seats = Seats(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
+        self._seats = Seats.of(np.zeros(1, np.int64))
 
     @property
     def rows(self) -> int:
