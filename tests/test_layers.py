@@ -57,7 +57,7 @@ TABLE = {
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize float_run verification exporters / package text foreign models loading
         planning: checkpoint package verification exporters / system package inspection
-        pipeline: checkpoint package sources architectures calibration exporters optimum planning / system package
+        pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
         *: pipeline
     """,  # noqa: E501
 }

@@ -24,8 +24,8 @@ import edgellm_export
 from comparison import Expected, relative
 from edgellm.cli import cli
 from edgellm.engines.in_place.sources import SourceEncoder
+from edgellm.package.report import GenerationReport
 from edgellm_export.blocks.cross_attention import RelativePositions
-from edgellm_export.verification.report import Report
 from encoder_decoder_families import (
     BY_NAME,
     EOS,
@@ -359,7 +359,7 @@ def test_precisions(name: str, precision: str, reference: Reference, load: Load)
 def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Their graphs compute in float16; the comparison with the original runs them."""
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
-    assert isinstance(out.report, Report)
+    assert isinstance(out.report, GenerationReport)
     assert out.report.quality.device == ("cuda" if "CUDAExecutionProvider" in get_available_providers() else "cpu")
     assert out.report.passed
 
@@ -371,7 +371,7 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     text.write_text("The quick brown fox jumps over the lazy dog. " * 60)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="int8", calibration=text)
     report = out.report
-    assert isinstance(report, Report)
+    assert isinstance(report, GenerationReport)
     assert report.passed
     assert {matrix.scheme for matrix in report.matrices} <= {
         "int8 x int8 per row",
