@@ -123,7 +123,7 @@ def measure(model: edgellm.Model, case: Case, way: str, new_tokens: int, repeats
 
 def rounds_alike(model: edgellm.Model) -> bool:
     """Whether several tokens are rounded as one is, or so nearly that tokens do not change; see docs/limits.md."""
-    return model.info.precision in ("fp32", "fp16") or model.manifest.cache.dtype == "int8"
+    return model.info.precision in ("fp32", "fp16") or model.manifest.model.cache.dtype == "int8"
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[str]:

@@ -1,6 +1,6 @@
 """Are the tokens of a tokenizer built from a GGUF file those of llama.cpp?
 
-    python benchmarks/tokenizer_parity.py MODEL.gguf [--strings 10000] [--seed 0] [--save tests/export/data/FILE.json]
+    python benchmarks/tokenizer_parity.py MODEL.gguf [--strings 10000] [--seed 0] [--save FILE.json]
 
 llama.cpp runs in a virtual environment of its own (.cache/venvs/xllamacpp) as a server on the loopback address; each
 string is tokenized twice, with control tokens in the text recognized and not. Prints the differences, then one JSON

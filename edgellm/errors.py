@@ -182,6 +182,11 @@ class MissingDependencyError(EdgellmError, ImportError):
     exit_code = 8
 
 
+def corrupt(why: str) -> PackageCorruptError:
+    """The error of a package of which an export makes a sound one. `why`: what is wrong with it, as a clause."""
+    return PackageCorruptError(f"{why}; export the package again")
+
+
 def _printable(text: str) -> str:
     """Control characters and lone surrogates as escapes, line ends kept; the middle of very long texts left out."""
     if len(text) > MAX_MESSAGE:

@@ -1,11 +1,11 @@
-"""Opening a package: the manifest's task says which class of model runs it."""
+"""Opening a package: what the manifest says of its model decides which class runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgellm.errors import OptionError, TaskError
 from edgellm.foreign import is_foreign, read_foreign
@@ -15,27 +15,31 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_dec
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.files import check_files, read_errors, read_manifest
-from edgellm.package.manifest import MANIFEST_NAME, Manifest, Task
+from edgellm.package.manifest import (
+    MANIFEST_NAME,
+    TASKS,
+    DecoderFacts,
+    EncoderDecoderFacts,
+    EncoderFacts,
+    Manifest,
+    ModelFacts,
+)
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 
 AnyModel = Model | EncoderModel | EncoderDecoderModel
 M = TypeVar("M", bound=AnyModel)
 
-# By task: the class of model, and what opens it.
-CLASSES: Mapping[Task, type[AnyModel]] = {
-    "text-generation": Model,
-    "text2text-generation": EncoderDecoderModel,
-    "fill-mask": EncoderModel,
-    "text-classification": EncoderModel,
-    "token-classification": EncoderModel,
-    "question-answering": EncoderModel,
-    "feature-extraction": EncoderModel,
+# By what the manifest says of its model: the class of model, and what opens it.
+CLASSES: Mapping[type[ModelFacts], type[AnyModel]] = {
+    DecoderFacts: Model,
+    EncoderDecoderFacts: EncoderDecoderModel,
+    EncoderFacts: EncoderModel,
 }
-OPENERS: Mapping[type[AnyModel], Callable[[Path, Manifest, LoadSettings], AnyModel]] = {
-    Model: open_model,
-    EncoderDecoderModel: open_encoder_decoder,
-    EncoderModel: open_encoder,
+OPENERS: Mapping[type[ModelFacts], Callable[[Path, Manifest[Any], LoadSettings], AnyModel]] = {
+    DecoderFacts: open_model,
+    EncoderDecoderFacts: open_encoder_decoder,
+    EncoderFacts: open_encoder,
 }
 
 
@@ -64,7 +68,8 @@ def load(
     package, manifest = read_package(Path(path))
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
     chosen = ort.choose_device(device, manifest.target)
-    return OPENERS[CLASSES[manifest.task]](package, manifest, LoadSettings(chosen, threads, spinning, prefill_chunk))
+    settings = LoadSettings(chosen, threads, spinning, prefill_chunk)
+    return OPENERS[type(manifest.model)](package, manifest, settings)
 
 
 def read_package(path: Path) -> tuple[Path, Manifest]:
@@ -88,8 +93,8 @@ def load_as(
 
 def check_task(kind: type[object], path: Path, manifest: Manifest) -> None:
     """Raises TaskError where `kind` is not the class that `manifest`'s package has."""
-    if CLASSES[manifest.task] is not kind:
-        wanted = ", ".join(task for task, made in CLASSES.items() if made is kind)
+    if CLASSES[type(manifest.model)] is not kind:
+        wanted = ", ".join(task for facts, made in CLASSES.items() if made is kind for task in TASKS[facts])
         raise TaskError(
             f"{path} is a package for {manifest.task}, and this needs one for {wanted}; "
             "look at packages with `edgellm inspect`"

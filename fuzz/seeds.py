@@ -16,7 +16,16 @@ import sentencepiece
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from edgellm.package.manifest import CacheLayout, Encoder, FileEntry, GraphFile, Manifest, TokenIds, Weights
+from edgellm.package.manifest import (
+    CacheLayout,
+    DecoderFacts,
+    EncoderFacts,
+    FileEntry,
+    GraphFile,
+    Manifest,
+    TokenIds,
+    Weights,
+)
 from edgellm.sessions.header import Header
 from fuzz.corpus import CORPUS, PARTS
 from fuzz.gguf_bytes import gguf_bytes
@@ -394,16 +403,15 @@ def _manifests() -> None:
     decoder = Manifest(
         task="text-generation",
         model_type="llama",
-        cache=CacheLayout(1, 1, 4, "float32"),
+        model=DecoderFacts(CacheLayout(1, 1, 4, "float32")),
         tokens=TokenIds(1, (2,), 0),
         **common,
     )
     encoder = Manifest(
         task="text-classification",
         model_type="bert",
-        cache=None,
+        model=EncoderFacts(("A", "B"), "regression"),
         tokens=TokenIds(),
-        encoder=Encoder(("A", "B"), "regression"),
         **common,
     )
     _json("manifest", "seed-decoder", decoder.to_dict())

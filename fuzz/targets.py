@@ -24,7 +24,7 @@ from edgellm.evaluation.data import Columns, open_data
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.package.files import check_files, read_manifest
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import MANIFEST_NAME
+from edgellm.package.manifest import MANIFEST_NAME, EncoderFacts
 from edgellm.package.onnx_file import read_graph
 from edgellm.package.sentence import read_embedding
 from edgellm.sessions.file import open_file
@@ -157,8 +157,8 @@ def manifest(root: Path) -> None:
     """edgellm.json, and the files that it lists."""
     found = read_manifest(root)
     json.dumps(found.to_dict())
-    if found.cache is not None:
-        found.cache.names()
+    if not isinstance(found.model, EncoderFacts):
+        found.model.cache.names()
     check_files(root, found)
 
 

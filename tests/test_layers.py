@@ -22,19 +22,19 @@ TABLE = {
         package decoding text.sandbox:
         text: system package text.sandbox
         ort: system
-        engines: package
+        engines: package ort
         engines.in_place: package ort engines
         engines.concat: package ort engines engines.in_place
         foreign: package engines.concat
         generation: package ort text decoding engines
         sessions: version system package ort text decoding engines generation
-        models: package ort text decoding engines.in_place engines.concat generation sessions
+        models: package ort text decoding engines engines.in_place engines.concat generation sessions
         loading: package ort foreign models
         inspection: package
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
         bench: system package ort inspection models loading
-        doctor: system package ort inspection loading bench
+        doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
         commands: system package ort text generation sessions loading inspection bench doctor evaluation * / planning *
         cli: commands *

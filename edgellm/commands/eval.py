@@ -20,8 +20,8 @@ from edgellm.commands.options import (
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import OptionError
 from edgellm.evaluation.kinds import KINDS
+from edgellm.evaluation.procedure import evaluate as run
 from edgellm.evaluation.results import Evaluation, Metric
-from edgellm.evaluation.run import evaluate as run
 from edgellm.evaluation.text_scores import BLEU_TOKENIZERS
 
 F = TypeVar("F", bound=Callable[..., Any])

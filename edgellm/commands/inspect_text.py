@@ -8,9 +8,9 @@ from typing import Any
 
 from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
 from edgellm.inspection.graph_summary import GraphSummary
-from edgellm.package.manifest import CacheLayout, Encoder, Manifest
+from edgellm.inspection.sizes import size
+from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm.package.onnx_file import Port
-from edgellm.system.sizes import size
 
 LABELS = 8  # shown
 OPERATORS = 8  # shown
@@ -23,9 +23,7 @@ def facts(found: Inspection, *, verified: bool) -> list[str]:
         f"model        {manifest.model_type}, {manifest.task}, from {_source(manifest)}",
         f"weights      {manifest.weights.precision} ({manifest.weights.scheme}), for {manifest.target}",
         f"context      {manifest.context_length} tokens, vocabulary {manifest.vocab_size}",
-        *_source_lines(manifest),
-        *_cache_line(manifest.cache),
-        *_encoder_lines(manifest.encoder),
+        *_model_lines(manifest),
         f"tokens       bos {tokens.bos}, eos {', '.join(map(str, tokens.eos)) or None}, pad {tokens.pad}",
         *_provenance(found),
         *_memory(found),
@@ -59,27 +57,24 @@ def _files(manifest: Manifest, *, verified: bool) -> list[str]:
     ]
 
 
-def _source_lines(manifest: Manifest) -> list[str]:
-    """Of an encoder-decoder, whose context is that of its targets."""
-    if manifest.cross_cache is None:
-        return []
-    longest = "of any length" if manifest.source_length is None else f"of up to {manifest.source_length} tokens"
-    per_token = size(manifest.cross_cache.bytes_per_token())
-    return [f"source       {longest}, {per_token} per token in the decoder's layers"]
-
-
-def _cache_line(cache: CacheLayout | None) -> list[str]:
-    if cache is None:
-        return []
+def _model_lines(manifest: Manifest) -> list[str]:
+    """What only the kind of model has; of an encoder-decoder, the context is that of its targets."""
+    facts, lines = manifest.model, []
+    if isinstance(facts, EncoderFacts):
+        return _encoder_lines(facts)
+    if isinstance(facts, EncoderDecoderFacts):
+        longest = "of any length" if facts.source_length is None else f"of up to {facts.source_length} tokens"
+        per_token = size(facts.cross_cache.bytes_per_token())
+        lines.append(f"source       {longest}, {per_token} per token in the decoder's layers")
+    cache = facts.cache
     return [
+        *lines,
         f"cache        {size(cache.bytes_per_token())} per token: {cache.num_layers} layers, "
-        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}"
+        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}",
     ]
 
 
-def _encoder_lines(encoder: Encoder | None) -> list[str]:
-    if encoder is None:
-        return []
+def _encoder_lines(encoder: EncoderFacts) -> list[str]:
     embedding, lines = encoder.embedding, []
     if encoder.labels:
         shown = ", ".join(encoder.labels[:LABELS]) + (", ..." if len(encoder.labels) > LABELS else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgellm.system.sizes import size
+from edgellm.inspection.sizes import size
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
     from edgellm_export.planning.outcome import Compared, Outcome

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 
-from edgellm.bench import peak_memory_bytes
 from edgellm.generation.results import Piece, Timing
+from edgellm.system.memory import peak_memory_bytes
 
 
 class Stats:

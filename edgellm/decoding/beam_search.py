@@ -9,28 +9,30 @@ import numpy as np
 
 from edgellm.decoding.beam import Beams, Group, Plan, final_score
 from edgellm.decoding.choice import random_stream
-from edgellm.decoding.decoder import Decoder
+from edgellm.decoding.decoder import HEADROOM, Decoder
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import build_processors
 from edgellm.decoding.stopping import Stopping
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 
 def search_beams(
     decoder: Decoder,
     prompts: Sequence[TokenArray],
-    sources: Sequence[TokenArray],
+    sources: Sequence[TokenArray] | None,
     options: GenerationOptions,
     stopping: Stopping,
+    progress: ProgressHook | None,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """See `edgellm.decoding.search`. Rows of the decoder: prompts, in each its groups, in each its beams."""
     plan = Plan(options, stopping, build_processors(options, stopping.eos_token_ids))
     searches = [
         _create_groups(plan, index, prompt, source)
-        for index, (prompt, source) in enumerate(zip(prompts, sources, strict=True))
+        for index, (prompt, source) in enumerate(zip(prompts, sources or prompts, strict=True))
     ]
-    logits = decoder.prefill(prompts)
+    headroom = min(HEADROOM, max(stopping.max_new_tokens))
+    logits = decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
     options.check_vocabulary(logits.shape[1])
     running = [group for groups in searches for group in groups]
     while True:

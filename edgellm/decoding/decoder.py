@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
+
+HEADROOM = 256  # tokens of cache to make ready at first, beyond the prompt
 
 
 class Decoder(Protocol):
@@ -14,10 +16,19 @@ class Decoder(Protocol):
     The logits that it returns are not written to, and hold until the next call.
     """
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """Start over with one row per prompt ([length] each, lengths may differ).
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = ...,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Start over with one row per prompt ([length] each, lengths may differ). Returns [rows, vocab] of the last
+        tokens.
 
-        Returns [rows, vocab] of the last tokens.
+        `sources`: what an encoder-decoder encodes, one for each row; None for other models. `headroom`: how many tokens
+        to make room for beyond the prompts. `progress`: called between chunks; what it raises ends the prefill.
         """
 
     def decode(self, tokens: TokenArray) -> Logits:

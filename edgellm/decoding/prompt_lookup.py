@@ -13,9 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from edgellm.decoding.decoder import Decoder
+from edgellm.decoding.decoder import HEADROOM, Decoder
 from edgellm.decoding.options import GenerationOptions
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 DEFAULT_MAX_DRAFT = 10  # tokens
 DEFAULT_MAX_NGRAM = 3  # tokens
@@ -65,10 +65,17 @@ class PromptLookup:
         self.drafted = 0  # tokens
         self.accepted = 0  # tokens: runs saved
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
         self._rows = [prompt.tolist() for prompt in prompts]
         self._limits = [len(row) + new for row, new in zip(self._rows, self._max_new_tokens, strict=True)]
-        return self._decoder.prefill(prompts)
+        return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
 
     def reorder(self, parents: TokenArray) -> None:
         self.forget_draft()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgellm.decoding.choice import greedy, random_stream, sample, token_logprobs
-from edgellm.decoding.decoder import Decoder
+from edgellm.decoding.decoder import HEADROOM, Decoder
 from edgellm.decoding.events import Emitted, Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.pipeline import Processor, Rows, build_processors, process
 from edgellm.decoding.stopping import Stopping
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 SPARE = 256  # tokens to make room for at first
 
@@ -59,16 +59,18 @@ class Row:
 def search_rows(
     decoder: Decoder,
     prompts: Sequence[TokenArray],
-    sources: Sequence[TokenArray],
+    sources: Sequence[TokenArray] | None,
     options: GenerationOptions,
     stopping: Stopping,
+    progress: ProgressHook | None,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """See `edgellm.decoding.search`. Each prompt is prefilled once, however many sequences continue it."""
     processors = build_processors(options, stopping.eos_token_ids)
     copies = options.num_return_sequences
-    rows = _create_rows(prompts, sources, options, stopping)
+    rows = _create_rows(prompts, sources or prompts, options, stopping)
     active = rows
-    logits = decoder.prefill(prompts)
+    headroom = min(HEADROOM, max(stopping.max_new_tokens))
+    logits = decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
     options.check_vocabulary(logits.shape[1])
     if copies > 1:
         parents = np.repeat(np.arange(len(prompts)), copies)

@@ -10,7 +10,7 @@ from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.rowwise import search_rows
 from edgellm.decoding.stopping import Stopping
-from edgellm.types import TokenArray
+from edgellm.types import ProgressHook, TokenArray
 
 
 def search(
@@ -19,10 +19,12 @@ def search(
     options: GenerationOptions,
     stopping: Stopping,
     sources: Sequence[TokenArray] | None = None,
+    progress: ProgressHook | None = None,
 ) -> Generator[Step, None, list[list[Hypothesis]]]:
     """Continue `prompts` ([length] each, lengths may differ) as `options` say; one step per run of the model.
 
-    `sources`: what the continuations are made of, for the options that look at it; None: the prompts themselves.
+    `sources`: what an encoder-decoder makes the continuations of, one for each prompt; None: the prompts themselves.
+    `progress`: how far the prompts are read.
     Returns, per prompt, `num_return_sequences` hypotheses, for beams best first (fewer only where the vocabulary, the
     options and the limits allow fewer different ones). What a prompt gets does not depend on the other prompts:
     sequence j of any prompt draws from the random stream (seed, j). Abandoning the generator between steps is safe.
@@ -32,4 +34,4 @@ def search(
     if not prompts:
         return []
     strategy = search_beams if options.num_beams > 1 else search_rows
-    return (yield from strategy(decoder, prompts, prompts if sources is None else sources, options, stopping))
+    return (yield from strategy(decoder, prompts, sources, options, stopping, progress))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgellm.decoding.decoder import HEADROOM
 from edgellm.decoding.prompt_lookup import Verifier
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,20 @@ class Shifting:
         self._decoder = decoder
         self._window = window
         self._tokens: list[int] = []
+        self._headroom = HEADROOM
         self.dropped = 0
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
         (prompt,) = prompts
-        self._tokens = prompt.tolist()
-        return self._decoder.prefill(prompts)
+        self._tokens, self._headroom = prompt.tolist(), headroom
+        return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
 
     def decode(self, tokens: TokenArray) -> Logits:
         self._tokens += tokens.tolist()
@@ -51,7 +60,7 @@ class Shifting:
         left = self._window.shifted(self._tokens)
         self.dropped += len(self._tokens) - len(left)
         self._tokens = left
-        return self._decoder.prefill([np.array(left, np.int64)])
+        return self._decoder.prefill([np.array(left, np.int64)], headroom=self._headroom)
 
     def reorder(self, parents: TokenArray) -> None:
         assert parents.tolist() == [0]

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
-SPARE = 512  # tokens to make room for behind what is put into a cache
+HEADROOM = 128  # tokens to make room for behind a prompt, where the caller does not say
+SPARE = 512  # the same behind what is put into a cache
 
 
 class RowCache(Protocol):
@@ -29,6 +30,8 @@ class RowCache(Protocol):
     def nbytes(self) -> int: ...
 
     def trim(self, length: int, row: int | None = None) -> None: ...
+
+    def insert(self, capacity: int) -> None: ...
 
     def reorder(self, parents: npt.ArrayLike) -> None: ...
 
@@ -47,13 +50,13 @@ Cache = TypeVar("Cache", bound=RowCache)
 class CachedEngine(ABC, Generic[Cache]):
     """A graph and a cache of its own; not for two threads at once. Implements `decoding.Decoder`."""
 
-    def __init__(self, manifest: Manifest, cache: Cache, prefill_chunk: int) -> None:
+    def __init__(
+        self, manifest: Manifest[DecoderFacts], cache: Cache, prefill_chunk: int, reuse_generated: bool
+    ) -> None:
         self._manifest = manifest
         self._cache = cache
         self._chunk = max(prefill_chunk, MIN_CHUNK)
-        self.history = History(manifest)
-        self.headroom = 128  # tokens to make room for at first, beyond the prompt
-        self.progress: ProgressHook | None = None
+        self.history = History(manifest, reuse_generated)
 
     @property
     def rows(self) -> int:
@@ -63,11 +66,19 @@ class CachedEngine(ABC, Generic[Cache]):
     def cache_bytes(self) -> int:
         return self._cache.nbytes
 
-    def prefill(self, prompts: Sequence[TokenArray]) -> Logits:
-        """[rows, vocab] of the last tokens. A single prompt that continues what is cached computes only what is new."""
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Start over: [rows, vocab] of the last tokens. A single prompt that continues what is cached computes only
+        what is new. `headroom`: tokens to make room for beyond the prompts. `sources`: have no meaning here."""
         cached = self.reusable(prompts)
         if not cached:
-            self._start(len(prompts), max(map(len, prompts)) + self.headroom)
+            self._start(len(prompts), max(map(len, prompts)) + headroom)
         self.history.begin(prompts, cached)
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         before, total = 0, sum(map(len, prompts))
@@ -75,12 +86,39 @@ class CachedEngine(ABC, Generic[Cache]):
             for row, prompt in enumerate(prompts):
                 for done, last in self._fill(row, prompt, start=cached):
                     logits[row] = last
-                    if self.progress is not None:
-                        self.progress(before + done, total)
+                    if progress is not None:
+                        progress(before + done, total)
                 before += len(prompt)
         finally:
             self.history.cut(self._cache.lengths)  # what was not read, where the hook stopped it
         return logits
+
+    def insert(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Read a new row behind those that go on: [1, vocab] of its last token. Where `progress` raises, it is taken
+        out again."""
+        row, logits = self.rows, np.empty((1, self._manifest.vocab_size), np.float32)
+        self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
+        self.history.insert(prompt)
+        try:
+            for done, last in self._fill(row, prompt, start=0):
+                logits[0] = last
+                if progress is not None:
+                    progress(done, len(prompt))
+        except BaseException:
+            self.drop([row])
+            raise
+        return logits
+
+    def drop(self, rows: Sequence[int]) -> None:
+        """Take rows out; those behind them move up."""
+        self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
 
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         """How many tokens of a single prompt `prefill` would not compute again."""
@@ -101,7 +139,7 @@ class CachedEngine(ABC, Generic[Cache]):
         """Append tokens [n] to the only row, in one run. Returns [n, vocab] float32, what follows each."""
 
     @abstractmethod
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
         """[chunk, vocab] for one sequence, chunk by chunk."""
 
     def forget(self, count: int) -> None:

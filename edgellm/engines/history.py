@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import TokenArray
 
 # A token alone behind a past takes attention's decoding kernel, which adds in another order. In an int8 package that
@@ -34,19 +34,23 @@ class History:
     `reuse_generated`: let prompts take over generated tokens even where decoding leaves other keys and values behind.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._rope = manifest.rope
+    def __init__(self, manifest: Manifest[DecoderFacts], reuse_generated: bool) -> None:
+        self._rope = manifest.model.rope
         self._rounds_apart = manifest.decoding_rounds_apart
-        self.reuse_generated = False
+        self._reuse_generated = reuse_generated
         self.rows: list[HeldRow] = []
 
     def begin(self, prompts: Sequence[TokenArray], cached: int = 0) -> None:
         """Prompts that are being read; of the only one, `cached` tokens are those of the only row, taken over. What is
         read behind generated tokens counts as generated: it is computed from theirs."""
-        rows = [HeldRow(prompt.tolist(), len(prompt), self._is_long(len(prompt))) for prompt in prompts]
+        rows = [self._read(prompt) for prompt in prompts]
         if cached and cached > self.rows[0].read:
             rows[0].read = self.rows[0].read
         self.rows = rows
+
+    def insert(self, prompt: TokenArray) -> None:
+        """A prompt that is being read, as a row behind the others."""
+        self.rows.append(self._read(prompt))
 
     def append(self, tokens: TokenArray) -> None:
         """One token to each row."""
@@ -81,10 +85,13 @@ class History:
         (row,), (prompt,) = self.rows, prompts
         if row.long_table != self._is_long(len(prompt)):
             return 0
-        length = len(row.tokens) if self.reuse_generated or not self._rounds_apart else row.read
+        length = len(row.tokens) if self._reuse_generated or not self._rounds_apart else row.read
         shared = max(0, min(length, len(prompt) - MIN_CHUNK))
         different = np.flatnonzero(np.array(row.tokens[:shared], np.int64) != prompt[:shared])
         return int(different[0]) if len(different) else shared
+
+    def _read(self, prompt: TokenArray) -> HeldRow:
+        return HeldRow(prompt.tolist(), len(prompt), self._is_long(len(prompt)))
 
     def _is_long(self, length: int) -> bool:
         limit = self._rope.recompute_beyond

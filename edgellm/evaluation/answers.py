@@ -7,30 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.errors import InputError
-from edgellm.evaluation.base import Outcome
+from edgellm.evaluation.evaluator import Exercise, ItemResult
 from edgellm.evaluation.results import Findings, Metric, mean, share
 from edgellm.evaluation.squad import exact_match, f1
 
 
 @dataclass(frozen=True)
-class Asked:
-    """`example`: what the model gets. `answers`: those that are right, none where there is no answer."""
-
-    example: Any
-    answers: Sequence[str]
-    place: str
-
-
-@dataclass(frozen=True)
 class Judged:
+    """The scores of one answer, 0 to 1, and whether its question had one."""
+
     exact: float
     f1: float
     answerable: bool
 
 
 def answers_of(value: Any, place: str) -> list[str]:
-    """{"text": [...]} as data sets have it, a list of texts or of {"text": ...} as SQuAD's files have it, or one text.
-    Raises InputError."""
+    """The right answers that a column holds: {"text": [...]} as data sets have it, a list of texts or of {"text": ...}
+    as SQuAD's files have it, or one text. Raises InputError."""
     found = value.get("text") if isinstance(value, Mapping) else value
     entries = [found] if isinstance(found, str) else found
     if isinstance(entries, list):
@@ -40,19 +33,24 @@ def answers_of(value: Any, place: str) -> list[str]:
     raise InputError(f'{place}: the answers are no text, no list of texts, and no {{"text": [...]}}')
 
 
-def judged(item: Asked, answer: str) -> Outcome[Judged]:
-    scores = Judged(exact_match(answer, item.answers), f1(answer, item.answers), bool(item.answers))
-    line = {"prediction": answer, "answers": item.answers, "exact_match": scores.exact, "f1": scores.f1}
-    return Outcome(scores, {"place": item.place, **line})
+def judged(item: Exercise, answer: str) -> ItemResult[Judged]:
+    scores = Judged(exact_match(answer, item.right), f1(answer, item.right), bool(item.right))
+    line = {"prediction": answer, "answers": item.right, "exact_match": scores.exact, "f1": scores.f1}
+    return ItemResult(scores, {"place": item.place, **line})
 
 
-def answer_findings(seen: Sequence[Judged]) -> Findings:
-    """0 to 100, as SQuAD's script has them; also of the questions with and without an answer, where there are both."""
-    with_answer, without = [s for s in seen if s.answerable], [s for s in seen if not s.answerable]
-    metrics = _metrics(seen)
-    if with_answer and without:
-        metrics |= _metrics(with_answer, "_answer") | _metrics(without, "_none")
-    return Findings(metrics, {"questions": len(seen), "without_answer": len(without)})
+class AnswerEvaluator:
+    """Exact match and F1, 0 to 100, as SQuAD's script has them. Where some questions have an answer and some have none,
+    each kind's own scores are there too."""
+
+    batch_size = 8
+
+    def findings(self, seen: Sequence[Judged]) -> Findings:
+        with_answer, without = [s for s in seen if s.answerable], [s for s in seen if not s.answerable]
+        metrics = _metrics(seen)
+        if with_answer and without:
+            metrics |= _metrics(with_answer, "_answer") | _metrics(without, "_none")
+        return Findings(metrics, {"questions": len(seen), "without_answer": len(without)})
 
 
 def _metrics(seen: Sequence[Judged], suffix: str = "") -> dict[str, Metric]:

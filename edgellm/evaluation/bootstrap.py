@@ -16,7 +16,8 @@ ROUNDS = 1000
 def with_intervals(
     count: int, scores: Callable[[DoubleArray], Mapping[str, float]], rounds: int = ROUNDS
 ) -> dict[str, Metric]:
-    """`scores`: from how often each of `count` examples counts. Intervals are the middle 95% of `rounds` resamples."""
+    """The scores of `count` examples, with the middle 95% of `rounds` resamples as intervals. `scores` gets how often
+    each example counts."""
     values = scores(np.ones(count))
     if not rounds or count < 2:
         return {name: Metric(value) for name, value in values.items()}

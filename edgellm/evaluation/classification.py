@@ -10,23 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import InputError
-from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.bootstrap import ROUNDS
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import ItemResult, text_or_pair
+from edgellm.evaluation.label_evaluator import LabelEvaluator
 from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
-from edgellm.evaluation.labels import Labels, check_length
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines.scores import sigmoid, softmax
-from edgellm.text.encodings import Encoding, truncated
+from edgellm.text.encodings import Encoding
 
 LIKELY = 0.5  # from this probability on, one of several labels is predicted
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """`right`: the number of a label, a bool for each label where several may be right, or a number to predict."""
+    """An input and what is `right`: the number of a label, a bool for each label where several may be, or a number to
+    predict."""
 
     encoding: Encoding
     right: Any
@@ -35,49 +36,42 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Decided:
+    """What was right and what the model said, in the form of `Labelled.right`."""
+
     right: Any
     predicted: Any
 
 
-class TextClassification:
+class ClassificationEvaluator(LabelEvaluator):
     """Accuracy and F1 of a model for text-classification; correlations where it predicts a number."""
-
-    batch_size = 32
 
     def __init__(
         self,
         model: EncoderModel,
         columns: Columns,
         *,
-        label: Mapping[str, str] | None = None,
         positive: str | None = None,
+        label: Mapping[str, str] | None = None,
         truncation: bool = False,
         bootstrap: int = ROUNDS,
     ) -> None:
-        """label: what the data calls a label, and what the model does. positive: the label that precision, recall and
-        F1 are of, where the model has two; None is the second."""
-        self._model, self._columns = model, columns
-        self._labels = Labels.create(model.manifest.encoder_facts.labels, label)
-        self._problem = model.manifest.encoder_facts.problem_type
-        self._truncation, self._bootstrap = truncation, bootstrap
+        """positive: the label that precision, recall and F1 are of, where the model has two; None is the second."""
+        super().__init__(model, columns, label=label, truncation=truncation, bootstrap=bootstrap)
+        self._problem = model.manifest.model.problem_type
         self._positive = self._positive_label(positive)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         positive = None if self._positive is None else self._labels.names[self._positive]
-        return {"positive": positive, "label": dict(self._labels.renamed), "truncation": self._truncation}
+        return {"positive": positive, **super().settings}
 
     def items(self, record: Record) -> Iterator[Labelled]:
-        columns, longest = self._columns, self._model.manifest.context_length
-        pair = columns.text(record, "text_pair") if columns.has(record, "text_pair") else None
-        encoding = tokenizer_of(self._model).encoding(columns.text(record, "text"), pair)
-        check_length(len(encoding), longest, record.place, self._truncation)
-        right = self._right(columns.value(record, "label"), record.place)
-        yield Labelled(truncated(encoding, longest), right, record.place)
+        encoding = self._cut(text_or_pair(self._model, self._columns, record), record.place)
+        yield Labelled(encoding, self._right(self._columns.value(record, "label"), record.place), record.place)
 
-    def run(self, items: Sequence[Labelled]) -> list[Outcome[Decided]]:
+    def run(self, items: Sequence[Labelled]) -> list[ItemResult[Decided]]:
         results = self._model.run([item.encoding for item in items])
-        return [self._outcome(item, result.logits) for item, result in zip(items, results, strict=True)]
+        return [self._result(item, result.logits) for item, result in zip(items, results, strict=True)]
 
     def findings(self, seen: Sequence[Decided]) -> Findings:
         right, predicted = np.array([one.right for one in seen]), np.array([one.predicted for one in seen])
@@ -104,20 +98,20 @@ class TextClassification:
         numbers = {self._labels.of(one, place) for one in value}
         return [i in numbers for i in range(len(self._labels.names))]
 
-    def _outcome(self, item: Labelled, logits: npt.NDArray[np.float32]) -> Outcome[Decided]:
+    def _result(self, item: Labelled, logits: npt.NDArray[np.float32]) -> ItemResult[Decided]:
         """logits: [labels]."""
         names, line = self._labels.names, {"place": item.place}
         if self._problem == "regression":
             found = float(logits[0])
-            return Outcome(Decided(item.right, found), {**line, "prediction": found, "label": item.right})
+            return ItemResult(Decided(item.right, found), {**line, "prediction": found, "label": item.right})
         if self._problem == "multi_label_classification":
             likely = (sigmoid(logits) >= LIKELY).tolist()
             chosen = [[name for name, yes in zip(names, row, strict=True) if yes] for row in (likely, item.right)]
-            return Outcome(Decided(item.right, likely), {**line, "prediction": chosen[0], "label": chosen[1]})
+            return ItemResult(Decided(item.right, likely), {**line, "prediction": chosen[0], "label": chosen[1]})
         best = int(logits.argmax())
         score = float(softmax(logits)[best])
         facts = {**line, "prediction": names[best], "score": score, "label": names[item.right]}
-        return Outcome(Decided(item.right, best), facts)
+        return ItemResult(Decided(item.right, best), facts)
 
 
 def _number(value: Any, place: str) -> float:

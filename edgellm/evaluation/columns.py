@@ -13,14 +13,14 @@ from edgellm.text.tokenizer import check_text
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a record has what an evaluation asks for. `names`: columns by role, several for a role whose values are
+    """Where a record has what an evaluation asks for: `names` are columns by role, several for a role whose values are
     taken together."""
 
     names: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def create(cls, given: Mapping[str, str | Sequence[str]] | None = None) -> Columns:
-        """`given`: columns by role, on top of those that are named as the role. Raises OptionError."""
+        """The `given` columns by role, and for all other roles those that are named as the role. Raises OptionError."""
         names = dict(ROLES)
         for role, columns in (given or {}).items():
             if role not in ROLES:
@@ -44,7 +44,8 @@ class Columns:
         return values[0] if len(values) == 1 else values
 
     def text(self, record: Record, role: str, *, empty: bool = False) -> str:
-        """Raises InputError where it is not text, or where it is empty and not allowed to be."""
+        """The record's text for a role. Raises InputError where it is not text, or where it is empty without being
+        allowed to be (`empty`)."""
         value = self.value(record, role)
         if not isinstance(value, str):
             raise InputError(f"{record.place}: the {role} is a {type(value).__name__}, expected text")
@@ -54,7 +55,7 @@ class Columns:
         return value
 
     def texts(self, record: Record, role: str) -> list[str]:
-        """A text, or a list of texts, of which there is one at least."""
+        """The record's texts for a role, at least one: the column holds a text or a list of them. Raises InputError."""
         value = self.value(record, role)
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):

@@ -73,7 +73,7 @@ class WithTargets:
 
 @dataclass(frozen=True)
 class Joined:
-    """The texts of all records as one record, with an empty line between them."""
+    """One record with the texts of all records, an empty line between them."""
 
     data: Data
     columns: Columns

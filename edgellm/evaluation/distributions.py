@@ -16,18 +16,23 @@ BLOCK = 1 << 20  # numbers of each side in float64 at a time
 
 
 @dataclass(frozen=True)
-class Rows:
-    """[rows] each: KL(reference || candidate) in nats, whether both put the same entry first, and, where it was said
-    which entry came true, its log-probability by either model."""
+class ComparedRows:
+    """What two models' distributions have to do with each other, [rows] each: KL(reference || candidate) in nats,
+    whether both put the same entry first, and, where it was said which entry came true, its log-probability by either
+    model."""
 
     divergence: DoubleArray
     same_first: npt.NDArray[np.bool_]
     reference: DoubleArray
     candidate: DoubleArray
 
+    def means(self) -> dict[str, float]:
+        """What the predictions file has of some rows."""
+        return {"kl_divergence": float(self.divergence.mean()), "top1_agreement": float(self.same_first.mean())}
 
-def compared(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64] | None = None) -> Rows:
-    """reference, candidate: [rows, entries]. targets: [rows], entries that came true."""
+
+def compared(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64] | None = None) -> ComparedRows:
+    """Compare two models' logits, [rows, entries] each. targets: [rows], the entries that came true."""
     step = max(1, BLOCK // reference.shape[1])
     parts = []
     for start in range(0, len(reference), step):
@@ -36,8 +41,8 @@ def compared(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64
     return joined(parts)
 
 
-def joined(parts: Iterable[Rows]) -> Rows:
-    """One behind the other."""
+def joined(parts: Iterable[ComparedRows]) -> ComparedRows:
+    """All parts' rows, one behind the other."""
     every = list(parts)
     empty: npt.NDArray[Any] = np.zeros(0)
 
@@ -45,17 +50,17 @@ def joined(parts: Iterable[Rows]) -> Rows:
         return np.concatenate([empty, *(getattr(part, name) for part in every)])
 
     first = column("same_first").astype(np.bool_)
-    return Rows(column("divergence"), first, column("reference"), column("candidate"))
+    return ComparedRows(column("divergence"), first, column("reference"), column("candidate"))
 
 
 def log_softmax(logits: npt.NDArray[Any]) -> DoubleArray:
-    """Along the last axis, in float64."""
+    """Log-probabilities along the last axis: the same shape, float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
 def in_step(a: Iterable[Logits], b: Iterable[Logits]) -> Iterator[tuple[Logits, Logits]]:
-    """Pieces of the same rows of two models that cut them differently."""
+    """Pair up the rows of two models that cut them into different pieces: pieces of the same rows."""
     left, right = iter(a), iter(b)
     one, other = next(left, None), next(right, None)
     while one is not None and other is not None:
@@ -67,7 +72,7 @@ def in_step(a: Iterable[Logits], b: Iterable[Logits]) -> Iterator[tuple[Logits, 
     assert other is None, "both have the same rows"
 
 
-def findings_of(rows: Rows) -> tuple[dict[str, Metric], dict[str, Any]]:
+def findings_of(rows: ComparedRows) -> tuple[dict[str, Metric], dict[str, Any]]:
     """Metrics and details that all models that give distributions have."""
     quantiles = {f"{share:g}": float(np.quantile(rows.divergence, share)) for share in (0.5, 0.9, 0.95, 0.99)}
     metrics = {
@@ -78,11 +83,11 @@ def findings_of(rows: Rows) -> tuple[dict[str, Metric], dict[str, Any]]:
     return metrics, {"kl_divergence_quantiles": quantiles}
 
 
-def _block(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64] | None) -> Rows:
+def _block(reference: Logits, candidate: Logits, targets: npt.NDArray[np.int64] | None) -> ComparedRows:
     p, q = log_softmax(reference), log_softmax(candidate)
     divergence = np.maximum((np.exp(p) * (p - q)).sum(axis=-1), 0.0)
     same = reference.argmax(axis=-1) == candidate.argmax(axis=-1)
     if targets is None:
-        return Rows(divergence, same, np.zeros(0), np.zeros(0))
+        return ComparedRows(divergence, same, np.zeros(0), np.zeros(0))
     rows = np.arange(len(targets))
-    return Rows(divergence, same, p[rows, targets], q[rows, targets])
+    return ComparedRows(divergence, same, p[rows, targets], q[rows, targets])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.distributions import Rows, compared, findings_of, in_step, joined
-from edgellm.evaluation.perplexity import Passage, Passages
-from edgellm.evaluation.records import Record
+from edgellm.evaluation.distributions import ComparedRows, compared, findings_of, in_step, joined
+from edgellm.evaluation.evaluator import Generative, ItemResult
+from edgellm.evaluation.passages import Passage, PassageEvaluator
 from edgellm.evaluation.results import Findings, Metric, mean, transformed
 from edgellm.loading import AnyModel
 from edgellm.models.decoder import Model
@@ -20,37 +19,27 @@ from edgellm.types import Logits
 OpenReference = Callable[[], AnyModel]
 
 
-class Divergence:
-    """The tokens that perplexity predicts, by two models."""
-
-    batch_size = 1
+class DivergenceEvaluator(PassageEvaluator):
+    """Compares what two models predict for the tokens that perplexity is of."""
 
     def __init__(
         self,
-        model: Model | EncoderDecoderModel,
+        model: Generative,
         columns: Columns,
         *,
         reference: OpenReference,
         window: int | None = None,
         stride: int | None = None,
     ) -> None:
-        """`reference` is asked for when the data has been checked. `window` and `stride`: as for perplexity."""
-        self._model = model
-        self._passages = Passages.create(model, columns, window, stride)
+        """`reference` is called when the data has been checked. `window` and `stride`: as for perplexity."""
+        super().__init__(model, columns, window=window, stride=stride)
         self._open = reference
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return self._passages.settings
-
-    def items(self, record: Record) -> Iterator[Passage]:
-        return self._passages.of(record)
-
-    def run(self, items: Sequence[Passage]) -> list[Outcome[Rows]]:
+    def run(self, items: Sequence[Passage]) -> list[ItemResult[ComparedRows]]:
         reference = self._open()
-        return [self._outcome(passage, reference) for passage in items]
+        return [self._result(passage, reference) for passage in items]
 
-    def findings(self, seen: Sequence[Rows]) -> Findings:
+    def findings(self, seen: Sequence[ComparedRows]) -> Findings:
         rows = joined(seen)
         shared, details = findings_of(rows)
         perplexities = {
@@ -60,7 +49,7 @@ class Divergence:
         }
         return Findings({**shared, **perplexities}, {"tokens": len(rows.divergence), **details})
 
-    def _outcome(self, passage: Passage, reference: AnyModel) -> Outcome[Rows]:
+    def _result(self, passage: Passage, reference: AnyModel) -> ItemResult[ComparedRows]:
         parts, done = [], 0
         for theirs, ours in in_step(_chunks(reference, passage), _chunks(self._model, passage)):
             # A row at place i predicts the token at i + 1.
@@ -70,8 +59,7 @@ class Divergence:
                 parts.append(compared(theirs[begin:end], ours[begin:end], targets))
             done += len(ours)
         rows = joined(parts)
-        found = {"kl_divergence": float(rows.divergence.mean()), "top1_agreement": float(rows.same_first.mean())}
-        return Outcome(rows, {"place": passage.place, "tokens": len(rows.divergence), **found})
+        return ItemResult(rows, {"place": passage.place, "tokens": len(rows.divergence), **rows.means()})
 
 
 def _chunks(model: AnyModel, passage: Passage) -> Iterator[Logits]:

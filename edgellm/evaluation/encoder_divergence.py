@@ -10,39 +10,38 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import TaskError
-from edgellm.evaluation.base import Outcome, tokenizer_of
 from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.distributions import Rows, compared, findings_of, joined
+from edgellm.evaluation.distributions import ComparedRows, compared, findings_of, joined
+from edgellm.evaluation.evaluator import ItemResult, text_or_pair, tokenizer_of
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings, Metric, mean
 from edgellm.loading import AnyModel
 from edgellm.models.encoder import EncoderModel, EncoderResult
 from edgellm.text.encodings import Encoding, truncated
+from edgellm.types import DoubleArray
 
 
 @dataclass(frozen=True)
-class Input:
+class EncoderInput:
     encoding: Encoding
     place: str
 
 
-@dataclass(frozen=True)
-class Compared:
-    """`rows`: of distributions; of models that give none, `cosines`, one per token or vector."""
-
-    rows: Rows | None
-    cosines: npt.NDArray[np.float64] | None
+Compared = ComparedRows | DoubleArray  # distributions; of models that give none, a cosine per token or vector
 
 
-class EncoderDivergence:
-    """Texts, pairs of texts, questions with contexts, or lists of words, cut to what the model takes. Compared are the
-    rows of logits: of every token for fill-mask, of every token of the text for token-classification, of the text, or
-    of the answer's beginning and end."""
+class EncoderDivergenceEvaluator:
+    """Compares what two encoders say of texts, pairs of texts, questions with contexts, or lists of words, cut to what
+    the model takes.
+
+    Each input gives rows of logits: fill-mask one for every token, token-classification one for every token of the
+    text, text-classification one, question-answering two, for the answer's beginning and its end.
+    """
 
     batch_size = 1  # of fill-mask, the logits of a batch would be large
 
     def __init__(self, model: EncoderModel, columns: Columns, *, reference: Callable[[], AnyModel]) -> None:
-        problem = model.manifest.encoder_facts.problem_type
+        problem = model.manifest.model.problem_type
         if problem in ("regression", "multi_label_classification"):
             raise TaskError(f"a model of the kind {problem} gives no distribution to compare; evaluate it on labels")
         self._model = model
@@ -53,53 +52,53 @@ class EncoderDivergence:
     def settings(self) -> Mapping[str, Any]:
         return {}
 
-    def items(self, record: Record) -> Iterator[Input]:
-        tokenizer, columns = tokenizer_of(self._model), self._columns
+    def items(self, record: Record) -> Iterator[EncoderInput]:
+        columns = self._columns
         if self._model.manifest.task == "question-answering":
-            encoding = tokenizer.encoding(columns.text(record, "question"), columns.text(record, "context"))
+            encoding = tokenizer_of(self._model).encoding(
+                columns.text(record, "question"), columns.text(record, "context")
+            )
         elif columns.has(record, "tokens"):
-            encoding = tokenizer.encoding(columns.texts(record, "tokens"))
+            encoding = tokenizer_of(self._model).encoding(columns.texts(record, "tokens"))
         else:
-            pair = columns.text(record, "text_pair") if columns.has(record, "text_pair") else None
-            encoding = tokenizer.encoding(columns.text(record, "text"), pair)
-        yield Input(truncated(encoding, self._model.manifest.context_length), record.place)
+            encoding = text_or_pair(self._model, columns, record)
+        yield EncoderInput(truncated(encoding, self._model.manifest.context_length), record.place)
 
-    def run(self, items: Sequence[Input]) -> list[Outcome[Compared]]:
+    def run(self, items: Sequence[EncoderInput]) -> list[ItemResult[Compared]]:
         reference = self._open()
         assert isinstance(reference, EncoderModel)
-        if self._model.manifest.encoder_facts.embedding is not None:
+        if self._model.manifest.model.embedding is not None:
             return self._vectors(items, reference)
         encodings = [item.encoding for item in items]
         both = zip(items, reference.run(encodings), self._model.run(encodings), strict=True)
-        return [self._outcome(item, theirs, ours) for item, theirs, ours in both]
+        return [self._result(item, theirs, ours) for item, theirs, ours in both]
 
     def findings(self, seen: Sequence[Compared]) -> Findings:
-        if seen[0].cosines is not None:
-            cosines = np.concatenate([one.cosines for one in seen if one.cosines is not None])
+        cosines = np.concatenate([np.zeros(0), *(one for one in seen if isinstance(one, np.ndarray))])
+        if len(cosines):
             return Findings(
                 {"cosine": mean(cosines), "cosine_min": Metric(float(cosines.min()))}, {"rows": len(cosines)}
             )
-        rows = joined(one.rows for one in seen if one.rows is not None)
+        rows = joined(one for one in seen if isinstance(one, ComparedRows))
         metrics, details = findings_of(rows)
         return Findings(metrics, {"rows": len(rows.divergence), **details})
 
-    def _vectors(self, items: Sequence[Input], reference: EncoderModel) -> list[Outcome[Compared]]:
+    def _vectors(self, items: Sequence[EncoderInput], reference: EncoderModel) -> list[ItemResult[Compared]]:
         encodings = [item.encoding for item in items]
         cut = {"truncation": "longest_first"}
         ours, theirs = self._model.embed(encodings, **cut), reference.embed(encodings, **cut)  # type: ignore[arg-type]
         return [_angles(item, a[None], b[None]) for item, a, b in zip(items, theirs, ours, strict=True)]
 
-    def _outcome(self, item: Input, theirs: EncoderResult, ours: EncoderResult) -> Outcome[Compared]:
+    def _result(self, item: EncoderInput, theirs: EncoderResult, ours: EncoderResult) -> ItemResult[Compared]:
         task = self._model.manifest.task
         if task == "feature-extraction":
             return _angles(item, theirs.logits, ours.logits)
         rows = compared(_rows(theirs, task), _rows(ours, task))
-        found = {"kl_divergence": float(rows.divergence.mean()), "top1_agreement": float(rows.same_first.mean())}
-        return Outcome(Compared(rows, None), {"place": item.place, "rows": len(rows.divergence), **found})
+        return ItemResult(rows, {"place": item.place, "rows": len(rows.divergence), **rows.means()})
 
 
 def _rows(result: EncoderResult, task: str) -> npt.NDArray[np.float32]:
-    """[rows, entries]."""
+    """The distributions of a result: [rows, entries]."""
     if task == "question-answering":
         return np.stack([result.start, result.end])
     if task == "text-classification":
@@ -107,9 +106,9 @@ def _rows(result: EncoderResult, task: str) -> npt.NDArray[np.float32]:
     return result.logits[~result.encoding.special] if task == "token-classification" else result.logits
 
 
-def _angles(item: Input, theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> Outcome[Compared]:
+def _angles(item: EncoderInput, theirs: npt.NDArray[Any], ours: npt.NDArray[Any]) -> ItemResult[Compared]:
     """theirs, ours: [rows, hidden]."""
     a, b = theirs.astype(np.float64), ours.astype(np.float64)
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     cosines = (a * b).sum(axis=-1) / np.maximum(norms, 1e-30)
-    return Outcome(Compared(None, cosines), {"place": item.place, "cosine": float(cosines.mean())})
+    return ItemResult(cosines, {"place": item.place, "cosine": float(cosines.mean())})

@@ -17,7 +17,7 @@ Entity = tuple[str, int, int]  # type, first word, last word
 
 @dataclass(frozen=True)
 class Tags:
-    """Of one sentence's words."""
+    """The tags of one sentence's words."""
 
     right: Sequence[str]
     predicted: Sequence[str]
@@ -29,8 +29,8 @@ def has_entities(labels: Sequence[str]) -> bool:
 
 
 def entities_in(tags: Sequence[str]) -> list[Entity]:
-    """conlleval's reading: an I- behind another type, or behind nothing, begins an entity too. Beside B- and I- there
-    are S-, a single word, and E-, the last one."""
+    """The entities that tags mark, as conlleval reads them: an I- behind another type, or behind nothing, begins an
+    entity too. Beside B- and I- there are S-, a single word, and E-, the last one."""
     found: list[Entity] = []
     before, kind, begin = "O", "", 0
     for place, tag in enumerate([*tags, "O"]):
@@ -44,7 +44,8 @@ def entities_in(tags: Sequence[str]) -> list[Entity]:
 
 
 def entity_scores(sentences: Sequence[Tags], *, bootstrap: int = ROUNDS) -> Findings:
-    """Precision, recall and F1 of entities with the right type and the right ends; `accuracy` of tags, word by word."""
+    """Precision, recall and F1 of entities, which count with the right type and the right ends; `accuracy` is that of
+    tags, word by word."""
     pairs = [(set(entities_in(s.right)), set(entities_in(s.predicted))) for s in sentences]
     types = sorted({entity[0] for pair in pairs for side in pair for entity in side})
     hits = _by_type([right & predicted for right, predicted in pairs], types)
@@ -78,7 +79,7 @@ NAMES = {
 
 
 def _by_type(entities: Sequence[set[Entity]], types: Sequence[str]) -> npt.NDArray[np.float64]:
-    """[sentences, types]: how many of each."""
+    """How many entities of each type each sentence has: [sentences, types]."""
     table = np.zeros((len(entities), len(types)))
     for row, found in enumerate(entities):
         for entity in found:

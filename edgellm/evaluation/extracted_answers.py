@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
-from edgellm.evaluation.base import Outcome, tokenizer_of
+from edgellm.evaluation.answers import AnswerEvaluator, Judged, answers_of, judged
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import Exercise, ItemResult, tokenizer_of
 from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
 from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines import pipeline
 
 MAX_ANSWER = 30  # tokens, as in SQuAD's scripts
 
 
-class ExtractedAnswers:
-    """The part of the context that the question-answering pipeline gives."""
-
-    batch_size = 8
+class ExtractedAnswerEvaluator(AnswerEvaluator):
+    """Judges the parts of contexts that the question-answering pipeline gives."""
 
     def __init__(
         self,
@@ -31,8 +28,8 @@ class ExtractedAnswers:
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
     ) -> None:
-        """handle_impossible_answer: whether the model may say that there is no answer; None is where the data has such
-        questions. The others are the pipeline's."""
+        """handle_impossible_answer: whether the model may say that there is no answer; with None it may where the data
+        has such questions. The other options are the pipeline's."""
         tokenizer_of(model)
         self._columns = columns
         self._pipeline = pipeline("question-answering", model)
@@ -45,18 +42,15 @@ class ExtractedAnswers:
         impossible = self._unanswerable_seen if self._impossible is None else self._impossible
         return {"handle_impossible_answer": impossible, **self._options}
 
-    def items(self, record: Record) -> Iterator[Asked]:
+    def items(self, record: Record) -> Iterator[Exercise]:
         example = {role: self._columns.text(record, role) for role in ("question", "context")}
         answers = answers_of(self._columns.value(record, "answers"), record.place)
         self._unanswerable_seen |= not answers
-        yield Asked(example, answers, record.place)
+        yield Exercise(example, answers, record.place)
 
-    def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
-        found = self._pipeline([item.example for item in items], **self.settings)
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[Judged]]:
+        found = self._pipeline([item.given for item in items], **self.settings)
         results = [found] if len(items) == 1 else found
         # Where no part of the context can be an answer, the pipeline has an empty list.
         answers = [result["answer"] if result else "" for result in results]
         return [judged(item, answer) for item, answer in zip(items, answers, strict=True)]
-
-    def findings(self, seen: Sequence[Judged]) -> Findings:
-        return answer_findings(seen)

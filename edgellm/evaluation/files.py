@@ -32,7 +32,8 @@ class File:
 
 
 def open_file(path: Path, *, text_is_one: bool) -> File:
-    """The file's name says its format; text is a record per line or, where `text_is_one`, a single one."""
+    """The records of a file whose name says its format. Text is a record per line or, where `text_is_one`, a single
+    one."""
     suffix = path.suffix.lower()
     if suffix in READERS:
         return File(path, READERS[suffix])
@@ -144,7 +145,7 @@ def _squad(paragraphs: list[Any], place: str) -> Iterator[Record]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """With their ends. Raises InputError where one is not UTF-8."""
+    """The file's lines, with their ends. Raises InputError where one is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

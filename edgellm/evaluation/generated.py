@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgellm.errors import OptionError
-from edgellm.evaluation.base import Outcome
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import Exercise, Generative, ItemResult
 from edgellm.evaluation.records import Record
 from edgellm.evaluation.results import Findings
 from edgellm.evaluation.text_scores import (
@@ -19,27 +19,20 @@ from edgellm.evaluation.text_scores import (
     translation_scores,
 )
 from edgellm.evaluation.writers import Writer
-from edgellm.models.decoder import Model
-from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 PROMPT = "{source}"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    prompt: str
-    targets: Sequence[str]
-    place: str
+class GeneratedText:
+    """What the model wrote, and what it should have."""
 
-
-@dataclass(frozen=True)
-class Written:
     text: str
     targets: Sequence[str]
 
 
-class Text2Text:
-    """Every score of texts: BLEU, chrF, ROUGE, and how many are exactly one of the targets."""
+class TextEvaluator:
+    """Judges generated texts by every score: BLEU, chrF, ROUGE, and how many are exactly one of the targets."""
 
     batch_size = 8
     task: ClassVar[str] = "text2text-generation"
@@ -47,7 +40,7 @@ class Text2Text:
 
     def __init__(
         self,
-        model: Model | EncoderDecoderModel,
+        model: Generative,
         columns: Columns,
         *,
         prompt: str = PROMPT,
@@ -58,7 +51,7 @@ class Text2Text:
         bootstrap: int = 1000,
         **options: Any,
     ) -> None:
-        """`options`: of the pipeline and of generation."""
+        """`options` are those of the pipeline and of generation."""
         if bleu_tokenize not in BLEU_TOKENIZERS:
             raise OptionError(f"bleu_tokenize is {bleu_tokenize!r}, expected one of {', '.join(BLEU_TOKENIZERS)}")
         check_libraries(self.scores, bleu_tokenize)
@@ -71,17 +64,19 @@ class Text2Text:
     def settings(self) -> Mapping[str, Any]:
         return self._writer.settings
 
-    def items(self, record: Record) -> Iterator[Wanted]:
-        yield Wanted(self._writer.prompt(record, self._columns), self._columns.texts(record, "target"), record.place)
+    def items(self, record: Record) -> Iterator[Exercise]:
+        yield Exercise(self._writer.prompt(record, self._columns), self._columns.texts(record, "target"), record.place)
 
-    def run(self, items: Sequence[Wanted]) -> list[Outcome[Written]]:
-        texts = self._writer.write([item.prompt for item in items])
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[GeneratedText]]:
+        texts = self._writer.write([item.given for item in items])
         return [
-            Outcome(Written(text, item.targets), {"place": item.place, "prediction": text, "targets": item.targets})
+            ItemResult(
+                GeneratedText(text, item.right), {"place": item.place, "prediction": text, "targets": item.right}
+            )
             for item, text in zip(items, texts, strict=True)
         ]
 
-    def findings(self, seen: Sequence[Written]) -> Findings:
+    def findings(self, seen: Sequence[GeneratedText]) -> Findings:
         texts, targets = [one.text for one in seen], [one.targets for one in seen]
         found = []
         if "bleu" in self.scores:
@@ -93,18 +88,18 @@ class Text2Text:
         return together(found)
 
 
-class Translation(Text2Text):
+class TranslationEvaluator(TextEvaluator):
     task = "translation"
     scores = ("bleu",)
 
 
-class Summarization(Text2Text):
+class SummaryEvaluator(TextEvaluator):
     task = "summarization"
     scores = ("rouge",)
 
 
 def together(found: Sequence[Findings]) -> Findings:
-    """All metrics and details; signatures, which several have, side by side."""
+    """All metrics and details as one; signatures, which several have, stand side by side."""
     metrics = {name: metric for one in found for name, metric in one.metrics.items()}
     details: dict[str, Any] = {name: value for one in found for name, value in one.details.items()}
     signatures = {name: text for one in found for name, text in one.details.get("signatures", {}).items()}

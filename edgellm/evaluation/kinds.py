@@ -19,35 +19,36 @@ ENCODERS: tuple[Task, ...] = (
     "question-answering",
     "feature-extraction",
 )
-Place = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
+ModuleAndClass = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
 
 # By the task of the package.
-KINDS: Mapping[str, Mapping[Task, Place]] = {
-    "perplexity": dict.fromkeys(GENERATIVE, ("perplexity", "Perplexity")),
+KINDS: Mapping[str, Mapping[Task, ModuleAndClass]] = {
+    "perplexity": dict.fromkeys(GENERATIVE, ("perplexity", "PerplexityEvaluator")),
     "divergence": {
-        **dict.fromkeys(GENERATIVE, ("divergence", "Divergence")),
-        **dict.fromkeys(ENCODERS, ("encoder_divergence", "EncoderDivergence")),
+        **dict.fromkeys(GENERATIVE, ("divergence", "DivergenceEvaluator")),
+        **dict.fromkeys(ENCODERS, ("encoder_divergence", "EncoderDivergenceEvaluator")),
     },
-    "translation": dict.fromkeys(GENERATIVE, ("generated", "Translation")),
-    "summarization": dict.fromkeys(GENERATIVE, ("generated", "Summarization")),
-    "text2text-generation": dict.fromkeys(GENERATIVE, ("generated", "Text2Text")),
-    "text-classification": {"text-classification": ("classification", "TextClassification")},
-    "token-classification": {"token-classification": ("tokens", "TokenClassification")},
+    "translation": dict.fromkeys(GENERATIVE, ("generated", "TranslationEvaluator")),
+    "summarization": dict.fromkeys(GENERATIVE, ("generated", "SummaryEvaluator")),
+    "text2text-generation": dict.fromkeys(GENERATIVE, ("generated", "TextEvaluator")),
+    "text-classification": {"text-classification": ("classification", "ClassificationEvaluator")},
+    "token-classification": {"token-classification": ("tags", "TagEvaluator")},
     "question-answering": {
-        **dict.fromkeys(GENERATIVE, ("written_answers", "WrittenAnswers")),
-        "question-answering": ("extracted_answers", "ExtractedAnswers"),
+        **dict.fromkeys(GENERATIVE, ("written_answers", "WrittenAnswerEvaluator")),
+        "question-answering": ("extracted_answers", "ExtractedAnswerEvaluator"),
     },
 }
 
 
 def evaluator_class(name: str, task: Task) -> Any:
-    """Of the kind `name`, for packages for `task`."""
+    """The class that does the evaluation `name` with packages for `task`."""
     module, kind = KINDS[name][task]
     return getattr(import_module(f"edgellm.evaluation.{module}"), kind)
 
 
 def kind_of(task: str | None, manifest: Manifest, columns: Columns, first: Record, *, reference: bool) -> str:
-    """The name of what to do. `first`: the data's first record. Raises OptionError, TaskError or InputError."""
+    """The name of the evaluation: `task`, or what the package and `first`, the data's first record, suggest. Raises
+    OptionError, TaskError or InputError."""
     name = _inferred(manifest, columns, first, reference=reference) if task is None else task
     if name not in KINDS:
         raise OptionError(f"there is no evaluation {name!r}; {nearest(name, KINDS)}")

@@ -15,7 +15,7 @@ from edgellm.types import BoolArray, DoubleArray, IntArray
 
 @dataclass(frozen=True)
 class Counts:
-    """[labels] each: predicted and right, predicted, right."""
+    """How often each label was predicted where it was right, was predicted, and was right: [labels] each."""
 
     hits: DoubleArray
     predicted: DoubleArray
@@ -34,7 +34,8 @@ class Counts:
         return ratio(2 * self.hits, self.predicted + self.wanted)
 
     def averages(self) -> dict[str, float]:
-        """macro: the mean over labels; weighted: by how often a label is right; micro: all labels as one."""
+        """Each score in three averages: "macro" is the mean over labels, "weighted" counts a label by how often it is
+        right, "micro" takes all labels as one."""
         one = Counts(*(np.atleast_1d(part.sum()) for part in (self.hits, self.predicted, self.wanted)))
         found = {}
         for name in ("precision", "recall", "f1"):
@@ -59,8 +60,8 @@ class Counts:
 def single_label_scores(
     right: IntArray, predicted: IntArray, labels: Sequence[str], *, positive: int | None = None, bootstrap: int = ROUNDS
 ) -> Findings:
-    """right, predicted: [examples], numbers of labels. Averages are over the labels that occur in either.
-    `positive`: the label whose own precision, recall and F1 are wanted."""
+    """Scores of examples with one label each. right, predicted: [examples], numbers of labels. Averages are over the
+    labels that occur in either. `positive`: the label whose own precision, recall and F1 are wanted."""
     present, codes = np.unique(np.concatenate([right, predicted]), return_inverse=True)
     pairs = codes[: len(right)] * len(present) + codes[len(right) :]
 
@@ -91,8 +92,8 @@ def single_label_scores(
 def multi_label_scores(
     right: BoolArray, predicted: BoolArray, labels: Sequence[str], *, bootstrap: int = ROUNDS
 ) -> Findings:
-    """right, predicted: [examples, labels]. `accuracy`: of all labels of an example at once; `f1_samples`: the mean
-    over examples of each one's F1."""
+    """Scores of examples with any number of labels. right, predicted: [examples, labels]. `accuracy` wants all labels
+    of an example at once; `f1_samples` is the mean over examples of each one's F1."""
     hits = right & predicted
     exact = (right == predicted).all(axis=1)
     own = ratio(2.0 * hits.sum(axis=1), right.sum(axis=1) + predicted.sum(axis=1))
@@ -110,7 +111,7 @@ def multi_label_scores(
 
 
 def number_scores(right: DoubleArray, predicted: DoubleArray, *, bootstrap: int = ROUNDS) -> Findings:
-    """right, predicted: [examples]. Correlations, and the mean of squared differences."""
+    """Correlations of two rows of numbers, right and predicted [examples], and the mean of squared differences."""
     ranks = _ranks(right), _ranks(predicted)
 
     def scores(weights: DoubleArray) -> dict[str, float]:
@@ -125,13 +126,13 @@ def number_scores(right: DoubleArray, predicted: DoubleArray, *, bootstrap: int 
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> DoubleArray:
-    """0 where there is nothing to divide by, as scikit-learn has it."""
+    """part / whole, and 0 where there is nothing to divide by, as scikit-learn has it."""
     whole = np.asarray(whole, np.float64)
     return np.asarray(np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0))
 
 
 def _counts(confusion: DoubleArray) -> Counts:
-    """confusion: [right, predicted]."""
+    """The counts of each label in a table of how often [right, predicted] came together."""
     return Counts(np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
@@ -148,7 +149,7 @@ def _correlation(a: DoubleArray, b: DoubleArray, weights: DoubleArray) -> float:
 
 
 def _ranks(values: DoubleArray) -> DoubleArray:
-    """Equal values share the mean of their ranks."""
+    """The rank of each value, from 1; equal values share the mean of their ranks."""
     _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[codes])

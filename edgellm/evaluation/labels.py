@@ -13,7 +13,7 @@ SHOWN = 12  # labels in a message
 
 @dataclass(frozen=True)
 class Labels:
-    """`names`: the model's, by number. `renamed`: the model's label for one that only the data knows."""
+    """The model's labels are `names`, by number; `renamed` gives its label for one that only the data knows."""
 
     names: Sequence[str]
     renamed: Mapping[str, str]
@@ -27,7 +27,7 @@ class Labels:
         return made
 
     def number(self, name: str, option: str) -> int:
-        """Of a label that an option names."""
+        """The number of a label that the option named `option` asks for. Raises OptionError."""
         if name not in self.names:
             raise OptionError(f"{option}: the model has no label {name!r}; {nearest(name, self.names)}")
         return self.names.index(name)
@@ -46,9 +46,3 @@ class Labels:
             f"{place}: the label {value!r} is none of the model's ({known}), and no number from 0 to "
             f"{len(self.names) - 1}; say which one it is with --label {value}=NAME"
         )
-
-
-def check_length(tokens: int, most: int, place: str, truncation: bool) -> None:
-    """Raises InputError where an input is longer than the model takes and may not be cut."""
-    if tokens > most and not truncation:
-        raise InputError(f"{place}: {tokens} tokens, and the model takes {most}; cut such inputs with --truncation")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -43,10 +42,6 @@ def data_facts(data: DataLike | None) -> dict[str, Any]:
         path = Path(data)
         return {"file": str(path), "sha256": sha256_of(path)}
     return {"file": None, "name": NAME if data is None else "records from Python"}
-
-
-def chosen_columns(columns: Mapping[str, str | Sequence[str]] | None) -> dict[str, Any]:
-    return {role: names if isinstance(names, str) else list(names) for role, names in (columns or {}).items()}
 
 
 def versions(model: AnyModel) -> dict[str, str]:

@@ -12,7 +12,7 @@ TARGET = "target"  # of files with the expected text of each line
 
 @dataclass(frozen=True)
 class Record:
-    """Values by column. `place`: file and line, for messages."""
+    """One example of the data: values by column, and its `place`, file and line, for messages."""
 
     values: Mapping[str, Any]
     place: str

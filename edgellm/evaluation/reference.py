@@ -3,61 +3,52 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
 from edgellm.errors import InputError, MissingDependencyError, TaskError
 from edgellm.foreign import is_foreign
-from edgellm.loading import AnyModel, load
-from edgellm.ort.session import DeviceChoice
+from edgellm.loading import AnyModel
 from edgellm.package.files import read_errors
-from edgellm.package.manifest import MANIFEST_NAME, Manifest
+from edgellm.package.manifest import MANIFEST_NAME, EncoderFacts, Manifest
 from edgellm.types import Progress
 
 ReferenceLike = str | PathLike[str] | AnyModel
+OpenPackage = Callable[[str | PathLike[str]], AnyModel]
 
 
-class Reference:
-    """Opened when it is first called, and not before."""
-
-    def __init__(self, opening: Callable[[], AbstractContextManager[AnyModel]], stack: ExitStack) -> None:
-        """`stack`: closes it."""
-        self._opening, self._stack = opening, stack
-        self.model: AnyModel | None = None
-
-    def __call__(self) -> AnyModel:
-        if self.model is None:
-            self.model = self._stack.enter_context(self._opening())
-        return self.model
-
-
-@contextmanager
-def opened_reference(
-    reference: ReferenceLike, model: AnyModel, device: DeviceChoice, threads: int | None, progress: Progress
-) -> Iterator[AnyModel]:
-    """The reference, loaded; it must take the same tokens as `model`, for the same task.
+class LazyReference:
+    """The model to compare `model` with: it takes the same tokens, for the same task. It is opened when it is first
+    called for, and not before.
 
     A checkpoint (directory, .gguf file, hub id) is exported at float32 into a temporary directory, which needs room for
-    it, and the exporter. Raises EdgellmError.
+    it, and the exporter; the stack given here removes it. A call raises EdgellmError.
     """
-    if isinstance(reference, AnyModel):
-        _check_alike(reference, model)
-        yield reference
-        return
-    on: DeviceChoice = "cpu" if device == "cpu" else "auto"
-    if is_package(Path(reference)):
-        found = load(reference, device=on, threads=threads)
-        _check_alike(found, model)
-        yield found
-        return
-    with tempfile.TemporaryDirectory(prefix="edgellm-reference-") as directory:
+
+    def __init__(
+        self, given: ReferenceLike, model: AnyModel, open_package: OpenPackage, progress: Progress, stack: ExitStack
+    ) -> None:
+        self._given, self._model, self._open_package = given, model, open_package
+        self._progress, self._stack = progress, stack
+        self._opened: AnyModel | None = None
+
+    def __call__(self) -> AnyModel:
+        if self._opened is None:
+            self._opened = self._open()
+            _check_alike(self._opened, self._model)
+        return self._opened
+
+    def _open(self) -> AnyModel:
+        if isinstance(self._given, AnyModel):
+            return self._given
+        if is_package(Path(self._given)):
+            return self._open_package(self._given)
+        directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edgellm-reference-"))
         package = Path(directory) / "package"
-        _export(str(reference), package, model.manifest, progress)
-        found = load(package, device=on, threads=threads)
-        _check_alike(found, model)
-        yield found
+        _export(str(self._given), package, self._model.manifest, self._progress)
+        return self._open_package(package)
 
 
 def is_package(path: Path) -> bool:
@@ -75,7 +66,7 @@ def _export(checkpoint: str, package: Path, manifest: Manifest, progress: Progre
             "`pip install edgellm[export,cpu]`, or give a float32 package"
         ) from error
     # Sentence encoders are what a checkpoint says it is, not a task to ask for.
-    own = manifest.encoder is None or manifest.encoder.embedding is not None
+    own = not isinstance(manifest.model, EncoderFacts) or manifest.model.embedding is not None
     task = None if own else manifest.task
     export(checkpoint, package, precision="fp32", task=task, verify_quality=False, calibrate=False, progress=progress)
 
@@ -89,13 +80,14 @@ def _check_alike(reference: AnyModel, model: AnyModel) -> None:
             f"the reference has {theirs.vocab_size} tokens, the package {ours.vocab_size}; only models of one "
             "vocabulary can be compared token by token"
         )
-    vectors = [manifest.encoder is not None and manifest.encoder.embedding is not None for manifest in (theirs, ours)]
+    facts = [each.model if isinstance(each.model, EncoderFacts) else EncoderFacts() for each in (theirs, ours)]
+    vectors = [each.embedding is not None for each in facts]
     if vectors[0] != vectors[1]:
         raise TaskError(
             f"the {'package' if vectors[1] else 'reference'} makes a vector of a text and the other one does not; "
             "compare models for one task"
         )
-    labels = [() if manifest.encoder is None else manifest.encoder.labels for manifest in (theirs, ours)]
+    labels = [each.labels for each in facts]
     if labels[0] != labels[1]:
         raise InputError(
             f"the reference has the labels {', '.join(labels[0])}, the package {', '.join(labels[1])}; only models "

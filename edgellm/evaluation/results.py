@@ -15,7 +15,7 @@ NORMAL_95 = 1.959964  # standard deviations to either side of the mean that hold
 
 @dataclass(frozen=True)
 class Metric:
-    """`low` to `high`: the 95% confidence interval, where there is one."""
+    """A number, and where it has one its 95% confidence interval, from `low` to `high`."""
 
     value: float
     low: float | None = None
@@ -24,7 +24,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Findings:
-    """`details`: what is behind the metrics, ready for JSON."""
+    """What an evaluation found: metrics, and in `details` what is behind them, ready for JSON."""
 
     metrics: Mapping[str, Metric]
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -32,8 +32,8 @@ class Findings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` by name. `settings`: what was chosen, also by default. `data`: file, sha256, examples.
-    `seconds`: without loading."""
+    """What `evaluate` gives back: `metrics` by name, and all that they were made of. `settings` are what was chosen,
+    also by default; `data` names file, sha256 and examples; `seconds` do not include loading."""
 
     task: str
     package: Mapping[str, Any]
@@ -52,8 +52,8 @@ class Evaluation:
 
 
 def mean(values: Sequence[float] | npt.NDArray[Any], *, most: float | None = None, factor: float = 1.0) -> Metric:
-    """The mean, with the interval that the values' standard error gives; `most`: of values that lie between 0 and this
-    the interval does, too. All times `factor`."""
+    """The mean, with the interval that the values' standard error gives, times `factor`. Values that lie between 0 and
+    `most` get an interval that does, too."""
     array = np.asarray(values, np.float64)
     found = mean_of_sums(len(array), float(array.sum()), float((array**2).sum()))
     ends = -math.inf if most is None else 0.0, math.inf if most is None else most
@@ -61,7 +61,8 @@ def mean(values: Sequence[float] | npt.NDArray[Any], *, most: float | None = Non
 
 
 def share(hits: Sequence[bool] | Sequence[float] | npt.NDArray[Any], *, factor: float = 1.0) -> Metric:
-    """Of ones among zeros and ones, with Wilson's interval, which holds for few of them too. All times `factor`."""
+    """The share of ones among zeros and ones, with Wilson's interval, which holds for few of them too; times
+    `factor`."""
     count, part = len(hits), float(np.mean(hits)) if len(hits) else math.nan
     if not count:
         return Metric(math.nan)
@@ -73,7 +74,7 @@ def share(hits: Sequence[bool] | Sequence[float] | npt.NDArray[Any], *, factor: 
 
 
 def mean_of_sums(count: int, total: float, squares: float) -> Metric:
-    """`mean` of `count` values, of which the sum and the sum of squares are known."""
+    """The mean of `count` values whose sum and sum of squares are known, with its interval."""
     if not count:
         return Metric(math.nan)
     average = total / count
@@ -85,7 +86,7 @@ def mean_of_sums(count: int, total: float, squares: float) -> Metric:
 
 
 def transformed(metric: Metric, function: Callable[[float], float]) -> Metric:
-    """`function`, which grows with its argument, of the value and of the ends of the interval."""
+    """The metric with `function`, which must grow with its argument, applied to the value and to both ends."""
     low, high = (None if end is None else function(end) for end in (metric.low, metric.high))
     return Metric(function(metric.value), low, high)
 

@@ -12,7 +12,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalized(answer: str) -> str:
-    """In lower case, without ASCII punctuation and English articles, single spaces between words."""
+    """The answer in lower case, without ASCII punctuation and English articles, single spaces between words."""
     return " ".join(ARTICLES.sub(" ", answer.lower().translate(PUNCTUATION)).split())
 
 
@@ -22,12 +22,13 @@ def exact_match(answer: str, right: Sequence[str]) -> float:
 
 
 def f1(answer: str, right: Sequence[str]) -> float:
-    """Of the words of the answer and of the right answer that fits best, 0 to 1."""
+    """F1, 0 to 1, of the answer's words against those of the right answer that fits best."""
     return _best(answer, right, _overlap)
 
 
 def _best(answer: str, right: Sequence[str], score: Callable[[str, str], float]) -> float:
-    """Answers without a word count only where there is no other; no answer at all is "" then."""
+    """The best score among the right answers. One without a word counts only where there is no other; where there is no
+    right answer, "" is."""
     wanted = [text for text in map(normalized, right) if text] or [""]
     found = normalized(answer)
     return max(score(found, text) for text in wanted)

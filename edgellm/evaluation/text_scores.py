@@ -35,7 +35,7 @@ def check_libraries(scores: Sequence[str], bleu_tokenize: str) -> None:
 def translation_scores(
     predictions: Sequence[str], targets: Sequence[Sequence[str]], *, tokenize: str, lowercase: bool, bootstrap: int
 ) -> Findings:
-    """BLEU and chrF, 0 to 100. targets: of each prediction one or several. bootstrap: resamples for the intervals, 0
+    """BLEU and chrF, 0 to 100. targets: one or several for each prediction. bootstrap: resamples for the intervals, 0
     for none. The signatures say how to get the same numbers again."""
     metrics = library("sacrebleu.metrics")
     most = max(map(len, targets))
@@ -71,7 +71,8 @@ def _scored(
 
 
 def summary_scores(predictions: Sequence[str], targets: Sequence[Sequence[str]], *, stemmer: bool) -> Findings:
-    """ROUGE's F-measures, 0 to 1, the mean over predictions; of several targets each time the best."""
+    """ROUGE's F-measures, 0 to 1, as means over predictions. Where there are several targets, the best of them
+    counts."""
     scorer = library("rouge_score.rouge_scorer").RougeScorer(list(ROUGE), use_stemmer=stemmer)
     scores = [scorer.score_multi(list(texts), text) for text, texts in zip(predictions, targets, strict=True)]
     details: dict[str, Any] = {

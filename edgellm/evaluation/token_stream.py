@@ -23,8 +23,8 @@ AGREEING = 8  # tokens
 
 @dataclass(frozen=True)
 class Tokens:
-    """`offsets` [tokens, 2]: characters of the text; of special tokens, which the tokenizer adds, where the block
-    begins."""
+    """Tokens with their `offsets` [tokens, 2], in characters of the text. Special tokens, which the tokenizer adds,
+    have the place where their block begins."""
 
     ids: IntArray
     offsets: IntArray
@@ -46,7 +46,7 @@ class Tokens:
 
 
 class TokenStream:
-    """Tokens by their place in the text, from the last one forgotten to as far as was asked."""
+    """Holds tokens by their place in the text, from the last one forgotten to as far as was asked."""
 
     def __init__(self, pieces: Iterator[Tokens]) -> None:
         self._pieces = pieces
@@ -54,7 +54,7 @@ class TokenStream:
         self._first = 0  # the place of the first token held
 
     def reach(self, count: int) -> int:
-        """`count`, or how many tokens there are, if that is less."""
+        """Hold the first `count` tokens, or all if there are fewer; returns how many that are."""
         while self._end < count:
             piece = next(self._pieces, None)
             if piece is None:
@@ -95,7 +95,7 @@ def tokens_of(tokenizer: Tokenizer, text: str, *, block: int = BLOCK, overlap: i
 
 
 def _block(tokenizer: Tokenizer, text: str, begin: int, stop: int) -> Tokens:
-    """Of text[begin:stop]: special tokens only at the ends of the text itself."""
+    """The tokens of text[begin:stop], with special ones only at the ends of the text itself."""
     part = text[begin:stop]
     encoding = tokenizer.encoding(part)
     tokens = Tokens(encoding.ids, encoding.offsets + begin, units_of(part, encoding.offsets))
@@ -106,7 +106,7 @@ def _block(tokenizer: Tokenizer, text: str, begin: int, stop: int) -> Tokens:
 
 
 def _from(tokens: Tokens, character: int) -> Tokens:
-    """Without the tokens that begin before it."""
+    """The tokens without those that begin before `character`."""
     return tokens.part(int(np.searchsorted(tokens.offsets[:, 0], character)))
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.errors import ContextOverflowError, InputError, OptionError
-from edgellm.evaluation.base import tokenizer_of
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import Generative, tokenizer_of
 from edgellm.evaluation.records import Record
 from edgellm.models.decoder import Model
 from edgellm.models.encoder_decoder import EncoderDecoderModel
@@ -22,10 +22,10 @@ FIELD = re.compile(r"\{([^{}\s]+)\}")
 
 @dataclass(frozen=True)
 class Writer:
-    """`template`: the prompt, with {names} for what a record has. `chat`: the prompt is what the user says. `options`:
-    of the pipeline and of generation."""
+    """Asks a model through its pipeline. `template` is the prompt, with {names} for what a record has; with `chat` it
+    is what the user says. `options` are those of the pipeline and of generation."""
 
-    model: Model | EncoderDecoderModel
+    model: Generative
     pipeline: Pipeline
     template: str
     chat: bool
@@ -34,14 +34,15 @@ class Writer:
     @classmethod
     def create(
         cls,
-        model: Model | EncoderDecoderModel,
+        model: Generative,
         task: str,
         *,
         template: str,
         chat: bool = False,
         options: Mapping[str, Any],
     ) -> Writer:
-        """`task`: a pipeline's name for an encoder-decoder. Raises OptionError for what the model cannot be asked."""
+        """`task` names the pipeline of an encoder-decoder; decoders have one. Raises OptionError for what the model
+        cannot be asked."""
         if int(options.get("num_return_sequences") or 1) != 1:
             raise OptionError("an evaluation takes one text for each example; leave out num_return_sequences")
         if isinstance(model, EncoderDecoderModel):
@@ -58,8 +59,8 @@ class Writer:
         return {"prompt": self.template, "chat": self.chat, "generation": {**own, **self.options}}
 
     def prompt(self, record: Record, columns: Columns, template: str | None = None) -> str:
-        """`template`: instead of the usual one. Raises InputError where the record lacks what it names, or where the
-        prompt is too long."""
+        """The prompt for a record, made with `template` instead of the usual one if it is given. Raises InputError
+        where the record lacks what the template names, or where the prompt is too long."""
 
         def fill(field: re.Match[str]) -> str:
             name = field[1]
@@ -92,8 +93,11 @@ class Writer:
     def _check_length(self, text: str, place: str) -> None:
         if self.options.get("truncation"):
             return
-        manifest = self.model.manifest
-        most = manifest.source_length if isinstance(self.model, EncoderDecoderModel) else manifest.context_length - 1
+        model = self.model
+        if isinstance(model, EncoderDecoderModel):
+            most = model.manifest.model.source_length
+        else:
+            most = model.manifest.context_length - 1
         length = self._length(text)
         if most is not None and length > most:
             raise ContextOverflowError(
@@ -102,7 +106,8 @@ class Writer:
             )
 
     def _length(self, text: str) -> int:
-        """In tokens, with what the chat template or the task put around it. Raises ChatTemplateError."""
+        """The prompt's tokens, those included that the chat template or the task put around it. Raises
+        ChatTemplateError."""
         tokenizer = tokenizer_of(self.model)
         if self.chat and isinstance(self.model, Model):
             rendered = self.model.chat_template.render([{"role": "user", "content": text}])
@@ -112,6 +117,6 @@ class Writer:
 
 
 def _text(result: Any) -> str:
-    """Of a pipeline's record, or list of records, which have one value."""
+    """The text of a pipeline's result: a record, or a list of one, with one value."""
     record = result[0] if isinstance(result, list) else result
     return str(next(iter(record.values())))

@@ -5,36 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgellm.evaluation.answers import Asked, Judged, answer_findings, answers_of, judged
-from edgellm.evaluation.base import Outcome
+from edgellm.evaluation.answers import AnswerEvaluator, Judged, answers_of, judged
 from edgellm.evaluation.columns import Columns
+from edgellm.evaluation.evaluator import Exercise, Generative, ItemResult
 from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
 from edgellm.evaluation.writers import Writer
 from edgellm.models.decoder import Model
-from edgellm.models.encoder_decoder import EncoderDecoderModel
 
 # Of decoders and of encoder-decoders, with a context and without; the latter are T5's.
 DECODER_PROMPTS = "{context}\n\nQuestion: {question}\nAnswer:", "Question: {question}\nAnswer:"
 ENCODER_DECODER_PROMPTS = "question: {question} context: {context}", "question: {question}"
 
 
-class WrittenAnswers:
-    """What a model writes when it is asked. Answers of decoders that are not asked as in a chat end with the line."""
-
-    batch_size = 8
+class WrittenAnswerEvaluator(AnswerEvaluator):
+    """Judges what a model writes when it is asked. A decoder's answer ends with its line, unless it is asked as in a
+    chat."""
 
     def __init__(
         self,
-        model: Model | EncoderDecoderModel,
+        model: Generative,
         columns: Columns,
         *,
         prompt: str | None = None,
         chat: bool = False,
         **options: Any,
     ) -> None:
-        """`prompt`: how to ask; None has the context in it where there is one. `options`: of the pipeline and of
-        generation."""
+        """`prompt` says how to ask; None has the context in it where there is one. `options` are those of the pipeline
+        and of generation."""
         decoder = isinstance(model, Model)
         if decoder and not chat:
             options = {"stop_strings": ["\n"], **options}
@@ -48,14 +45,11 @@ class WrittenAnswers:
     def settings(self) -> Mapping[str, Any]:
         return self._writer.settings
 
-    def items(self, record: Record) -> Iterator[Asked]:
+    def items(self, record: Record) -> Iterator[Exercise]:
         answers = answers_of(self._columns.value(record, "answers"), record.place)
         template = self._templates[0 if self._columns.has(record, "context") else 1]
-        yield Asked(self._writer.prompt(record, self._columns, template), answers, record.place)
+        yield Exercise(self._writer.prompt(record, self._columns, template), answers, record.place)
 
-    def run(self, items: Sequence[Asked]) -> list[Outcome[Judged]]:
-        texts = self._writer.write([item.example for item in items])
+    def run(self, items: Sequence[Exercise]) -> list[ItemResult[Judged]]:
+        texts = self._writer.write([item.given for item in items])
         return [judged(item, text) for item, text in zip(items, texts, strict=True)]
-
-    def findings(self, seen: Sequence[Judged]) -> Findings:
-        return answer_findings(seen)

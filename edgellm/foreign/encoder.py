@@ -9,7 +9,7 @@ from typing import Any, get_args
 from edgellm.errors import PackageError
 from edgellm.foreign.files import Graph, graph_file
 from edgellm.foreign.kind import Kind
-from edgellm.package.manifest import LABEL_TASKS, Encoder, Problem, Task
+from edgellm.package.manifest import LABEL_TASKS, EncoderFacts, Problem, Task
 from edgellm.package.sentence import read_embedding
 
 MAX_LABELS = 1 << 20
@@ -40,13 +40,13 @@ def encoder_kind(root: Path, graph: Graph, config: Mapping[str, Any], context_le
     file = graph_file(graph, ("input_ids", "attention_mask", "token_type_ids"), wanted.get(task, ("logits",)))
     labels = _labels(config, outputs["logits"].shape[-1]) if task in LABEL_TASKS else ()
     problem = config.get("problem_type")
-    facts = Encoder(
+    facts = EncoderFacts(
         labels=labels,
         problem_type=problem if task == "text-classification" and problem in get_args(Problem) else None,
         embedding=read_embedding(root, context_length) if task == "feature-extraction" else None,
         rows_apart=bool(MIXES_ROWS & graph.facts.operators),
     )
-    return Kind(task=task, graphs={"model": file}, cache=None, cross_cache=None, encoder=facts, source_length=None)
+    return Kind(task=task, graphs={"model": file}, model=facts)
 
 
 def _labels(config: Mapping[str, Any], outputs: int | str) -> tuple[str, ...]:

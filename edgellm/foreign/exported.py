@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgellm.engines.concat.encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
+from edgellm.engines.concat.encoder_decoder_graphs import DECODER_INPUTS, ENCODER_INPUTS
 from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageNotFoundError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout
@@ -41,7 +41,7 @@ from edgellm.foreign.files import (
 )
 from edgellm.foreign.kind import Kind
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CrossCacheLayout, Manifest
+from edgellm.package.manifest import CrossCacheLayout, DecoderFacts, EncoderDecoderFacts, Manifest
 
 
 def read_exported(path: Path) -> tuple[Path, Manifest]:
@@ -83,7 +83,7 @@ def _decoder(parts: Sequence[Graph], config: Mapping[str, Any]) -> Kind:
     check_concat_cache(parts, layout.names(), [])
     names = ("model",) if len(parts) == 1 else ("first", "later")
     graphs = {name: graph_file(part, INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
-    return Kind(task="text-generation", graphs=graphs, cache=layout, cross_cache=None, encoder=None, source_length=None)
+    return Kind(task="text-generation", graphs=graphs, model=DecoderFacts(layout))
 
 
 def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str, Any], context: int) -> Kind:
@@ -98,8 +98,5 @@ def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str
     return Kind(
         task="text2text-generation",
         graphs={"encoder": graph_file(encoder, ENCODER_INPUTS, ("last_hidden_state",)), **graphs},
-        cache=own,
-        cross_cache=across,
-        encoder=None,
-        source_length=None if has_no_end(config) else context,
+        model=EncoderDecoderFacts(own, across, None if has_no_end(config) else context),
     )

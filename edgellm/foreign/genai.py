@@ -18,7 +18,7 @@ from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, token_ids_of, w
 from edgellm.foreign.files import Graph, listed_files, read_inside
 from edgellm.foreign.rope_tables import rope_of
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CacheLayout, GraphFile, Manifest, Rope
+from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
 
 GENAI_CONFIG = "genai_config.json"
 FIXED_NAMES = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
@@ -58,12 +58,11 @@ def read_genai(root: Path) -> Manifest:
         model_type=str(model.get("type", "unknown")),
         target=target,
         graphs={"model": GraphFile(graph.file, _inputs(graph, layout), ("logits",))},
-        cache=layout,
+        model=DecoderFacts(layout, _rope(root, graph, layout)),
         weights=weights_of([graph]),
         vocab_size=vocab_size,
         context_length=min(size_of("?", model, "context_length"), MAX_SENSIBLE_LENGTH),
         tokens=token_ids_of({}, model, vocab_size),
-        rope=_rope(root, graph, layout),
         files=listed_files(root, [graph]),
         source={"kind": "onnx", "name": root.resolve().name},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from edgellm.package.manifest import CacheLayout, CrossCacheLayout, Encoder, GraphFile, Task
+from edgellm.package.manifest import GraphFile, ModelFacts, Task
 
 
 class Kind(TypedDict):
@@ -13,7 +13,4 @@ class Kind(TypedDict):
 
     task: Task
     graphs: Mapping[str, GraphFile]
-    cache: CacheLayout | None
-    cross_cache: CrossCacheLayout | None
-    encoder: Encoder | None
-    source_length: int | None
+    model: ModelFacts

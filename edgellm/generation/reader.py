@@ -12,7 +12,7 @@ import numpy as np
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import ChatTemplateError, OptionError
 from edgellm.generation.overflow import Fitted, Room, fit_chat, fit_prompt, system_messages
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
 from edgellm.text.prompts import read_prompt
 from edgellm.text.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ class ChatArguments:
 class PromptReader:
     """The parts of a package that prompts pass through. `defaults`: its generation_config.json."""
 
-    manifest: Manifest
+    manifest: Manifest[DecoderFacts]
     tokenizer: Tokenizer | None
     chat_template: ChatTemplate
     defaults: Mapping[str, Any]
@@ -46,7 +46,7 @@ class PromptReader:
         result = GenerationOptions.create(self.defaults, **given)
         result.check_vocabulary(self.manifest.vocab_size)
         asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
-        if asked and result.prompt_lookup and self.manifest.rope.changes_with_every_token:
+        if asked and result.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
             raise OptionError(
                 "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
             )

@@ -25,24 +25,15 @@ from edgellm.decoding.shifting import Shifting, Window
 from edgellm.errors import OptionError
 from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Timing
 from edgellm.ort import session as ort
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
 from edgellm.types import IntArray, ProgressHook
-
-HEADROOM = 256  # tokens of cache made ready beyond the prompt
 
 
 class Cancel(Protocol):
     """`threading.Event`, or anything else that can be asked whether it is set."""
 
     def is_set(self) -> bool: ...
-
-
-class PreparedDecoder(Decoder, Protocol):
-    """A decoder that is told how much is to come, and tells how far its prompts are read."""
-
-    headroom: int
-    progress: ProgressHook | None
 
 
 class _Interrupted(Exception):
@@ -65,7 +56,7 @@ class Run:
 
     def steps(
         self,
-        engine: PreparedDecoder,
+        engine: Decoder,
         prompts: Sequence[IntArray],
         options: GenerationOptions,
         *,
@@ -76,13 +67,12 @@ class Run:
         """`verifier`: the engine, where it can look tokens up in the prompt and the options say so. `window`: of the
         context, where it may shift. `sources`: of an encoder-decoder, one for each prompt."""
         self._started = time.perf_counter()
-        engine.headroom = min(HEADROOM, max(self._stopping.max_new_tokens))
-        engine.progress = self._on_prefill
         if verifier is not None and window is not None:
             verifier = self._shifting = Shifting(verifier, window)
         if verifier is not None and options.prompt_lookup and options.num_beams == 1:
             self._lookup = PromptLookup(verifier, self._stopping.max_new_tokens, options)
-        steps = search(self._lookup or self._shifting or engine, prompts, options, self._stopping, sources)
+        decoder = self._lookup or self._shifting or engine
+        steps = search(decoder, prompts, options, self._stopping, sources, self._on_prefill)
         try:
             self.hypotheses = yield from self._timed(steps)
         except _Interrupted as interruption:
@@ -116,8 +106,6 @@ class Run:
             yield step
 
     def _on_prefill(self, done: int, total: int) -> None:
-        if self._first_token is not None:
-            return  # a context that shifts is no prompt
         if self._progress is not None:
             self._progress(done, total)
         reason = self._stopping.interruption() if done < total else None
@@ -206,7 +194,7 @@ def _logprob(logits: Logits, token: int) -> float:
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
     """Of a model; `session` is what its tokens or numbers come from."""
-    cache = manifest.cache
+    cache = None if isinstance(manifest.model, EncoderFacts) else manifest.model.cache
     return ModelInfo(
         path=package,
         model_type=manifest.model_type,

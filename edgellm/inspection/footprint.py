@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.inspection.graph_weights import StoredWeight, stored_weights
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 
 BASE_BYTES = 65 * 2**20  # Python, numpy, ONNX Runtime, and what a session takes without weights
 TOKENIZER_FACTOR = 22  # bytes in memory for each of tokenizer.json
@@ -56,9 +56,7 @@ def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
 
 def cache_bytes(manifest: Manifest, context: int) -> int:
     """Of one row with `context` tokens; an encoder-decoder's source is as long as its target."""
-    own = 0 if manifest.cache is None else manifest.cache.bytes_per_token()
-    cross = 0 if manifest.cross_cache is None else manifest.cross_cache.bytes_per_token()
-    return context * (own + cross)
+    return context * manifest.model.bytes_per_token()
 
 
 def _weights(package: Path, manifest: Manifest) -> list[StoredWeight]:
@@ -82,6 +80,6 @@ def _is_widened(manifest: Manifest) -> bool:
 
 
 def _run_bytes(weights: list[StoredWeight], manifest: Manifest, context: int) -> int:
-    tokens = context if manifest.cache is None else min(context, CHUNK_TOKENS)
+    tokens = context if isinstance(manifest.model, EncoderFacts) else min(context, CHUNK_TOKENS)
     widths = {each.width for each in weights} - {manifest.vocab_size}  # the head: one token
     return 4 * (ACTIVATIONS * tokens * max(widths, default=0) + manifest.vocab_size)

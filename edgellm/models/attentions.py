@@ -9,7 +9,7 @@ import numpy as np
 
 from edgellm.errors import OptionError
 from edgellm.ort.session import DeviceArray, Session
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Array, FloatArray, IntArray
 
@@ -60,10 +60,10 @@ def check_attentions(graph: GraphFile) -> None:
 
 
 def decoder_pass(
-    session: Session, manifest: Manifest, graph: GraphFile, tokens: IntArray
+    session: Session, manifest: Manifest[DecoderFacts], graph: GraphFile, tokens: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """logits [tokens, vocab] and weights [layers, heads, tokens, tokens], in one run over all tokens."""
-    layout, length = manifest.kv_cache, len(tokens)
+    layout, length = manifest.model.cache, len(tokens)
     empty = np.zeros((1, layout.num_kv_heads, length, layout.head_dim), layout.dtype)
     feeds = {
         "input_ids": tokens[None],
@@ -76,13 +76,13 @@ def decoder_pass(
 
 
 def encoder_decoder_pass(
-    encoder: Session, decoder: Session, manifest: Manifest, source: IntArray, target: IntArray
+    encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts], source: IntArray, target: IntArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """logits [target, vocab], and the weights [layers, heads, ...] of source to source, target to target, target to
     source; in one run of each graph."""
-    graphs, layout, length = manifest.graphs, manifest.kv_cache, len(target)
+    graphs, layout, length = manifest.graphs, manifest.model.cache, len(target)
     mask = np.ones((1, len(source)), np.int64)
-    names = manifest.cross.names()
+    names = manifest.model.cross_cache.names()
     outputs = [*(present for present, _ in names), *graphs["encoder"].attentions]
     found = encoder.run({"input_ids": source[None], "attention_mask": mask}, outputs)
     empty = np.zeros((1, layout.num_kv_heads, length, layout.head_dim), layout.dtype)

@@ -15,9 +15,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits
+from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
-from edgellm.engines.in_place.decoder import Engine, check_graph, decoder_graph
+from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.calls import AnyEngine, Asked, Call
 from edgellm.generation.defaults import read_generation_defaults
@@ -28,7 +29,7 @@ from edgellm.generation.run import Cancel, logprobs_of, model_info
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import ChatTemplate, Message
@@ -37,15 +38,15 @@ from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
 
 
-def open_model(package: Path, manifest: Manifest, settings: LoadSettings) -> Model:
+def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> Model:
     """What `edgellm.load` makes of a package for text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat":
+    if manifest.model.cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
         return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / decoder_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_graph(session, manifest)
+    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graphs(dict.fromkeys(manifest.graphs, session), manifest)
     engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
     return Model(package, manifest, tokenizer, session, engine)
 
@@ -60,10 +61,10 @@ class Model:
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
-        new_engine: Callable[[], AnyEngine],
+        new_engine: Callable[..., AnyEngine],
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
@@ -222,7 +223,6 @@ class Model:
         except IndexError:
             engine = self._new_engine()
         yield engine
-        engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
 
     def _generate(self, call: Call) -> list[Generation]:

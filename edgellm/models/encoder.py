@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import ContextOverflowError, InputError, OptionError, PackageCorruptError, TaskError
+from edgellm.engines.checks import check_encoder, only_graph
+from edgellm.errors import ContextOverflowError, InputError, OptionError, TaskError
 from edgellm.generation.run import model_info
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
@@ -31,7 +32,7 @@ TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]]
 BATCH_TOKENS = 2048  # of a run, padding included: more gain nothing, and cost memory
 BATCH_LOGITS = 1 << 25  # numbers that a run gives: 128 MiB of float32
 PADDING = 1 / 8  # of a row, at most: shorter inputs go into another run
-TYPES = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)", "token_type_ids": "tensor(int64)"}
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,15 @@ class EncoderResult:
 class EncoderModel:
     """May be used from several threads. The result of an input does not depend on the others in the call."""
 
-    def __init__(self, package: Path, manifest: Manifest, tokenizer: Tokenizer | None, session: ort.Session) -> None:
+    def __init__(
+        self, package: Path, manifest: Manifest[EncoderFacts], tokenizer: Tokenizer | None, session: ort.Session
+    ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
-        self.labels: Mapping[int, str] = dict(enumerate(manifest.encoder_facts.labels))
+        self.labels: Mapping[int, str] = dict(enumerate(manifest.model.labels))
         self.info = model_info(package, manifest, session)
         self._session = session
-        self._graph = encoder_graph(manifest)
+        self._graph = only_graph(manifest)
 
     def run(
         self,
@@ -112,7 +115,7 @@ class EncoderModel:
         normalize: unit vectors; None is what the checkpoint says. truncation: cut longer texts than those of the
         training; without it they are an error. Raises TaskError for other packages, and what `run` raises.
         """
-        embedding = self.manifest.encoder_facts.embedding
+        embedding = self.manifest.model.embedding
         if embedding is None:
             raise TaskError(
                 f"{self.info.path} says nothing of how to make one vector of a text: its checkpoint had no "
@@ -174,7 +177,7 @@ class EncoderModel:
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
         """By name, without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
-        room = 1 if self.manifest.encoder_facts.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
+        room = 1 if self.manifest.model.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
         for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
             arrays = self._session.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
@@ -215,11 +218,11 @@ class EncoderModel:
         return {name: arrays[name] for name in self._graph.inputs}
 
 
-def open_encoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderModel:
+def open_encoder(package: Path, manifest: Manifest[EncoderFacts], settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
     tokenizer = open_tokenizer(package)
-    session = settings.open(package / encoder_graph(manifest).file, fuse=not manifest.arrives_fused)
-    _check_graph(session, manifest)
+    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_encoder(session, manifest, INPUTS)
     return EncoderModel(package, manifest, tokenizer, session)
 
 
@@ -236,31 +239,6 @@ def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[l
         bucket.append(row)
     if bucket:
         yield bucket
-
-
-def encoder_graph(manifest: Manifest) -> GraphFile:
-    """The only graph of an encoder-only package."""
-    if len(manifest.graphs) != 1:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs one graph, the manifest lists {found}; export the package again"
-        )
-    return next(iter(manifest.graphs.values()))
-
-
-def _check_graph(session: ort.Session, manifest: Manifest) -> None:
-    """Raises PackageCorruptError where the graph does not have the inputs and outputs that the manifest promises."""
-    graph, labels = encoder_graph(manifest), len(manifest.encoder_facts.labels)
-    wrong = set(graph.inputs) ^ set(session.inputs) | (set(graph.outputs) - set(session.outputs))
-    wrong |= set(graph.inputs) - TYPES.keys() | {n for n in graph.inputs if session.input_types.get(n) != TYPES.get(n)}
-    if wrong:
-        raise _disagreement(graph, f"about {', '.join(sorted(wrong))}")
-    if labels and session.output_shapes["logits"][-1] != labels:
-        raise _disagreement(graph, f"{labels} labels, {session.output_shapes['logits'][-1]} outputs")
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")
 
 
 def _unpadded(array: FloatArray, per_token: bool, length: int) -> FloatArray:

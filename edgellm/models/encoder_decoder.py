@@ -17,9 +17,11 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import GenerationOptions, Logits, Stopping
-from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine, open_concat_encoder_decoder
-from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine, check_graphs
-from edgellm.errors import InputError, OptionError, PackageCorruptError, nearest
+from edgellm.engines.checks import check_graphs, lacks_graphs
+from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine
+from edgellm.engines.concat.encoder_decoder_graphs import open_concat_encoder_decoder
+from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
+from edgellm.errors import InputError, OptionError, nearest
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.results import Generation, Piece, Score
 from edgellm.generation.run import Cancel, Run, check_streamable, generations, logprobs_of, model_info, pieces, stopping
@@ -33,7 +35,7 @@ from edgellm.models.attentions import (
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, encode_prompt, encode_source, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
@@ -44,23 +46,21 @@ ENCODER, DECODER = "encoder", "decoder"
 LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 
-def open_encoder_decoder(package: Path, manifest: Manifest, settings: LoadSettings) -> EncoderDecoderModel:
+def open_encoder_decoder(
+    package: Path, manifest: Manifest[EncoderDecoderFacts], settings: LoadSettings
+) -> EncoderDecoderModel:
     """What `edgellm.load` makes of a package for text2text-generation."""
     tokenizer = open_tokenizer(package)
-    if manifest.kv_cache.growth == "concat" and manifest.cross_cache is not None:
+    if manifest.model.cache.growth == "concat":
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
         return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
-    if set(manifest.graphs) != {ENCODER, DECODER} or manifest.cross_cache is None:
-        found = ", ".join(manifest.graphs) or "none"
-        raise PackageCorruptError(
-            f"{manifest.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
-            f"{found}; export the package again"
-        )
-    encoder, decoder = (settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER))
-    check_graphs(encoder, decoder, manifest)
-    own = partial(EncoderDecoderEngine, encoder, decoder, manifest)
-    return EncoderDecoderModel(package, manifest, tokenizer, decoder, own)
+    if set(manifest.graphs) != {ENCODER, DECODER}:
+        raise lacks_graphs(manifest, "the graphs encoder and decoder")
+    sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(sessions, manifest)
+    own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
 
 
 class EncoderDecoderModel:
@@ -73,7 +73,7 @@ class EncoderDecoderModel:
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
         new_engine: Callable[[], AnyEngine],
@@ -136,7 +136,6 @@ class EncoderDecoderModel:
         ends = self._stopping(len(sources), len(start), settled, cancel)
         run = Run(ends, progress, [fit.dropped for fit in fitted])
         with self._engine() as engine:
-            engine.sources = sources
             for _ in run.steps(engine, [start] * len(sources), settled, sources=sources):
                 pass
         results = generations(run, sources, self.tokenizer)
@@ -172,8 +171,7 @@ class EncoderDecoderModel:
         """`logits` in pieces [chunk, vocab], one behind the other: memory does not grow with vocabulary x length."""
         tokens, ids = self._source(source, None), self._target(target)
         with self._engine() as engine:
-            engine.sources = [tokens]
-            yield from engine.all_logits(ids)
+            yield from engine.all_logits(ids, tokens)
 
     def run(self, source: Prompt, target: Prompt, *, output_attentions: bool = False) -> EncoderDecoderResult:
         """One pass over a source and a target: what the model predicts after each token of the target (see `logits`)
@@ -199,8 +197,7 @@ class EncoderDecoderModel:
             raise InputError("score needs a target with a token behind the decoder start token")
         logprobs: list[float] = []
         with self._engine() as engine:
-            engine.sources = [tokens]
-            for logits in engine.all_logits(ids):
+            for logits in engine.all_logits(ids, tokens):
                 following = ids[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
                 logprobs += logprobs_of(logits[: len(following)], following)
         return Score(tuple(ids.tolist()), tuple(logprobs))
@@ -211,7 +208,7 @@ class EncoderDecoderModel:
 
     def _fitted(self, source: Any, language: str | None, options: GenerationOptions) -> Fitted:
         tokens = self._source(source, language, any_length=options.overflow == "truncate")
-        return fit_source(tokens, options, self.manifest.source_length, self.tokenizer)
+        return fit_source(tokens, options, self.manifest.model.source_length, self.tokenizer)
 
     def _source(self, source: Any, language: str | None, *, any_length: bool = False) -> IntArray:
         tokens = encode_source(source, self.tokenizer, self.manifest, any_length=any_length)
@@ -285,10 +282,8 @@ class EncoderDecoderModel:
         except IndexError:
             engine = self._new_engine()
         yield engine
-        engine.progress = None
         self._idle[:] = [engine] if engine.rows == 1 else []
 
     def _pieces(self, source: IntArray, start: IntArray, run: Run, options: GenerationOptions) -> Iterator[Piece]:
         with self._engine() as engine:
-            engine.sources = [source]
             yield from pieces(run, run.steps(engine, [start], options, sources=[source]), self.tokenizer)

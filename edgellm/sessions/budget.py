@@ -7,7 +7,7 @@ from typing import Any
 
 from edgellm.errors import OptionError
 from edgellm.generation.overflow import Room
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Budget:
     token_bytes: int
 
     @classmethod
-    def create(cls, max_bytes: Any, manifest: Manifest) -> Budget:
+    def create(cls, max_bytes: Any, manifest: Manifest[DecoderFacts]) -> Budget:
         """Raises OptionError. While a step runs, a cache that concatenates is there twice."""
-        layout = manifest.kv_cache
+        layout = manifest.model.cache
         token_bytes = layout.bytes_per_token() * (2 if layout.growth == "concat" else 1)
         least = 2 * token_bytes
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < least):

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from edgellm.decoding import GenerationOptions
+from edgellm.decoding.decoder import HEADROOM
 from edgellm.engines.history import MIN_CHUNK
 from edgellm.errors import InputError
 from edgellm.generation.calls import AnyEngine, Asked, Call
 from edgellm.generation.overflow import Room
 from edgellm.generation.reader import ChatArguments
 from edgellm.generation.results import Generation, Piece
-from edgellm.generation.run import HEADROOM, Cancel
+from edgellm.generation.run import Cancel
 from edgellm.sessions.budget import Budget
 from edgellm.sessions.file import open_file
 from edgellm.sessions.holder import EngineHolder
@@ -123,9 +124,7 @@ class GenerationSession:
 
         with self._holder.running() as engine, suppress(_Cancelled):
             engine.limit(room.tokens)
-            engine.headroom = HEADROOM
-            engine.progress = read
-            engine.prefill([tokens])
+            engine.prefill([tokens], headroom=HEADROOM, progress=read)
         return len(self.tokens)
 
     @property
@@ -188,9 +187,7 @@ class GenerationSession:
         self.close()
 
     def _new_engine(self) -> AnyEngine:
-        engine = self._source.new_engine()
-        engine.history.reuse_generated = self.reuse_generated
-        return engine
+        return self._source.new_engine(reuse_generated=self.reuse_generated)
 
     def _room(self, options: GenerationOptions) -> Room:
         return self._budget.room(self._reader.context, _sequences(options))

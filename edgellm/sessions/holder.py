@@ -57,8 +57,6 @@ class EngineHolder:
             except BaseException:
                 self._engine = self._new_engine()
                 raise
-            finally:
-                engine.progress = None
 
     def empty(self) -> None:
         """Forget all that is held, and free its memory."""

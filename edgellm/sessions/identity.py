@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from edgellm.errors import SessionMismatchError
 from edgellm.package.files import read_errors, sha256_of
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.header import Header, StoredCache
 
 TOKENIZER = "tokenizer.json"
@@ -25,9 +25,9 @@ class Identity:
     cache: StoredCache
 
     @classmethod
-    def of(cls, package: Path, manifest: Manifest) -> Identity:
+    def of(cls, package: Path, manifest: Manifest[DecoderFacts]) -> Identity:
         """Hashes are the manifest's; of another tool's directory, which has none, they are computed now."""
-        layout = manifest.kv_cache
+        layout = manifest.model.cache
         graphs = sorted(name for name in manifest.files if PurePosixPath(name).suffix not in TEXT)
         digest = hashlib.sha256()
         for name in graphs:

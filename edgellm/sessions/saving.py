@@ -14,7 +14,7 @@ from edgellm.errors import SessionCorruptError, SessionError
 from edgellm.generation.calls import AnyEngine
 from edgellm.generation.overflow import Room
 from edgellm.ort import session as ort
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.file import SavedFile, write_file
 from edgellm.sessions.header import Header
 from edgellm.sessions.source import SessionSource
@@ -39,7 +39,7 @@ def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str,
     write_file(path, header, [np.array(row.tokens, np.int64), *arrays])
 
 
-def load_into(engine: AnyEngine, file: SavedFile, manifest: Manifest, room: Room) -> None:
+def load_into(engine: AnyEngine, file: SavedFile, manifest: Manifest[DecoderFacts], room: Room) -> None:
     """Take over a saved file of this model. Raises SessionCorruptError, or MemoryBudgetError."""
     length = file.header.tokens
     if length > manifest.context_length:  # before anything is read: the file may be a hole of any size
@@ -67,16 +67,16 @@ def copy_into(engine: AnyEngine, of: AnyEngine, room: Room) -> None:
             target[...] = array
 
 
-def check_savable(manifest: Manifest) -> None:
+def check_savable(manifest: Manifest[DecoderFacts]) -> None:
     """Raises SessionError."""
-    if manifest.rope.changes_with_every_token:
+    if manifest.model.rope.changes_with_every_token:
         raise SessionError(
             "the rotary tables of this model change with every token (dynamic scaling), so that nothing in its cache "
             "serves another prompt: keep the text instead of a saved session"
         )
 
 
-def _nothing(manifest: Manifest) -> list[npt.NDArray[Any]]:
-    layout = manifest.kv_cache
+def _nothing(manifest: Manifest[DecoderFacts]) -> list[npt.NDArray[Any]]:
+    layout = manifest.model.cache
     empty = np.empty((layout.num_kv_heads, 0, layout.head_dim), layout.dtype)
     return [empty] * (2 * layout.num_layers)

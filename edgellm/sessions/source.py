@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgellm.generation.calls import AnyEngine
 from edgellm.generation.reader import PromptReader
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.identity import Identity
 
 
@@ -19,10 +19,10 @@ class SessionSource:
 
     package: Path
     reader: PromptReader
-    new_engine: Callable[[], AnyEngine]
+    new_engine: Callable[..., AnyEngine]
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> Manifest[DecoderFacts]:
         return self.reader.manifest
 
     @cached_property

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import ContextOverflowError, InputError
-from edgellm.package.manifest import Manifest
-from edgellm.text.tokenizer import Tokenizer
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 from edgellm.types import IntArray
 
 UNKNOWN = "<unk>"
@@ -33,7 +33,8 @@ def is_single(prompt: object) -> bool:
 def encode_prompt(
     prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool = True
 ) -> IntArray:
-    """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
+    """The prompt's tokens [length] int64, at least one and no more than the model's context. An empty text is the BOS
+    token, as in Hugging Face, if the model has one. Raises InputError."""
     tokens = read_prompt(prompt, tokenizer, manifest, add_special_tokens=add_special_tokens)
     if len(tokens) > manifest.context_length:
         raise ContextOverflowError(
@@ -43,13 +44,14 @@ def encode_prompt(
 
 
 def encode_source(
-    source: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, any_length: bool = False
+    source: Any, tokenizer: Tokenizer | None, manifest: Manifest[EncoderDecoderFacts], *, any_length: bool = False
 ) -> IntArray:
-    """[length], at least one token: what the encoder of an encoder-decoder reads."""
+    """The tokens [length] int64, at least one, that the encoder of an encoder-decoder reads. Raises InputError."""
     tokens = read_prompt(source, tokenizer, manifest, unknown=UNKNOWN)
-    if not any_length and manifest.source_length is not None and len(tokens) > manifest.source_length:
+    longest = manifest.model.source_length
+    if not any_length and longest is not None and len(tokens) > longest:
         raise ContextOverflowError(
-            f"the source has {len(tokens)} tokens, and the model's table of positions {manifest.source_length}; "
+            f"the source has {len(tokens)} tokens, and the model's table of positions {longest}; "
             'shorten the source, split it, or let its end be cut with overflow="truncate"'
         )
     return tokens
@@ -63,14 +65,11 @@ def read_prompt(
     add_special_tokens: bool = True,
     unknown: str | None = None,
 ) -> IntArray:
-    """[length], at least one token and as many as the prompt has. `unknown`: the token that stands for pieces of a text
-    that are beyond the model's vocabulary."""
+    """The prompt's tokens [length] int64, at least one and however many there are. Pieces of a text that are beyond the
+    model's vocabulary become the token `unknown`. Raises InputError."""
     if isinstance(prompt, str):
         if tokenizer is None:
-            raise InputError(
-                "this package has no tokenizer, because its checkpoint had none: give the prompt as token ids "
-                "(Python only), or add a tokenizer.json to the checkpoint and export it again"
-            )
+            raise no_tokenizer(instead="give the prompt as token ids (Python only)")
         tokens = tokenizer.encode(prompt, add_special_tokens=add_special_tokens)
         beyond = tokens >= manifest.vocab_size
         if unknown is not None and beyond.any() and (substitute := tokenizer.id_of(unknown)) is not None:

@@ -64,7 +64,7 @@ def test_scales_change_nothing_in_float(
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.
     places = 2 if name.startswith("gpt2") else 3
-    assert len(used) == places * model.manifest.kv_cache.num_layers
+    assert len(used) == places * model.manifest.model.cache.num_layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
 

@@ -13,7 +13,7 @@ import pytest
 import edgellm
 import edgellm_export
 from comparison import hf_generate, prompt, reference_logits, relative_rms
-from edgellm.engines.in_place.cache import DeviceCache
+from edgellm.engines.in_place.device_cache import DeviceCache
 from families import BY_NAME, FAMILIES
 from rounding import rounded
 
@@ -116,7 +116,7 @@ def check_generation(model: edgellm.Model, name: str) -> None:
 
 
 def assert_logprobs(model: edgellm.Model, ids: np.ndarray, tokens: tuple[int, ...], logprobs: Any) -> None:
-    if model.manifest.rope.has_length_input:
+    if model.manifest.model.rope.has_length_input:
         return  # tables follow the length: tokens read at once rotate by the last one's
     expected = model.score([*ids.tolist(), *tokens]).logprobs[len(ids) - 1 :]
     np.testing.assert_allclose(logprobs, expected, rtol=0, atol=FLOAT16_LOGPROB)

@@ -23,7 +23,7 @@ import edgellm
 import edgellm_export
 from comparison import Expected, relative
 from edgellm.cli import cli
-from edgellm.engines.in_place import encoder_decoder as encoder_decoder_engine
+from edgellm.engines.in_place.sources import SourceEncoder
 from edgellm_export.blocks.cross_attention import RelativePositions
 from edgellm_export.verification.report import Report
 from encoder_decoder_families import (
@@ -221,13 +221,13 @@ def test_streaming(name: str, options: dict[str, Any], load: Load) -> None:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many sources each run of an encoder read."""
     found: list[int] = []
-    run = encoder_decoder_engine._Encoder.run
+    run = SourceEncoder.run
 
     def counted(self: Any, sources: Any) -> Any:
         found.append(len(sources))
         return run(self, sources)
 
-    monkeypatch.setattr(encoder_decoder_engine._Encoder, "run", counted)
+    monkeypatch.setattr(SourceEncoder, "run", counted)
     return found
 
 
@@ -253,11 +253,10 @@ def test_a_source_stays_encoded(encodings: list[int], load: Load) -> None:
 def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None:
     """Whatever the beams; and sources that are done leave it."""
     model, rows = load(name), sources(20, 9)
-    layout = model.manifest.cross
+    layout = model.manifest.model.cross_cache
     per_token = 2 * layout.num_layers * layout.num_heads * layout.head_dim * 4
     engine = model._new_engine()
-    engine.sources = rows
-    engine.prefill([np.array([PAD])] * 2)
+    engine.prefill([np.array([PAD])] * 2, rows)
     assert engine.cross_cache_bytes == 2 * 20 * per_token
     engine.reorder(np.array([0, 0, 0, 0, 1, 1, 1, 1]))
     before = engine.decode(np.arange(8) + 5).copy()
@@ -274,8 +273,7 @@ def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) ->
     """Three rows of one source, one of another, and a third source that is done: each as by itself."""
     model, rows = load(name), sources(20, 9, 14)
     engine = model._new_engine()
-    engine.sources = rows
-    engine.prefill([np.array([start_of(name)])] * 3)
+    engine.prefill([np.array([start_of(name)])] * 3, rows)
     engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
     first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
     engine.decode(first)
@@ -388,7 +386,7 @@ def test_the_snippet_that_people_start_with(load: Load, reference: Reference) ->
 def test_a_source_beyond_the_table(name: str, load: Load) -> None:
     """Its end is cut, but the end token stays; T5 has no table."""
     model, source = load(name), [*(3 + i % 100 for i in range(LONGEST + 20)), 2]
-    table = model.manifest.source_length
+    table = model.manifest.model.source_length
     cut = source if table is None else [*source[: table - 1], 2]
     assert (table is None) == (name == "t5")
     options: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": []}

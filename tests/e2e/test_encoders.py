@@ -460,7 +460,7 @@ def test_the_default_labels_are_numbered(checkpoint: Callable[..., Path], tmp_pa
     source = shutil.copytree(checkpoint("bert", "text-classification"), tmp_path / "checkpoint")
     config(id2label=None, label2id=None)(source)
     exported = edgellm_export.export(source, tmp_path / "package", precision="fp32", verify_quality=False)
-    assert exported.manifest.encoder_facts.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert exported.manifest.model.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
 INPUTS: dict[str, tuple[Callable[[Any], Any], type[EdgellmError], str]] = {

@@ -118,8 +118,7 @@ def test_streams_and_samples(load: Callable[..., Any]) -> None:
 def test_what_a_source_costs(load: Callable[..., Any]) -> None:
     """Its keys and values are there once for each row, and for no more rows than there are."""
     engine = load("mt5", "merged")._new_engine()
-    engine.sources = sources()[1:3]
-    engine.prefill([np.array([0])] * 2)
+    engine.prefill([np.array([0])] * 2, sources()[1:3])
     engine.reorder(np.array([0, 0, 1]))
     engine.decode(np.array([5, 6, 7]))
     per_row = 23 * 2 * 2 * 48 * 4

@@ -63,7 +63,7 @@ def test_int8_with_an_int8_cache(
 
 
 def check_family(model: edgellm.Model, name: str, tolerance: float) -> None:
-    if model.manifest.rope.changes_with_every_token:
+    if model.manifest.model.rope.changes_with_every_token:
         with pytest.raises(OptionError, match="rotary tables change with every token"):
             model.generate([5, 6], prompt_lookup=True)
         return

@@ -60,7 +60,7 @@ class FullDecoder:
         self.rows = []
         self.calls = []  # (verb, number of rows)
 
-    def prefill(self, prompts):
+    def prefill(self, prompts, sources=None, **_):
         self.rows = [list(map(int, prompt)) for prompt in prompts]
         self.calls.append(("prefill", len(self.rows)))
         return self._logits()

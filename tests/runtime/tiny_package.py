@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from edgellm.package.files import sha256_of, write_manifest
-from edgellm.package.manifest import CacheLayout, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights
+from edgellm.package.manifest import CacheLayout, DecoderFacts, FileEntry, GraphFile, Manifest, Rope, TokenIds, Weights
 
 Array = npt.NDArray[Any]
 
@@ -142,12 +142,14 @@ def _manifest(path: Path, config: TinyConfig) -> Manifest:
         model_type="tiny",
         target=config.target,  # type: ignore[arg-type]
         graphs={"model": GraphFile("model.onnx", inputs + ("rope_length",) * bool(config.long_from), ("logits",))},
-        cache=CacheLayout(config.layers, config.kv_heads, config.head_dim, config.dtype),  # type: ignore[arg-type]
+        model=DecoderFacts(
+            CacheLayout(config.layers, config.kv_heads, config.head_dim, config.dtype),  # type: ignore[arg-type]
+            Rope(has_length_input=config.long_from is not None, recompute_beyond=config.long_from),
+        ),
         weights=Weights("fp16" if config.dtype == "float16" else "fp32", config.dtype, tied_embedding=False),
         vocab_size=config.vocab_size,
         context_length=config.context_length,
         tokens=TokenIds(bos=config.bos, eos=(EOS,), pad=PAD),
-        rope=Rope(has_length_input=config.long_from is not None, recompute_beyond=config.long_from),
         files={p.name: FileEntry(p.stat().st_size, sha256_of(p)) for p in sorted(path.iterdir())},
     )
 

@@ -62,10 +62,13 @@ class ConcatCache:
 
     def reset(self, rows: int) -> None:
         """Start over with `rows` empty rows."""
-        shape = (1, self.layout.num_kv_heads, 0, self.layout.head_dim)
-        empty = Block(1, 0, tuple(np.empty(shape, self.dtype) for _ in self.names))
         self.lengths = [0] * rows
-        self._places = [Place(empty, 0, 0)] * rows
+        self._places = [self._nowhere()] * rows
+
+    def insert(self, capacity: int) -> None:
+        """An empty row behind the others. `capacity`: has no meaning here."""
+        self.lengths = [*self.lengths, 0]
+        self._places = [*self._places, self._nowhere()]
 
     def row(self, row: int) -> Block:
         """One row by itself, for a prefill."""
@@ -129,6 +132,10 @@ class ConcatCache:
         yield [tensor[0] for tensor in tensors]
         self.lengths = [length]
         self._places = [Place(Block(1, length, tensors), 0, length)]
+
+    def _nowhere(self) -> Place:
+        shape = (1, self.layout.num_kv_heads, 0, self.layout.head_dim)
+        return Place(Block(1, 0, tuple(np.empty(shape, self.dtype) for _ in self.names)), 0, 0)
 
     def _gathered(self, tensor: int, places: Sequence[Place], lengths: Sequence[int]) -> Array:
         longest = max(lengths)

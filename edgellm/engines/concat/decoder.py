@@ -10,7 +10,7 @@ from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.errors import ContextOverflowError
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
@@ -21,10 +21,16 @@ class ConcatEngine(CachedEngine[ConcatCache]):
     far as that gives each row what it would get by itself: all of them, those of one length, or each by itself.
     """
 
-    def __init__(self, graph: ConcatGraph, manifest: Manifest, *, prefill_chunk: int = 128) -> None:
-        super().__init__(manifest, ConcatCache(manifest.kv_cache), prefill_chunk)
+    def __init__(
+        self,
+        graph: ConcatGraph,
+        manifest: Manifest[DecoderFacts],
+        *,
+        prefill_chunk: int = 128,
+        reuse_generated: bool = False,
+    ) -> None:
+        super().__init__(manifest, ConcatCache(manifest.model.cache), prefill_chunk, reuse_generated)
         self._graph = graph
-        self.headroom = 0  # this cache needs no room made ready
 
     def decode(self, tokens: TokenArray) -> Logits:
         if max(self._cache.lengths) >= self._manifest.context_length:
@@ -34,7 +40,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
             )
         self.history.append(tokens)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
-        for rows in self._groups():
+        for rows in self._graph.groups(self._cache.lengths):
             logits[rows] = self._graph.run(self._cache, rows, tokens[rows, None])[:, 0]
         return logits
 
@@ -50,7 +56,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         logits: Logits = self._graph.run(self._cache, [0], tokens[None])[0]
         return logits
 
-    def all_logits(self, tokens: TokenArray) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
         self._start(1, len(tokens))
         self.history.begin([tokens])
         for start, stop in self._chunks(0, len(tokens)):
@@ -72,12 +78,3 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         """Short prompts are one chunk anyway, and need not ask the graph."""
         pieces = chunks(start, stop, self._chunk)
         return pieces if len(pieces) == 1 or self._graph.takes_chunks else [(start, stop)]
-
-    def _groups(self) -> list[list[int]]:
-        """The rows, those together that may run together."""
-        lengths = self._cache.lengths
-        if len(lengths) == 1 or (len(set(lengths)) > 1 and self._graph.takes_lengths and self._graph.takes_batches):
-            return [list(range(len(lengths)))]
-        if not self._graph.takes_batches:
-            return [[row] for row in range(len(lengths))]
-        return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]

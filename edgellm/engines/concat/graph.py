@@ -1,14 +1,8 @@
-"""Decoder graphs that concatenate their cache, as optimum writes them: how they are run, and what they can do.
-
-Such graphs come from many versions of many tools, so what they can be asked for is found out by asking them. A graph
-that was traced with a single token behind a past may see the future when it gets several; one without position ids
-may count a shorter row's padding; one whose activations share a scale mixes its rows. Each ability is a comparison of
-two ways to compute the same logits, made when it first matters.
-"""
+"""Decoder graphs that concatenate their cache, as optimum writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,44 +10,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.checks import check_graphs, lacks_graphs
+from edgellm.engines.concat.abilities import BatchingGraph, Step, agree
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.errors import PackageCorruptError, ProviderError
 from edgellm.ort.session import LoadSettings, Session
-from edgellm.package.manifest import GraphFile, Manifest
+from edgellm.ort.tensor_types import DTYPES
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
-# Logits that two ways of computing give agree when they differ by less than this share of the largest.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-TYPE_NAMES = {"float32": "tensor(float)", "float16": "tensor(float16)"}
 INPUTS = (
     "input_ids", "attention_mask", "position_ids", "token_type_ids", "use_cache_branch", "num_logits_to_keep",
 )  # fmt: skip
-INTEGERS: dict[str, npt.DTypeLike] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}
 
 
-def open_concat_graph(package: Path, manifest: Manifest, settings: LoadSettings) -> ConcatGraph:
+def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> ConcatGraph:
     """The graph "model" of a package, or "first" and "later". Raises PackageCorruptError where one of them lacks what
     the manifest promises."""
+    if manifest.graphs.keys() not in ({"model"}, {"first", "later"}):
+        raise lacks_graphs(manifest, "a graph, or two called first and later")
     sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
-    if sessions.keys() not in ({"model"}, {"first", "later"}):
-        raise PackageCorruptError(
-            f"{manifest.task} needs a graph, or two called first and later, the manifest lists {', '.join(sessions)}; "
-            "export the package again"
-        )
-    first, *_, later = [*sessions.values()] * 2
-    for name, session in sessions.items():
-        _check(session, manifest, name, has_past=session is later)
+    check_graphs(sessions, manifest, dict.fromkeys(sessions, INPUTS))
+    first, later = (sessions.get(name) or sessions["model"] for name in ("first", "later"))
     return ConcatGraph(first, later, manifest)
 
 
-class ConcatGraph:
+class ConcatGraph(BatchingGraph):
     """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
     which are one and the same unless the package has a graph for each. Several engines may share it."""
 
-    def __init__(self, first: Session, later: Session, manifest: Manifest) -> None:
+    def __init__(self, first: Session, later: Session, manifest: Manifest[DecoderFacts]) -> None:
+        super().__init__(manifest.model.cache, manifest.vocab_size)
         self.session = first
-        self.layout = manifest.kv_cache
-        self.vocab_size = manifest.vocab_size
         self._first, self._later = first, later
 
     def run(self, cache: ConcatCache, rows: Sequence[int], ids: TokenArray) -> Logits:
@@ -85,67 +72,17 @@ class ConcatGraph:
 
         return agree(whole, in_chunks, self.layout.dtype)
 
-    @cached_property
-    def takes_batches(self) -> bool:
-        """Whether rows of one length get the same logits together as each by itself."""
-        return self._rows_agree([3, 3])
-
-    @cached_property
-    def takes_lengths(self) -> bool:
-        """The same for rows of different lengths."""
-        return self._rows_agree([1, 4])
-
-    def _rows_agree(self, lengths: Sequence[int]) -> bool:
+    def _begun(self, lengths: Sequence[int]) -> Step:
         tokens = self._tokens(sum(lengths) + len(lengths))
-        prompts = np.split(tokens[len(lengths) :], np.cumsum(lengths)[:-1])
-        new = tokens[: len(lengths), None]
-
-        def read() -> ConcatCache:
-            cache = self._cache(len(lengths))
-            for row, prompt in enumerate(prompts):
-                self.run(cache, [row], prompt[None])
-            return cache
-
-        def apart() -> Logits:
-            cache = read()
-            return np.concatenate([self.run(cache, [row], new[row : row + 1]) for row in range(cache.rows)])
-
-        return agree(apart, lambda: self.run(read(), range(len(lengths)), new), self.layout.dtype)
+        new, cache = tokens[: len(lengths), None], self._cache(len(lengths))
+        for row, prompt in enumerate(np.split(tokens[len(lengths) :], np.cumsum(lengths)[:-1])):
+            self.run(cache, [row], prompt[None])
+        return lambda rows: self.run(cache, rows, new[rows])[:, 0]
 
     def _cache(self, rows: int) -> ConcatCache:
         cache = ConcatCache(self.layout)
         cache.reset(rows)
         return cache
-
-    def _tokens(self, count: int) -> TokenArray:
-        """Different ones, from all over the vocabulary."""
-        return np.linspace(self.vocab_size - 1, 0, count).astype(np.int64)
-
-
-def agree(one_way: Callable[[], Logits], other_way: Callable[[], Logits], dtype: str) -> bool:
-    """Whether two ways to compute the same give the same. What a graph refuses to compute is nothing that it can do;
-    that it computes anything shows elsewhere."""
-    expected = one_way()
-    try:
-        found = other_way()
-    except ProviderError:
-        return False
-    limit = TOLERANCE[dtype] * float(np.abs(expected).max())
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
-
-
-def check_inputs(
-    session: Session,
-    graph: GraphFile,
-    known: Sequence[str],
-    pasts: Sequence[str] = (),
-    presents: Sequence[str] = (),
-) -> None:
-    """Raises PackageCorruptError where the graph's names are not those of the manifest, or mean nothing here."""
-    missing = ({*graph.inputs, *pasts} - {*session.inputs}) | ({*graph.outputs, *presents} - {*session.outputs})
-    unknown = ({*session.inputs} - {*graph.inputs, *pasts}) | ({*graph.inputs} - {*known})
-    if missing or unknown:
-        raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(unknown)}")
 
 
 def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mapping[str, Array]:
@@ -164,33 +101,5 @@ def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mappi
 
 def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
     """Those of `inputs` that the graph has, of its types."""
-    wanted = {name: INTEGERS[session.input_types[name]] for name in inputs if name in session.inputs}
+    wanted = {name: DTYPES[session.input_types[name]] for name in inputs if name in session.inputs}
     return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}
-
-
-def _check(session: Session, manifest: Manifest, name: str, *, has_past: bool) -> None:
-    graph, layout = manifest.graphs[name], manifest.kv_cache
-    if layout.num_layers > len(session.outputs):
-        raise _disagreement(graph, f"{layout.num_layers} layers, {len(session.outputs)} outputs")
-    cache = layout.names()
-    pasts = [past for past, _ in cache] if has_past else []
-    check_inputs(session, graph, INPUTS, pasts, [present for _, present in cache])
-    types = {session.input_types[past] for past in pasts} - {TYPE_NAMES[layout.dtype]}
-    types |= {session.output_types["logits"]} - {*TYPE_NAMES.values()}
-    types |= {session.input_types[name] for name in graph.inputs} - INTEGERS.keys()
-    wanted = {past: [None, layout.num_kv_heads, None, layout.head_dim] for past in pasts}
-    wanted["logits"] = [None, None, manifest.vocab_size]
-    shapes = {**session.input_shapes, **session.output_shapes}
-    wrong = [f"{name} has shape {shapes[name]}" for name, shape in wanted.items() if not _fits(shapes[name], shape)]
-    if types or wrong:
-        raise _disagreement(graph, "; ".join([*wrong, *(f"type {kind}" for kind in sorted(types))]))
-
-
-def _fits(found: Sequence[int | str | None], wanted: Sequence[int | None]) -> bool:
-    """Dimensions that vary have names."""
-    pairs = zip(found, wanted, strict=False)
-    return len(found) == len(wanted) and all(a == b for a, b in pairs if isinstance(a, int) and b is not None)
-
-
-def _disagreement(graph: GraphFile, how: str) -> PackageCorruptError:
-    return PackageCorruptError(f"{graph.file} and the manifest disagree: {how}; export the package again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.types import Progress
@@ -46,7 +46,7 @@ class Written:
     with the original; it gets the sealed manifest."""
 
     manifest: Manifest
-    verify: Callable[[Manifest], QualityReport]
+    verify: Callable[[Manifest[Any]], QualityReport]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import CacheLayout, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
+from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
 from edgellm.types import Progress, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
@@ -90,7 +90,7 @@ class DecoderExport:
         outline_graph(built, work / GRAPH)
         return Outline(replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)), built.projections)
 
-    def _describe(self, work: Path, choices: Choices) -> Manifest:
+    def _describe(self, work: Path, choices: Choices) -> Manifest[DecoderFacts]:
         """The manifest, and the files that say the same to other programs."""
         manifest = _manifest(self.checkpoint, self.architecture, choices)
         generation = generation_config(self.checkpoint)
@@ -107,7 +107,7 @@ def open_decoder(checkpoint: Checkpoint, choices: Choices) -> DecoderExport:
     return DecoderExport(canonical(checkpoint, architecture.names), architecture)
 
 
-def _manifest(checkpoint: Checkpoint, architecture: DecoderFamily, choices: Choices) -> Manifest:
+def _manifest(checkpoint: Checkpoint, architecture: DecoderFamily, choices: Choices) -> Manifest[DecoderFacts]:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
     rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
@@ -120,12 +120,11 @@ def _manifest(checkpoint: Checkpoint, architecture: DecoderFamily, choices: Choi
         model_type=str(checkpoint.config["model_type"]),
         target=choices.target,
         graphs={"model": GraphFile(GRAPH, inputs, ("logits", *attention_names(layers)))},
-        cache=CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, dtype),
+        model=DecoderFacts(CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, dtype), rope),
         weights=Weights(choices.precision, scheme.name, shape.tied_embedding),
         vocab_size=shape.vocab_size,
         context_length=shape.context_length,
         tokens=token_ids(checkpoint, shape.vocab_size),
-        rope=rope,
         source=dict(checkpoint.source),
         versions=versions(),
     )

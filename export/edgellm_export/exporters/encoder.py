@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import Embedding, Encoder, GraphFile, Manifest, TokenIds, Weights
+from edgellm.package.manifest import Embedding, EncoderFacts, GraphFile, Manifest, TokenIds, Weights
 from edgellm.package.sentence import embedding_of
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
@@ -44,7 +44,7 @@ class EncoderExport:
 
     checkpoint: Checkpoint
     model: EncoderModel
-    facts: Encoder
+    facts: EncoderFacts
 
     def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
         model, precision = self.model, choices.precision
@@ -86,12 +86,11 @@ class EncoderExport:
             model_type=str(self.checkpoint.config["model_type"]),
             target=choices.target,
             graphs={"model": GraphFile(GRAPH, model.inputs, (*model.outputs, *attention_names(watched)))},
-            cache=None,
+            model=self.facts,
             weights=Weights(choices.precision, scheme.name, tied),
             vocab_size=config.vocab_size,
             context_length=config.context_length,
             tokens=_token_ids(self.checkpoint.config, config.vocab_size),
-            encoder=self.facts,
             source=dict(self.checkpoint.source),
             versions=versions(),
         )
@@ -106,7 +105,7 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> EncoderExport:
     labels = labels_of(checkpoint.config, task, _classifier_rows(checkpoint.tensors, found.classifiers))
     embedding = _embedding(checkpoint, found, choices) if task == "feature-extraction" else None
     model = EncoderModel(found, task, len(labels), None if embedding is None else embedding.pooling)
-    return EncoderExport(checkpoint, model, Encoder(labels, problem_of(checkpoint.config, task), embedding))
+    return EncoderExport(checkpoint, model, EncoderFacts(labels, problem_of(checkpoint.config, task), embedding))
 
 
 def _calibrate(work: Path, matrices: Path, original: EncoderRun, choices: Choices, progress: Progress) -> Calibration:

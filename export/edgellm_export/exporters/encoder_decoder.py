@@ -12,7 +12,15 @@ from typing import Literal
 import onnx_ir as ir
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import CacheLayout, CrossCacheLayout, GraphFile, Manifest, TokenIds, Weights
+from edgellm.package.manifest import (
+    CacheLayout,
+    CrossCacheLayout,
+    EncoderDecoderFacts,
+    GraphFile,
+    Manifest,
+    TokenIds,
+    Weights,
+)
 from edgellm.types import FloatArray, Progress
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderDecoderFamily
@@ -110,7 +118,9 @@ def open_exporter(checkpoint: Checkpoint, choices: Choices) -> EncoderDecoderExp
     return EncoderDecoderExport(canonical(checkpoint, architecture.names, architecture.defaults), architecture)
 
 
-def _manifest(checkpoint: Checkpoint, architecture: EncoderDecoderFamily, choices: Choices) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, architecture: EncoderDecoderFamily, choices: Choices
+) -> Manifest[EncoderDecoderFacts]:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
     dtype: Literal["float32", "float16"] = "float32" if choices.target == "cpu" else "float16"
@@ -129,14 +139,16 @@ def _manifest(checkpoint: Checkpoint, architecture: EncoderDecoderFamily, choice
                 ("logits", *attention_names(watched[1]), *attention_names(watched[1], across=True)),
             ),
         },
-        cache=CacheLayout(layers, heads, head_dim, dtype, past=_pattern(PAST), present=_pattern(PRESENT)),
-        cross_cache=CrossCacheLayout(
-            layers, heads, head_dim, dtype, past=_pattern(CROSS_PAST), present=_pattern(CROSS_PRESENT)
+        model=EncoderDecoderFacts(
+            CacheLayout(layers, heads, head_dim, dtype, past=_pattern(PAST), present=_pattern(PRESENT)),
+            CrossCacheLayout(
+                layers, heads, head_dim, dtype, past=_pattern(CROSS_PAST), present=_pattern(CROSS_PRESENT)
+            ),
+            architecture.source_length,
         ),
         weights=Weights(choices.precision, scheme_for(choices.precision, choices.target).name, shape.tied_embedding),
         vocab_size=shape.vocab_size,
         context_length=shape.context_length,
-        source_length=architecture.source_length,
         tokens=_tokens(checkpoint, shape.vocab_size),
         source=dict(checkpoint.source),
         versions=versions(),
@@ -206,7 +218,12 @@ def _borrowing(graph: BuiltGraph, data: DataFile) -> BuiltGraph:
 
 
 def _calibrate(
-    work: Path, matrices: Path, original: EncoderDecoderRun, manifest: Manifest, choices: Choices, progress: Progress
+    work: Path,
+    matrices: Path,
+    original: EncoderDecoderRun,
+    manifest: Manifest[EncoderDecoderFacts],
+    choices: Choices,
+    progress: Progress,
 ) -> Calibration:
     """Channel scales and rounded matrices, the latter as files in `matrices`. None where there is nothing to round, or
     no tokenizer."""

@@ -11,11 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm.ort.session import onnxruntime
+from edgellm.ort.tensor_types import DTYPES
 from edgellm.types import Array
 from edgellm_export.onnx.builder import Region
 from edgellm_export.onnx.built import BuiltGraph
-
-CACHE_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Segment:
         for name, info in self._inputs.items():
             if name.startswith("past_key_values."):
                 _, heads, _, size = info.shape
-                fed[name] = np.zeros((1, heads, 0, size), CACHE_TYPES[info.type])
+                fed[name] = np.zeros((1, heads, 0, size), DTYPES[info.type])
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, fed), strict=True))
 

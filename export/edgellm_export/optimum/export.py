@@ -15,7 +15,7 @@ import onnx_ir as ir
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
 from edgellm.foreign.files import CONFIG
-from edgellm.package.manifest import GENERATION_TASKS, MANIFEST_NAME, Manifest, Task, Weights
+from edgellm.package.manifest import GENERATION_TASKS, MANIFEST_NAME, DecoderFacts, Manifest, Task, Weights, is_of
 from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
@@ -85,7 +85,7 @@ def open_source(source: str, revision: str | None) -> Checkpoint:
     if is_known or not is_foreign(path):
         return open_checkpoint(source, revision=revision)
     root, found = read_foreign(path)
-    if not (root / CONFIG).is_file() or (found.cache is not None and found.cache.growth == "in_place"):
+    if not (root / CONFIG).is_file() or (is_of(found, DecoderFacts) and found.model.cache.growth == "in_place"):
         raise CheckpointError(
             f"{path} holds graphs of onnxruntime-genai, which run as they are: edgellm.load({str(path)!r}); to export, "
             "give the checkpoint that they were made of"

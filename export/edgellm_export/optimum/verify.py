@@ -12,7 +12,7 @@ from edgellm.loading import load
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.encoder_decoder import EncoderDecoderModel
-from edgellm.package.manifest import Encoder, Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress, TokenArray
@@ -57,10 +57,10 @@ def verify_package(
     package: Path, manifest: Manifest, open_original: Callable[[], Reference], progress: Progress
 ) -> QualityReport:
     """Score the package in `package` and compare it with its original. Holds one of them at a time."""
-    if manifest.encoder is not None:
+    if is_of(manifest, EncoderFacts):
         scored = encoder_verify.score_package(package, manifest, progress)
         original = open_original()
-        expected = [_expected(original, encoding, manifest.encoder) for encoding in scored.sequences]
+        expected = [_expected(original, encoding, manifest.model) for encoding in scored.sequences]
         progress("original", 1, 1)
         return encoder_verify.report_of(manifest, scored, expected)
     with tempfile.TemporaryFile(dir=package) as ours, tempfile.TemporaryFile(dir=package) as theirs:
@@ -69,7 +69,8 @@ def verify_package(
         comparison = compared(
             texts, ours, manifest.vocab_size, lambda start, stop: read_slice(theirs, rows, start, stop), progress
         )
-    precision, cache = manifest.weights.precision, manifest.kv_cache.dtype
+    assert not isinstance(manifest.model, EncoderFacts)
+    precision, cache = manifest.weights.precision, manifest.model.cache.dtype
     return Report(
         precision=precision,
         scheme=manifest.weights.scheme,
@@ -83,7 +84,7 @@ def verify_package(
     )
 
 
-def _expected(original: Reference, encoding: Encoding, facts: Encoder) -> dict[str, FloatArray]:
+def _expected(original: Reference, encoding: Encoding, facts: EncoderFacts) -> dict[str, FloatArray]:
     """What the package's outputs are compared with: of a sentence encoder, the vector of the text."""
     outputs = original.outputs(encoding)
     if facts.embedding is None:
@@ -95,10 +96,10 @@ def _score_package(
     package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress
 ) -> tuple[Texts, Sequence[Pair] | None]:
     """The texts, and the pairs that they are targets of where the model has sources."""
-    if manifest.task == "text-generation":
-        return decoder_verify.score_package(package, manifest, scratch, progress), None
-    pairs, texts = encoder_decoder_verify.score_package(package, manifest, scratch, progress)
-    return texts, pairs
+    if is_of(manifest, EncoderDecoderFacts):
+        pairs, texts = encoder_decoder_verify.score_package(package, manifest, scratch, progress)
+        return texts, pairs
+    return decoder_verify.score_package(package, manifest, scratch, progress), None
 
 
 def _score_original(

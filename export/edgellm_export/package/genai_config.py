@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest, is_of
 
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 OPTIONAL = {"logits_to_keep", "rope_length"}
@@ -21,19 +21,19 @@ SEARCH: Mapping[str, Any] = {
 }
 
 
-def can_run(manifest: Manifest) -> bool:
+def can_run(manifest: Manifest) -> TypeGuard[Manifest[DecoderFacts]]:
     """Whether onnxruntime-genai has an input for each of the package's."""
     graphs = manifest.graphs
     needed = {name for graph in graphs.values() for name in graph.inputs} - OPTIONAL
-    return manifest.task == "text-generation" and graphs.keys() == {"model"} and needed <= {*INPUTS}
+    return is_of(manifest, DecoderFacts) and graphs.keys() == {"model"} and needed <= {*INPUTS}
 
 
 def genai_config(
-    manifest: Manifest, config: Mapping[str, Any], generation: Mapping[str, Any], *, known: bool = False
+    manifest: Manifest[DecoderFacts], config: Mapping[str, Any], generation: Mapping[str, Any], *, known: bool = False
 ) -> dict[str, Any]:
     """The file's content, of config.json and generation_config.json. Field names: onnxruntime-genai's reference.
     `known`: it knows the model_type, for a graph like this one; "decoder" is its name for ours without a family."""
-    cache, tokens, graph = manifest.kv_cache, manifest.tokens, manifest.graphs["model"]
+    cache, tokens, graph = manifest.model.cache, manifest.tokens, manifest.graphs["model"]
     heads = config.get("num_attention_heads", config.get("n_head", cache.num_kv_heads))
     special = {"bos_token_id": tokens.bos, "pad_token_id": tokens.pad}
     in_place = cache.growth == "in_place"

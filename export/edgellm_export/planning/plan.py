@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.system.bandwidth import Bandwidth, available_memory_bytes, read_bandwidth
+from edgellm.inspection.sizes import size
+from edgellm.package.manifest import DecoderFacts, EncoderFacts
+from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.cgroups import memory_limit
-from edgellm.system.sizes import size
+from edgellm.system.memory import available_memory_bytes
 from edgellm.system.threads import usable_cores
 from edgellm_export.planning.prediction import Prediction
 from edgellm_export.planning.work_time import Speed, measured_speed, seconds
@@ -90,7 +92,7 @@ def measure_machine(out: Path) -> Machine:
 def plan_of(prediction: Prediction, machine: Machine) -> Plan:
     manifest = prediction.manifest
     contexts = [tokens for tokens in CONTEXTS if tokens < manifest.context_length] + [manifest.context_length]
-    per_token = 0 if manifest.cache is None else manifest.cache.bytes_per_token()
+    per_token = 0 if isinstance(manifest.model, EncoderFacts) else manifest.model.cache.bytes_per_token()
     return Plan(
         prediction=prediction,
         machine=machine,
@@ -104,7 +106,8 @@ def plan_of(prediction: Prediction, machine: Machine) -> Plan:
 
 def _tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
     """With a short context."""
-    if prediction.manifest.cache is None or prediction.manifest.target == "cuda" or machine.bandwidth is None:
+    manifest = prediction.manifest
+    if isinstance(manifest.model, EncoderFacts) or manifest.target == "cuda" or machine.bandwidth is None:
         return None
     reading = prediction.read_per_token / (BANDWIDTH_SHARE * machine.bandwidth.bytes_per_s)
     return 1 / (reading + NODE_S * prediction.nodes)
@@ -112,7 +115,7 @@ def _tokens_per_second(prediction: Prediction, machine: Machine) -> float | None
 
 def _prompt_tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
     manifest = prediction.manifest
-    if manifest.cache is None or manifest.cross_cache is not None or manifest.target == "cuda":
+    if not isinstance(manifest.model, DecoderFacts) or manifest.target == "cuda":
         return None
     weights = sum(matrix.elements for matrix in prediction.work.matrices)
     rate = PRODUCTS[manifest.weights.precision] * machine.speed.flops

@@ -11,7 +11,7 @@ from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.inspection.graph_summary import summarize
 from edgellm.inspection.graph_weights import stored_weights
 from edgellm.package.files import write_manifest
-from edgellm.package.manifest import FileEntry, Manifest
+from edgellm.package.manifest import EncoderFacts, FileEntry, Manifest
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices, ForeseenExporter, Outline
 from edgellm_export.exporters.outline import is_calibrated
@@ -81,7 +81,8 @@ def predict(
 def _files(work: Path, outline: Outline, of_export: Work) -> dict[str, int]:
     sizes = {path.relative_to(work).as_posix(): path.stat().st_size for path in work.rglob("*") if path.is_file()}
     if of_export.verifies:
-        layers = outline.manifest.cache.num_layers if outline.manifest.cache else 0
+        facts = outline.manifest.model
+        layers = 0 if isinstance(facts, EncoderFacts) else facts.cache.num_layers
         matrices = len(of_export.matrices) if of_export.calibrates else 0
         sizes[REPORT_NAME] = REPORT + REPORT_LAYER * layers + REPORT_MATRIX * matrices
     entries = {name: FileEntry(size, "0" * 64) for name, size in sizes.items()}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm.inspection.footprint import Footprint
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm_export.exporters.contract import Outline
 from edgellm_export.verification.decoder import CONTINUATION, LOGITS_IN_MEMORY, LOGITS_ON_DISK, PROMPT, SLICE
 from edgellm_export.verification.encoder import LARGE
@@ -130,7 +130,7 @@ def _calibrating(work: Work) -> int:
 
 def _running(work: Work) -> int:
     package, manifest = work.package, work.manifest
-    if manifest.cache is None:
+    if isinstance(manifest.model, EncoderFacts):
         run = 4 * ENCODER_COPIES * ENCODER_TOKENS * work.widest
     else:
         run = int(4 * LOGITS_COPIES * _text_length(manifest) * manifest.vocab_size)
@@ -141,7 +141,7 @@ def _comparing(work: Work) -> int:
     manifest = work.manifest
     weights = max((sum(matrix.elements for matrix in layer) for layer in work.layers.values()), default=0)
     layer = 4 * LAYER_COPIES * weights
-    if manifest.cache is None:
+    if isinstance(manifest.model, EncoderFacts):
         return COMPARING + layer + _embedding(work) + _outputs(manifest)
     entries = min(SLICE, manifest.vocab_size)
     logits = int(8 * COMPARED_COPIES * compared_rows(manifest) * entries)
@@ -150,7 +150,7 @@ def _comparing(work: Work) -> int:
 
 def _embedding(work: Work) -> int:
     """Of an encoder, whole."""
-    return 4 * EMBEDDING_COPIES * work.embedding if work.manifest.cache is None else 0
+    return 4 * EMBEDDING_COPIES * work.embedding if isinstance(work.manifest.model, EncoderFacts) else 0
 
 
 def _outputs(manifest: Manifest) -> int:
@@ -160,16 +160,16 @@ def _outputs(manifest: Manifest) -> int:
 
 
 def _text_length(manifest: Manifest) -> int:
-    if manifest.cross_cache is not None:
+    if isinstance(manifest.model, EncoderDecoderFacts):
         return min(65, manifest.context_length)
     return min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
 
 
 def compared_rows(manifest: Manifest) -> int:
     """Tokens of text and of continuations."""
-    if manifest.cache is None:
+    if isinstance(manifest.model, EncoderFacts):
         return ENCODER_TOKENS
-    if manifest.cross_cache is not None:
+    if isinstance(manifest.model, EncoderDecoderFacts):
         return TARGETS
     length, greedy = _text_length(manifest), 4 * (PROMPT + CONTINUATION)
     count = max(length, min(1024, LOGITS_ON_DISK // manifest.vocab_size - greedy))

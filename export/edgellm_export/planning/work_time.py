@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from edgellm.package.manifest import EncoderFacts
 from edgellm_export.planning.work_memory import SPREAD_COLUMNS, Work, compared_rows
 
 MEGA, GIGA = 1e6, 1e9
@@ -64,7 +65,7 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
         total += ROUNDING * weights / MEGA
     if work.verifies:
         rows = compared_rows(work.manifest)
-        logits = 0 if work.manifest.cache is None else rows * work.manifest.vocab_size
+        logits = 0 if isinstance(work.manifest.model, EncoderFacts) else rows * work.manifest.vocab_size
         total += RUNNING * 2 * rows * weights / GIGA + COMPARING * logits / MEGA
     return total / speed.factor
 

@@ -16,7 +16,7 @@ from edgellm.errors import ProviderError, QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
 from edgellm.ort.session import choose_device
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
@@ -44,7 +44,7 @@ class Texts:
 
 def verify(
     package: Path,
-    manifest: Manifest,
+    manifest: Manifest[DecoderFacts],
     run: FloatRun,
     written: PackageLayers,
     calibration: Calibration,
@@ -59,13 +59,13 @@ def verify(
     return Report(
         precision=precision,
         scheme=scheme,
-        cache=manifest.kv_cache.dtype,
+        cache=manifest.model.cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=quality_of(texts, comparison),
         layers=[LayerReport(i, error) for i, error in enumerate(errors)],
         matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
-        thresholds=thresholds(precision, manifest.kv_cache.dtype),
+        thresholds=thresholds(precision, manifest.model.cache.dtype),
     )
 
 

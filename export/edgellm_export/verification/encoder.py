@@ -12,7 +12,7 @@ import numpy as np
 from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.encoder import EncoderModel
-from edgellm.package.manifest import Manifest, Precision
+from edgellm.package.manifest import EncoderFacts, Manifest, Precision
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress
@@ -120,7 +120,7 @@ class Scored:
 
 def verify_encoder(
     package: Path,
-    manifest: Manifest,
+    manifest: Manifest[EncoderFacts],
     run: EncoderRun,
     written: EncoderLayers,
     calibration: Calibration,
@@ -133,13 +133,13 @@ def verify_encoder(
     return report_of(manifest, scored, expected, errors, calibration)
 
 
-def score_package(package: Path, manifest: Manifest, progress: Progress) -> Scored:
+def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:
     """Raises QualityGateError where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
     sequences, origin = _texts(model, manifest)
     device = model.info.device
     found = [dict(result.outputs) for result in model.run(sequences)]
-    if manifest.encoder_facts.embedding is not None:
+    if manifest.model.embedding is not None:
         found = [{"sentence_embedding": vector} for vector in model.embed(sequences, normalize=False)]
     progress("package", 1, 1)
     if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
@@ -151,7 +151,7 @@ def score_package(package: Path, manifest: Manifest, progress: Progress) -> Scor
 
 
 def report_of(
-    manifest: Manifest,
+    manifest: Manifest[EncoderFacts],
     scored: Scored,
     expected: Sequence[Outputs],
     errors: Sequence[float] = (),
@@ -173,8 +173,8 @@ def report_of(
     )
 
 
-def _texts(model: EncoderModel, manifest: Manifest) -> tuple[list[Encoding], str]:
-    embedding = manifest.encoder_facts.embedding
+def _texts(model: EncoderModel, manifest: Manifest[EncoderFacts]) -> tuple[list[Encoding], str]:
+    embedding = manifest.model.embedding
     length = min(LENGTH, manifest.context_length if embedding is None else embedding.max_tokens)
     count = TOKENS
     if manifest.task == "fill-mask":
@@ -200,7 +200,10 @@ def _original(
 
 
 def _quality(
-    sequences: Sequence[Encoding], found: Sequence[Outputs], expected: Sequence[Outputs], manifest: Manifest
+    sequences: Sequence[Encoding],
+    found: Sequence[Outputs],
+    expected: Sequence[Outputs],
+    manifest: Manifest[EncoderFacts],
 ) -> tuple[str, float, float, float, float | None]:
     """Name of the outputs, error, cosine, its minimum, top-1 agreement."""
     names = [name for name in expected[0] if name in found[0]]
@@ -214,7 +217,7 @@ def _quality(
             size += float(np.square(b, dtype=np.float64).sum())
             cosines.append(cosine(a, b))
             agreed.append(a.argmax(axis=-1) == b.argmax(axis=-1))
-    counts = manifest.task != "feature-extraction" and len(manifest.encoder_facts.labels) != 1
+    counts = manifest.task != "feature-extraction" and len(manifest.model.labels) != 1
     every = np.concatenate(cosines)
     error = (squares / max(size, 1e-30)) ** 0.5
     agreement = float(np.concatenate(agreed).mean()) if counts else None

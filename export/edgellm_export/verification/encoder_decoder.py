@@ -12,7 +12,7 @@ import numpy as np
 
 from edgellm.loading import load_as
 from edgellm.models.encoder_decoder import EncoderDecoderModel
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
@@ -46,7 +46,7 @@ PROCESSORS = (
 
 def verify(
     package: Path,
-    manifest: Manifest,
+    manifest: Manifest[EncoderDecoderFacts],
     run: EncoderDecoderRun,
     written: PackageParts,
     calibration: Calibration,
@@ -61,13 +61,13 @@ def verify(
     return Report(
         precision=precision,
         scheme=manifest.weights.scheme,
-        cache=manifest.kv_cache.dtype,
+        cache=manifest.model.cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
         quality=quality_of(texts, comparison),
         layers=layers,
         matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
-        thresholds=thresholds(precision, manifest.kv_cache.dtype),
+        thresholds=thresholds(precision, manifest.model.cache.dtype),
     )
 
 
@@ -82,13 +82,13 @@ def pairs_of(sequences: Sequence[TokenArray], manifest: Manifest, longest_target
     ]
 
 
-def pair_length(manifest: Manifest, wanted: int) -> int:
+def pair_length(manifest: Manifest[EncoderDecoderFacts], wanted: int) -> int:
     """Tokens of text that fit into a source and a target."""
-    return max(2, min(wanted, (manifest.source_length or wanted + 1) - 1, manifest.context_length - 1))
+    return max(2, min(wanted, (manifest.model.source_length or wanted + 1) - 1, manifest.context_length - 1))
 
 
 def score_package(
-    package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress
+    package: Path, manifest: Manifest[EncoderDecoderFacts], scratch: IO[bytes], progress: Progress
 ) -> tuple[list[Pair], Texts]:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
     model = load_as(EncoderDecoderModel, package, device=device_for(manifest))

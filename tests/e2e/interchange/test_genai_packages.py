@@ -71,7 +71,7 @@ def test_greedy_tokens(genai: Peer, built: Build, family: str, precision: str) -
     path = built(family, precision)
     model = load(path)
     assert model.manifest.weights.precision == precision
-    assert model.manifest.kv_cache.growth == "in_place"
+    assert model.manifest.model.cache.growth == "in_place"
     for length in (9, 60):
         ids = prompt(family, length, seed=1).tolist()
         expected = genai.ask("generate", package=str(path), prompt=ids, max_new_tokens=NEW_TOKENS)
@@ -82,7 +82,7 @@ def test_greedy_tokens(genai: Peer, built: Build, family: str, precision: str) -
 def test_long_rope(built: Build, package: Callable[..., Path]) -> None:
     """The graph chooses between two tables. edgellm computes what the original does, also across the change."""
     model, ours = load(built("phi3-longrope", "fp32")), load(package("phi3-longrope", "fp32"))
-    assert model.manifest.rope.recompute_beyond == 24
+    assert model.manifest.model.rope.recompute_beyond == 24
     prompts = [prompt("phi3-longrope", length, seed=2).tolist() for length in (9, 60)]
     found, expected = (m.generate(prompts, max_new_tokens=NEW_TOKENS) for m in (model, ours))
     assert [result.tokens for result in found] == [result.tokens for result in expected]

@@ -43,7 +43,7 @@ def test_decoders(
 ) -> None:
     path = package(family, precision)
     model = edgellm.load(path, threads=1)
-    cache = model.manifest.kv_cache
+    cache = model.manifest.model.cache
     heads = None if family in KNOWN_TO_OPTIMUM else [cache.num_kv_heads, cache.head_dim]
     options = {"max_new_tokens": NEW_TOKENS}
     for length in (2, 60) if family == "phi3-longrope" else (9, 60):

@@ -93,8 +93,8 @@ def test_the_manifest(directory: Path) -> None:
     assert (manifest.task, manifest.target, manifest.model_type) == ("text-generation", "cpu", "toy")
     assert (manifest.vocab_size, manifest.context_length) == (VOCAB, CONTEXT)
     assert manifest.tokens.eos == (VOCAB - 1,)  # what lies outside the vocabulary never comes
-    assert (manifest.kv_cache.num_kv_heads, manifest.kv_cache.head_dim) == (HEADS, DIM)
-    assert manifest.kv_cache.growth == "concat"
+    assert (manifest.model.cache.num_kv_heads, manifest.model.cache.head_dim) == (HEADS, DIM)
+    assert manifest.model.cache.growth == "concat"
     assert manifest.graphs["model"].inputs == ("input_ids", "attention_mask", "position_ids")
 
 
@@ -257,5 +257,5 @@ def test_any_damage_is_an_error_or_harmless(config: Any, toy: Path) -> None:
         root, manifest = read_foreign(toy)
         assert root == toy
         assert 0 < manifest.context_length <= 1 << 24
-        assert manifest.kv_cache.num_layers == 1
+        assert manifest.model.cache.num_layers == 1
     assert read_generation_defaults(toy).keys() <= {"do_sample", "temperature", "top_k", "top_p"}

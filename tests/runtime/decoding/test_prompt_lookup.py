@@ -308,6 +308,6 @@ class TestModel:
 
 
 def test_the_defaults_are_in_the_documentation():
-    table = (Path(__file__).parent.parent.parent / "docs" / "python-api.md").read_text()
+    table = (Path(__file__).parents[3] / "docs" / "python-api.md").read_text()
     assert f"| `prompt_lookup_num_tokens` | {DEFAULT_MAX_DRAFT} |" in table
     assert f"| `max_matching_ngram_size` | {DEFAULT_MAX_NGRAM} |" in table

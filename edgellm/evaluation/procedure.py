@@ -6,24 +6,26 @@ import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from os import PathLike
 from typing import Any
 
 from edgellm.errors import InputError, OptionError, nearest
-from edgellm.evaluation.base import Evaluator
 from edgellm.evaluation.builtin_text import builtin_text
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.data import DataLike, Joined, open_data
+from edgellm.evaluation.evaluator import Evaluator
 from edgellm.evaluation.kinds import evaluator_class, kind_of
 from edgellm.evaluation.predictions import Write, predictions_file
-from edgellm.evaluation.provenance import chosen_columns, data_facts, package_facts, versions
+from edgellm.evaluation.provenance import data_facts, package_facts, versions
 from edgellm.evaluation.records import Data, Record
-from edgellm.evaluation.reference import Reference, ReferenceLike, opened_reference
+from edgellm.evaluation.reference import LazyReference, OpenPackage, ReferenceLike
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
 from edgellm.ort.session import DeviceChoice
+from edgellm.pipelines.base import check_counts
 from edgellm.types import Progress
 
 OF_TEXTS = ("perplexity", "divergence")  # kinds for which a decoder reads a file of text as one
@@ -57,44 +59,74 @@ def evaluate(
 
     All of the data, up to the limit, is checked before anything runs. Raises EdgellmError.
     """
-    _check_counts(limit=limit, batch_size=batch_size)
     roles = Columns.create(columns)
+    open_other = partial(load, device="cpu" if device == "cpu" else "auto", threads=threads)
+    asked = Brief(data, targets, columns or {}, roles, task, reference, join, limit, batch_size, predictions, options)
     model = package if isinstance(package, AnyModel) else load(package, device=device, threads=threads)
-    source = _builtin(model) if data is None else data
-    first = _first(open_data(source, targets=targets))
-    name = kind_of(task, model.manifest, roles, first, reference=reference is not None)
-    of_texts = name in OF_TEXTS and model.manifest.task == "text-generation"
-    _check_choices(name, reference, join=join, of_texts=of_texts)
-    records = open_data(source, targets=targets, text_is_one=of_texts)
-    if join:
-        records = Joined(records, roles)
-    report = progress or (lambda step, done, total: None)
+    return _answer(asked, model, open_other, progress or (lambda step, done, total: None))
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What `evaluate` was asked for. `roles` are all columns by role, the given ones among them. Raises OptionError."""
+
+    data: DataLike | None
+    targets: Sequence[str | PathLike[str]]
+    columns: Mapping[str, str | Sequence[str]]
+    roles: Columns
+    task: str | None
+    reference: ReferenceLike | None
+    join: bool
+    limit: int | None
+    batch_size: int | None
+    predictions: str | PathLike[str] | None
+    options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        counts = {"limit": self.limit, "batch_size": self.batch_size}
+        check_counts(**{name: count for name, count in counts.items() if count is not None})
+
+
+def _answer(asked: Brief, model: AnyModel, open_package: OpenPackage, progress: Progress) -> Evaluation:
+    name, records = _chosen(asked, model)
     with ExitStack() as stack:
-        other = None
-        if reference is not None:
-            other = Reference(partial(opened_reference, reference, model, device, threads, report), stack)
-            options["reference"] = other
-        evaluator = _evaluator(name, model, roles, options)
-        size = evaluator.batch_size if batch_size is None else batch_size
-        total = _count(evaluator, records, limit)
-        with predictions_file(predictions) as write:
-            if other is not None:
-                other()  # which may take an export: not a part of the time
+        reference, options = None, asked.options
+        if asked.reference is not None:
+            reference = LazyReference(asked.reference, model, open_package, progress, stack)
+            options = {**options, "reference": reference}
+        evaluator = _evaluator(name, model, asked.roles, options)
+        size = evaluator.batch_size if asked.batch_size is None else asked.batch_size
+        total = _count(evaluator, records, asked.limit)
+        with predictions_file(asked.predictions) as write:
+            if reference is not None:
+                reference()  # which may take an export: not a part of the time
             begin = time.perf_counter()
-            findings = _run(evaluator, _batches(evaluator, records, limit, size), total, write, report)
+            findings = _run(evaluator, _batches(evaluator, records, asked.limit, size), total, write, progress)
             seconds = time.perf_counter() - begin
-    chosen = {"columns": chosen_columns(columns), "join": join, "limit": limit, "batch_size": size}
+    columns = {role: names if isinstance(names, str) else list(names) for role, names in asked.columns.items()}
+    choices = {"columns": columns, "join": asked.join, "limit": asked.limit, "batch_size": size}
     return Evaluation(
         task=name,
         package=package_facts(model),
-        reference=None if other is None or other.model is None else package_facts(other.model, reference),
-        data={**data_facts(data), "targets": [data_facts(path) for path in targets], "examples": total},
-        settings={**evaluator.settings, **chosen},
+        reference=None if reference is None else package_facts(reference(), asked.reference),
+        data={**data_facts(asked.data), "targets": [data_facts(file) for file in asked.targets], "examples": total},
+        settings={**evaluator.settings, **choices},
         metrics=findings.metrics,
         details=findings.details,
         versions=versions(model),
         seconds=seconds,
     )
+
+
+def _chosen(asked: Brief, model: AnyModel) -> tuple[str, Data]:
+    """The evaluation's name in KINDS, and the records to run it on."""
+    source = _builtin(model) if asked.data is None else asked.data
+    first = _first(open_data(source, targets=asked.targets))
+    name = kind_of(asked.task, model.manifest, asked.roles, first, reference=asked.reference is not None)
+    of_texts = name in OF_TEXTS and model.manifest.task == "text-generation"
+    _check_choices(name, asked.reference, join=asked.join, of_texts=of_texts)
+    records = open_data(source, targets=asked.targets, text_is_one=of_texts)
+    return name, Joined(records, asked.roles) if asked.join else records
 
 
 def _check_choices(name: str, reference: object, *, join: bool, of_texts: bool) -> None:
@@ -161,9 +193,3 @@ def _run(
             write(outcome.prediction)
             progress("evaluate", len(seen), total)
     return evaluator.findings(seen)
-
-
-def _check_counts(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")

@@ -124,7 +124,7 @@ def test_what_the_directory_says(tmp_path: Path) -> None:
     assert root == tmp_path / "toy"
     assert (manifest.vocab_size, manifest.context_length, manifest.tokens.eos) == (VOCAB, CONTEXT, (VOCAB - 1,))
     assert manifest.weights.precision == "fp32"
-    assert manifest.kv_cache == CacheLayout(1, 2, 8, "float32", growth="concat")
+    assert manifest.model.cache == CacheLayout(1, 2, 8, "float32", growth="concat")
 
 
 def test_inspect_shows_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ class CountingDecoder:
     def __init__(self):
         self.rows, self.calls = [], []
 
-    def prefill(self, prompts):
+    def prefill(self, prompts, sources=None, **_):
         self.calls.append(("prefill", len(prompts)))
         self.rows = [int(prompt[-1]) for prompt in prompts]
         return self._logits()
@@ -203,7 +203,7 @@ def test_options_that_name_tokens_the_model_does_not_have(options):
 
 def test_greedy_search_without_processors_looks_at_the_logits_once():
     class OnceDecoder(FullDecoder):
-        def prefill(self, prompts):
+        def prefill(self, prompts, sources=None, **_):
             return super().prefill(prompts).view(OnlyArgmax)
 
     class OnlyArgmax(np.ndarray):

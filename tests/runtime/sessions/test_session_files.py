@@ -147,10 +147,9 @@ def test_the_settings_of_a_loaded_session(model: edgellm.Model, saved: Path) -> 
 
 def test_tables_that_change_with_every_token(package: Path, tmp_path: Path) -> None:
     model = edgellm.load(package)
-    rope = replace(model.manifest.rope, has_length_input=True)
-    model._sessions = replace(
-        model._sessions, reader=replace(model._reader, manifest=replace(model.manifest, rope=rope))
-    )
+    facts = model.manifest.model
+    changed = replace(model.manifest, model=replace(facts, rope=replace(facts.rope, has_length_input=True)))
+    model._sessions = replace(model._sessions, reader=replace(model._reader, manifest=changed))
     with pytest.raises(SessionError, match="change with every token"):
         model.session().save(tmp_path / "s")
     with pytest.raises(SessionError, match="change with every token"):

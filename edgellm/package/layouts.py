@@ -1,0 +1,215 @@
+"""What a manifest is made of: graphs, caches, weights, and what only one kind of model has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal[
+    "text-generation",
+    "text2text-generation",
+    "fill-mask",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "feature-extraction",
+]
+GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
+LABEL_TASKS: tuple[Task, ...] = ("text-classification", "token-classification")
+ENCODER_TASKS: tuple[Task, ...] = ("fill-mask", *LABEL_TASKS, "question-answering", "feature-extraction")
+Pooling = Literal["mean", "cls", "max"]
+Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
+Target = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
+
+# What the names of outputs with attention weights begin with; the layer's number follows.
+ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
+
+CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX graph. `inputs` and `outputs` are the names at its boundary, cache tensors excluded."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """The outputs with attention weights, [batch, heads, tokens, tokens], one for each layer; mostly none."""
+        return tuple(name for name in self.outputs if name.startswith(ATTENTIONS))
+
+    @property
+    def cross_attentions(self) -> tuple[str, ...]:
+        """The same of a decoder's attention to its source, [batch, heads, target tokens, source tokens]."""
+        return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
+
+    `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
+    does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
+    gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph.
+    """
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16", "int8"]
+    growth: Literal["in_place", "concat"] = "in_place"
+    past: str = "past_key_values.{layer}.{side}"
+    present: str = "present.{layer}.{side}"
+
+    def names(self) -> list[tuple[str, str]]:
+        """The graph's past and present tensors, layer by layer, key before value."""
+        return [(_name(self.past, at), _name(self.present, at)) for at in _places(self.num_layers)]
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row occupies in the whole cache."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class CrossCacheLayout:
+    """The keys and values of a source that each layer of a decoder reads: 2 x `num_layers` tensors of
+    [sources, num_heads, source tokens, head_dim]. The encoder makes them once, under the names `present`; the decoder
+    takes them under the names `past`."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    dtype: Literal["float32", "float16"]
+    past: str = "past_key_values.{layer}.encoder.{side}"
+    present: str = "present.{layer}.encoder.{side}"
+
+    def names(self) -> list[tuple[str, str]]:
+        """The encoder's output and the decoder's input for each tensor, layer by layer, key before value."""
+        return [(_name(self.present, at), _name(self.past, at)) for at in _places(self.num_layers)]
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one source occupies in all layers."""
+        return 2 * self.num_layers * self.num_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+
+
+def _places(layers: int) -> list[tuple[int, str]]:
+    return [(layer, side) for layer in range(layers) for side in ("key", "value")]
+
+
+def _name(pattern: str, place: tuple[int, str]) -> str:
+    layer, side = place
+    return pattern.format(layer=layer, side=side)
+
+
+@dataclass(frozen=True)
+class Rope:
+    """What the runtime must do for rotary tables that depend on the sequence length.
+
+    `has_length_input`: the graph has an optional input `rope_length` [1] int64 (default 0). The tables follow
+    max(row length, rope_length); prefill in chunks feeds the whole prompt's length so that it equals one-shot prefill.
+    `recompute_beyond`: when a row grows from this many tokens to more, its cache is computed anew from its tokens
+    (the original model does so), because all keys must come from the same table.
+    """
+
+    has_length_input: bool = False
+    recompute_beyond: int | None = None
+
+    @property
+    def changes_with_every_token(self) -> bool:
+        """Dynamic NTK scaling beyond the trained length, which is not known here."""
+        return self.has_length_input and self.recompute_beyond is None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How a sentence encoder makes one vector of a text: the graph pools the hidden states of its tokens, the runtime
+    makes the result a unit vector if `normalize`. `max_tokens`: longer texts were cut in training."""
+
+    pooling: Pooling
+    normalize: bool
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """What the runtime must know of a decoder-only model."""
+
+    cache: CacheLayout
+    rope: Rope = Rope()
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row occupies in the cache."""
+        return self.cache.bytes_per_token()
+
+
+@dataclass(frozen=True)
+class EncoderDecoderFacts:
+    """What the runtime must know of an encoder-decoder. `cross_cache`: its decoder's view of the source.
+    `source_length`: of the longest source, in tokens; None for no limit."""
+
+    cache: CacheLayout
+    cross_cache: CrossCacheLayout
+    source_length: int | None = None
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of a target and one of its source occupy in the caches."""
+        return self.cache.bytes_per_token() + self.cross_cache.bytes_per_token()
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What the runtime must know of an encoder-only model. `labels`: what the outputs stand for, in order; none unless
+    the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say.
+    `rows_apart`: the graph mixes the rows of a batch (one scale for all), so each is run by itself."""
+
+    labels: tuple[str, ...] = ()
+    problem_type: Problem | None = None
+    embedding: Embedding | None = None
+    rows_apart: bool = False
+
+    def bytes_per_token(self) -> int:
+        """No cache."""
+        return 0
+
+
+ModelFacts = DecoderFacts | EncoderDecoderFacts | EncoderFacts
+# The tasks that each kind of model is for.
+TASKS: Mapping[type[ModelFacts], tuple[Task, ...]] = {
+    DecoderFacts: ("text-generation",),
+    EncoderDecoderFacts: ("text2text-generation",),
+    EncoderFacts: ENCODER_TASKS,
+}
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Special token ids. `eos` is a list because chat models end on any of several. `decoder_start`: what the target of
+    an encoder-decoder begins with."""
+
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    pad: int | None = None
+    decoder_start: int | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights are stored. `scheme` is a short name such as "blockwise-32"; details are in the report."""
+
+    precision: Precision
+    scheme: str
+    tied_embedding: bool
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and lower-case hexadecimal sha256 of one file of the package; "" where nothing recorded one, in a
+    directory without edgellm.json."""
+
+    size: int
+    sha256: str

@@ -1,0 +1,247 @@
+"""Rows are put into an engine and taken out while others go on: what each gets is what it would get alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import edgellm
+from concat_directory import VOCAB, Flaws, write_directory
+from edgellm.engines.in_place import decoder as in_place
+from edgellm.engines.in_place.device_cache import DeviceCache
+from tiny_package import TinyConfig, reference_logits
+
+TINY, LONG = TinyConfig(), TinyConfig(long_from=20)
+HALF = TinyConfig(dtype="float16", target="cuda")
+FLAWS = {"counts padding": Flaws(counts_padding=True), "shares a scale": Flaws(shares_scale=True)}
+OWN = {"host": (TINY, "cpu"), "two tables": (LONG, "cpu"), "device": (TINY, "device")}
+PackageMaker = Callable[[TinyConfig], Path]
+KINDS = [*OWN, "concat", *FLAWS]
+
+
+@dataclass
+class Row:
+    """`read` of its tokens came as a prompt."""
+
+    tokens: list[int]
+    read: int
+
+
+class Driven:
+    """An engine beside the tokens of its rows. `alone`: [vocab], what a row by itself gets behind its last token."""
+
+    def __init__(self, engine: Any, alone: Callable[[Row], np.ndarray], atol: float = 1e-4) -> None:
+        self.engine, self.alone, self.atol = engine, alone, atol
+        self.rows: list[Row] = []
+        self.rng = np.random.default_rng(3)
+
+    def prefill(self, *lengths: int) -> None:
+        self.rows = [self.row(length) for length in lengths]
+        self.check(self.engine.prefill([np.array(row.tokens) for row in self.rows]), self.rows)
+
+    def insert(self, length: int, **arguments: Any) -> None:
+        row = self.row(length)
+        self.check(self.engine.insert(np.array(row.tokens), **arguments), [row])
+        self.rows.append(row)
+
+    def drop(self, *rows: int) -> None:
+        self.engine.drop(rows)
+        self.rows = [row for i, row in enumerate(self.rows) if i not in rows]
+        assert self.engine.rows == len(self.rows)
+
+    def reorder(self, *parents: int) -> None:
+        self.engine.reorder(np.array(parents))
+        self.rows = [Row(list(self.rows[parent].tokens), self.rows[parent].read) for parent in parents]
+
+    def decode(self, times: int = 1) -> None:
+        for _ in range(times):
+            tokens = self.rng.integers(2, VOCAB - 1, len(self.rows))
+            for row, token in zip(self.rows, tokens.tolist(), strict=True):
+                row.tokens.append(token)
+            self.check(self.engine.decode(tokens), self.rows)
+
+    def check(self, logits: np.ndarray, rows: Sequence[Row]) -> None:
+        expected = np.stack([self.alone(row) for row in rows])
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=self.atol * np.abs(expected).max())
+
+    def row(self, length: int) -> Row:
+        return Row(self.rng.integers(2, VOCAB - 1, length).tolist(), length)
+
+
+def in_one_piece(config: TinyConfig) -> Callable[[Row], np.ndarray]:
+    return lambda row: reference_logits(config, row.tokens)[-1]
+
+
+def step_by_step(engine: Any) -> Callable[[Row], np.ndarray]:
+    def alone(row: Row) -> np.ndarray:
+        logits = engine.prefill([np.array(row.tokens[: row.read])])
+        for token in row.tokens[row.read :]:
+            logits = engine.decode(np.array([token]))
+        return logits[0].copy()
+
+    return alone
+
+
+@pytest.fixture
+def drive(make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Driven]:
+    """A fresh engine of a kind. "device": with a cache that ONNX Runtime owns, in main memory here."""
+
+    def make(kind: str) -> Driven:
+        if kind in OWN:
+            config, device = OWN[kind]
+            if device == "device":
+                monkeypatch.setattr(in_place, "open_cache", lambda layout, most, _: DeviceCache(layout, most, "cpu"))
+            model = edgellm.load(make_package(config), threads=1, prefill_chunk=5)
+            return Driven(model._new_engine(), in_one_piece(config))
+        path = tmp_path / "toy"
+        if not path.exists():
+            write_directory(path, FLAWS.get(kind, Flaws()))
+        model = edgellm.load(path, threads=1, prefill_chunk=5)
+        return Driven(model._new_engine(), step_by_step(model._new_engine()))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_come_late_and_go_early(kind: str, drive: Callable[[str], Driven]) -> None:
+    driven = drive(kind)
+    driven.prefill(3, 17)
+    driven.decode(2)
+    driven.insert(30)
+    driven.decode(2)
+    driven.drop(0)
+    driven.insert(1)
+    driven.decode(3)
+    driven.reorder(2, 0, 0, 1)
+    driven.insert(12)
+    driven.decode(2)
+    driven.drop(3, 0)
+    driven.decode()
+    driven.insert(18)
+    driven.decode(5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_engine_begins_and_ends_empty(kind: str, drive: Callable[[str], Driven]) -> None:
+    driven = drive(kind)
+    for length in (9, 4):
+        driven.insert(length)
+        driven.decode(2)
+        driven.insert(length + 2)
+        driven.decode(2)
+        driven.drop(0, 1)
+    driven.insert(5)
+    driven.decode()
+    driven.prefill(4, 7)
+    driven.decode()
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive: Callable[[str], Driven]) -> None:
+    driven = drive(kind)
+    driven.insert(3, headroom=0)
+    driven.decode(2)
+    cache = driven.engine._cache
+    assert cache.capacity == 64
+    driven.insert(70, headroom=0)
+    assert cache.capacity == 96
+    driven.decode(3)
+    driven.drop(1)
+    before = cache.nbytes
+    driven.insert(20)
+    driven.decode(2)
+    assert cache.nbytes == 2 * 96 * cache.layout.bytes_per_token()
+    assert kind == "device" or cache.nbytes == before, "the memory of the row that went serves the one that came"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("before", [(), (3,), (3, 17)])
+def test_a_hook_that_ends_an_insert_leaves_the_others(
+    kind: str, before: Sequence[int], drive: Callable[[str], Driven]
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(done: int, total: int) -> None:
+        assert total == 12
+        raise Ended
+
+    driven = drive(kind)
+    if before:
+        driven.prefill(*before)
+        driven.decode()
+    with pytest.raises(Ended):
+        driven.engine.insert(np.array(driven.row(12).tokens), progress=end)
+    assert driven.engine.rows == len(before)
+    driven.insert(12)
+    driven.decode(3)
+
+
+def test_a_hook_hears_of_each_chunk(drive: Callable[[str], Driven]) -> None:
+    driven, seen = drive("host"), []
+    driven.prefill(4)
+    driven.insert(12, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(5, 12), (10, 12), (12, 12)]
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("insert"), st.integers(1, 40)),
+        st.tuples(st.just("drop"), st.integers(0, 5)),
+        st.tuples(st.just("decode"), st.integers(1, 2)),
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: list[tuple[str, int]]) -> None:
+    driven = drive(kind)
+    for verb, number in steps:
+        if verb == "insert":
+            driven.insert(number)
+        elif driven.rows and verb == "drop":
+            driven.drop(number % len(driven.rows))
+        elif driven.rows:
+            driven.decode(number)
+
+
+@pytest.mark.cuda
+def test_rows_come_and_go_on_a_gpu(make_package: PackageMaker) -> None:
+    engine = edgellm.load(make_package(HALF), prefill_chunk=16)._new_engine()
+    driven = Driven(engine, in_one_piece(HALF), atol=0.02)
+    driven.prefill(3, 17)
+    driven.insert(70)
+    driven.decode(2)
+    driven.drop(1)
+    driven.decode()
+    driven.insert(9)
+    driven.decode(3)
+
+
+# Values, not attributes
+
+
+def assigned(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """Owner and name of each attribute that is written to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield node.value, node.attr
+
+
+def test_nobody_writes_into_an_engine() -> None:
+    """What an engine is told comes as an argument; only an object's own methods write to its attributes."""
+    root = Path(edgellm.__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        written = {name for owner, name in assigned(ast.parse(file.read_text())) if ast.unparse(owner) != "self"}
+        assert not written & {"headroom", "progress", "sources", "reuse_generated", "history"}, file
