@@ -211,13 +211,13 @@ def test_what_speaks_against_an_export(tiny: Callable[[str], Path]) -> None:
 
 def test_what_there_is_no_plan_of(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no plan of an export via optimum"):
-        edgellm_export.planning.plan(tiny("decoder"), tmp_path / "out", via="optimum")
+        edgellm_export.plan(tiny("decoder"), tmp_path / "out", via="optimum")
     with pytest.raises(CheckpointError):
-        edgellm_export.planning.plan(tmp_path / "nowhere", tmp_path / "out")
+        edgellm_export.plan(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "file").touch()
     with pytest.raises(OutputExistsError):
-        edgellm_export.planning.plan(tiny("decoder"), tmp_path / "out")
+        edgellm_export.plan(tiny("decoder"), tmp_path / "out")
 
 
 def test_two_exports_do_not_differ(tiny: Callable[[str], Path], tmp_path: Path) -> None:

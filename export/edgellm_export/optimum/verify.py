@@ -13,16 +13,16 @@ from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
+from edgellm.package.report import GenerationReport, Report
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress, TokenArray
-from edgellm_export.exporters.contract import QualityReport
 from edgellm_export.float_run.encoder_decoder import Pair
 from edgellm_export.verification import decoder as decoder_verify
 from edgellm_export.verification import encoder as encoder_verify
 from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
 from edgellm_export.verification.decoder import Texts, compared, quality_of, read_slice, write_slices
-from edgellm_export.verification.report import Report, thresholds
+from edgellm_export.verification.report import thresholds
 
 
 class Original(Protocol):
@@ -55,7 +55,7 @@ class GraphsOriginal:
 
 def verify_package(
     package: Path, manifest: Manifest, open_original: Callable[[], Original], progress: Progress
-) -> QualityReport:
+) -> Report:
     """Score the package in `package` and compare it with its original. Holds one of them at a time."""
     if is_of(manifest, EncoderFacts):
         scored = encoder_verify.score_package(package, manifest, progress)
@@ -71,15 +71,13 @@ def verify_package(
         )
     assert not isinstance(manifest.model, EncoderFacts)
     precision, cache = manifest.weights.precision, manifest.model.cache.dtype
-    return Report(
+    return GenerationReport(
         precision=precision,
         scheme=manifest.weights.scheme,
         cache=cache,
-        calibration="none",
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
         quality=quality_of(texts, comparison),
-        layers=[],
-        matrices=[],
+        layers=(),
         thresholds=thresholds(precision, cache),
     )
 
