@@ -26,7 +26,7 @@ TABLE = {
         engines.in_place: package ort engines
         engines.concat: package ort engines engines.in_place
         foreign: package engines.concat
-        generation: package ort text decoding engines
+        generation: package text decoding
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         loading: package ort foreign models
@@ -34,7 +34,7 @@ TABLE = {
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
         bench: system package ort inspection models loading
-        doctor: system package ort inspection loading bench
+        doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
         commands: system package ort text generation sessions loading inspection bench doctor evaluation * / planning *
         cli: commands *

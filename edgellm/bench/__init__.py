@@ -5,15 +5,16 @@
     print(result.cases[0].step_ms)
 
 `runner.py` is the whole on one page. Each case runs in a process of its own (`child.py` starts it, `worker.py` is it),
-which times the public API (`timing.py`) and watches the machine meanwhile (`watch.py`, `energy.py`).
+which times the public API (`timing.py`) and watches the machine meanwhile (`energy.py`, `system/sample.py`).
 """
 
 from edgellm.bench.cases import Case
-from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, Machine, PackageFacts, Repeat
+from edgellm.bench.machine import Machine
+from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts, Repeat
 from edgellm.bench.runner import run_bench
 from edgellm.system.bandwidth import Bandwidth
+from edgellm.system.disturbance import Conditions
 from edgellm.system.memory import peak_memory_bytes
-from edgellm.system.watch import Conditions
 
 __all__ = [
     "Bandwidth",

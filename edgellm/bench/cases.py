@@ -12,7 +12,8 @@ from edgellm.ort.session import MAX_THREADS
 
 @dataclass(frozen=True)
 class Case:
-    """One combination. `prompt_tokens` 0: generation behind a single token. `new_tokens` 0: the prompt only."""
+    """One combination. Without `prompt_tokens`, generation begins behind a single token; without `new_tokens` there is
+    the prompt only."""
 
     prompt_tokens: int
     new_tokens: int
@@ -36,7 +37,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """The case for a person, such as "pp128+tg64, 2 threads"."""
         prompt = f"pp{self.prompt_tokens}" if self.prompt_tokens else ""
         new = f"tg{self.new_tokens}" if self.new_tokens else ""
         batch = f", batch {self.batch_size}" if self.batch_size > 1 else ""

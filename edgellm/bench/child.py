@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgellm import errors
-from edgellm.bench.jobs import Answer, Job
+from edgellm.bench.jobs import Job, JobResult
 
 
-def run_in_child(job: Job, before_run: Callable[[int], None]) -> Answer:
-    """Raises the error that the job raised there, or ProviderError where the process ended without an answer."""
+def run_in_child(job: Job, before_run: Callable[[int], None]) -> JobResult:
+    """Do a job in a process of its own. Raises the error that the job raised there, or ProviderError where the process
+    ended without an answer."""
     with tempfile.TemporaryFile() as complaints:
         child = _start(complaints)
         try:
@@ -36,7 +37,7 @@ def run_in_child(job: Job, before_run: Callable[[int], None]) -> Answer:
 
 
 def _start(complaints: Any) -> subprocess.Popen[str]:
-    """In a process group of its own, so that Ctrl-C comes here and the child is ended in order."""
+    """Start the process, in a group of its own, so that Ctrl-C comes here and the child is ended in order."""
     home = str(Path(errors.__file__).parent.parent)
     path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     own_group: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
@@ -59,7 +60,7 @@ def _send(stdin: Any, job: Job) -> None:
         pass  # it has ended already; its exit status says more
 
 
-def _hear(line: str, before_run: Callable[[int], None]) -> Answer | None:
+def _hear(line: str, before_run: Callable[[int], None]) -> JobResult | None:
     try:
         message = json.loads(line)
     except ValueError:
@@ -70,7 +71,7 @@ def _hear(line: str, before_run: Callable[[int], None]) -> Answer | None:
         case {"error": name, "message": text}:
             raise getattr(errors, name)(text)
         case {"answer": answer}:
-            return Answer.from_dict(answer)
+            return JobResult.from_dict(answer)
     return None
 
 

@@ -18,11 +18,12 @@ INTERVAL_S = 0.1
 
 
 class Meter(Protocol):
-    """`joules` grows; only differences mean something. None: it cannot be read now. `source` says what is measured."""
+    """A counter of energy; `source` says what is measured."""
 
     source: str
 
-    def joules(self) -> float | None: ...
+    def joules(self) -> float | None:
+        """A number that grows, of which only differences mean something; None where it cannot be read now."""
 
     def close(self) -> None: ...
 
@@ -82,7 +83,7 @@ class RaplMeter:
 
 @dataclass(frozen=True)
 class Rail:
-    """Files in millivolts and milliamperes."""
+    """A supply line, with the files that give its millivolts and milliamperes."""
 
     label: str
     voltage: Path
@@ -140,6 +141,6 @@ class PowerMeter:
 
 
 def _watts(rails: list[Rail]) -> float | None:
-    """Of all rails together; None where one of them cannot be read."""
+    """What all rails carry together; None where one of them cannot be read."""
     watts = [rail.watts() for rail in rails]
     return None if None in watts else sum(w for w in watts if w is not None)

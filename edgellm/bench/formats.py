@@ -11,13 +11,13 @@ from typing import Any
 
 from edgellm.bench.cases import threads_text
 from edgellm.bench.results import BenchResult, CaseResult, deviation, mean, percentile
-from edgellm.bench.rows import Row, model_name, records, rows_of
+from edgellm.bench.rows import ReportRow, model_name, records, rows_of
 
 Cells = Sequence[str]
 
 
 def to_json(bench: BenchResult) -> str:
-    """One object: what was measured once, and `tests`, the records."""
+    """One JSON object: what was measured once, and `tests`, the records."""
     return json.dumps(
         {
             "package": str(bench.package.path),
@@ -32,12 +32,12 @@ def to_json(bench: BenchResult) -> str:
 
 
 def to_jsonl(bench: BenchResult) -> str:
-    """A record per line."""
+    """A record for each test, as one line of JSON."""
     return "\n".join(json.dumps(record) for record in records(bench))
 
 
 def to_csv(bench: BenchResult) -> str:
-    """A record per line, without the raw times; the reasons of a disturbance are one text."""
+    """A record for each test, as one row without the raw times; the reasons of a disturbance are one text."""
     flat = [_flat(record) for record in records(bench)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
@@ -52,7 +52,7 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_markdown(bench: BenchResult) -> str:
-    """llama-bench's table, then what it does not have, then remarks."""
+    """Markdown for people: llama-bench's table, then what it does not have, then remarks."""
     machine = bench.machine
     head = f"{bench.package.path}: {machine.processor}, {machine.system}, onnxruntime {machine.onnxruntime}"
     parts = [head, _speed_table(bench), _latency_table(bench), _loads_table(bench), _remarks(bench)]
@@ -82,14 +82,14 @@ def _speed_table(bench: BenchResult) -> str:
     )
 
 
-def _speed_cells(row: Row) -> Cells:
+def _speed_cells(row: ReportRow) -> Cells:
     rates = row.tokens_per_s
     spread = f"{_number(mean(rates), '.2f')} ± {_number(deviation(rates), '.2f')}"
     return (row.test, spread, _number(percentile(rates, 50), ".2f"))
 
 
 def _latency_table(bench: BenchResult) -> str:
-    """A row per case. Columns without any value are left out."""
+    """A table with a row for each case; columns without any value are left out."""
     columns: dict[str, Callable[[CaseResult], str]] = {
         "threads": lambda r: str(r.case.threads),
         "batch": lambda r: str(r.case.batch_size),
@@ -167,7 +167,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _size(count: float | None) -> str:
-    """As llama-bench writes it."""
+    """Bytes as llama-bench writes them."""
     if count is None:
         return ""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"

@@ -10,7 +10,7 @@ from typing import Any
 from edgellm.bench.cases import Case
 from edgellm.bench.results import CaseResult, Load, Repeat
 from edgellm.ort.session import DeviceChoice
-from edgellm.system.watch import Conditions
+from edgellm.system.disturbance import Conditions
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`result` is there if the job had a case. `energy` as in `BenchResult`. `device`: where the package ran."""
+class JobResult:
+    """What came of a job: `result` is there if the job had a case, `device` is where the package ran, and `energy` is
+    as in `BenchResult`."""
 
     load: Load
     device: str
@@ -44,7 +45,7 @@ class Answer:
     result: CaseResult | None = None
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Answer:
+    def from_dict(cls, data: Mapping[str, Any]) -> JobResult:
         result = data["result"]
         load = Load(**{**data["load"], "disturbed": tuple(data["load"]["disturbed"])})
         return cls(**{**data, "load": load, "result": None if result is None else _case_result(result)})

@@ -1,23 +1,26 @@
-"""Names of what the figures were taken on."""
+"""What the figures of a benchmark were taken on."""
 
 from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.bench.results import Machine
-from edgellm.system.sysfs import read_text
+from edgellm.system.cpu import processor_name
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures depend on besides the package."""
+
+    processor: str
+    logical_cpus: int
+    system: str
+    python: str
+    onnxruntime: str
 
 
 def describe_machine(onnxruntime: str, root: Path = Path("/")) -> Machine:
     system = f"{platform.system()} {platform.machine()}"
     return Machine(processor_name(root), os.cpu_count() or 1, system, platform.python_version(), onnxruntime)
-
-
-def processor_name(root: Path) -> str:
-    """x86 names it in cpuinfo, ARM boards name themselves in the device tree."""
-    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    board = (read_text(root / "proc/device-tree/model") or "").rstrip("\0")
-    return next(names, "") or board or platform.processor() or "unknown processor"

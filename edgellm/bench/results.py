@@ -9,24 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.bench.cases import Case
+from edgellm.bench.machine import Machine
 from edgellm.system.bandwidth import Bandwidth
-from edgellm.system.watch import Conditions
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the figures depend on besides the package."""
-
-    processor: str
-    logical_cpus: int
-    system: str
-    python: str
-    onnxruntime: str
+from edgellm.system.disturbance import Conditions
 
 
 @dataclass(frozen=True)
 class PackageFacts:
-    """`step_weight_bytes`: what a decoding step reads of the weights. `cache_bytes_per_token`: of one row."""
+    """The package that was measured. A decoding step reads `step_weight_bytes` of the weights, and for each token of a
+    row `cache_bytes_per_token`."""
 
     path: Path
     model_type: str
@@ -53,7 +44,8 @@ class Load:
 
 @dataclass(frozen=True)
 class Loads:
-    """`cold`: the package's files not in memory; empty where `why_not_cold` says what prevents that."""
+    """Loads by one number of threads. For the `cold` ones the package's files were not in memory; there are none where
+    `why_not_cold` says what prevents that."""
 
     threads: int
     cold: tuple[Load, ...]
@@ -62,17 +54,17 @@ class Loads:
 
     @property
     def cold_ms(self) -> float | None:
-        """Median."""
+        """The median of the cold loads."""
         return statistics.median(load.load_ms for load in self.cold) if self.cold else None
 
     @property
     def warm_ms(self) -> float | None:
-        """Median."""
+        """The median of the warm loads."""
         return statistics.median(load.load_ms for load in self.warm) if self.warm else None
 
     @property
     def disturbed(self) -> tuple[str, ...]:
-        """How many loads were, and why the first of them was."""
+        """How many loads were disturbed, and what disturbed the first of them."""
         loads = (*self.cold, *self.warm)
         disturbed = [load.disturbed for load in loads if load.disturbed]
         return (f"{len(disturbed)} of {len(loads)} loads", *disturbed[0]) if disturbed else ()
@@ -80,10 +72,8 @@ class Loads:
 
 @dataclass(frozen=True)
 class Repeat:
-    """One timed run. `steps_s[i]`: seconds from the first token i of all rows to token i + 1.
-
-    `onnxruntime_s`: what of the steps' time was spent inside ONNX Runtime, if it was profiled.
-    """
+    """One timed run. `steps_s[i]` are the seconds from the rows' token i to their token i + 1, of which in all
+    `onnxruntime_s` were spent inside ONNX Runtime, if it was profiled."""
 
     first_token_s: float
     steps_s: tuple[float, ...]
@@ -104,8 +94,8 @@ class Repeat:
 class CaseResult:
     """A case measured in a process of its own.
 
-    `peak_rss_bytes`: largest resident size of that process, interpreter and mapped weights included.
-    `import_rss_bytes`: its resident size before the package was opened, with ONNX Runtime imported.
+    `peak_rss_bytes` is that process's largest resident size, interpreter and mapped weights included,
+    `import_rss_bytes` its size before the package was opened, with ONNX Runtime imported.
     """
 
     case: Case
@@ -120,30 +110,30 @@ class CaseResult:
 
     @property
     def step_ms(self) -> list[float]:
-        """Of every step of every repeat: what a user waits between two tokens."""
+        """The time of every step of every repeat: what a user waits between two tokens."""
         return [1000 * step for repeat in self.repeats for step in repeat.steps_s]
 
     @property
     def prefill_tokens_per_s(self) -> list[float]:
-        """Of each repeat."""
+        """The prompts' tokens a second in each repeat."""
         tokens = self.case.prompt_length * self.case.batch_size
         return [tokens / repeat.first_token_s for repeat in self.repeats]
 
     @property
     def decode_tokens_per_s(self) -> list[float]:
-        """Of each repeat, all rows together: beams count like the rows of a batch."""
+        """The new tokens a second in each repeat, all rows together: beams count like the rows of a batch."""
         return [len(repeat.steps_s) * self.case.rows / repeat.decode_s for repeat in self.repeats if repeat.steps_s]
 
     @property
     def total_tokens_per_s(self) -> list[float]:
-        """Of each repeat: the prompts' tokens and all rows' new ones over the whole time."""
+        """The tokens a second in each repeat: the prompts' and all rows' new ones over the whole time."""
         case = self.case
         tokens = case.prompt_length * case.batch_size + case.generated * case.rows
         return [tokens / repeat.total_s for repeat in self.repeats]
 
     @property
     def decode_joules_per_token(self) -> float | None:
-        """Over all rows; None where the machine does not measure energy."""
+        """Joules for a new token of any row; None where the machine does not measure energy."""
         return _per_token(
             [repeat.decode_joules for repeat in self.repeats],
             sum(len(repeat.steps_s) for repeat in self.repeats) * self.case.rows,
@@ -164,7 +154,7 @@ class CaseResult:
 
     @property
     def outside_onnxruntime(self) -> float | None:
-        """Share of the decoding time that is not ONNX Runtime's; None where it was not profiled."""
+        """The share of the decoding time that is not ONNX Runtime's; None where it was not profiled."""
         inside = [repeat.onnxruntime_s for repeat in self.repeats if repeat.onnxruntime_s is not None]
         total = math.fsum(repeat.decode_s for repeat in self.repeats)
         return 1 - math.fsum(inside) / total if inside and total else None
@@ -223,7 +213,7 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """With linear interpolation, as numpy's."""
+    """The percentile with linear interpolation, as numpy's; None for no values."""
     if not values:
         return None
     ordered = sorted(values)

@@ -10,11 +10,9 @@ from edgellm.bench.results import BenchResult, CaseResult, deviation, mean, perc
 
 
 @dataclass(frozen=True)
-class Row:
-    """One test of one case. `seconds` and `tokens_per_s` have a value per repeat.
-
-    `n_depth`: tokens that were there before and are not counted. `decodes`: the test has decoding steps.
-    """
+class ReportRow:
+    """One test of one case. `seconds` and `tokens_per_s` have a value for each repeat; the `n_depth` tokens that were
+    there before are not counted."""
 
     result: CaseResult
     test: str
@@ -34,23 +32,23 @@ class Row:
         return self.n_prompt > 0
 
 
-def rows_of(result: CaseResult) -> Iterator[Row]:
-    """The prompt, the new tokens, and both together where there are both."""
+def rows_of(result: CaseResult) -> Iterator[ReportRow]:
+    """The tests of a case: the prompt, the new tokens, and both together where there are both."""
     case, repeats = result.case, result.repeats
     prompt, new = case.prompt_tokens, case.new_tokens
     if prompt:
         seconds = [repeat.first_token_s for repeat in repeats]
         rates, joules = result.prefill_tokens_per_s, result.prefill_joules_per_token
-        yield Row(result, f"pp{prompt}", prompt, 0, 0, seconds, rates, joules)
+        yield ReportRow(result, f"pp{prompt}", prompt, 0, 0, seconds, rates, joules)
     if new:
         depth = f" @ d{prompt}" if prompt else ""
         seconds = [repeat.decode_s for repeat in repeats]
         rates, joules = result.decode_tokens_per_s, result.decode_joules_per_token
-        yield Row(result, f"tg{new}{depth}", 0, new, prompt, seconds, rates, joules)
+        yield ReportRow(result, f"tg{new}{depth}", 0, new, prompt, seconds, rates, joules)
     if prompt and new:
         seconds = [repeat.total_s for repeat in repeats]
         rates, joules = result.total_tokens_per_s, result.total_joules_per_token
-        yield Row(result, f"pp{prompt}+tg{new}", prompt, new, 0, seconds, rates, joules)
+        yield ReportRow(result, f"pp{prompt}+tg{new}", prompt, new, 0, seconds, rates, joules)
 
 
 def records(bench: BenchResult) -> list[dict[str, Any]]:
@@ -61,7 +59,7 @@ def records(bench: BenchResult) -> list[dict[str, Any]]:
     return [_record(bench, row) for result in bench.cases for row in rows_of(result)]
 
 
-def _record(bench: BenchResult, row: Row) -> dict[str, Any]:
+def _record(bench: BenchResult, row: ReportRow) -> dict[str, Any]:
     return {
         **_what(bench, row),
         **_speed(row),
@@ -71,7 +69,7 @@ def _record(bench: BenchResult, row: Row) -> dict[str, Any]:
     }
 
 
-def _what(bench: BenchResult, row: Row) -> dict[str, Any]:
+def _what(bench: BenchResult, row: ReportRow) -> dict[str, Any]:
     package, machine, case = bench.package, bench.machine, row.result.case
     return {
         "cpu_info": machine.processor,
@@ -97,7 +95,7 @@ def model_name(bench: BenchResult) -> str:
     return f"{bench.package.model_type} {bench.package.precision} {bench.package.scheme}"
 
 
-def _speed(row: Row) -> dict[str, Any]:
+def _speed(row: ReportRow) -> dict[str, Any]:
     nanoseconds = [1e9 * seconds for seconds in row.seconds]
     return {
         "avg_ns": mean(nanoseconds),
@@ -110,7 +108,7 @@ def _speed(row: Row) -> dict[str, Any]:
     }
 
 
-def _latency(row: Row) -> dict[str, Any]:
+def _latency(row: ReportRow) -> dict[str, Any]:
     first = row.result.first_token_ms if row.prefills else []
     steps = row.result.step_ms if row.decodes else []
     return {
@@ -124,7 +122,7 @@ def _latency(row: Row) -> dict[str, Any]:
     }
 
 
-def _resources(bench: BenchResult, row: Row) -> dict[str, Any]:
+def _resources(bench: BenchResult, row: ReportRow) -> dict[str, Any]:
     result, case = row.result, row.result.case
     loads, bandwidth = bench.loads_with(case.threads), bench.bandwidth_with(case.threads)
     return {
@@ -153,7 +151,7 @@ def _conditions(bench: BenchResult, result: CaseResult) -> dict[str, Any]:
 
 
 def disturbed(bench: BenchResult, result: CaseResult) -> tuple[str, ...]:
-    """All that a row's figures suffered from: the runs, and the loads and the bandwidth that they are shown with."""
+    """All that disturbed a row's figures: the runs, and the loads and the bandwidth that they are shown with."""
     loads, bandwidth = bench.loads_with(result.case.threads), bench.bandwidth_with(result.case.threads)
     return (
         *result.conditions.disturbed,

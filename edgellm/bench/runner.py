@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from edgellm.bench.cases import plan_cases, threads_text
 from edgellm.bench.child import run_in_child
-from edgellm.bench.jobs import Answer, Job
+from edgellm.bench.jobs import Job, JobResult
 from edgellm.bench.machine import describe_machine
 from edgellm.bench.pagecache import drop_pages
 from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
@@ -22,7 +23,7 @@ from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.threads import usable_cores
 
 Numbers = int | Sequence[int]
-Report = Callable[[str], None]
+Announce = Callable[[str], None]  # gets a line for a person
 
 
 def run_bench(
@@ -37,7 +38,7 @@ def run_bench(
     loads: int = 3,
     device: DeviceChoice = "auto",
     profile: bool = False,
-    progress: Report = lambda line: None,
+    progress: Announce = lambda line: None,
 ) -> BenchResult:
     """Measure every combination of the numbers given: greedy or beam search, random prompts, nothing cached.
 
@@ -52,20 +53,19 @@ def run_bench(
     path = Path(package)
     root, manifest = read_package(path)
     check_task(Model, path, manifest)
-    cases = plan_cases(
-        _several(prompt_tokens),
-        _several(new_tokens),
-        _several(batch_sizes),
-        _several(beams),
-        (usable_cores(),) if threads is None else _several(threads),
-        context_length=manifest.context_length,
-    )
-    counts = list(dict.fromkeys(case.threads for case in cases))
-    files = _files(root, manifest)
-    all_loads = [_time_loads(path, files, device, count, loads, progress) for count in counts] if loads else []
+    cores = usable_cores() if threads is None else threads
+    swept = [_several(numbers) for numbers in (prompt_tokens, new_tokens, batch_sizes, beams, cores)]
+    cases = plan_cases(*swept, context_length=manifest.context_length)
     jobs = [Job(path, device, case.threads, case, repeats, profile) for case in cases]
+    return _measured(root, manifest, jobs, loads, progress)
+
+
+def _measured(root: Path, manifest: Manifest, jobs: Sequence[Job], loads: int, progress: Announce) -> BenchResult:
+    bare = {job.threads: replace(job, case=None, repeats=0, profile=False) for job in jobs}
+    files = _files(root, manifest)
+    all_loads = [_time_loads(job, files, loads, progress) for job in bare.values()] if loads else []
     answers = [_run(job, f"{i} of {len(jobs)}", progress) for i, job in enumerate(jobs, 1)]
-    bandwidths, why_not = _bandwidths(answers[0].device, counts, progress)
+    bandwidths, why_not = _bandwidths(answers[0].device, list(bare), progress)
     return BenchResult(
         machine=describe_machine(answers[0].onnxruntime),
         package=_facts(root, manifest, answers[0].device),
@@ -82,41 +82,38 @@ def _several(numbers: Numbers) -> Sequence[int]:
 
 
 def _files(root: Path, manifest: Manifest) -> list[Path]:
-    """All of the package; a directory of another tool's graphs has no manifest."""
+    """All files of the package; a directory of another tool's graphs has no manifest."""
     return [root / name for name in (*manifest.files, *[MANIFEST_NAME] * manifest.has_hashes)]
 
 
-def _time_loads(
-    path: Path, files: Sequence[Path], device: DeviceChoice, threads: int, count: int, progress: Report
-) -> Loads:
-    """Cold and warm in turn. Only the package's `files` are made cold, not the libraries."""
-    job = Job(path, device, threads)
+def _time_loads(job: Job, files: Sequence[Path], count: int, progress: Announce) -> Loads:
+    """Time cold and warm loads in turn. Only the package's `files` are made cold, not the libraries."""
     cold: list[Load] = []
     warm: list[Load] = []
     why_not = None
     for number in range(1, count + 1):
-        progress(f"load {number} of {count}, {threads_text(threads)}")
+        progress(f"load {number} of {count}, {threads_text(job.threads)}")
         why_not = drop_pages(files)
         first = run_in_child(job, _ignore).load
         if why_not is None:
             cold.append(first)
         warm.append(run_in_child(job, _ignore).load)
-    return Loads(threads, tuple(cold), tuple(warm), None if cold else why_not)
+    return Loads(job.threads, tuple(cold), tuple(warm), None if cold else why_not)
 
 
-def _run(job: Job, place: str, progress: Report) -> Answer:
+def _run(job: Job, place: str, progress: Announce) -> JobResult:
     assert job.case is not None
     name = job.case.name
     progress(f"{place}: {name}, warming up")
     return run_in_child(job, lambda number: progress(f"{place}: {name}, run {number} of {job.repeats}"))
 
 
-def _result(answer: Answer) -> CaseResult:
+def _result(answer: JobResult) -> CaseResult:
     assert answer.result is not None
     return answer.result
 
 
-def _bandwidths(device: str, counts: Sequence[int], progress: Report) -> tuple[list[Bandwidth], str | None]:
+def _bandwidths(device: str, counts: Sequence[int], progress: Announce) -> tuple[list[Bandwidth], str | None]:
     if device != "cpu":
         return [], f"read bandwidth is measured for the CPU only, the package ran on {device}"
     found: list[Bandwidth] = []

@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 from edgellm.bench.cases import Case
 from edgellm.bench.energy import Meter, open_meter
-from edgellm.bench.jobs import Answer, Job
+from edgellm.bench.jobs import Job, JobResult
 from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import CaseResult, Load
 from edgellm.bench.timing import random_prompts, time_run
@@ -23,11 +23,12 @@ from edgellm.errors import EdgellmError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
 from edgellm.ort.session import onnxruntime
+from edgellm.system.disturbance import disturbances, judge
 from edgellm.system.memory import peak_memory_bytes, resident_bytes
-from edgellm.system.watch import disturbances, judge, take_sample
+from edgellm.system.sample import take_sample
 
 
-def work(job: Job, before_run: Callable[[int], None]) -> Answer:
+def work(job: Job, before_run: Callable[[int], None]) -> JobResult:
     """Raises what `edgellm.load` and the runs raise."""
     before, start = take_sample(), time.perf_counter()
     onnxruntime()
@@ -44,7 +45,7 @@ def work(job: Job, before_run: Callable[[int], None]) -> Answer:
     else:
         energy = meter.source
         meter.close()
-    return Answer(loaded, model.info.device, model.info.onnxruntime_version, energy, result)
+    return JobResult(loaded, model.info.device, model.info.onnxruntime_version, energy, result)
 
 
 def _measure(

@@ -8,9 +8,9 @@ from typing import Any
 
 from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
 from edgellm.inspection.graph_summary import GraphSummary
+from edgellm.inspection.sizes import size
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm.package.onnx_file import Port
-from edgellm.system.sizes import size
 
 LABELS = 8  # shown
 OPERATORS = 8  # shown

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from edgellm.inspection.sizes import size
 from edgellm.package.report import ExportOutcome, Foreseen
-from edgellm.system.sizes import size
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
     from edgellm_export.planning.plan import Plan

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 
-from edgellm.bench import peak_memory_bytes
 from edgellm.generation.results import Piece, Timing
+from edgellm.system.memory import peak_memory_bytes
 
 
 class Stats:
@@ -25,7 +25,7 @@ class Stats:
         self._timing = timing
 
     def timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The same pieces."""
+        """The same pieces, timed as they pass."""
         start, first, tokens = time.perf_counter(), math.nan, 0
         for piece in pieces:
             tokens += len(piece.tokens)

@@ -32,7 +32,8 @@ def is_essential(library: str) -> bool:
 
 
 def read_cuda(built_for: str, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> Cuda:
-    """`built_for`: the version of CUDA that ONNX Runtime was built for; "" looks for no libraries."""
+    """What there is of NVIDIA's. `built_for`: the version of CUDA that ONNX Runtime was built for; "" looks for no
+    libraries."""
     wanted = libraries(built_for) if built_for else ()
     found = _among(wanted, [*_wheels(), *_loader_path(root, environment), *_default(root)]) | _cached(root, wanted)
     return Cuda(
@@ -51,14 +52,14 @@ def _driver(root: Path) -> str | None:
 
 
 def _gpus(root: Path) -> list[str]:
-    """Their names; where the driver's directory is not to be seen, as in some containers, their device files."""
+    """The GPUs' names, or where the driver's directory is not to be seen, as in some containers, their device files."""
     texts = [read_text(path) or "" for path in find(root, "proc/driver/nvidia/gpus/*/information")]
     names = [match.group(1).strip() for text in texts if (match := re.search(r"Model:(.*)", text))]
     return names or [path.name for path in find(root, "dev/nvidia[0-9]*")]
 
 
 def _wheels() -> list[Path]:
-    """Where NVIDIA's wheels put libraries, and ONNX Runtime looks for them first."""
+    """The directories where NVIDIA's wheels put libraries, and where ONNX Runtime looks first."""
     return [path for place in sys.path if place for path in find(Path(place), "nvidia/*/lib")]
 
 
@@ -79,7 +80,7 @@ def _among(wanted: Iterable[str], directories: Iterable[Path]) -> dict[str, str]
 
 
 def _cached(root: Path, wanted: Iterable[str]) -> dict[str, str]:
-    """What the loader's cache says, of this machine only."""
+    """The libraries that the loader's cache knows, if `root` is this machine's."""
     if root != Path("/"):
         return {}
     try:

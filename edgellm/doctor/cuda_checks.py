@@ -29,7 +29,7 @@ def check_cuda(facts: Facts) -> list[Finding]:
 
 
 def _libraries(facts: Facts) -> list[Finding]:
-    """Those found, and those missing."""
+    """The libraries found, and those missing, by what their lack means."""
     libraries = facts.cuda.libraries
     found = [name for name, path in libraries.items() if path is not None]
     findings = [Finding("cuda", "ok", f"found {', '.join(found)}")] if found else []

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Interpreter:
-    """`libc`: such as "glibc 2.36"; "" where it is not known. `machine`: the processor's architecture."""
+    """The Python that runs. `libc` is such as "glibc 2.36", "" where it is not known; `machine` the processor's
+    architecture."""
 
     version: tuple[int, int, int]
     implementation: str
@@ -21,7 +22,8 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Requirement:
-    """What edgellm's own metadata asks for. `extra`: "" for what it cannot do without. `wanted`: such as ">=1.26"."""
+    """A distribution that edgellm's own metadata asks for: `wanted` is such as ">=1.26", `extra` "" for what edgellm
+    cannot do without."""
 
     name: str
     wanted: str
@@ -31,9 +33,9 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Runtime:
-    """ONNX Runtime as a new process found it. `error`: why it cannot be imported, or cannot run a graph.
-    `cuda`: the version of CUDA it was built for, "" without. `cuda_error`: why a graph does not run there; None where
-    it does, or where it was not tried. `telemetry_files`: what it left in a fresh home directory."""
+    """ONNX Runtime as a new process found it. `error` says why it cannot be imported, or cannot run a graph. `cuda` is
+    the version of CUDA it was built for, "" for none, `cuda_error` why a graph does not run there; None where it does,
+    or where it was not tried. `telemetry_files` are what it left in a fresh home directory."""
 
     version: str | None
     providers: tuple[str, ...] = ()
@@ -46,8 +48,9 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Cuda:
-    """`driver`: its version. `gpus`: their names. `hidden`: CUDA_VISIBLE_DEVICES leaves none of them. `libraries`:
-    where the loader finds each that ONNX Runtime's build needs. `elsewhere`: where those lie that it does not find."""
+    """NVIDIA's driver, by its version, and the GPUs, by their names; `hidden` where CUDA_VISIBLE_DEVICES leaves none.
+    `libraries` says where the loader finds each that ONNX Runtime's build needs, `elsewhere` where those lie that it
+    does not find."""
 
     driver: str | None = None
     gpus: tuple[str, ...] = ()
@@ -62,8 +65,8 @@ class Cuda:
 
 
 @dataclass(frozen=True)
-class Processor:
-    """`flags`: as /proc/cpuinfo names them; None where there is no such file."""
+class Cpu:
+    """The processor. `flags` are as /proc/cpuinfo names them; None where there is no such file."""
 
     name: str
     flags: frozenset[str] | None
@@ -71,8 +74,8 @@ class Processor:
 
 @dataclass(frozen=True)
 class Threads:
-    """`cpus`: hardware threads of the machine; `allowed`: in the affinity mask; `quota`: a control group's, in CPUs;
-    `used`: how many threads edgellm starts by itself."""
+    """Hardware threads: the machine has `cpus`, the affinity mask `allowed`, and a control group's quota is worth
+    `quota`. edgellm starts `used` threads by itself."""
 
     cpus: int
     allowed: int
@@ -82,8 +85,8 @@ class Threads:
 
 @dataclass(frozen=True)
 class Memory:
-    """`available`: what the system could give now. `limit`, `used`: of the tightest control group. `address_space`: the
-    limit of RLIMIT_AS or RLIMIT_DATA."""
+    """The machine's memory, and what the system could give now, `available`. The tightest control group has a `limit`,
+    of which so much is `used`; `address_space` is the limit of RLIMIT_AS or RLIMIT_DATA."""
 
     total: int | None
     available: int | None
@@ -99,9 +102,9 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A directory that edgellm writes to. `device`: places with the same share their space. `in_memory`: what is
-    written there takes memory."""
+class Directory:
+    """A directory that edgellm writes to. Those with the same `device` share their space; what is written to one that
+    is `in_memory` takes memory."""
 
     purpose: str
     path: str
@@ -113,7 +116,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of this process; None is no limit. `file_size` in bytes, `open_files` a number, `cpu_seconds` of computing."""
+    """The limits of this process, None where there is none: bytes of a file, open files, seconds of computing."""
 
     file_size: int | None = None
     open_files: int | None = None
@@ -122,8 +125,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """`variable`: ORT_DISABLE_TELEMETRY as the shell has it. `traces`: files of ONNX Runtime's telemetry in this home
-    directory, which other programs left."""
+    """ORT_DISABLE_TELEMETRY as the shell has it, and `traces`: files of ONNX Runtime's telemetry that other programs
+    left in this home directory."""
 
     variable: str | None = None
     traces: tuple[str, ...] = ()
@@ -131,17 +134,17 @@ class Telemetry:
 
 @dataclass(frozen=True)
 class Facts:
-    """`requirements`: None where edgellm is not an installed distribution. `runtimes`: installed distributions that
-    bring ONNX Runtime, with their versions."""
+    """All that the checks look at. `requirements` are None where edgellm is not an installed distribution; `runtimes`
+    are the installed distributions that bring ONNX Runtime, with their versions."""
 
     interpreter: Interpreter
     requirements: tuple[Requirement, ...] | None
     runtimes: Mapping[str, str]
     runtime: Runtime
     cuda: Cuda
-    processor: Processor
+    processor: Cpu
     threads: Threads
     memory: Memory
-    places: tuple[Place, ...]
+    places: tuple[Directory, ...]
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()

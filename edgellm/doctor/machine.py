@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgellm.bench.machine import processor_name
 from edgellm.doctor.cuda import read_cuda
-from edgellm.doctor.facts import Facts, Limits, Memory, Place, Processor, Telemetry, Threads
+from edgellm.doctor.facts import Cpu, Directory, Facts, Limits, Memory, Telemetry, Threads
 from edgellm.doctor.probe import probe_runtime
 from edgellm.doctor.software import read_interpreter, read_requirements, read_runtimes
-from edgellm.system.bandwidth import available_memory_bytes
 from edgellm.system.cgroups import cpu_quota, memory_limit
+from edgellm.system.cpu import processor_name
+from edgellm.system.memory import available_memory_bytes, total_memory_bytes
 from edgellm.system.sysfs import read_text
 from edgellm.system.threads import affinity, usable_cores
 
@@ -25,7 +25,7 @@ IN_MEMORY = ("tmpfs", "ramfs")
 
 
 def read_facts(environment: Mapping[str, str] = os.environ) -> Facts:
-    """Takes about half a second: ONNX Runtime is tried in a process of its own. No network."""
+    """Read everything in about half a second: ONNX Runtime is tried in a process of its own. No network is used."""
     runtime = probe_runtime()
     return Facts(
         interpreter=read_interpreter(),
@@ -42,12 +42,12 @@ def read_facts(environment: Mapping[str, str] = os.environ) -> Facts:
     )
 
 
-def read_processor(root: Path = Path("/")) -> Processor:
-    """x86 has a line of flags per CPU, ARM one of features."""
+def read_processor(root: Path = Path("/")) -> Cpu:
+    """The processor and its flags: x86 has a line of flags per CPU in cpuinfo, ARM one of features."""
     lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
     pairs = [(name.strip(), value) for name, colon, value in (line.partition(":") for line in lines) if colon]
     flags = next((frozenset(value.split()) for name, value in pairs if name in ("flags", "Features")), None)
-    return Processor(processor_name(root), flags)
+    return Cpu(processor_name(root), flags)
 
 
 def read_threads(root: Path = Path("/")) -> Threads:
@@ -55,12 +55,10 @@ def read_threads(root: Path = Path("/")) -> Threads:
 
 
 def read_memory(root: Path = Path("/")) -> Memory:
-    lines = (read_text(root / "proc/meminfo") or "").splitlines()
-    total = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:")), None)
     limit = memory_limit(root)
     spaces = [each for each in (_rlimit("RLIMIT_AS"), _rlimit("RLIMIT_DATA")) if each is not None]
     return Memory(
-        total=total,
+        total=total_memory_bytes(root),
         available=available_memory_bytes(root),
         limit=None if limit is None else limit.limit,
         used=0 if limit is None else limit.used,
@@ -68,7 +66,7 @@ def read_memory(root: Path = Path("/")) -> Memory:
     )
 
 
-def read_places(environment: Mapping[str, str]) -> tuple[Place, ...]:
+def read_places(environment: Mapping[str, str]) -> tuple[Directory, ...]:
     cache = environment.get("HF_HOME") or os.path.join(environment.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
     wanted = {
         "working directory": Path.cwd(),
@@ -82,11 +80,11 @@ def read_limits() -> Limits:
     return Limits(_rlimit("RLIMIT_FSIZE"), _rlimit("RLIMIT_NOFILE"), _rlimit("RLIMIT_CPU"))
 
 
-def _place(purpose: str, path: Path) -> Place:
-    """Of the nearest directory that is there."""
+def _place(purpose: str, path: Path) -> Directory:
+    """The facts about `path` or, where it is not there yet, about the nearest directory above it that is."""
     there = next(place for place in (path, *path.parents) if place.is_dir())
     device = there.stat().st_dev
-    return Place(
+    return Directory(
         purpose=purpose,
         path=str(path),
         free=shutil.disk_usage(there).free,
@@ -97,7 +95,8 @@ def _place(purpose: str, path: Path) -> Place:
 
 
 def _file_system(device: int) -> str:
-    """By the lines of mountinfo, whose third field is the device and whose field behind the dash the type."""
+    """The type of a device's file system, from mountinfo: its third field is the device, the one behind the dash the
+    type."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     lines = (read_text(Path("/proc/self/mountinfo")) or "").splitlines()
     return next((line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == wanted), "")

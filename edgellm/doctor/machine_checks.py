@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.doctor.facts import Facts, Place
+from edgellm.doctor.facts import Directory, Facts
 from edgellm.doctor.findings import Finding
+from edgellm.inspection.sizes import size
 from edgellm.system.cpu import X86, lacks_vnni
-from edgellm.system.sizes import size
 
 LITTLE_MEMORY = 512 * 2**20  # bytes
 NO_MEMORY = 96 * 2**20  # bytes: what Python and ONNX Runtime take by themselves
@@ -91,14 +91,14 @@ def _memory(free: int, message: str) -> Finding:
 
 
 def check_disk(facts: Facts) -> list[Finding]:
-    """One line for each device, of the places that share it."""
-    groups: dict[int, list[Place]] = {}
+    """A line for each device, which names the places that share it."""
+    groups: dict[int, list[Directory]] = {}
     for place in facts.places:
         groups.setdefault(place.device, []).append(place)
     return [finding for places in groups.values() for finding in _disk(places)]
 
 
-def _disk(places: Sequence[Place]) -> list[Finding]:
+def _disk(places: Sequence[Directory]) -> list[Finding]:
     free = places[0].free
     kind = " (in memory)" if places[0].in_memory else ""
     names = ", ".join(f"{place.purpose} {place.path}" for place in places)
@@ -112,7 +112,7 @@ def _disk(places: Sequence[Place]) -> list[Finding]:
 
 
 def check_limits(facts: Facts) -> list[Finding]:
-    """Silent unless something is wrong: most people have never met these."""
+    """The limits of this process, of which most people have never heard: nothing is said unless something is wrong."""
     limits, findings = facts.limits, []
     if limits.file_size is not None:
         message = f"files may have {size(limits.file_size)} at most, and an export may need more"

@@ -8,12 +8,12 @@ from edgellm.doctor.facts import Facts
 from edgellm.doctor.findings import Finding
 from edgellm.errors import PackageError
 from edgellm.inspection.footprint import Footprint, footprint
+from edgellm.inspection.sizes import size
 from edgellm.loading import read_package
 from edgellm.ort.session import PROVIDERS
 from edgellm.package.files import check_files
 from edgellm.package.manifest import Manifest
 from edgellm.system.cpu import X86, lacks_vnni
-from edgellm.system.sizes import size
 
 CONTEXT = 2048  # tokens, or what the model has: what is taken for granted that there should be room for
 
@@ -61,7 +61,7 @@ def check_room(needed: Footprint, facts: Facts) -> list[Finding]:
 
 
 def check_instructions(manifest: Manifest, facts: Facts) -> list[Finding]:
-    """Of a package whose speed depends on products of integers."""
+    """Whether the processor slows down a package whose speed depends on products of integers."""
     flags = facts.processor.flags
     x86 = facts.interpreter.machine.lower() in X86
     if manifest.weights.precision != "int8" or manifest.target == "cuda" or flags is None:

@@ -50,7 +50,7 @@ def _death(status: int, output: str) -> str:
 
 
 def look() -> Runtime:
-    """In this process."""
+    """Try ONNX Runtime in this process."""
     try:
         ort = session.onnxruntime()
     except EdgellmError as error:

@@ -30,7 +30,7 @@ def read_interpreter() -> Interpreter:
 
 
 def read_requirements() -> tuple[Requirement, ...] | None:
-    """None where edgellm runs from a directory, without metadata."""
+    """The distributions that edgellm asks for; None where it runs from a directory, without metadata."""
     try:
         wanted = metadata.requires("edgellm") or []
     except metadata.PackageNotFoundError:
@@ -39,7 +39,7 @@ def read_requirements() -> tuple[Requirement, ...] | None:
 
 
 def parse_requirement(text: str) -> Requirement | None:
-    """None for what is not a plain distribution of one of `EXTRAS`."""
+    """A line of metadata as a requirement; None for what is not a plain distribution of one of `EXTRAS`."""
     match = REQUIREMENT.fullmatch(text.strip())
     if match is None or (match["extra"] or "") not in EXTRAS:
         return None

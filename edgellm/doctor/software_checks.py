@@ -27,7 +27,7 @@ def check_python(facts: Facts) -> list[Finding]:
 
 
 def check_packages(facts: Facts) -> list[Finding]:
-    """What edgellm cannot do without."""
+    """Whether the distributions are there that edgellm cannot do without."""
     if facts.requirements is None:
         return [Finding("packages", "note", "edgellm is not installed but run from a directory: versions unknown")]
     needed = [each for each in facts.requirements if not each.extra]
@@ -38,7 +38,7 @@ def check_packages(facts: Facts) -> list[Finding]:
 
 
 def check_extras(facts: Facts) -> list[Finding]:
-    """Those of `edgellm export` and others: nothing of it concerns a device that only runs packages."""
+    """Whether the extras' distributions are there: nothing of it concerns a device that only runs packages."""
     findings = []
     requirements = facts.requirements or ()
     for extra in dict.fromkeys(each.extra for each in requirements if each.extra):
@@ -68,7 +68,7 @@ def check_onnxruntime(facts: Facts) -> list[Finding]:
 
 
 def check_telemetry(facts: Facts) -> list[Finding]:
-    """Whether it is off in edgellm's processes was seen; what other programs do is worth a note."""
+    """Whether telemetry is off: in edgellm's processes that was seen, and what other programs do is worth a note."""
     left, others = facts.runtime.telemetry_files, facts.telemetry
     fix = "`export ORT_DISABLE_TELEMETRY=1` in your shell's profile switches it off for other programs too"
     if left:
@@ -84,7 +84,7 @@ def check_telemetry(facts: Facts) -> list[Finding]:
 
 
 def _wrong(requirement: Requirement) -> str:
-    """ "" where all is well."""
+    """What is wrong with a requirement; "" where all is well."""
     if requirement.installed is None:
         return f"{requirement.name} is missing"
     if not satisfies(requirement.installed, requirement.wanted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -195,3 +195,6 @@ def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     if len(cuts) > 1 and stop - cuts[-1] < MIN_CHUNK:
         cuts.pop()
     return list(zip(cuts, [*cuts[1:], stop], strict=True))
+
+
+AnyEngine = CachedEngine[Any]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgellm.engines.concat.encoder_decoder import DECODER_INPUTS, ENCODER_INPUTS
+from edgellm.engines.concat.encoder_decoder_graphs import DECODER_INPUTS, ENCODER_INPUTS
 from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageNotFoundError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.system.sysfs import find, read_int, read_text
-from edgellm.system.watch import disturbances, take_sample
+from edgellm.system.cpu import last_level_cache_bytes
+from edgellm.system.disturbance import disturbances
+from edgellm.system.memory import available_memory_bytes
+from edgellm.system.sample import take_sample
 
 CACHES = 8  # times the last-level cache: then at most an eighth of a pass can come from it
 SMALLEST = 256 * 2**20  # bytes
@@ -21,10 +23,8 @@ PASSES = 8
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """Bytes per second of the fastest pass of `threads` threads over `buffer_bytes` of memory.
-
-    `disturbed`: as in `Conditions`.
-    """
+    """Bytes per second of the fastest pass of `threads` threads over `buffer_bytes` of memory. `disturbed` says why it
+    should not be trusted, as in `Conditions`."""
 
     threads: int
     bytes_per_s: float
@@ -41,7 +41,7 @@ class Bandwidth:
 
 
 def read_bandwidth(threads: int, root: Path = Path("/")) -> Bandwidth | str:
-    """Takes about a second. A string says why there is no figure."""
+    """Measure for about a second. A string says why there is no figure."""
     cache = last_level_cache_bytes(root)
     size = buffer_bytes(cache, available_memory_bytes(root))
     if size is None:
@@ -56,40 +56,15 @@ def read_bandwidth(threads: int, root: Path = Path("/")) -> Bandwidth | str:
 
 
 def buffer_bytes(cache: int | None, available: int | None) -> int | None:
-    """At most a quarter of the free memory; None where that is less than twice the cache."""
+    """How many bytes to read: at most a quarter of the free memory, None where that is less than twice the cache."""
     cache = UNKNOWN_CACHE if cache is None else cache
     wanted = max(SMALLEST, CACHES * cache)
     possible = wanted if available is None else min(wanted, available // 4)
     return possible if possible >= 2 * cache else None
 
 
-def last_level_cache_bytes(root: Path = Path("/")) -> int | None:
-    """Of all instances of the highest level together; None where the system does not say."""
-    sizes: dict[tuple[int, str], int] = {}
-    for directory in find(root, "sys/devices/system/cpu/cpu[0-9]*/cache/index[0-9]*"):
-        level, size = read_int(directory / "level"), _size(read_text(directory / "size"))
-        if level is not None and size is not None:
-            sizes[level, read_text(directory / "shared_cpu_list") or str(directory)] = size
-    highest = max((level for level, _ in sizes), default=None)
-    return None if highest is None else sum(size for (level, _), size in sizes.items() if level == highest)
-
-
-def available_memory_bytes(root: Path = Path("/")) -> int | None:
-    lines = (read_text(root / "proc/meminfo") or "").splitlines()
-    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else 1024 * int(found)
-
-
-def _size(text: str | None) -> int | None:
-    """Bytes of sysfs's "32768K"."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    if not text or not text[:-1].isdigit():
-        return None
-    return int(text[:-1]) * units[text[-1]] if text[-1] in units else None
-
-
 def _one_pass(pool: ThreadPoolExecutor, parts: list[npt.NDArray[np.int32]]) -> float:
-    """Seconds. numpy computes without the interpreter's lock."""
+    """The seconds of one pass. numpy computes without the interpreter's lock."""
     start = time.perf_counter()
     for _ in pool.map(np.max, parts):
         pass

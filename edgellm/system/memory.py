@@ -1,4 +1,4 @@
-"""How much memory this process takes, and what was freed given back."""
+"""How much memory this process takes and the machine has left, and what was freed given back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ SELF = Path("/proc/self/status")
 
 def peak_memory_bytes() -> int | None:
     """The largest resident size of this process so far; None where the system does not say."""
-    return _status("VmHWM:") if SELF.exists() else _peak_memory_from_usage()
+    return _field(SELF, "VmHWM:") if SELF.exists() else _peak_memory_from_usage()
 
 
 def resident_bytes() -> int | None:
     """The resident size of this process now; None where the system does not say."""
-    return _status("VmRSS:")
+    return _field(SELF, "VmRSS:")
+
+
+def available_memory_bytes(root: Path = Path("/")) -> int | None:
+    """What the system could still give to programs; None where it does not say."""
+    return _field(root / "proc/meminfo", "MemAvailable:")
+
+
+def total_memory_bytes(root: Path = Path("/")) -> int | None:
+    return _field(root / "proc/meminfo", "MemTotal:")
 
 
 def return_freed_memory() -> None:
@@ -29,14 +38,15 @@ def return_freed_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _status(field: str) -> int | None:
-    lines = (read_text(SELF) or "").splitlines()
-    found = next((line for line in lines if line.startswith(field)), None)
+def _field(file: Path, name: str) -> int | None:
+    """The bytes in the line of `file` that begins with `name`, which gives kilobytes."""
+    lines = (read_text(file) or "").splitlines()
+    found = next((line for line in lines if line.startswith(name)), None)
     return None if found is None else 1024 * int(found.split()[1])
 
 
 def _peak_memory_from_usage() -> int | None:
-    """Only where there is no /proc: on Linux this counts what the process was before it became this program."""
+    """The peak where there is no /proc: on Linux this counts what the process was before it became this program."""
     try:
         import resource
     except ImportError:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from edgellm.system.cgroups import cpu_quota
+from edgellm.system.sysfs import read_text
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -25,11 +26,4 @@ def affinity() -> set[int]:
 def _core(root: Path, cpu: int) -> str:
     """A name shared by the hardware threads of one core."""
     topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-    return _read(topology / "core_cpus_list") or _read(topology / "thread_siblings_list") or str(cpu)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None
+    return read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list") or str(cpu)

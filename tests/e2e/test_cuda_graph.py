@@ -13,7 +13,7 @@ import pytest
 import edgellm
 import edgellm_export
 from comparison import hf_generate, prompt, reference_logits, relative_rms
-from edgellm.engines.in_place.cache import DeviceCache
+from edgellm.engines.in_place.device_cache import DeviceCache
 from families import BY_NAME, FAMILIES
 from rounding import rounded
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import edgellm
 import starving
 from edgellm.cli import cli
-from edgellm.engines.in_place.cache import HostCache
+from edgellm.engines.in_place.host_cache import HostCache
 from edgellm.errors import OutOfMemoryError
 from edgellm.loading import load_as
 

@@ -40,7 +40,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
             )
         self.history.append(tokens)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
-        for rows in self._groups():
+        for rows in self._graph.groups(self._cache.lengths):
             logits[rows] = self._graph.run(self._cache, rows, tokens[rows, None])[:, 0]
         return logits
 
@@ -78,12 +78,3 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         """Short prompts are one chunk anyway, and need not ask the graph."""
         pieces = chunks(start, stop, self._chunk)
         return pieces if len(pieces) == 1 or self._graph.takes_chunks else [(start, stop)]
-
-    def _groups(self) -> list[list[int]]:
-        """The rows, those together that may run together."""
-        lengths = self._cache.lengths
-        if len(lengths) == 1 or (len(set(lengths)) > 1 and self._graph.takes_lengths and self._graph.takes_batches):
-            return [list(range(len(lengths)))]
-        if not self._graph.takes_batches:
-            return [[row] for row in range(len(lengths))]
-        return [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]

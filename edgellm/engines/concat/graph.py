@@ -1,14 +1,8 @@
-"""Decoder graphs that concatenate their cache, as optimum writes them: how they are run, and what they can do.
-
-Such graphs come from many versions of many tools, so what they can be asked for is found out by asking them. A graph
-that was traced with a single token behind a past may see the future when it gets several; one without position ids
-may count a shorter row's padding; one whose activations share a scale mixes its rows. Each ability is a comparison of
-two ways to compute the same logits, made when it first matters.
-"""
+"""Decoder graphs that concatenate their cache, as optimum writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.checks import check_graphs, lacks_graphs
+from edgellm.engines.concat.abilities import BatchingGraph, Step, agree
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.errors import ProviderError
 from edgellm.ort.session import LoadSettings, Session
 from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
-# Logits that two ways of computing give agree when they differ by less than this share of the largest.
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-2}
 INPUTS = (
     "input_ids", "attention_mask", "position_ids", "token_type_ids", "use_cache_branch", "num_logits_to_keep",
 )  # fmt: skip
@@ -42,14 +34,13 @@ def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings:
     return ConcatGraph(first, later, manifest)
 
 
-class ConcatGraph:
+class ConcatGraph(BatchingGraph):
     """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
     which are one and the same unless the package has a graph for each. Several engines may share it."""
 
     def __init__(self, first: Session, later: Session, manifest: Manifest[DecoderFacts]) -> None:
+        super().__init__(manifest.model.cache, manifest.vocab_size)
         self.session = first
-        self.layout = manifest.model.cache
-        self.vocab_size = manifest.vocab_size
         self._first, self._later = first, later
 
     def run(self, cache: ConcatCache, rows: Sequence[int], ids: TokenArray) -> Logits:
@@ -81,53 +72,17 @@ class ConcatGraph:
 
         return agree(whole, in_chunks, self.layout.dtype)
 
-    @cached_property
-    def takes_batches(self) -> bool:
-        """Whether rows of one length get the same logits together as each by itself."""
-        return self._rows_agree([3, 3])
-
-    @cached_property
-    def takes_lengths(self) -> bool:
-        """The same for rows of different lengths."""
-        return self._rows_agree([1, 4])
-
-    def _rows_agree(self, lengths: Sequence[int]) -> bool:
+    def _begun(self, lengths: Sequence[int]) -> Step:
         tokens = self._tokens(sum(lengths) + len(lengths))
-        prompts = np.split(tokens[len(lengths) :], np.cumsum(lengths)[:-1])
-        new = tokens[: len(lengths), None]
-
-        def read() -> ConcatCache:
-            cache = self._cache(len(lengths))
-            for row, prompt in enumerate(prompts):
-                self.run(cache, [row], prompt[None])
-            return cache
-
-        def apart() -> Logits:
-            cache = read()
-            return np.concatenate([self.run(cache, [row], new[row : row + 1]) for row in range(cache.rows)])
-
-        return agree(apart, lambda: self.run(read(), range(len(lengths)), new), self.layout.dtype)
+        new, cache = tokens[: len(lengths), None], self._cache(len(lengths))
+        for row, prompt in enumerate(np.split(tokens[len(lengths) :], np.cumsum(lengths)[:-1])):
+            self.run(cache, [row], prompt[None])
+        return lambda rows: self.run(cache, rows, new[rows])[:, 0]
 
     def _cache(self, rows: int) -> ConcatCache:
         cache = ConcatCache(self.layout)
         cache.reset(rows)
         return cache
-
-    def _tokens(self, count: int) -> TokenArray:
-        """Different ones, from all over the vocabulary."""
-        return np.linspace(self.vocab_size - 1, 0, count).astype(np.int64)
-
-
-def agree(one_way: Callable[[], Logits], other_way: Callable[[], Logits], dtype: str) -> bool:
-    """Whether two ways to compute the same give the same. What a graph refuses to compute is nothing that it can do;
-    that it computes anything shows elsewhere."""
-    expected = one_way()
-    try:
-        found = other_way()
-    except ProviderError:
-        return False
-    limit = TOLERANCE[dtype] * float(np.abs(expected).max())
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= limit)
 
 
 def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mapping[str, Array]:

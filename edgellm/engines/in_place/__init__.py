@@ -1,1 +1,14 @@
 """Engines whose graphs write into the spare room of a cache that stays where it is."""
+
+from __future__ import annotations
+
+from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.device_cache import DeviceCache
+from edgellm.engines.in_place.host_cache import HostCache
+from edgellm.ort.session import Device
+from edgellm.package.manifest import CacheLayout
+
+
+def open_cache(layout: CacheLayout, max_length: int, device: Device) -> KVCache:
+    """An empty one, for rows of at most `max_length` tokens."""
+    return HostCache(layout, max_length) if device == "cpu" else DeviceCache(layout, max_length, device)

@@ -10,25 +10,19 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import OutOfMemoryError, ProviderError
-from edgellm.ort.session import Binding, Device, DeviceArray, Session
+from edgellm.ort.session import Binding, Device
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
 
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 CAPACITY_STEP = 64  # tokens
-SCRATCH = -1  # in a copy plan: the spare row
-MAX_ELEMENTS = 2**31 - 1  # of one device buffer: CUDA's Gather counts in 32 bits
 
 
 @dataclass(frozen=True)
@@ -200,183 +194,6 @@ class KVCache(ABC):
     @abstractmethod
     def _filled(self, length: int) -> AbstractContextManager[list[Array]]:
         """Arrays to fill in, [num_kv_heads, length, head_dim] each: what row 0 holds at the end."""
-
-
-class HostCache(KVCache):
-    """Buffers in main memory, committed by the operating system page by page as tokens arrive."""
-
-    device: Device = "cpu"
-
-    def __init__(self, layout: CacheLayout, max_length: int) -> None:
-        super().__init__(layout, max_length)
-        self._buffers: list[Array] = []  # each [rows, num_kv_heads, capacity, head_dim]
-
-    def _allocated_rows(self) -> int:
-        return len(self._buffers[0]) if self._buffers else 0
-
-    def _addresses(self) -> Sequence[int]:
-        return [buffer.ctypes.data for buffer in self._buffers]
-
-    def _free(self) -> None:
-        self._buffers = []
-
-    def _allocate(self, rows: int, capacity: int) -> None:
-        self._buffers = [self._empty(rows, capacity) for _ in self.names]
-
-    def _grow(self, rows: int, capacity: int) -> None:
-        self._rebuild(range(self.rows), rows, capacity)
-
-    def _reorder(self, parents: Sequence[int]) -> None:
-        if len(parents) > self._allocated_rows():
-            self._rebuild(parents, len(parents), self.capacity)
-            return
-        plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
-        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
-        for buffer in self._buffers:
-            for target, source, tokens in plan:
-                to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
-                assert to is not None
-                assert of is not None
-                to[:, tokens] = of[:, tokens]
-
-    def _host_buffers(self) -> Sequence[Array]:
-        return self._buffers
-
-    @contextmanager
-    def _filled(self, length: int) -> Iterator[list[Array]]:
-        yield [buffer[0, :, :length] for buffer in self._buffers]
-
-    def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
-        """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
-        wanted = self._origins[source if target == SCRATCH else parents[target]]
-        present = self._origins[target] if SCRATCH < target < self.rows else []
-        return slice(_common_prefix(wanted, present), len(wanted))
-
-    def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
-        """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
-        for i, old in enumerate(self._buffers):
-            new = self._empty(rows, capacity)
-            for row, parent in enumerate(parents):
-                used = self.lengths[parent]
-                new[row, :, :used] = old[parent, :, :used]
-            self._buffers[i] = new
-            del old
-
-    def _empty(self, rows: int, capacity: int) -> Array:
-        shape = (rows, self.layout.num_kv_heads, capacity, self.layout.head_dim)
-        size = math.prod(shape) * self.dtype.itemsize
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
-        return memory[start : start + size].view(self.dtype).reshape(shape)
-
-
-class DeviceCache(KVCache):
-    """Buffers that ONNX Runtime owns on a device. Rows move through a small graph, so nothing passes through the host.
-
-    Several layers share a buffer of [slots, rows, num_kv_heads, capacity, head_dim]: one run moves them all.
-    """
-
-    def __init__(self, layout: CacheLayout, max_length: int, device: Device) -> None:
-        super().__init__(layout, max_length)
-        self.device = device
-        self._buffers: list[DeviceArray] = []
-        graph = resources.files("edgellm.engines") / "graphs" / f"move_rows_{layout.dtype}.onnx"
-        self._binding = Session(graph.read_bytes(), device, threads=1, spinning=False).bind()
-
-    def _allocated_rows(self) -> int:
-        return self._buffers[0].shape[1] if self._buffers else 0
-
-    def _addresses(self) -> Sequence[int]:
-        addresses: list[int] = []
-        for buffer in self._buffers:
-            slot_bytes = math.prod(buffer.shape[1:]) * self.dtype.itemsize
-            addresses += range(buffer.address, buffer.address + buffer.shape[0] * slot_bytes, slot_bytes)
-        return addresses
-
-    def _free(self) -> None:
-        self._buffers = []
-
-    def _allocate(self, rows: int, capacity: int) -> None:
-        """Zeros: kernels may multiply what lies beyond a row's end by zero, and a NaN there would stay NaN."""
-        slot = rows * self.layout.num_kv_heads * capacity * self.layout.head_dim
-        per_buffer = max(1, MAX_ELEMENTS // slot)
-        for first in range(0, len(self.names), per_buffer):
-            slots = min(per_buffer, len(self.names) - first)
-            empty = np.zeros((slots, 1, self.layout.num_kv_heads, 1, self.layout.head_dim), self.dtype)
-            self._binding.input("cache", empty)
-            self._buffers.append(self._moved([0] * rows, used=1, capacity=capacity))
-
-    def _grow(self, rows: int, capacity: int) -> None:
-        self._move([*range(self.rows), *[0] * (rows - self.rows)], capacity)
-
-    def _reorder(self, parents: Sequence[int]) -> None:
-        self._move(parents, self.capacity)
-        self.version += 1
-
-    def _host_buffers(self) -> Sequence[Array]:
-        return [slot for buffer in self._buffers for slot in buffer.numpy()]
-
-    @contextmanager
-    def _filled(self, length: int) -> Iterator[list[Array]]:
-        arrays = [np.empty((self.layout.num_kv_heads, length, self.layout.head_dim), self.dtype) for _ in self.names]
-        yield arrays
-        if not length:
-            return
-        first = 0
-        for i, buffer in enumerate(self._buffers):
-            slots = buffer.shape[0]
-            self._binding.input("cache", np.stack(arrays[first : first + slots])[:, None])
-            self._buffers[i] = self._moved([0], used=length, capacity=self.capacity)
-            first += slots
-        self.version += 1
-
-    def _move(self, parents: Sequence[int], capacity: int) -> None:
-        used = max([1, *(self.lengths[parent] for parent in parents)])
-        for i, buffer in enumerate(self._buffers):
-            self._binding.device_input("cache", buffer)
-            self._buffers[i] = self._moved(parents, used, capacity)
-
-    def _moved(self, parents: Sequence[int], used: int, capacity: int) -> DeviceArray:
-        """The bound "cache" anew: its rows `parents` up to `used` tokens, then zeros up to `capacity`."""
-        self._binding.input("parents", np.array(parents, np.int64))
-        self._binding.input("used", np.array([used], np.int64))
-        self._binding.input("spare", np.array([capacity - used], np.int64))
-        self._binding.new_output("moved", self.device)
-        self._binding.run()
-        return self._binding.fetch_device("moved")
-
-
-def open_cache(layout: CacheLayout, max_length: int, device: Device) -> KVCache:
-    return HostCache(layout, max_length) if device == "cpu" else DeviceCache(layout, max_length, device)
-
-
-def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:
-    """Copies (target, source), in an order in which no source is overwritten before it was read.
-
-    Rows that keep their place are not copied. Where rows change places in a circle, one passes through SCRATCH.
-    """
-    pending = {row: parent for row, parent in enumerate(parents) if row != parent}
-    readers = Counter(pending.values())
-    free = [row for row in pending if not readers[row]]
-    plan: list[tuple[int, int]] = []
-    while pending:
-        if not free:  # only circles are left: each row has exactly one reader
-            row = next(iter(pending))
-            plan.append((SCRATCH, row))
-            pending[next(r for r, parent in pending.items() if parent == row)] = SCRATCH
-            free.append(row)
-        row = free.pop()
-        source = pending.pop(row)
-        plan.append((row, source))
-        readers[source] -= 1
-        if source in pending and not readers[source]:
-            free.append(source)
-    return plan
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    lengths = range(1, min(len(a), len(b)) + 1)
-    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])
 
 
 @contextmanager

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.engines.checks import only_graph
 from edgellm.engines.contract import CachedEngine, chunks
-from edgellm.engines.in_place.cache import KVCache, open_cache
+from edgellm.engines.in_place import open_cache
+from edgellm.engines.in_place.binding import BoundDecoder
+from edgellm.engines.in_place.cache import KVCache
 from edgellm.errors import ContextOverflowError
-from edgellm.ort.session import Binding, Session
-from edgellm.ort.tensor_types import DTYPES
+from edgellm.ort.session import Session
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.types import IntArray, Logits, TokenArray
+from edgellm.types import Logits, TokenArray
 
 
 class Engine(CachedEngine[KVCache]):
@@ -35,9 +34,10 @@ class Engine(CachedEngine[KVCache]):
     ) -> None:
         cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated)
-        self._prefill = _Phase(session, manifest)
-        self._decode = _Phase(session, manifest)
-        self._verify = _Phase(session, manifest)
+        graph = only_graph(manifest)
+        self._prefill, self._decode, self._verify = (
+            BoundDecoder(session, graph, manifest.vocab_size) for _ in range(3)
+        )
         self._gives_last_only = self._verify.gives_last_only
 
     def decode(self, tokens: TokenArray) -> Logits:
@@ -53,7 +53,7 @@ class Engine(CachedEngine[KVCache]):
         if self._tables_differ(longest):
             return self._decode_row_by_row()
         lengths = [length + 1 for length in self._cache.lengths]
-        logits = self._decode.run(self._cache, None, tokens[:, None], lengths)
+        logits = self._decode.run(self._cache, tokens[:, None], lengths)
         self._cache.advance(1)
         return logits
 
@@ -74,7 +74,7 @@ class Engine(CachedEngine[KVCache]):
         assert self.rows == 1
         self._cache.reserve(length)
         self.history.extend(tokens)
-        logits = self._verify.run(self._cache, None, tokens[None], [length], keep=len(tokens))
+        logits = self._verify.run(self._cache, tokens[None], [length], keep=len(tokens))
         self._cache.advance(len(tokens))
         return logits
 
@@ -108,8 +108,9 @@ class Engine(CachedEngine[KVCache]):
         """[1, vocab], or [chunk, vocab] of every position."""
         chunk = tokens[start:stop]
         keep = len(chunk) if keep_all else 1
-        lengths = [stop]
-        logits = self._prefill.run(self._cache, row, chunk[None], lengths, keep=keep, rope_length=len(tokens))
+        if self._manifest.model.rope.has_length_input:
+            self._prefill.bind("rope_length", np.array([len(tokens)], np.int64))
+        logits = self._prefill.run(self._cache, chunk[None], [stop], row=row, keep=keep)
         self._cache.advance(len(chunk), row)
         return logits
 
@@ -126,83 +127,3 @@ class Engine(CachedEngine[KVCache]):
             for _, last in self._fill(row, np.array(tokens, np.int64), start=0 if changes_over else len(tokens) - 1):
                 logits[row] = last
         return logits
-
-
-class _Phase:
-    """The inputs and outputs of the graph bound once for a kind of call, and again only where they changed."""
-
-    def __init__(self, session: Session, manifest: Manifest[DecoderFacts]) -> None:
-        graph = only_graph(manifest)
-        self._binding: Binding = session.bind()
-        self._vocab_size = manifest.vocab_size
-        self._logits_dtype: np.dtype[Any] = DTYPES[session.output_types["logits"]]
-        self._has_keep = "logits_to_keep" in graph.inputs
-        self.gives_last_only = not self._has_keep and session.output_shapes["logits"][1] == 1
-        self._has_rope_length = manifest.model.rope.has_length_input
-        self._mask = AttentionMask()
-        self._bound: tuple[int, int | None] | None = None  # cache version and row
-        self._keep = 1
-        self._fetched = False
-        self._ids: TokenArray = np.empty((0, 0), np.int64)
-        self._logits: npt.NDArray[Any] = np.empty((0, 1, manifest.vocab_size), self._logits_dtype)
-
-    def run(
-        self,
-        cache: KVCache,
-        row: int | None,
-        ids: TokenArray,
-        lengths: Sequence[int],
-        *,
-        keep: int = 1,
-        rope_length: int = 0,
-    ) -> Logits:
-        """[rows, vocab] float32 of the last position, until the next run; or [keep, vocab] of a single row."""
-        binding = self._binding
-        if self._bound != (cache.version, row):
-            cache.bind(binding, row)
-            self._bound = (cache.version, row)
-        if not binding.in_place or self._ids.shape != ids.shape:
-            self._ids = np.array(ids)
-            binding.input("input_ids", self._ids)
-        self._ids[...] = ids
-        binding.input_at("attention_mask", *self._mask.of(lengths))
-        if self._has_rope_length and rope_length:
-            binding.input("rope_length", np.array([rope_length], np.int64))
-        self._bind_logits(ids.shape, keep)
-        binding.run()
-        logits = binding.fetch("logits")[0, -keep:] if self._fetched else self._logits[:, 0]
-        return logits.astype(np.float32, copy=False)
-
-    def _bind_logits(self, ids: tuple[int, ...], keep: int) -> None:
-        """One position per row goes to memory of ours. More are fetched: our graphs declare one. Graphs of other tools
-        give every position, also where only the last is wanted."""
-        rows, tokens = ids
-        if self._has_keep and keep != self._keep:
-            self._binding.input("logits_to_keep", np.array([keep], np.int64))
-        fetched = keep > 1 or (tokens > 1 and not self._has_keep and not self.gives_last_only)
-        if fetched:
-            self._binding.new_output("logits")
-        elif len(self._logits) != rows or self._fetched:
-            self._logits = np.empty((rows, 1, self._vocab_size), self._logits_dtype)
-            self._binding.output("logits", self._logits)
-        self._keep, self._fetched = keep, fetched
-
-
-class AttentionMask:
-    """[rows, longest] int64: ones for each row's tokens, then zeros. Equal lengths, the usual case, cost nothing."""
-
-    def __init__(self) -> None:
-        self._ones: IntArray = np.ones(0, np.int64)
-        self._address = 0
-
-    def of(self, lengths: Sequence[int]) -> tuple[IntArray, int]:
-        """The mask and the address of its first byte."""
-        total = max(lengths)
-        if min(lengths) != total:
-            mask = (np.arange(total) < np.array(lengths)[:, None]).astype(np.int64)
-            return mask, mask.ctypes.data
-        size = total * len(lengths)
-        if size > len(self._ones):
-            self._ones = np.ones(2 * size, np.int64)
-            self._address = self._ones.ctypes.data
-        return self._ones[:size].reshape(len(lengths), total), self._address

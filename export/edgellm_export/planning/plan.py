@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgellm.inspection.sizes import size
 from edgellm.package.manifest import DecoderFacts, EncoderFacts
-from edgellm.system.bandwidth import Bandwidth, available_memory_bytes, read_bandwidth
+from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.cgroups import memory_limit
-from edgellm.system.sizes import size
+from edgellm.system.memory import available_memory_bytes
 from edgellm.system.threads import usable_cores
 from edgellm_export.planning.prediction import Prediction
 from edgellm_export.planning.work_time import Speed, measured_speed, seconds

@@ -22,7 +22,7 @@ from edgellm.bench import Bandwidth, BenchResult, CaseResult, Conditions, Load, 
 from edgellm.bench import child as child_module
 from edgellm.bench.cases import Case, plan_cases
 from edgellm.bench.formats import to_csv, to_json, to_jsonl, to_markdown
-from edgellm.bench.jobs import Answer, Job
+from edgellm.bench.jobs import Job, JobResult
 from edgellm.bench.lists import parse_numbers
 from edgellm.bench.plot import plot
 from edgellm.bench.profile import timed_graph_runs
@@ -31,7 +31,7 @@ from edgellm.bench.timing import random_prompts, time_run
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
 from edgellm.package.files import read_manifest
-from edgellm.system.watch import Sample
+from edgellm.system.sample import Sample
 
 QUIET = Conditions(1.0, 0.0, 0.0, None, None, 0.1, ())
 
@@ -247,7 +247,7 @@ def test_what_disturbed_a_run_is_in_its_result(package: Path, monkeypatch: pytes
     assert numbers == [1, 2, 3]
     assert answer.load.disturbed == ("other virtual machines took 5.0% of the CPUs' time",)
     assert answer.result.conditions.disturbed == answer.load.disturbed
-    assert Answer.from_dict(json.loads(json.dumps(asdict(answer)))) == answer
+    assert JobResult.from_dict(json.loads(json.dumps(asdict(answer)))) == answer
 
 
 @pytest.mark.parametrize(
@@ -257,11 +257,11 @@ def test_what_disturbed_a_run_is_in_its_result(package: Path, monkeypatch: pytes
 def test_only_loads_behind_dropped_pages_are_cold(
     package: Path, monkeypatch: pytest.MonkeyPatch, reasons: list[str | None], cold: int, why_not: str | None
 ) -> None:
-    answer = Answer(Load(2.0, 1.0), "cpu", "1.31", "no sensor")
+    answer = JobResult(Load(2.0, 1.0), "cpu", "1.31", "no sensor")
     dropped: list[list[Path]] = []
     monkeypatch.setattr(runner, "drop_pages", lambda files: (dropped.append(files), reasons[len(dropped) - 1])[1])
     monkeypatch.setattr(runner, "run_in_child", lambda job, before_run: answer)
-    loads = runner._time_loads(package, runner._files(package, read_manifest(package)), "auto", 1, 3, print)
+    loads = runner._time_loads(Job(package, "auto", 1), runner._files(package, read_manifest(package)), 3, print)
     assert (len(loads.cold), len(loads.warm), loads.why_not_cold) == (cold, 3, why_not)
     assert {path.name for path in dropped[0]} == {path.name for path in package.iterdir()}
 

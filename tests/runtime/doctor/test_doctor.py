@@ -18,12 +18,12 @@ from edgellm.cli import cli
 from edgellm.doctor import Facts, Finding, examine
 from edgellm.doctor.cuda import libraries, read_cuda
 from edgellm.doctor.facts import (
+    Cpu,
     Cuda,
+    Directory,
     Interpreter,
     Limits,
     Memory,
-    Place,
-    Processor,
     Requirement,
     Runtime,
     Telemetry,
@@ -51,11 +51,12 @@ HEALTHY = Facts(
     runtimes={"onnxruntime": "1.31.1"},
     runtime=Runtime("1.31.1", CPU_ONLY),
     cuda=Cuda(),
-    processor=Processor("A processor", X86),
+    processor=Cpu("A processor", X86),
     threads=Threads(4, 4, None, 4),
     memory=Memory(16 * GIB, 12 * GIB),
-    places=(Place("working directory", "/home/a", 50 * GIB, 1), Place("temporary files", "/tmp", 50 * GIB, 1)),
+    places=(Directory("working directory", "/home/a", 50 * GIB, 1), Directory("temporary files", "/tmp", 50 * GIB, 1)),
 )
+BARE = replace(HEALTHY, runtimes={}, runtime=Runtime(None, error="No module named 'onnxruntime'"))
 ALL_CUDA: dict[str, str | None] = {name: f"/usr/lib/{name}" for name in libraries("13.0")}
 GPU = Cuda("580.82", ("NVIDIA L4",), libraries=ALL_CUDA)
 ON_GPU = replace(
@@ -104,25 +105,15 @@ SICK = {
         ("note", "extras", "export: onnx is missing", "pip install 'edgellm[export]'"),
     ),
     "no onnxruntime": (
-        replace(HEALTHY, runtimes={}, runtime=Runtime(None, error="No module named 'onnxruntime'")),
+        BARE,
         ("error", "onnxruntime", "not installed", "pip install edgellm[cpu]"),
     ),
     "no onnxruntime for musl": (
-        replace(
-            HEALTHY,
-            interpreter=replace(HEALTHY.interpreter, libc=""),
-            runtimes={},
-            runtime=Runtime(None, error="No module named 'onnxruntime'"),
-        ),
+        replace(BARE, interpreter=replace(HEALTHY.interpreter, libc="")),
         ("error", "onnxruntime", "not installed", "Alpine"),
     ),
     "no onnxruntime for an old glibc": (
-        replace(
-            HEALTHY,
-            interpreter=replace(HEALTHY.interpreter, libc="glibc 2.17"),
-            runtimes={},
-            runtime=Runtime(None, error="No module named 'onnxruntime'"),
-        ),
+        replace(BARE, interpreter=replace(HEALTHY.interpreter, libc="glibc 2.17")),
         ("error", "onnxruntime", "not installed", "older than 2.28"),
     ),
     "a distribution without its module": (
@@ -178,18 +169,18 @@ SICK = {
         ("note", "cuda", "needed by some operators only: libcudnn.so.9", "onnxruntime-gpu[cuda,cudnn]"),
     ),
     "no AVX2": (
-        replace(HEALTHY, processor=Processor("An Atom", frozenset({"sse4_2"}))),
+        replace(HEALTHY, processor=Cpu("An Atom", frozenset({"sse4_2"}))),
         ("warning", "processor", "no AVX2", "smaller model"),
     ),
     "no VNNI": (
-        replace(HEALTHY, processor=Processor("A Haswell", frozenset({"avx2", "fma", "f16c"}))),
+        replace(HEALTHY, processor=Cpu("A Haswell", frozenset({"avx2", "fma", "f16c"}))),
         ("warning", "processor", "avx2, fma, f16c; no VNNI", "int4"),
     ),
     "a Raspberry Pi 4": (
         replace(
             HEALTHY,
             interpreter=replace(HEALTHY.interpreter, machine="aarch64"),
-            processor=Processor("Raspberry Pi 4", frozenset({"fp", "asimd", "crc32"})),
+            processor=Cpu("Raspberry Pi 4", frozenset({"fp", "asimd", "crc32"})),
         ),
         ("warning", "processor", "no dot products", "ARMv8.2"),
     ),
@@ -218,11 +209,11 @@ SICK = {
         ("warning", "memory", "limited to 2.00 GiB", "ulimit -v unlimited"),
     ),
     "a full disk": (
-        replace(HEALTHY, places=(Place("working directory", "/home/a", 100 * MIB, 1),)),
+        replace(HEALTHY, places=(Directory("working directory", "/home/a", 100 * MIB, 1),)),
         ("warning", "disk", "100.0 MiB free: working directory /home/a", "free some"),
     ),
     "a read-only place": (
-        replace(HEALTHY, places=(Place("working directory", "/", 50 * GIB, 1, writable=False),)),
+        replace(HEALTHY, places=(Directory("working directory", "/", 50 * GIB, 1, writable=False),)),
         ("note", "disk", "cannot be written to", "permissions"),
     ),
     "ulimit -f": (replace(HEALTHY, limits=Limits(file_size=GIB)), ("warning", "limits", "1.00 GiB", "ulimit -f")),
@@ -269,7 +260,7 @@ def test_libraries_beside_the_loaders_path() -> None:
 
 
 def test_arm_with_dot_products_is_fine() -> None:
-    processor = Processor("A Neoverse", frozenset({"asimd", "asimddp", "i8mm", "sve", "bf16"}))
+    processor = Cpu("A Neoverse", frozenset({"asimd", "asimddp", "i8mm", "sve", "bf16"}))
     facts = replace(HEALTHY, interpreter=replace(HEALTHY.interpreter, machine="aarch64"), processor=processor)
     assert worst_of(facts).severity == "ok"
     assert any("NEON, dot products, i8mm, SVE, bf16" in finding.message for finding in examine(facts))
@@ -334,7 +325,7 @@ def test_memory_and_processor_of_a_machine(tmp_path: Path) -> None:
     )
     memory = read_memory(tmp_path)
     assert (memory.total, memory.available) == (1024_000, 614_400)
-    assert read_processor(tmp_path) == Processor("A CPU", frozenset({"avx2", "avx_vnni"}))
+    assert read_processor(tmp_path) == Cpu("A CPU", frozenset({"avx2", "avx_vnni"}))
 
 
 def test_requirements_of_the_metadata() -> None:
@@ -431,7 +422,7 @@ def test_provider_and_instructions_of_a_package(package: Path) -> None:
     assert [f.severity for f in check_provider(cuda, HEALTHY)] == ["error"]
     assert [f.severity for f in check_provider(cuda, replace(ON_GPU, runtime=BROKEN_CUDA))] == ["error"]
     int8 = replace(manifest, weights=replace(manifest.weights, precision="int8"))
-    old = replace(HEALTHY, processor=Processor("A Haswell", frozenset({"avx2"})))
+    old = replace(HEALTHY, processor=Cpu("A Haswell", frozenset({"avx2"})))
     assert check_instructions(int8, HEALTHY) == check_instructions(manifest, old) == []
     assert [f.severity for f in check_instructions(int8, old)] == ["warning"]
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellm.engines.in_place import cache as cache_module
-from edgellm.engines.in_place.cache import ALIGNMENT, SCRATCH, DeviceCache, HostCache, KVCache, copy_plan
+from edgellm.engines.in_place import device_cache
+from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.device_cache import DeviceCache
+from edgellm.engines.in_place.host_cache import ALIGNMENT, SCRATCH, HostCache, copy_plan
 from edgellm.errors import ProviderError
 from edgellm.ort.session import DeviceArray
 from edgellm.package.manifest import CacheLayout
@@ -133,7 +135,7 @@ def test_trim_forgets_the_end_of_a_row(cache: KVCache) -> None:
 def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it goes on like any other, and the first one keeps its own."""
     if split:
-        monkeypatch.setattr(cache_module, "MAX_ELEMENTS", 2 * 192 * 4 + 1)  # so that each layer and side is by itself
+        monkeypatch.setattr(device_cache, "MAX_ELEMENTS", 2 * 192 * 4 + 1)  # so that each layer and side is by itself
     shadow = Shadow(cache, 3, 10)
     for row in range(3):
         shadow.write(row, 5 + row)
@@ -222,7 +224,7 @@ def test_host_buffers_are_aligned() -> None:
 
 
 def test_device_buffers_start_as_zeros_and_split_when_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "MAX_ELEMENTS", 3 * 2 * 64 * 4)
+    monkeypatch.setattr(device_cache, "MAX_ELEMENTS", 3 * 2 * 64 * 4)
     shadow = Shadow(DeviceCache(LAYOUT, MAX_LENGTH, "cpu"), rows=1, capacity=64)
     assert [buffer.shape[0] for buffer in shadow.cache._buffers] == [3, 1]
     assert not any(buffer.any() for buffer in buffers(shadow.cache))
@@ -273,5 +275,5 @@ def test_out_of_memory_is_a_provider_error(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_graphs_are_those_that_the_script_builds() -> None:
     graphs = pytest.importorskip("edgellm_export.onnx.cache_graphs")
     for dtype in graphs.DTYPES:
-        shipped = (Path(cache_module.__file__).parent.parent / "graphs" / f"move_rows_{dtype}.onnx").read_bytes()
+        shipped = (Path(device_cache.__file__).parent.parent / "graphs" / f"move_rows_{dtype}.onnx").read_bytes()
         assert shipped == graphs.move_rows(dtype).SerializeToString(deterministic=True)

@@ -15,7 +15,9 @@ from edgellm.ort.tensor_types import DTYPES, FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.package.manifest import (
     CacheLayout,
     CrossCacheLayout,
-    Encoder,
+    DecoderFacts,
+    EncoderDecoderFacts,
+    EncoderFacts,
     GraphFile,
     Manifest,
     Rope,
@@ -48,7 +50,7 @@ def layouts(growth: str) -> tuple[CacheLayout, CrossCacheLayout]:
     return own, CrossCacheLayout(2, 3, 8, "float32", "past.{layer}.source.{side}", "present.{layer}.source.{side}")
 
 
-def manifest_of(kind: str) -> Manifest:
+def manifest_of(kind: str) -> Manifest[DecoderFacts | EncoderDecoderFacts]:
     task, growth, graphs = KINDS[kind]
     own, cross = layouts(growth)
     inputs = {name: tuple(integers) for name, (integers, _) in graphs.items()}
@@ -58,12 +60,11 @@ def manifest_of(kind: str) -> Manifest:
         model_type="toy",
         target="cpu",
         graphs={name: GraphFile(f"{name}.onnx", inputs[name], outputs[name]) for name in graphs},
-        cache=own,
+        model=EncoderDecoderFacts(own, cross) if task.startswith("text2text") else DecoderFacts(own),
         weights=Weights("fp32", "float32", tied_embedding=False),
         vocab_size=VOCAB,
         context_length=64,
         tokens=TokenIds(),
-        cross_cache=cross if task.startswith("text2text") else None,
     )
 
 
@@ -174,7 +175,7 @@ def test_names_may_stand_for_any_size_and_layers_may_not_be_any_number(kind: str
     sessions, manifest = sessions_of(kind), manifest_of(kind)
     changed(sessions, past__0__key=(FLOAT, ["r", "heads", "n", "size"]), logits=(FLOAT, ["r", None, "vocab"]))
     check_graphs(sessions, manifest)  # type: ignore[arg-type]
-    beyond = replace(manifest, cache=replace(manifest.kv_cache, num_layers=10**9))
+    beyond = replace(manifest, model=replace(manifest.model, cache=replace(manifest.model.cache, num_layers=10**9)))
     with pytest.raises(PackageCorruptError, match="1000000000 layers"):
         check_graphs(sessions, beyond)  # type: ignore[arg-type]
 
@@ -201,7 +202,8 @@ def test_inputs_that_mean_nothing_here_are_refused_though_both_have_them() -> No
 
 def test_optional_inputs_and_those_of_rotary_tables() -> None:
     sessions = sessions_of("decoder in place")
-    manifest = replace(manifest_of("decoder in place"), rope=Rope(has_length_input=True))
+    manifest = manifest_of("decoder in place")
+    manifest = replace(manifest, model=replace(manifest.model, rope=Rope(has_length_input=True)))
     with pytest.raises(PackageCorruptError, match=r"missing \['rope_length'\]"):
         check_graphs(sessions, manifest)  # type: ignore[arg-type]
     sessions["model"].optional_inputs = ("rope_length",)
@@ -218,9 +220,7 @@ ENCODER_FLAWS: dict[str, tuple[Callable[[Ports], Ports], str]] = {
 
 @pytest.mark.parametrize("flaw", ["none", *ENCODER_FLAWS])
 def test_encoders(flaw: str) -> None:
-    manifest = replace(
-        manifest_of("decoder"), task="text-classification", cache=None, encoder=Encoder(labels=("a", "b", "c"))
-    )
+    manifest = replace(manifest_of("decoder"), task="text-classification", model=EncoderFacts(labels=("a", "b", "c")))
     ports, known = Ports(dict(IDS), {"logits": (FLOAT, ["r", 3])}), tuple(IDS)
     if flaw == "none":
         check_encoder(ports, manifest, known)  # type: ignore[arg-type]

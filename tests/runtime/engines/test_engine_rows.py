@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import edgellm
 from concat_directory import VOCAB, Flaws, write_directory
 from edgellm.engines.in_place import decoder as in_place
-from edgellm.engines.in_place.cache import DeviceCache
+from edgellm.engines.in_place.device_cache import DeviceCache
 from tiny_package import TinyConfig, reference_logits
 
 TINY, LONG = TinyConfig(), TinyConfig(long_from=20)

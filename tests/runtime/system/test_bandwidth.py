@@ -14,7 +14,8 @@ import edgellm.system.bandwidth as bandwidth
 from edgellm.bench.pagecache import drop_pages
 from edgellm.errors import PackageCorruptError
 from edgellm.inspection.graph_weights import graph_weights
-from edgellm.system.memory import peak_memory_bytes, resident_bytes
+from edgellm.system.cpu import last_level_cache_bytes
+from edgellm.system.memory import available_memory_bytes, peak_memory_bytes, resident_bytes
 from fake_machine import UNREADABLE, put
 
 MIB = 2**20
@@ -26,14 +27,14 @@ def test_the_last_level_cache_of_all_sockets(tmp_path: Path) -> None:
         put(tmp_path, {f"{cache}/index0/level": 1, f"{cache}/index0/size": "48K"})
         put(tmp_path, {f"{cache}/index3/level": 3, f"{cache}/index3/size": "32M"})
         put(tmp_path, {f"{cache}/index3/shared_cpu_list": socket})
-    assert bandwidth.last_level_cache_bytes(tmp_path) == 64 * MIB
+    assert last_level_cache_bytes(tmp_path) == 64 * MIB
 
 
 def test_a_cache_of_unknown_size(tmp_path: Path) -> None:
     cache = "sys/devices/system/cpu/cpu0/cache/index0"
     put(tmp_path, {f"{cache}/level": 3, f"{cache}/size": UNREADABLE})
-    assert bandwidth.last_level_cache_bytes(tmp_path) is None
-    assert bandwidth.available_memory_bytes(tmp_path) is None
+    assert last_level_cache_bytes(tmp_path) is None
+    assert available_memory_bytes(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Such as "126.2 MiB"."""
+    """`count` bytes as text, such as "126.2 MiB"."""
     for unit, limit in (("B", 2**10), ("KiB", 2**20), ("MiB", 2**30)):
         if count < limit:
             return f"{count * 2**10 / limit:.{0 if unit == 'B' else 1}f} {unit}"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edgellm.system.watch import Sample, judge, take_sample
+from edgellm.system.disturbance import judge
+from edgellm.system.sample import Sample, take_sample
 from fake_machine import UNREADABLE, put
 
 CPU = "sys/devices/system/cpu"

@@ -1,0 +1,116 @@
+"""A cache in main memory."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from edgellm.engines.in_place.cache import KVCache
+from edgellm.ort.session import Device
+from edgellm.package.manifest import CacheLayout
+from edgellm.types import Array
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
+SCRATCH = -1  # in a copy plan: the spare row
+
+
+class HostCache(KVCache):
+    """Buffers in main memory, committed by the operating system page by page as tokens arrive."""
+
+    device: Device = "cpu"
+
+    def __init__(self, layout: CacheLayout, max_length: int) -> None:
+        super().__init__(layout, max_length)
+        self._buffers: list[Array] = []  # each [rows, num_kv_heads, capacity, head_dim]
+
+    def _allocated_rows(self) -> int:
+        return len(self._buffers[0]) if self._buffers else 0
+
+    def _addresses(self) -> Sequence[int]:
+        return [buffer.ctypes.data for buffer in self._buffers]
+
+    def _free(self) -> None:
+        self._buffers = []
+
+    def _allocate(self, rows: int, capacity: int) -> None:
+        self._buffers = [self._empty(rows, capacity) for _ in self.names]
+
+    def _grow(self, rows: int, capacity: int) -> None:
+        self._rebuild(range(self.rows), rows, capacity)
+
+    def _reorder(self, parents: Sequence[int]) -> None:
+        if len(parents) > self._allocated_rows():
+            self._rebuild(parents, len(parents), self.capacity)
+            return
+        plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
+        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
+        for buffer in self._buffers:
+            for target, source, tokens in plan:
+                to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
+                assert to is not None
+                assert of is not None
+                to[:, tokens] = of[:, tokens]
+
+    def _host_buffers(self) -> Sequence[Array]:
+        return self._buffers
+
+    @contextmanager
+    def _filled(self, length: int) -> Iterator[list[Array]]:
+        yield [buffer[0, :, :length] for buffer in self._buffers]
+
+    def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
+        """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
+        wanted = self._origins[source if target == SCRATCH else parents[target]]
+        present = self._origins[target] if SCRATCH < target < self.rows else []
+        return slice(_common_prefix(wanted, present), len(wanted))
+
+    def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
+        """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
+        for i, old in enumerate(self._buffers):
+            new = self._empty(rows, capacity)
+            for row, parent in enumerate(parents):
+                used = self.lengths[parent]
+                new[row, :, :used] = old[parent, :, :used]
+            self._buffers[i] = new
+            del old
+
+    def _empty(self, rows: int, capacity: int) -> Array:
+        shape = (rows, self.layout.num_kv_heads, capacity, self.layout.head_dim)
+        size = math.prod(shape) * self.dtype.itemsize
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + size].view(self.dtype).reshape(shape)
+
+
+def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:
+    """Copies (target, source), in an order in which no source is overwritten before it was read.
+
+    Rows that keep their place are not copied. Where rows change places in a circle, one passes through SCRATCH.
+    """
+    pending = {row: parent for row, parent in enumerate(parents) if row != parent}
+    readers = Counter(pending.values())
+    free = [row for row in pending if not readers[row]]
+    plan: list[tuple[int, int]] = []
+    while pending:
+        if not free:  # only circles are left: each row has exactly one reader
+            row = next(iter(pending))
+            plan.append((SCRATCH, row))
+            pending[next(r for r, parent in pending.items() if parent == row)] = SCRATCH
+            free.append(row)
+        row = free.pop()
+        source = pending.pop(row)
+        plan.append((row, source))
+        readers[source] -= 1
+        if source in pending and not readers[source]:
+            free.append(source)
+    return plan
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    lengths = range(1, min(len(a), len(b)) + 1)
+    return bisect_left(lengths, True, key=lambda length: a[:length] != b[:length])
