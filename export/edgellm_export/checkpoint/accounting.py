@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from edgellm.errors import TensorError, nearest
-from edgellm.types import FloatArray
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 SHOWN = 20
 
@@ -65,17 +61,6 @@ class TensorReader:
         left = [name for name in self._tensors if name not in self._taken]
         hint = nearest(missing.split(" ")[0], left)
         return hint if hint.startswith("did") else "nothing like it"
-
-
-@dataclass(frozen=True)
-class ZeroTensor:
-    """Stands in for a tensor that could not be had, so that all problems are found in one go."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return np.zeros((stop - start, *self.shape[1:]), np.float32)
 
 
 def _listing(title: str, items: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ CONTEXTS = (512, 2048, 8192)
 
 
 @dataclass(frozen=True)
-class Machine:
+class Workstation:
     """What a plan is made for; None where it is not known."""
 
     threads: int
@@ -43,7 +43,7 @@ class Plan:
     by tokens. `problems`: why the export would fail here, or might."""
 
     prediction: Prediction
-    machine: Machine
+    machine: Workstation
     seconds: float
     tokens_per_second: float | None
     prompt_tokens_per_second: float | None
@@ -74,13 +74,13 @@ class Plan:
         }
 
 
-def measure_machine(out: Path) -> Machine:
+def measure_machine(out: Path) -> Workstation:
     """Takes about a second. `out`: where the package would be."""
     threads, limit, available = usable_cores(), memory_limit(), available_memory_bytes()
     bandwidth = read_bandwidth(threads)
     bounds = [each for each in (available, None if limit is None else limit.limit - limit.used) if each is not None]
     there = next(place for place in (out.absolute(), *out.absolute().parents) if place.is_dir())
-    return Machine(
+    return Workstation(
         threads=threads,
         bandwidth=bandwidth if isinstance(bandwidth, Bandwidth) else None,
         speed=measured_speed(),
@@ -89,7 +89,7 @@ def measure_machine(out: Path) -> Machine:
     )
 
 
-def plan_of(prediction: Prediction, machine: Machine) -> Plan:
+def plan_of(prediction: Prediction, machine: Workstation) -> Plan:
     manifest = prediction.manifest
     contexts = [tokens for tokens in CONTEXTS if tokens < manifest.context_length] + [manifest.context_length]
     per_token = 0 if isinstance(manifest.model, EncoderFacts) else manifest.model.cache.bytes_per_token()
@@ -104,7 +104,7 @@ def plan_of(prediction: Prediction, machine: Machine) -> Plan:
     )
 
 
-def _tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
+def _tokens_per_second(prediction: Prediction, machine: Workstation) -> float | None:
     """With a short context."""
     manifest = prediction.manifest
     if isinstance(manifest.model, EncoderFacts) or manifest.target == "cuda" or machine.bandwidth is None:
@@ -113,7 +113,7 @@ def _tokens_per_second(prediction: Prediction, machine: Machine) -> float | None
     return 1 / (reading + NODE_S * prediction.nodes)
 
 
-def _prompt_tokens_per_second(prediction: Prediction, machine: Machine) -> float | None:
+def _prompt_tokens_per_second(prediction: Prediction, machine: Workstation) -> float | None:
     manifest = prediction.manifest
     if not isinstance(manifest.model, DecoderFacts) or manifest.target == "cuda":
         return None
@@ -122,7 +122,7 @@ def _prompt_tokens_per_second(prediction: Prediction, machine: Machine) -> float
     return CHUNK / (2 * CHUNK * weights / rate + CHUNK_NODE_S * prediction.nodes)
 
 
-def problems(prediction: Prediction, machine: Machine) -> list[str]:
+def problems(prediction: Prediction, machine: Workstation) -> list[str]:
     """Why the export would fail here, in a line each."""
     found = []
     if machine.disk_free < prediction.size:

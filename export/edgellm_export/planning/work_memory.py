@@ -38,7 +38,7 @@ OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
 
 
 @dataclass(frozen=True)
-class Matrix:
+class WorkMatrix:
     """`reads`: the value that it multiplies, which others may read too."""
 
     layer: str
@@ -57,7 +57,7 @@ class Work:
     """What an export has to do."""
 
     manifest: Manifest
-    matrices: Sequence[Matrix]
+    matrices: Sequence[WorkMatrix]
     package: Footprint
     widest: int
     calibrates: bool
@@ -70,13 +70,13 @@ class Work:
             match = re.match(r".*?\.\d+(?=/)", projection.name)
             if match is not None:
                 rows, columns = projection.weight.shape
-                matrices.append(Matrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
+                matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
         widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
         return cls(outline.manifest, matrices, package, widest, outline.calibrates, verifies)
 
     @property
-    def layers(self) -> dict[str, list[Matrix]]:
-        found: dict[str, list[Matrix]] = {}
+    def layers(self) -> dict[str, list[WorkMatrix]]:
+        found: dict[str, list[WorkMatrix]] = {}
         for matrix in self.matrices:
             found.setdefault(matrix.layer, []).append(matrix)
         return found
