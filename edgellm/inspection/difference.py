@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
 from edgellm.inspection.contents import Inspection, multiplies
 from edgellm.package.files import sha256_of
 from edgellm.package.manifest import MANIFEST_NAME
@@ -111,7 +111,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise PackageCorruptError(f"{path} cannot be read ({error}); copy or export the package again") from error
+        raise corrupt(f"{path} cannot be read ({error})", or_copy=True) from error
     return flat(content) if isinstance(content, dict) else {"": content}
 
 

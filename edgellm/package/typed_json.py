@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def parse(cls: type[T], data: Any, where: str) -> T:
     try:
         return build(cls, data, where)
     except Mistyped as error:
-        raise PackageCorruptError(f"{error}; export the package again") from None
+        raise corrupt(str(error)) from None
 
 
 def build(cls: type[T], data: Any, where: str) -> T:
