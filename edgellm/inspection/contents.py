@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgellm.inspection.footprint import Footprint, footprint
-from edgellm.inspection.graph_summary import GraphSummary, Matrix, summarize
+from edgellm.inspection.graph_summary import GraphMatrix, GraphSummary, summarize
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 from edgellm.package.report import Report, read_report
 
@@ -78,7 +78,7 @@ def inspect_package(path: Path, manifest: Manifest, context: int) -> Inspection:
     )
 
 
-def _matrices(part: str, matrices: Sequence[Matrix], report: Report | None) -> list[StoredMatrix]:
+def _matrices(part: str, matrices: Sequence[GraphMatrix], report: Report | None) -> list[StoredMatrix]:
     """The report names layers, whose node's name goes on with its operator; its schemes are the finer ones."""
     reported = {} if report is None else {matrix.node: matrix for matrix in report.matrices}
     stored = []

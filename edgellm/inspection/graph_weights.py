@@ -7,22 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.package.onnx_file import (
-    ATTRIBUTE_INT,
-    ATTRIBUTE_NAME,
-    GRAPH_INITIALIZER,
-    GRAPH_NODE,
-    NODE_ATTRIBUTE,
-    NODE_INPUT,
-    NODE_OP_TYPE,
-    Bytes,
-    Tensor,
-    messages,
-    number,
-    parsed,
-    read_tensor,
-    texts,
-)
+from edgellm.package.onnx_file import GRAPH_INITIALIZER, Tensor, nodes_of, parsed, read_tensor
+from edgellm.package.protobuf import Bytes, messages
 
 BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
@@ -131,17 +117,8 @@ def _parameters_for(tensor: Tensor, use: Use) -> int:
 
 def _tensors_and_uses(graph: Bytes) -> tuple[list[Tensor], Mapping[str, Sequence[Use]]]:
     uses: dict[str, list[Use]] = defaultdict(list)
-    for node in messages(graph, GRAPH_NODE):
-        _add_uses(uses, node)
+    for node in nodes_of(graph):
+        operator, numbers = node.operator, node.numbers
+        for place, name in enumerate(node.inputs):
+            uses[name].append((operator, place, numbers))
     return [read_tensor(message) for message in messages(graph, GRAPH_INITIALIZER)], uses
-
-
-def _add_uses(uses: dict[str, list[Use]], node: Bytes) -> None:
-    operator = next(texts(node, NODE_OP_TYPE))
-    attributes: dict[str, int] = {}
-    for attribute in messages(node, NODE_ATTRIBUTE):
-        whole = number(attribute, ATTRIBUTE_INT)
-        if whole is not None:
-            attributes[next(texts(attribute, ATTRIBUTE_NAME))] = whole
-    for place, name in enumerate(texts(node, NODE_INPUT)):
-        uses[name].append((operator, place, attributes))

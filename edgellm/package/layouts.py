@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Task = Literal[
     "text-generation",
@@ -195,6 +195,21 @@ class TokenIds:
     eos: tuple[int, ...] = ()
     pad: int | None = None
     decoder_start: int | None = None
+
+    @classmethod
+    def of(cls, generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
+        """What generation_config.json says or, where it is silent, config.json."""
+
+        def ids(key: str) -> tuple[int, ...]:
+            value = generation.get(key, config.get(key))
+            values = value if isinstance(value, list) else [value]
+            return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
+
+        def first(key: str) -> int | None:
+            return next(iter(ids(key)), None)
+
+        decoder_start = first("decoder_start_token_id")
+        return cls(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), decoder_start)
 
 
 @dataclass(frozen=True)
