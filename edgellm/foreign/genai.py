@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageError, PackageNotFoundError
-from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, token_ids_of, weights_of
-from edgellm.foreign.files import Graph, listed_files, read_inside
+from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, weights_of
+from edgellm.foreign.files import WHOLE, ForeignDirectory, Graph, read_inside
 from edgellm.foreign.rope_tables import rope_of
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
+from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope, TokenIds
 
 GENAI_CONFIG = "genai_config.json"
 FIXED_NAMES = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
@@ -47,6 +47,7 @@ def read_genai(root: Path) -> Manifest:
     decoder = _section(model, "decoder")
     _check_parts(root, model, decoder)
     graph = _open_graph(root, decoder)
+    directory = ForeignDirectory(root, model, {WHOLE: graph})
     layout = _layout(graph, decoder, _growth(graph, config))
     target: Literal["cpu", "cuda"] = "cuda" if "cuda" in _providers(decoder) else "cpu"
     logits = graph.facts.outputs.get("logits")
@@ -59,11 +60,11 @@ def read_genai(root: Path) -> Manifest:
         target=target,
         graphs={"model": GraphFile(graph.file, _inputs(graph, layout), ("logits",))},
         model=DecoderFacts(layout, _rope(root, graph, layout)),
-        weights=weights_of([graph]),
+        weights=weights_of(directory),
         vocab_size=vocab_size,
         context_length=min(size_of("?", model, "context_length"), MAX_SENSIBLE_LENGTH),
-        tokens=token_ids_of({}, model, vocab_size),
-        files=listed_files(root, [graph]),
+        tokens=TokenIds.of({}, model, vocab_size),
+        files=directory.files(),
         source={"kind": "onnx", "name": root.resolve().name},
     )
 
