@@ -12,7 +12,8 @@ from edgellm.package.manifest import CacheLayout
 
 
 def concat_layout(directory: ForeignDirectory, past: str, present: str) -> CacheLayout:
-    """Raises PackageError for a cache that is not one key and one value of four dimensions per layer."""
+    """The layout of the graphs' cache. Raises PackageError for a cache that is not one key and one value of four
+    dimensions per layer."""
     graph, config = directory.parts[-1], directory.config
     key, value = (graph.facts.inputs.get(past.format(layer=0, side=side)) for side in ("key", "value"))
     pasts = past_names(graph)
@@ -37,7 +38,9 @@ def concat_layout(directory: ForeignDirectory, past: str, present: str) -> Cache
 def check_concat_cache(
     directory: ForeignDirectory, own: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """own: past and present names; across: the first run's output and the later runs' input, of each layer and side."""
+    """Raises PackageError where the graphs lack tensors of these names, or have others.
+
+    own: past and present names; across: the first run's output and the later runs' input, of each layer and side."""
     parts = directory.parts
     first, later = parts[0].facts, parts[-1].facts
     pasts = {*(past for past, _ in own), *(past for _, past in across)}

@@ -65,7 +65,7 @@ def size_of(dim: int | str, config: Mapping[str, Any], *keys: str) -> int:
 
 
 def weights_of(directory: ForeignDirectory) -> Weights:
-    """The precision is that of most of the weights."""
+    """How the weights are stored; the precision is that of most of them."""
     facts = directory.parts[0].facts
     counts: dict[Precision, int] = {"fp32": 0, "fp16": 0, "int8": 0, "int4": 0}
     by_type: dict[int, Precision] = {1: "fp32", 10: "fp16", 16: "fp16", 2: "int8", 3: "int8", 21: "int4", 22: "int4"}

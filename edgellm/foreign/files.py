@@ -93,7 +93,8 @@ def past_names(graph: Graph) -> list[str]:
 
 
 def graph_file(graph: Graph, known: Sequence[str], outputs: Sequence[str]) -> GraphFile:
-    """Its names at the boundary, cache excluded. Raises PackageError where it has inputs that nobody would fill."""
+    """The graph's names at its boundary, cache excluded. Raises PackageError where it has inputs that nobody
+    would fill."""
     inputs = [name for name in graph.facts.inputs if not name.startswith("past")]
     unknown = sorted(set(inputs) - set(known))
     lacking = sorted(set(outputs) - graph.facts.outputs.keys())
@@ -128,7 +129,8 @@ def read_inside(root: Path, file: str) -> GraphFacts:
 
 
 def _inside(root: Path, path: Path) -> bool:
-    """Also by way of the hub's cache, where snapshots/REVISION/FILE is a link to blobs/HASH."""
+    """Whether `path` lies in `root`, also by way of the hub's cache, where snapshots/REVISION/FILE is a link to
+    blobs/HASH."""
     here = root.resolve()
     cached = [here.parent.parent / "blobs"] if here.parent.name == "snapshots" else []
     return any(path.resolve().is_relative_to(place) for place in [here, *cached])

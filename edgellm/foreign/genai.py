@@ -41,7 +41,7 @@ def find_genai(path: Path) -> Path | None:
 
 
 def read_genai(root: Path) -> Manifest:
-    """Without hashes. Raises PackageError where edgellm cannot run what is there."""
+    """The manifest, without hashes. Raises PackageError where edgellm cannot run what is there."""
     config = read_json(root / GENAI_CONFIG)
     model = _section(config, "model")
     decoder = _section(model, "decoder")
@@ -104,7 +104,8 @@ def _open_graph(root: Path, decoder: Mapping[str, Any]) -> Graph:
 
 
 def _growth(graph: Graph, config: Mapping[str, Any]) -> Literal["in_place", "concat"]:
-    """In place where every layer's attention writes into the buffer it is given, and rows count their own tokens."""
+    """How the cache grows: in place where every layer's attention writes into the buffer it is given, and rows count
+    their own tokens."""
     operators = graph.facts.operators
     shared = _section(config, "search").get("past_present_share_buffer", True) is not False
     whole = IN_PLACE in operators and not operators & CONCATENATE and "position_ids" not in graph.facts.inputs
@@ -148,7 +149,7 @@ def _pattern(names: Mapping[str, Any], keys: tuple[str, str]) -> str:
 
 
 def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
-    """Those that are no cache. Raises PackageError where there are some that nobody would fill."""
+    """The inputs that are no cache. Raises PackageError where there are some that nobody would fill."""
     pasts = {past for past, _ in layout.names()}
     names = [name for name in graph.facts.inputs if name not in pasts]
     known = INPUTS if layout.growth == "concat" else ("input_ids", "attention_mask")
@@ -161,7 +162,7 @@ def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
 
 
 def _rope(root: Path, graph: Graph, layout: CacheLayout) -> Rope:
-    """Raises PackageError where tables change and the cache could not be computed anew."""
+    """The graph's rotary tables. Raises PackageError where they change and the cache could not be computed anew."""
     rope = rope_of(root / graph.file, graph.facts)
     if rope.recompute_beyond is not None and layout.growth == "concat":
         raise PackageError(
@@ -172,7 +173,7 @@ def _rope(root: Path, graph: Graph, layout: CacheLayout) -> Rope:
 
 
 def _providers(decoder: Mapping[str, Any]) -> list[str]:
-    """The execution providers that it was made for; none for the CPU."""
+    """The execution providers that the graph was made for; none for the CPU."""
     options = _section(decoder, "session_options").get("provider_options")
     entries = options if isinstance(options, list) else []
     return [str(name).lower() for entry in entries if isinstance(entry, dict) for name in entry]

@@ -18,7 +18,8 @@ INT64 = 7
 
 
 def rope_of(path: Path, facts: GraphFacts) -> Rope:
-    """Raises PackageError for a graph that chooses among parts of itself in another way."""
+    """What the graph's choice of tables asks of the runtime. Raises PackageError for one that chooses in another
+    way."""
     if "If" not in facts.operators:
         return Rope()
     limits = parsed(path, _limits)

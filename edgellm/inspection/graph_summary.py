@@ -45,7 +45,7 @@ class GraphMatrix:
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """`optional`: inputs that have a default."""
+    """What a graph takes, gives and is made of. `optional`: inputs that have a default."""
 
     inputs: tuple[Port, ...]
     optional: tuple[Port, ...]
@@ -59,7 +59,7 @@ class GraphSummary:
 
 
 def summarize(path: Path) -> GraphSummary:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The summary of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     return parsed(path, _summary)
 
 
@@ -76,8 +76,8 @@ def _summary(graph: Bytes) -> GraphSummary:
 
 
 def _matrices(graph: Bytes, outer: Sources, counted: set[tuple[str, ...]]) -> Iterator[GraphMatrix]:
-    """In the order of the nodes, subgraphs included. `outer`: what the graphs around this one have. Adds to `counted`
-    what it counts."""
+    """The matrices in the order of the nodes, subgraphs included. `outer`: what the graphs around this one have. Adds
+    to `counted` what it counts."""
     sources = {**outer, **{name: [read_tensor(message)] for name, message in initializers_of(graph).items()}}
     for node in nodes_of(graph):
         operator, read = node.operator, node.inputs

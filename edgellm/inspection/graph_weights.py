@@ -36,16 +36,16 @@ Use = tuple[str, int, Mapping[str, int]]  # operator, input number, whole-number
 
 @dataclass(frozen=True)
 class GraphWeights:
-    """`bytes_per_step`: read for one decoding step, however many rows it has; lookups are left out, and float16 that
-    the graph widens to float32 counts as float32. `parameters`: numbers the model was trained to.
-    """
+    """What a graph's weights amount to. `bytes_per_step`: read for one decoding step, however many rows it has; lookups
+    are left out, and float16 that the graph widens to float32 counts as float32. `parameters`: numbers the model was
+    trained to."""
 
     bytes_per_step: int
     parameters: int
 
 
 def graph_weights(path: Path) -> GraphWeights:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The weights of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     stored = stored_weights(path).values()
     return GraphWeights(sum(each.bytes_per_step for each in stored), sum(each.parameters for each in stored))
 
@@ -63,8 +63,8 @@ class StoredWeight:
 
 
 def stored_weights(path: Path) -> dict[tuple[str, ...], StoredWeight]:
-    """By place: graphs beside each other may share some. Raises PackageCorruptError where `path` is not an ONNX
-    model."""
+    """The weights in a graph's file, by place: graphs beside each other may share some. Raises PackageCorruptError
+    where `path` is not an ONNX model."""
     tensors, uses = parsed(path, _tensors_and_uses)
     shared: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
@@ -85,7 +85,7 @@ def _stored(tensors: Sequence[Tensor], uses: Mapping[str, Sequence[Use]]) -> Sto
 
 
 def _size(tensor: Tensor, uses: Sequence[Use]) -> int:
-    """Bytes; float16 that is only widened, as what it becomes."""
+    """The tensor's bytes; float16 that is only widened counts as what it becomes."""
     widened = tensor.data_type in FLOAT16 and set(_multiplied(uses)) == {"Cast"}
     return tensor.elements * (32 if widened else BITS[tensor.data_type]) // 8
 

@@ -121,7 +121,7 @@ class Rope:
 
     @property
     def changes_with_every_token(self) -> bool:
-        """Dynamic NTK scaling beyond the trained length, which is not known here."""
+        """Whether the tables are scaled dynamically (NTK) beyond the trained length, which is not known here."""
         return self.has_length_input and self.recompute_beyond is None
 
 
@@ -173,7 +173,7 @@ class EncoderFacts:
     rows_apart: bool = False
 
     def bytes_per_token(self) -> int:
-        """No cache."""
+        """0: an encoder has no cache."""
         return 0
 
 
@@ -198,7 +198,7 @@ class TokenIds:
 
     @classmethod
     def of(cls, generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
-        """What generation_config.json says or, where it is silent, config.json."""
+        """The ids that generation_config.json gives or, where it is silent, config.json."""
 
         def ids(key: str) -> tuple[int, ...]:
             value = generation.get(key, config.get(key))

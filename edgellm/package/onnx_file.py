@@ -105,8 +105,9 @@ class Node:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """`external`: the files that hold weights, by what the graph calls them. `weights`: how many numbers the constants
-    have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes. `operators`: kinds of nodes."""
+    """What a graph says of itself. `external`: the files that hold weights, by what the graph calls them. `weights`:
+    how many numbers the constants have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes.
+    `operators`: kinds of nodes."""
 
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
@@ -117,7 +118,7 @@ class GraphFacts:
 
 
 def read_graph(path: Path) -> GraphFacts:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The facts of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     return parsed(path, _facts)
 
 
@@ -194,7 +195,7 @@ def _tensors(graph: Bytes) -> Iterator[Tensor]:
 
 
 def ports_of(graph: Bytes, field: int) -> dict[str, Port]:
-    """By name. `field`: inputs or outputs."""
+    """The graph's ports by name. `field`: inputs or outputs."""
     ports = [_port(message) for message in messages(graph, field)]
     return {port.name: port for port in ports}
 

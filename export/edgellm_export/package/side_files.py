@@ -16,7 +16,7 @@ GRAPH = "model.onnx"
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a package."""
+    """The versions of what makes a package."""
     return {name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")}
 
 
