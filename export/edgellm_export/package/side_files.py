@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.package.files import sha256_of, write_manifest
-from edgellm.package.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds
+from edgellm.package.manifest import MANIFEST_NAME, Facts, FileEntry, Manifest, TokenIds
 from edgellm_export.checkpoint import Checkpoint
 
 GRAPH = "model.onnx"
@@ -35,16 +36,15 @@ def write_generation_config(directory: Path, checkpoint: Checkpoint, ids: TokenI
         write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
 
 
-def seal(directory: Path, manifest: Manifest) -> Manifest:
+def seal(directory: Path, manifest: Manifest[Facts]) -> Manifest[Facts]:
     """Write the manifest with the size and sha256 of every other file in `directory`."""
     names = sorted(
         p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_NAME
     )
     known = manifest.files
     entries = {n: known.get(n) or FileEntry((directory / n).stat().st_size, sha256_of(directory / n)) for n in names}
-    sealed = Manifest.from_dict(
-        {**manifest.to_dict(), "files": {n: {"size": e.size, "sha256": e.sha256} for n, e in entries.items()}}
-    )
+    sealed = replace(manifest, files=entries)
+    Manifest.from_dict(sealed.to_dict())  # what could not be read is not written
     write_manifest(directory, sealed)
     return sealed
 
