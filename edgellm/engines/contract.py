@@ -1,4 +1,4 @@
-"""What engines of both kinds of cache have in common: how prompts are read, what is taken over, and what is held."""
+"""What engines have in common: rows that come and go; of decoders, how prompts are read and what of them is held."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
+from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
@@ -47,8 +48,61 @@ class RowCache(Protocol):
 Cache = TypeVar("Cache", bound=RowCache)
 
 
-class CachedEngine(ABC, Generic[Cache]):
-    """A graph and a cache of its own; not for two threads at once. Implements `decoding.Decoder`."""
+class RowEngine(ABC):
+    """A model and what it holds of its rows; not for two threads at once. Implements `decoding.Decoder`."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def cache_bytes(self) -> int:
+        """Of the rows' own tokens, without the keys and values of sources."""
+
+    @abstractmethod
+    def prefill(
+        self,
+        prompts: Sequence[TokenArray],
+        sources: Sequence[TokenArray] | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Start over with a row for each prompt: [rows, vocab] of their last tokens. `sources`: of an encoder-decoder,
+        one for each. `headroom`: tokens to make room for beyond the prompts. `progress`: what it raises ends it."""
+
+    @abstractmethod
+    def insert(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        progress: ProgressHook | None = None,
+    ) -> Logits:
+        """Read a new row behind those that go on: [1, vocab] of its last token. Where `progress` raises, the others are
+        as they were."""
+
+    @abstractmethod
+    def decode(self, tokens: TokenArray) -> Logits:
+        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
+
+    @abstractmethod
+    def reorder(self, parents: TokenArray) -> None:
+        """New row i continues old row parents[i]."""
+
+    def drop(self, rows: Sequence[int]) -> None:
+        """Take rows out; those behind them move up."""
+        self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
+
+    @abstractmethod
+    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
+        """Start over: [chunk, vocab] behind each token of one sequence, chunk by chunk."""
+
+
+class CachedEngine(RowEngine, Generic[Cache]):
+    """A decoder-only model: a graph and a cache of its own."""
 
     def __init__(
         self, manifest: Manifest[DecoderFacts], cache: Cache, prefill_chunk: int, reuse_generated: bool
@@ -74,8 +128,7 @@ class CachedEngine(ABC, Generic[Cache]):
         headroom: int = HEADROOM,
         progress: ProgressHook | None = None,
     ) -> Logits:
-        """Start over: [rows, vocab] of the last tokens. A single prompt that continues what is cached computes only
-        what is new. `headroom`: tokens to make room for beyond the prompts. `sources`: have no meaning here."""
+        """A single prompt that continues what is cached computes only what is new."""
         cached = self.reusable(prompts)
         if not cached:
             self._start(len(prompts), max(map(len, prompts)) + headroom)
@@ -101,8 +154,6 @@ class CachedEngine(ABC, Generic[Cache]):
         headroom: int = HEADROOM,
         progress: ProgressHook | None = None,
     ) -> Logits:
-        """Read a new row behind those that go on: [1, vocab] of its last token. Where `progress` raises, it is taken
-        out again."""
         row, logits = self.rows, np.empty((1, self._manifest.vocab_size), np.float32)
         self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
         self.history.insert(prompt)
@@ -116,17 +167,9 @@ class CachedEngine(ABC, Generic[Cache]):
             raise
         return logits
 
-    def drop(self, rows: Sequence[int]) -> None:
-        """Take rows out; those behind them move up."""
-        self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
-
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         """How many tokens of a single prompt `prefill` would not compute again."""
         return self.history.reusable(prompts)
-
-    @abstractmethod
-    def decode(self, tokens: TokenArray) -> Logits:
-        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
 
     @property
     @abstractmethod
@@ -137,10 +180,6 @@ class CachedEngine(ABC, Generic[Cache]):
     @abstractmethod
     def verify(self, tokens: TokenArray) -> Logits:
         """Append tokens [n] to the only row, in one run. Returns [n, vocab] float32, what follows each."""
-
-    @abstractmethod
-    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] for one sequence, chunk by chunk."""
 
     def forget(self, count: int) -> None:
         """Take the last `count` tokens off the only row."""
@@ -180,6 +219,13 @@ class CachedEngine(ABC, Generic[Cache]):
             yield arrays
         self.history.rows = [row.copy()]
 
+    def _overflow(self) -> ContextOverflowError:
+        """Of a row that has no room for another token."""
+        return ContextOverflowError(
+            f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
+            "ask for fewer new tokens or shorten the prompt"
+        )
+
     @abstractmethod
     def _start(self, rows: int, length: int) -> None:
         """Empty rows, for about `length` tokens each."""
@@ -187,6 +233,13 @@ class CachedEngine(ABC, Generic[Cache]):
     @abstractmethod
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
         """Feed tokens[start:] to a row of which tokens[:start] stay. Yields after each chunk its end and [vocab]."""
+
+
+def target_overflow(longest: int) -> ContextOverflowError:
+    """Of an encoder-decoder's target that has no room for another token."""
+    return ContextOverflowError(
+        f"the target has reached the model's longest of {longest} tokens; ask for fewer new tokens"
+    )
 
 
 def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:

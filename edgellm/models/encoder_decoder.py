@@ -282,7 +282,7 @@ class EncoderDecoderModel:
         except IndexError:
             engine = self._new_engine()
         yield engine
-        self._idle[:] = [engine] if engine.rows == 1 else []
+        self._idle[:] = [engine] if engine.held_sources == 1 else []
 
     def _pieces(self, source: IntArray, start: IntArray, run: Run, options: GenerationOptions) -> Iterator[Piece]:
         with self._engine() as engine:

@@ -11,37 +11,34 @@ from edgellm.types import IntArray
 
 @dataclass(frozen=True)
 class Seats:
-    """Where the search's rows sit in the decoder's batch, which has `width` rows for each source: one source's rows may
-    end before another's, and their seats are then filled with copies.
+    """The decoder's batch has `width` rows for each source: one source's rows may end before another's, and their seats
+    are then filled with copies.
 
-    source_of, slot_of: [rows].
+    source_of, slot_of: [rows]. first_of: [sources], a row of each. is_plain: the batch is the rows as they are.
     """
 
     source_of: IntArray
     slot_of: IntArray
+    first_of: IntArray
     width: int
+    is_plain: bool
 
     @classmethod
     def of(cls, source_of: IntArray) -> Seats:
-        """source_of: [rows], ascending, every source from 0 on at least once."""
+        """source_of: [rows], every source from 0 on at least once."""
         counts = np.bincount(source_of)
         width = int(counts.max())
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        place = np.arange(len(source_of)) - first[source_of]
-        return cls(source_of, source_of * width + place, width)
-
-    @property
-    def slots(self) -> int:
-        return self.width * (int(self.source_of[-1]) + 1)
-
-    @property
-    def full(self) -> bool:
-        return self.slots == len(self.slot_of)
+        rows, order = np.arange(len(source_of)), source_of.argsort(kind="stable")
+        starts = counts.cumsum() - counts
+        slot_of = np.empty(len(rows), np.int64)
+        slot_of[order] = rows + (np.arange(len(counts)) * width - starts).repeat(counts)
+        is_plain = width * len(counts) == len(rows) and slot_of.tobytes() == rows.tobytes()
+        return cls(source_of, slot_of, order[starts], width, is_plain)
 
     def filled(self, values: IntArray) -> IntArray:
-        """[slots] for values [rows]; an empty seat gets what the first row of its source has."""
-        if self.full:
+        """[seats] for values [rows]; an empty seat gets what the first row of its source has."""
+        if self.is_plain:
             return values
-        result = np.repeat(values[np.searchsorted(self.source_of, np.arange(self.slots // self.width))], self.width)
+        result = values[self.first_of].repeat(self.width)
         result[self.slot_of] = values
         return result
