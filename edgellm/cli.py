@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _exhausted(error: Exception) -> Failure | None:
-    """What a lack of room, memory or handles should say; None for other errors."""
+    """The failure that a lack of room, memory or handles is; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         place = error.filename or "the output"

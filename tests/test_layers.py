@@ -26,7 +26,7 @@ TABLE = {
         engines.in_place: package ort engines
         engines.concat: package ort engines engines.in_place
         foreign: package engines.concat
-        generation: package ort text decoding engines
+        generation: package text decoding
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         loading: package ort foreign models
@@ -57,7 +57,7 @@ TABLE = {
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize float_run verification exporters / package text foreign models loading
         planning: checkpoint package verification exporters / system package inspection
-        pipeline: checkpoint package sources architectures calibration exporters optimum planning / system package
+        pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
         *: pipeline
     """,  # noqa: E501
 }

@@ -35,13 +35,10 @@ def bench(
     batch_size: str,
     beams: str,
     threads: str | None,
-    repeats: int,
-    loads: int,
-    device: Any,
-    profile: bool,
     output: str,
     as_json: bool,
     picture: Path | None,
+    **options: Any,
 ) -> None:
     """Time the package PKG on this machine.
 
@@ -59,11 +56,8 @@ def bench(
         batch_sizes=parse_numbers(batch_size, "--batch-size"),
         beams=parse_numbers(beams, "--beams"),
         threads=None if threads is None else parse_numbers(threads, "--threads"),
-        repeats=repeats,
-        loads=loads,
-        device=device,
-        profile=profile,
         progress=lambda line: click.echo(line, err=True),
+        **options,
     )
     click.echo(FORMATS["json" if as_json else output](result))
     if picture is not None:

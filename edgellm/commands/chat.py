@@ -83,7 +83,7 @@ def chat(
 
 
 class Conversation:
-    """`messages`: those so far, to which the next ones are added. `session`: what answers them."""
+    """A chat on a session: `messages` are those so far, to which the next ones are added."""
 
     def __init__(
         self,
@@ -124,7 +124,8 @@ class Conversation:
 
 @contextlib.contextmanager
 def _opened(model: edgellm.Model, saved: Path | None) -> Iterator[edgellm.GenerationSession]:
-    """A session: that of a file, if it is there, to which it is saved in the end, whatever ended it."""
+    """A session; with a file it is that of the file, if it is there, and is saved there in the end, whatever ended
+    it."""
     if saved is None:
         with model.session() as session:
             yield session
@@ -138,8 +139,8 @@ def _opened(model: edgellm.Model, saved: Path | None) -> Iterator[edgellm.Genera
 
 
 def _messages(session: edgellm.GenerationSession, system: str | None) -> list[dict[str, str]]:
-    """Those of the session's file, to which `Conversation` adds. Raises InputError where they are none, or begin with
-    another system message than the one asked for."""
+    """The messages of the session's file, to which `Conversation` adds. Raises InputError where they are none, or begin
+    with another system message than the one asked for."""
     messages: list[dict[str, str]] = session.metadata.setdefault("messages", [])
     if messages:
         check_messages(messages)
@@ -173,7 +174,7 @@ def _cancel_on_ctrl_c() -> Iterator[threading.Event]:
 
 
 def _talk(conversation: Conversation) -> None:
-    """Lines from a terminal until Ctrl-D. An error ends its answer, not the conversation."""
+    """Answer lines from a terminal until Ctrl-D. An error ends its answer, not the conversation."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() a history and arrow keys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # at the prompt, Ctrl-C only drops the line
@@ -195,7 +196,7 @@ def _talk(conversation: Conversation) -> None:
 
 
 def _read_line() -> str:
-    """input() writes its prompt to stdout, which may be a file."""
+    """A line from the terminal. input() would write its prompt to stdout, which may be a file."""
     if sys.stdout.isatty():
         return input(PROMPT)
     click.echo(PROMPT, err=True, nl=False)

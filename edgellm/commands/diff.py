@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from edgellm.commands.options import json_option
-from edgellm.commands.quality import read_report
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.inspection.difference import Difference, differences, to_json
 from edgellm.inspection.sizes import size
@@ -50,7 +49,7 @@ def diff(context: click.Context, a: Path, b: Path, show_all: bool, verify: bool,
 def _open(path: Path, verify: bool) -> Inspection:
     package, manifest = read_package(path)
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
-    return inspect_package(package, manifest, read_report(package), min(CONTEXT, manifest.context_length))
+    return inspect_package(package, manifest, min(CONTEXT, manifest.context_length))
 
 
 def _lines(found: Sequence[Difference], limit: int | None) -> list[str]:

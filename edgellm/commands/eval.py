@@ -98,7 +98,7 @@ def pair_of_labels(given: str) -> tuple[str, str]:
 
 
 def columns_of(given: Sequence[str]) -> dict[str, list[str]]:
-    """ "source=de" to {"source": ["de"]}; a role that is there twice has two columns."""
+    """The columns by role: "source=de" is {"source": ["de"]}; a role that is there twice has two columns."""
     columns: dict[str, list[str]] = {}
     for one in given:
         role, equals, name = one.partition("=")
@@ -131,7 +131,7 @@ def _metric_lines(metrics: Mapping[str, Metric]) -> list[str]:
 
 
 def _plain(values: Mapping[str, Any]) -> list[str]:
-    """Those that fit into a line: "window 1024"."""
+    """The values that fit into a line, with their names: "window 1024"."""
     kept = {
         name: value for name, value in values.items() if isinstance(value, str | int | float) and value is not False
     }

@@ -12,7 +12,7 @@ import click
 from edgellm.commands.options import json_option
 from edgellm.commands.plan import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
-from edgellm.commands.quality import quality_lines, read_report
+from edgellm.commands.quality import quality_lines
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.session import onnxruntime
 
@@ -81,11 +81,12 @@ def export(
         return
     with shown_progress(STEPS) as progress:
         exported = exporter.export(source, out, progress=progress, **options)
-    report = read_report(out)
+    report, outcome = exported.report, exported.outcome
     if as_json:
-        click.echo(json.dumps({"package": str(out), "report": report, "plan": outcome_dict(exported.outcome)}))
+        content = None if report is None else report.to_dict()
+        click.echo(json.dumps({"package": str(out), "report": content, "plan": outcome_dict(outcome)}))
     else:
-        click.echo("\n".join([f"exported     {out}", *quality_lines(report), *outcome_lines(exported.outcome)]))
+        click.echo("\n".join([f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]))
 
 
 def _import_exporter(*, verify: bool) -> ModuleType:

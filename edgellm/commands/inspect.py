@@ -11,10 +11,12 @@ import click
 
 from edgellm.commands.inspect_text import facts, matrix_table
 from edgellm.commands.options import json_option, package_argument
-from edgellm.commands.quality import quality_lines, read_report
+from edgellm.commands.quality import quality_lines
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.loading import read_package
 from edgellm.package.files import check_files
+from edgellm.package.json_file import read_json
+from edgellm.package.report import REPORT_NAME, read_report
 
 
 @click.command()
@@ -32,14 +34,22 @@ def inspect(package: Path, verify: bool, report_only: bool, matrices: bool, cont
     another tool made.
     """
     package, manifest = read_package(package)
-    report = read_report(package)
     if verify:
         check_files(package, manifest)
     if report_only:
-        click.echo(json.dumps({"report": report}, indent=2) if as_json else "\n".join(quality_lines(report)))
+        click.echo(_dumped(_report(package)) if as_json else "\n".join(quality_lines(read_report(package))))
         return
-    found = inspect_package(package, manifest, report, context or min(CONTEXT, manifest.context_length))
-    click.echo(json.dumps(_json(found), indent=2) if as_json else "\n".join(_lines(found, verify, matrices)))
+    found = inspect_package(package, manifest, context or min(CONTEXT, manifest.context_length))
+    click.echo(_dumped(_json(found)) if as_json else "\n".join(_lines(found, verify, matrices)))
+
+
+def _dumped(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2)
+
+
+def _report(package: Path) -> dict[str, Any]:
+    """The file as it is."""
+    return {"report": read_json(package / REPORT_NAME) or None}
 
 
 def _lines(found: Inspection, verified: bool, matrices: bool) -> list[str]:
@@ -50,7 +60,7 @@ def _lines(found: Inspection, verified: bool, matrices: bool) -> list[str]:
 def _json(found: Inspection) -> dict[str, Any]:
     return {
         "manifest": found.manifest.to_dict(),
-        "report": found.report,
+        **_report(found.path),
         "written": None if found.written is None else found.written.isoformat(),
         "memory": {**asdict(found.memory), "total": found.memory.total},
         "graphs": {

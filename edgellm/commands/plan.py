@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgellm.inspection.sizes import size
+from edgellm.package.report import ExportOutcome, Foreseen
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
-    from edgellm_export.planning.outcome import Compared, Outcome
     from edgellm_export.planning.plan import Plan
 
 MINUTE = 120  # seconds from which minutes are shown
@@ -63,7 +63,7 @@ def _machine(plan: Plan) -> list[str]:
     return lines
 
 
-def outcome_lines(outcome: Outcome | None) -> list[str]:
+def outcome_lines(outcome: ExportOutcome | None) -> list[str]:
     """What was predicted, and what happened."""
     if outcome is None:
         return []
@@ -79,13 +79,13 @@ def outcome_lines(outcome: Outcome | None) -> list[str]:
     ]
 
 
-def _compared(name: str, values: Compared, shown: Any) -> str:
+def _compared(name: str, values: Foreseen, shown: Any) -> str:
     if values.actual is None or values.share is None:
         return f"{name} {shown(values.predicted)}, got no more than before"
     return f"{name} {shown(values.predicted)}, got {shown(values.actual)} ({values.share:.0%})"
 
 
-def outcome_dict(outcome: Outcome | None) -> dict[str, Any] | None:
+def outcome_dict(outcome: ExportOutcome | None) -> dict[str, Any] | None:
     return None if outcome is None else asdict(outcome)
 
 

@@ -14,14 +14,15 @@ from edgellm.types import Progress
 
 @contextlib.contextmanager
 def shown_progress(steps: Mapping[str, str]) -> Iterator[Progress]:
-    """`steps`: what to call each step. Where rich, which draws the bars, is not installed: lines."""
+    """Shows progress, with `steps` as the names of the steps: bars where rich, which draws them, is installed, else
+    lines."""
     with contextlib.ExitStack() as stack:
         bars = stack.enter_context(_bars(steps)) if sys.stderr.isatty() else None
         yield _ended_by_signals(bars or Lines(steps))
 
 
 def _ended_by_signals(progress: Progress) -> Progress:
-    """Ends the command even where what a signal raised was swallowed."""
+    """The same progress, which ends the command even where what a signal raised was swallowed."""
 
     def checked(step: str, done: int, total: int) -> None:
         raise_if_received()

@@ -63,8 +63,6 @@ def run(
     task: str,
     package: Path,
     texts: tuple[str, ...],
-    device: Any,
-    threads: int | None,
     as_json: bool,
     context: str | None,
     text_pair: str | None,
@@ -83,7 +81,7 @@ def run(
         options["targets"] = list(options["targets"])
     if context == STDIN and STDIN in texts:
         raise InputError("only one of TEXT and --context can be read from standard input")
-    pipe = edgellm.pipeline(task, package, device=device, threads=threads, **options)
+    pipe = edgellm.pipeline(task, package, **options)
     inputs = inputs_of(texts, context=context, text_pair=text_pair, together=task == "sentence-similarity")
     several = False
     for one in inputs:
@@ -113,8 +111,8 @@ def inputs_of(texts: Sequence[str], *, context: str | None, text_pair: str | Non
 
 
 def lines_of(result: Any, given: Any = None) -> Iterator[str]:
-    """A result as text: a line for each record, its values with tabs between them. Groups of records have an empty line
-    between them."""
+    """A result as text: each record is a line of its values with tabs between them; an empty line stands between groups
+    of records."""
     if isinstance(result, dict) and {"labels", "scores"} <= result.keys():  # zero-shot-classification
         yield from (_line([score, label]) for score, label in zip(result["scores"], result["labels"], strict=True))
     elif isinstance(given, dict) and "sentences" in given:

@@ -14,7 +14,7 @@ _received: list[int] = []
 
 
 def install() -> None:
-    """Signals raise from now on. Those that are ignored stay so: nohup and shells' background jobs ask for it."""
+    """Let signals raise from now on. Those that are ignored stay so: nohup and shells' background jobs ask for it."""
     for number in SIGNALS:
         if signal.getsignal(number) in UNTOUCHED:
             signal.signal(number, _leave)

@@ -25,7 +25,7 @@ class Stats:
         self._timing = timing
 
     def timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The same pieces."""
+        """The same pieces, timed as they pass."""
         start, first, tokens = time.perf_counter(), math.nan, 0
         for piece in pieces:
             tokens += len(piece.tokens)

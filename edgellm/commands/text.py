@@ -20,10 +20,8 @@ def decode(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"standard input is not UTF-8: byte 0x{data[error.start]:02X} at position {error.start}; "
-            "convert it first, for example with iconv"
-        ) from error
+        found = f"byte 0x{data[error.start]:02X} at position {error.start}"
+        raise InputError(f"standard input is not UTF-8: {found}; convert it first, for example with iconv") from error
 
 
 def one_line(message: str) -> str:

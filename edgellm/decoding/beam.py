@@ -13,31 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.decoding.chain import ScoredRows, process
 from edgellm.decoding.choice import best_indices, check_best, check_numbers, log_softmax, sample_without_replacement
 from edgellm.decoding.events import Hypothesis
-from edgellm.decoding.options import GenerationOptions
-from edgellm.decoding.pipeline import Processor, Rows, process
 from edgellm.decoding.processors import hamming_diversity
-from edgellm.decoding.stopping import Stopping
+from edgellm.decoding.sequence import Beginning
 from edgellm.types import FloatArray, Logits, TokenArray
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all groups of a search have in common."""
-
-    options: GenerationOptions
-    stopping: Stopping
-    processors: Sequence[Processor]
-
-    @property
-    def group_size(self) -> int:
-        return self.options.num_beams // self.options.num_beam_groups
-
-    @property
-    def num_candidates(self) -> int:
-        """Enough that `group_size` go on even if every end token of every beam is among them."""
-        return max(2, 1 + len(self.stopping.eos_token_ids)) * self.group_size
 
 
 @dataclass(frozen=True)
@@ -66,39 +47,48 @@ class Group:
     `beams` starts as the prompt alone and grows to the group's size with the first step.
     """
 
-    plan: Plan
-    prompt_len: int
-    source: TokenArray  # what the sequences are made of
-    limit: int  # of new tokens
+    beginning: Beginning
     diverse: bool  # one of several groups
     beams: Beams
     stream: np.random.Generator | None  # None: no sampling
     finished: list[Hypothesis] = field(default_factory=list)  # at most the group's size, the best first
     done: bool = False
 
-    @property
-    def next_tokens(self) -> TokenArray:
-        return self.beams.ids[:, -1]
+    def __post_init__(self) -> None:
+        self.plan, self.limit = self.beginning.plan, self.beginning.max_new_tokens
+        self.prompt_len = len(self.beginning.prompt)
+        self.size = self.plan.options.num_beams // self.plan.options.num_beam_groups
 
-    def step(self, logits: Logits, earlier_tokens: Sequence[int], interruption: str | None) -> None:
+    @property
+    def num_candidates(self) -> int:
+        """Enough that `size` go on even if every end token of every beam is among them."""
+        return max(2, 1 + len(self.plan.ends.eos_token_ids)) * self.size
+
+    @property
+    def next_tokens(self) -> list[int]:
+        tokens: list[int] = self.beams.ids[:, -1].tolist()
+        return tokens
+
+    def step(self, logits: Logits, earlier_tokens: Sequence[int], cut: str | None) -> None:
         """Replace the beams by their best continuations. logits: [decoder rows, vocab].
 
-        `earlier_tokens` are the choices of the prompt's earlier groups in this step.
+        `earlier_tokens` are the choices of the prompt's earlier groups in this step. `cut`: why all beams end with this
+        step if nothing else ends them.
         """
         model_logprobs = log_softmax(logits[self.beams.rows])
         check_numbers(model_logprobs[:, 0])  # one NaN among a row's logits makes the whole row NaN
         candidates = self._candidates(self._score(model_logprobs, earlier_tokens))
         extended = self._extend(candidates, model_logprobs)
         new_len = extended.ids.shape[1] - self.prompt_len
-        cut = "length" if new_len >= self.limit else interruption
+        cut = "length" if new_len >= self.limit else cut
 
-        ends = [self.plan.stopping.end_of_text(ids) for ids in extended.ids[:, self.prompt_len :].tolist()]
+        ends = [self.plan.ends.of_text(ids) for ids in extended.ids[:, self.prompt_len :].tolist()]
         if not self.diverse:
             ends = [end or cut for end in ends]
-        self._finish([(i, end) for i, end in enumerate(ends[: self.plan.group_size]) if end is not None], extended)
+        self._finish([(i, end) for i, end in enumerate(ends[: self.size]) if end is not None], extended)
 
         going_on = np.flatnonzero([end is None for end in ends])
-        going_on = going_on[best_indices(extended.scores[going_on], self.plan.group_size)]
+        going_on = going_on[best_indices(extended.scores[going_on], self.size)]
         self.beams = _take(extended, going_on)
         best = candidates.scores if self.diverse else self.beams.scores
         self.done = not len(going_on) or not self._can_improve(best.max(), new_len)
@@ -109,7 +99,8 @@ class Group:
     def _score(self, model_logprobs: FloatArray, earlier_tokens: Sequence[int]) -> FloatArray:
         """The score of each continuation, [beams, vocab]; excluded ones at -inf."""
         count = len(model_logprobs)
-        rows = Rows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, [self.source] * count)
+        sources = [self.beginning.made_of] * count
+        rows = ScoredRows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, sources)
         scores = process(self.plan.processors, rows, model_logprobs)
         if earlier_tokens:
             scores = hamming_diversity(scores, earlier_tokens, self.plan.options.diversity_penalty)
@@ -120,10 +111,10 @@ class Group:
         """scores: [beams, vocab]. Fewer than planned only where fewer continuations are possible."""
         flat = scores.reshape(-1)
         if self.stream is None:
-            chosen = best_indices(flat, self.plan.num_candidates)
+            chosen = best_indices(flat, self.num_candidates)
             chosen = chosen[flat[chosen] > -np.inf]
         else:
-            chosen = sample_without_replacement(flat, self.plan.num_candidates, self.stream)
+            chosen = sample_without_replacement(flat, self.num_candidates, self.stream)
         if not len(chosen) and not self.finished:
             check_best(float(flat.max()))
         return Candidates(*np.divmod(chosen, scores.shape[1]), flat[chosen])
@@ -139,7 +130,7 @@ class Group:
     def _finish(self, ends: Sequence[tuple[int, str]], extended: Beams) -> None:
         """Add candidates with their finish reasons, then keep the best; the earlier one where scores are equal."""
         new = [self._hypothesis(extended, i, reason) for i, reason in ends]
-        self.finished = sorted([*self.finished, *new], key=final_score, reverse=True)[: self.plan.group_size]
+        self.finished = sorted([*self.finished, *new], key=final_score, reverse=True)[: self.size]
 
     def _hypothesis(self, extended: Beams, i: int, reason: str) -> Hypothesis:
         tokens = tuple(extended.ids[i, self.prompt_len :].tolist())
@@ -148,7 +139,7 @@ class Group:
 
     def _can_improve(self, best_score: np.float32, new_len: int) -> bool:
         """Whether a better hypothesis may still come, by the rule that `early_stopping` names."""
-        if len(self.finished) < self.plan.group_size:
+        if len(self.finished) < self.size:
             return True
         if self.plan.options.early_stopping is True:
             return False

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Emitted:
+class Emitted(NamedTuple):
     """One new token of one sequence (greedy search and sampling; beams are not final before the end).
 
-    `row` is the sequence's number: prompt number x num_return_sequences + its number within the prompt.
+    `number` is the sequence's: the call's prompts have their `num_return_sequences` one after the other.
     `logprob` is the log-softmax of the model's own logits at the token, if `options.logprobs`.
     `finish_reason` is set on a sequence's last token: "eos", "stop_string", "length", "cancelled" or "time".
     """
 
-    row: int
+    number: int
     token: int
     logprob: float | None
     finish_reason: str | None
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One run of the model. `emitted` is empty for beam search."""
 
     emitted: tuple[Emitted, ...]

@@ -92,6 +92,11 @@ class GenerationOptions:
             raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
         return result
 
+    @property
+    def rows(self) -> int:
+        """How many rows of a cache one prompt takes."""
+        return max(self.num_beams, self.num_return_sequences)
+
     def limit(self, prompt_len: int, context_length: int | None = None) -> int:
         """The most new tokens for a prompt of `prompt_len` tokens, at least 1; never beyond the model's context.
 
@@ -244,7 +249,7 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
         problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY), "num_beams=1")
     if o.overflow == "error":
         problems += _without_effect(o, given, ("overflow_keep",), 'overflow="truncate" or overflow="shift"')
-    if o.overflow == "shift" and max(o.num_beams, o.num_return_sequences) > 1:
+    if o.overflow == "shift" and o.rows > 1:
         problems.append(
             f'overflow is "shift" with num_beams={o.num_beams} and num_return_sequences={o.num_return_sequences}, '
             "expected 1 of each: one sequence can shift"

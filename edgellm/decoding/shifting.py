@@ -18,7 +18,7 @@ from edgellm.types import Logits, ProgressHook, TokenArray
 
 
 @dataclass(frozen=True)
-class Window:
+class ContextWindow:
     """`size` tokens, of which the first `keep` are never dropped."""
 
     size: int
@@ -34,7 +34,7 @@ class Window:
 class Shifting:
     """A decoder of a single row in front of another one. `dropped` counts the tokens that were left out so far."""
 
-    def __init__(self, decoder: Verifier, window: Window) -> None:
+    def __init__(self, decoder: Verifier, window: ContextWindow) -> None:
         self._decoder = decoder
         self._window = window
         self._tokens: list[int] = []

@@ -8,33 +8,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Stopping:
-    """The conditions that depend on more than the options: the tokenizer, the clock, the prompts.
+class Ends:
+    """What ends a sequence, beside its number of tokens: the conditions that the tokenizer and the clock decide.
 
     `matches_stop_string`: whether the text of a sequence's new tokens contains a stop string.
-    `cancelled` is asked once per step. `deadline` is a `time.monotonic()` value.
-    `max_new_tokens`: per prompt, at least 1 (see `GenerationOptions.limit`).
+    `deadline` is a `time.monotonic()` value. `pad_token_id` is what a finished group of beams goes on with.
     """
 
-    eos_token_ids: tuple[int, ...]
-    pad_token_id: int | None
-    matches_stop_string: Callable[[Sequence[int]], bool] | None
-    cancelled: Callable[[], bool] | None
-    deadline: float | None
-    max_new_tokens: tuple[int, ...]
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    matches_stop_string: Callable[[Sequence[int]], bool] | None = None
+    deadline: float | None = None
 
-    def interruption(self) -> str | None:
-        """Why the whole search must end now: "cancelled", "time" or None. Asked once per step."""
-        if self.cancelled is not None and self.cancelled():
-            return "cancelled"
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            return "time"
-        return None
-
-    def end_of_text(self, tokens: Sequence[int]) -> str | None:
+    def of_text(self, tokens: Sequence[int]) -> str | None:
         """Why the new `tokens` are complete in themselves: "eos", "stop_string" or None."""
         if tokens[-1] in self.eos_token_ids:
             return "eos"
         if self.matches_stop_string is not None and self.matches_stop_string(tokens):
             return "stop_string"
         return None
+
+    def of_time(self) -> str | None:
+        """ "time" once the deadline has passed."""
+        return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None

@@ -25,6 +25,7 @@ from edgellm.evaluation.reference import LazyReference, OpenPackage, ReferenceLi
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
 from edgellm.ort.session import DeviceChoice
+from edgellm.pipelines.base import check_counts
 from edgellm.types import Progress
 
 OF_TEXTS = ("perplexity", "divergence")  # kinds for which a decoder reads a file of text as one
@@ -58,19 +59,16 @@ def evaluate(
 
     All of the data, up to the limit, is checked before anything runs. Raises EdgellmError.
     """
-    _check_counts(limit=limit, batch_size=batch_size)
     roles = Columns.create(columns)
     open_other = partial(load, device="cpu" if device == "cpu" else "auto", threads=threads)
-    asked = Assignment(
-        data, targets, columns or {}, roles, task, reference, join, limit, batch_size, predictions, options
-    )
+    asked = Brief(data, targets, columns or {}, roles, task, reference, join, limit, batch_size, predictions, options)
     model = package if isinstance(package, AnyModel) else load(package, device=device, threads=threads)
     return _answer(asked, model, open_other, progress or (lambda step, done, total: None))
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What `evaluate` was asked for. `roles` are all columns by role, the given ones among them."""
+class Brief:
+    """What `evaluate` was asked for. `roles` are all columns by role, the given ones among them. Raises OptionError."""
 
     data: DataLike | None
     targets: Sequence[str | PathLike[str]]
@@ -84,8 +82,12 @@ class Assignment:
     predictions: str | PathLike[str] | None
     options: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        counts = {"limit": self.limit, "batch_size": self.batch_size}
+        check_counts(**{name: count for name, count in counts.items() if count is not None})
 
-def _answer(asked: Assignment, model: AnyModel, open_package: OpenPackage, progress: Progress) -> Evaluation:
+
+def _answer(asked: Brief, model: AnyModel, open_package: OpenPackage, progress: Progress) -> Evaluation:
     name, records = _chosen(asked, model)
     with ExitStack() as stack:
         reference, options = None, asked.options
@@ -116,7 +118,7 @@ def _answer(asked: Assignment, model: AnyModel, open_package: OpenPackage, progr
     )
 
 
-def _chosen(asked: Assignment, model: AnyModel) -> tuple[str, Data]:
+def _chosen(asked: Brief, model: AnyModel) -> tuple[str, Data]:
     """The evaluation's name in KINDS, and the records to run it on."""
     source = _builtin(model) if asked.data is None else asked.data
     first = _first(open_data(source, targets=asked.targets))
@@ -191,9 +193,3 @@ def _run(
             write(outcome.prediction)
             progress("evaluate", len(seen), total)
     return evaluator.findings(seen)
-
-
-def _check_counts(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and (type(value) is not int or value < 1):
-            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")

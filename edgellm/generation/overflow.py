@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.decoding import GenerationOptions
-from edgellm.decoding.shifting import Window
-from edgellm.errors import ContextOverflowError, MemoryBudgetError, OptionError
+from edgellm.decoding.shifting import ContextWindow
+from edgellm.errors import ContextOverflowError, OptionError
+from edgellm.generation.room import Room
 from edgellm.text.chat import Message
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray
@@ -23,32 +24,12 @@ from edgellm.types import IntArray
 
 @dataclass(frozen=True)
 class Fitted:
-    """A prompt that fits. `dropped`: how many of its tokens were left out. `window`: where the sequence may shift."""
+    """A prompt that fits. `dropped`: how many of its tokens were left out. `window`: the context's, where the sequence
+    may shift."""
 
     tokens: IntArray
     dropped: int = 0
-    window: Window | None = None
-
-
-@dataclass(frozen=True)
-class Room:
-    """How many tokens prompt and answer may have together. `max_bytes`: the memory budget that sets this limit; None:
-    the model's context does."""
-
-    tokens: int
-    max_bytes: int | None = None
-
-    def overflow(
-        self, what: str, length: int, advice: str = 'shorten it, or let it be cut with overflow="truncate"'
-    ) -> ContextOverflowError:
-        if self.max_bytes is None:
-            return ContextOverflowError(
-                f"{what} has {length} tokens, the model's context is {self.tokens}: no room for a new token; {advice}"
-            )
-        return MemoryBudgetError(
-            f"{what} has {length} tokens, and the session's max_bytes of {self.max_bytes} hold {self.tokens}: no room "
-            f"for a new token; raise max_bytes, {advice}"
-        )
+    window: ContextWindow | None = None
 
 
 def fit_prompt(
@@ -70,7 +51,7 @@ def fit_prompt(
         longest = room.tokens - reserved(len(tokens), options, room)
         cut = tokens if len(tokens) <= longest else _without_oldest(tokens, keep, longest)
         return Fitted(cut, len(tokens) - len(cut))
-    window = Window(room.tokens, keep)
+    window = ContextWindow(room.tokens, keep)
     cut = np.array(window.shifted(tokens.tolist()), np.int64) if len(tokens) >= room.tokens else tokens
     return Fitted(cut, len(tokens) - len(cut), window)
 

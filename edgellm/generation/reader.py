@@ -1,7 +1,9 @@
-"""What a caller asks a decoder-only model for, checked: options, and prompts that fit."""
+"""Requests read: options checked, and prompts that fit."""
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,71 +11,91 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.decoding import GenerationOptions
+from edgellm.decoding import Beginning, Ends, GenerationOptions, SequencePlan
 from edgellm.errors import ChatTemplateError, OptionError
-from edgellm.generation.overflow import Fitted, Room, fit_chat, fit_prompt, system_messages
+from edgellm.generation.call import Call
+from edgellm.generation.overflow import Fitted, fit_chat, fit_prompt, system_messages
+from edgellm.generation.request import ChatArguments, Options, Request
+from edgellm.generation.room import MemoryBudget, Room
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
 from edgellm.text.prompts import read_prompt
-from edgellm.text.tokenizer import Tokenizer
+from edgellm.text.tokenizer import Tokenizer, stop_string_matcher
 from edgellm.types import IntArray
 
 
 @dataclass(frozen=True)
-class ChatArguments:
-    """How messages become a prompt: see `ChatTemplate.render`."""
+class Settled:
+    """What one prompt is asked for, checked. Of an encoder-decoder also: `start`, the tokens that its targets begin
+    with, and `language`, the code that its source names."""
 
-    tools: Sequence[dict[str, Any]] | None = None
-    template: str | None = None
-    variables: Mapping[str, Any] | None = None
+    options: GenerationOptions
+    start: IntArray | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
-class PromptReader:
+class Reader(ABC):
     """The parts of a package that prompts pass through. `defaults`: its generation_config.json."""
 
-    manifest: Manifest[DecoderFacts]
+    manifest: Manifest
     tokenizer: Tokenizer | None
-    chat_template: ChatTemplate
     defaults: Mapping[str, Any]
 
-    @property
-    def context(self) -> Room:
-        return Room(self.manifest.context_length)
+    def call(self, request: Request) -> Call:
+        """Raises InputError or OptionError."""
+        settled = request.settled(self._settle)
+        self._check_together(settled)
+        fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
+        plans = {options: self._plan(options) for options in {one.options for one in settled}}
+        return Call(
+            [self._begin(fit, one, plans[one.options]) for fit, one in zip(fitted, settled, strict=True)],
+            dropped=[fit.dropped for fit in fitted],
+            window=next((fit.window for fit in fitted), None),
+            tokenizer=self.tokenizer,
+            cancelled=None if request.cancel is None else request.cancel.is_set,
+            progress=request.progress,
+        )
 
-    def options(self, given: Mapping[str, Any]) -> GenerationOptions:
+    @abstractmethod
+    def _settle(self, given: Options) -> Settled:
         """Raises OptionError."""
-        result = GenerationOptions.create(self.defaults, **given)
-        result.check_vocabulary(self.manifest.vocab_size)
-        asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
-        if asked and result.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
-            raise OptionError(
-                "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
-            )
-        return result
 
-    def prompts(self, prompts: Sequence[Any], options: GenerationOptions, room: Room) -> list[Fitted]:
-        """Each text or list of token ids, as `options.overflow` says. Raises InputError or OptionError."""
-        if options.overflow == "shift" and len(prompts) > 1:
-            raise OptionError(f'overflow is "shift" with {len(prompts)} prompts, expected one: give them one by one')
-        return [self._fit(read_prompt(prompt, self.tokenizer, self.manifest), options, room) for prompt in prompts]
+    @abstractmethod
+    def _check_together(self, settled: Sequence[Settled]) -> None:
+        """Raises OptionError where prompts cannot be one call."""
 
-    def chat(
-        self, messages: Sequence[Message], arguments: ChatArguments, options: GenerationOptions, room: Room
-    ) -> Fitted:
-        """Messages, as `options.overflow` says. Raises InputError or OptionError."""
-        check_messages(messages)
-        encode = partial(self.chat_tokens, arguments=arguments)
-        if options.overflow == "truncate":
-            if options.overflow_keep is not None:
-                raise OptionError(
-                    f'overflow_keep is {options.overflow_keep} and has no effect on a chat with overflow="truncate", '
-                    "of which system messages stay and turns are dropped; leave it out"
-                )
-            return fit_chat(messages, encode, options, room)
-        tokens = encode(messages)
-        keep = self._system_tokens(messages, tokens, arguments) if options.overflow == "shift" else None
-        return self._fit(tokens, options, room, keep)
+    @abstractmethod
+    def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
+        """A text, a list of token ids, or the messages of a chat. Raises InputError or OptionError."""
+
+    @abstractmethod
+    def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
+        """Raises OptionError or ContextOverflowError where there is no room for a new token."""
+
+    def _plan(self, options: GenerationOptions) -> SequencePlan:
+        tokens = self.manifest.tokens
+        ends = Ends(
+            eos_token_ids=tokens.eos if options.eos_token_id is None else options.eos_token_id,
+            pad_token_id=tokens.pad if options.pad_token_id is None else options.pad_token_id,
+            matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
+            deadline=None if options.max_time is None else time.monotonic() + options.max_time,
+        )
+        return SequencePlan.create(options, ends)
+
+
+@dataclass(frozen=True)
+class PromptReader(Reader):
+    """What a decoder-only model is asked for. `budget`: a limit on the memory of its cache."""
+
+    manifest: Manifest[DecoderFacts]
+    chat_template: ChatTemplate
+    budget: MemoryBudget | None = None
+
+    def room(self, rows: int = 1) -> Room:
+        """What each of so many rows has room for."""
+        length = self.manifest.context_length
+        return Room(length) if self.budget is None else self.budget.room(length, rows)
 
     def chat_tokens(
         self, messages: Sequence[Message], arguments: ChatArguments, *, add_generation_prompt: bool = True
@@ -87,8 +109,46 @@ class PromptReader:
         )
         return read_prompt(text, self.tokenizer, self.manifest, add_special_tokens=False)
 
-    def _fit(self, tokens: IntArray, options: GenerationOptions, room: Room, keep: int | None = None) -> Fitted:
-        return fit_prompt(tokens, options, room, bos=self.manifest.tokens.bos, keep=keep)
+    def _settle(self, given: Options) -> Settled:
+        options = GenerationOptions.create(self.defaults, **given)
+        options.check_vocabulary(self.manifest.vocab_size)
+        asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
+        if asked and options.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
+            raise OptionError(
+                "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
+            )
+        return Settled(options)
+
+    def _check_together(self, settled: Sequence[Settled]) -> None:
+        if len(settled) > 1 and any(one.options.overflow == "shift" for one in settled):
+            raise OptionError(f'overflow is "shift" with {len(settled)} prompts, expected one: give them one by one')
+
+    def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
+        if chat is not None:
+            return self._fit_chat(prompt, chat, settled.options)
+        return self._fit_tokens(read_prompt(prompt, self.tokenizer, self.manifest), settled.options)
+
+    def _fit_chat(self, messages: Sequence[Message], arguments: ChatArguments, options: GenerationOptions) -> Fitted:
+        check_messages(messages)
+        encode = partial(self.chat_tokens, arguments=arguments)
+        if options.overflow == "truncate":
+            if options.overflow_keep is not None:
+                raise OptionError(
+                    f'overflow_keep is {options.overflow_keep} and has no effect on a chat with overflow="truncate", '
+                    "of which system messages stay and turns are dropped; leave it out"
+                )
+            return fit_chat(messages, encode, options, self.room(options.rows))
+        tokens = encode(messages)
+        keep = self._system_tokens(messages, tokens, arguments) if options.overflow == "shift" else None
+        return self._fit_tokens(tokens, options, keep)
+
+    def _fit_tokens(self, tokens: IntArray, options: GenerationOptions, keep: int | None = None) -> Fitted:
+        return fit_prompt(tokens, options, self.room(options.rows), bos=self.manifest.tokens.bos, keep=keep)
+
+    def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
+        options = settled.options
+        longest = None if options.overflow == "shift" else self.room(options.rows).tokens
+        return Beginning(fitted.tokens, plan, options.limit(len(fitted.tokens), longest))
 
     def _system_tokens(self, messages: Sequence[Message], tokens: IntArray, arguments: ChatArguments) -> int | None:
         """How many tokens of a chat are its system messages; None where it has none, or the template does not render

@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from edgellm.errors import PackageCorruptError
 from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.inspection.graph_summary import GraphSummary, Matrix, summarize
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
+from edgellm.package.report import Report, read_report
 
 LAYER = re.compile(r"(?:layers?|blocks?|h)[._/](\d+)(?=[._/]|$)")
 CONTEXT = 2048  # tokens, or what the model has
 TABLES = ("GroupQueryAttention", "RotaryEmbedding")  # their constants are the positions', which all layers share
-REPORT_NAME = "report.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Inspection:
 
     path: Path
     manifest: Manifest
-    report: Mapping[str, Any] | None
+    report: Report | None
     graphs: Mapping[str, GraphSummary]
     matrices: tuple[StoredMatrix, ...]
     layers: tuple[Layer, ...]
@@ -61,14 +59,12 @@ class Inspection:
     written: datetime | None
 
 
-def inspect_package(path: Path, manifest: Manifest, report: Mapping[str, Any] | None, context: int) -> Inspection:
-    """`context`: tokens to estimate the memory for. Raises PackageCorruptError where a graph cannot be read."""
+def inspect_package(path: Path, manifest: Manifest, context: int) -> Inspection:
+    """`context`: tokens to estimate the memory for. Raises PackageCorruptError where a graph or the report cannot be
+    read."""
     graphs = {name: summarize(path / graph.file) for name, graph in manifest.graphs.items()}
-    try:
-        matrices = tuple(each for name, graph in graphs.items() for each in _matrices(name, graph.matrices, report))
-        layers = tuple(_layers(matrices, report))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PackageCorruptError(f"{REPORT_NAME} cannot be read ({error!r}); export the package again") from error
+    report = read_report(path) if manifest.has_hashes else None
+    matrices = tuple(each for name, graph in graphs.items() for each in _matrices(name, graph.matrices, report))
     file = path / MANIFEST_NAME
     return Inspection(
         path=path,
@@ -76,21 +72,21 @@ def inspect_package(path: Path, manifest: Manifest, report: Mapping[str, Any] | 
         report=report,
         graphs=graphs,
         matrices=matrices,
-        layers=layers,
+        layers=tuple(_layers(matrices, report)),
         memory=footprint(path, manifest, context),
         written=datetime.fromtimestamp(file.stat().st_mtime, UTC) if file.is_file() else None,
     )
 
 
-def _matrices(part: str, matrices: Sequence[Matrix], report: Mapping[str, Any] | None) -> list[StoredMatrix]:
+def _matrices(part: str, matrices: Sequence[Matrix], report: Report | None) -> list[StoredMatrix]:
     """The report names layers, whose node's name goes on with its operator; its schemes are the finer ones."""
-    reported = {matrix["node"]: matrix for matrix in (report or {}).get("matrices", ())}
+    reported = {} if report is None else {matrix.node: matrix for matrix in report.matrices}
     stored = []
     for each in matrices:
         place = each.node.rpartition("/")[0] or each.node
         layer = None if each.operator in TABLES else _layer(place)
-        known = reported.get(place, {})
-        scheme, error = known.get("scheme", each.scheme), known.get("error")
+        known = reported.get(place)
+        scheme, error = (each.scheme, None) if known is None else (known.scheme, known.error)
         stored.append(StoredMatrix(part, layer, place, each.operator, scheme, each.shape, each.bytes, error))
     return stored
 
@@ -105,11 +101,12 @@ def _layer(place: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def _layers(matrices: Sequence[StoredMatrix], report: Mapping[str, Any] | None) -> list[Layer]:
+def _layers(matrices: Sequence[StoredMatrix], report: Report | None) -> list[Layer]:
     groups: dict[tuple[str, int | None], list[StoredMatrix]] = {}
     for matrix in matrices:
         groups.setdefault((matrix.part, matrix.layer), []).append(matrix)
-    errors = {(each.get("part"), each["layer"]): each["error"] for each in (report or {}).get("layers", ())}
+    reported = () if report is None else report.layers
+    errors: dict[tuple[str | None, int | None], float] = {(each.part, each.layer): each.error for each in reported}
     return [
         Layer(
             part=part,

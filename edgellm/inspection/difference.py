@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import PackageCorruptError
-from edgellm.inspection.contents import REPORT_NAME, Inspection, multiplies
+from edgellm.inspection.contents import Inspection, multiplies
 from edgellm.package.files import sha256_of
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm.package.onnx_file import Port
+from edgellm.package.report import REPORT_NAME
 
 # What the other sections compare in a finer way.
 ELSEWHERE = ("files", "source", "versions")
@@ -93,17 +94,15 @@ def _matrices(package: Inspection) -> dict[str, dict[str, Any]]:
 
 
 def _report(package: Inspection) -> dict[str, Any]:
-    """Figures of the whole, and the errors of layers and matrices by their names."""
-    report = dict(package.report or {})
-    layers = {f"layer {_place(each)}": each["error"] for each in report.pop("layers", ())}
-    matrices = {f"matrix {each['node']}": each["error"] for each in report.pop("matrices", ())}
-    report.pop("worst_layers", None)
-    report.pop("plan", None)  # what this very export took
-    return {**flat(report), **layers, **matrices}
-
-
-def _place(layer: Mapping[str, Any]) -> str:
-    return f"{layer['part']} {layer['layer']}" if layer.get("part") else str(layer["layer"])
+    """Figures of the whole, and the errors of layers and matrices by their names; not what the export took."""
+    report = package.report
+    if report is None:
+        return {}
+    parts = ("layers", "matrices", "worst_layers", "plan")
+    figures = {name: value for name, value in report.to_dict().items() if name not in parts}
+    layers = {f"layer {each.place}": each.error for each in report.layers}
+    matrices = {f"matrix {each.node}": each.error for each in report.matrices}
+    return {**flat(figures), **layers, **matrices}
 
 
 def _config(path: Path) -> dict[str, Any]:

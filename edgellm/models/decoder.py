@@ -6,33 +6,33 @@ print(model.generate("The capital of France is").text)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from edgellm.decoding import GenerationOptions, Logits
+from edgellm.decoding import Logits
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
 from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
-from edgellm.generation.calls import AnyEngine, Asked, Call
 from edgellm.generation.defaults import read_generation_defaults
-from edgellm.generation.overflow import Room
-from edgellm.generation.reader import ChatArguments, PromptReader
-from edgellm.generation.results import Generation, Piece, Score
-from edgellm.generation.run import Cancel, logprobs_of, model_info
+from edgellm.generation.generating import Conversing
+from edgellm.generation.reader import PromptReader
+from edgellm.generation.request import Cancel, Request
+from edgellm.generation.results import Generation, Score
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
+from edgellm.models.generative import GenerativeModel
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
-from edgellm.text.chat import ChatTemplate, Message
+from edgellm.text.chat import ChatTemplate
 from edgellm.text.prompts import Prompt, encode_prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
 from edgellm.types import IntArray, ProgressHook
@@ -51,12 +51,15 @@ def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSe
     return Model(package, manifest, tokenizer, session, engine)
 
 
-class Model:
+class Model(GenerativeModel[AnyEngine], Conversing):
     """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
 
     The cache of the last finished call with a single row is kept, so that a prompt that continues it (the next turn of
     a chat) computes only what is new; `reset` frees it.
     """
+
+    manifest: Manifest[DecoderFacts]
+    _one_at_a_time = "stream takes one prompt; use generate for a list"
 
     def __init__(
         self,
@@ -66,16 +69,12 @@ class Model:
         session: ort.Session,
         new_engine: Callable[..., AnyEngine],
     ) -> None:
-        self.manifest = manifest
-        self.tokenizer = tokenizer  # None: token ids only
+        super().__init__(package, manifest, tokenizer, session, new_engine)
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_generation_defaults(package)
-        self.info = model_info(package, manifest, session)
-        self._reader = PromptReader(manifest, tokenizer, self.chat_template, self.generation_defaults)
-        self._sessions = SessionSource(package, self._reader, new_engine)
         self._session = session
-        self._new_engine = new_engine
-        self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
+        self._reader = PromptReader(manifest, tokenizer, self.generation_defaults, self.chat_template)
+        self._sessions = SessionSource(package, self._reader, new_engine)
 
     @overload
     def generate(
@@ -87,67 +86,32 @@ class Model:
         self,
         prompt: Sequence[Prompt],
         *,
+        options: Sequence[Mapping[str, Any]] | None = ...,
         cancel: Cancel | None = ...,
         progress: ProgressHook | None = ...,
-        **options: Any,
+        **shared: Any,
     ) -> list[Generation]: ...
 
     def generate(
         self,
         prompt: Prompt | Sequence[Prompt],
         *,
+        options: Sequence[Mapping[str, Any]] | None = None,
         cancel: Cancel | None = None,
         progress: ProgressHook | None = None,
-        **options: Any,
+        **shared: Any,
     ) -> Generation | list[Generation]:
         """Continue a prompt (text or token ids), or each of a list of prompts.
 
-        options: those of `GenerationOptions`, on top of the package's generation_config.json.
+        Keywords are the options of `GenerationOptions`, on top of the package's generation_config.json.
+        options: of a list of prompts, a dict for each prompt, on top of these. Each prompt gets what it gets alone.
         cancel: stop early when it is set, also from another thread; what is there by then is returned.
         progress: called between chunks of the prompt.
         """
         single = is_single(prompt)
         prompts: Sequence[Any] = [prompt] if single else list(prompt)
-        results = self._generate(Call.of_prompts(self._reader, prompts, Asked(options, cancel, progress), self._room))
+        results = self._generations(Request(prompts, shared, cancel, progress, options))
         return results[0] if single else results
-
-    def stream(
-        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
-    ) -> Iterator[Piece]:
-        """Like `generate` for one prompt and one sequence, a piece per token. Closing the iterator stops it."""
-        if not is_single(prompt):
-            raise InputError("stream takes one prompt; use generate for a list")
-        return self._stream(Call.of_prompts(self._reader, [prompt], Asked(options, cancel, progress), self._room))
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        template: str | None = None,
-        template_variables: dict[str, Any] | None = None,
-        cancel: Cancel | None = None,
-        progress: ProgressHook | None = None,
-        **options: Any,
-    ) -> Generation:
-        """The assistant's answer to `messages`, a list like [{"role": "user", "content": "Hi"}]."""
-        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
-        return self._generate(Call.of_chat(self._reader, messages, arguments, asked, self._room))[0]
-
-    def stream_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        template: str | None = None,
-        template_variables: dict[str, Any] | None = None,
-        cancel: Cancel | None = None,
-        progress: ProgressHook | None = None,
-        **options: Any,
-    ) -> Iterator[Piece]:
-        """`chat`, a piece per token."""
-        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
-        return self._stream(Call.of_chat(self._reader, messages, arguments, asked, self._room))
 
     def logits(self, prompt: Prompt) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of the prompt."""
@@ -155,9 +119,7 @@ class Model:
 
     def logits_in_chunks(self, prompt: Prompt) -> Iterator[Logits]:
         """`logits` in pieces [chunk, vocab], one behind the other: memory does not grow with vocabulary x length."""
-        tokens = self._one_prompt(prompt)
-        with self._engine() as engine:
-            yield from engine.all_logits(tokens)
+        yield from self._all_logits(self._one_prompt(prompt))
 
     def run(self, prompt: Prompt, *, output_attentions: bool = False) -> DecoderResult:
         """One pass over a prompt: what the model predicts after each token and, from a package exported with
@@ -176,12 +138,7 @@ class Model:
         tokens = self._one_prompt(prompt)
         if len(tokens) < 2:
             raise InputError("score needs at least two tokens: the first one is only given, not predicted")
-        logprobs: list[float] = []
-        with self._engine() as engine:
-            for logits in engine.all_logits(tokens):
-                following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
-                logprobs += logprobs_of(logits[: len(following)], following)
-        return Score(tuple(tokens.tolist()), tuple(logprobs))
+        return self._score(tokens)
 
     def session(self, *, max_bytes: int | None = None, reuse_generated: bool = False) -> GenerationSession:
         """A sequence that is kept from call to call, with a cache of its own.
@@ -203,36 +160,7 @@ class Model:
         """
         return load_session(self._sessions, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
 
-    def reset(self) -> None:
-        """Forget the last prompt and free its cache."""
-        self._idle.clear()
-
     def _one_prompt(self, prompt: Prompt) -> IntArray:
         if not is_single(prompt):
             raise InputError("expected one prompt, found a list of prompts")
         return encode_prompt(prompt, self.tokenizer, self.manifest)
-
-    def _room(self, options: GenerationOptions) -> Room:
-        return self._reader.context
-
-    @contextmanager
-    def _engine(self) -> Iterator[AnyEngine]:
-        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
-        try:
-            engine = self._idle.pop()
-        except IndexError:
-            engine = self._new_engine()
-        yield engine
-        self._idle[:] = [engine] if engine.rows == 1 else []
-
-    def _generate(self, call: Call) -> list[Generation]:
-        with self._engine() as engine:
-            return call.results(engine)
-
-    def _stream(self, call: Call) -> Iterator[Piece]:
-        call.check_streamable()
-        return self._pieces(call)
-
-    def _pieces(self, call: Call) -> Iterator[Piece]:
-        with self._engine() as engine:
-            yield from call.pieces(engine)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from edgellm.engines.checks import check_encoder, only_graph
 from edgellm.errors import ContextOverflowError, InputError, OptionError, TaskError
-from edgellm.generation.run import model_info
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
+from edgellm.models.info import model_info
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.manifest import EncoderFacts, Manifest

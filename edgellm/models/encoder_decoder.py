@@ -6,25 +6,22 @@ print(model.generate("summarize: ...", max_length=50, num_beams=5, early_stoppin
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
-from edgellm.decoding import GenerationOptions, Logits, Stopping
+from edgellm.decoding import Logits
 from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine
 from edgellm.engines.concat.encoder_decoder_graphs import open_concat_encoder_decoder
 from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
-from edgellm.errors import InputError, OptionError, nearest
-from edgellm.generation.overflow import Fitted, fit_source
+from edgellm.errors import InputError
+from edgellm.generation.request import Cancel, Request
 from edgellm.generation.results import Generation, Piece, Score
-from edgellm.generation.run import Cancel, Run, check_streamable, generations, logprobs_of, model_info, pieces, stopping
+from edgellm.generation.source_reader import SourceReader
 from edgellm.models.attentions import (
     Attentions,
     EncoderDecoderResult,
@@ -32,18 +29,16 @@ from edgellm.models.attentions import (
     encoder_decoder_pass,
     token_texts,
 )
+from edgellm.models.generative import GenerativeModel
 from edgellm.ort import session as ort
 from edgellm.ort.session import LoadSettings
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.text.prompts import Prompt, encode_prompt, encode_source, is_single
+from edgellm.text.prompts import Prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
-from edgellm.types import IntArray, ProgressHook
-
-AnyEngine = EncoderDecoderEngine | ConcatEncoderDecoderEngine
+from edgellm.types import ProgressHook
 
 ENCODER, DECODER = "encoder", "decoder"
-LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 
 def open_encoder_decoder(
@@ -63,12 +58,14 @@ def open_encoder_decoder(
     return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
 
 
-class EncoderDecoderModel:
+class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDecoderEngine]):
     """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
 
     The last source of a call with a single one stays encoded: generating from it again, with other options, does not
     encode it again; `reset` frees it.
     """
+
+    manifest: Manifest[EncoderDecoderFacts]
 
     def __init__(
         self,
@@ -76,14 +73,11 @@ class EncoderDecoderModel:
         manifest: Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
         session: ort.Session,
-        new_engine: Callable[[], AnyEngine],
+        new_engine: Callable[..., EncoderDecoderEngine | ConcatEncoderDecoderEngine],
     ) -> None:
-        self.manifest = manifest
-        self.tokenizer = tokenizer  # None: token ids only
+        super().__init__(package, manifest, tokenizer, session, new_engine)
         self.generation_defaults = read_json(package / "generation_config.json")
-        self.info = model_info(package, manifest, session)
-        self._new_engine = new_engine
-        self._idle: list[AnyEngine] = []  # at most one, and only list methods that are atomic
+        self._reader: SourceReader = SourceReader(manifest, tokenizer, self.generation_defaults)
 
     @overload
     def generate(
@@ -102,43 +96,40 @@ class EncoderDecoderModel:
         self,
         source: Sequence[Prompt],
         *,
+        options: Sequence[Mapping[str, Any]] | None = ...,
         src_lang: str | None = ...,
         tgt_lang: str | None = ...,
         cancel: Cancel | None = ...,
         progress: ProgressHook | None = ...,
-        **options: Any,
+        **shared: Any,
     ) -> list[Generation]: ...
 
     def generate(
         self,
         source: Prompt | Sequence[Prompt],
         *,
+        options: Sequence[Mapping[str, Any]] | None = None,
         src_lang: str | None = None,
         tgt_lang: str | None = None,
         cancel: Cancel | None = None,
         progress: ProgressHook | None = None,
-        **options: Any,
+        **shared: Any,
     ) -> Generation | list[Generation]:
         """What the model makes of a source (text or token ids), or of each of a list of sources.
 
         src_lang, tgt_lang: language codes of a model of many languages, such as "en_XX"; the first replaces the one
         that the tokenizer puts into the source, the second is forced to be the first token (`forced_bos_token_id`).
-        options: those of `GenerationOptions`, on top of the package's generation_config.json; `decoder_start_token_id`,
-        what targets begin with, and `decoder_input_ids`, tokens that all of them go on with. As in Hugging Face,
-        `max_length` and `min_length` count these.
+        Keywords are the options of `GenerationOptions`, on top of the package's generation_config.json;
+        `decoder_start_token_id`, what targets begin with, and `decoder_input_ids`, tokens that all of them go on with.
+        As in Hugging Face, `max_length` and `min_length` count these.
+        options: of a list of sources, a dict for each source, on top of all these. Each gets what it gets alone.
         cancel: stop early when it is set, also from another thread; what is there by then is returned.
         progress: called when the sources are encoded.
         """
+        shared |= {"src_lang": src_lang, "tgt_lang": tgt_lang}
         single = is_single(source)
-        start, settled = self._options(options, tgt_lang)
-        fitted = [self._fitted(s, src_lang, settled) for s in ([source] if single else list(source))]
-        sources = [fit.tokens for fit in fitted]
-        ends = self._stopping(len(sources), len(start), settled, cancel)
-        run = Run(ends, progress, [fit.dropped for fit in fitted])
-        with self._engine() as engine:
-            for _ in run.steps(engine, [start] * len(sources), settled, sources=sources):
-                pass
-        results = generations(run, sources, self.tokenizer)
+        prompts: Sequence[Any] = [source] if single else list(source)
+        results = self._generations(Request(prompts, shared, cancel, progress, options))
         return results[0] if single else results
 
     def stream(
@@ -154,11 +145,8 @@ class EncoderDecoderModel:
         """Like `generate` for one source and one sequence, a piece per token. Closing the iterator stops it."""
         if not is_single(source):
             raise InputError("stream takes one source; use generate for a list")
-        start, settled = self._options(options, tgt_lang)
-        check_streamable(settled)
-        fitted = self._fitted(source, src_lang, settled)
-        run = Run(self._stopping(1, len(start), settled, cancel), progress, [fitted.dropped])
-        return self._pieces(fitted.tokens, start, run, settled)
+        options |= {"src_lang": src_lang, "tgt_lang": tgt_lang}
+        return self._stream(Request([source], options, cancel, progress))
 
     def logits(self, source: Prompt, target: Prompt) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of the target.
@@ -169,14 +157,13 @@ class EncoderDecoderModel:
 
     def logits_in_chunks(self, source: Prompt, target: Prompt) -> Iterator[Logits]:
         """`logits` in pieces [chunk, vocab], one behind the other: memory does not grow with vocabulary x length."""
-        tokens, ids = self._source(source, None), self._target(target)
-        with self._engine() as engine:
-            yield from engine.all_logits(ids, tokens)
+        tokens, ids = self._reader.source(source), self._reader.target(target)
+        yield from self._all_logits(ids, tokens)
 
     def run(self, source: Prompt, target: Prompt, *, output_attentions: bool = False) -> EncoderDecoderResult:
         """One pass over a source and a target: what the model predicts after each token of the target (see `logits`)
         and, from a package exported with --attentions, how much each token looks at each other."""
-        tokens, ids = self._source(source, None), self._target(target)
+        tokens, ids = self._reader.source(source), self._reader.target(target)
         both = tuple(tokens.tolist()), tuple(ids.tolist())
         if not output_attentions:
             return EncoderDecoderResult(*both, self.logits(tokens, ids), None, None, None)
@@ -192,98 +179,7 @@ class EncoderDecoderModel:
 
     def score(self, source: Prompt, target: Prompt) -> Score:
         """The log-probability of each token of the target behind the decoder start token."""
-        tokens, ids = self._source(source, None), self._target(target)
+        tokens, ids = self._reader.source(source), self._reader.target(target)
         if len(ids) < 2:
             raise InputError("score needs a target with a token behind the decoder start token")
-        logprobs: list[float] = []
-        with self._engine() as engine:
-            for logits in engine.all_logits(ids, tokens):
-                following = ids[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
-                logprobs += logprobs_of(logits[: len(following)], following)
-        return Score(tuple(ids.tolist()), tuple(logprobs))
-
-    def reset(self) -> None:
-        """Forget the last source and free its memory."""
-        self._idle.clear()
-
-    def _fitted(self, source: Any, language: str | None, options: GenerationOptions) -> Fitted:
-        tokens = self._source(source, language, any_length=options.overflow == "truncate")
-        return fit_source(tokens, options, self.manifest.model.source_length, self.tokenizer)
-
-    def _source(self, source: Any, language: str | None, *, any_length: bool = False) -> IntArray:
-        tokens = encode_source(source, self.tokenizer, self.manifest, any_length=any_length)
-        if language is None:
-            return tokens
-        known = [*self._languages.values()]
-        place = next((i for i in (0, len(tokens) - 1) if tokens[i] in known), None)
-        if not isinstance(source, str) or place is None:
-            raise OptionError(f"src_lang is {language!r}, but nothing in the source names its language; leave it out")
-        changed = tokens.copy()
-        changed[place] = self._language(language, "src_lang")
-        return changed
-
-    def _target(self, target: Any) -> IntArray:
-        if not isinstance(target, str):
-            return encode_prompt(target, self.tokenizer, self.manifest)
-        return np.concatenate([self._start(), encode_prompt(target, self.tokenizer, self.manifest)])
-
-    @cached_property
-    def _languages(self) -> dict[str, int]:
-        """The ids of the tokenizer's language codes."""
-        if self.tokenizer is None:
-            return {}
-        codes = {self.tokenizer.token_of(i): i for i in self.tokenizer.special_ids}
-        return {code: i for code, i in codes.items() if LANGUAGE.fullmatch(code)}
-
-    def _language(self, code: str, option: str) -> int:
-        if code not in self._languages:
-            known = nearest(code, self._languages) if self._languages else "this model has no language codes"
-            raise OptionError(f"{option} is {code!r}, which this model does not know; {known}")
-        return self._languages[code]
-
-    def _options(self, options: dict[str, Any], tgt_lang: str | None) -> tuple[IntArray, GenerationOptions]:
-        """What targets begin with, and how to go on."""
-        first, given = options.pop("decoder_start_token_id", None), options.pop("decoder_input_ids", None)
-        if tgt_lang is not None:
-            if options.get("forced_bos_token_id") is not None:
-                raise OptionError("tgt_lang and forced_bos_token_id both say what to begin with; leave out one")
-            options["forced_bos_token_id"] = self._language(tgt_lang, "tgt_lang")
-        if options.get("prompt_lookup") or options.get("prompt_lookup_num_tokens"):
-            raise OptionError("prompt_lookup is for text-generation; leave it out")
-        if options.get("overflow") == "shift" or options.get("overflow_keep") is not None:
-            raise OptionError(
-                'overflow="shift" and overflow_keep are for text-generation: a source is read whole; '
-                'overflow="truncate" cuts its end'
-            )
-        settled = replace(GenerationOptions.create(self.generation_defaults, **options), prompt_lookup=False)
-        settled.check_vocabulary(self.manifest.vocab_size)
-        return self._start(first, given), settled
-
-    def _start(self, first: Any = None, given: Any = None) -> IntArray:
-        """The tokens that targets begin with, as Hugging Face settles them."""
-        first = self.manifest.tokens.decoder_start if first is None else first
-        tokens = [] if given is None else encode_prompt(given, None, self.manifest).tolist()
-        if not isinstance(first, int | np.integer) or isinstance(first, bool):
-            raise OptionError(
-                f"decoder_start_token_id is {first!r}, expected a token id; the package names none"
-                if first is None
-                else f"decoder_start_token_id is {first!r}, expected a token id"
-            )
-        return encode_prompt(tokens if tokens[:1] == [first] else [int(first), *tokens], None, self.manifest)
-
-    def _stopping(self, count: int, start: int, options: GenerationOptions, cancel: Cancel | None) -> Stopping:
-        return stopping(self.manifest, self.tokenizer, [start] * count, options, cancel, self.manifest.context_length)
-
-    @contextmanager
-    def _engine(self) -> Iterator[AnyEngine]:
-        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
-        try:
-            engine = self._idle.pop()
-        except IndexError:
-            engine = self._new_engine()
-        yield engine
-        self._idle[:] = [engine] if engine.held_sources == 1 else []
-
-    def _pieces(self, source: IntArray, start: IntArray, run: Run, options: GenerationOptions) -> Iterator[Piece]:
-        with self._engine() as engine:
-            yield from pieces(run, run.steps(engine, [start], options, sources=[source]), self.tokenizer)
+        return self._score(ids, tokens)

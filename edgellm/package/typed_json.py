@@ -64,7 +64,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, dict)
     ):
         return {key: _value(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(hint, type) and type(value) is hint:
+    if isinstance(hint, type) and (type(value) is hint or (hint is float and type(value) is int)):
         return value
     raise Mistyped(f"{where} is {_short(value)}, expected {getattr(hint, '__name__', hint)}")
 

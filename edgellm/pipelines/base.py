@@ -47,7 +47,7 @@ class Pipeline:
         return self.shape(inputs, results, single=single, given=options)
 
     def check(self) -> None:
-        """Whether the package has what the task needs beside the fitting model. Raises EdgellmError."""
+        """Raises EdgellmError where the package lacks what the task needs beside the fitting model."""
 
     def read(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The inputs and the options of a call."""
@@ -70,7 +70,7 @@ class Pipeline:
         return False
 
     def shape(self, inputs: Any, results: list[Any], *, single: bool, given: Mapping[str, Any]) -> Any:
-        """What the caller gets: the only result of a single input, or the list of results. `given`: this call's own
+        """What the caller gets: a single input's only result, or the list of results. `given` are this call's own
         options."""
         return results[0] if single else results
 
@@ -113,11 +113,17 @@ class Pipeline:
 
     def _results(self, items: list[Any], options: Mapping[str, Any]) -> list[Any]:
         size = self.batch_size if options.get("batch_size") is None else options["batch_size"]
-        if type(size) is not int or size < 1:
-            raise OptionError(f"batch_size is {size!r}, expected a whole number from 1")
+        check_counts(batch_size=size)
         rest = {name: value for name, value in options.items() if name != "batch_size"}
         batches = (items[start : start + size] for start in range(0, len(items), size))
         return [result for batch in batches for result in self.each(batch, **rest)]
+
+
+def check_counts(**counts: Any) -> None:
+    """Raises OptionError for an option that is no whole number from 1."""
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")
 
 
 def texts_of(items: Sequence[Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgellm.errors import OptionError
 from edgellm.models.encoder import EncoderModel
-from edgellm.pipelines.base import Pipeline
+from edgellm.pipelines.base import Pipeline, check_counts
 from edgellm.pipelines.scores import FloatArray
 from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import Encoding, truncated
@@ -20,7 +20,7 @@ class EncoderPipeline(Pipeline):
 
     @property
     def labels(self) -> Mapping[int, str]:
-        """What the model's outputs stand for, by number."""
+        """The names of what the model's outputs stand for, by number."""
         return self.model.labels
 
     def logits(self, encodings: Sequence[Encoding]) -> list[FloatArray]:
@@ -39,10 +39,10 @@ class EncoderPipeline(Pipeline):
         truncation: TruncationChoice | None = None,
         max_length: int | None = None,
     ) -> Encoding:
-        """`truncation`: False cuts nothing, True is "longest_first", None is True if there is a `max_length`, whose
-        default is the model's most tokens. Raises OptionError."""
-        if max_length is not None and (type(max_length) is not int or max_length < 1):
-            raise OptionError(f"max_length is {max_length!r}, expected a whole number from 1")
+        """The text, and its pair, as the model reads them. `truncation`: False cuts nothing, True is "longest_first",
+        None is True if there is a `max_length`, whose default is the model's most tokens. Raises OptionError."""
+        if max_length is not None:
+            check_counts(max_length=max_length)
         how = truncation_of(max_length is not None if truncation is None else truncation)
         encoding = self.tokenizer.encoding(text, pair)
         if how is None:

@@ -22,8 +22,8 @@ WORD_STRATEGIES = ("first", "average", "max")
 
 @dataclass(frozen=True)
 class LabelledToken:
-    """`scores` [labels] are probabilities; `start` and `end` characters of the text; `index` the place in the encoding;
-    `inside_word`: it continues the word of the token before."""
+    """A token that may be part of an entity. `scores` [labels] are probabilities; `start` and `end` characters of the
+    text; `index` is the place in the encoding; one that is `inside_word` continues the word of the token before."""
 
     word: str
     scores: FloatArray
@@ -35,7 +35,8 @@ class LabelledToken:
 
 @dataclass(frozen=True)
 class Entity:
-    """`label` is one of the model's, or a type without B- and I- once grouped. `index`: of a single token's entity."""
+    """A part of the text with a label: one of the model's, or a type without B- and I- once grouped. The entity of a
+    single token has that token's `index`."""
 
     label: str
     score: float
@@ -46,7 +47,7 @@ class Entity:
 
 
 def strategy_of(name: Any) -> Strategy:
-    """Raises OptionError."""
+    """The strategy of that name, whatever its case. Raises OptionError."""
     known: tuple[Strategy, ...] = get_args(Strategy)
     for strategy in known:
         if isinstance(name, str) and name.lower() == strategy:
@@ -55,7 +56,7 @@ def strategy_of(name: Any) -> Strategy:
 
 
 def older_spelling(grouped_entities: bool | None, ignore_subwords: bool | None) -> Strategy | None:
-    """None where neither was given."""
+    """The strategy that Hugging Face's older options ask for; None where neither was given."""
     if grouped_entities is None and ignore_subwords is None:
         return None
     if not grouped_entities:
@@ -66,8 +67,9 @@ def older_spelling(grouped_entities: bool | None, ignore_subwords: bool | None) 
 def entities_of(
     tokens: Sequence[LabelledToken], labels: Mapping[int, str], strategy: Strategy, join: Join
 ) -> list[Entity]:
-    """none: one per token. simple: neighbours of one type together. The others do that with words: first takes a word's
-    label from its first token, average from the mean of its tokens' scores, max from its surest token."""
+    """The entities that tokens make. "none" gives one for each token, "simple" puts neighbours of one type together.
+    The others do that with words: "first" takes a word's label from its first token, "average" from the mean of its
+    tokens' scores, "max" from its surest token."""
     if strategy in WORD_STRATEGIES:
         return grouped([_of_word(word, labels, strategy, join) for word in words_of(tokens)], join)
     single = [
@@ -87,7 +89,7 @@ def words_of(tokens: Iterable[LabelledToken]) -> list[list[LabelledToken]]:
 
 
 def grouped(entities: Sequence[Entity], join: Join) -> list[Entity]:
-    """Neighbours of one type are one entity; one that begins with B- begins another."""
+    """The entities with neighbours of one type as one; B- begins another one."""
     groups: list[list[Entity]] = []
     for entity in entities:
         prefix, kind = split_label(entity.label)
@@ -99,12 +101,13 @@ def grouped(entities: Sequence[Entity], join: Join) -> list[Entity]:
 
 
 def split_label(label: str) -> tuple[str, str]:
-    """ "B-PER" to ("B", "PER"); what has no prefix continues: "O" to ("I", "O")."""
+    """Prefix and type of a label: "B-PER" is ("B", "PER"); what has no prefix continues, so "O" is ("I", "O")."""
     return (label[0], label[2:]) if label.startswith(("B-", "I-")) else ("I", label)
 
 
 def without_overlaps(entities: Sequence[Entity]) -> list[Entity]:
-    """Of the entities of several windows, as the text has them: the longest of those that overlap, then the surest."""
+    """The entities of several windows in the text's order; of those that overlap the longest, then the surest,
+    stays."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda e: e.start):
         if not kept or not kept[-1].start <= entity.start < kept[-1].end:
@@ -115,7 +118,7 @@ def without_overlaps(entities: Sequence[Entity]) -> list[Entity]:
 
 
 def as_dict(entity: Entity) -> dict[str, Any]:
-    """The keys of Hugging Face's pipeline: "entity" and "index" of a token, "entity_group" of a group."""
+    """The entity with the keys of Hugging Face's pipeline: a token has "entity" and "index", a group "entity_group"."""
     place = {"word": entity.word, "start": entity.start, "end": entity.end}
     if entity.index is None:
         return {"entity_group": entity.label, "score": entity.score, **place}

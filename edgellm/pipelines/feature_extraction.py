@@ -13,8 +13,8 @@ from edgellm.pipelines.truncation import TruncationChoice
 
 
 class FeatureExtraction(EncoderPipeline):
-    """[[[float]]]: a batch of one, its tokens (special ones included), their features. With `return_tensors` the same
-    as an array [1, tokens, hidden] float32."""
+    """Gives [[[float]]] for a text: a batch of one, its tokens (special ones included), their features. With
+    `return_tensors` that is an array [1, tokens, hidden] float32."""
 
     fits: ClassVar[tuple[Task, ...]] = ("feature-extraction",)
 
@@ -26,7 +26,7 @@ class FeatureExtraction(EncoderPipeline):
         truncation: TruncationChoice | None = None,
         tokenize_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Any]:
-        """`tokenize_kwargs`: `truncation` and `max_length`."""
+        """`tokenize_kwargs` may hold `truncation` and `max_length`."""
         kwargs = cutting(tokenize_kwargs)
         if truncation is not None:
             if "truncation" in kwargs:

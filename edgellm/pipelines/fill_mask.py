@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgellm.errors import InputError, OptionError
+from edgellm.errors import InputError
 from edgellm.package.manifest import Task
-from edgellm.pipelines.base import texts_of
+from edgellm.pipelines.base import check_counts, texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
 from edgellm.pipelines.special import clean_up
@@ -19,8 +19,8 @@ from edgellm.types import IntArray
 
 
 class FillMask(EncoderPipeline):
-    """[{"score", "token", "token_str", "sequence"}], the likeliest first; for a text with several masks a list of them
-    for each mask."""
+    """Gives [{"score", "token", "token_str", "sequence"}] for a text, the likeliest first; for a text with several
+    masks such a list for each mask."""
 
     fits: ClassVar[tuple[Task, ...]] = ("fill-mask",)
     batch_size = 8
@@ -40,10 +40,9 @@ class FillMask(EncoderPipeline):
         targets: str | Sequence[str] | None = None,
         tokenizer_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Any]:
-        """`targets`: only these tokens. `tokenizer_kwargs`: `truncation` and `max_length`."""
+        """`targets` are the only tokens to choose from. `tokenizer_kwargs` may hold `truncation` and `max_length`."""
         count = 5 if top_k is None else top_k
-        if type(count) is not int or count < 1:
-            raise OptionError(f"top_k is {top_k!r}, expected a whole number from 1")
+        check_counts(top_k=count)
         allowed = None if targets is None else self._targets(targets)
         encodings = [self.encode(text, **cutting(tokenizer_kwargs)) for text in texts_of(items)]
         for text, encoding in zip(items, encodings, strict=True):
@@ -63,7 +62,8 @@ class FillMask(EncoderPipeline):
         return rows[0] if len(rows) == 1 else rows
 
     def _proposal(self, encoding: Encoding, mask: int, token: int, score: float, single: bool) -> dict[str, Any]:
-        """With several masks, special tokens stay in the sequence: the other masks are some."""
+        """One token in the place of a mask. With several masks, special tokens stay in the sequence: the other masks
+        are some."""
         ids = encoding.ids.copy()
         ids[mask] = token
         ids = ids[ids != self.special.pad] if self.special.pad is not None else ids
@@ -79,7 +79,7 @@ class FillMask(EncoderPipeline):
         return clean_up(text) if self.special.clean_up else text
 
     def _targets(self, targets: str | Sequence[str]) -> IntArray:
-        """The ids of the target words; of one that is no token of the vocabulary, its first token."""
+        """The ids of the target words; a word that is no token of the vocabulary has that of its first token."""
         found = []
         for target in texts_of([targets] if isinstance(targets, str) else targets):
             token = self.tokenizer.id_of(target)
@@ -96,8 +96,8 @@ class FillMask(EncoderPipeline):
 
 
 def candidates(logits: FloatArray, count: int, allowed: IntArray | None = None) -> list[list[tuple[int, float]]]:
-    """logits: [masks, vocab]. For each mask the `count` likeliest tokens with their probabilities among all tokens, of
-    those in `allowed` if it is given."""
+    """For each mask of logits [masks, vocab], the `count` likeliest tokens, among those in `allowed` if it is given,
+    with their probabilities among all tokens."""
     rows = []
     for probabilities in softmax(logits):
         of = probabilities if allowed is None else probabilities[allowed]

@@ -17,8 +17,9 @@ def generation_options(
     package: Mapping[str, Any],
     usual: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What to call `generate` with. `given` are the caller's, `for_task` the checkpoint's task_specific_params,
-    `package` its generation_config.json, which `generate` itself reads, `usual` the task's where all others are silent.
+    """The options to call `generate` with: those `given` by the caller, then `for_task`, the checkpoint's
+    task_specific_params, then `package`, its generation_config.json, which `generate` itself reads, and where all are
+    silent the task's `usual` ones.
 
     A `max_length` for the task counts only where the package has one too: Hugging Face's pipelines have 256 new tokens
     otherwise, which wins.
@@ -37,8 +38,8 @@ def generation_options(
 
 
 def parameters_for(task: str, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
-    """The options that a checkpoint's config.json has for a task, and the text to put before every input. For
-    "translation" those of its first pair of languages."""
+    """The options that a checkpoint's config.json has for a task, and the text to put before every input. "translation"
+    takes those of the config's first pair of languages."""
     tasks = config.get("task_specific_params")
     tasks = tasks if isinstance(tasks, Mapping) else {}
     if task == "translation":

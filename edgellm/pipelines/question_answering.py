@@ -10,6 +10,7 @@ import numpy as np
 
 from edgellm.errors import InputError, OptionError
 from edgellm.package.manifest import Task
+from edgellm.pipelines.base import check_counts
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.spans import answers_in, likely_spans, merged, no_answer
 from edgellm.text.encodings import Encoding, windows
@@ -20,9 +21,9 @@ Example = Mapping[str, str]  # "question" and "context"
 
 
 class QuestionAnswering(EncoderPipeline):
-    """{"score", "start", "end", "answer"}, start and end in characters of the context; with `top_k` above 1 a list, if
-    there are several answers. What is asked: `question` and `context`, one of each, a list of questions on one
-    context, or two lists; or mappings with both."""
+    """Gives {"score", "start", "end", "answer"}, start and end in characters of the context; with `top_k` above 1 a
+    list, if there are several answers. What is asked are `question` and `context`, one of each, a list of questions on
+    one context, or two lists; or mappings with both."""
 
     fits: ClassVar[tuple[Task, ...]] = ("question-answering",)
     batch_size = 8
@@ -54,15 +55,12 @@ class QuestionAnswering(EncoderPipeline):
         max_question_len: object = None,
         padding: object = None,
     ) -> list[Any]:
-        """In tokens: `max_seq_len`, of a question and a window, None is the model's most, up to 384; `doc_stride`, what
-        windows have in common, None is half of that, up to 128; `max_answer_len`. `align_to_words`: answers are whole
-        words. `handle_impossible_answer`: the answer may be "". `max_question_len` and `padding` have no effect."""
-        _check_counts(top_k=top_k, max_answer_len=max_answer_len)
-        length = min(self.special.max_length, 384) if max_seq_len is None else max_seq_len
-        stride = min(length // 2, 128) if doc_stride is None else doc_stride
-        _check_counts(max_seq_len=length)
-        if stride > length:
-            raise OptionError(f"doc_stride is {stride}, expected at most max_seq_len ({length})")
+        """Lengths are in tokens. A question and a window have `max_seq_len`, by default the model's most, up to 384;
+        windows have `doc_stride` in common, by default half of that, up to 128; an answer has `max_answer_len` at most,
+        and whole words if `align_to_words`. With `handle_impossible_answer` it may be "". The last two have no
+        effect."""
+        check_counts(top_k=top_k, max_answer_len=max_answer_len)
+        length, stride = self._lengths(max_seq_len, doc_stride)
         cut = [self._windows(item, length, stride) for item in items]
         numbers = iter(self.span_logits([window for pieces in cut for window in pieces]))
         # Several spans can become the same words.
@@ -73,30 +71,32 @@ class QuestionAnswering(EncoderPipeline):
                 likely_spans(*next(numbers), self._allowed(window), count=count, max_length=max_answer_len)
                 for window in pieces
             ]
-            answers = merged(
-                [
-                    answer
-                    for window, found in zip(pieces, spans, strict=True)
-                    for answer in answers_in(item["context"], window, found, align_to_words=align_to_words)
-                ]
-            )
+            answers = merged(answers_in(item["context"], pieces, spans, align_to_words=align_to_words))
             if handle_impossible_answer:
                 answers.append(no_answer(spans))
             best = [asdict(answer) for answer in sorted(answers, key=lambda answer: -answer.score)[:top_k]]
             results.append(best[0] if len(best) == 1 else best)
         return results
 
+    def _lengths(self, max_seq_len: int | None, doc_stride: int | None) -> tuple[int, int]:
+        length = min(self.special.max_length, 384) if max_seq_len is None else max_seq_len
+        stride = min(length // 2, 128) if doc_stride is None else doc_stride
+        check_counts(max_seq_len=length)
+        if stride > length:
+            raise OptionError(f"doc_stride is {stride}, expected at most max_seq_len ({length})")
+        return length, stride
+
     def _windows(self, item: Any, length: int, stride: int) -> list[Encoding]:
         check_example(item)
         return windows(self.tokenizer.encoding(item["question"], item["context"]), 1, length, stride)
 
     def _allowed(self, window: Encoding) -> BoolArray:
-        """The context, and the token that stands for "no answer"."""
+        """Where an answer may begin and end: the context's tokens, and the token that stands for "no answer"."""
         return np.asarray((window.texts == 1) | (window.ids == self.special.cls))
 
 
 def examples(question: Any, context: Any) -> Any:
-    """One mapping, or a list of them."""
+    """What is asked, as one mapping or a list of them. Raises InputError."""
     if isinstance(question, str) and isinstance(context, str):
         return {"question": question, "context": context}
     if isinstance(question, str) or not isinstance(question, Sequence):
@@ -114,9 +114,3 @@ def check_example(item: Any) -> None:
         check_text(item[name])
         if not item[name]:
             raise InputError(f"the {name} is empty")
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if type(value) is not int or value < 1:
-            raise OptionError(f"{name} is {value!r}, expected a whole number from 1")

@@ -11,13 +11,13 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def softmax(logits: FloatArray, axis: int = -1) -> FloatArray:
-    """Same shape and type, sums to 1 along `axis`."""
+    """Probabilities of the same shape and type, which sum to 1 along `axis`."""
     powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
     return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
-    """Same shape and type, each between 0 and 1."""
+    """Probabilities of the same shape and type, each for itself."""
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # which, unlike the fraction, cannot overflow
 
 

@@ -19,7 +19,7 @@ KEYS = ("source_sentence", "sentences")
 
 
 class SentenceSimilarity(Pipeline):
-    """[float]: the cosine between the embeddings of `source_sentence` and of each of `sentences`. These are two
+    """Gives [float], the cosines between the embeddings of `source_sentence` and of each of `sentences`. These are two
     arguments or one mapping; a list of mappings gives a list of lists."""
 
     fits: ClassVar[tuple[Task, ...]] = ("feature-extraction",)
@@ -36,7 +36,7 @@ class SentenceSimilarity(Pipeline):
         return {**named, **dict(zip(missing, args, strict=True))}, rest
 
     def each(self, items: list[Any], *args: Any, truncation: TruncationChoice = True) -> list[list[float]]:
-        """`truncation`: cut texts that are longer than those of the model's training."""
+        """`truncation` cuts texts that are longer than those of the model's training."""
         how = truncation_of(truncation)
         return [self._similarities(item, how) for item in items]
 
@@ -51,6 +51,6 @@ class SentenceSimilarity(Pipeline):
 
 
 def cosines(one: FloatArray, others: FloatArray) -> FloatArray:
-    """one: [dim], others: [n, dim]. [n]: 1 for the same direction; 0 for a vector of zeros."""
+    """The cosines between one [dim] and others [n, dim]: [n], 1 for the same direction, 0 for a vector of zeros."""
     lengths = np.linalg.norm(others, axis=-1) * np.linalg.norm(one)
     return np.asarray(others @ one / np.where(lengths == 0, 1, lengths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ MASKED = -10000.0
 
 @dataclass(frozen=True)
 class Answer:
-    """`start` and `end`: characters of the context."""
+    """A part of the context, from the character `start` to before `end`."""
 
     score: float
     start: int
@@ -27,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Spans:
-    """Candidates of one window, tokens from `starts` to `ends`, both included, the likeliest first. `no_answer`: the
+    """One window's candidates, tokens from `starts` to `ends`, both included, the likeliest first. `no_answer` is the
     probability that there is none, which the model puts on the first token."""
 
     starts: npt.NDArray[np.int64]
@@ -51,13 +52,16 @@ def likely_spans(start: FloatArray, end: FloatArray, allowed: BoolArray, *, coun
     return Spans(first, last, scores[first, last], no_answer)
 
 
-def answers_in(context: str, window: Encoding, spans: Spans, *, align_to_words: bool) -> list[Answer]:
-    """An answer for each span; whole words if `align_to_words` and the tokens are parts of words."""
+def answers_in(
+    context: str, windows: Sequence[Encoding], spans: Sequence[Spans], *, align_to_words: bool
+) -> list[Answer]:
+    """An answer for each span of each window; whole words if `align_to_words` and the tokens are parts of words."""
     answers = []
-    for first, last, score in zip(spans.starts, spans.ends, spans.scores, strict=True):
-        words = window.word_span(first, last) if align_to_words else None
-        begin, end = words or window.span(first, last)
-        answers.append(Answer(float(score), begin, end, context[begin:end]))
+    for window, found in zip(windows, spans, strict=True):
+        for first, last, score in zip(found.starts, found.ends, found.scores, strict=True):
+            words = window.word_span(first, last) if align_to_words else None
+            begin, end = words or window.span(first, last)
+            answers.append(Answer(float(score), begin, end, context[begin:end]))
     return answers
 
 

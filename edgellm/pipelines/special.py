@@ -19,10 +19,10 @@ USUAL = {
 
 @dataclass(frozen=True)
 class Special:
-    """Token ids, None where there is no such token. `mask_text`: how a user writes the mask.
+    """Ids of special tokens, None where there is no such token, and how a user writes the mask, `mask_text`.
 
-    `max_length`: the most tokens of an input, special ones included. `clean_up`: whether decoded text loses the spaces
-    before punctuation.
+    An input has at most `max_length` tokens, special ones included. `clean_up` says whether decoded text loses the
+    spaces before punctuation.
     """
 
     mask: int | None
@@ -35,7 +35,7 @@ class Special:
 
     @classmethod
     def create(cls, config: Mapping[str, Any], tokenizer: Tokenizer, context_length: int) -> Special:
-        """`config`: tokenizer_config.json, which wins over the usual names."""
+        """`config` is tokenizer_config.json, which wins over the usual names."""
         texts = {name: _text(config, name, tokenizer) for name in USUAL}
         ids = {name: None if text is None else tokenizer.id_of(text) for name, text in texts.items()}
         length = config.get("model_max_length")
@@ -48,8 +48,8 @@ class Special:
 
 
 def clean_up(text: str) -> str:
-    """Without the spaces that simple English tokenizers leave before punctuation and short forms; the rules, and their
-    order, are those of Hugging Face's tokenizers."""
+    """The text without the spaces that simple English tokenizers leave before punctuation and short forms; the rules,
+    and their order, are those of Hugging Face's tokenizers."""
     for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
         text = text.replace(spaced, spaced.strip())
     return text

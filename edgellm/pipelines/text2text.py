@@ -18,8 +18,8 @@ USUAL = {"num_beams": 4}
 
 
 class Text2Text(Pipeline):
-    """[{"generated_text": text}] for a text, one for each of `num_return_sequences`; for a list of texts, with one
-    sequence each, a flat list of them."""
+    """Gives [{"generated_text": text}] for a text, one for each of `num_return_sequences`; for a list of texts, with
+    one sequence each, a flat list of them."""
 
     fits: ClassVar[tuple[Task, ...]] = ("text2text-generation",)
     batch_size = 8
@@ -42,8 +42,8 @@ class Text2Text(Pipeline):
         stop_sequence: str | None = None,
         **generate: Any,
     ) -> list[list[dict[str, Any]]]:
-        """`return_tensors`: token ids instead of texts. `truncation`: cut texts that are too long. `stop_sequence`: its
-        first token ends the text. `generate`: the options of `GenerationOptions`."""
+        """With `return_tensors` the results are token ids instead of texts. `truncation` cuts texts that are too long.
+        The first token of `stop_sequence` ends a text. `generate` are the options of `GenerationOptions`."""
         for_task, prefix = parameters_for(self.task, self.config)
         if stop_sequence is not None:
             generate["eos_token_id"] = self.tokenizer.encode(stop_sequence, add_special_tokens=False)[:1].tolist()
@@ -68,14 +68,14 @@ class Text2Text(Pipeline):
 
 
 class Summarization(Text2Text):
-    """The same, with "summary_text"."""
+    """Text2Text whose results are called "summary_text"."""
 
     result = "summary"
 
 
 class Translation(Text2Text):
-    """The same, with "translation_text". Models of many languages take `src_lang` and `tgt_lang`, or languages from a
-    task named translation_xx_to_yy."""
+    """Text2Text whose results are called "translation_text". Models of many languages take `src_lang` and `tgt_lang`,
+    or languages from a task named translation_xx_to_yy."""
 
     result = "translation"
 

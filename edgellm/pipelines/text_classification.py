@@ -18,8 +18,8 @@ UNSET = ""  # None is a value of top_k: all labels
 
 
 class TextClassification(EncoderPipeline):
-    """[{"label", "score"}] for a text; the same without the list for each of a list of texts. With `top_k` (None: all),
-    always a list of labels, the likeliest first. A pair of texts is {"text": ..., "text_pair": ...}."""
+    """Gives [{"label", "score"}] for a text; the same without the list for each of a list of texts. With `top_k` (None:
+    all), always a list of labels, the likeliest first. A pair of texts is {"text": ..., "text_pair": ...}."""
 
     fits: ClassVar[tuple[Task, ...]] = ("text-classification",)
 
@@ -39,8 +39,8 @@ class TextClassification(EncoderPipeline):
         max_length: int | None = None,
         padding: object = None,
     ) -> list[Any]:
-        """`function_to_apply`: None is softmax, or sigmoid for a single label and for problems with several right
-        labels, or nothing for regressions. `return_all_scores`: the older spelling of `top_k=None`, in the order of the
+        """`function_to_apply` is softmax by default, sigmoid for a single label and for problems with several right
+        labels, nothing for regressions. `return_all_scores` is the older spelling of `top_k=None`, in the order of the
         labels. `padding` has no effect."""
         function = self._function(function_to_apply)
         encodings = [self._encode(item, truncation, max_length) for item in items]
@@ -81,7 +81,7 @@ def usual_function(problem_type: str | None, labels: int) -> str:
 
 
 def apply(function: str, logits: FloatArray) -> FloatArray:
-    """[labels] to [labels]."""
+    """Scores [labels] out of logits [labels]."""
     if function == "sigmoid":
         return sigmoid(logits)
     return softmax(logits) if function == "softmax" else logits
@@ -92,5 +92,5 @@ def labelled(scores: FloatArray, labels: Mapping[int, str]) -> list[dict[str, An
 
 
 def ranked(scores: FloatArray, labels: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Highest score first; the order of the labels among equals."""
+    """The labels with the highest score first, equals in their own order."""
     return sorted(labelled(scores, labels), key=lambda entry: -entry["score"])

@@ -21,8 +21,18 @@ USUAL = {"do_sample": True, "temperature": 0.7}
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How an input becomes a prompt. `prefix`: what stands before a text; None is what the checkpoint says."""
+
+    prefix: str | None
+    add_special_tokens: bool
+    truncation: Truncation | None
+    continues: bool | None
+
+
+@dataclass(frozen=True)
 class Writing:
-    """How a generated sequence is given back. `known`: where the prompt itself ends in the decoded text."""
+    """How a generated sequence is given back."""
 
     tokenizer: Tokenizer
     full_text: bool
@@ -30,9 +40,13 @@ class Writing:
     clean_up: bool
     continues: bool | None
 
-    def record(self, item: Any, prompt: Sequence[int], tokens: Sequence[int]) -> dict[str, Any]:
+    def tokens(self, item: Any, prompt: IntArray, tokens: Sequence[int]) -> dict[str, Any]:
+        return {"generated_token_ids": [*prompt.tolist(), *tokens]}
+
+    def text(self, item: Any, prompt: IntArray, tokens: Sequence[int]) -> dict[str, Any]:
         """The decoded text is cut where the prompt's own ends: what a token reads depends on those before it."""
-        text = self._decode([*prompt, *tokens])[len(self._decode(prompt)) :]
+        before = prompt.tolist()
+        text = self._decode([*before, *tokens])[len(self._decode(before)) :]
         return {"generated_text": continued(item, text, self.continues) if self.full_text else text}
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -41,8 +55,8 @@ class Writing:
 
 
 class TextGeneration(Pipeline):
-    """[{"generated_text": text}] for a text, one for each of `num_return_sequences`. For a chat, which is a list of
-    messages, the same with the messages and the answer as one more."""
+    """Gives [{"generated_text": text}] for a text, one for each of `num_return_sequences`; for a chat, which is a list
+    of messages, the same with the messages and the answer as one more."""
 
     input_name = "text_inputs"
 
@@ -71,49 +85,39 @@ class TextGeneration(Pipeline):
         padding: object = None,
         **generate: Any,
     ) -> list[list[dict[str, Any]]]:
-        """`return_tensors`: {"generated_token_ids": tokens, the prompt's included} instead of texts.
-        `handle_long_generation` "hole": drop the beginning of a prompt that leaves no room for the new tokens.
-        `stop_sequence`: any of its tokens ends the text. `truncation`: cut prompts that are too long at their end.
-        `padding` has no effect. `generate`: the options of `GenerationOptions`."""
-        if return_full_text is not None and (return_text is not None or return_tensors is not None):
-            raise OptionError("return_full_text goes with neither return_text nor return_tensors: leave those out")
-        for_task, usual_prefix = parameters_for(self.task, self.config)
-        if stop_sequence is not None:
-            generate["eos_token_id"] = self.tokenizer.encode(stop_sequence, add_special_tokens=False).tolist()
-        options = generation_options(generate, for_task=for_task, package=self.model.generation_defaults, usual=USUAL)
-        before = usual_prefix if prefix is None else prefix
-        prompts = [
-            self._encode(before + item, add_special_tokens, truncation_of(truncation))
-            if isinstance(item, str)
-            else self._encode_chat(item, continue_final_message)
-            for item in items
-        ]
+        """With `return_tensors`, {"generated_token_ids": tokens, the prompt's included} instead of texts. With
+        `handle_long_generation` "hole", a prompt that leaves no room for the new tokens loses its beginning;
+        `truncation` cuts one that is too long at its end. Any token of `stop_sequence` ends the text. `generate` are
+        the options of `GenerationOptions`; `padding` has no effect."""
+        _check_returned(return_full_text, return_text, return_tensors)
+        options = self._generation_options(generate, stop_sequence)
+        reading = Reading(prefix, add_special_tokens, truncation_of(truncation), continue_final_message)
+        prompts = [self._prompt(item, reading) for item in items]
         if handle_long_generation is not None:
             prompts = [self._shortened(prompt, options, handle_long_generation) for prompt in prompts]
         generations = self.model.generate(prompts, **options) if prompts else []
-        if return_tensors:
-            return [
-                [{"generated_token_ids": [*prompt.tolist(), *s.tokens]} for s in generation.sequences]
-                for prompt, generation in zip(prompts, generations, strict=True)
-            ]
-        writing = Writing(
-            self.tokenizer,
-            return_full_text is not False,
-            skip_special_tokens,
-            clean_up_tokenization_spaces,
-            continue_final_message,
-        )
-        return [
-            [writing.record(item, prompt.tolist(), sequence.tokens) for sequence in generation.sequences]
-            for item, prompt, generation in zip(items, prompts, generations, strict=True)
-        ]
+        full = return_full_text is not False
+        write = Writing(self.tokenizer, full, skip_special_tokens, clean_up_tokenization_spaces, continue_final_message)
+        record = write.tokens if return_tensors else write.text
+        found = zip(items, prompts, generations, strict=True)
+        return [[record(item, prompt, s.tokens) for s in generation.sequences] for item, prompt, generation in found]
 
-    def _encode(self, text: str, add_special_tokens: bool, truncation: Truncation | None) -> IntArray:
-        if truncation is None:
-            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    def _generation_options(self, given: dict[str, Any], stop_sequence: str | None) -> dict[str, Any]:
+        if stop_sequence is not None:
+            given["eos_token_id"] = self.tokenizer.encode(stop_sequence, add_special_tokens=False).tolist()
+        for_task, _ = parameters_for(self.task, self.config)
+        return generation_options(given, for_task=for_task, package=self.model.generation_defaults, usual=USUAL)
+
+    def _prompt(self, item: Any, reading: Reading) -> IntArray:
+        if not isinstance(item, str):
+            return self._encode_chat(item, reading.continues)
+        _, usual = parameters_for(self.task, self.config)
+        text = (usual if reading.prefix is None else reading.prefix) + item
+        if reading.truncation is None:
+            return self.tokenizer.encode(text, add_special_tokens=reading.add_special_tokens)
         encoding = self.tokenizer.encoding(text)
-        kept = encoding if add_special_tokens else encoding.take(~encoding.special)
-        return truncated(kept, self.special.max_length, truncation).ids
+        kept = encoding if reading.add_special_tokens else encoding.take(~encoding.special)
+        return truncated(kept, self.special.max_length, reading.truncation).ids
 
     def _encode_chat(self, messages: Any, continues: bool | None) -> IntArray:
         ends_open = _continues(messages, continues)
@@ -136,6 +140,11 @@ class TextGeneration(Pipeline):
                 f"{new_tokens} new tokens leave no room for a prompt in the model's context of {context}; ask for fewer"
             )
         return prompt[new_tokens - context :]
+
+
+def _check_returned(full_text: bool | None, text: bool | None, tensors: bool | None) -> None:
+    if full_text is not None and (text is not None or tensors is not None):
+        raise OptionError("return_full_text goes with neither return_text nor return_tensors: leave those out")
 
 
 def continued(item: Any, text: str, continues: bool | None = None) -> Any:

@@ -29,14 +29,14 @@ from edgellm.types import IntArray
 
 @dataclass(frozen=True)
 class Sentence:
-    """What one input is to the model. `windows` have offsets in `text`, also where the input was a list of words."""
+    """What the model reads of one input. `windows` have offsets in `text`, also where the input was a list of words."""
 
     text: str
     windows: tuple[Encoding, ...]
 
 
 class TokenClassification(EncoderPipeline):
-    """[{"entity", "score", "index", "word", "start", "end"}] for a text, one for each token; with an
+    """Gives [{"entity", "score", "index", "word", "start", "end"}] for a text, one for each token; with an
     `aggregation_strategy`, [{"entity_group", "score", "word", "start", "end"}], one for each entity."""
 
     fits: ClassVar[tuple[Task, ...]] = ("token-classification",)
@@ -62,9 +62,9 @@ class TokenClassification(EncoderPipeline):
         grouped_entities: bool | None = None,
         ignore_subwords: bool | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """`stride`: a text that is too long is read in windows that overlap by so many tokens, and not cut; needs an
-        aggregation_strategy. `is_split_into_words`: an input is a list of words, `delimiter` joins them.
-        `grouped_entities` and `ignore_subwords`: the older spelling of "simple" and "first"."""
+        """With `stride`, a text that is too long is not cut but read in windows that overlap by so many tokens; it
+        needs an aggregation_strategy. With `is_split_into_words` an input is a list of words, which `delimiter` joins.
+        `grouped_entities` and `ignore_subwords` are the older spelling of "simple" and "first"."""
         strategy = older_spelling(grouped_entities, ignore_subwords) or strategy_of(aggregation_strategy)
         if stride is not None and strategy == "none":
             raise OptionError("stride needs an aggregation_strategy: simple, first, average or max")
@@ -120,7 +120,8 @@ class TokenClassification(EncoderPipeline):
 
 
 def in_sentence(encoding: Encoding, words: Sequence[str], delimiter: str) -> Encoding:
-    """Offsets that count from the beginning of each word, counted from that of the sentence that the words make."""
+    """The encoding with offsets that count from the beginning of each word moved to where the word is in the
+    sentence."""
     lengths = [0, *(len(word) + len(delimiter) for word in words)]
     begins: IntArray = np.cumsum(lengths)[:-1]
     shift = np.where(encoding.words == NONE, 0, begins[np.maximum(encoding.words, 0)] if len(words) else 0)
@@ -128,8 +129,8 @@ def in_sentence(encoding: Encoding, words: Sequence[str], delimiter: str) -> Enc
 
 
 def inside_words(text: str, encoding: Encoding, tokens: Sequence[str], *, marked: bool) -> list[bool]:
-    """For each token whether it continues a word. `marked`: such tokens have a prefix that the text lacks, so token and
-    text differ in length; otherwise it is one with no space before it."""
+    """Whether each token continues a word. Where such tokens are `marked`, they have a prefix that the text lacks, so
+    token and text differ in length; elsewhere they are those with no space before them."""
     spans = encoding.offsets.tolist()
     if marked:
         return [len(token) != end - start for token, (start, end) in zip(tokens, spans, strict=True)]

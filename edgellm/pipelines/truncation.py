@@ -11,7 +11,7 @@ TruncationChoice = bool | Literal["longest_first", "only_first", "only_second", 
 
 
 def truncation_of(choice: Any) -> Truncation | None:
-    """None: do not truncate. Raises OptionError."""
+    """How to cut; None is not at all. Raises OptionError."""
     if choice in (False, None, "do_not_truncate"):
         return None
     if choice is True:

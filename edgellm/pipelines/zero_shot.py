@@ -16,7 +16,7 @@ from edgellm.text.encodings import Encoding
 
 
 class ZeroShotClassification(EncoderPipeline):
-    """{"sequence", "labels", "scores"}, the likeliest label first."""
+    """Gives {"sequence", "labels", "scores"} for a text, the likeliest label first."""
 
     fits: ClassVar[tuple[Task, ...]] = ("text-classification",)
     batch_size = 8
@@ -47,7 +47,7 @@ class ZeroShotClassification(EncoderPipeline):
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
     ) -> list[dict[str, Any]]:
-        """`candidate_labels`: a list, or a text with commas. `multi_label`: each label is right or not by itself."""
+        """`candidate_labels` are a list, or a text with commas. With `multi_label` each is right or not by itself."""
         labels = labels_of(candidate_labels)
         hypotheses = hypotheses_for(labels, hypothesis_template)
         encodings = [self._encode(text, hypothesis) for text in texts_of(items) for hypothesis in hypotheses]
@@ -77,7 +77,7 @@ class ZeroShotClassification(EncoderPipeline):
 
 
 def labels_of(candidates: str | Sequence[str]) -> list[str]:
-    """Raises InputError where there is none."""
+    """The labels as a list. Raises InputError where there is none."""
     if isinstance(candidates, str):
         candidates = [label.strip() for label in candidates.split(",") if label.strip()]
     labels = texts_of(candidates)
@@ -103,8 +103,8 @@ def entailment(labels: Mapping[int, str]) -> int | None:
 
 
 def entailed(logits: FloatArray, entailment: int, *, independent: bool) -> FloatArray:
-    """logits: [candidates, labels]. [candidates]: the probability of each candidate, among them all, or `independent`
-    against its own contradiction (the first label, or the last if the first is entailment)."""
+    """The probability [candidates] of each candidate by logits [candidates, labels]: among them all or, if they are
+    `independent`, against its own contradiction (the first label, or the last if the first is entailment)."""
     if not independent:
         return softmax(logits[:, entailment])
     contradiction = -1 if entailment == 0 else 0

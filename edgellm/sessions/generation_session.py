@@ -8,24 +8,24 @@ with model.session() as session:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from edgellm.decoding import GenerationOptions
 from edgellm.decoding.decoder import HEADROOM
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import MIN_CHUNK
 from edgellm.errors import InputError
-from edgellm.generation.calls import AnyEngine, Asked, Call
-from edgellm.generation.overflow import Room
-from edgellm.generation.reader import ChatArguments
-from edgellm.generation.results import Generation, Piece
-from edgellm.generation.run import Cancel
-from edgellm.sessions.budget import Budget
+from edgellm.generation.call import Call
+from edgellm.generation.generating import Conversing
+from edgellm.generation.request import Cancel, ChatArguments, Request
+from edgellm.generation.results import Generation
+from edgellm.generation.room import MemoryBudget
 from edgellm.sessions.file import open_file
 from edgellm.sessions.holder import EngineHolder
 from edgellm.sessions.saving import check_savable, copy_into, load_into, save_engine
@@ -39,7 +39,7 @@ class _Cancelled(Exception):
     """Ends the reading of a prompt."""
 
 
-class GenerationSession:
+class GenerationSession(Conversing):
     """One sequence and its cache. Made by `Model.session` and `Model.load_session`.
 
     Each call takes a whole prompt, or all messages of a chat: the longest beginning that the cache holds already is
@@ -50,10 +50,11 @@ class GenerationSession:
     by the number of beams or of returned sequences. `metadata`: the caller's own, kept in a saved file: JSON data.
     """
 
+    _one_at_a_time = "a session is one sequence, found a list of prompts; use model.generate, or a fork for each"
+
     def __init__(self, source: SessionSource, *, max_bytes: int | None = None, reuse_generated: bool = False) -> None:
         self._source = source
-        self._reader = source.reader
-        self._budget = Budget.create(max_bytes, source.manifest)
+        self._reader = replace(source.reader, budget=MemoryBudget.create(max_bytes, source.manifest))
         self.max_bytes = max_bytes
         self.reuse_generated = reuse_generated
         self.metadata: dict[str, Any] = {}
@@ -64,44 +65,7 @@ class GenerationSession:
     ) -> Generation:
         """Continue a prompt, with the options of `Model.generate`. The session then holds the prompt and what was
         generated, but for the last token; of several sequences or beams, the prompt alone."""
-        return self._generate(self._prompt_call(prompt, Asked(options, cancel, progress)))
-
-    def stream(
-        self, prompt: Prompt, *, cancel: Cancel | None = None, progress: ProgressHook | None = None, **options: Any
-    ) -> Iterator[Piece]:
-        """`generate`, a piece per token. The session is in use from the first piece until the last, or until the
-        iterator is closed."""
-        return self._stream(self._prompt_call(prompt, Asked(options, cancel, progress)))
-
-    def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        template: str | None = None,
-        template_variables: dict[str, Any] | None = None,
-        cancel: Cancel | None = None,
-        progress: ProgressHook | None = None,
-        **options: Any,
-    ) -> Generation:
-        """The assistant's answer to `messages`: all of them, as of `Model.chat`."""
-        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
-        return self._generate(Call.of_chat(self._reader, messages, arguments, asked, self._room))
-
-    def stream_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[dict[str, Any]] | None = None,
-        template: str | None = None,
-        template_variables: dict[str, Any] | None = None,
-        cancel: Cancel | None = None,
-        progress: ProgressHook | None = None,
-        **options: Any,
-    ) -> Iterator[Piece]:
-        """`chat`, a piece per token."""
-        arguments, asked = ChatArguments(tools, template, template_variables), Asked(options, cancel, progress)
-        return self._stream(Call.of_chat(self._reader, messages, arguments, asked, self._room))
+        return self._generations(Request([self._single(prompt)], options, cancel, progress))[0]
 
     def prefill(
         self,
@@ -112,7 +76,7 @@ class GenerationSession:
     ) -> int:
         """Read a prompt, or messages (a system message, say), without an answer. Returns how many tokens the session
         holds: fewer where it was cancelled."""
-        tokens, room = self._tokens_of(prompt), self._budget.room(self._reader.context)
+        tokens, room = self._tokens_of(prompt), self._reader.room()
         if len(tokens) >= room.tokens:
             raise room.overflow("the prompt", len(tokens), "shorten it")
 
@@ -146,7 +110,7 @@ class GenerationSession:
     @property
     def max_tokens(self) -> int:
         """The most tokens that prompt and answer may have together, for one sequence."""
-        return self._budget.room(self._reader.context).tokens
+        return self._reader.room().tokens
 
     def trim(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -161,7 +125,7 @@ class GenerationSession:
             other = GenerationSession(self._source, max_bytes=self.max_bytes, reuse_generated=self.reuse_generated)
             other.metadata = deepcopy(self.metadata)
             with other._holder.running() as empty:
-                copy_into(empty, engine, self._budget.room(self._reader.context))
+                copy_into(empty, engine, self._reader.room())
         return other
 
     def reset(self) -> None:
@@ -189,32 +153,13 @@ class GenerationSession:
     def _new_engine(self) -> AnyEngine:
         return self._source.new_engine(reuse_generated=self.reuse_generated)
 
-    def _room(self, options: GenerationOptions) -> Room:
-        return self._budget.room(self._reader.context, _sequences(options))
-
-    def _prompt_call(self, prompt: Any, asked: Asked) -> Call:
-        if not is_single(prompt):
-            raise InputError(
-                "a session is one sequence, found a list of prompts; use model.generate, or a fork for each"
-            )
-        return Call.of_prompts(self._reader, [prompt], asked, self._room)
-
-    def _generate(self, call: Call) -> Generation:
+    @contextmanager
+    def _engine_for(self, call: Call) -> Iterator[AnyEngine]:
         with self._holder.running() as engine:
-            engine.limit(call.room.tokens)
-            (result,) = call.results(engine)
-            if _sequences(call.options) > 1:
-                engine.keep_first(len(call.prompts[0].tokens))
-        return result
-
-    def _stream(self, call: Call) -> Iterator[Piece]:
-        call.check_streamable()
-        return self._pieces(call)
-
-    def _pieces(self, call: Call) -> Iterator[Piece]:
-        with self._holder.running() as engine:
-            engine.limit(call.room.tokens)
-            yield from call.pieces(engine)
+            engine.limit(self._reader.room(call.rows).tokens)
+            yield engine
+            if call.rows > 1:
+                engine.keep_first(len(call.beginnings[0].prompt))
 
     def _tokens_of(self, prompt: Any) -> IntArray:
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
@@ -235,9 +180,5 @@ def load_session(
         session = GenerationSession(source, max_bytes=max_bytes, reuse_generated=reuse_generated)
         session.metadata = dict(file.header.metadata)
         with session._holder.running() as engine:
-            load_into(engine, file, source.manifest, session._budget.room(source.reader.context))
+            load_into(engine, file, source.manifest, session._reader.room())
     return session
-
-
-def _sequences(options: GenerationOptions) -> int:
-    return max(options.num_beams, options.num_return_sequences)

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionError
-from edgellm.generation.calls import AnyEngine
 
 
 class EngineHolder:

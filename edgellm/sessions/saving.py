@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionCorruptError, SessionError
-from edgellm.generation.calls import AnyEngine
-from edgellm.generation.overflow import Room
+from edgellm.generation.room import Room
 from edgellm.ort import session as ort
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.file import SavedFile, write_file

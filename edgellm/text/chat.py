@@ -157,7 +157,7 @@ def _environment() -> Sandbox:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """Jinja's own filter escapes HTML, which models were not trained on."""
+    """JSON as models were trained on it: Jinja's own filter escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -177,7 +177,7 @@ def _read_template(path: Path) -> str:
 
 
 def _templates(value: object) -> dict[str, str]:
-    """tokenizer_config.json has one template, or a list of {"name": ..., "template": ...}."""
+    """The templates by name: tokenizer_config.json has one, or a list of {"name": ..., "template": ...}."""
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):

@@ -21,10 +21,11 @@ NONE = -1  # the word or text of a special token
 
 @dataclass(frozen=True)
 class Encoding:
-    """Arrays of [tokens], `offsets` of [tokens, 2]: first character and the one after the last, in the text it is from.
+    """An input as arrays of [tokens]. `offsets` [tokens, 2] are a token's first character and the one after its last,
+    in the text it is from.
 
-    `special`: added by the tokenizer. `texts`: 0 for the text, 1 for its pair, -1 for special tokens. `words`: the
-    number of the word in its text, -1 for none.
+    Tokens that the tokenizer adds are `special`. `texts` is 0 for the text, 1 for its pair, -1 for special tokens;
+    `words` the number of the word in its text, -1 for none.
     """
 
     ids: IntArray
@@ -38,7 +39,7 @@ class Encoding:
         return len(self.ids)
 
     def take(self, kept: BoolArray) -> Encoding:
-        """Only the tokens for which `kept` [tokens] is true."""
+        """The encoding with only the tokens for which `kept` [tokens] is true."""
         return Encoding(
             self.ids[kept],
             self.type_ids[kept],
@@ -49,7 +50,7 @@ class Encoding:
         )
 
     def moved(self, characters: IntArray) -> Encoding:
-        """With offsets that are further on by so many `characters` [tokens]."""
+        """The encoding with offsets that are further on by so many `characters` [tokens]."""
         return replace(self, offsets=self.offsets + characters[:, None])
 
     def length_of(self, text: int) -> int:
@@ -61,7 +62,7 @@ class Encoding:
         return int(self.offsets[first, 0]), int(self.offsets[last, 1])
 
     def word_span(self, first: int, last: int) -> tuple[int, int] | None:
-        """Like `span`, from the beginning of the first token's word to the end of the last one's; None if one of the
+        """The characters from the beginning of the first token's word to the end of the last one's; None if one of the
         tokens is in no word."""
         if NONE in (self.words[first], self.words[last]):
             return None
@@ -72,7 +73,7 @@ class Encoding:
 
 
 def from_tokenizer(encoding: Any) -> Encoding:
-    """A `tokenizers.Encoding`."""
+    """The encoding that the tokenizers library made, as arrays."""
     return Encoding(
         np.array(encoding.ids, np.int64),
         np.array(encoding.type_ids, np.int64),
@@ -84,8 +85,8 @@ def from_tokenizer(encoding: Any) -> Encoding:
 
 
 def truncated(encoding: Encoding, max_length: int, truncation: Truncation = "longest_first") -> Encoding:
-    """At most `max_length` tokens, special tokens included, cut from the end of the text, of its pair, or of the longer
-    one first. Raises OptionError where what may be cut is too short for that."""
+    """The encoding with at most `max_length` tokens, special ones included: it is cut at the end of the text, of its
+    pair, or of the longer one first. Raises OptionError where what may be cut is too short for that."""
     if len(encoding) <= max_length:
         return encoding
     lengths = encoding.length_of(0), encoding.length_of(1)
@@ -138,7 +139,7 @@ def _shares(lengths: tuple[int, int], room: int, truncation: Truncation) -> tupl
 
 
 def _within(encoding: Encoding, text: int, start: int, stop: int) -> BoolArray:
-    """[tokens]: all but those of `text` outside of its tokens from `start` to before `stop`."""
+    """Which tokens [tokens] to keep: all but those of `text` outside of its tokens from `start` to before `stop`."""
     mine = encoding.texts == text
     place = np.cumsum(mine) - 1
     return np.asarray(~mine | ((place >= start) & (place < stop)))

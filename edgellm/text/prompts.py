@@ -33,7 +33,8 @@ def is_single(prompt: object) -> bool:
 def encode_prompt(
     prompt: Any, tokenizer: Tokenizer | None, manifest: Manifest, *, add_special_tokens: bool = True
 ) -> IntArray:
-    """[length], at least one token. An empty text is the BOS token, as in Hugging Face, if the model has one."""
+    """The prompt's tokens [length] int64, at least one and no more than the model's context. An empty text is the BOS
+    token, as in Hugging Face, if the model has one. Raises InputError."""
     tokens = read_prompt(prompt, tokenizer, manifest, add_special_tokens=add_special_tokens)
     if len(tokens) > manifest.context_length:
         raise ContextOverflowError(
@@ -45,7 +46,7 @@ def encode_prompt(
 def encode_source(
     source: Any, tokenizer: Tokenizer | None, manifest: Manifest[EncoderDecoderFacts], *, any_length: bool = False
 ) -> IntArray:
-    """[length], at least one token: what the encoder of an encoder-decoder reads."""
+    """The tokens [length] int64, at least one, that the encoder of an encoder-decoder reads. Raises InputError."""
     tokens = read_prompt(source, tokenizer, manifest, unknown=UNKNOWN)
     longest = manifest.model.source_length
     if not any_length and longest is not None and len(tokens) > longest:
@@ -64,8 +65,8 @@ def read_prompt(
     add_special_tokens: bool = True,
     unknown: str | None = None,
 ) -> IntArray:
-    """[length], at least one token and as many as the prompt has. `unknown`: the token that stands for pieces of a text
-    that are beyond the model's vocabulary."""
+    """The prompt's tokens [length] int64, at least one and however many there are. Pieces of a text that are beyond the
+    model's vocabulary become the token `unknown`. Raises InputError."""
     if isinstance(prompt, str):
         if tokenizer is None:
             raise no_tokenizer(instead="give the prompt as token ids (Python only)")

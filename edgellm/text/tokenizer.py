@@ -39,7 +39,8 @@ class Tokenizer:
         return cls(tokenizer)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
-        """[length]. With `add_special_tokens`, what the post-processor adds (such as a first BOS token) is included."""
+        """The text's tokens [length] int64; with `add_special_tokens`, those that the post-processor adds (such as a
+        first BOS token) are included. Raises InputError."""
         check_text(text)
         with library_errors(_failed):
             return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
@@ -95,8 +96,8 @@ def no_tokenizer(*, why: str = "", instead: str = "") -> InputError:
 
 
 def open_tokenizer(package: Path) -> Tokenizer | None:
-    """None where the package has only token ids. To be opened before the sessions: reading the file takes twice the
-    memory that the tokenizer keeps, and the rest then serves them."""
+    """The package's tokenizer, None where it has only token ids. It should be opened before the graphs: reading the
+    file takes twice the memory that the tokenizer keeps, and the rest then serves them."""
     file = package / "tokenizer.json"
     if not file.is_file():
         return None
@@ -106,8 +107,8 @@ def open_tokenizer(package: Path) -> Tokenizer | None:
 
 
 class Detokenizer:
-    """Text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens; without a
-    tokenizer they are empty.
+    """Gives the text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens;
+    without a tokenizer they are empty.
 
     A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
     dropped only from the very first token), so a token is always decoded together with the ones before it.
@@ -145,7 +146,8 @@ class Detokenizer:
 def stop_string_matcher(
     tokenizer: Tokenizer | None, stop_strings: Sequence[str]
 ) -> Callable[[Sequence[int]], bool] | None:
-    """Whether the text of a sequence's new tokens contains a stop string. To be asked after each token.
+    """A function that says whether the text of a sequence's new tokens contains a stop string, to be called after each
+    token; None where there are no stop strings.
 
     As in Hugging Face's `generate`, the text keeps the stop string and whatever else its last token carries.
     """
@@ -181,7 +183,7 @@ def _failed(reason: str) -> PackageCorruptError:
 
 
 def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:
-    """Ids of tokens like <0xE2> where the decoder joins them to characters (sentencepiece models)."""
+    """The ids of tokens like <0xE2>, if the decoder joins them to characters (sentencepiece models)."""
     if "ByteFallback" not in repr(tokenizer.decoder):
         return frozenset()
     ids = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))

@@ -19,7 +19,7 @@ MAX_GROWTH = 4096  # characters that normalization, or decoding, may make of one
 
 @contextmanager
 def library_errors(readable: Callable[[str], EdgellmError]) -> Iterator[None]:
-    """`readable` makes the error of the library's complaint."""
+    """Turns the library's complaints into the errors that `readable` makes of their text."""
     try:
         yield
     except BaseException as error:
@@ -29,7 +29,8 @@ def library_errors(readable: Callable[[str], EdgellmError]) -> Iterator[None]:
 
 
 def _is_complaint(error: BaseException) -> bool:
-    """TypeError and the kinds of ValueError: what cannot become a Rust string or number, such as half a character."""
+    """Whether an error is the library's: a plain Exception, a panic, or a TypeError or ValueError for what cannot
+    become a Rust string or number, such as half a character."""
     ours = isinstance(error, EdgellmError)
     named = type(error) is Exception or type(error).__name__ == "PanicException"
     return named or (isinstance(error, ValueError | TypeError | OverflowError) and not ours)
@@ -44,7 +45,7 @@ def check_growth(tokenizer: Any, readable: Callable[[str], EdgellmError]) -> Non
 
 
 def _growth(step: Any) -> int:
-    """The most characters that one can become, at most some more than MAX_GROWTH."""
+    """The most characters that a step makes of one; the count stops a little above MAX_GROWTH."""
     total = 1
     for part in (*step.get("normalizers", ()), *step.get("decoders", ())):
         total = min(total * _growth(part), MAX_GROWTH + 1)
@@ -61,7 +62,8 @@ def _growth(step: Any) -> int:
 
 
 def _longest_entry(table: str) -> int:
-    """Of a SentencePiece normalization: a trie behind its size, then the texts, each ended by a zero byte."""
+    """The longest text in the table of a SentencePiece normalization: a trie behind its size, then the texts, each
+    ended by a zero byte."""
     raw = base64.b64decode(table)
     texts = raw[4 + int.from_bytes(raw[:4], "little") :]
     return max(1, *map(len, texts.split(b"\0")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +12,13 @@ import numpy as np
 
 from edgellm.errors import ExportError, QualityGateError, TensorError
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.package.report import ExportOutcome, Report, write_report
 from edgellm.system.memory import resident_bytes
 from edgellm.types import Progress
 from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.calibration.texts import CalibrationText, calibration_text
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter, QualityReport
+from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter
 from edgellm_export.exporters.decoder import open_decoder
 from edgellm_export.exporters.encoder import open_encoder
 from edgellm_export.exporters.encoder_decoder import open_exporter as open_encoder_decoder
@@ -25,10 +26,11 @@ from edgellm_export.exporters.outline import hollow
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
-from edgellm_export.planning.outcome import Outcome, Watch, add_outcome
+from edgellm_export.planning.outcome import Watch
 from edgellm_export.planning.plan import Plan, measure_machine, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.verification.report import gate
 
 OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], ForeseenExporter]] = {
     "decoder": open_decoder,
@@ -44,8 +46,8 @@ class Exported:
 
     path: Path
     manifest: Manifest
-    report: QualityReport | None
-    outcome: Outcome | None = None
+    report: Report | None
+    outcome: ExportOutcome | None = None
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,10 @@ def export(
         report = written.verify(manifest) if verify_quality else None
         outcome = None if watch is None else watch.stop(work)
         if report is not None:
-            report.write(work)
-            add_outcome(work, outcome)
+            report = replace(report, plan=outcome)
+            write_report(work, report)
             manifest = seal(work, manifest)
-            report.gate(failed)
+            gate(report, failed)
     return Exported(out, manifest, report, outcome)
 
 

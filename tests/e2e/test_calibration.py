@@ -16,6 +16,7 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
+from edgellm.package.report import GenerationThresholds
 from edgellm_export.calibration.rounding import (
     Calibration,
     channel_scales,
@@ -28,7 +29,7 @@ from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPI
 from edgellm_export.float_run.decoder import FloatRun, ObservedLinear
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
-from edgellm_export.verification.report import THRESHOLDS, Thresholds
+from edgellm_export.verification.report import THRESHOLDS
 from families import FAMILIES, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # as without scales
@@ -74,7 +75,8 @@ def test_a_model_with_uneven_channels_gets_closer(
     precision: str, reference: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained models have a few channels much larger than the rest; a random one is given some."""
-    monkeypatch.setitem(THRESHOLDS, precision, Thresholds(1.0, 0.0))  # int4 of random weights is hopeless by itself
+    # int4 of random weights is hopeless by itself
+    monkeypatch.setitem(THRESHOLDS, precision, GenerationThresholds(1.0, 0.0))
     model = copy.deepcopy(reference("llama"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():

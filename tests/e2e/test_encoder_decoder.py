@@ -24,8 +24,8 @@ import edgellm_export
 from comparison import Expected, relative
 from edgellm.cli import cli
 from edgellm.engines.in_place.sources import SourceEncoder
+from edgellm.package.report import GenerationReport
 from edgellm_export.blocks.cross_attention import RelativePositions
-from edgellm_export.verification.report import Report
 from encoder_decoder_families import (
     BY_NAME,
     EOS,
@@ -153,6 +153,31 @@ def test_searches_end_at_different_times(load: Load) -> None:
         found = load(name).generate(sources(23, 7, 14), **options)
         lengths = [len(s.tokens) for generation in found for s in generation.sequences]
         assert len(set(lengths)) > 1, name
+
+
+OWN_OPTIONS: list[dict[str, Any]] = [
+    {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5},
+    {},
+    {"do_sample": True, "seed": 5, "num_return_sequences": 2, "logprobs": True},
+    {"repetition_penalty": 1.4, "encoder_no_repeat_ngram_size": 2, "max_new_tokens": 5},
+    {"forced_bos_token_id": 9, "suppress_tokens": [60, 80]},
+    {"num_beams": 2, "decoder_start_token_id": 7},
+]
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_sources_with_options_of_their_own_get_what_they_get_alone(name: str, load: Load) -> None:
+    model, rows = load(name), sources(19, 5, 33, 2, 12, 8)
+    together = model.generate(rows, options=OWN_OPTIONS, max_new_tokens=14)
+    for found, source, own in zip(together, rows, OWN_OPTIONS, strict=True):
+        alone = model.generate(source, **{"max_new_tokens": 14, **own})
+        assert [s.tokens for s in found.sequences] == [s.tokens for s in alone.sequences]
+        assert [s.logprobs is None for s in found.sequences] == [not own.get("logprobs")] * len(found.sequences)
+        assert [s.score or 0 for s in found.sequences] == pytest.approx([s.score or 0 for s in alone.sequences])
+    given = {"decoder_input_ids": [5, 6]}
+    with pytest.raises(edgellm.OptionError, match="targets begin with 1 and with 3 tokens, expected as many of each"):
+        model.generate(rows[:2], options=[{}, given])
+    assert len(model.generate(rows[:2], options=[given, {"decoder_input_ids": [7, 8]}], max_new_tokens=3)) == 2
 
 
 class Uncached:
@@ -343,7 +368,7 @@ def test_what_rows_that_came_late_cost(load: Load) -> None:
     engine.drop([1, 2])
     assert (engine.cache_bytes, engine.cross_cache_bytes) == alone
     engine.drop([0])
-    assert (engine.rows, engine.cache_bytes, engine.held_sources) == (0, 0, 1)
+    assert (engine.rows, engine.cache_bytes, engine.holds_one) == (0, 0, True)
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -396,7 +421,7 @@ def test_precisions(name: str, precision: str, reference: Reference, load: Load)
 def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Their graphs compute in float16; the comparison with the original runs them."""
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
-    assert isinstance(out.report, Report)
+    assert isinstance(out.report, GenerationReport)
     assert out.report.quality.device == ("cuda" if "CUDAExecutionProvider" in get_available_providers() else "cpu")
     assert out.report.passed
 
@@ -408,7 +433,7 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     text.write_text("The quick brown fox jumps over the lazy dog. " * 60)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="int8", calibration=text)
     report = out.report
-    assert isinstance(report, Report)
+    assert isinstance(report, GenerationReport)
     assert report.passed
     assert {matrix.scheme for matrix in report.matrices} <= {
         "int8 x int8 per row",
@@ -551,6 +576,10 @@ def test_language_codes(first: bool, reference: Reference, tmp_path: Path) -> No
         assert found.tokens[0] == 121
     pieces = list(model.stream("a text", src_lang="ro_RO", tgt_lang="fr_XX", max_new_tokens=3))
     assert pieces[0].tokens == (122,)
+    own: list[dict[str, Any]] = [{}, {"tgt_lang": "fr_XX", "src_lang": "ro_RO"}]
+    both = model.generate(["a text"] * 2, options=own, tgt_lang="ro_RO", max_new_tokens=3)
+    assert [found.tokens[0] for found in both] == [121, 122]
+    assert both[1].tokens == tuple(piece.tokens[0] for piece in pieces)
     with pytest.raises(edgellm.OptionError, match=r"src_lang is 'ro_R', .*did you mean 'ro_RO'"):
         model.generate("a text", src_lang="ro_R")
     with pytest.raises(edgellm.OptionError, match="both say what to begin with"):

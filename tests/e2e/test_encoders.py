@@ -221,7 +221,7 @@ def test_moves_change_nothing_in_float(
             subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
             family = original.model.family
             channels = rng.permutation(family.config.intermediate_size)
-            splits[family.names.layer.of(index).up] = np.split(channels, [7, 30])
+            splits[family.layer_names(index).up] = np.split(channels, [7, 30])
         return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))

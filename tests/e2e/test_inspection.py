@@ -18,7 +18,6 @@ import encoder_families
 import families
 from concat_directory import write_directory
 from edgellm.cli import cli
-from edgellm.commands.quality import read_report
 from edgellm.inspection.contents import Inspection, inspect_package
 from edgellm.loading import read_package
 from edgellm.package.files import read_manifest, sha256_of, write_manifest
@@ -53,7 +52,7 @@ def run(*arguments: str | Path) -> Result:
 
 def inspected(path: Path) -> Inspection:
     package, manifest = read_package(path)
-    return inspect_package(package, manifest, read_report(package), 64)
+    return inspect_package(package, manifest, 64)
 
 
 @pytest.mark.parametrize("kind", KINDS)

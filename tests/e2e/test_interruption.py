@@ -22,12 +22,12 @@ import edgellm
 import stopped_export
 from edgellm.cli import cli
 from edgellm.package.files import check_files, read_manifest
+from edgellm.package.report import GenerationThresholds
 from edgellm_export import pipeline
 from edgellm_export.exporters import decoder as decoder_export
 from edgellm_export.package import output
 from edgellm_export.quantize import blockwise
 from edgellm_export.verification import report
-from edgellm_export.verification.report import Thresholds
 from test_bad_input import contents
 
 MOMENTS = ["weights", "package", "original", "compare", "rename"]
@@ -177,7 +177,7 @@ def test_a_crash_keeps_nothing(
 
 @pytest.fixture
 def impossible_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(report.THRESHOLDS, "int8", Thresholds(kl_divergence=-1.0, top1_agreement=2.0))
+    monkeypatch.setitem(report.THRESHOLDS, "int8", GenerationThresholds(kl_divergence=-1.0, top1_agreement=2.0))
 
 
 @pytest.mark.usefixtures("impossible_gate")

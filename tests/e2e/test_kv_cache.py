@@ -16,9 +16,10 @@ import transformers as hf
 import edgellm
 import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
-from edgellm.commands.quality import quality_lines, read_report
+from edgellm.commands.quality import quality_lines
 from edgellm.errors import ExportError
 from edgellm.package.manifest import Manifest
+from edgellm.package.report import read_report
 from edgellm_export.blocks.rope import DynamicRope, StaticRope
 from edgellm_export.calibration.cache_scales import aligned, sizes_at_any_position, turns_per_token
 from edgellm_export.verification.divergence import Comparison

@@ -9,7 +9,7 @@ from transformers.generation import logits_process as hf
 from transformers.generation.beam_search import BeamSearchScorer
 from transformers.modeling_outputs import CausalLMOutput
 
-from edgellm.decoding import GenerationOptions, Hypothesis, Step, Stopping, search
+from edgellm.decoding import Beginning, Ends, GenerationOptions, Hypothesis, SequencePlan, Step, search
 
 torch.set_num_threads(1)  # the models are tiny
 
@@ -82,18 +82,70 @@ class FullDecoder:
         return torch.stack(rows).numpy().astype(np.float32)
 
 
+class ReadingDecoder(FullDecoder):
+    """It can also read several tokens at once; `runs` counts calls of the model."""
+
+    def __init__(self, model, lookahead=99):
+        super().__init__(model)
+        self.most, self.runs = lookahead, 0
+
+    @property
+    def lookahead(self):
+        return self.most if len(self.rows) == 1 else 1
+
+    def verify(self, tokens):
+        assert len(self.rows) == 1
+        assert 2 <= len(tokens) <= self.lookahead
+        self.runs += 1
+        return np.concatenate([super(ReadingDecoder, self).decode(tokens[i : i + 1]) for i in range(len(tokens))])
+
+    def forget(self, count):
+        assert 0 < count < len(self.rows[0])
+        del self.rows[0][-count:]
+
+    def decode(self, tokens):
+        self.runs += 1
+        return super().decode(tokens)
+
+
+class CountingDecoder:
+    """Says one more than the last token, modulo 10; so that 9 follows 8."""
+
+    def __init__(self):
+        self.rows, self.calls = [], []
+
+    def prefill(self, prompts, sources=None, **_):
+        self.calls.append(("prefill", len(prompts)))
+        self.rows = [int(prompt[-1]) for prompt in prompts]
+        return self._logits()
+
+    def decode(self, tokens):
+        assert len(tokens) == len(self.rows)
+        self.calls.append(("decode", len(tokens)))
+        self.rows = tokens.tolist()
+        return self._logits()
+
+    def reorder(self, parents):
+        self.calls.append(("reorder", parents.tolist()))
+        self.rows = [self.rows[parent] for parent in parents]
+
+    def _logits(self):
+        logits = np.zeros((len(self.rows), 10), dtype=np.float32)
+        logits[np.arange(len(self.rows)), (np.array(self.rows) + 1) % 10] = 2
+        return logits
+
+
 def run(model, prompts, eos=(), pad=None, **options):
     """All steps and the result of our search. `eos` and `pad` go where the caller of `search` puts them."""
-    decoder, prepared = FullDecoder(model), GenerationOptions.create(**options)
-    stopping = Stopping(
-        eos_token_ids=tuple(eos),
-        pad_token_id=pad,
-        matches_stop_string=None,
-        cancelled=None,
-        deadline=None,
-        max_new_tokens=tuple(prepared.limit(len(prompt)) for prompt in prompts),
-    )
-    return finish(search(decoder, [np.array(prompt) for prompt in prompts], prepared, stopping))
+    return finish(search(FullDecoder(model), beginnings(prompts, Ends(tuple(eos), pad), **options)))
+
+
+def beginnings(prompts, ends, limits=None, **options):
+    """Prompts with one plan. `limits`: of new tokens, per prompt; None: what the options say."""
+    prepared = GenerationOptions.create(**options)
+    plan = SequencePlan.create(prepared, ends)
+    limits = limits or [prepared.limit(len(prompt)) for prompt in prompts]
+    return [Beginning(np.array(prompt), plan, limit) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
 def finish(steps) -> tuple[list[Step], list[list[Hypothesis]]]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgellm.engines.cached import CachedEngine, chunks
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
-from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 

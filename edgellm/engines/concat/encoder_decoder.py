@@ -35,9 +35,8 @@ class ConcatEncoderDecoderEngine(RowEngine):
         return self._cache.rows
 
     @property
-    def held_sources(self) -> int:
-        """Sources that a prefill need not encode again."""
-        return len(self._encoded)
+    def holds_one(self) -> bool:
+        return len(self._encoded) == 1
 
     @property
     def cache_bytes(self) -> int:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgellm.engines.contract import chunks, target_overflow
+from edgellm.engines.cached import chunks
+from edgellm.engines.contract import target_overflow
 from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.seats import Seats
@@ -49,7 +50,7 @@ class Cohort:
         ids = self._seats.filled(tokens)[:, None]
         logits = self._decoder.run(self.cache, ids, [length] * len(ids))
         self.cache.advance(1)
-        return logits if self._seats.is_plain else logits[self._seats.slot_of]
+        return logits if self._seats.full else logits[self._seats.slot_of]
 
     def reorder(self, parents: TokenArray) -> None:
         sources = self._seats.source_of[parents]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgellm.engines.cached import CachedEngine, chunks
 from edgellm.engines.checks import only_graph
-from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache

@@ -35,9 +35,8 @@ class EncoderDecoderEngine(RowEngine):
         return sum(len(rows) for _, rows in self._cohorts)
 
     @property
-    def held_sources(self) -> int:
-        """Sources that a prefill need not encode again."""
-        return len(self._encoded.sources)
+    def holds_one(self) -> bool:
+        return len(self._encoded.sources) == 1
 
     @property
     def cache_bytes(self) -> int:

@@ -14,14 +14,14 @@ class Seats:
     """The decoder's batch has `width` rows for each source: one source's rows may end before another's, and their seats
     are then filled with copies.
 
-    source_of, slot_of: [rows]. first_of: [sources], a row of each. is_plain: the batch is the rows as they are.
+    source_of, slot_of: [rows]. first_of: [sources], a row of each. full: the seats are the rows, one by one.
     """
 
     source_of: IntArray
     slot_of: IntArray
     first_of: IntArray
     width: int
-    is_plain: bool
+    full: bool
 
     @classmethod
     def of(cls, source_of: IntArray) -> Seats:
@@ -32,12 +32,12 @@ class Seats:
         starts = counts.cumsum() - counts
         slot_of = np.empty(len(rows), np.int64)
         slot_of[order] = rows + (np.arange(len(counts)) * width - starts).repeat(counts)
-        is_plain = width * len(counts) == len(rows) and slot_of.tobytes() == rows.tobytes()
-        return cls(source_of, slot_of, order[starts], width, is_plain)
+        full = width * len(counts) == len(rows) and slot_of.tobytes() == rows.tobytes()
+        return cls(source_of, slot_of, order[starts], width, full)
 
     def filled(self, values: IntArray) -> IntArray:
         """[seats] for values [rows]; an empty seat gets what the first row of its source has."""
-        if self.is_plain:
+        if self.full:
             return values
         result = values[self.first_of].repeat(self.width)
         result[self.slot_of] = values

@@ -28,7 +28,7 @@ class TemplateLimitError(ChatTemplateError):
     """The template asked for more work than it may have."""
 
 
-class Budget:
+class RenderBudget:
     """The steps that a render has left."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Budget:
             )
 
     def walk(self, value: Value) -> None:
-        """For what looks at all of a value, however deep."""
+        """Spend what it takes to look at all of a value, however deep."""
         if type(value) in ATOMS:
             self.spend(1)
             return
@@ -60,7 +60,7 @@ class Budget:
                 waiting.extend(_parts(item))
 
     def sequence(self, items: Iterator[Value], *, walks: bool = False) -> Iterator[Value]:
-        """`items`, each of which counts when it is taken."""
+        """The items, each of which counts when it is taken; with `walks`, all that is in it."""
         for item in items:
             self.walk(item) if walks else self.spend(shallow(item))
             yield item
@@ -71,7 +71,7 @@ class MeteredContext(Context):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.budget = Budget()
+        self.budget = RenderBudget()
 
     def derived(self, locals: dict[str, Any] | None = None) -> Context:
         context = super().derived(locals)
@@ -105,6 +105,6 @@ def _parts(value: Value) -> Iterable[Value]:
     return ()
 
 
-def budget_of(context: Context) -> Budget:
+def budget_of(context: Context) -> RenderBudget:
     assert isinstance(context, MeteredContext)
     return context.budget

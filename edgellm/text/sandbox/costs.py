@@ -74,15 +74,15 @@ _UNBOUND = (MethodDescriptorType, ClassMethodDescriptorType, WrapperDescriptorTy
 
 
 def _length(value: Value) -> int:
-    """Of an argument that says how long something becomes."""
+    """What an argument costs that says how long something becomes."""
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         raise TemplateLimitError(f"the chat template asks for a length of {value}, at most {MAX_NUMBER} are allowed")
     return abs(value) if isinstance(value, int) else sys.getsizeof(value)
 
 
 def method_cost(function: Value, arguments: tuple[Value, ...], named: Mapping[str, Value]) -> int | None:
-    """Of a method of one of Python's own values, beyond the value and the arguments; None for other functions. Raises
-    TemplateLimitError for methods that are not in the table."""
+    """What a call of a method of one of Python's own values costs beyond the value and the arguments; None for other
+    functions. Raises TemplateLimitError for methods that are not in the table."""
     owner = getattr(function, "__self__", None)
     if isinstance(function, _UNBOUND) or (isinstance(owner, type) and owner in _METHODS):
         raise TemplateLimitError(f"the chat template calls {getattr(function, '__name__', function)!r} of a type")
@@ -171,7 +171,8 @@ SLOWNESS = 16
 
 
 def operation_cost(operator: str, left: Value, right: Value) -> int:
-    """Of `left operator right`, before it is computed. Raises TemplateLimitError for numbers that become too large."""
+    """What `left operator right` costs, asked before it is computed. Raises TemplateLimitError for numbers that become
+    too large."""
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * (max(right, 1) if operator == "**" else 1) + right.bit_length()
         if operator in ("*", "**") and bits > MAX_BITS:

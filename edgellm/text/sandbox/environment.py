@@ -30,7 +30,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     context_class = MeteredContext
 
     def __init__(self, filters: Mapping[str, Callable[..., Value]]) -> None:
-        """`filters`: more of them, or others for Jinja's own."""
+        """`filters` are more of them, or others for Jinja's own."""
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -79,7 +79,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def wrap_str_format(self, value: Value) -> Callable[..., str] | None:
-        """`format` and `format_map` of a text."""
+        """A text's `format` or `format_map`, whose widths are checked first."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
-from edgellm.text.sandbox.budget import CALL, Budget, Value, budget_of, shallow
+from edgellm.text.sandbox.budget import CALL, RenderBudget, Value, budget_of, shallow
 from edgellm.text.sandbox.costs import FILTERS, SLOW, SLOWNESS, WALKED, fields
 
 TICK, PASS, WALK, JOIN = " tick", " pass", " walk", " join"  # names that templates cannot write
@@ -57,7 +57,7 @@ def _takes(function: Callable[..., Value]) -> Callable[[Context], tuple[Value, .
     return by_kind[kind]
 
 
-def metered_result(budget: Budget, result: Value) -> Value:
+def metered_result(budget: RenderBudget, result: Value) -> Value:
     if isinstance(result, Iterator):
         return budget.sequence(result)
     budget.spend(shallow(result))
@@ -71,27 +71,26 @@ def _tick(context: Context, steps: int) -> bool:
 
 
 @pass_context
-def _pass(context: Context, value: Value) -> Value:
-    budget_of(context).spend(shallow(value))
-    return value
-
-
-@pass_context
-def _walk(context: Context, value: Value) -> Value:
-    budget_of(context).walk(value)
-    return value
-
-
-@pass_context
 def _join(context: Context, values: list[Value]) -> str:
     budget_of(context).walk(values)
     return "".join(map(str, values))
 
 
-@pass_context
-def finalized(context: Context, value: Value) -> Value:
-    budget_of(context).walk(value)
-    return value
+def _passing(count: Callable[[RenderBudget, Value], None]) -> Callable[..., Value]:
+    """A filter that gives back its value, for which `count` takes steps from the budget."""
+
+    @pass_context
+    def passed(context: Context, value: Value) -> Value:
+        count(budget_of(context), value)
+        return value
+
+    return passed
 
 
-SPECIAL: Mapping[str, Callable[..., Value]] = {TICK: _tick, PASS: _pass, WALK: _walk, JOIN: _join}
+finalized = _passing(RenderBudget.walk)
+SPECIAL: Mapping[str, Callable[..., Value]] = {
+    TICK: _tick,
+    PASS: _passing(lambda budget, value: budget.spend(shallow(value))),
+    WALK: finalized,
+    JOIN: _join,
+}

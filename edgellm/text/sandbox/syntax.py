@@ -59,8 +59,8 @@ class Metered(NodeTransformer):
 
 
 def check_nesting(node: nodes.Node, depth: int = 0) -> None:
-    """Python takes twenty loops in one another; Jinja's compiler looks at all of a block again for each that is around
-    it."""
+    """Raises TemplateLimitError for statements that lie too deep in one another: Python takes twenty loops, and Jinja's
+    compiler looks at all of a block again for each that is around it."""
     depth += isinstance(node, nodes.Stmt) and not isinstance(node, nodes.Output)
     if depth > MAX_NESTING:
         raise TemplateLimitError(f"the chat template nests more than {MAX_NESTING} statements")
@@ -81,7 +81,7 @@ def _steps(passed: Sequence[nodes.Node], at: nodes.Node) -> nodes.Expr:
 
 
 def _size(node: nodes.Node) -> int:
-    """Steps to pass a node once. Bodies that count for themselves are left out."""
+    """How many steps it takes to pass a node once. Bodies that count for themselves are left out."""
     if isinstance(node, nodes.TemplateData):
         return shallow(node.data)
     own = shallow(node.value) if isinstance(node, nodes.Const) else 1

@@ -1,16 +1,13 @@
 """A table of model types, each one small file. Adding a family: write its file, add its row, add its tiny config to
-the tests."""
+the tests (docs/design.md)."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
-
-import onnx_ir as ir
+from typing import Any, Literal
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
-from edgellm_export.blocks.build import BatchState, Build, DecoderShape, LayerCache, Stream
 from edgellm_export.checkpoint.config import ConfigReader
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
@@ -50,28 +47,6 @@ FAMILIES: Mapping[Kind, Mapping[str, str]] = {
 }
 
 
-class Architecture(Protocol):
-    """A decoder-only family with its config: adds its nodes piece by piece, so that pieces can also run on their
-    own."""
-
-    @property
-    def shape(self) -> DecoderShape: ...
-
-    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
-        """input_ids: [B, S] int64. Returns the stream [B, S, hidden]."""
-
-    def layer(
-        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
-    ) -> tuple[Stream, LayerCache]:
-        """One transformer layer. Returns the stream and the present cache."""
-
-    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        """The stream, already cut to the wanted positions, normed."""
-
-    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        """Logits [B, K, vocab] of the normed hidden states [B, K, hidden]."""
-
-
 def kind_of(config: Mapping[str, Any]) -> Kind:
     """Which kind of model config.json describes. Raises UnsupportedModelError or CheckpointError."""
     model_type = config.get("model_type")
@@ -87,12 +62,13 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
     raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, known)}")
 
 
-def open_architecture(config: Mapping[str, Any]) -> Architecture:
-    """The decoder that config.json describes. Raises UnsupportedModelError or CheckpointError."""
+def open_family(config: Mapping[str, Any]) -> Any:
+    """The family that config.json describes, of its kind in `contract`. Raises UnsupportedModelError or
+    CheckpointError."""
     reader = ConfigReader(config)
-    architecture: Architecture = family(DECODERS[config["model_type"]]).parse(reader)
+    found = family(FAMILIES[kind_of(config)][config["model_type"]]).parse(reader)
     reader.finish()
-    return architecture
+    return found
 
 
 def family(module: str) -> Any:

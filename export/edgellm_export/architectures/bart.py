@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
+from edgellm_export.architectures.names import Names
+from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
@@ -17,8 +19,13 @@ from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 
 OFFSET = 2  # rows of the table of learned positions before that of the first token
 EPSILON = 1e-5
+SIDES = ("encoder", "decoder")
 HEAD_BIAS = "final_logits_bias"
-ALIASES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
+EMBEDDING, EMBEDDINGS = "model.shared", tuple(f"model.{side}.embed_tokens.weight" for side in SIDES)
+ONE_EMBEDDING = Names(embedding=EMBEDDING, head_bias=HEAD_BIAS, aliases=EMBEDDINGS, unused=EMBEDDINGS)
+TWO_EMBEDDINGS = Names(
+    embedding="model.encoder.embed_tokens", head_bias=HEAD_BIAS, others=EMBEDDINGS, unused=(f"{EMBEDDING}.weight",)
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,6 @@ def _side(config: ConfigReader, name: str, hidden: int) -> Side:
 @dataclass(frozen=True)
 class Bart:
     config: BartConfig
-    prefix: str = "model."
 
     @property
     def shape(self) -> DecoderShape:
@@ -107,16 +113,15 @@ class Bart:
         return self.shape.context_length
 
     @property
-    def unused(self) -> tuple[str, ...]:
-        """What is in a checkpoint under a second name."""
-        return ALIASES if self.config.one_embedding else ("model.shared.weight",)
+    def names(self) -> Names:
+        return ONE_EMBEDDING if self.config.one_embedding else TWO_EMBEDDINGS
 
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
         found = {HEAD_BIAS: np.zeros(self.shape.vocab_size, np.float32)}
         if not self.config.learned_positions:
             table = sinusoids(self.shape.context_length, self.shape.hidden_size)
-            found.update({f"model.{side}.embed_positions.weight": table for side in ("encoder", "decoder")})
+            found.update({f"model.{side}.embed_positions.weight": table for side in SIDES})
         return found
 
     def source_state(self, b: Build, source: SourceState) -> SourceState:
@@ -162,7 +167,7 @@ class Bart:
         name, side, hidden = f"model.decoder.layers.{index}", self.config.decoder, self.shape.hidden_size
         size = side.heads.query_size
         x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
-        qkv = blocks.packed_qkv(b, x, f"{name}.self_attn", side.heads, hidden, bias=True)
+        qkv = attention.packed_qkv(b, x, f"{name}.self_attn", side.heads, hidden, bias=True)
         y, present = cross.self_attention(b, qkv, side.heads, cache, target, f"{name}.self_attn")
         y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, size, bias=True)
         stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
@@ -178,14 +183,14 @@ class Bart:
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         vocab = self.shape.vocab_size
-        name = self._embedding_name("decoder") if self.shape.tied_embedding else "lm_head"
+        name = self._embedding_name("decoder") if self.shape.tied_embedding else self.names.head
         weight = b.tensors.take(f"{name}.weight", (vocab, self.shape.hidden_size))
         shift = b.tensors.take(HEAD_BIAS, (vocab,))
         bias = shift.rows(0, shift.shape[0])
-        return b.project(hidden, weight, bias if bias.any() else None, "lm_head", outer=True)
+        return b.project(hidden, weight, bias if bias.any() else None, self.names.head, outer=True)
 
     def _embedding_name(self, side: str) -> str:
-        return "model.shared" if self.config.one_embedding else f"model.{side}.embed_tokens"
+        return EMBEDDING if self.config.one_embedding else f"model.{side}.embed_tokens"
 
     def _embed(self, b: Build, side: Side, input_ids: ir.Value, positions: ir.Value) -> Stream:
         name, shape = f"model.{side.name}", self.shape
@@ -198,7 +203,7 @@ class Bart:
         )
         if not self.config.embedding_norm:
             return Stream(tokens, place)
-        x = blocks.add(b, Stream(tokens, place), f"{name}.embed_positions")
+        x = norms.add(b, Stream(tokens, place), f"{name}.embed_positions")
         return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
 
     def _position_table(self, b: Build, name: str) -> ir.Value:
@@ -223,9 +228,9 @@ class Bart:
     def _before(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         """What a block reads, and the stream that it adds to."""
         if not self.config.pre_norm:
-            x = blocks.add(b, stream, f"{name}.input")
+            x = norms.add(b, stream, f"{name}.input")
             return x, Stream(x)
-        residual = blocks.add(b, stream, f"{name}.residual")
+        residual = norms.add(b, stream, f"{name}.residual")
         return self._layer_norm(b, residual, name), Stream(residual)
 
     def _behind(self, b: Build, stream: Stream, added: ir.Value, name: str) -> Stream:
@@ -233,11 +238,11 @@ class Bart:
         stream = Stream(stream.residual, added)
         if self.config.pre_norm:
             return stream
-        return Stream(self._layer_norm(b, blocks.add(b, stream, f"{name}.residual"), name, feeds_stream=True))
+        return Stream(self._layer_norm(b, norms.add(b, stream, f"{name}.residual"), name, feeds_stream=True))
 
     def _last_norm(self, b: Build, stream: Stream, side: str) -> ir.Value:
-        x = blocks.add(b, stream, f"{side}.residual")
+        x = norms.add(b, stream, f"{side}.residual")
         return self._layer_norm(b, x, f"{side}.layer_norm") if self.config.pre_norm else x
 
     def _layer_norm(self, b: Build, x: ir.Value, name: str, *, feeds_stream: bool = False) -> ir.Value:
-        return blocks.layer_norm(b, x, name, self.shape.hidden_size, EPSILON, only_linear=not feeds_stream)
+        return norms.layer_norm(b, x, name, self.shape.hidden_size, EPSILON, only_linear=not feeds_stream)

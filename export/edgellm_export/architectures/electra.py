@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import onnx_ir as ir
-
-from edgellm_export.architectures import bert
-from edgellm_export.architectures import encoder as e
-from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import Build
+from edgellm_export.architectures.bert import bert_names, bert_places
+from edgellm_export.architectures.encoder import MaskedHead, PostNormEncoder, TextHead, read_config
 from edgellm_export.checkpoint.config import ConfigReader
 
-HEADS: dict[e.HeadKind, Sequence[str]] = {
-    "fill-mask": ("generator_predictions.*", "generator_lm_head.*"),
-    "text-classification": ("classifier.*",),
-    "token-classification": ("classifier.*",),
-    "question-answering": ("qa_outputs.*",),
-}
+PREFIX = "electra."
+MASKED = MaskedHead(
+    dense="generator_predictions.dense",
+    norm="generator_predictions.LayerNorm",
+    decoder="generator_lm_head",
+    bias="generator_lm_head.bias",
+    patterns=("generator_predictions.*", "generator_lm_head.*"),
+    act="gelu",
+)
+TEXT = TextHead("classifier", "classifier.dense", "gelu", ("classifier.*",), "classifier.out_proj")
 
 
-@dataclass(frozen=True)
-class Electra(bert.Bert):
-    def head(self, b: Build, x: ir.Value, kind: e.HeadKind, labels: int) -> ir.Value:
-        c, hidden = self.config, self.config.hidden_size
-        if kind == "fill-mask":
-            place = "generator_predictions"
-            return e.masked_lm(
-                b, x, c, self.names, dense=f"{place}.dense", dense_norm=f"{place}.LayerNorm",
-                decoder="generator_lm_head", bias="generator_lm_head.bias", act="gelu",
-            )  # fmt: skip
-        if kind == "text-classification":
-            first = e.first_token(b, x, "/classifier/Gather")
-            y = blocks.linear(b, first, "classifier.dense", hidden, hidden, bias=True)
-            y = blocks.activate(b, y, "gelu", "classifier.act")
-            return e.classify(b, y, "classifier.out_proj", labels, hidden)
-        return super().head(b, x, kind, labels)
-
-    def head_names(self, kind: e.HeadKind) -> Sequence[str]:
-        return HEADS[kind]
-
-
-def parse(config: ConfigReader) -> Electra:
-    sizes = e.read_config(config)
+def parse(config: ConfigReader) -> PostNormEncoder:
+    sizes = read_config(config)
     sizes = replace(sizes, embedding_size=config.integer("embedding_size", sizes.hidden_size))
-    return Electra(sizes, bert.bert_names("electra."))
+    return PostNormEncoder(sizes, bert_names(PREFIX, MASKED.decoder), bert_places(PREFIX), MASKED, TEXT)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import onnx_ir as ir
-
-from edgellm_export.architectures import bert
-from edgellm_export.architectures import encoder as e
+from edgellm.types import FloatArray
+from edgellm_export.architectures.bert import MASKED, bert_names, bert_places, text_head
+from edgellm_export.architectures.encoder import PostNormEncoder, read_config
 from edgellm_export.blocks.build import Build
 from edgellm_export.checkpoint.config import ConfigReader
 
+PREFIX = "ernie."
+
 
 @dataclass(frozen=True)
-class Ernie(bert.Bert):
+class Ernie(PostNormEncoder):
     """`tasks`: rows of the task type table, 0 where there is none."""
 
-    tasks: int
+    tasks: int = 0
 
-    def embed(self, b: Build, ids: ir.Value, types: ir.Value | None) -> ir.Value:
-        c, n = self.config, self.names
-        table = b.tensors.take(f"{n.types}.weight", (c.types, c.hidden_size)).rows(0, c.types)
-        if self.tasks:
-            name = f"{n.prefix}embeddings.task_type_embeddings.weight"
-            table = table + b.tensors.take(name, (self.tasks, c.hidden_size)).rows(0, 1)
-        return e.embed(b, c, n, ids, types, table)
+    def type_table(self, b: Build) -> FloatArray:
+        table = super().type_table(b)
+        if not self.tasks:
+            return table
+        name = f"{PREFIX}embeddings.task_type_embeddings.weight"
+        return table + b.tensors.take(name, (self.tasks, self.config.hidden_size)).rows(0, 1)
 
 
 def parse(config: ConfigReader) -> Ernie:
     tasks = config.integer("task_type_vocab_size", 3) if config.flag("use_task_id") else 0
-    return Ernie(e.read_config(config), bert.bert_names("ernie."), tasks)
+    return Ernie(read_config(config), bert_names(PREFIX), bert_places(PREFIX), MASKED, text_head(PREFIX), None, tasks)

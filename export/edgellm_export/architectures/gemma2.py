@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
+from edgellm_export.architectures.decoder import NamedDecoder
 from edgellm_export.architectures.llama import read_heads
+from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.blocks.rope import Rope, read_rope
@@ -78,17 +80,10 @@ def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
     )
 
 
-@dataclass(frozen=True)
-class Gemma:
-    config: GemmaConfig
-
-    @property
-    def shape(self) -> DecoderShape:
-        return self.config.shape
-
+class Gemma(NamedDecoder[GemmaConfig]):
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
-        x = blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size)
-        return Stream(blocks.scale(b, x, math.sqrt(self.shape.hidden_size), "model.embed_tokens.scale"))
+        x = super().embed(b, input_ids, batch).residual
+        return Stream(blocks.scale(b, x, math.sqrt(self.shape.hidden_size), f"{self.names.embedding}.scale"))
 
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
@@ -106,16 +101,12 @@ class Gemma:
         return self._norm(b, stream, "model.norm")[0]
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        logits = blocks.head(b, hidden, "model.embed_tokens", "lm_head")
-        return (
-            blocks.softcap(b, logits, self.config.head_softcap, "lm_head.softcap")
-            if self.config.head_softcap
-            else logits
-        )
+        logits, cap = super().head(b, hidden), self.config.head_softcap
+        return blocks.softcap(b, logits, cap, f"{self.names.head}.softcap") if cap else logits
 
     def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         """Gemma stores its norms as weight - 1."""
-        return blocks.add_rms_norm(b, stream, self._weight(b, name), self.config.rms_norm_eps, name)
+        return norms.add_rms_norm(b, stream, self._weight(b, name), self.config.rms_norm_eps, name)
 
     def _weight(self, b: Build, name: str) -> FloatArray:
         return b.vector(f"{name}.weight", self.shape.hidden_size) + 1
@@ -126,10 +117,12 @@ class Gemma:
         c, name, hidden = self.config, f"model.layers.{index}.self_attn", self.shape.hidden_size
         heads = replace(c.heads, window=c.windows[index])
         if c.qk_norm:
-            qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.attention_bias, eps=c.rms_norm_eps, shift=1.0)
+            qkv = attention.normed_qkv(b, x, name, heads, hidden, bias=c.attention_bias, eps=c.rms_norm_eps, shift=1.0)
         else:
-            qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.attention_bias)]
-        y, present = blocks.attention(b, qkv, heads, cache, batch, c.ropes[index], self.shape.context_length, name)
+            qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=c.attention_bias)]
+        y, present = attention.grouped_query(
+            b, qkv, heads, cache, batch, c.ropes[index], self.shape.context_length, name
+        )
         return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.attention_bias), present
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgellm_export.architectures.decoder import NamedDecoder
+from edgellm_export.architectures.names import Names
+from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.checkpoint.tensors import Transposed
+
+MASKS = ("*.attn.bias", "*.attn.masked_bias")  # of causal attention, which older checkpoints hold
+NAMES = Names(prefix="transformer.", embedding="transformer.wte", unused=MASKS)
 
 
 @dataclass(frozen=True)
@@ -45,23 +51,18 @@ def parse(config: ConfigReader) -> GPT2:
             intermediate_size=config.integer("n_inner", 4 * hidden),
             layer_norm_eps=config.number("layer_norm_epsilon", 1e-5),
             hidden_act=config.choice("activation_function", "gelu_new", list(blocks.ACTIVATIONS)),
-        )
+        ),
+        NAMES,
     )
 
 
-@dataclass(frozen=True)
-class GPT2:
-    config: GPT2Config
-
-    @property
-    def shape(self) -> DecoderShape:
-        return self.config.shape
+class GPT2(NamedDecoder[GPT2Config]):
+    known_to_genai = False  # which has another graph for it
 
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
-        hidden = self.shape.hidden_size
-        tokens = blocks.embedding(b, input_ids, "transformer.wte", self.shape.vocab_size, hidden)
+        tokens = super().embed(b, input_ids, batch).residual
         assert batch.positions is not None
-        weight = b.tensors.take("transformer.wpe.weight", (self.shape.context_length, hidden))
+        weight = b.tensors.take("transformer.wpe.weight", (self.shape.context_length, self.shape.hidden_size))
         table = b.graph.array("transformer.wpe.weight", weight.rows(0, self.shape.context_length).astype(b.activation))
         return Stream(tokens, b.graph.op("Gather", table, batch.positions, axis=0, name="/transformer/wpe/Gather"))
 
@@ -69,24 +70,21 @@ class GPT2:
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
         c, name, hidden = self.config, f"transformer.h.{index}", self.shape.hidden_size
-        residual = blocks.add(b, stream, f"{name}.residual")
-        x = blocks.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
+        residual = norms.add(b, stream, f"{name}.residual")
+        x = norms.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
         qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden, into_softmax=True)
-        x, present = blocks.attention(b, [qkv], c.heads, cache, batch, None, 0, f"{name}.attn")
+        x, present = attention.grouped_query(b, [qkv], c.heads, cache, batch, None, 0, f"{name}.attn")
         stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
-        residual = blocks.add(b, stream, f"{name}.attn.residual")
-        x = blocks.layer_norm(b, residual, f"{name}.ln_2", hidden, c.layer_norm_eps)
+        residual = norms.add(b, stream, f"{name}.attn.residual")
+        x = norms.layer_norm(b, residual, f"{name}.ln_2", hidden, c.layer_norm_eps)
         x = blocks.activate(
             b, self._conv1d(b, x, f"{name}.mlp.c_fc", c.intermediate_size, hidden), c.hidden_act, f"{name}.mlp"
         )
         return Stream(residual, self._conv1d(b, x, f"{name}.mlp.c_proj", hidden, c.intermediate_size)), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        residual = blocks.add(b, stream, "transformer.residual")
-        return blocks.layer_norm(b, residual, "transformer.ln_f", self.shape.hidden_size, self.config.layer_norm_eps)
-
-    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        return blocks.head(b, hidden, "transformer.wte", "lm_head")
+        residual = norms.add(b, stream, "transformer.residual")
+        return norms.layer_norm(b, residual, "transformer.ln_f", self.shape.hidden_size, self.config.layer_norm_eps)
 
     def _conv1d(
         self, b: Build, x: ir.Value, name: str, rows: int, columns: int, *, into_softmax: bool = False

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgellm_export.architectures.decoder import NamedDecoder
+from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.blocks.rope import Rope, read_rope
@@ -121,35 +123,20 @@ def _stretched(positions: int, factor: float) -> int:
     return int(min(positions * factor, BEYOND_REASON)) if positions <= MAX_POSITIONS else positions
 
 
-@dataclass(frozen=True)
-class Llama:
-    config: LlamaConfig
-
-    @property
-    def shape(self) -> DecoderShape:
-        return self.config.shape
-
-    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
-        return Stream(
-            blocks.embedding(b, input_ids, "model.embed_tokens", self.shape.vocab_size, self.shape.hidden_size)
-        )
-
+class Llama(NamedDecoder[LlamaConfig]):
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
-        x, stream = blocks.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
+        x, stream = norms.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
         x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        x, stream = blocks.add_rms_norm_of(
+        x, stream = norms.add_rms_norm_of(
             b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps
         )
         return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return blocks.add_rms_norm_of(b, stream, "model.norm", self.config.rms_norm_eps)[0]
-
-    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        return blocks.head(b, hidden, "model.embed_tokens", "lm_head")
+        return norms.add_rms_norm_of(b, stream, "model.norm", self.config.rms_norm_eps)[0]
 
     def _attention(
         self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
@@ -158,13 +145,13 @@ class Llama:
         heads = replace(c.heads, window=window)
         hidden = self.shape.hidden_size
         if c.qk_norm:
-            qkv = blocks.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
+            qkv = attention.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
         elif c.fused:
             rows = heads.query_size + 2 * heads.kv_size
             qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias, into_softmax=True)]
         else:
-            qkv = [blocks.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
-        y, present = blocks.attention(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
+            qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
+        y, present = attention.grouped_query(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
         return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.output_bias), present
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:

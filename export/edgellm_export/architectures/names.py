@@ -1,44 +1,76 @@
-"""Checkpoints of one family name their tensors in more than one way; from here on there is one."""
+"""What a family calls its tensors, and a checkpoint with each tensor under that name, whoever saved it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
 
-# model_type -> the prefix that a checkpoint saved without its head lacks
-PREFIXES = {"gpt2": "transformer."}
-DEFAULT_PREFIX = "model."
-HEAD = "lm_head.weight"
-HEAD_BIAS = "final_logits_bias"  # stored as a matrix with one row
-# Encoder-decoders: the embedding of sources and targets, and the names that it may have instead, without the prefix.
-SHARED, ALIASES = "shared.weight", ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+@dataclass(frozen=True)
+class Names:
+    """A family's names for its tensors, but for those of its layers, which stand where the layers are built.
+
+    `prefix`: what a checkpoint that was saved without its head leaves out of its names. `embedding`, `head`: matrices
+    with a row per token, without ".weight". `head_bias`: a vector with an entry per token, which is stored as a matrix
+    with one row. `others`: the full names of further tensors with a row per token. `aliases`: full names under which
+    the embedding may be stored too, or instead. `older`: ends of names as older checkpoints have them, and today's.
+    `unused`: patterns of the full names of what a checkpoint may hold for nothing.
+    """
+
+    prefix: str = "model."
+    embedding: str = "model.embed_tokens"
+    head: str = "lm_head"
+    head_bias: str | None = None
+    others: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    older: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The full names of all tensors with a row, or an entry, per token."""
+        bias = () if self.head_bias is None else (self.head_bias,)
+        return (f"{self.embedding}.weight", f"{self.head}.weight", *bias, *self.others)
+
+    def ignored(self, *, tied: bool) -> tuple[str, ...]:
+        """Patterns of the tensors that are left over without harm: `unused`, and the head of a model that is `tied`."""
+        return (*self.unused, *((f"{self.head}.weight",) if tied else ()))
 
 
-def canonical(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint with each tensor under its family's full name, and without a head that is tied anyway."""
-    prefix = PREFIXES.get(str(checkpoint.config.get("model_type")), DEFAULT_PREFIX)
-    tensors: Mapping[str, LazyTensor] = checkpoint.tensors
-    if tensors and not any(name.startswith(prefix) for name in tensors):
-        tensors = {name if name == HEAD else prefix + name: tensor for name, tensor in tensors.items()}
-    return replace(checkpoint, tensors=tensors)
+USUAL = Names()  # as Llama and its relatives have them
 
 
-def canonical_encoder_decoder(checkpoint: Checkpoint, prefix: str, defaults: Mapping[str, FloatArray]) -> Checkpoint:
-    """The same for an encoder-decoder whose names begin with `prefix`. `defaults`: of tensors that may be missing."""
-    tensors = dict(checkpoint.tensors)
-    if tensors and not any(name.startswith(prefix) for name in tensors):
-        whole = (HEAD, HEAD_BIAS)
-        tensors = {name if name in whole else prefix + name: tensor for name, tensor in tensors.items()}
-    found = [prefix + name for name in ALIASES if prefix + name in tensors]
-    if len(found) != len(ALIASES) and prefix + SHARED not in tensors:  # one stands for all that are tied
-        for name in [*found, *[HEAD] * (HEAD in tensors)][:1]:
-            tensors[prefix + SHARED] = tensors[name]
-    if HEAD_BIAS in tensors:
-        row = tensors[HEAD_BIAS]
-        tensors[HEAD_BIAS] = ArrayTensor(HEAD_BIAS, row.rows(0, row.shape[0]).reshape(-1))
-    missing = {name: ArrayTensor(name, array) for name, array in defaults.items() if name not in tensors}
+def canonical(checkpoint: Checkpoint, names: Names, defaults: Mapping[str, FloatArray] | None = None) -> Checkpoint:
+    """The same checkpoint with each tensor under its family's full name. `defaults`: of tensors that may be missing, by
+    name."""
+    tensors = _prefixed({_of_today(name, names.older): tensor for name, tensor in checkpoint.tensors.items()}, names)
+    embedding, head = f"{names.embedding}.weight", f"{names.head}.weight"
+    if embedding not in tensors and not all(name in tensors for name in names.aliases):
+        for name in [name for name in (*names.aliases, head) if name in tensors][
+            :1
+        ]:  # one stands for all that are tied
+            tensors[embedding] = tensors[name]
+    if names.head_bias in tensors:
+        row = tensors[names.head_bias]
+        tensors[names.head_bias] = ArrayTensor(names.head_bias, row.rows(0, row.shape[0]).reshape(-1))
+    missing = {name: ArrayTensor(name, array) for name, array in (defaults or {}).items() if name not in tensors}
     return replace(checkpoint, tensors={**tensors, **missing})
+
+
+def _of_today(name: str, older: Mapping[str, str]) -> str:
+    for old, new in older.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _prefixed(tensors: dict[str, LazyTensor], names: Names) -> dict[str, LazyTensor]:
+    """With the prefix, where a checkpoint was saved without it; the head has none."""
+    if not tensors or any(name.startswith(names.prefix) for name in tensors):
+        return tensors
+    whole = {name for name in names.vocabulary if not name.startswith(names.prefix)}
+    return {name if name in whole else names.prefix + name: tensor for name, tensor in tensors.items()}

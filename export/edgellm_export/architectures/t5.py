@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
+from edgellm_export.architectures.names import Names
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks import norms
 from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.cross_attention import CrossState, RelativePositions, SourceState, TargetState
 from edgellm_export.checkpoint.config import ConfigReader
@@ -17,14 +19,10 @@ from edgellm_export.checkpoint.tensors import LazyTensor
 
 CONTEXT = 1 << 20  # tokens of a target: relative positions have no end, the memory does
 
-# What is in a checkpoint under a second name, or was never used.
-UNUSED = (
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-)
+ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+NEVER_USED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+NAMES = Names(prefix="", embedding="shared", aliases=ALIASES, unused=(*ALIASES, NEVER_USED))
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu", "silu", "gated-relu")
-HEAD = "lm_head"
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
 class T5:
     config: T5Config
     source_length: int | None = None
-    prefix: str = ""
-    unused: tuple[str, ...] = UNUSED
+    names: Names = NAMES
 
     @property
     def shape(self) -> DecoderShape:
@@ -115,9 +112,9 @@ class T5:
         return self._feed_forward(b, stream, f"{name}.layer.1")
 
     def source_norm(self, b: Build, stream: Stream) -> ir.Value:
-        residual = blocks.add(b, stream, "encoder.residual")
+        residual = norms.add(b, stream, "encoder.residual")
         weight = b.vector("encoder.final_layer_norm.weight", self.shape.hidden_size)
-        return blocks.rms_norm(b, residual, weight, self.config.layer_norm_epsilon, "encoder.final_layer_norm")
+        return norms.rms_norm(b, residual, weight, self.config.layer_norm_epsilon, "encoder.final_layer_norm")
 
     def cross(self, b: Build, index: int, hidden: ir.Value) -> CrossState:
         name = f"decoder.block.{index}.layer.1.EncDecAttention"
@@ -157,10 +154,10 @@ class T5:
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         if self.shape.tied_embedding:
             hidden = blocks.scale(b, hidden, self.shape.hidden_size**-0.5, "lm_head.scale")
-        return blocks.head(b, hidden, "shared", HEAD)
+        return blocks.head(b, hidden, self.names.embedding, self.names.head)
 
     def _embedding(self, b: Build, input_ids: ir.Value, part: str) -> ir.Value:
-        weight = b.tensors.take("shared.weight", (self.shape.vocab_size, self.shape.hidden_size))
+        weight = b.tensors.take(f"{self.names.embedding}.weight", (self.shape.vocab_size, self.shape.hidden_size))
         return b.scheme.embedding(b.graph, input_ids, weight, f"/{part}/embed_tokens")
 
     def _feed_forward(self, b: Build, stream: Stream, name: str) -> Stream:
@@ -184,7 +181,7 @@ class T5:
 
     def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         weight = b.vector(f"{name}.weight", self.shape.hidden_size)
-        return blocks.add_rms_norm(b, stream, weight, self.config.layer_norm_epsilon, name)
+        return norms.add_rms_norm(b, stream, weight, self.config.layer_norm_epsilon, name)
 
     def _distances(self, b: Build, part: str) -> LazyTensor:
         shape = (self.config.positions.buckets, self.config.heads.num_heads)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
+from edgellm_export.blocks.attention import AFTER_SOFTMAX, multi_head
 from edgellm_export.blocks.build import Build, Heads, LayerCache, node
-from edgellm_export.blocks.layers import AFTER_SOFTMAX, multi_head_attention
 from edgellm_export.checkpoint.tensors import LazyTensor, RowConcat
 from edgellm_export.onnx.builder import MICROSOFT
 
@@ -58,9 +58,7 @@ class TargetState:
 
 def attention_to_source(b: Build, qkv: Sequence[ir.Value], heads: Heads, source: SourceState, name: str) -> ir.Value:
     """Every token attends to every token of its source. qkv: three values [B, T, N * head_dim], as the result."""
-    return multi_head_attention(
-        b, *qkv, None, source.mask, source.bias, place=node(name), kept=b.attentions, **_options(heads)
-    )
+    return multi_head(b, *qkv, None, source.mask, source.bias, place=node(name), kept=b.attentions, **_options(heads))
 
 
 def cross_keys_values(
@@ -94,7 +92,7 @@ def cross_attention(
     g, place, size = b.graph, node(name), heads.num_heads * heads.head_dim
     folded = g.op("Reshape", query, _shape(b, "fold", target.sources, size), name=f"{place}/Fold")
     inputs = (folded, cross.key, cross.value, None, target.mask)
-    y = multi_head_attention(b, *inputs, place=place, kept=b.cross_attentions, **_options(heads))
+    y = multi_head(b, *inputs, place=place, kept=b.cross_attentions, **_options(heads))
     return g.op("Reshape", y, _shape(b, "unfold", target.rows, size), name=f"{place}/Unfold")
 
 

@@ -80,7 +80,7 @@ def calibrate_layers(
         scales.update(worthwhile(channel_scales(linears)))
         moves = ChannelMoves(scales, shifts)
         whole = rounding.of(linears, run.layer_weights(index, moves), moves)
-        names = run.model.family.names.layer.of(index)
+        names = run.model.family.layer_names(index)
         found = _in_parts(run, index, linears, whole, rounding, moves)
         if found is not None:
             splits[names.up], whole = found
@@ -105,7 +105,7 @@ def _in_parts(
 ) -> tuple[Sequence[IntArray], Prepared] | None:
     """The parts of the channels between a layer's feed-forward matrices, and the layer's matrices with those two in
     parts: where the second needs blocks as a whole and its parts, with a scale per token each, do not."""
-    names = run.model.family.names.layer.of(index)
+    names = run.model.family.layer_names(index)
     up, down = node(names.up), node(names.down)
     if isinstance(whole[down].form, RowFormat) or not any(isinstance(f, RowFormat) for f in rounding.candidates):
         return None

@@ -5,7 +5,7 @@ Weights stay on disk until a slice of rows is asked for, so opening costs memory
 
 from __future__ import annotations
 
-from edgellm_export.checkpoint.accounting import IGNORED, TensorReader
+from edgellm_export.checkpoint.accounting import TensorReader
 from edgellm_export.checkpoint.contents import Checkpoint
 
-__all__ = ["IGNORED", "Checkpoint", "TensorReader"]
+__all__ = ["Checkpoint", "TensorReader"]

@@ -12,15 +12,13 @@ from edgellm.errors import TensorError, nearest
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint.tensors import LazyTensor
 
-# Buffers that old checkpoints saved although they follow from the config.
-IGNORED = ("*rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.masked_bias", "*.position_ids")
 SHOWN = 20
 
 
 class TensorReader:
     """Hands out the tensors of a checkpoint and remembers which; `finish` reports all problems in one error."""
 
-    def __init__(self, tensors: Mapping[str, LazyTensor], *, ignore: Sequence[str] = IGNORED) -> None:
+    def __init__(self, tensors: Mapping[str, LazyTensor], *, ignore: Sequence[str] = ()) -> None:
         self._tensors = tensors
         self._ignore = tuple(ignore)
         self._taken: set[str] = set()

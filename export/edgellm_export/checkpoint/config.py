@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 
@@ -13,9 +13,11 @@ MAX_HEAD_DIM = 1 << 16
 MAX_LAYERS = 1 << 12  # the deepest models have some hundred
 TINY, HUGE = 1e-30, 1e30  # beyond which float32 and the formulas of rope scalings lose themselves
 
+T = TypeVar("T")
+
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Neither infinite, which Python's reader of JSON takes, nor beyond reason."""
+    """Whether a value is a number, neither infinite, which Python's reader of JSON takes, nor beyond reason."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -HUGE <= value <= HUGE
 
 
@@ -41,7 +43,7 @@ class ConfigReader:
         return minimum
 
     def layers(self, key: str, default: int | None = None) -> int:
-        """How many layers there are: so few that lists of them may be made before the tensors are counted."""
+        """A number of layers, so few that lists of them may be made before the tensors are counted."""
         return self.integer(key, default, maximum=MAX_LAYERS)
 
     def optional_integer(self, key: str) -> int | None:
@@ -60,22 +62,10 @@ class ConfigReader:
         return None if self.data.get(key) is None else self.number(key)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if isinstance(value, bool):
-            return value
-        self._problem(key, value, "true or false")
-        return default
+        return self._of_type(key, default, bool, "true or false")
 
     def text(self, key: str, default: str) -> str:
-        value = self.data.get(key)
-        if value is None:
-            return default
-        if isinstance(value, str):
-            return value
-        self._problem(key, value, "a string")
-        return default
+        return self._of_type(key, default, str, "a string")
 
     def choice(self, key: str, default: str, known: Sequence[str]) -> str:
         """One of `known`; anything else is a feature that edgellm does not build."""
@@ -95,7 +85,7 @@ class ConfigReader:
             )
 
     def layer_types(self, count: int, default: Sequence[str]) -> Sequence[str]:
-        """Per layer "full_attention" or "sliding_attention"."""
+        """Each layer's kind of attention, "full_attention" or "sliding_attention"."""
         value = self.data.get("layer_types")
         if value is None:
             return default
@@ -118,6 +108,13 @@ class ConfigReader:
         """Raise one CheckpointError that names every problem found so far."""
         if self.problems:
             raise CheckpointError("config.json: " + "; ".join(self.problems) + "; is it the config of this checkpoint?")
+
+    def _of_type(self, key: str, default: T, kind: type[T], expected: str) -> T:
+        value = self.data.get(key)
+        if value is None or isinstance(value, kind):
+            return default if value is None else value
+        self._problem(key, value, expected)
+        return default
 
     def _problem(self, key: str, value: object, expected: str) -> None:
         found = f"{key} is {value!r}" if key in self.data else f"{key} is missing"

@@ -50,7 +50,7 @@ class SafetensorsTensor:
     offset: int
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        """Raises TensorError for a type that is not a plain floating-point one."""
+        """[stop - start, *shape[1:]] float32. Raises TensorError for a type that is not a plain floating-point one."""
         if self.dtype not in FLOATS:
             raise TensorError(
                 f"{self.name} in {self.path.name} has type {self.dtype}, expected one of {', '.join(FLOATS)}; "
@@ -92,8 +92,8 @@ def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
 
 @contextmanager
 def hollow_directory(directory: Path, headers: Mapping[str, Mapping[str, Any]]) -> Iterator[Path]:
-    """For as long as the context lasts, a directory with the files of `directory` and with these besides, whose headers
-    are given and whose weights are a hole. Raises CheckpointError for a header that cannot be one."""
+    """A directory that lasts as long as the context does. It has the files of `directory`, and those whose `headers`
+    are given, with a hole in the place of their weights. Raises CheckpointError for a header that cannot be one."""
     with tempfile.TemporaryDirectory(prefix="edgellm-headers-") as made:
         copy = Path(shutil.copytree(directory.resolve(), Path(made) / "checkpoint", copy_function=os.symlink))
         for name, header in headers.items():

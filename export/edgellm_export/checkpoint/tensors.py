@@ -40,6 +40,29 @@ class ArrayTensor:
 
 
 @dataclass(frozen=True)
+class TensorView:
+    """A tensor seen in another way: with its name and its shape, where a view does not say otherwise."""
+
+    tensor: LazyTensor
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+
+@dataclass(frozen=True)
+class NamedView:
+    """Some numbers of a tensor under another name."""
+
+    name: str
+    tensor: LazyTensor
+
+
+@dataclass(frozen=True)
 class RowConcat:
     """Tensors stacked along the first axis."""
 
@@ -61,11 +84,9 @@ class RowConcat:
 
 
 @dataclass(frozen=True)
-class RowSlice:
+class RowSlice(NamedView):
     """Rows `start` to `stop` of a tensor."""
 
-    name: str
-    tensor: LazyTensor
     start: int
     stop: int
 
@@ -78,11 +99,28 @@ class RowSlice:
 
 
 @dataclass(frozen=True)
-class PickedRows:
+class HeadPart(NamedView):
+    """One of the parts that each head has in a tensor, head by head: such as the keys of all heads, where the queries,
+    keys and values of a head stand one behind the other. `part`: its number of `parts`, of `size` rows each."""
+
+    part: int
+    parts: int
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.tensor.shape[0] // self.parts, *self.tensor.shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        first, last, stored = start // self.size, -(-stop // self.size), self.parts * self.size  # heads, and their rows
+        heads = self.tensor.rows(first * stored, last * stored).reshape(-1, self.parts, self.size, *self.shape[1:])
+        return heads[:, self.part].reshape(-1, *self.shape[1:])[start - first * self.size : stop - first * self.size]
+
+
+@dataclass(frozen=True)
+class PickedRows(NamedView):
     """Some rows of a matrix. Each read goes through the whole matrix. index: [rows]."""
 
-    name: str
-    tensor: LazyTensor
     index: IntArray
 
     @property
@@ -94,11 +132,9 @@ class PickedRows:
 
 
 @dataclass(frozen=True)
-class PickedColumns:
+class PickedColumns(NamedView):
     """Some columns of a matrix. index: [columns]."""
 
-    name: str
-    tensor: LazyTensor
     index: IntArray
 
     @property
@@ -110,12 +146,9 @@ class PickedColumns:
 
 
 @dataclass(frozen=True)
-class Transposed:
+class Transposed(NamedView):
     """The transpose of a matrix. Each read goes through the whole matrix: for the few layers stored the other way
     round."""
-
-    name: str
-    tensor: LazyTensor
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,38 +160,20 @@ class Transposed:
 
 
 @dataclass(frozen=True)
-class ScaledColumns:
+class ScaledColumns(TensorView):
     """A matrix with column j multiplied by scale[j]. scale: [columns] float32."""
 
-    tensor: LazyTensor
     scale: FloatArray
-
-    @property
-    def name(self) -> str:
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(start, stop) * self.scale
 
 
 @dataclass(frozen=True)
-class DividedRows:
+class DividedRows(TensorView):
     """A matrix with row i divided by scale[i]. scale: [rows] float32."""
 
-    tensor: LazyTensor
     scale: FloatArray
-
-    @property
-    def name(self) -> str:
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(start, stop) / self.scale[start:stop, None]

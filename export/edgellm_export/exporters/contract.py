@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
+from edgellm.package.report import Report
 from edgellm.types import Progress
 from edgellm_export.calibration.texts import CalibrationText
 from edgellm_export.onnx.built import Projection
@@ -27,26 +28,13 @@ class Choices:
     attentions: bool = False
 
 
-class QualityReport(Protocol):
-    """How close a package is to its original."""
-
-    @property
-    def passed(self) -> bool: ...
-
-    def write(self, directory: Path) -> None:
-        """Put report.json into the package."""
-
-    def gate(self, kept: Path | None = None) -> None:
-        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
-
-
 @dataclass(frozen=True)
 class Written:
     """A package directory that lacks its hashes and its report. `verify`: compare the package, once it can be loaded,
     with the original; it gets the sealed manifest."""
 
     manifest: Manifest
-    verify: Callable[[Manifest[Any]], QualityReport]
+    verify: Callable[[Manifest[Any]], Report]
 
 
 @dataclass(frozen=True)

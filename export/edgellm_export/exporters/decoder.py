@@ -13,14 +13,15 @@ import numpy as np
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
 from edgellm.types import Progress, TokenArray
-from edgellm_export.architectures import Architecture, open_architecture
+from edgellm_export.architectures import open_family
+from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import CacheScales, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
-from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
+from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.exporters.contract import Choices, Outline, Written
 from edgellm_export.exporters.outline import expected_scheme
 from edgellm_export.float_run.decoder import FLOAT, FloatRun, PackageLayers
@@ -51,7 +52,7 @@ class DecoderExport:
     """Implements `steps.Exporter`."""
 
     checkpoint: Checkpoint
-    architecture: Architecture
+    architecture: DecoderFamily
 
     def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
         architecture = self.architecture
@@ -94,17 +95,19 @@ class DecoderExport:
         manifest = _manifest(self.checkpoint, self.architecture, choices)
         generation = generation_config(self.checkpoint)
         write_generation_config(work, self.checkpoint, manifest.tokens)
-        write_json(work / "genai_config.json", genai_config(manifest, self.checkpoint.config, generation))
+        known = self.architecture.known_to_genai
+        write_json(work / "genai_config.json", genai_config(manifest, self.checkpoint.config, generation, known=known))
         return manifest
 
 
 def open_decoder(checkpoint: Checkpoint, choices: Choices) -> DecoderExport:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    return DecoderExport(canonical(checkpoint), open_architecture(checkpoint.config))
+    architecture: DecoderFamily = open_family(checkpoint.config)
+    return DecoderExport(canonical(checkpoint, architecture.names), architecture)
 
 
-def _manifest(checkpoint: Checkpoint, architecture: Architecture, choices: Choices) -> Manifest[DecoderFacts]:
+def _manifest(checkpoint: Checkpoint, architecture: DecoderFamily, choices: Choices) -> Manifest[DecoderFacts]:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
     rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
@@ -133,10 +136,10 @@ def _cache_type(target: Target, kv_cache: KVCacheType) -> Literal["float32", "fl
     return "float32" if target == "cpu" else "float16"
 
 
-def _account(checkpoint: Checkpoint, architecture: Architecture) -> TensorReader:
+def _account(checkpoint: Checkpoint, architecture: DecoderFamily) -> TensorReader:
     """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
-    tied_head = ("lm_head.weight",) if architecture.shape.tied_embedding else ()
-    tensors = TensorReader(checkpoint.tensors, ignore=(*IGNORED, *tied_head))
+    ignored = architecture.names.ignored(tied=architecture.shape.tied_embedding)
+    tensors = TensorReader(checkpoint.tensors, ignore=ignored)
     build_decoder(architecture, tensors, scheme_for("fp32", "cpu"))
     tensors.finish()
     return tensors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from edgellm.package.manifest import Embedding, EncoderFacts, GraphFile, Manifes
 from edgellm.package.sentence import embedding_of
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
-from edgellm_export.architectures import ENCODERS, family
-from edgellm_export.architectures.encoder import EncoderFamily
+from edgellm_export.architectures import open_family
+from edgellm_export.architectures.contract import EncoderFamily
+from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import attention_names
 from edgellm_export.calibration.encoder import calibrate_layers
 from edgellm_export.calibration.encoder_texts import check_given, paragraphs
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
-from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
-from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.exporters.contract import Choices, Outline, Written
 from edgellm_export.exporters.encoder_head import labels_of, problem_of, task_of
@@ -36,8 +36,6 @@ from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.verification.encoder import verify_encoder
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
-CLASSIFIERS = ("classifier.weight", "classifier.out_proj.weight")
-OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 @dataclass(frozen=True)
@@ -101,23 +99,13 @@ class EncoderExport:
 def open_encoder(checkpoint: Checkpoint, choices: Choices) -> EncoderExport:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    reader = ConfigReader(checkpoint.config)
-    found: EncoderFamily = family(ENCODERS[checkpoint.config["model_type"]]).parse(reader)
-    reader.finish()
-    checkpoint = canonical(checkpoint, found.names.prefix)
+    found: EncoderFamily = open_family(checkpoint.config)
+    checkpoint = canonical(checkpoint, found.names)
     task = task_of(checkpoint.config, choices.task)
-    labels = labels_of(checkpoint.config, task, _classifier_rows(checkpoint.tensors))
+    labels = labels_of(checkpoint.config, task, _classifier_rows(checkpoint.tensors, found.classifiers))
     embedding = _embedding(checkpoint, found, choices) if task == "feature-extraction" else None
     model = EncoderModel(found, task, len(labels), None if embedding is None else embedding.pooling)
     return EncoderExport(checkpoint, model, EncoderFacts(labels, problem_of(checkpoint.config, task), embedding))
-
-
-def canonical(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
-    """The same with each tensor under its family's full name, also where it was saved without a head."""
-    tensors = {_renamed(name): tensor for name, tensor in checkpoint.tensors.items()}
-    if tensors and not any(name.startswith(prefix) for name in tensors):
-        tensors = {prefix + name: tensor for name, tensor in tensors.items()}
-    return replace(checkpoint, tensors=tensors)
 
 
 def _calibrate(work: Path, matrices: Path, original: EncoderRun, choices: Choices, progress: Progress) -> Calibration:
@@ -140,9 +128,8 @@ def _calibrate(work: Path, matrices: Path, original: EncoderRun, choices: Choice
 
 def _account(checkpoint: Checkpoint, model: EncoderModel) -> TensorReader:
     """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
-    tied = ("*decoder.weight", "*decoder.bias", "generator_lm_head.weight", "vocab_projector.weight")
-    ignored = (*IGNORED, "*token_type_ids", *head_patterns(model), *tied)
-    tensors = TensorReader(checkpoint.tensors, ignore=ignored)
+    ignored = model.family.names.ignored(tied=model.family.config.tied_embedding)
+    tensors = TensorReader(checkpoint.tensors, ignore=(*ignored, *head_patterns(model)))
     build_encoder(model, tensors, scheme_for("fp32", "cpu"))
     tensors.finish()
     return tensors
@@ -155,16 +142,9 @@ def _embedding(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -
     return embedding_of(checkpoint.files, found.config.context_length, found.config.hidden_size)
 
 
-def _classifier_rows(tensors: Mapping[str, LazyTensor]) -> int | None:
-    return next((tensors[name].shape[0] for name in CLASSIFIERS if name in tensors), None)
-
-
-def _renamed(name: str) -> str:
-    """Checkpoints converted from TensorFlow name the two vectors of a norm otherwise."""
-    for old, new in OLD_NAMES.items():
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
+def _classifier_rows(tensors: Mapping[str, LazyTensor], layers: Sequence[str]) -> int | None:
+    names = [f"{layer}.weight" for layer in layers]
+    return next((tensors[name].shape[0] for name in names if name in tensors), None)
 
 
 def _token_ids(config: Mapping[str, Any], vocab_size: int) -> TokenIds:

@@ -22,13 +22,14 @@ from edgellm.package.manifest import (
     Weights,
 )
 from edgellm.types import FloatArray, Progress
-from edgellm_export.architectures.encoder_decoder import EncoderDecoder, open_encoder_decoder
-from edgellm_export.architectures.names import canonical_encoder_decoder
+from edgellm_export.architectures import open_family
+from edgellm_export.architectures.contract import EncoderDecoderFamily
+from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import attention_names
 from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, channel_scales, rounded_linear
 from edgellm_export.calibration.texts import tokenized
-from edgellm_export.checkpoint import IGNORED, Checkpoint, TensorReader
+from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.exporters.contract import Choices, Outline, Written
 from edgellm_export.exporters.outline import expected_scheme
@@ -57,7 +58,7 @@ class EncoderDecoderExport:
     """Implements `steps.Exporter`."""
 
     checkpoint: Checkpoint
-    architecture: EncoderDecoder
+    architecture: EncoderDecoderFamily
 
     def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
         architecture = self.architecture
@@ -113,12 +114,13 @@ def open_exporter(checkpoint: Checkpoint, choices: Choices) -> EncoderDecoderExp
         raise ExportError(
             "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
         )
-    architecture = open_encoder_decoder(checkpoint.config)
-    named = canonical_encoder_decoder(checkpoint, architecture.prefix, architecture.defaults)
-    return EncoderDecoderExport(named, architecture)
+    architecture: EncoderDecoderFamily = open_family(checkpoint.config)
+    return EncoderDecoderExport(canonical(checkpoint, architecture.names, architecture.defaults), architecture)
 
 
-def _manifest(checkpoint: Checkpoint, architecture: EncoderDecoder, choices: Choices) -> Manifest[EncoderDecoderFacts]:
+def _manifest(
+    checkpoint: Checkpoint, architecture: EncoderDecoderFamily, choices: Choices
+) -> Manifest[EncoderDecoderFacts]:
     """The manifest, still without its files' hashes."""
     shape = architecture.shape
     dtype: Literal["float32", "float16"] = "float32" if choices.target == "cpu" else "float16"
@@ -163,10 +165,10 @@ def _pattern(name: str) -> str:
     return name.format("{layer}", "{side}")
 
 
-def _account(checkpoint: Checkpoint, architecture: EncoderDecoder) -> TensorReader:
+def _account(checkpoint: Checkpoint, architecture: EncoderDecoderFamily) -> TensorReader:
     """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
-    tied_head = ("lm_head.weight",) if architecture.shape.tied_embedding else ()
-    tensors = TensorReader(checkpoint.tensors, ignore=(*IGNORED, *tied_head, *architecture.unused))
+    ignored = architecture.names.ignored(tied=architecture.shape.tied_embedding)
+    tensors = TensorReader(checkpoint.tensors, ignore=ignored)
     scheme = scheme_for("fp32", "cpu")
     build_encoder(architecture, tensors, scheme)
     build_decoder(architecture, tensors, scheme)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from edgellm.system.threads import usable_cores
 from edgellm.types import FloatArray, TokenArray
-from edgellm_export.architectures import Architecture
+from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import CacheScales, TensorSource
 from edgellm_export.blocks.channels import ChannelScales
-from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
+from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, TensorView
 from edgellm_export.float_run.segments import DataFile, Segment
 from edgellm_export.graphs.decoder import (
     build_embedding,
@@ -25,19 +25,13 @@ from edgellm_export.onnx.built import BuiltGraph
 from edgellm_export.quantize import WeightScheme, scheme_for
 
 FLOAT = scheme_for("fp32", "cpu")
-VOCABULARY = ("embed_tokens.weight", "shared.weight", "wte.weight", "lm_head.weight", "final_logits_bias")
 
 
 @dataclass(frozen=True)
-class SelectedRows:
+class SelectedRows(TensorView):
     """The rows `ids` of a tensor."""
 
-    tensor: LazyTensor
     ids: TokenArray
-
-    @property
-    def name(self) -> str:
-        return self.tensor.name
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,14 +43,15 @@ class SelectedRows:
 
 @dataclass(frozen=True)
 class VocabularySubset:
-    """A tensor source in which the vocabulary has shrunk to `ids`."""
+    """A tensor source in which the vocabulary has shrunk to `ids`. `vocabulary`: see Names."""
 
     tensors: TensorSource
     ids: TokenArray
+    vocabulary: Sequence[str]
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
         tensor = self.tensors.take(name, shape)
-        return SelectedRows(tensor, self.ids) if name.endswith(VOCABULARY) else tensor
+        return SelectedRows(tensor, self.ids) if name in self.vocabulary else tensor
 
 
 @dataclass(frozen=True)
@@ -74,12 +69,12 @@ class ObservedLinear:
 class FloatRun:
     """A float32 run of the checkpoint over whole sequences, step by step; states are [1, length, hidden_size] each."""
 
-    architecture: Architecture
+    architecture: DecoderFamily
     tensors: TensorSource
 
     def embed(self, sequences: Sequence[TokenArray]) -> list[FloatArray]:
         ids = np.unique(np.concatenate(sequences))
-        tensors = VocabularySubset(self.tensors, ids)
+        tensors = VocabularySubset(self.tensors, ids, self.architecture.names.vocabulary)
         segment = _segment(build_embedding(self.architecture, tensors, FLOAT))
         return [segment.run(_feeds(np.searchsorted(ids, s), None)) for s in sequences]
 
@@ -121,7 +116,8 @@ class FloatRun:
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
         """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
         hidden_size]."""
-        segment = _segment(build_head(self.architecture, VocabularyRange(self.tensors, start, stop), FLOAT))
+        tensors = VocabularyRange(self.tensors, start, stop, self.architecture.names.vocabulary)
+        segment = _segment(build_head(self.architecture, tensors, FLOAT))
         return np.asarray(segment.run({"hidden": hidden[None]})[0])
 
 
@@ -129,7 +125,7 @@ class FloatRun:
 class PackageLayers:
     """Single layers of a written package, beside the float model's."""
 
-    architecture: Architecture
+    architecture: DecoderFamily
     tensors: TensorSource
     scheme: WeightScheme
     scales: ChannelScales
@@ -164,7 +160,8 @@ class VocabularyRange:
     tensors: TensorSource
     start: int
     stop: int
+    vocabulary: Sequence[str]
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
         tensor = self.tensors.take(name, shape)
-        return RowSlice(name, tensor, self.start, self.stop) if name.endswith(VOCABULARY) else tensor
+        return RowSlice(name, tensor, self.start, self.stop) if name in self.vocabulary else tensor

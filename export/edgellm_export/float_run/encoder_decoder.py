@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgellm.system.threads import usable_cores
 from edgellm.types import FloatArray, TokenArray
-from edgellm_export.architectures.encoder_decoder import EncoderDecoder
+from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import TensorSource
 from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
@@ -36,7 +36,7 @@ class Pair:
 class EncoderDecoderRun:
     """A float32 run of the checkpoint over whole pairs, step by step; states are [1, length, hidden_size] each."""
 
-    architecture: EncoderDecoder
+    architecture: EncoderDecoderFamily
     tensors: TensorSource
 
     def embed_sources(self, pairs: Sequence[Pair]) -> list[FloatArray]:
@@ -96,21 +96,21 @@ class EncoderDecoderRun:
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
         """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
         hidden_size]."""
-        tensors = VocabularyRange(self.tensors, start, stop)
+        tensors = VocabularyRange(self.tensors, start, stop, self.architecture.names.vocabulary)
         return np.asarray(
             _segment(graphs.build_head(self.architecture, tensors, FLOAT)).run({"hidden": hidden[None]})[0]
         )
 
     def _selected(self, sequences: Sequence[TokenArray]) -> tuple[TokenArray, TensorSource]:
         ids = np.unique(np.concatenate(sequences))
-        return ids, VocabularySubset(self.tensors, ids)
+        return ids, VocabularySubset(self.tensors, ids, self.architecture.names.vocabulary)
 
 
 @dataclass(frozen=True)
 class PackageParts:
     """Single layers of a written package, beside the float model's."""
 
-    architecture: EncoderDecoder
+    architecture: EncoderDecoderFamily
     tensors: TensorSource
     scheme: WeightScheme
     scales: ChannelScales

@@ -15,7 +15,8 @@ from edgellm_export.gguf.tokenizer import read_vocabulary, token_ids, tokenizer_
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """Raises CheckpointError for a damaged file, UnsupportedModelError for what is not translated."""
+    """The checkpoint in a GGUF file. Raises CheckpointError for a damaged file, UnsupportedModelError for what is not
+    translated."""
     file = read_gguf(path)
     arch = _architecture(file)
     config = translate_config(file, arch)

@@ -14,7 +14,7 @@ Config = dict[str, Any]
 
 
 def translate_config(file: GgufFile, arch: str) -> Config:
-    """config.json for the file, without token ids. Raises UnsupportedModelError or CheckpointError."""
+    """The config.json that the file stands for, without token ids. Raises UnsupportedModelError or CheckpointError."""
     if arch not in FAMILIES:
         raise UnsupportedModelError(f"{file.path} has architecture {arch!r}; {nearest(arch, FAMILIES)}")
     keys = Keys(file, arch)

@@ -28,7 +28,7 @@ BOOL, STRING, ARRAY = 7, 8, 9
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies. `shape` is outermost first, `offset` in bytes from the start of the file."""
+    """A tensor's place in the file. `shape` is outermost first, `offset` in bytes from the start of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """`metadata` holds str, bool, int, float, list[str] or numpy arrays."""
+    """A file's header. `metadata` holds str, bool, int, float, list[str] or numpy arrays."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -47,7 +47,8 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Raises CheckpointError for a damaged file, UnsupportedModelError for a type or version that is not known."""
+    """Read a file's header. Raises CheckpointError for a damaged file, UnsupportedModelError for a type or version that
+    is not known."""
     size = path.stat().st_size
     with path.open("rb") as file:
         cursor = Cursor(path, file, size)

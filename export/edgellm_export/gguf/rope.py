@@ -57,7 +57,7 @@ def _from_factors(factors: FloatArray, theta: float, rotary_dim: int) -> dict[st
 
 
 def llama3_factors(rule: dict[str, Any], theta: float, rotary_dim: int) -> FloatArray:
-    """[rotary_dim / 2] float32, what each frequency is divided by; as transformers' _compute_llama3_parameters."""
+    """What each frequency is divided by, [rotary_dim / 2] float32, as in transformers' _compute_llama3_parameters."""
     wavelength = 2 * math.pi * theta ** (np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
     low, high, original = rule["low_freq_factor"], rule["high_freq_factor"], rule["original_max_position_embeddings"]
     smooth = np.clip((original / wavelength - low) / (high - low), 0.0, 1.0)

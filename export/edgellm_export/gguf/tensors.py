@@ -11,7 +11,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.types import FloatArray
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import TensorView
 from edgellm_export.gguf.reader import GgufFile, TensorInfo
 
 
@@ -75,46 +75,28 @@ def type_names(infos: Iterable[TensorInfo]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class InterleavedRows:
+class InterleavedRows(TensorView):
     """Undoes the row permutation of llama's query and key projections.
 
     llama.cpp rotates neighbouring values, Hugging Face the two halves of a head, so its conversion stores row
     (half, j) of a head at (j, half): LlamaModel.permute in conversion/llama.py. `head_dim` counts rows per head.
     """
 
-    base: LazyTensor
     head_dim: int
-
-    @property
-    def name(self) -> str:
-        return self.base.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
 
     def rows(self, start: int, stop: int) -> FloatArray:
         first, last = start // self.head_dim, -(-stop // self.head_dim)  # heads
-        stored = self.base.rows(first * self.head_dim, last * self.head_dim)
+        stored = self.tensor.rows(first * self.head_dim, last * self.head_dim)
         pairs = stored.reshape(last - first, self.head_dim // 2, 2, *self.shape[1:])
         heads = pairs.swapaxes(1, 2).reshape(-1, *self.shape[1:])
         return heads[start - first * self.head_dim : stop - first * self.head_dim]
 
 
 @dataclass(frozen=True)
-class Shifted:
-    """`base` plus a constant: gemma's norms are stored as 1 + weight."""
+class Shifted(TensorView):
+    """A tensor plus a constant: gemma's norms are stored as 1 + weight."""
 
-    base: LazyTensor
     amount: float
 
-    @property
-    def name(self) -> str:
-        return self.base.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
     def rows(self, start: int, stop: int) -> FloatArray:
-        return self.base.rows(start, stop) + np.float32(self.amount)
+        return self.tensor.rows(start, stop) + np.float32(self.amount)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.tokenizer import Kind, Vocabulary, build_tokenizer
+from edgellm_export.tokenizer import TokenKind, Vocabulary, build_tokenizer
 from edgellm_export.tokenizer.compact import compact
 from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
 
@@ -29,26 +29,17 @@ def read_vocabulary(file: GgufFile) -> Vocabulary:
             f"{file.path} has a tokenizer of type {model!r}, expected gpt2 or llama; export the Hugging Face checkpoint"
         )
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(_list(file, "tokens", str))]
-    kinds = _list(file, "token_type", int, len(tokens)) or [int(Kind.NORMAL)] * len(tokens)
+    kinds = _list(file, "token_type", int, len(tokens)) or [int(TokenKind.NORMAL)] * len(tokens)
     return _spm(file, tokens, kinds) if model == "llama" else _bpe(file, tokens, kinds)
 
 
 def _bpe(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
     pre = str(file.metadata.get(f"{PREFIX}pre", "default"))
-    merges = [_split_merge(file, merge) for merge in _list(file, "merges", str)]
-    bos, eos = _id(file, "bos", len(tokens)), _id(file, "eos", len(tokens))
     return Vocabulary(
-        origin=str(file.path),
-        tokens=tokens,
-        kinds=kinds,
-        merges=merges,
+        **_in_common(file, tokens, kinds),
+        merges=[_split_merge(file, merge) for merge in _list(file, "merges", str)],
         pre=pre,
-        bos=bos,
-        eos=eos,
-        unk=_id(file, "unknown", len(tokens)),
-        pad=_id(file, "padding", len(tokens)),
         add_bos=_flag(file, "add_bos_token", pre_tokenizer(pre, str(file.path)).add_bos),
-        add_eos=_flag(file, "add_eos_token", False),
     )
 
 
@@ -58,16 +49,9 @@ def _spm(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabul
         raise CheckpointError(f"{file.path} lacks {PREFIX}scores, without which its vocabulary cannot be used")
     name = str(file.metadata.get("general.name", "")).lower()
     return Vocabulary(
-        origin=str(file.path),
-        tokens=tokens,
-        kinds=kinds,
+        **_in_common(file, tokens, kinds),
         scores=scores,
-        bos=_id(file, "bos", len(tokens)),
-        eos=_id(file, "eos", len(tokens)),
-        unk=_id(file, "unknown", len(tokens)),
-        pad=_id(file, "padding", len(tokens)),
         add_bos=_flag(file, "add_bos_token", True),
-        add_eos=_flag(file, "add_eos_token", False),
         add_space=_flag(file, "add_space_prefix", True),
         # The file does not say; llama.cpp goes by the model's name too.
         strip_right="phi-3" in name or "phi3" in name,
@@ -75,8 +59,16 @@ def _spm(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabul
     )
 
 
+def _in_common(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> dict[str, Any]:
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    ids = {name: _id(file, key, len(tokens)) for name, key in names.items()}
+    add_eos = _flag(file, "add_eos_token", False)
+    return {"origin": str(file.path), "tokens": tokens, "kinds": kinds, "add_eos": add_eos, **ids}
+
+
 def tokenizer_files(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, bytes]:
-    """tokenizer.json, tokenizer_config.json, generation_config.json and, if there is one, chat_template.jinja."""
+    """The content of tokenizer.json, tokenizer_config.json, generation_config.json and, if the file has a template, of
+    chat_template.jinja, by name."""
     context_length = config.get("max_position_embeddings") or config.get("n_positions")
     template = file.metadata.get("tokenizer.chat_template")
     files = {
@@ -90,7 +82,7 @@ def tokenizer_files(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str,
 
 
 def token_ids(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
-    """bos, eos and pad as config.json names them; eos is every token that ends generation."""
+    """The ids of BOS, EOS and padding as config.json names them; EOS are all tokens that end generation."""
     size = len(vocabulary.tokens)
     named = [vocabulary.eos, _id(file, "eot", size), _id(file, "eom", size)]
     by_text = [index for index in vocabulary.special() if vocabulary.tokens[index] in ENDINGS]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.architectures import Architecture
+from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCache, Stream, TensorSource, built
 from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.rope import needs_length_input
@@ -28,7 +28,7 @@ PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 
 def build_decoder(
-    architecture: Architecture,
+    architecture: DecoderFamily,
     tensors: TensorSource,
     scheme: WeightScheme,
     scales: ChannelScales = NO_SCALES,
@@ -59,7 +59,7 @@ def build_decoder(
     return built(b, outputs)
 
 
-def build_embedding(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_embedding(architecture: DecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """input_ids, attention_mask -> hidden [B, S, hidden_size]."""
     b = Build(architecture.shape, GraphBuilder("embedding"), scheme, tensors)
     ids, batch = _inputs(b)
@@ -68,7 +68,7 @@ def build_embedding(architecture: Architecture, tensors: TensorSource, scheme: W
 
 
 def build_layer(
-    architecture: Architecture,
+    architecture: DecoderFamily,
     index: int,
     tensors: TensorSource,
     scheme: WeightScheme,
@@ -98,7 +98,7 @@ def build_layer(
     return built(b, [_hidden(b, stream), *extra])
 
 
-def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_final_norm(architecture: DecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden -> hidden, ready for the head."""
     b = Build(architecture.shape, GraphBuilder("final_norm"), scheme, tensors)
     hidden = b.graph.input(
@@ -109,7 +109,7 @@ def build_final_norm(architecture: Architecture, tensors: TensorSource, scheme: 
     return built(b, [_hidden(b, Stream(architecture.final_norm(b, Stream(hidden))))])
 
 
-def build_head(architecture: Architecture, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_head(architecture: DecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden, normed -> logits. `tensors` may hold a part of the vocabulary only."""
     b = Build(architecture.shape, GraphBuilder("head"), scheme, tensors)
     hidden = b.graph.input(

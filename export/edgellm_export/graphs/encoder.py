@@ -16,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm.package.manifest import Pooling, Task
-from edgellm_export.architectures.encoder import EncoderFamily, HeadKind, Mask, unscaled
+from edgellm_export.architectures.contract import EncoderFamily, HeadKind, SourceMask
+from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, TensorSource, built
 from edgellm_export.blocks.channels import ChannelMoves, Channels
 from edgellm_export.onnx.builder import GraphBuilder
@@ -119,8 +120,8 @@ def _inputs(b: Build, model: EncoderModel) -> tuple[ir.Value, ir.Value, ir.Value
     return ids, mask, types[0] if types else None
 
 
-def _mask(b: Build, attention_mask: ir.Value) -> Mask:
-    return Mask(b.graph.op("Cast", attention_mask, to=int(INT32), name="/mask/Cast"))
+def _mask(b: Build, attention_mask: ir.Value) -> SourceMask:
+    return SourceMask(b.graph.op("Cast", attention_mask, to=int(INT32), name="/mask/Cast"))
 
 
 def _hidden_input(b: Build, model: EncoderModel) -> ir.Value:
@@ -129,10 +130,10 @@ def _hidden_input(b: Build, model: EncoderModel) -> ir.Value:
 
 def _as_made(b: Build, model: EncoderModel, index: int, hidden: ir.Value) -> ir.Value:
     """What layer `index` reads, as the norm before it makes it in the whole model."""
-    names, c = model.family.names, model.family.config
+    family, c = model.family, model.family.config
     if index == 0 and c.embedding_size != c.hidden_size:
         return hidden  # a linear layer made it
-    origin = names.layer.of(index - 1).output_norm if index else names.embedding_norm
+    origin = family.layer_names(index - 1).output_norm if index else family.embedding_norm
     shift, scale = b.channels.shifts.get(origin), b.channels.scales.get(origin)
     if shift is not None:
         hidden = b.graph.op("Sub", hidden, b.graph.constant(f"{origin}.shift", shift), name="/hidden/Sub")
@@ -201,7 +202,6 @@ def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -
 def head_patterns(model: EncoderModel) -> Sequence[str]:
     """Tensors of the heads that this model does not use, and so leaves alone."""
     kinds: list[HeadKind] = ["fill-mask", "text-classification", "token-classification", "question-answering"]
-    prefix = model.family.names.prefix
-    every = {name for kind in kinds for name in model.family.head_names(kind)}
-    used = {name for kind in kinds if kind == model.task for name in model.family.head_names(kind)}
-    return sorted((every | {f"{prefix}pooler.*", "cls.seq_relationship.*"}) - used)
+    every = {name for kind in kinds for name in model.family.head_patterns(kind)}
+    used = {name for kind in kinds if kind == model.task for name in model.family.head_patterns(kind)}
+    return sorted((every | {f"{model.family.names.prefix}pooler.*"}) - used)

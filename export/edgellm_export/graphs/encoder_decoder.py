@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.architectures.encoder_decoder import EncoderDecoder
+from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, LayerCache, Stream, TensorSource, built
 from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
@@ -36,7 +36,7 @@ Output = tuple[ir.Value, str, ir.DataType, list[int | str | None]]
 
 
 def build_encoder(
-    architecture: EncoderDecoder,
+    architecture: EncoderDecoderFamily,
     tensors: TensorSource,
     scheme: WeightScheme,
     scales: ChannelScales = NO_SCALES,
@@ -64,7 +64,7 @@ def build_encoder(
 
 
 def build_decoder(
-    architecture: EncoderDecoder,
+    architecture: EncoderDecoderFamily,
     tensors: TensorSource,
     scheme: WeightScheme,
     scales: ChannelScales = NO_SCALES,
@@ -91,7 +91,9 @@ def build_decoder(
     return built(b, [(logits, "logits", ir.DataType.FLOAT, ["rows", "positions", shape.vocab_size]), *outputs])
 
 
-def build_source_embedding(architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_source_embedding(
+    architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme
+) -> BuiltGraph:
     """input_ids, attention_mask -> hidden_out."""
     b = Build(architecture.shape, GraphBuilder("source_embedding"), scheme, tensors)
     ids, source = _source(b)
@@ -99,7 +101,7 @@ def build_source_embedding(architecture: EncoderDecoder, tensors: TensorSource, 
 
 
 def build_source_layer(
-    architecture: EncoderDecoder,
+    architecture: EncoderDecoderFamily,
     index: int,
     tensors: TensorSource,
     scheme: WeightScheme,
@@ -115,14 +117,14 @@ def build_source_layer(
     return built(b, [_hidden(b, stream), *(_observed(b) if observe else [])])
 
 
-def build_source_norm(architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_source_norm(architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden -> hidden_out, the encoder's output."""
     b = Build(architecture.shape, GraphBuilder("source_norm"), scheme, tensors)
     hidden = architecture.source_norm(b, Stream(_hidden_input(b, "hidden")))
     return built(b, [_hidden(b, Stream(b.graph.op("Identity", hidden, name="/hidden/Identity")))])
 
 
-def build_embedding(architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_embedding(architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """input_ids, decoder_attention_mask, encoder_attention_mask -> hidden_out."""
     b = Build(architecture.shape, GraphBuilder("embedding"), scheme, tensors)
     ids, target = _target(b)
@@ -130,7 +132,7 @@ def build_embedding(architecture: EncoderDecoder, tensors: TensorSource, scheme:
 
 
 def build_layer(
-    architecture: EncoderDecoder,
+    architecture: EncoderDecoderFamily,
     index: int,
     tensors: TensorSource,
     scheme: WeightScheme,
@@ -149,14 +151,14 @@ def build_layer(
     return built(b, [_hidden(b, stream), *(_observed(b) if observe else [])])
 
 
-def build_final_norm(architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_final_norm(architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden -> hidden_out, ready for the head."""
     b = Build(architecture.shape, GraphBuilder("final_norm"), scheme, tensors)
     hidden = architecture.final_norm(b, Stream(_hidden_input(b, "hidden")))
     return built(b, [_hidden(b, Stream(b.graph.op("Identity", hidden, name="/hidden/Identity")))])
 
 
-def build_head(architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_head(architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
     """hidden, normed -> logits. `tensors` may hold a part of the vocabulary only."""
     b = Build(architecture.shape, GraphBuilder("head"), scheme, tensors)
     logits = architecture.head(b, _hidden_input(b, "hidden"))

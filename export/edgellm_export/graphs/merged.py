@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.architectures.encoder_decoder import EncoderDecoder
+from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, LayerCache, TensorSource, built
 from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.cross_attention import CrossState, TargetState
@@ -28,7 +28,7 @@ END = np.iinfo(np.int64).max
 
 
 def build_merged(
-    architecture: EncoderDecoder, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales
+    architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales
 ) -> BuiltGraph:
     """Its matrices have the names and the content of those in `build_encoder` and `build_decoder`."""
     shape = architecture.shape

@@ -118,7 +118,7 @@ class GraphBuilder:
         return self._shared.get(key)
 
     def cast(self, value: ir.Value, dtype: np.dtype[Any], name: str) -> ir.Value:
-        """`value` as `dtype`; the same name gives the same value."""
+        """The value cast to `dtype`; the same name gives the same value."""
         if name not in self._shared:
             self.remember(name, (self.op("Cast", value, name=name, to=int(ir.DataType.from_numpy(dtype))),))
         return self._shared[name][0]

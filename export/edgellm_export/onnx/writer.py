@@ -31,7 +31,7 @@ def write_graph(built: BuiltGraph, path: Path, *, progress: Callable[[int, int],
 def outline_graph(
     built: BuiltGraph, path: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, int]:
-    """As `write_graph`, but for the weights: the data file has its size and holds nothing, also on the disk."""
+    """Write `path` as `write_graph` does, and a data file that has its size but holds nothing, also on the disk."""
     offsets = _layout([produced.regions for produced in built.produced])
     with disk_errors(path.parent):
         with _data(path).open("wb") as file:
@@ -45,7 +45,7 @@ def _data(graph: Path) -> Path:
 
 
 def _save(built: BuiltGraph, path: Path, offsets: dict[str, int]) -> None:
-    """The graph, whose initializers lie in its data file."""
+    """Write the graph, whose initializers lie in its data file."""
     for stored in built.stored:
         region = stored.region
         stored.value.const_value = ir.ExternalTensor(
@@ -64,7 +64,7 @@ def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
 
 
 def _size(groups: Sequence[Produced], offsets: dict[str, int]) -> int:
-    """Bytes of the data file."""
+    """How many bytes the data file has."""
     return max((offsets[region.name] + region.nbytes for group in groups for region in group.regions), default=0)
 
 

@@ -33,7 +33,7 @@ PACKAGES = ("optimum-onnx", "optimum", "torch", "transformers")
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
-    """What the checkpoint's class is for. Raises UnsupportedModelError where it does not say."""
+    """The task that the checkpoint's class is for. Raises UnsupportedModelError where it does not say."""
     names = config.get("architectures")
     name = str(names[0]) if isinstance(names, list) and names else ""
     found = next((task for end, task in TASKS.items() if name.endswith(end)), None)
@@ -60,7 +60,7 @@ def export_graphs(checkpoint: Path, out: Path, task: Task) -> None:
             )  # fmt: skip
 
 
-class Original:
+class TorchOriginal:
     """The checkpoint in torch, float32."""
 
     def __init__(self, checkpoint: Path, task: Task) -> None:
@@ -84,7 +84,7 @@ class Original:
             self._model.eval()
 
     def logits(self, tokens: TokenArray, source: TokenArray | None = None) -> FloatArray:
-        """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
+        """Logits [length, vocab] behind each of tokens [length], which are a target where there is a source."""
         ids = self._torch.tensor(tokens[None])
         inputs = {"input_ids": ids}
         if source is not None:
@@ -94,7 +94,7 @@ class Original:
         return logits
 
     def outputs(self, encoding: Encoding) -> dict[str, FloatArray]:
-        """Of an encoder, by name: the arrays of its outputs, without a batch's dimension."""
+        """An encoder's outputs by name, arrays without a batch's dimension."""
         arrays = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
         accepted = inspect.signature(self._model.forward).parameters
         inputs = {name: self._torch.tensor(array[None]) for name, array in arrays.items() if name in accepted}
@@ -122,7 +122,7 @@ def _import_exporter() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of torch's tracer, of which an export has dozens, and the libraries' log."""
+    """Silences torch's tracer, which warns dozens of times in an export, and the libraries' log."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

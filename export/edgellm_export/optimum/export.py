@@ -20,8 +20,8 @@ from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.exporters.contract import Choices, Written
-from edgellm_export.optimum.conversion import PACKAGES, Original, check_installed, export_graphs, task_of
-from edgellm_export.optimum.verify import OriginalGraphs, verify_package
+from edgellm_export.optimum.conversion import PACKAGES, TorchOriginal, check_installed, export_graphs, task_of
+from edgellm_export.optimum.verify import GraphsOriginal, verify_package
 from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.package.genai_config import can_run, genai_config
 from edgellm_export.package.output import disk_errors
@@ -35,7 +35,7 @@ NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "enc
 
 @dataclass(frozen=True)
 class OptimumExport:
-    """Implements `steps.Exporter`. `directory`: where the checkpoint lies."""
+    """Exports a checkpoint, which lies in `directory`, through optimum's graphs."""
 
     checkpoint: Checkpoint
     directory: Path
@@ -54,13 +54,13 @@ class OptimumExport:
         manifest = _manifest(found, self.checkpoint, choices, scheme, made_with)
         if found.task in GENERATION_TASKS:
             _write_generation_configs(work, self.checkpoint, found)
-        original = partial(Original, self.directory, self.task)
+        original = partial(TorchOriginal, self.directory, self.task)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
 
 @dataclass(frozen=True)
 class GraphsExport:
-    """The same from graphs in float32. `path`: what `edgellm.load` opens."""
+    """Exports graphs in float32 that are there already. `path` is what `edgellm.load` opens."""
 
     checkpoint: Checkpoint
     path: Path
@@ -74,7 +74,7 @@ class GraphsExport:
         manifest = _manifest(found, self.checkpoint, choices, scheme, {})
         if found.task in GENERATION_TASKS:
             _write_generation_configs(work, self.checkpoint, found)
-        original = partial(OriginalGraphs, self.path)
+        original = partial(GraphsOriginal, self.path)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
 

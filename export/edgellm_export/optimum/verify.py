@@ -13,29 +13,29 @@ from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
+from edgellm.package.report import GenerationReport, Report
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress, TokenArray
-from edgellm_export.exporters.contract import QualityReport
 from edgellm_export.float_run.encoder_decoder import Pair
 from edgellm_export.verification import decoder as decoder_verify
 from edgellm_export.verification import encoder as encoder_verify
 from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
 from edgellm_export.verification.decoder import Texts, compared, quality_of, read_slice, write_slices
-from edgellm_export.verification.report import Report, thresholds
+from edgellm_export.verification.report import thresholds
 
 
-class Reference(Protocol):
+class Original(Protocol):
     """The model that a package was made from."""
 
     def logits(self, tokens: TokenArray, source: TokenArray | None = None) -> FloatArray:
-        """[length, vocab] behind each of tokens [length], which are a target where there is a source."""
+        """Logits [length, vocab] behind each of tokens [length], which are a target where there is a source."""
 
     def outputs(self, encoding: Encoding) -> Mapping[str, FloatArray]:
-        """Of an encoder, by name, without a batch's dimension."""
+        """An encoder's outputs by name, arrays without a batch's dimension."""
 
 
-class OriginalGraphs:
+class GraphsOriginal:
     """The graphs that a package was made from."""
 
     def __init__(self, path: Path) -> None:
@@ -54,8 +54,8 @@ class OriginalGraphs:
 
 
 def verify_package(
-    package: Path, manifest: Manifest, open_original: Callable[[], Reference], progress: Progress
-) -> QualityReport:
+    package: Path, manifest: Manifest, open_original: Callable[[], Original], progress: Progress
+) -> Report:
     """Score the package in `package` and compare it with its original. Holds one of them at a time."""
     if is_of(manifest, EncoderFacts):
         scored = encoder_verify.score_package(package, manifest, progress)
@@ -71,20 +71,18 @@ def verify_package(
         )
     assert not isinstance(manifest.model, EncoderFacts)
     precision, cache = manifest.weights.precision, manifest.model.cache.dtype
-    return Report(
+    return GenerationReport(
         precision=precision,
         scheme=manifest.weights.scheme,
         cache=cache,
-        calibration="none",
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
         quality=quality_of(texts, comparison),
-        layers=[],
-        matrices=[],
+        layers=(),
         thresholds=thresholds(precision, cache),
     )
 
 
-def _expected(original: Reference, encoding: Encoding, facts: EncoderFacts) -> dict[str, FloatArray]:
+def _expected(original: Original, encoding: Encoding, facts: EncoderFacts) -> dict[str, FloatArray]:
     """What the package's outputs are compared with: of a sentence encoder, the vector of the text."""
     outputs = original.outputs(encoding)
     if facts.embedding is None:
@@ -103,9 +101,9 @@ def _score_package(
 
 
 def _score_original(
-    original: Reference, texts: Texts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
+    original: Original, texts: Texts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
 ) -> int:
-    """Its logits go to `scratch`. Returns the rows in all."""
+    """Write the original's logits to `scratch`. Returns how many rows there are in all."""
     rows, done = sum(map(len, texts.sequences)), 0
     for number, sequence in enumerate(texts.sequences):
         source = None if pairs is None else pairs[number].source

@@ -171,7 +171,7 @@ def _are_tokens(value: ir.Value | None) -> bool:
 
 
 def _matrix(node: ir.Node) -> Callable[[], FloatArray] | None:
-    """What gives the rows [outputs, inputs] of the constant that `node` multiplies by, or None."""
+    """A function that gives the rows [outputs, inputs] of the constant that `node` multiplies by; None for others."""
     if len(node.inputs) < 2 or not _is_matrix(weight := node.inputs[1]):
         return None
     if node.op_type == "MatMul":
@@ -215,7 +215,7 @@ def _replace(old: ir.Node, new: list[ir.Node]) -> None:
 
 
 def _constants(model: ir.Model) -> Iterator[ir.Value]:
-    """Initializers of the graph and of the graphs inside, each once."""
+    """The initializers of the graph and of the graphs inside it, each once."""
     yield from list(model.graph.initializers.values())
     for graph in model.graph.subgraphs():
         yield from list(graph.initializers.values())

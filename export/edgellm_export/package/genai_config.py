@@ -7,8 +7,6 @@ from typing import Any, TypeGuard
 
 from edgellm.package.manifest import DecoderFacts, Manifest, is_of
 
-# onnxruntime-genai knows these families as another kind of graph; "decoder" is its name for ours, without a family.
-OTHER_GRAPHS = {"gpt2"}
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 OPTIONAL = {"logits_to_keep", "rope_length"}
 SIDES = ("key", "value")
@@ -31,9 +29,10 @@ def can_run(manifest: Manifest) -> TypeGuard[Manifest[DecoderFacts]]:
 
 
 def genai_config(
-    manifest: Manifest[DecoderFacts], config: Mapping[str, Any], generation: Mapping[str, Any]
+    manifest: Manifest[DecoderFacts], config: Mapping[str, Any], generation: Mapping[str, Any], *, known: bool = False
 ) -> dict[str, Any]:
-    """The file's content, of config.json and generation_config.json. Field names: onnxruntime-genai's reference."""
+    """The file's content, of config.json and generation_config.json. Field names: onnxruntime-genai's reference.
+    `known`: it knows the model_type, for a graph like this one; "decoder" is its name for ours without a family."""
     cache, tokens, graph = manifest.model.cache, manifest.tokens, manifest.graphs["model"]
     heads = config.get("num_attention_heads", config.get("n_head", cache.num_kv_heads))
     special = {"bos_token_id": tokens.bos, "pad_token_id": tokens.pad}
@@ -43,7 +42,7 @@ def genai_config(
             **{name: token for name, token in special.items() if token is not None},
             "eos_token_id": tokens.eos[0] if len(tokens.eos) == 1 else list(tokens.eos),
             "context_length": manifest.context_length,
-            "type": "decoder" if not in_place or manifest.model_type in OTHER_GRAPHS else manifest.model_type,
+            "type": manifest.model_type if known else "decoder",
             "vocab_size": manifest.vocab_size,
             "decoder": {
                 "filename": graph.file,

@@ -12,12 +12,12 @@ from edgellm.inspection.graph_summary import summarize
 from edgellm.inspection.graph_weights import stored_weights
 from edgellm.package.files import write_manifest
 from edgellm.package.manifest import EncoderFacts, FileEntry, Manifest
+from edgellm.package.report import REPORT_NAME
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices, ForeseenExporter, Outline
 from edgellm_export.exporters.outline import is_calibrated
 from edgellm_export.package.side_files import write_side_files
 from edgellm_export.planning.work_memory import Work, peaks
-from edgellm_export.verification.report import REPORT_NAME
 
 # Of report.json: what every one has, and for each layer and matrix.
 REPORT, REPORT_LAYER, REPORT_MATRIX = 1500, 75, 150

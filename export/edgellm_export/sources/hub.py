@@ -55,8 +55,8 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
 
 
 def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
-    """Of each file of weights that `snapshot` lacks, the header: by tensor, its dtype, shape and data_offsets. Asks the
-    hub for the beginnings of the files only. Raises CheckpointError."""
+    """The headers of the files of weights that `snapshot` lacks, by file: each tensor's dtype, shape and data_offsets.
+    Asks the hub for the beginnings of the files only. Raises CheckpointError."""
     hub, errors = _import_hub()
     headers = {}
     with _explained(repo, snapshot.revision):
@@ -141,7 +141,7 @@ def _connection_errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def _explained(repo: str, revision: str | None) -> Iterator[None]:
-    """Hub errors as ours, with what to do."""
+    """Turns the hub's errors into ours, which say what to do."""
     from huggingface_hub import errors
 
     at = f" at revision {revision}" if revision else ""

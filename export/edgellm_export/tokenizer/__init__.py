@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from edgellm_export.tokenizer.build import build_tokenizer
-from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 
-__all__ = ["Kind", "Vocabulary", "build_tokenizer"]
+__all__ = ["TokenKind", "Vocabulary", "build_tokenizer"]

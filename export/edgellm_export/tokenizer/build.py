@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from edgellm.errors import CheckpointError
 from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
-from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 
 LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -55,7 +55,7 @@ def _scored(vocabulary: Vocabulary) -> Tokenizer:
         merges=merges_from_scores(vocabulary),
         unk_token=unk,
         fuse_unk=unk is not None,
-        byte_fallback=Kind.BYTE in vocabulary.kinds,
+        byte_fallback=TokenKind.BYTE in vocabulary.kinds,
     )
     tokenizer = Tokenizer(model)
     escape: list[Normalizer] = [ReplaceNormalizer(" ", SPACE)]
@@ -87,14 +87,14 @@ def merges_from_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     return [pair for *_, pair in sorted(found)]
 
 
-_MERGEABLE = (Kind.NORMAL, Kind.USER_DEFINED)
+_MERGEABLE = (TokenKind.NORMAL, TokenKind.USER_DEFINED)
 
 
 def _added_tokens(vocabulary: Vocabulary) -> list[AddedToken]:
     return [
         AddedToken(
             vocabulary.tokens[index],
-            special=vocabulary.kinds[index] != Kind.USER_DEFINED,
+            special=vocabulary.kinds[index] != TokenKind.USER_DEFINED,
             normalized=False,
             rstrip=vocabulary.strip_right and vocabulary.tokens[index] not in vocabulary.keep_right,
         )

@@ -9,7 +9,7 @@ from typing import Any
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
-from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary, special_token
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary, special_token
 
 VOCAB, MERGES = "vocab.json", "merges.txt"
 # What the two files leave out is how text is cut: by the class that used them, or the model that has them.
@@ -32,7 +32,7 @@ def class_of(path: Path, config: Mapping[str, Any], model_type: Any) -> str:
 
 
 def read_vocabulary(path: Path, pre: str) -> Vocabulary:
-    """`pre`: the pre-tokenizer's name. Raises CheckpointError."""
+    """The vocabulary of vocab.json and merges.txt. `pre` is the pre-tokenizer's name. Raises CheckpointError."""
     ids = read_json(path / VOCAB)
     if sorted(i for i in ids.values() if type(i) is int) != list(range(len(ids))):
         raise CheckpointError(f"{path / VOCAB} does not number its tokens from 0 without gaps")
@@ -44,16 +44,16 @@ def read_vocabulary(path: Path, pre: str) -> Vocabulary:
     return Vocabulary(
         origin=str(path),
         tokens=tokens,
-        kinds=[int(Kind.NORMAL)] * len(tokens),
+        kinds=[int(TokenKind.NORMAL)] * len(tokens),
         merges=[(left, right) for left, right in pairs],
         pre=pre,
     )
 
 
 def roberta_tokenizer(path: Path, config: Mapping[str, Any], added: Mapping[int, tuple[str, bool]]) -> bytes:
-    """RoBERTa's and BART's: one text as <s> A </s>, two as <s> A </s></s> B </s>. config: tokenizer_config.json, which
-    may say what special tokens are called. added: by id, the text of tokens that came after training and whether they
-    are special. Raises CheckpointError."""
+    """The content of tokenizer.json for RoBERTa and BART: one text is <s> A </s>, two are <s> A </s></s> B </s>.
+    config: tokenizer_config.json, which may say what special tokens are called. added: by id, the text of tokens that
+    came after training and whether they are special. Raises CheckpointError."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     vocabulary = read_vocabulary(path, "gpt-2")

@@ -32,7 +32,7 @@ from edgellm_export.tokenizer.unigram import (
     pegasus_tokenizer,
     t5_tokenizer,
 )
-from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 from edgellm_export.tokenizer.wordpiece import VOCAB, wordpiece_tokenizer
 
 TOKENIZER = "tokenizer.json"
@@ -65,7 +65,7 @@ def read_text_files(path: Path) -> dict[str, bytes]:
 
 
 def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:
-    """The content of tokenizer.json, of what there was before it; None where there is nothing."""
+    """The content of tokenizer.json, made of what there was before it; None where there is nothing."""
 
     def unfit(reason: str) -> CheckpointError:
         return CheckpointError(f"{path}: no tokenizer can be built of its files ({reason}); download them again")
@@ -84,7 +84,7 @@ def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:
 
 
 def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
-    """Whether there are files of a Marian tokenizer, be it not all of them."""
+    """Whether there are files of a Marian tokenizer, even if not all of them."""
     files = [name for name in (SOURCE, TARGET, VOCAB_JSON) if (path / name).is_file()]
     named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
     return bool(files) and (named or SOURCE in files)
@@ -118,7 +118,7 @@ def _model_type(path: Path) -> Any:
 
 
 def _check_file(path: Path) -> None:
-    """Whether the runtime will be able to read it."""
+    """Raises CheckpointError for a file that the runtime will not be able to read."""
     if path.suffix == ".json":
         read_json(path)
     else:
@@ -177,19 +177,19 @@ def _with_added_tokens(vocabulary: Vocabulary, path: Path, config: Mapping[str, 
     for index, (content, special) in sorted(_added(path, config).items()):
         if not 0 <= index <= len(tokens):
             raise CheckpointError(f"{path}: the added token {content!r} has id {index}, expected 0 to {len(tokens)}")
-        kind = int(Kind.CONTROL if special else Kind.USER_DEFINED)
+        kind = int(TokenKind.CONTROL if special else TokenKind.USER_DEFINED)
         if index == len(tokens):
             tokens.append(content)
             kinds.append(kind)
             if scores is not None:
                 scores.append(0.0)
-        elif kinds[index] != Kind.UNKNOWN:
+        elif kinds[index] != TokenKind.UNKNOWN:
             tokens[index], kinds[index] = content, kind
     return dataclasses.replace(vocabulary, tokens=tokens, kinds=kinds, scores=scores)
 
 
 def _added(path: Path, config: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:
-    """Id to text and whether it is special."""
+    """The tokens that were added after training: by id, their text and whether they are special."""
     try:
         if (path / "added_tokens.json").is_file():
             old = {int(index): (str(text), True) for text, index in read_json(path / "added_tokens.json").items()}

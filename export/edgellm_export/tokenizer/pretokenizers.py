@@ -28,7 +28,8 @@ GPT4O = rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTION}?|{_LEAD}{_UPPER}+{_LOWER}*{_C
 
 @dataclass(frozen=True)
 class Pre:
-    """`whole_words`: a word that is itself a token is not merged. `add_bos`: what holds when the file does not say."""
+    """How a text is cut. With `whole_words`, a word that is itself a token is not merged. `add_bos` is what holds when
+    the file does not say."""
 
     make: Callable[[], PreTokenizer]
     normalizer: Callable[[], Normalizer] | None = None
@@ -71,7 +72,8 @@ PRE_TOKENIZERS: dict[str, Pre] = {
 
 
 def pre_tokenizer(name: str, origin: str) -> Pre:
-    """Raises UnsupportedModelError for a name that is not known, because a guess would change the tokens."""
+    """The pre-tokenizer of that name. Raises UnsupportedModelError for one that is not known, because a guess would
+    change the tokens."""
     if name not in PRE_TOKENIZERS:
         raise UnsupportedModelError(
             f"{origin} uses the pre-tokenizer {name!r}; {nearest(name, PRE_TOKENIZERS)}; "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
-from edgellm_export.tokenizer.vocabulary import Kind, Vocabulary
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 UNIGRAM, BPE = 1, 2
@@ -32,7 +32,8 @@ def read_model(path: Path) -> Any:
 
 
 def read_sentencepiece(path: Path) -> Vocabulary:
-    """Raises CheckpointError, UnsupportedModelError for other kinds of models, or MissingDependencyError."""
+    """The vocabulary of a BPE model. Raises CheckpointError, UnsupportedModelError for other kinds of models, or
+    MissingDependencyError."""
     model = read_model(path)
     if model.trainer_spec.model_type != BPE:
         kind = "Unigram" if model.trainer_spec.model_type == UNIGRAM else "word or character"
@@ -47,7 +48,7 @@ def read_sentencepiece(path: Path) -> Vocabulary:
     return Vocabulary(
         origin=str(path),
         # Text is matched against these before spaces are replaced.
-        tokens=[p.piece.replace(SPACE, " ") if p.type == Kind.USER_DEFINED else p.piece for p in model.pieces],
+        tokens=[p.piece.replace(SPACE, " ") if p.type == TokenKind.USER_DEFINED else p.piece for p in model.pieces],
         kinds=kinds,
         scores=[piece.score for piece in model.pieces],
         bos=spec.bos_id if 0 <= spec.bos_id < size else None,

@@ -40,7 +40,7 @@ MORE_LANGUAGES = (
 
 @dataclass(frozen=True)
 class Pieces:
-    """A SentencePiece model. `table`: of its normalization, may be empty."""
+    """A SentencePiece model; the `table` of its normalization may be empty."""
 
     scores: Mapping[str, float]
     kinds: Sequence[int]
@@ -100,7 +100,8 @@ def t5_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
 
 
 def pegasus_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
-    """Likewise for Pegasus: special tokens first, then the pieces of spiece.model but for its own two."""
+    """The content of tokenizer.json for Pegasus: special tokens, then the pieces of spiece.model but for its own
+    two."""
     pieces = _read(path / SPIECE)
     offset = config.get("offset", PEGASUS_OFFSET)
     if type(offset) is not int or not 4 <= offset <= MOST_EXTRA:
@@ -114,8 +115,8 @@ def pegasus_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
 
 
 def mbart_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
-    """Likewise for mBART and mBART-50: pieces of sentencepiece.bpe.model, then the codes of languages. The language of
-    the source is `config`'s, or English."""
+    """The content of tokenizer.json for mBART and mBART-50: pieces of sentencepiece.bpe.model, then the codes of
+    languages. The language of the source is `config`'s, or English."""
     pieces = _read(path / BPE_MODEL)
     fifty = config.get("tokenizer_class") in ("MBart50Tokenizer", "MBart50TokenizerFast")
     languages = (f"{LANGUAGES} {MORE_LANGUAGES}" if fifty else LANGUAGES).split()
@@ -133,8 +134,8 @@ def mbart_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
 def _built(
     path: Path, vocabulary: list[tuple[str, float]], pieces: Pieces, added: list[tuple[str, bool]], single: list[str]
 ) -> bytes:
-    """`added`: tokens that are found in a text before it is cut, and whether they are special. `single`: what is put
-    around a text, "$A"."""
+    """The content of tokenizer.json. `added` are the tokens that are found in a text before it is cut, and whether they
+    are special; `single` is what is put around a text, "$A"."""
     ids = {token: i for i, (token, _) in enumerate(vocabulary)}
     if len(ids) != len(vocabulary) or not {END, UNKNOWN} <= ids.keys():
         raise UnsupportedModelError(f"{path} has other special tokens than its family's; {REMEDY}")

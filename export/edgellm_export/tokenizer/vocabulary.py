@@ -10,7 +10,7 @@ from typing import Any
 from edgellm.errors import CheckpointError
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token is; the numbers are those of GGUF and SentencePiece alike."""
 
     NORMAL = 1
@@ -61,12 +61,12 @@ class Vocabulary:
 
     def special(self) -> list[int]:
         """Ids of tokens that are found in text before anything else, with kinds other than NORMAL."""
-        kinds = (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
+        kinds = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.USER_DEFINED)
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]
 
 
 def special_token(config: Mapping[str, Any], name: str, usual: str) -> str:
-    """What tokenizer_config.json calls the token of this name (as in cls_token), or what it is called as a rule."""
+    """The text of the special token `name` (as in cls_token): what tokenizer_config.json says, or the usual one."""
     given = config.get(f"{name}_token")
     content = given.get("content") if isinstance(given, Mapping) else given
     return content if isinstance(content, str) else usual

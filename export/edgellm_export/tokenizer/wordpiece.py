@@ -15,8 +15,8 @@ SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask
 
 
 def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
-    """config: tokenizer_config.json, which may say how text is normalized and what special tokens are called. Raises
-    CheckpointError."""
+    """The content of tokenizer.json. config: tokenizer_config.json, which may say how text is normalized and what
+    special tokens are called. Raises CheckpointError."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     vocab = _read_vocab(path / VOCAB)
@@ -43,6 +43,6 @@ def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
 
 
 def _read_vocab(path: Path) -> dict[str, int]:
-    """A token a line, numbered from 0."""
+    """The ids of a file's tokens, which have a line each, numbered from 0."""
     lines = read_text(path).split("\n")
     return {line.rstrip("\r"): i for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}

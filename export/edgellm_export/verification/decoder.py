@@ -17,12 +17,13 @@ from edgellm.loading import load_as
 from edgellm.models.decoder import Model
 from edgellm.ort.session import choose_device
 from edgellm.package.manifest import DecoderFacts, Manifest
+from edgellm.package.report import GenerationQuality, GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.decoder import FloatRun, PackageLayers
 from edgellm_export.verification.divergence import Comparison
-from edgellm_export.verification.report import LayerReport, MatrixReport, Quality, Report, thresholds
+from edgellm_export.verification.report import matrix_reports, thresholds
 
 SLICE = 8192  # vocabulary entries compared at a time
 LOGITS_ON_DISK = 64 << 20  # float32 values of the package's logits: 256 MiB
@@ -49,22 +50,22 @@ def verify(
     written: PackageLayers,
     calibration: Calibration,
     progress: Progress,
-) -> Report:
+) -> GenerationReport:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     with tempfile.TemporaryFile(dir=package) as scratch:
         texts = score_package(package, manifest, scratch, progress)
         hidden, errors = _score_original(run, written, texts.sequences, progress)
         comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
     precision, scheme = manifest.weights.precision, manifest.weights.scheme
-    return Report(
+    return GenerationReport(
         precision=precision,
         scheme=scheme,
         cache=manifest.model.cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=quality_of(texts, comparison),
-        layers=[LayerReport(i, error) for i, error in enumerate(errors)],
-        matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
+        layers=tuple(LayerReport(i, error) for i, error in enumerate(errors)),
+        matrices=matrix_reports(calibration),
         thresholds=thresholds(precision, manifest.model.cache.dtype),
     )
 
@@ -156,13 +157,13 @@ def _targets(sequence: TokenArray) -> TokenArray:
     return np.append(sequence[1:], -1)
 
 
-def quality_of(texts: Texts, comparison: Comparison) -> Quality:
+def quality_of(texts: Texts, comparison: Comparison) -> GenerationQuality:
     lengths = [len(s) for s in texts.sequences]
     scored = sum(lengths[: texts.greedy_from])
     divergence, agreement = comparison.kl_divergence()[:scored], comparison.agreement()[:scored]
     agreed, greedy = _greedy_agreement(texts, comparison)
     original, package = _text_only(comparison, scored).perplexity()
-    return Quality(
+    return GenerationQuality(
         tokens=scored,
         text=texts.origin,
         device=texts.device,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy as np
 from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.encoder import EncoderModel
-from edgellm.package.manifest import EncoderFacts, Manifest, Precision
+from edgellm.package.manifest import EncoderFacts, Manifest
+from edgellm.package.report import EncoderQuality, EncoderReport, LayerReport
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress
@@ -20,92 +20,10 @@ from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
 from edgellm_export.float_run.encoder import EncoderLayers, EncoderRun, Outputs
-from edgellm_export.verification.report import REPORT_NAME, LayerReport, MatrixReport
+from edgellm_export.verification.report import ENCODER_THRESHOLDS, matrix_reports
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
 LARGE = 1 << 26  # numbers of each model's outputs: 256 MiB
-
-
-@dataclass(frozen=True)
-class EncoderThresholds:
-    """The furthest a package may be from its original: `error`, relative size of what the outputs differ by, and, where
-    the largest output is what counts, the share of cases in which it is the same."""
-
-    error: float
-    top1_agreement: float
-
-
-# float32 differs by rounding alone, float16 by its 11 bits. int8: 0.03 to 0.05 on MiniLM's 6 layers, up to 0.1 on
-# random weights, whose activations have nothing of a trained model's redundancy; int4: 0.2 to 0.5. A broken layer (rows
-# in another order, a bias left out) costs 0.5 to 1.4. Agreement is the looser limit, as in decoders (report.py): near
-# ties change sides, and a classifier gives only some dozens of cases.
-THRESHOLDS: dict[Precision, EncoderThresholds] = {
-    "fp32": EncoderThresholds(1e-4, 0.99),
-    "fp16": EncoderThresholds(0.01, 0.90),
-    "int8": EncoderThresholds(0.15, 0.75),
-    "int4": EncoderThresholds(0.60, 0.40),
-}
-
-
-@dataclass(frozen=True)
-class EncoderQuality:
-    """Package against float model on texts. `error`: root of the squared differences' sum over that of the original's
-    outputs. `cosine`, `cosine_min`: of each token's (or text's) outputs, mean and worst. `top1_agreement`: how often
-    the largest output is the same, None where it says nothing (hidden states, a single label)."""
-
-    texts: int
-    tokens: int
-    text: str
-    device: str
-    output: str
-    error: float
-    cosine: float
-    cosine_min: float
-    top1_agreement: float | None
-
-
-@dataclass(frozen=True)
-class EncoderReport:
-    """`calibration`: the text that channel scales came from, or "none". `matrices`: those that it rounded.
-    `size_bytes`: weights and graph. `passed`: the quality is within `thresholds`."""
-
-    precision: Precision
-    scheme: str
-    calibration: str
-    size_bytes: int
-    quality: EncoderQuality
-    layers: Sequence[LayerReport]
-    matrices: Sequence[MatrixReport]
-    thresholds: EncoderThresholds
-
-    @property
-    def passed(self) -> bool:
-        q, t = self.quality, self.thresholds
-        agreed = q.top1_agreement is None or q.top1_agreement >= t.top1_agreement
-        return q.error <= t.error and agreed
-
-    def worst_layers(self, count: int = 3) -> list[LayerReport]:
-        return sorted(self.layers, key=lambda layer: -layer.error)[:count]
-
-    def write(self, directory: Path) -> None:
-        data = {
-            **asdict(self),
-            "worst_layers": [asdict(layer) for layer in self.worst_layers()],
-            "verdict": "passed" if self.passed else "failed",
-        }
-        (directory / REPORT_NAME).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-
-    def gate(self, kept: Path | None = None) -> None:
-        """Raises QualityGateError unless `passed`. `kept`: where the package will be for a look."""
-        q, t = self.quality, self.thresholds
-        if not self.passed:
-            agreement = "" if q.top1_agreement is None else f", top-1 agreement {q.top1_agreement:.2%} (at least "
-            agreement += "" if q.top1_agreement is None else f"{t.top1_agreement:.0%})"
-            raise QualityGateError(
-                f"the {self.precision} package is too far from the original: its {q.output} differ by {q.error:.2%} "
-                f"(at most {t.error:.2%}){agreement}; export with a higher precision, or look at "
-                f"{kept or 'the result with --keep-failed'}"
-            )
 
 
 @dataclass(frozen=True)
@@ -167,9 +85,9 @@ def report_of(
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=EncoderQuality(len(sequences), sum(map(len, sequences)), scored.origin, scored.device, *quality),
-        layers=[LayerReport(i, error) for i, error in enumerate(errors)],
-        matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
-        thresholds=THRESHOLDS[precision],
+        layers=tuple(LayerReport(i, error) for i, error in enumerate(errors)),
+        matrices=matrix_reports(calibration),
+        thresholds=ENCODER_THRESHOLDS[precision],
     )
 
 

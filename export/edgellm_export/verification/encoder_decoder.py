@@ -13,6 +13,7 @@ import numpy as np
 from edgellm.loading import load_as
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
+from edgellm.package.report import GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, TokenArray
 from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
@@ -26,7 +27,7 @@ from edgellm_export.verification.decoder import (
     quality_of,
     write_slices,
 )
-from edgellm_export.verification.report import LayerReport, MatrixReport, Report, thresholds
+from edgellm_export.verification.report import matrix_reports, thresholds
 
 LENGTH, COUNT = 64, 768  # tokens of a source and its target; of all targets
 GREEDY, GREEDY_TOKENS = 8, 32  # sources that are also generated from, and how far
@@ -51,22 +52,22 @@ def verify(
     written: PackageParts,
     calibration: Calibration,
     progress: Progress,
-) -> Report:
+) -> GenerationReport:
     """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
     with tempfile.TemporaryFile(dir=package) as scratch:
         pairs, texts = score_package(package, manifest, scratch, progress)
         hidden, layers = _score_original(run, written, pairs, progress)
         comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
     precision = manifest.weights.precision
-    return Report(
+    return GenerationReport(
         precision=precision,
         scheme=manifest.weights.scheme,
         cache=manifest.model.cache.dtype,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
         quality=quality_of(texts, comparison),
-        layers=layers,
-        matrices=[MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items()],
+        layers=tuple(layers),
+        matrices=matrix_reports(calibration),
         thresholds=thresholds(precision, manifest.model.cache.dtype),
     )
 

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from edgellm.decoding import GenerationOptions, Step, Stopping, search
+from edgellm.decoding import Ends, Step, search
 from reference_models import (
     FullDecoder,
+    beginnings,
     finish,
     reference_group_beam_search,
     run,
@@ -92,12 +93,10 @@ def test_groups_have_the_tokens_and_scores_of_transformers(groups, early_stoppin
         np.testing.assert_allclose([h.score for h in found], scores, rtol=1e-5, atol=1e-5)
 
 
-def search_table(prompts, decoder=None, conditions=None, limit=8, **options):
+def search_table(prompts, decoder=None, ends=None, cancelled=None, limit=8, **options):
     decoder = decoder or FullDecoder(table_model(eos_bias=[(3, 2)]))
-    prepared = GenerationOptions.create(**options)
-    nothing = {"matches_stop_string": None, "cancelled": None, "deadline": None}
-    stopping = Stopping((3,), None, **{**nothing, **(conditions or {})}, max_new_tokens=(limit,) * len(prompts))
-    return finish(search(decoder, [np.array(prompt) for prompt in prompts], prepared, stopping))
+    began = beginnings(prompts, Ends((3,), **(ends or {})), [limit] * len(prompts), **options)
+    return finish(search(decoder, began, cancelled))
 
 
 def test_a_step_per_run_of_the_model_and_no_tokens_before_the_end():
@@ -130,7 +129,7 @@ def test_a_stop_string_finishes_a_hypothesis():
     _, plain = search_table([[1, 2]], num_beams=3)
     stop = plain[0][0].tokens[2]
     _, result = search_table(
-        [[1, 2]], conditions={"matches_stop_string": lambda tokens: stop in tokens}, num_beams=3, num_return_sequences=3
+        [[1, 2]], ends={"matches_stop_string": lambda tokens: stop in tokens}, num_beams=3, num_return_sequences=3
     )
     assert all(h.finish_reason != "stop_string" or h.tokens.index(stop) == len(h.tokens) - 1 for h in result[0])
     assert "stop_string" in {h.finish_reason for h in result[0]}
@@ -140,12 +139,12 @@ def test_a_stop_string_finishes_a_hypothesis():
 def test_cancellation_and_deadline_return_the_best_so_far(groups):
     answers = iter([False, False, True])
     options = {"num_beams": 4, "num_return_sequences": 4, "min_new_tokens": 9, **groups}
-    steps, result = search_table([[1], [2, 3]], conditions={"cancelled": lambda: next(answers)}, limit=30, **options)
+    steps, result = search_table([[1], [2, 3]], cancelled=lambda: next(answers), limit=30, **options)
     assert len(steps) == 3
     for hypotheses in result:
         assert [(len(h.tokens), h.finish_reason) for h in hypotheses] == [(3, "cancelled")] * 4
         assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
-    _, result = search_table([[1]], conditions={"deadline": time.monotonic()}, limit=30, **options)
+    _, result = search_table([[1]], ends={"deadline": time.monotonic()}, limit=30, **options)
     assert {h.finish_reason for h in result[0]} == {"time"}
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process as hf
 
 from edgellm.decoding import GenerationOptions, processors, warpers
-from edgellm.decoding.pipeline import Rows, build_processors, process
+from edgellm.decoding.chain import ScoredRows, build_processors, process
 
 VOCAB = 37
 EOS = (3, 5)
@@ -149,7 +149,7 @@ def test_forced_first_token(batch):
 def test_forced_last_token(batch, max_length):
     ids, scores = batch
     expected = reference(hf.ForcedEOSTokenLogitsProcessor(max_length, [3, 9]), ids, scores)
-    rows = Rows(ids, [1] * len(ids), [max_length - 1] * len(ids))
+    rows = ScoredRows(ids, [1] * len(ids), [max_length - 1] * len(ids))
     options = GenerationOptions.create(forced_eos_token_id=[3, 9])
     before = scores.copy()
     check(process(build_processors(options, EOS), rows, scores), expected, scores, before)
@@ -278,7 +278,7 @@ def test_a_row_does_not_depend_on_the_others(batch):
 
 
 def run_pipeline(options, ids, scores, prompt_len=0):
-    rows = Rows(ids, [min(prompt_len, len(row)) for row in ids], [100] * len(ids))
+    rows = ScoredRows(ids, [min(prompt_len, len(row)) for row in ids], [100] * len(ids))
     return process(build_processors(options, EOS), rows, scores)
 
 
@@ -298,7 +298,7 @@ def test_nothing_is_left_to_renormalize():
 
 def test_renormalizing_comes_last():
     options = GenerationOptions(do_sample=True, top_k=4, suppress_tokens=(3,), renormalize_logits=True)
-    rows = Rows([np.array([1])], [1], [5])
+    rows = ScoredRows([np.array([1])], [1], [5])
     scores = process(build_processors(options, EOS), rows, np.linspace(0, 4, VOCAB, dtype=np.float32)[None])
     assert np.exp(scores).sum() == pytest.approx(1)
     assert np.count_nonzero(scores > -np.inf) == 4

@@ -11,53 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import edgellm
-from edgellm.decoding import GenerationOptions, PromptLookup, Stopping, search
+from edgellm.decoding import Ends, GenerationOptions, PromptLookup, search
 from edgellm.decoding.prompt_lookup import DEFAULT_MAX_DRAFT, DEFAULT_MAX_NGRAM, Drafter
 from edgellm.errors import OptionError
-from reference_models import FullDecoder, finish, table_model
+from reference_models import ReadingDecoder, beginnings, finish, table_model
 from tiny_package import TinyConfig
 
 COPIED = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
 
 
-class ReadingDecoder(FullDecoder):
-    """It can also read several tokens at once; `runs` counts calls of the model."""
-
-    def __init__(self, model, lookahead=99):
-        super().__init__(model)
-        self.most, self.runs = lookahead, 0
-
-    @property
-    def lookahead(self):
-        return self.most if len(self.rows) == 1 else 1
-
-    def verify(self, tokens):
-        assert len(self.rows) == 1
-        assert 2 <= len(tokens) <= self.lookahead
-        self.runs += 1
-        return np.concatenate([super(ReadingDecoder, self).decode(tokens[i : i + 1]) for i in range(len(tokens))])
-
-    def forget(self, count):
-        assert 0 < count < len(self.rows[0])
-        del self.rows[0][-count:]
-
-    def decode(self, tokens):
-        self.runs += 1
-        return super().decode(tokens)
-
-
-def searched(model, prompts, lookup, decoder=None, conditions=None, **options):
+def searched(model, prompts, lookup, decoder=None, ends=None, cancelled=None, **options):
     """Steps and result of a search with or without prompt lookup, and the lookup."""
-    prepared = GenerationOptions.create(prompt_lookup=lookup, **options)
-    stopping = Stopping(
-        eos_token_ids=(3,),
-        pad_token_id=None,
-        **{"matches_stop_string": None, "cancelled": None, "deadline": None, **(conditions or {})},
-        max_new_tokens=tuple(prepared.limit(len(prompt)) for prompt in prompts),
-    )
+    began = beginnings(prompts, Ends((3,), **(ends or {})), prompt_lookup=lookup, **options)
     decoder = decoder or ReadingDecoder(model)
-    front = PromptLookup(decoder, stopping.max_new_tokens, prepared) if lookup else decoder
-    return *finish(search(front, [np.array(prompt) for prompt in prompts], prepared, stopping)), front
+    front = PromptLookup(decoder, began) if lookup else decoder
+    return *finish(search(front, began, cancelled)), front
 
 
 def repetitive_model(seed):
@@ -200,16 +168,16 @@ class TestSearch:
             results = []
             for lookup in (False, True):
                 answers = iter([False] * count + [True])
-                conditions = {"cancelled": lambda answers=answers: next(answers)}
-                results.append(searched(model, [[1, 2, 3, 4]], lookup, None, conditions, max_new_tokens=60)[:2])
+                results.append(
+                    searched(model, [[1, 2, 3, 4]], lookup, cancelled=answers.__next__, max_new_tokens=60)[:2]
+                )
             assert results[0] == results[1]
             assert results[1][1][0][0].finish_reason == "cancelled"
 
     def test_nothing_runs_after_the_generator_is_closed(self):
         model = repetitive_model(2)
-        decoder, options = ReadingDecoder(model), GenerationOptions.create(prompt_lookup=True)
-        stopping = Stopping((), None, None, None, None, (60,))
-        steps = search(PromptLookup(decoder, (60,), options), [np.array([1, 2])], options, stopping)
+        decoder, began = ReadingDecoder(model), beginnings([[1, 2]], Ends(), [60], prompt_lookup=True)
+        steps = search(PromptLookup(decoder, began), began)
         for _ in range(30):
             next(steps)
         before = decoder.runs

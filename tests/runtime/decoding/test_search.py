@@ -5,57 +5,16 @@ import time
 import numpy as np
 import pytest
 
-from edgellm.decoding import Emitted, GenerationOptions, Hypothesis, Step, Stopping, search
+from edgellm.decoding import Emitted, Ends, Hypothesis, Step, search
 from edgellm.errors import OptionError, ProviderError
-from reference_models import FullDecoder, finish, run, table_model
+from reference_models import CountingDecoder, FullDecoder, beginnings, finish, run, table_model
 
 EOS = 9
 
 
-class CountingDecoder:
-    """Says one more than the last token, modulo 10; `EOS` therefore follows 8."""
-
-    def __init__(self):
-        self.rows, self.calls = [], []
-
-    def prefill(self, prompts, sources=None, **_):
-        self.calls.append(("prefill", len(prompts)))
-        self.rows = [int(prompt[-1]) for prompt in prompts]
-        return self._logits()
-
-    def decode(self, tokens):
-        assert len(tokens) == len(self.rows)
-        self.calls.append(("decode", len(tokens)))
-        self.rows = tokens.tolist()
-        return self._logits()
-
-    def reorder(self, parents):
-        self.calls.append(("reorder", parents.tolist()))
-        self.rows = [self.rows[parent] for parent in parents]
-
-    def _logits(self):
-        logits = np.zeros((len(self.rows), 10), dtype=np.float32)
-        logits[np.arange(len(self.rows)), (np.array(self.rows) + 1) % 10] = 2
-        return logits
-
-
-def stopping(limits, **conditions):
-    nothing = {
-        "eos_token_ids": (),
-        "pad_token_id": None,
-        "matches_stop_string": None,
-        "cancelled": None,
-        "deadline": None,
-    }
-    return Stopping(**{**nothing, **conditions}, max_new_tokens=tuple(limits))
-
-
-def count_from(*starts, limits, decoder=None, options=None, **conditions):
-    prompts = [np.array([start]) for start in starts]
-    steps = search(
-        decoder or CountingDecoder(), prompts, options or GenerationOptions(), stopping(limits, **conditions)
-    )
-    return finish(steps)
+def count_from(*starts, limits, decoder=None, options=None, cancelled=None, **ends):
+    began = beginnings([[start] for start in starts], Ends(**ends), limits, **(options or {}))
+    return finish(search(decoder or CountingDecoder(), began, cancelled))
 
 
 def test_rows_end_by_themselves_and_leave_the_batch():
@@ -105,7 +64,7 @@ def test_deadline():
 
 def test_nothing_runs_after_the_generator_is_closed():
     decoder = CountingDecoder()
-    steps = search(decoder, [np.array([0])], GenerationOptions(), stopping([9]))
+    steps = search(decoder, beginnings([[0]], Ends(), [9]))
     assert decoder.calls == []
     next(steps)
     next(steps)
@@ -115,12 +74,12 @@ def test_nothing_runs_after_the_generator_is_closed():
 
 def test_no_prompts():
     decoder = CountingDecoder()
-    assert finish(search(decoder, [], GenerationOptions(), stopping([]))) == ([], [])
+    assert finish(search(decoder, [])) == ([], [])
     assert decoder.calls == []
 
 
 def test_logprobs_are_those_of_the_model_not_of_the_processors():
-    options = GenerationOptions.create(logprobs=True, suppress_tokens=[1])
+    options = {"logprobs": True, "suppress_tokens": [1]}
     steps, result = count_from(0, limits=[1], options=options)
     expected = -np.log(9 + np.exp(2))
     assert result[0][0].tokens == (0,)
@@ -135,23 +94,27 @@ def test_logits_are_not_written_to():
             logits.flags.writeable = False
             return logits
 
-    options = GenerationOptions.create(
-        do_sample=True, top_p=0.9, repetition_penalty=1.1, no_repeat_ngram_size=1, min_new_tokens=2, num_beams=1
-    )
+    options = {
+        "do_sample": True,
+        "top_p": 0.9,
+        "repetition_penalty": 1.1,
+        "no_repeat_ngram_size": 1,
+        "min_new_tokens": 2,
+    }
     count_from(0, 5, limits=[4, 4], decoder=FrozenDecoder(), options=options, eos_token_ids=(EOS,))
 
 
 def test_several_samples_share_one_prefill():
     decoder = CountingDecoder()
-    options = GenerationOptions.create(do_sample=True, num_return_sequences=3, seed=1)
+    options = {"do_sample": True, "num_return_sequences": 3, "seed": 1}
     steps, result = count_from(0, 5, limits=[4, 4], decoder=decoder, options=options)
     assert decoder.calls[:2] == [("prefill", 2), ("reorder", [0, 0, 0, 1, 1, 1])]
     assert [len(hypotheses) for hypotheses in result] == [3, 3]
-    assert [emitted.row for emitted in steps[0].emitted] == [0, 1, 2, 3, 4, 5]
+    assert [emitted.number for emitted in steps[0].emitted] == [0, 1, 2, 3, 4, 5]
     for index, hypotheses in enumerate(result):
         for copy, hypothesis in enumerate(hypotheses):
-            row = index * 3 + copy
-            assert hypothesis.tokens == tuple(e.token for step in steps for e in step.emitted if e.row == row)
+            number = index * 3 + copy
+            assert hypothesis.tokens == tuple(e.token for step in steps for e in step.emitted if e.number == number)
 
 
 def test_seeds():
@@ -176,27 +139,25 @@ class BrokenDecoder(CountingDecoder):
 
 def test_a_model_that_returns_nan_when_a_beam_has_finished():
     with pytest.raises(ProviderError, match="NaN"):
-        count_from(
-            8, limits=[3], decoder=BrokenDecoder(), options=GenerationOptions.create(num_beams=2), eos_token_ids=(EOS,)
-        )
+        count_from(8, limits=[3], decoder=BrokenDecoder(), options={"num_beams": 2}, eos_token_ids=(EOS,))
 
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 2}], ids=str)
 def test_a_model_that_returns_nan(options):
     with pytest.raises(ProviderError, match="NaN"):
-        count_from(0, limits=[3], decoder=BrokenDecoder(), options=GenerationOptions.create(**options))
+        count_from(0, limits=[3], decoder=BrokenDecoder(), options=options)
 
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 2}], ids=str)
 def test_options_that_exclude_every_token(options):
-    options = GenerationOptions.create(suppress_tokens=list(range(10)), **options)
+    options = {"suppress_tokens": list(range(10)), **options}
     with pytest.raises(OptionError, match="exclude every token"):
         count_from(0, limits=[3], options=options)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
 def test_options_that_name_tokens_the_model_does_not_have(options):
-    options = GenerationOptions.create(suppress_tokens=[10], **options)
+    options = {"suppress_tokens": [10], **options}
     with pytest.raises(OptionError, match="suppress_tokens holds 10: token ids of this model are below 10"):
         count_from(0, limits=[3], options=options)
 
@@ -210,6 +171,5 @@ def test_greedy_search_without_processors_looks_at_the_logits_once():
         def __array_ufunc__(self, *_, **__):
             raise AssertionError("arithmetic on all logits")
 
-    prompts = [np.array([1])]
-    _, result = finish(search(OnceDecoder(table_model()), prompts, GenerationOptions(), stopping([1])))
+    _, result = finish(search(OnceDecoder(table_model()), beginnings([[1]], Ends(), [1])))
     assert len(result[0][0].tokens) == 1

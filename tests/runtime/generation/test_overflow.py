@@ -12,7 +12,7 @@ import pytest
 
 import edgellm
 from edgellm import ContextOverflowError, MemoryBudgetError, OptionError
-from edgellm.decoding.shifting import Window
+from edgellm.decoding.shifting import ContextWindow
 from edgellm.generation.overflow import fit_source
 from tiny_package import BOS, TinyConfig
 
@@ -147,9 +147,9 @@ def test_memory_follows_the_tokens_and_not_the_limit(small: edgellm.Model) -> No
 
 
 def test_windows() -> None:
-    assert Window(10, 3).shifted(list(range(10))) == [0, 1, 2, 6, 7, 8, 9]
-    assert Window(10, 3).shifted(list(range(15))) == [0, 1, 2, 11, 12, 13, 14]
-    assert Window(3, 1).shifted([7, 8, 9]) == [7, 9]
+    assert ContextWindow(10, 3).shifted(list(range(10))) == [0, 1, 2, 6, 7, 8, 9]
+    assert ContextWindow(10, 3).shifted(list(range(15))) == [0, 1, 2, 11, 12, 13, 14]
+    assert ContextWindow(3, 1).shifted([7, 8, 9]) == [7, 9]
 
 
 # truncate

@@ -14,7 +14,7 @@ import pytest
 
 import edgellm
 from edgellm import InputError, Model, OptionError, PackageCorruptError, PackageNotFoundError
-from edgellm.engines.contract import chunks
+from edgellm.engines.cached import chunks
 from tiny_package import BOS, EOS, TinyConfig, reference_logits
 
 PackageMaker = Callable[[TinyConfig], Path]
@@ -195,6 +195,65 @@ def test_beams_and_several_sequences(model: Model) -> None:
     ids = [*b"ab", *best.tokens]
     total = log_softmax(reference_logits(TINY, ids))[range(1, 7), ids[2:]].sum()
     assert_close(best.score, total / 6)
+
+
+OWN_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"do_sample": True, "seed": 3, "num_return_sequences": 2, "temperature": 1.5},
+    {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2, "max_new_tokens": 5},
+    {"logprobs": True, "suppress_tokens": [1, 2, 3]},
+    {"stop_strings": ["a", "e", "i", "o", "u", " ", "~"], "max_new_tokens": 40},
+    {"num_beams": 3, "num_return_sequences": 2},
+    {"eos_token_id": list(range(0, 264, 2)), "min_new_tokens": 3},
+    {"prompt_lookup": True, "max_new_tokens": 50},
+]
+
+
+def test_prompts_with_options_of_their_own_get_what_they_get_alone(model: Model) -> None:
+    prompts = ["abcabcabc", [1, 2, 3], "Hi", list(range(40, 75)), "x", [9], "yes", "ab ab ab ab"]
+    shared: dict[str, Any] = {"max_new_tokens": 12, **TO_THE_LIMIT}
+    together = model.generate(prompts, options=OWN_OPTIONS, **shared)  # type: ignore[arg-type]
+    for found, prompt, own in zip(together, prompts, OWN_OPTIONS, strict=True):
+        alone = model.generate(prompt, **{**shared, **own})  # type: ignore[arg-type]
+        assert [s.tokens for s in found.sequences] == [s.tokens for s in alone.sequences]
+        assert [(s.text, s.finish_reason) for s in found.sequences] == [
+            (s.text, s.finish_reason) for s in alone.sequences
+        ]
+        assert found.prompt_tokens == alone.prompt_tokens
+        for one, other in zip(found.sequences, alone.sequences, strict=True):
+            assert_close(one.logprobs or [], other.logprobs or [])
+            assert (one.logprobs is None) == (not own.get("logprobs"))
+            assert_close(one.score or 0, other.score or 0)
+    assert {found.finish_reason for found in together} == {"length", "stop_string", "eos"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([{}], r"options has 1 entries, expected one for each of 2 prompts"),
+        ([{}, {}, {}], r"options has 3 entries, expected one for each of 2 prompts"),
+        ({"seed": 3}, r"options is \{'seed': 3\}, expected a list of dicts, one for each prompt"),
+        ("greedy", r"options is 'greedy', expected a list of dicts"),
+        (7, r"options is 7, expected a list of dicts"),
+        ([{}, None], r"options\[1\] is None, expected a dict of options by name"),
+        ([{}, {1: 2}], r"options\[1\] is \{1: 2\}, expected a dict of options by name"),
+        ([{}, {"temprature": 1}], r"options\[1\]: unknown option 'temprature'; did you mean 'temperature'"),
+        ([{"max_new_tokens": 0}, {}], r"options\[0\]: max_new_tokens is 0, expected a whole number from 1"),
+        ([{}, {"do_sample": False}], r"options\[1\]: top_p is 0.9 and has no effect without do_sample=True"),
+        ([{"suppress_tokens": [999]}, {}], r"options\[0\]: suppress_tokens holds 999"),
+        ([{}, {"overflow": "shift"}], r"overflow is \"shift\" with 2 prompts"),
+    ],
+)
+def test_wrong_options_of_their_own(model: Model, options: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        model.generate(["a", "b"], options=options, do_sample=True, top_p=0.9)
+
+
+def test_one_prompt_may_come_with_its_options(model: Model) -> None:
+    expected = model.generate("Hi", max_new_tokens=4).tokens
+    assert model.generate(["Hi"], options=[{"max_new_tokens": 4}])[0].tokens == expected
+    with pytest.raises(OptionError, match="unknown option 'options'"):
+        model.stream("Hi", options=[{}])
 
 
 def test_streaming_gives_what_generate_gives(model: Model) -> None:

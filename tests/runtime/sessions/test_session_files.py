@@ -20,17 +20,7 @@ import numpy as np
 import pytest
 
 import edgellm
-from edgellm import (
-    InputError,
-    MemoryBudgetError,
-    SessionCorruptError,
-    SessionError,
-    SessionFileError,
-    SessionMismatchError,
-    SessionNotFoundError,
-    SessionVersionError,
-    SessionWriteError,
-)
+from edgellm import errors
 from edgellm.sessions import file as state_file
 from edgellm.sessions.header import MAGIC, MAX_HEADER, Header, StoredCache, lay_out, read_header
 from tiny_package import TinyConfig, write_package
@@ -141,7 +131,7 @@ def test_the_settings_of_a_loaded_session(model: edgellm.Model, saved: Path) -> 
     assert (session.max_tokens, session.reuse_generated) == (50, True)
     assert len(session.generate(MORE, max_new_tokens=30, **WITHOUT_END).tokens) == 7
     assert session.nbytes <= 50 * each
-    with pytest.raises(MemoryBudgetError, match="the saved session has 40 tokens"):
+    with pytest.raises(errors.MemoryBudgetError, match="the saved session has 40 tokens"):
         model.load_session(saved, max_bytes=30 * each)
 
 
@@ -150,9 +140,9 @@ def test_tables_that_change_with_every_token(package: Path, tmp_path: Path) -> N
     facts = model.manifest.model
     changed = replace(model.manifest, model=replace(facts, rope=replace(facts.rope, has_length_input=True)))
     model._sessions = replace(model._sessions, reader=replace(model._reader, manifest=changed))
-    with pytest.raises(SessionError, match="change with every token"):
+    with pytest.raises(errors.SessionError, match="change with every token"):
         model.session().save(tmp_path / "s")
-    with pytest.raises(SessionError, match="change with every token"):
+    with pytest.raises(errors.SessionError, match="change with every token"):
         model.load_session(tmp_path / "s")
     assert not list(tmp_path.iterdir())
 
@@ -165,7 +155,7 @@ def test_tables_that_change_with_every_token(package: Path, tmp_path: Path) -> N
 )
 def test_another_model(make_package: PackageMaker, saved: Path, config: TinyConfig) -> None:
     model = edgellm.load(make_package(config), device="cpu")
-    with pytest.raises(SessionMismatchError, match=r"another model \(its graphs or weights differ\)") as caught:
+    with pytest.raises(errors.SessionMismatchError, match=r"another model \(its graphs or weights differ\)") as caught:
         model.load_session(saved)
     assert ("another kind of cache" in str(caught.value)) == (config.layers == 3 or config.dtype == "float16")
 
@@ -180,7 +170,7 @@ def test_another_tokenizer(saved: Path, tmp_path: Path) -> None:
         json.dumps({**manifest, "files": {**manifest["files"], "tokenizer.json": entry}})
     )
     with pytest.raises(
-        SessionMismatchError, match="loaded: it was saved with another tokenizer; save the session again"
+        errors.SessionMismatchError, match="loaded: it was saved with another tokenizer; save the session again"
     ):
         edgellm.load(copy).load_session(saved)
 
@@ -204,7 +194,7 @@ def test_every_flipped_byte_is_found(model: edgellm.Model, saved: Path, tmp_path
     places = {*range(start + 64), *range(start + 64, len(data), 97), len(data) - 1}
     for place in sorted(places):
         other.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
-        with pytest.raises((SessionCorruptError, SessionVersionError)):
+        with pytest.raises((errors.SessionCorruptError, errors.SessionVersionError)):
             model.load_session(other)
 
 
@@ -212,12 +202,12 @@ def test_every_length_but_the_right_one(model: edgellm.Model, saved: Path, tmp_p
     data, other = saved.read_bytes(), tmp_path / "other"
     for length in (0, 1, 7, 8, 20, 47, 48, 49, 100, 1000, len(data) // 2, len(data) - 1):
         other.write_bytes(data[:length])
-        with pytest.raises(SessionCorruptError):
+        with pytest.raises(errors.SessionCorruptError):
             model.load_session(other)
     for more in (b"\0", b"\0" * 64, data):
         other.write_bytes(data + more)
         with pytest.raises(
-            SessionCorruptError, match=f"it has {len(data + more)} bytes, and its header says {len(data)}"
+            errors.SessionCorruptError, match=f"it has {len(data + more)} bytes, and its header says {len(data)}"
         ):
             model.load_session(other)
 
@@ -264,7 +254,7 @@ CACHE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16, "dtype": "float32"}
 )
 def test_headers_that_lie(model: edgellm.Model, saved: Path, changes: dict[str, Any], message: str) -> None:
     saved.write_bytes(rewritten(saved.read_bytes(), **changes))
-    with pytest.raises(SessionCorruptError, match=message) as caught:
+    with pytest.raises(errors.SessionCorruptError, match=message) as caught:
         model.load_session(saved)
     assert "\n" not in str(caught.value)
 
@@ -278,7 +268,7 @@ def test_tokens_that_are_not_the_models(model: edgellm.Model, saved: Path) -> No
         checksums[0] = zlib.crc32(tokens)
         changed = rewritten(data[: 48 + size] + tokens + data[48 + size + len(tokens) :], checksums=checksums)
         saved.write_bytes(changed)
-        with pytest.raises(SessionCorruptError, match="its tokens are not this model's"):
+        with pytest.raises(errors.SessionCorruptError, match="its tokens are not this model's"):
             model.load_session(saved)
 
 
@@ -288,7 +278,7 @@ def test_a_hole_of_any_size(model: edgellm.Model, saved: Path) -> None:
     start = 48 + struct.unpack_from("<I", data, 12)[0]
     saved.write_bytes(data[:start])
     os.truncate(saved, start + 10**9 * (8 + model.info.cache_bytes_per_token))
-    with pytest.raises(SessionCorruptError, match="it has 1000000000 tokens, and the model's context 96"):
+    with pytest.raises(errors.SessionCorruptError, match="it has 1000000000 tokens, and the model's context 96"):
         model.load_session(saved)
 
 
@@ -299,15 +289,19 @@ def prelude(version: int, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (b"", SessionCorruptError, "does not begin as a saved session does"),
-        (b"PK\x03\x04" * 100, SessionCorruptError, "does not begin as a saved session does"),
-        (MAGIC, SessionCorruptError, "it ends after 8 bytes"),
-        (prelude(2, 16) + b" " * 16, SessionVersionError, "it has format version 2, this edgellm reads up to 1"),
-        (prelude(0, 16) + b" " * 16, SessionCorruptError, "its format version is 0"),
-        (prelude(1, 2**32 - 1) + b" " * 16, SessionCorruptError, "its header has 4294967295 bytes, and the file 64"),
-        (prelude(1, MAX_HEADER + 16), SessionCorruptError, "its header has"),
-        (prelude(1, 15) + b" " * 16, SessionCorruptError, "its header has 15 bytes"),
-        (prelude(1, 16) + b" " * 16, SessionCorruptError, "the checksum of its header is wrong"),
+        (b"", errors.SessionCorruptError, "does not begin as a saved session does"),
+        (b"PK\x03\x04" * 100, errors.SessionCorruptError, "does not begin as a saved session does"),
+        (MAGIC, errors.SessionCorruptError, "it ends after 8 bytes"),
+        (prelude(2, 16) + b" " * 16, errors.SessionVersionError, "it has format version 2, this edgellm reads up to 1"),
+        (prelude(0, 16) + b" " * 16, errors.SessionCorruptError, "its format version is 0"),
+        (
+            prelude(1, 2**32 - 1) + b" " * 16,
+            errors.SessionCorruptError,
+            "its header has 4294967295 bytes, and the file 64",
+        ),
+        (prelude(1, MAX_HEADER + 16), errors.SessionCorruptError, "its header has"),
+        (prelude(1, 15) + b" " * 16, errors.SessionCorruptError, "its header has 15 bytes"),
+        (prelude(1, 16) + b" " * 16, errors.SessionCorruptError, "the checksum of its header is wrong"),
     ],
 )
 def test_no_such_files(model: edgellm.Model, tmp_path: Path, data: bytes, error: type[Exception], message: str) -> None:
@@ -320,7 +314,7 @@ def test_no_such_files(model: edgellm.Model, tmp_path: Path, data: bytes, error:
 def test_headers_that_are_no_header(text: bytes) -> None:
     text += b" " * (-(48 + len(text)) % 64)
     digest = hashlib.sha256(text).digest()
-    with pytest.raises(SessionCorruptError, match="header"):
+    with pytest.raises(errors.SessionCorruptError, match="header"):
         read_header(BytesIO(struct.pack("<8sII32s", MAGIC, 1, len(text), digest) + text))
 
 
@@ -341,17 +335,17 @@ def test_header_and_layout_agree() -> None:
 def test_paths_that_cannot_be_read(model: edgellm.Model, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, error, message in (
-        (tmp_path / "nothing", SessionNotFoundError, "there is no saved session at"),
-        (tmp_path / "nothing" / "below", SessionNotFoundError, "there is no saved session at"),
-        (tmp_path, SessionFileError, "it is not a file"),
-        (tmp_path / "pipe", SessionFileError, "it is not a file"),
-        (Path("/dev/zero"), SessionFileError, "it is not a file"),
-        (tmp_path / ("x" * 300), SessionFileError, "File name too long"),
-        (tmp_path / "a\0b", SessionFileError, "null"),
+        (tmp_path / "nothing", errors.SessionNotFoundError, "there is no saved session at"),
+        (tmp_path / "nothing" / "below", errors.SessionNotFoundError, "there is no saved session at"),
+        (tmp_path, errors.SessionFileError, "it is not a file"),
+        (tmp_path / "pipe", errors.SessionFileError, "it is not a file"),
+        (Path("/dev/zero"), errors.SessionFileError, "it is not a file"),
+        (tmp_path / ("x" * 300), errors.SessionFileError, "File name too long"),
+        (tmp_path / "a\0b", errors.SessionFileError, "null"),
     ):
         with pytest.raises(error, match=message):
             model.load_session(path)
-    assert issubclass(SessionNotFoundError, FileNotFoundError)
+    assert issubclass(errors.SessionNotFoundError, FileNotFoundError)
 
 
 def test_paths_that_cannot_be_written(model: edgellm.Model, tmp_path: Path) -> None:
@@ -359,9 +353,9 @@ def test_paths_that_cannot_be_written(model: edgellm.Model, tmp_path: Path) -> N
     session.prefill(TEXT)
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "no" / "s", tmp_path / "file" / "s", tmp_path, tmp_path / ("x" * 300), tmp_path / "a\0b"):
-        with pytest.raises(SessionWriteError, match="cannot be saved to"):
+        with pytest.raises(errors.SessionWriteError, match="cannot be saved to"):
             session.save(path)
-    assert issubclass(SessionWriteError, OSError)
+    assert issubclass(errors.SessionWriteError, OSError)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert session.tokens == tuple(TEXT)  # an error while saving loses nothing
 
@@ -375,7 +369,7 @@ def test_a_full_disk(model: edgellm.Model, saved: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(state_file.os, "fsync", full)
-    with pytest.raises(SessionWriteError, match="No space left on device; what was there before is unchanged"):
+    with pytest.raises(errors.SessionWriteError, match="No space left on device; what was there before is unchanged"):
         session.save(saved)
     monkeypatch.undo()
     assert saved.read_bytes() == before
@@ -390,7 +384,7 @@ def test_metadata_that_cannot_be_saved(model: edgellm.Model, saved: Path, metada
     before = saved.read_bytes()
     session = model.load_session(saved)
     session.metadata.update(metadata)
-    with pytest.raises(InputError, match="metadata"):
+    with pytest.raises(errors.InputError, match="metadata"):
         session.save(saved)
     assert (saved.read_bytes(), session.tokens) == (before, tuple(TEXT))
 
@@ -435,7 +429,7 @@ def test_another_process_that_is_saving_is_left_alone(saved: Path) -> None:
 
 def test_a_machine_of_another_byte_order(model: edgellm.Model, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_file.sys, "byteorder", "big")
-    with pytest.raises(SessionMismatchError, match="little-endian, and this machine is big-endian"):
+    with pytest.raises(errors.SessionMismatchError, match="little-endian, and this machine is big-endian"):
         model.load_session(saved)
-    with pytest.raises(SessionMismatchError, match="big-endian"):
+    with pytest.raises(errors.SessionMismatchError, match="big-endian"):
         model.session().save(saved)

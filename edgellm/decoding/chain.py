@@ -16,7 +16,7 @@ from edgellm.types import TokenArray
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScoredRows:
     """The sequences that scores belong to: the ids of each (prompt and new tokens), two lengths of each, and what it
     was made of (an encoder's source, or the prompt)."""
 
@@ -34,7 +34,7 @@ class Rows:
         return np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
 
-Processor = Callable[[Rows, Scores], Scores]
+Processor = Callable[[ScoredRows, Scores], Scores]
 
 
 def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
@@ -43,7 +43,7 @@ def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...])
     return [*chain, lambda _, scores: p.renormalize(scores)] if options.renormalize_logits else chain
 
 
-def process(processors: Sequence[Processor], rows: Rows, scores: Scores) -> Scores:
+def process(processors: Sequence[Processor], rows: ScoredRows, scores: Scores) -> Scores:
     """scores: [rows, vocab], not written to."""
     for processor in processors:
         scores = processor(rows, scores)
@@ -104,11 +104,11 @@ def _warpers(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list
     return chain
 
 
-def _too_short(options: GenerationOptions, rows: Rows) -> p.Mask:
+def _too_short(options: GenerationOptions, rows: ScoredRows) -> p.Mask:
     return rows.new_lens < np.array([options.minimum(length) for length in rows.prompt_lens])
 
 
-def _at_begin(options: GenerationOptions, rows: Rows) -> p.Mask:
+def _at_begin(options: GenerationOptions, rows: ScoredRows) -> p.Mask:
     """The first free choice: after a prompt of one token, a forced first token comes before it."""
     forced = np.array([options.forced_bos_token_id is not None and length == 1 for length in rows.prompt_lens])
     mask: p.Mask = rows.new_lens == forced

@@ -1,0 +1,115 @@
+"""What a sequence begins with, how it goes on, and what it has become so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgellm.decoding.chain import Processor, build_processors
+from edgellm.decoding.choice import random_stream
+from edgellm.decoding.events import Emitted, Hypothesis
+from edgellm.decoding.options import GenerationOptions
+from edgellm.decoding.stopping import Ends
+from edgellm.types import TokenArray
+
+SPARE = 256  # tokens to make room for at first
+
+
+@dataclass(frozen=True, eq=False)
+class SequencePlan:
+    """How sequences go on, and when they end. What shares a plan is computed together."""
+
+    options: GenerationOptions
+    ends: Ends
+    processors: Sequence[Processor]
+
+    @classmethod
+    def create(cls, options: GenerationOptions, ends: Ends) -> SequencePlan:
+        return cls(options, ends, build_processors(options, ends.eos_token_ids))
+
+    @property
+    def has_beams(self) -> bool:
+        return self.options.num_beams > 1
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences of a row each continue a prompt: none where beams do."""
+        return 0 if self.has_beams else self.options.num_return_sequences
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether tokens are drafted: see `edgellm.decoding.prompt_lookup`. Those of beams are not."""
+        return self.options.prompt_lookup and not self.has_beams
+
+
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """A prompt [length] and how to go on from it: by as many sequences or beams as the plan's options say.
+
+    `max_new_tokens`: at least 1 (see `GenerationOptions.limit`). `source`: the text that an encoder reads; None where
+    the prompt is all there is.
+    """
+
+    prompt: TokenArray
+    plan: SequencePlan
+    max_new_tokens: int
+    source: TokenArray | None = None
+
+    @property
+    def made_of(self) -> TokenArray:
+        """What the sequences are about, for the options that look at it."""
+        return self.prompt if self.source is None else self.source
+
+    def sequence(self, number: int, copy: int = 0) -> Continuation:
+        """The sequence `copy` of this prompt, which draws from the random stream (seed, copy)."""
+        options = self.plan.options
+        return Continuation(number, self, random_stream(options.seed, copy) if options.do_sample else None)
+
+    def nothing(self, finish_reason: str) -> Hypothesis:
+        """What there is where the prompt was not read to its end."""
+        return Hypothesis((), () if self.plan.options.logprobs else None, None, finish_reason)
+
+
+@dataclass(eq=False)
+class Continuation:
+    """One sequence in the making, which has a row of a decoder to itself. `number` is the one in its events.
+
+    `stream`: the random numbers that it draws with; None: it takes the best token.
+    """
+
+    number: int
+    beginning: Beginning
+    stream: np.random.Generator | None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        self.plan, self.max_new_tokens = self.beginning.plan, self.beginning.max_new_tokens
+        self.prompt_len = len(self.beginning.prompt)
+        self._ends = self.plan.ends
+        self._ids = np.concatenate([self.beginning.prompt, np.zeros(min(self.max_new_tokens, SPARE), np.int64)])
+
+    def append(self, token: int, logprob: float | None, cut: str | None) -> Emitted:
+        """`cut`: why the sequence ends with this token if nothing else ends it."""
+        length = self.prompt_len + len(self.tokens)
+        if length == len(self._ids):  # without a limit, as where a context shifts, memory follows the tokens
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+        self._ids[length] = token
+        self.tokens.append(token)
+        if logprob is not None:
+            self.logprobs.append(logprob)
+        limit = "length" if len(self.tokens) >= self.max_new_tokens else None
+        self.finish_reason = self._ends.of_text(self.tokens) or limit or cut
+        return Emitted(self.number, token, logprob, self.finish_reason)
+
+    def ids(self) -> TokenArray:
+        """Prompt and new tokens."""
+        return self._ids[: self.prompt_len + len(self.tokens)]
+
+    def hypothesis(self) -> Hypothesis:
+        assert self.finish_reason is not None
+        logprobs = tuple(self.logprobs) if self.plan.options.logprobs else None
+        return Hypothesis(tuple(self.tokens), logprobs, None, self.finish_reason)

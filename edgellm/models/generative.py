@@ -1,0 +1,85 @@
+"""What models that generate have in common: an engine for each call, one of which is kept, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from edgellm.decoding import Decoder
+from edgellm.engines.contract import RowEngine
+from edgellm.generation.call import Call
+from edgellm.generation.generating import Generating
+from edgellm.generation.results import Score
+from edgellm.models.info import model_info
+from edgellm.ort import session as ort
+from edgellm.package.manifest import Manifest
+from edgellm.text.tokenizer import Tokenizer
+from edgellm.types import IntArray, Logits
+
+EngineT = TypeVar("EngineT", bound=RowEngine)
+
+
+class GenerativeModel(Generating, Generic[EngineT]):
+    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+
+    The engine of the last finished call with a single prompt is kept, with what it has read.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        manifest: Manifest,
+        tokenizer: Tokenizer | None,
+        session: ort.Session,
+        new_engine: Callable[..., EngineT],
+    ) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer  # None: token ids only
+        self.info = model_info(package, manifest, session)
+        self._new_engine = new_engine
+        self._idle: list[EngineT] = []  # at most one, and only list methods that are atomic
+
+    def reset(self) -> None:
+        """Forget what was read last, and free its memory."""
+        self._idle.clear()
+
+    @contextmanager
+    def _engine(self) -> Iterator[EngineT]:
+        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
+        try:
+            engine = self._idle.pop()
+        except IndexError:
+            engine = self._new_engine()
+        yield engine
+        self._idle[:] = [engine] if engine.holds_one else []
+
+    def _engine_for(self, call: Call) -> AbstractContextManager[Decoder]:
+        return self._engine()
+
+    def _all_logits(self, tokens: IntArray, source: IntArray | None = None) -> Iterator[Logits]:
+        """[chunk, vocab] each, one behind the other."""
+        with self._engine() as engine:
+            yield from engine.all_logits(tokens, source)
+
+    def _score(self, tokens: IntArray, source: IntArray | None = None) -> Score:
+        """The log-probabilities of tokens [2 or more]."""
+        logprobs: list[float] = []
+        for logits in self._all_logits(tokens, source):
+            following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
+            logprobs += _logprobs_of(logits[: len(following)], following)
+        return Score(tuple(tokens.tolist()), tuple(logprobs))
+
+
+def _logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:
+    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]. Row by row: more arrays of
+    the logits' size would be most of a call's memory."""
+    return [_logprob(row, token) for row, token in zip(logits, tokens.tolist(), strict=True)]
+
+
+def _logprob(logits: Logits, token: int) -> float:
+    largest = logits.max()
+    return float(logits[token] - (np.log(np.exp(logits - largest).sum(dtype=np.float64)) + largest))

@@ -1,0 +1,179 @@
+"""What a family is, of each kind of model: its config and its names, and methods that add its nodes piece by piece, so
+that pieces can also run on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import onnx_ir as ir
+
+from edgellm.types import FloatArray
+from edgellm_export.architectures.names import Names
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, LayerCache, Stream
+from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
+
+HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]
+
+
+class DecoderFamily(Protocol):
+    """A decoder-only family."""
+
+    @property
+    def shape(self) -> DecoderShape: ...
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def known_to_genai(self) -> bool:
+        """Whether onnxruntime-genai knows the family's model_type, for a graph like ours."""
+
+    def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
+        """input_ids: [B, S] int64. Returns the stream [B, S, hidden]."""
+
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
+        """One transformer layer. Returns the stream and the present cache."""
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        """The stream, already cut to the wanted positions, normed."""
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        """Logits [B, K, vocab] of the normed hidden states [B, K, hidden]."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """`positions`: rows of the position table. `first_position`: the row of a sequence's first token; where it is not
+    0, padding has the row before. `embedding_size`: of the tables, projected where it is not `hidden_size`. `types`: 0
+    where the model has no token types."""
+
+    vocab_size: int
+    hidden_size: int
+    embedding_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    positions: int
+    first_position: int
+    types: int
+    act: str
+    eps: float
+    tied_embedding: bool
+
+    @property
+    def context_length(self) -> int:
+        return self.positions - self.first_position
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """An encoder layer's names for its tensors, `{}` being its number."""
+
+    query: str
+    key: str
+    value: str
+    out: str
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+
+    def of(self, index: int) -> LayerNames:
+        return LayerNames(*(getattr(self, field).format(index) for field in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class SourceMask:
+    """Which tokens may be seen. keys: [B, S] int32, ones for tokens, then zeros for padding."""
+
+    keys: ir.Value
+
+
+class EncoderFamily(Protocol):
+    """An encoder-only family."""
+
+    @property
+    def config(self) -> EncoderConfig: ...
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def embedding_norm(self) -> str:
+        """The norm that makes what the first layer reads."""
+
+    @property
+    def classifiers(self) -> Sequence[str]:
+        """Layers whose rows are a checkpoint's labels, if it holds one of them."""
+
+    def layer_names(self, index: int) -> LayerNames: ...
+
+    def embed(self, b: Build, ids: ir.Value, types: ir.Value | None) -> ir.Value:
+        """ids, types: [B, S] int64. Returns the states [B, S, hidden]."""
+
+    def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
+        """One transformer layer, [B, S, hidden] to the same."""
+
+    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
+        """[B, S, hidden] to logits: [B, S, vocab], [B, labels], [B, S, labels] or, for the start and the end of an
+        answer, [B, S, 2]."""
+
+    def head_patterns(self, kind: HeadKind) -> Sequence[str]:
+        """Patterns of the tensors that `head` may take: those of other heads are left alone."""
+
+
+class EncoderDecoderFamily(Protocol):
+    """A family of encoder-decoders. "source" is what the encoder reads, "target" what the decoder writes."""
+
+    @property
+    def shape(self) -> DecoderShape:
+        """Of the decoder. `context_length`: the longest target."""
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def source_layers(self) -> int: ...
+
+    @property
+    def source_length(self) -> int | None:
+        """Tokens of the longest source; None for no limit."""
+
+    @property
+    def defaults(self) -> Mapping[str, FloatArray]:
+        """What follows from the config, by name, where a checkpoint does not hold it."""
+
+    def source_state(self, b: Build, source: SourceState) -> SourceState:
+        """`source` with what all layers of the encoder share."""
+
+    def embed_source(self, b: Build, input_ids: ir.Value, source: SourceState) -> Stream:
+        """input_ids: [B, T] int64. Returns the stream [B, T, hidden]."""
+
+    def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream: ...
+
+    def source_norm(self, b: Build, stream: Stream) -> ir.Value:
+        """The encoder's output [B, T, hidden]."""
+
+    def cross(self, b: Build, index: int, hidden: ir.Value) -> CrossState:
+        """What layer `index` of the decoder reads of the encoder's output."""
+
+    def target_state(self, b: Build, target: TargetState) -> TargetState:
+        """`target` with what all layers of the decoder share."""
+
+    def embed(self, b: Build, input_ids: ir.Value, target: TargetState) -> Stream:
+        """input_ids: [R, S] int64. Returns the stream [R, S, hidden]."""
+
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, source: CrossState, target: TargetState
+    ) -> tuple[Stream, LayerCache]:
+        """One layer of the decoder. Returns the stream and the present cache."""
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        """The decoder's stream, already cut to the wanted positions, normed."""
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
+        """Logits [R, K, vocab] of [R, K, hidden]."""

@@ -1,0 +1,164 @@
+"""edgellm.json and report.json: what is written is what is read, key by key, for every kind of model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgellm.errors import PackageCorruptError
+from edgellm.package.manifest import (
+    CacheLayout,
+    CrossCacheLayout,
+    DecoderFacts,
+    Embedding,
+    EncoderDecoderFacts,
+    EncoderFacts,
+    FileEntry,
+    GraphFile,
+    Manifest,
+    ModelFacts,
+    Rope,
+    Task,
+    TokenIds,
+    Weights,
+    is_of,
+)
+from edgellm.package.report import (
+    EncoderQuality,
+    EncoderReport,
+    EncoderThresholds,
+    ExportOutcome,
+    Foreseen,
+    GenerationQuality,
+    GenerationReport,
+    GenerationThresholds,
+    LayerReport,
+    MatrixReport,
+    Report,
+    read_report,
+    write_report,
+)
+
+KEYS = (
+    "task", "model_type", "target", "graphs", "cache", "weights", "vocab_size", "context_length", "tokens", "rope",
+    "source_length", "cross_cache", "encoder", "files", "source", "versions", "format_version",
+)  # fmt: skip
+CACHE = CacheLayout(2, 1, 4, "float32")
+MODELS: dict[Task, ModelFacts] = {
+    "text-generation": DecoderFacts(CACHE, Rope(has_length_input=True, recompute_beyond=32)),
+    "text2text-generation": EncoderDecoderFacts(CACHE, CrossCacheLayout(2, 1, 4, "float32"), 64),
+    "feature-extraction": EncoderFacts(embedding=Embedding("mean", True, 64)),
+    "text-classification": EncoderFacts(("A", "B"), "regression", rows_apart=True),
+}
+
+
+def manifest(task: Task) -> Manifest:
+    names = ("encoder", "decoder") if task == "text2text-generation" else ("model",)
+    return Manifest(
+        task=task,
+        model_type="tiny",
+        target="cpu",
+        graphs={name: GraphFile(f"{name}.onnx", ("input_ids",), ("logits",)) for name in names},
+        model=MODELS[task],
+        weights=Weights("int8", "mixed", tied_embedding=True),
+        vocab_size=40,
+        context_length=64,
+        tokens=TokenIds(1, (2, 3), 0),
+        files={f"{name}.onnx": FileEntry(3, "0" * 64) for name in names},
+        source={"kind": "gguf", "dtypes": ["F32"]},
+        versions={"edgellm": "0"},
+    )
+
+
+@pytest.mark.parametrize("task", MODELS)
+def test_a_manifest_survives_its_file(task: Task) -> None:
+    made = manifest(task)
+    data = json.loads(json.dumps(made.to_dict()))
+    assert tuple(data) == KEYS
+    assert Manifest.from_dict(data) == made
+    assert [is_of(made, kind) for kind in (DecoderFacts, EncoderDecoderFacts, EncoderFacts)].count(True) == 1
+
+
+def test_an_encoder_decoder_has_all_its_parts() -> None:
+    data = manifest("text2text-generation").to_dict()
+    for lacking in ({**data, "cross_cache": None}, {**data, "graphs": {}}):
+        with pytest.raises(PackageCorruptError, match="needs the graphs encoder and decoder and a cross_cache"):
+            Manifest.from_dict(json.loads(json.dumps(lacking)))
+
+
+OUTCOME = ExportOutcome(Foreseen(10, 9), Foreseen(100, None), Foreseen(1.5, 2.25))
+QUALITY = GenerationQuality(
+    tokens=9, text="English text", device="cpu", kl_divergence=0.01, kl_divergence_max=0.1, top1_agreement=1.0,
+    perplexity_original=9.5, perplexity_package=9.75, greedy_tokens=4, greedy_agreement=0.5,
+)  # fmt: skip
+LAYERS = tuple(LayerReport(i, error, "decoder") for i, error in enumerate((0.1, 0.4, 0.2, 0.3)))
+REPORTS: dict[str, Report] = {
+    "generation": GenerationReport(
+        precision="int8",
+        scheme="mixed",
+        cache="float32",
+        calibration="4 tokens",
+        size_bytes=123,
+        quality=QUALITY,
+        layers=LAYERS,
+        matrices=(MatrixReport("/m", "8-bit blocks of 32", 0.01),),
+        thresholds=GenerationThresholds(0.02, 0.75),
+        plan=OUTCOME,
+    ),
+    "encoder": EncoderReport(
+        precision="fp32",
+        scheme="float32",
+        size_bytes=123,
+        quality=EncoderQuality(3, 9, "English text", "cpu", "logits", 0.2, 0.999, 0.99, None),
+        layers=(),
+        thresholds=EncoderThresholds(0.15, 0.75),
+    ),
+}
+REPORT_KEYS = {
+    "generation": ["cache", "worst_layers", "verdict", "plan"],
+    "encoder": ["worst_layers", "verdict"],
+}
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_a_report_survives_its_file(kind: str, tmp_path: Path) -> None:
+    report = REPORTS[kind]
+    write_report(tmp_path, report)
+    assert read_report(tmp_path) == report
+    data = json.loads((tmp_path / "report.json").read_text())
+    usual = ["precision", "scheme", "calibration", "size_bytes", "quality", "layers", "matrices", "thresholds"]
+    assert [key for key in data if key not in usual] == REPORT_KEYS[kind]
+    assert [key for key in data if key in usual] == usual
+    assert data["verdict"] == {"generation": "passed", "encoder": "failed"}[kind]
+    assert data["worst_layers"] == [data["layers"][i] for i in (1, 3, 2) if data["layers"]]
+
+
+def test_there_may_be_no_report(tmp_path: Path) -> None:
+    assert read_report(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"quality": 1}, "quality: expected an object, found 1"),
+        ({"layers": [{"layer": "0", "error": 0.1}]}, "layers: layer is '0', expected int"),
+        ({"precision": "int3"}, "precision is 'int3'"),
+        ({"size_bytes": None}, "size_bytes is None"),
+        ({"more": 1}, "unknown more"),
+    ],
+)
+def test_damaged_reports(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    data = {**REPORTS["generation"].to_dict(), **change}
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    with pytest.raises(PackageCorruptError, match=rf"report\.json cannot be read \(.*{message}.*export the package"):
+        read_report(tmp_path)
+
+
+def test_quality_at_its_limit_passes() -> None:
+    report = replace(REPORTS["generation"], quality=replace(QUALITY, kl_divergence=0.02, top1_agreement=0.75))
+    assert report.passed
+    assert not replace(report, quality=replace(QUALITY, kl_divergence=0.0201)).passed
