@@ -11,11 +11,11 @@ import sys
 def main() -> None:
     """Imports late: atheris must be there before anything of edgellm is."""
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        from fuzz.one import fuzz_one
+        from fuzz.one_target import fuzz_one
 
         fuzz_one(sys.argv[1], sys.argv[2:])
     else:
-        from fuzz.run import fuzz_all
+        from fuzz.all_targets import fuzz_all
 
         sys.exit(fuzz_all(sys.argv[1:]))
 

@@ -1,0 +1,159 @@
+"""What a user's command does with a directory: each parser under test, and the first uses of what came back.
+
+A parser opens the directory as a command would, and goes as far as the next step of an export or a load does. What a
+damaged file does is so seen where a user would meet it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from edgellm.decoding import GenerationOptions
+from edgellm.errors import EdgellmError
+from edgellm.evaluation.data import Columns, open_data
+from edgellm.foreign import is_foreign, read_foreign
+from edgellm.package.files import check_files, read_manifest
+from edgellm.package.json_file import read_json
+from edgellm.package.manifest import EncoderFacts
+from edgellm.package.onnx_file import read_graph
+from edgellm.package.sentence import read_embedding
+from edgellm.sessions.file import open_file
+from edgellm.sessions.header import StoredCache
+from edgellm.text.chat import ChatTemplate
+from edgellm.text.tokenizer import Tokenizer
+from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
+from edgellm_export.checkpoint import json_file
+from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.safetensors import read_safetensors
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.tokenizer.files import read_text_files
+
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Why is the sky blue?"},
+    {"role": "assistant", "content": "It scatters <light>.", "tool_calls": [{"name": "f", "arguments": {"a": [1]}}]},
+    {"role": "user", "content": [{"type": "text", "text": "And at dusk?"}]},
+]
+TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
+TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
+CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
+
+
+def safetensors_file(root: Path) -> None:
+    """Weights, and the first numbers of some of them."""
+    for tensor in list(read_safetensors(root / WEIGHTS).values())[:8]:
+        if 0 < len(tensor.shape) < 4:
+            tensor.rows(0, min(2, tensor.shape[0]))
+
+
+def checkpoint(root: Path) -> None:
+    open_checkpoint(str(root))
+
+
+def gguf_file(root: Path) -> None:
+    """Header, config, tensors, tokenizer."""
+    opened = open_checkpoint(str(root / "model.gguf"))
+    for tensor in list(opened.tensors.values())[:8]:
+        tensor.rows(0, 1)
+    _architecture(opened.config)
+
+
+def config(root: Path) -> None:
+    """config.json, as far as the architecture's own config."""
+    _architecture(json_file.read_json(root / CONFIG))
+
+
+def text_files(root: Path) -> None:
+    """The files that tokenizers are made of."""
+    built = read_text_files(root).get("tokenizer.json")
+    if built is not None:
+        _use(Tokenizer(tokenizers.Tokenizer.from_buffer(built)))
+
+
+def sentencepiece_models(root: Path) -> None:
+    """A SentencePiece model, as the families of its two kinds read it."""
+    for folder in ("llama", "t5"):
+        with contextlib.suppress(EdgellmError):
+            text_files(root / folder)
+
+
+def tokenizer(root: Path) -> None:
+    _use(Tokenizer.from_file(root / "tokenizer.json"))
+
+
+def chat(root: Path) -> None:
+    template = ChatTemplate.from_package(root)
+    template.render(MESSAGES, tools=TOOLS)
+
+
+def manifest(root: Path) -> None:
+    """edgellm.json, and the files that it lists."""
+    found = read_manifest(root)
+    json.dumps(found.to_dict())
+    if not isinstance(found.model, EncoderFacts):
+        found.model.cache.names()
+    check_files(root, found)
+
+
+def generation_config(root: Path) -> None:
+    """As the defaults of a call."""
+    options = GenerationOptions.create(read_json(root / "generation_config.json"))
+    options.check_vocabulary(1000)
+    options.limit(3, 100)
+    options.minimum(3)
+
+
+def onnx(root: Path) -> None:
+    """What a graph says of itself."""
+    read_graph(root / GRAPH)
+
+
+def foreign(root: Path) -> None:
+    """A directory of another tool's graphs, as a package."""
+    if is_foreign(root):
+        path, found = read_foreign(root)
+        json.dumps(found.to_dict())
+        check_files(path, found)
+
+
+def sentence_encoder(root: Path) -> None:
+    read_embedding(root, 512)
+
+
+def session(root: Path) -> None:
+    """A saved session, for a model with a cache like SESSION's."""
+    with open_file(root / "session.kv") as saved:
+        if saved.header.cache == SESSION:
+            saved.read_tokens()
+            shape = (SESSION.num_kv_heads, saved.header.tokens, SESSION.head_dim)
+            saved.read_into([np.empty(shape, np.float32) for _ in range(2 * SESSION.num_layers)])
+
+
+def evaluation_data(root: Path) -> None:
+    """One content under the names of all formats."""
+    columns = Columns.create()
+    for suffix in SUFFIXES:
+        with contextlib.suppress(EdgellmError):
+            for record in open_data(root / f"data{suffix}"):
+                columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
+
+
+def _architecture(config: Mapping[str, Any]) -> None:
+    families = {"decoder": DECODERS, "encoder": ENCODERS, "encoder-decoder": ENCODER_DECODERS}[kind_of(config)]
+    reader = ConfigReader(config)
+    family(families[config["model_type"]]).parse(reader)
+    reader.finish()
+
+
+def _use(found: Tokenizer) -> None:
+    for text in TEXTS:
+        found.decode(found.encode(text).tolist())
