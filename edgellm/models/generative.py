@@ -24,9 +24,8 @@ EngineT = TypeVar("EngineT", bound=RowEngine)
 
 
 class GenerativeModel(Generating, Generic[EngineT]):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
-
-    The engine of the last finished call with a single prompt is kept, with what it has read.
+    """Each call has an engine of its own; that of the last finished call with a single prompt is kept, with what it has
+    read.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class GenerativeModel(Generating, Generic[EngineT]):
         return self._engine()
 
     def _all_logits(self, tokens: IntArray, source: IntArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] each, one behind the other."""
+        """The logits of every position in chunks [chunk, vocab]."""
         with self._engine() as engine:
             yield from engine.all_logits(tokens, source)
 
