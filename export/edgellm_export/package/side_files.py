@@ -16,7 +16,7 @@ GRAPH = "model.onnx"
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a package."""
+    """The versions of what makes a package."""
     return {name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")}
 
 
@@ -56,19 +56,7 @@ def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
-    """generation_config.json speaks first, config.json where it is silent."""
-    generation = generation_config(checkpoint)
-
-    def ids(key: str) -> tuple[int, ...]:
-        value = generation.get(key, checkpoint.config.get(key))
-        values = value if isinstance(value, list) else [value]
-        return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
-
-    def first(key: str) -> int | None:
-        return next(iter(ids(key)), None)
-
-    start = first("decoder_start_token_id")
-    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), start)
+    return TokenIds.of(generation_config(checkpoint), checkpoint.config, vocab_size)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ from edgellm_export.planning.work_time import measured_speed, seconds
 
 @dataclass(frozen=True)
 class Watch:
-    """Begins before the work. `prediction`: None where nothing was foreseen. `peak_before`: bytes, None where the
-    system does not say."""
+    """The clock of an export, which begins before the work. `prediction`: None where nothing was foreseen.
+    `peak_before`: bytes, None where the system does not say."""
 
     prediction: Prediction | None
     peak_before: int | None
@@ -27,7 +27,7 @@ class Watch:
         return cls(prediction, peak_memory_bytes(), time.perf_counter())
 
     def stop(self, package: Path) -> ExportOutcome | None:
-        """Once all but report and manifest are final in the directory `package`."""
+        """The outcome, once all but report and manifest are final in the directory `package`."""
         foreseen, duration = self.prediction, time.perf_counter() - self.started
         if foreseen is None:
             return None
