@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.decoding.decoder import HEADROOM
-from edgellm.engines.contract import AnyEngine
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import MIN_CHUNK
 from edgellm.errors import InputError
 from edgellm.generation.call import Call

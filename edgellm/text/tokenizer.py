@@ -172,9 +172,10 @@ def check_text(text: object) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X} at position {error.start}"
         raise InputError(
-            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read "
-            "from bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
+            f"the text holds a lone surrogate ({found}): it was read from bytes that are not UTF-8; decode them with "
+            "the right encoding, or with errors='replace'"
         ) from error
 
 
