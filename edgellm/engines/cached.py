@@ -10,11 +10,12 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engines.contract import HEADROOM, RowEngine
+from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.engines.contract import RowEngine
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
 from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.types import Array, Logits, ProgressHook, TokenArray
+from edgellm.types import Array, Logits, TokenArray
 
 SPARE = 512  # tokens to make room for behind what is put into a cache
 
@@ -71,18 +72,11 @@ class CachedEngine(RowEngine, Generic[Cache]):
     def cache_bytes(self) -> int:
         return self._cache.nbytes
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
         """A single prompt that continues what is cached computes only what is new."""
         cached = self.reusable(prompts)
         if not cached:
-            self._start(len(prompts), max(map(len, prompts)) + headroom)
+            self._start(len(prompts), max(map(len, prompts)) + reading.headroom)
         self.history.begin(prompts, cached)
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         before, total = 0, sum(map(len, prompts))
@@ -90,29 +84,22 @@ class CachedEngine(RowEngine, Generic[Cache]):
             for row, prompt in enumerate(prompts):
                 for done, last in self._fill(row, prompt, start=cached):
                     logits[row] = last
-                    if progress is not None:
-                        progress(before + done, total)
+                    if reading.progress is not None:
+                        reading.progress(before + done, total)
                 before += len(prompt)
         finally:
             self.history.cut(self._cache.lengths)  # what was not read, where the hook stopped it
         return logits
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
         row, logits = self.rows, np.empty((1, self._manifest.vocab_size), np.float32)
-        self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
+        self._cache.insert(min(len(prompt) + reading.headroom, self._manifest.context_length))
         self.history.insert(prompt)
         try:
             for done, last in self._fill(row, prompt, start=0):
                 logits[0] = last
-                if progress is not None:
-                    progress(done, len(prompt))
+                if reading.progress is not None:
+                    reading.progress(done, len(prompt))
         except BaseException:
             self.drop([row])
             raise

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.errors import ContextOverflowError
-from edgellm.types import Logits, ProgressHook, TokenArray
-
-HEADROOM = 128  # tokens to make room for behind a prompt, where the caller does not say
+from edgellm.types import Logits, TokenArray
 
 
 class RowEngine(ABC):
@@ -31,28 +30,13 @@ class RowEngine(ABC):
         """Of the rows' own tokens, without the keys and values of sources."""
 
     @abstractmethod
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Start over with a row for each prompt: [rows, vocab] of their last tokens. `sources`: of an encoder-decoder,
-        one for each. `headroom`: tokens to make room for beyond the prompts. `progress`: what it raises ends it."""
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        """Start over with a row for each prompt: [rows, vocab] of their last tokens."""
 
     @abstractmethod
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Read a new row behind those that go on: [1, vocab] of its last token. Where `progress` raises, the others are
-        as they were."""
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
+        """Read a new row behind those that go on: [1, vocab] of its last token. Where its progress raises, the
+        others are as they were."""
 
     @abstractmethod
     def decode(self, tokens: TokenArray) -> Logits:

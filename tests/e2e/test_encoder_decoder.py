@@ -23,6 +23,7 @@ import edgellm
 import edgellm_export
 from comparison import Expected, relative
 from edgellm.cli import cli
+from edgellm.decoding.decoder import Reading
 from edgellm.engines.in_place.sources import SourceEncoder
 from edgellm.package.report import GenerationReport
 from edgellm_export.blocks.cross_attention import RelativePositions
@@ -347,7 +348,7 @@ def test_a_hook_that_ends_an_insert_leaves_the_others(before: int, reference: Re
         rows.prefill(*[2] * before)
         rows.decode()
     with pytest.raises(Ended):
-        rows.engine.insert(*arrays(rows.row(1)), progress=ending)
+        rows.engine.insert(*arrays(rows.row(1)), Reading(progress=ending))
     assert rows.engine.rows == before
     rows.insert(1)
     rows.decode(2)
@@ -358,10 +359,10 @@ def test_what_rows_that_came_late_cost(load: Load) -> None:
     model, (source, other) = load("t5"), sources(20, 9)
     layout, start = model.manifest.model.cross_cache, np.array([PAD])
     engine, seen = model._new_engine(), []
-    engine.prefill([start], [source], headroom=10)
+    engine.prefill([start], [source], Reading(headroom=10))
     alone = engine.cache_bytes, engine.cross_cache_bytes
     for late in (other, source):
-        engine.insert(start, late, headroom=10, progress=lambda *told: seen.append(told))
+        engine.insert(start, late, Reading(10, lambda *told: seen.append(told)))
     assert seen == [(9, 9), (20, 20)]
     assert engine.cache_bytes == 3 * alone[0]
     assert engine.cross_cache_bytes == 2 * alone[1] + 9 * layout.bytes_per_token()

@@ -14,6 +14,7 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import relative, trimmed
+from edgellm.decoding.decoder import Reading
 from edgellm_export.optimum.conversion import export_graphs
 from optimum_models import ENCODER_DECODERS, VOCAB, make_model, save_checkpoint
 from row_driver import Driven, Ended, arrays, begin_and_end_empty, come_and_go, ending, step_by_step
@@ -142,7 +143,7 @@ def test_rows_come_and_go(name: str, layout: str, load: Callable[..., Any]) -> N
     going = driven()
     going.prefill(2, 2)
     with pytest.raises(Ended):
-        going.engine.insert(*arrays(going.row(1)), progress=ending)
+        going.engine.insert(*arrays(going.row(1)), Reading(progress=ending))
     assert going.engine.rows == 2
     going.decode()
     going.insert(1)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.decoding.decoder import READING, Reading
+
 TOKENS = 2, 60  # of rows and sources: from, to
 
 
@@ -36,9 +38,9 @@ class Driven:
         sources = [np.array(row.source) for row in self.rows] if self.sources else None
         self.check(self.engine.prefill([np.array(row.tokens) for row in self.rows], sources), self.rows)
 
-    def insert(self, length: int, **arguments: Any) -> None:
+    def insert(self, length: int, reading: Reading = READING) -> None:
         row = self.row(length)
-        self.check(self.engine.insert(*arrays(row), **arguments), [row])
+        self.check(self.engine.insert(*arrays(row), reading), [row])
         self.rows.append(row)
 
     def drop(self, *rows: int) -> None:

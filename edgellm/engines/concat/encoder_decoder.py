@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder
 from edgellm.engines.concat.sources import Cross, Source
-from edgellm.engines.contract import HEADROOM, RowEngine, target_overflow
+from edgellm.engines.contract import RowEngine, target_overflow
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, ProgressHook, TokenArray
 
@@ -47,17 +48,10 @@ class ConcatEncoderDecoderEngine(RowEngine):
         """Of the keys and values of the sources in use, which are there once for each row."""
         return sum(cross.nbytes for cross in self._read.values())
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Sources that are those of the last prefill are not encoded again. `headroom`: has no meaning here."""
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        """Sources that are those of the last prefill are not encoded again."""
         assert sources is not None
-        self._encode(sources, progress)
+        self._encode(sources, reading.progress)
         self._cache.reset(len(prompts))
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         for row, prompt in enumerate(prompts):
@@ -65,20 +59,12 @@ class ConcatEncoderDecoderEngine(RowEngine):
             logits[row] = found[-1]
         return logits
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """`headroom`: has no meaning here."""
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
         assert source is not None
         row, known = self.rows, self._encoded.get(tuple(source.tolist()))
         encoded = self._graphs.encode(source) if known is None else known
-        if progress is not None:
-            progress(len(source), len(source))
+        if reading.progress is not None:
+            reading.progress(len(source), len(source))
         self._cache.insert(0)
         self._sources.append(encoded)
         try:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgellm.engines.contract import HEADROOM, RowEngine
+from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.engines.contract import RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, SourceEncoder, ids_of
 from edgellm.ort.session import Session
@@ -47,35 +48,21 @@ class EncoderDecoderEngine(RowEngine):
         """Of the keys and values of the sources in use."""
         return sum(cohort.sources.nbytes for cohort, _ in self._cohorts)
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
         """The `prompts`, starts of targets, are of one length. Sources that are those of the last prefill are not
         encoded again."""
         assert sources is not None
         self._encode(sources)
-        _tell(progress, sources)
-        return self._only(len(prompts)).begin(self._encoded, np.stack(prompts), self._room(prompts[0], headroom))
+        _tell(reading.progress, sources)
+        return self._only(len(prompts)).begin(self._encoded, np.stack(prompts), self._room(prompts[0], reading))
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
         assert source is not None
         wanted = ids_of([source])
         encoded = self._encoded if wanted == self._encoded.sources else self._encoder.run(wanted)
-        _tell(progress, [source])
+        _tell(reading.progress, [source])
         cohort = Cohort(self.sessions[1], self._manifest)
-        logits = cohort.begin(encoded, prompt[None], self._room(prompt, headroom))
+        logits = cohort.begin(encoded, prompt[None], self._room(prompt, reading))
         self._cohorts.append((cohort, np.array([self.rows])))
         return logits
 
@@ -112,8 +99,8 @@ class EncoderDecoderEngine(RowEngine):
         self._cohorts = [(cohort, np.arange(rows))]
         return cohort
 
-    def _room(self, prompt: TokenArray, headroom: int) -> int:
-        return min(len(prompt) + headroom, self._manifest.context_length)
+    def _room(self, prompt: TokenArray, reading: Reading) -> int:
+        return min(len(prompt) + reading.headroom, self._manifest.context_length)
 
     def _encode(self, sources: Sequence[TokenArray]) -> None:
         wanted = ids_of(sources)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import edgellm
 from concat_directory import Flaws, write_directory
+from edgellm.decoding.decoder import Reading
 from edgellm.engines.in_place import decoder as in_place
 from edgellm.engines.in_place.device_cache import DeviceCache
 from row_driver import Driven, Ended, Row, begin_and_end_empty, come_and_go, ending, step_by_step
@@ -63,11 +64,11 @@ def test_an_engine_begins_and_ends_empty(kind: str, drive: Callable[[str], Drive
 @pytest.mark.parametrize("kind", OWN)
 def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive: Callable[[str], Driven]) -> None:
     driven = drive(kind)
-    driven.insert(3, headroom=0)
+    driven.insert(3, Reading(headroom=0))
     driven.decode(2)
     cache = driven.engine._cache
     assert cache.capacity == 64
-    driven.insert(70, headroom=0)
+    driven.insert(70, Reading(headroom=0))
     assert cache.capacity == 96
     driven.decode(3)
     driven.drop(1)
@@ -88,7 +89,7 @@ def test_a_hook_that_ends_an_insert_leaves_the_others(
         driven.prefill(*before)
         driven.decode()
     with pytest.raises(Ended):
-        driven.engine.insert(np.array(driven.row(12).tokens), progress=ending)
+        driven.engine.insert(np.array(driven.row(12).tokens), None, Reading(progress=ending))
     assert driven.engine.rows == len(before)
     driven.insert(12)
     driven.decode(3)
@@ -97,7 +98,7 @@ def test_a_hook_that_ends_an_insert_leaves_the_others(
 def test_a_hook_hears_of_each_chunk(drive: Callable[[str], Driven]) -> None:
     driven, seen = drive("host"), []
     driven.prefill(4)
-    driven.insert(12, progress=lambda done, total: seen.append((done, total)))
+    driven.insert(12, Reading(progress=lambda done, total: seen.append((done, total))))
     assert seen == [(5, 12), (10, 12), (12, 12)]
 
 
