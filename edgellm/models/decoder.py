@@ -14,10 +14,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import Logits
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
-from edgellm.engines.contract import AnyEngine
 from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.defaults import read_generation_defaults
@@ -52,7 +52,8 @@ def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSe
 
 
 class Model(GenerativeModel[AnyEngine], Conversing):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+    """A decoder-only model. It may be used from several threads: each call has a cache of its own, and
+    ONNX Runtime runs them side by side.
 
     The cache of the last finished call with a single row is kept, so that a prompt that continues it (the next turn of
     a chat) computes only what is new; `reset` frees it.
@@ -74,7 +75,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         self.generation_defaults = read_generation_defaults(package)
         self._session = session
         self._reader = PromptReader(manifest, tokenizer, self.generation_defaults, self.chat_template)
-        self._sessions = SessionSource(package, self._reader, new_engine)
+        self._session_source = SessionSource(package, self._reader, new_engine)
 
     @overload
     def generate(
@@ -148,7 +149,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         other numbers, by about the quantization error: int8 and int4 weights with a float cache. Otherwise those are
         read again, and all numbers are those of a prompt that was read in one go.
         """
-        return GenerationSession(self._sessions, max_bytes=max_bytes, reuse_generated=reuse_generated)
+        return GenerationSession(self._session_source, max_bytes=max_bytes, reuse_generated=reuse_generated)
 
     def load_session(
         self, path: str | Path, *, max_bytes: int | None = None, reuse_generated: bool = False
@@ -158,7 +159,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         Raises SessionFileError: SessionNotFoundError, SessionVersionError, SessionMismatchError (of another model,
         tokenizer or kind of cache) or SessionCorruptError; MemoryBudgetError where it does not fit in max_bytes.
         """
-        return load_session(self._sessions, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
+        return load_session(self._session_source, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
 
     def _one_prompt(self, prompt: Prompt) -> IntArray:
         if not is_single(prompt):

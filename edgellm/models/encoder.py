@@ -175,7 +175,7 @@ class EncoderModel:
         return encoding
 
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
-        """By name, without padding."""
+        """The outputs of each input, by name and without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
         room = 1 if self.manifest.model.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
         for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
@@ -189,7 +189,7 @@ class EncoderModel:
         return found
 
     def _with_attentions(self, encoding: Encoding, names: Sequence[str]) -> EncoderResult:
-        """By itself: the weights are right only where nothing is padded."""
+        """One input by itself: the weights are right only where nothing is padded."""
         arrays = self._session.run(self._feeds([encoding]), [*names, *self._graph.attentions])
         values = [array.numpy()[0] for array in arrays]
         tokens = token_texts(self.tokenizer, encoding.ids.tolist())

@@ -59,7 +59,8 @@ def open_encoder_decoder(
 
 
 class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDecoderEngine]):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+    """An encoder-decoder. It may be used from several threads: each call has a cache of its own, and
+    ONNX Runtime runs them side by side.
 
     The last source of a call with a single one stays encoded: generating from it again, with other options, does not
     encode it again; `reset` frees it.

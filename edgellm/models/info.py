@@ -10,7 +10,7 @@ from edgellm.package.manifest import EncoderFacts, Manifest
 
 
 def model_info(package: Path, manifest: Manifest, session: ort.Session) -> ModelInfo:
-    """`session` is what its tokens or numbers come from."""
+    """The facts about a model, whose `session` is what its tokens or numbers come from."""
     cache = None if isinstance(manifest.model, EncoderFacts) else manifest.model.cache
     return ModelInfo(
         path=package,

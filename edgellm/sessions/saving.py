@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engines.contract import AnyEngine
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionCorruptError, SessionError
 from edgellm.generation.room import Room
@@ -22,7 +22,8 @@ from edgellm.version import __version__
 
 
 def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str, Any], path: Path) -> None:
-    """Raises SessionError, SessionWriteError, or InputError for metadata that is no JSON data."""
+    """Write what an engine holds to a file. Raises SessionError, SessionWriteError, or InputError for metadata that is
+    no JSON data."""
     check_savable(source.manifest)
     row, arrays = engine.held() if engine.rows else (HeldRow([], 0, False), _nothing(source.manifest))
     header = Header(
@@ -68,7 +69,7 @@ def copy_into(engine: AnyEngine, of: AnyEngine, room: Room) -> None:
 
 
 def check_savable(manifest: Manifest[DecoderFacts]) -> None:
-    """Raises SessionError."""
+    """Raises SessionError where nothing in the cache can serve again."""
     if manifest.model.rope.changes_with_every_token:
         raise SessionError(
             "the rotary tables of this model change with every token (dynamic scaling), so that nothing in its cache "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from edgellm.errors import InputError, OptionError, PackageCorruptError
+from edgellm.errors import InputError, OptionError, PackageCorruptError, corrupt
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding, from_tokenizer
 from edgellm.text.tokenizer_errors import check_growth, library_errors
@@ -31,7 +31,7 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
         def unreadable(reason: str) -> PackageCorruptError:
-            return PackageCorruptError(f"{path} cannot be read: {reason}; export the package again")
+            return corrupt(f"{path} cannot be read: {reason}")
 
         with library_errors(unreadable):
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -180,7 +180,7 @@ def check_text(text: object) -> None:
 
 
 def _failed(reason: str) -> PackageCorruptError:
-    return PackageCorruptError(f"the package's tokenizer.json fails at this text: {reason}; export the package again")
+    return corrupt(f"the package's tokenizer.json fails at this text: {reason}")
 
 
 def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:

@@ -19,6 +19,7 @@ import edgellm
 import edgellm_export
 from comparison import relative
 from edgellm_export.optimum.conversion import export_graphs, task_of
+from edgellm_export.sources.opening import open_checkpoint
 from optimum_models import CONTEXT, VOCAB, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
@@ -99,7 +100,7 @@ def test_a_directory_as_it_is(task: str, original: Callable[[str], Any], directo
 @EACH
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_packages(task: str, precision: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    assert task_of(edgellm_export.checkpoint.open_checkpoint(str(checkpoint(task))).config) == task
+    assert task_of(open_checkpoint(str(checkpoint(task))).config) == task
     exported = edgellm_export.export(
         checkpoint(task), tmp_path / "out", precision=precision, via="optimum", keep_failed=True
     )
