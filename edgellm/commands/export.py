@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgellm.commands.options import json_option
-from edgellm.commands.plan import outcome_dict, outcome_lines, plan_lines
+from edgellm.commands.plan_text import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
 from edgellm.commands.quality import quality_lines
 from edgellm.errors import MissingDependencyError

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import numpy as np
 
-from edgellm.decoding.decoder import HEADROOM, Decoder
+from edgellm.decoding.decoder import READING, Decoder, Reading, Sources
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.sequence import Beginning
-from edgellm.types import Logits, ProgressHook, TokenArray
+from edgellm.types import Logits, TokenArray
 
 DEFAULT_MAX_DRAFT = 10  # tokens
 DEFAULT_MAX_NGRAM = 3  # tokens
@@ -60,15 +60,8 @@ class PromptLookup:
         self.drafted = 0  # tokens
         self.accepted = 0  # tokens: runs saved
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        return self._decoder.prefill(prompts, sources, reading)
 
     def reorder(self, parents: TokenArray) -> None:
         self.forget_draft()

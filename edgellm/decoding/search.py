@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from edgellm.decoding.beam_search import BeamSearch
-from edgellm.decoding.decoder import HEADROOM, Decoder
+from edgellm.decoding.decoder import HEADROOM, Decoder, Reading
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.sequence import Beginning, Continuation
 from edgellm.decoding.step import step
@@ -115,7 +115,7 @@ def _prefill(
     prompts = [beginning.prompt for beginning in beginnings]
     sources = [beginning.source for beginning in beginnings if beginning.source is not None]
     headroom = min(HEADROOM, max(beginning.max_new_tokens for beginning in beginnings))
-    logits = decoder.prefill(prompts, sources or None, headroom=headroom, progress=on_chunk)
+    logits = decoder.prefill(prompts, sources or None, Reading(headroom, on_chunk))
     for beginning in beginnings:
         beginning.plan.options.check_vocabulary(logits.shape[1])
     parents = [index for index, beginning in enumerate(beginnings) for _ in range(beginning.plan.num_sequences)]

@@ -14,10 +14,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import Logits
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
-from edgellm.engines.contract import AnyEngine
 from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.defaults import read_generation_defaults

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from edgellm.decoding import Decoder
+from edgellm.engines.contract import RowEngine
 from edgellm.generation.call import Call
 from edgellm.generation.generating import Generating
 from edgellm.generation.results import Score
@@ -17,24 +18,13 @@ from edgellm.models.info import model_info
 from edgellm.ort import session as ort
 from edgellm.package.manifest import Manifest
 from edgellm.text.tokenizer import Tokenizer
-from edgellm.types import IntArray, Logits, TokenArray
+from edgellm.types import IntArray, Logits
 
-
-class ScoringEngine(Decoder, Protocol):
-    """A decoder that gives the logits of every position, too."""
-
-    @property
-    def rows(self) -> int: ...
-
-    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] for one sequence, chunk by chunk."""
-
-
-EngineT = TypeVar("EngineT", bound=ScoringEngine)
+EngineT = TypeVar("EngineT", bound=RowEngine)
 
 
 class GenerativeModel(Generating, Generic[EngineT]):
-    """Each call has an engine of its own; that of the last finished call with a single row is kept, with what it has
+    """Each call has an engine of its own; that of the last finished call with a single prompt is kept, with what it has
     read.
     """
 
@@ -64,7 +54,7 @@ class GenerativeModel(Generating, Generic[EngineT]):
         except IndexError:
             engine = self._new_engine()
         yield engine
-        self._idle[:] = [engine] if engine.rows == 1 else []
+        self._idle[:] = [engine] if engine.holds_one else []
 
     def _engine_for(self, call: Call) -> AbstractContextManager[Decoder]:
         return self._engine()

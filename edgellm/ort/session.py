@@ -19,8 +19,8 @@ from edgellm.errors import (
     MissingDependencyError,
     OptionError,
     OutOfMemoryError,
-    PackageCorruptError,
     ProviderError,
+    corrupt,
 )
 from edgellm.ort.forks import LeftToParent, remember
 from edgellm.ort.shutdown import native
@@ -310,8 +310,7 @@ def _load_errors(ort: Any, name: str) -> Iterator[None]:
         raise OutOfMemoryError(f"{name} does not fit in memory") from error
     except Exception as error:  # ONNX Runtime's errors share no base class of their own
         if isinstance(error, broken) or "xternal " in str(error):
-            reason = f"{name} cannot be loaded: {_first_line(error)}; copy or export the package again"
-            raise PackageCorruptError(reason) from error
+            raise corrupt(f"{name} cannot be loaded: {_first_line(error)}", or_copy=True) from error
         if _is_out_of_memory(error):
             raise OutOfMemoryError(f"{name} does not fit in memory: {_first_line(error)}") from error
         raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgellm.ort.session import DeviceArray, Session
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Array, IntArray
+from edgellm.types import Array, IntArray, TokenArray
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class SourceEncoder:
         binding.run()
         tensors: dict[str, DeviceArray | Array] = {past: binding.fetch_device(present) for present, past in self._names}
         return Encoded(sources, mask, tensors)
+
+
+def ids_of(sources: Sequence[TokenArray]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(source.tolist()) for source in sources)
 
 
 def array_of(tensor: DeviceArray | Array) -> Array:

@@ -40,8 +40,8 @@ OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """`reads`: the value that it multiplies, which others may read too."""
+class WorkMatrix:
+    """A matrix of the package; `reads` names the value that it multiplies, which others may read too."""
 
     layer: str
     rows: int
@@ -59,7 +59,7 @@ class Work:
     """What an export has to do."""
 
     manifest: Manifest
-    matrices: Sequence[Matrix]
+    matrices: Sequence[WorkMatrix]
     package: Footprint
     widest: int
     calibrates: bool
@@ -72,20 +72,20 @@ class Work:
             match = re.match(r".*?\.\d+(?=/)", projection.name)
             if match is not None:
                 rows, columns = projection.weight.shape
-                matrices.append(Matrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
+                matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
         widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
         return cls(outline.manifest, matrices, package, widest, calibrates, verifies)
 
     @property
-    def layers(self) -> dict[str, list[Matrix]]:
-        found: dict[str, list[Matrix]] = {}
+    def layers(self) -> dict[str, list[WorkMatrix]]:
+        found: dict[str, list[WorkMatrix]] = {}
         for matrix in self.matrices:
             found.setdefault(matrix.layer, []).append(matrix)
         return found
 
     @property
     def embedding(self) -> int:
-        """About how many weights."""
+        """About how many weights the embedding has."""
         return self.manifest.vocab_size * self.hidden
 
     @property
@@ -101,7 +101,7 @@ class Work:
 
 
 def peaks(work: Work, base: int) -> dict[str, int]:
-    """Bytes of the process at each step. `base`: what it has before the first."""
+    """The bytes that the process takes at each step. `base`: what it has before the first."""
     steps = {"writing weights": _writing(work)}
     if work.calibrates:
         steps["calibrating"] = _calibrating(work)
@@ -149,7 +149,7 @@ def _comparing(work: Work) -> int:
 
 
 def _embedding(work: Work) -> int:
-    """Of an encoder, whole."""
+    """The bytes of an encoder's embedding, of which the others read only rows."""
     return 4 * EMBEDDING_COPIES * work.embedding if isinstance(work.manifest.model, EncoderFacts) else 0
 
 
@@ -166,7 +166,7 @@ def _text_length(manifest: Manifest) -> int:
 
 
 def compared_rows(manifest: Manifest) -> int:
-    """Tokens of text and of continuations."""
+    """How many tokens are compared, those of texts and of continuations."""
     if isinstance(manifest.model, EncoderFacts):
         return ENCODER_TOKENS
     if isinstance(manifest.model, EncoderDecoderFacts):

@@ -52,7 +52,7 @@ def verify_encoder(
 
 
 def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:
-    """Raises QualityGateError where its outputs are not numbers."""
+    """What the package gives for the texts. Raises QualityGateError where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
     sequences, origin = _texts(model, manifest)
     device = model.info.device
@@ -75,7 +75,7 @@ def report_of(
     errors: Sequence[float] = (),
     calibration: Calibration = NOT_CALIBRATED,
 ) -> EncoderReport:
-    """`expected`: the original's outputs. `errors`: of each layer, where they are known."""
+    """The package's outputs beside `expected`, the original's. `errors`: of each layer, where they are known."""
     sequences = scored.sequences
     quality = _quality(sequences, scored.found, expected, manifest)
     precision = manifest.weights.precision
@@ -143,6 +143,6 @@ def _quality(
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Of each row: [rows]."""
+    """The cosine of the angle between rows of one number: [rows]."""
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray((a * b).sum(axis=-1) / np.maximum(lengths, 1e-30), np.float32)
