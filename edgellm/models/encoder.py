@@ -24,7 +24,7 @@ from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
-from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer, open_tokenizer
 from edgellm.types import FloatArray, IntArray
 
 TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoding
@@ -158,10 +158,7 @@ class EncoderModel:
             encoding = one
         elif isinstance(one, str) or (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)):
             if self.tokenizer is None:
-                raise InputError(
-                    "this package has no tokenizer, because its checkpoint had none: give token ids, or add a "
-                    "tokenizer.json to the checkpoint and export it again"
-                )
+                raise no_tokenizer(instead="give token ids")
             text, pair = (one, None) if isinstance(one, str) else one
             encoding = self.tokenizer.encoding(text, pair)
         else:
