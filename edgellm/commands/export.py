@@ -14,7 +14,7 @@ from edgellm.commands.plan_text import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
 from edgellm.commands.quality import quality_lines
 from edgellm.errors import MissingDependencyError
-from edgellm.ort.session import onnxruntime
+from edgellm.ort.library import onnxruntime
 
 STEPS = {
     "optimum": "exporting with optimum",

@@ -27,8 +27,7 @@ from edgellm.generation.request import Cancel, Request
 from edgellm.generation.results import Generation, Score
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.models.generative import GenerativeModel
-from edgellm.ort import session as ort
-from edgellm.ort.session import LoadSettings
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
@@ -44,11 +43,11 @@ def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSe
     if manifest.model.cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
-        return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_graphs(dict.fromkeys(manifest.graphs, session), manifest)
-    engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
-    return Model(package, manifest, tokenizer, session, engine)
+        return Model(package, manifest, tokenizer, graph.loaded, concat)
+    loaded = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graphs(dict.fromkeys(manifest.graphs, loaded), manifest)
+    engine = partial(Engine, loaded, manifest, prefill_chunk=settings.prefill_chunk)
+    return Model(package, manifest, tokenizer, loaded, engine)
 
 
 class Model(GenerativeModel[AnyEngine], Conversing):
@@ -67,13 +66,13 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         package: Path,
         manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
-        session: ort.Session,
+        loaded: LoadedGraph,
         new_engine: Callable[..., AnyEngine],
     ) -> None:
-        super().__init__(package, manifest, tokenizer, session, new_engine)
+        super().__init__(package, manifest, tokenizer, loaded, new_engine)
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_generation_defaults(package)
-        self._session = session
+        self._loaded = loaded
         self._reader = PromptReader(manifest, tokenizer, self.generation_defaults, self.chat_template)
         self._session_source = SessionSource(package, self._reader, new_engine)
 
@@ -130,7 +129,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
             return DecoderResult(tuple(tokens.tolist()), self.logits(tokens), None)
         graph = next(iter(self.manifest.graphs.values()))
         check_attentions(graph)
-        logits, weights = decoder_pass(self._session, self.manifest, graph, tokens)
+        logits, weights = decoder_pass(self._loaded, self.manifest, graph, tokens)
         texts = token_texts(self.tokenizer, tokens.tolist())
         return DecoderResult(tuple(tokens.tolist()), logits, Attentions(weights, texts, texts))
 

@@ -15,7 +15,7 @@ from edgellm.generation.call import Call
 from edgellm.generation.generating import Generating
 from edgellm.generation.results import Score
 from edgellm.models.info import model_info
-from edgellm.ort import session as ort
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import Manifest
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray, Logits
@@ -33,12 +33,12 @@ class GenerativeModel(Generating, Generic[EngineT]):
         package: Path,
         manifest: Manifest,
         tokenizer: Tokenizer | None,
-        session: ort.Session,
+        loaded: LoadedGraph,
         new_engine: Callable[..., EngineT],
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
-        self.info = model_info(package, manifest, session)
+        self.info = model_info(package, manifest, loaded)
         self._new_engine = new_engine
         self._idle: list[EngineT] = []  # at most one, and only list methods that are atomic
 

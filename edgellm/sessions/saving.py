@@ -13,7 +13,7 @@ from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionCorruptError, SessionError
 from edgellm.generation.room import Room
-from edgellm.ort import session as ort
+from edgellm.ort.library import version
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.file import SavedFile, write_file
 from edgellm.sessions.header import Header
@@ -35,7 +35,7 @@ def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str,
         long_table=row.long_table,
         checksums=(),
         metadata=metadata,
-        versions={"edgellm": __version__, "onnxruntime": ort.version()},
+        versions={"edgellm": __version__, "onnxruntime": version()},
     )
     write_file(path, header, [np.array(row.tokens, np.int64), *arrays])
 

@@ -12,7 +12,7 @@ from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.seats import Seats
 from edgellm.engines.in_place.sources import NOTHING, Encoded
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
@@ -23,7 +23,7 @@ class Cohort:
     """The graph takes positions from the length of its batch, so rows that run together have one length. A source's
     keys and values are there once, however many of the rows it has."""
 
-    def __init__(self, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
+    def __init__(self, decoder: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
         graph = manifest.graphs["decoder"]
         self.cache = open_cache(manifest.model.cache, manifest.context_length, decoder.device)
         self.sources = NOTHING  # those that still have rows

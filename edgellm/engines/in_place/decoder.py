@@ -11,13 +11,13 @@ from edgellm.engines.checks import only_graph
 from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
 class Engine(CachedEngine[KVCache]):
-    """A session and a cache of its own; not for two threads at once.
+    """A loaded graph and a cache of its own; not for two threads at once.
 
     Rows are prefilled one after the other, in chunks, through a one-row view of the cache: the graph takes several
     tokens behind a cached past only in a batch of one. They are then decoded together, however their lengths differ.
@@ -25,19 +25,17 @@ class Engine(CachedEngine[KVCache]):
 
     def __init__(
         self,
-        session: Session,
+        loaded: LoadedGraph,
         manifest: Manifest[DecoderFacts],
         *,
         prefill_chunk: int = 128,
         reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated)
         self._rope = manifest.model.rope
         graph = only_graph(manifest)
-        self._prefill, self._decode, self._verify = (
-            BoundDecoder(session, graph, manifest.vocab_size) for _ in range(3)
-        )
+        self._prefill, self._decode, self._verify = (BoundDecoder(loaded, graph, manifest.vocab_size) for _ in range(3))
         self._gives_last_only = self._verify.gives_last_only
 
     def decode(self, tokens: TokenArray) -> Logits:

@@ -15,17 +15,17 @@ from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.engines.contract import RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, SourceEncoder, ids_of
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import IntArray, Logits, ProgressHook, TokenArray
 
 
 class EncoderDecoderEngine(RowEngine):
-    """Two sessions, and a cache for each cohort of rows; not for two threads at once. Rows that began together are
+    """Two graphs, and a cache for each cohort of rows; not for two threads at once. Rows that began together are
     decoded together."""
 
-    def __init__(self, encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
-        self.sessions = encoder, decoder
+    def __init__(self, encoder: LoadedGraph, decoder: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
+        self.graphs = encoder, decoder
         self._manifest = manifest
         self._encoder = SourceEncoder(encoder, manifest)
         self._encoded = NOTHING  # of the last prefill
@@ -61,7 +61,7 @@ class EncoderDecoderEngine(RowEngine):
         wanted = ids_of([source])
         encoded = self._encoded if wanted == self._encoded.sources else self._encoder.run(wanted)
         _tell(reading.progress, [source])
-        cohort = Cohort(self.sessions[1], self._manifest)
+        cohort = Cohort(self.graphs[1], self._manifest)
         logits = cohort.begin(encoded, prompt[None], self._room(prompt, reading))
         self._cohorts.append((cohort, np.array([self.rows])))
         return logits
@@ -95,7 +95,7 @@ class EncoderDecoderEngine(RowEngine):
 
     def _only(self, rows: int) -> Cohort:
         """The first cohort, alone from now on."""
-        cohort = self._cohorts[0][0] if self._cohorts else Cohort(self.sessions[1], self._manifest)
+        cohort = self._cohorts[0][0] if self._cohorts else Cohort(self.graphs[1], self._manifest)
         self._cohorts = [(cohort, np.arange(rows))]
         return cohort
 

@@ -15,7 +15,7 @@ import numpy as np
 from edgellm.errors import ProviderError, QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
-from edgellm.ort.session import choose_device
+from edgellm.ort.library import choose_device
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.package.report import GenerationQuality, GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, TokenArray
