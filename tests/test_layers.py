@@ -50,13 +50,13 @@ TABLE = {
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package
         architectures: checkpoint quantize blocks
-        graphs: onnx quantize blocks architectures / package
+        graphs: onnx blocks architectures / package
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
-        calibration: checkpoint quantize blocks float_run / text
+        calibration: checkpoint quantize blocks architectures float_run / text
         verification: float_run calibration / system package text ort models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize float_run verification exporters / package text foreign models loading
-        planning: checkpoint package verification exporters / system package inspection
+        planning: checkpoint package quantize verification exporters / system package inspection
         pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
         *: pipeline
     """,  # noqa: E501

@@ -1,4 +1,4 @@
-"""An export from start to end: the steps in order. What differs by kind of model is in *_export.py."""
+"""An export from start to end: the steps in order. What differs by kind of model is in exporters/."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgellm.package.report import ExportOutcome, Report, write_report
 from edgellm.system.memory import resident_bytes
 from edgellm.types import Progress
 from edgellm_export.architectures import Kind, kind_of
-from edgellm_export.calibration.texts import CalibrationText, calibration_text
+from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter
 from edgellm_export.exporters.decoder import open_decoder
 from edgellm_export.exporters.encoder import open_encoder
-from edgellm_export.exporters.encoder_decoder import open_exporter as open_encoder_decoder
+from edgellm_export.exporters.encoder_decoder import open_encoder_decoder
 from edgellm_export.exporters.outline import hollow
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
@@ -56,7 +56,6 @@ class Opened:
     its graphs are other tools'."""
 
     checkpoint: Checkpoint
-    choices: Choices
     exporter: Exporter
     foreseen: ForeseenExporter | None
 
@@ -65,7 +64,7 @@ class Opened:
         if self.foreseen is None:
             return None
         base = resident_bytes() or 0
-        return predict(self.foreseen, self.checkpoint, self.choices, verify=verify, base=base, directory=directory)
+        return predict(self.foreseen, self.checkpoint, verify=verify, base=base, directory=directory)
 
 
 def export(
@@ -104,8 +103,8 @@ def export(
     check_target(out, force=force)
     if failed is not None:
         check_target(failed, force=True)
-    text = _calibration_text(calibration, calibrate)
-    opened = open_export(source, Choices(precision, target, kv_cache, task, calibrate, text, attentions), via, revision)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
+    opened = open_export(source, choices, via, revision)
 
     def keep(error: BaseException) -> Path | None:
         return failed if isinstance(error, QualityGateError) else None
@@ -114,7 +113,7 @@ def export(
     with quiet, _memory_errors(), new_directory(out, force=force, keep=keep) as work:
         watch = Watch.start(opened.predict(verify=verify_quality, directory=work))
         write_side_files(work, opened.checkpoint)
-        written = opened.exporter.write(work, opened.choices, progress or (lambda step, done, total: None))
+        written = opened.exporter.write(work, progress or (lambda step, done, total: None))
         manifest = seal(work, written.manifest)
         report = written.verify(manifest) if verify_quality else None
         outcome = None if watch is None else watch.stop(work)
@@ -146,8 +145,7 @@ def plan(
     package would be on this machine. Reads the checkpoint's config and headers, none of its weights, and
     downloads none. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
     check_target(Path(out), force=force)
-    text = _calibration_text(calibration, calibrate)
-    choices = Choices(precision, target, kv_cache, task, calibrate, text, attentions)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
     prediction = open_export(source, choices, via, revision, weights=False).predict(verify=verify_quality)
     if prediction is None:
         raise ExportError(
@@ -171,19 +169,24 @@ def open_export(
                 "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
             )
         checkpoint = open_source(str(source), revision)
-        return Opened(checkpoint, choices, open_optimum(checkpoint, choices), None)
+        return Opened(checkpoint, open_optimum(checkpoint, choices), None)
     checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
     _check_layers(checkpoint)
     with _memory_errors():
         checkpoint = checkpoint if weights else hollow(checkpoint)
         exporter = OPENERS[kind_of(checkpoint.config)](checkpoint, choices)
-    return Opened(checkpoint, choices, exporter, exporter)
+    return Opened(checkpoint, exporter, exporter)
 
 
-def _calibration_text(file: str | Path | None, calibrate: bool) -> CalibrationText:
+def _choices(
+    precision: Precision, target: Target, kv_cache: KVCacheType, task: Task | None, attentions: bool, calibrate: bool,
+    file: str | Path | None,
+) -> Choices:  # fmt: skip
+    """`file`: of calibration text, None for the built-in one."""
     if file is not None and not calibrate:
         raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
-    return calibration_text(None if file is None else Path(file))
+    text = calibration_text(None if file is None else Path(file))
+    return Choices(precision, target, kv_cache, task, calibrate, text, attentions)
 
 
 @contextlib.contextmanager

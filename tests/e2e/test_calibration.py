@@ -17,6 +17,7 @@ import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
 from edgellm.package.report import GenerationThresholds
+from edgellm_export.blocks.channels import ChannelMoves
 from edgellm_export.calibration.rounding import (
     Calibration,
     channel_scales,
@@ -26,7 +27,8 @@ from edgellm_export.calibration.rounding import (
     shifted,
 )
 from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPICS
-from edgellm_export.float_run.decoder import FloatRun, ObservedLinear
+from edgellm_export.float_run.decoder import DecoderRun
+from edgellm_export.float_run.layers import FloatLayer, ObservedLinear
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.verification.report import THRESHOLDS
@@ -46,20 +48,21 @@ def test_scales_change_nothing_in_float(
     """What a norm is divided by, exactly the layers behind it are multiplied by: in every family."""
     used: dict[str, Any] = {}
 
-    def calibrated(original: FloatRun, *rest: Any) -> Calibration:
+    def calibrated(original: DecoderRun, *rest: Any) -> Calibration:
         """As scales for an integer package would be, but large, and nothing rounded."""
         rng = np.random.default_rng(0)
-        shape = original.architecture.shape
-        ids = [np.arange(12) % shape.vocab_size]
-        states = original.embed(ids)
-        for index in range(shape.num_layers):
-            states, linears = original.observed_layer(index, ids, states)
+
+        def step(layer: FloatLayer, states: Any) -> Any:
+            after, linears = layer.observed(states)
             found = channel_scales(linears)
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
-        return Calibration("test", used)
+            return after
+
+        original.through([np.arange(12) % original.family.shape.vocab_size], step)
+        return Calibration("test", ChannelMoves(used))
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.exporters.decoder.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.exporters.recipe.scheme_for", lambda precision, target: float_scheme)
     monkeypatch.setattr("edgellm_export.exporters.decoder.calibrate_layers", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)

@@ -43,6 +43,7 @@ from edgellm_export.calibration.encoder import by_size, together
 from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts
 from edgellm_export.checkpoint.tensors import ArrayTensor
 from edgellm_export.float_run.encoder import EncoderRun
+from edgellm_export.float_run.layers import FloatLayer
 from edgellm_export.quantize import blockwise, scheme_for
 from edgellm_export.quantize.formats import RowFormat
 from encoder_families import BY_NAME, CASES, CONTEXT, LABELS, make_model, save_checkpoint
@@ -212,21 +213,24 @@ def test_moves_change_nothing_in_float(
     def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
         """As for an integer package, but large, and nothing rounded."""
         rng = np.random.default_rng(0)
-        states = original.embed(inputs(name))
-        for index in range(original.num_layers):
-            states, linears = original.observed_layer(index, inputs(name), states)
+        family = original.model.family
+
+        def step(layer: FloatLayer, states: Any) -> Any:
+            after, linears = layer.observed(states)
             found = channel_scales(linears)
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
             shifts = channel_shifts(linears)
             subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
-            family = original.model.family
             channels = rng.permutation(family.config.intermediate_size)
-            splits[family.layer_names(index).up] = np.split(channels, [7, 30])
+            splits[family.layer_names(layer.index).up] = np.split(channels, [7, 30])
+            return after
+
+        original.through(inputs(name), step)
         return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
 
     float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.exporters.encoder.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.exporters.encoder.calibrate_layers", calibrated)
+    monkeypatch.setattr("edgellm_export.exporters.recipe.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.exporters.encoder.calibrate_encoder", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
     # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
     assert len(used) == len(subtracted) == 3 * 3 - (name == "electra")

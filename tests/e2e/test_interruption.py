@@ -25,6 +25,7 @@ from edgellm.package.files import check_files, read_manifest
 from edgellm.package.report import GenerationThresholds
 from edgellm_export import pipeline
 from edgellm_export.exporters import decoder as decoder_export
+from edgellm_export.exporters import driver
 from edgellm_export.package import output
 from edgellm_export.quantize import blockwise
 from edgellm_export.verification import report
@@ -156,7 +157,7 @@ def test_without_locks_an_export_works_and_cleans_nothing_up(
     ("module", "step"),
     [
         (decoder_export, "verify"),
-        (decoder_export, "write_graph"),
+        (driver, "write_graph"),
         (pipeline, "write_side_files"),
         (pipeline, "seal"),
     ],

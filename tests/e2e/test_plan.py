@@ -57,7 +57,7 @@ def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, 
     choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None))
     exporter = open_export(source, choices, None, None, weights=False)
     assert exporter.foreseen is not None
-    return predict(exporter.foreseen, exporter.checkpoint, choices, verify=verify, base=100 * MIB)
+    return predict(exporter.foreseen, exporter.checkpoint, verify=verify, base=100 * MIB)
 
 
 def size_of(package: Path) -> int:

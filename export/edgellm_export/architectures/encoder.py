@@ -130,8 +130,8 @@ class PostNormEncoder:
 
     def _text(self, b: Build, x: ir.Value) -> ir.Value:
         """The first token through a layer of its own: [B, hidden]."""
-        hidden, place, zero = self.config.hidden_size, node(self.text.place), np.array(0, np.int64)
-        first = b.graph.op("Gather", x, b.graph.constant("/constants/0", zero), axis=1, name=f"{place}/Gather")
+        hidden, place = self.config.hidden_size, node(self.text.place)
+        first = b.graph.op("Gather", x, b.graph.scalar(0), axis=1, name=f"{place}/Gather")
         y = blocks.linear(b, first, self.text.dense, hidden, hidden, bias=True)
         if self.text.act == "tanh":
             return b.graph.op("Tanh", y, name=f"{place}/Tanh")
@@ -172,7 +172,7 @@ def _positions(b: Build, c: EncoderConfig, name: str, ids: ir.Value, pad: int | 
         return g.op("Slice", table, g.ints(0), length, g.ints(0), name=f"{place}/Slice")
     is_pad = g.op("Equal", ids, g.constant(f"{place}/pad", np.array(pad, np.int64)), name=f"{place}/Equal")
     token = g.op("Cast", g.op("Not", is_pad, name=f"{place}/Not"), to=int(ir.DataType.INT64), name=f"{place}/Cast")
-    counts = g.op("CumSum", token, g.constant("/constants/1", np.array(1, np.int64)), name=f"{place}/CumSum")
+    counts = g.op("CumSum", token, g.scalar(1), name=f"{place}/CumSum")
     counted = g.op("Mul", counts, token, name=f"{place}/Mul")
     rows = g.op("Add", counted, g.ints(c.first_position - 1), name=f"{place}/Rows")
     return g.op("Gather", table, rows, axis=0, name=f"{place}/Gather")

@@ -29,7 +29,7 @@ def layer(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: Sour
 def feed_forward(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value) -> ir.Value:
     """Up, activation and down, to be added to `unscaled` x. In parts where the channels between are split."""
     hidden, size = c.hidden_size, c.intermediate_size
-    parts = b.channels.splits.get(names.up)
+    parts = b.channels.moves.splits.get(names.up)
     if parts is not None:
         return split_feed_forward(b, c, names, x, parts)
     y = blocks.linear(b, x, names.up, size, hidden, bias=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS
 from edgellm.types import FloatArray
-from edgellm_export.blocks.channels import Channels
+from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, Channels
 from edgellm_export.blocks.rope import Rope
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import GraphBuilder, as_model
@@ -45,6 +45,24 @@ class TensorSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Material:
+    """What the matrices of graphs are made of: a checkpoint's tensors, their channels moved, stored in the scheme's
+    way. `cache`: what each layer's int8 key/value cache is multiplied by; none for a cache of the activations' type."""
+
+    tensors: TensorSource
+    scheme: WeightScheme
+    moves: ChannelMoves = UNMOVED
+    cache: Sequence[CacheScales] = ()
+
+    def build(self, shape: DecoderShape, name: str, *, attentions: bool = False) -> Build:
+        """A graph to be. `attentions`: with what attention gives each token."""
+        channels = Channels(self.moves)
+        if attentions:
+            return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels, [], [])
+        return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels)
+
+
+@dataclass(frozen=True)
 class Build:
     """What every block needs: the graph under construction, the weights' scheme, the checkpoint.
 
@@ -56,7 +74,7 @@ class Build:
     graph: GraphBuilder
     scheme: WeightScheme
     tensors: TensorSource
-    channels: Channels = field(default_factory=Channels)
+    channels: Channels
     attentions: list[ir.Value] | None = None
     cross_attentions: list[ir.Value] | None = None
 

@@ -34,28 +34,29 @@ class ChannelMoves:
     splits: ChannelSplits = field(default_factory=dict)
 
 
+UNMOVED = ChannelMoves()
+
+
 @dataclass(frozen=True)
 class Channels:
-    """`scales`, `shifts`, `splits`: see ChannelMoves. `projections`: the linear layers that the graph has so far, the
-    head among them."""
+    """The channels of a graph's values. `projections`: the linear layers that the graph has so far, the head among
+    them."""
 
-    scales: ChannelScales = field(default_factory=dict)
-    shifts: ChannelShifts = field(default_factory=dict)
-    splits: ChannelSplits = field(default_factory=dict)
+    moves: ChannelMoves = UNMOVED
     projections: list[Projection] = field(default_factory=list)
     _origins: dict[ir.Value, str] = field(default_factory=dict)
 
     def divided(self, origin: str, vector: FloatArray) -> FloatArray:
         """A norm's weight or bias, or a linear layer's bias, divided by the scale of the value it makes."""
-        return vector / self.scales[origin] if origin in self.scales else vector
+        return vector / self.moves.scales[origin] if origin in self.moves.scales else vector
 
     def moved(self, origin: str, bias: FloatArray) -> FloatArray:
         """The bias of the norm or linear layer that makes the value."""
-        return self.divided(origin, bias - self.shifts[origin] if origin in self.shifts else bias)
+        return self.divided(origin, bias - self.moves.shifts[origin] if origin in self.moves.shifts else bias)
 
     def divided_rows(self, origin: str, weight: LazyTensor) -> LazyTensor:
         """The matrix of a linear layer that makes the value, likewise."""
-        return DividedRows(weight, self.scales[origin]) if origin in self.scales else weight
+        return DividedRows(weight, self.moves.scales[origin]) if origin in self.moves.scales else weight
 
     def made(self, value: ir.Value, origin: str) -> ir.Value:
         """Remember that `value` is the one called `origin`."""
@@ -65,11 +66,11 @@ class Channels:
     def scale_of(self, value: ir.Value) -> tuple[str, FloatArray] | None:
         """The origin of a value and what its channels were divided by; None where they are as they were."""
         origin = self._origins.get(value)
-        return None if origin is None or origin not in self.scales else (origin, self.scales[origin])
+        return None if origin is None or origin not in self.moves.scales else (origin, self.moves.scales[origin])
 
     def shift_of(self, value: ir.Value) -> FloatArray | None:
         """What was subtracted from the value's channels."""
-        return self.shifts.get(self._origins.get(value, ""))
+        return self.moves.shifts.get(self._origins.get(value, ""))
 
     def missing(self, x: ir.Value, weight: LazyTensor) -> FloatArray | None:
         """What the product of `x` and the checkpoint's `weight` lacks, for the layer's bias: [rows]. None: nothing."""
@@ -79,7 +80,7 @@ class Channels:
     def read(self, x: ir.Value, weight: LazyTensor, name: str, *, into_softmax: bool) -> LazyTensor:
         """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
         origin = self._origins.get(x)
-        if origin is not None and origin in self.scales:
-            weight = ScaledColumns(weight, self.scales[origin])
+        if origin is not None and origin in self.moves.scales:
+            weight = ScaledColumns(weight, self.moves.scales[origin])
         self.projections.append(Projection(name, x, weight, origin, into_softmax))
         return weight

@@ -152,7 +152,7 @@ class RelativePositions:
         """[1, N, S, total] for a target, where keys lie behind. queries: [S] positions."""
         place = "/decoder/relative"
         end = b.graph.op("Cast", total, name=f"{place}/Cast", to=int(ir.DataType.INT64))
-        keys = b.graph.op("Range", _scalar(b, 0), end, _scalar(b, 1), name=f"{place}/Range")
+        keys = b.graph.op("Range", b.graph.scalar(0), end, b.graph.scalar(1), name=f"{place}/Range")
         buckets = self.bucket_behind(np.arange(self.max_distance + 1))
         return self._bias(b, weight, buckets[::-1], queries, keys, place, dtype)
 
@@ -189,10 +189,6 @@ class RelativePositions:
         shares = shares / np.float32(math.log(self.max_distance / exact)) * np.float32(count - exact)
         far = np.minimum(exact + shares.astype(np.int64), count - 1)
         return np.where(distances < exact, distances, far)
-
-
-def _scalar(b: Build, value: int) -> ir.Value:
-    return b.graph.constant(f"/constants/{value}", np.array(value, np.int64))
 
 
 def sinusoids(positions: int, size: int) -> FloatArray:

@@ -91,8 +91,7 @@ def _row_numbers(b: Build, positions: ir.Value, flat: ir.Value, root: str) -> ir
     g = b.graph
     count = g.op("Shape", flat, name=f"{root}/count/Shape", start=0, end=1)
     scalar = g.op("Squeeze", count, g.ints(0), name=f"{root}/count/Squeeze")
-    zero, one = (g.constant(f"/constants/{v}", np.array(v, np.int64)) for v in (0, 1))
-    numbers = g.op("Range", zero, scalar, one, name=f"{root}/rows/Range")
+    numbers = g.op("Range", g.scalar(0), scalar, g.scalar(1), name=f"{root}/rows/Range")
     return g.op("Reshape", numbers, g.op("Shape", positions, name=f"{root}/rows/Shape"), name=f"{root}/rows/Reshape")
 
 

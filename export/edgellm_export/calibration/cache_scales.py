@@ -7,35 +7,37 @@ than that, so that the first token falls near a step: on SmolLM2-135M it lowers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from edgellm.types import FloatArray, TokenArray
+from edgellm.types import FloatArray, ProgressHook, TokenArray
 from edgellm_export.blocks.build import CacheScales
 from edgellm_export.blocks.rope import Rope, StaticRope, rotary_dim
-from edgellm_export.float_run.decoder import FloatRun
+from edgellm_export.float_run.decoder import DecoderRun
+from edgellm_export.float_run.layers import FloatLayer, States
 
 LARGEST = 127  # of int8, the same on both sides of zero
 SILENT = 1e-6  # the least size that a channel is given
 STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
-def cache_scales(
-    run: FloatRun, sequences: Sequence[TokenArray], progress: Callable[[int, int], None]
-) -> list[CacheScales]:
+def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: ProgressHook) -> list[CacheScales]:
     """For each layer, the scale of each channel of its keys and values."""
-    shape = run.architecture.shape
+    shape = run.family.shape
     turns = turns_per_token(shape.ropes)
     found: list[CacheScales] = []
-    states = run.embed(sequences)
-    for index in range(shape.num_layers):
-        states, cached = run.cached_layer(index, sequences, states)
+
+    def observe(layer: FloatLayer, states: States) -> list[FloatArray]:
+        after, cached = run.cached(layer, states)
         keys = _scale([sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached])
         values = _scale([np.abs(value) for _, value in cached])
         first_key, first_value = (np.stack([side[:, 0] for side in sides]) for sides in zip(*cached, strict=True))
         found.append(CacheScales(aligned(keys, first_key), aligned(values, first_value)))
-        progress(index + 1, shape.num_layers)
+        progress(layer.index + 1, shape.num_layers)
+        return after
+
+    run.through(texts, observe)
     return found
 
 

@@ -3,23 +3,29 @@ how each matrix is rounded. One layer is in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from edgellm.text.encodings import Encoding
-from edgellm.types import FloatArray, IntArray
+from edgellm.types import FloatArray, IntArray, ProgressHook
+from edgellm_export.architectures.contract import LayerNames
 from edgellm_export.blocks.build import node
 from edgellm_export.blocks.channels import ChannelMoves
-from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts, rounded, shifted
+from edgellm_export.calibration.rounding import (
+    Calibration,
+    Rounding,
+    channel_scales,
+    channel_shifts,
+    described,
+    shifted,
+)
 from edgellm_export.checkpoint.tensors import LazyTensor
-from edgellm_export.float_run.decoder import ObservedLinear
 from edgellm_export.float_run.encoder import EncoderRun
+from edgellm_export.float_run.layers import FloatLayer, ObservedLinear, States
 from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS
-from edgellm_export.quantize.formats import MatrixFormat, RowFormat
+from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.static import with_static
 from edgellm_export.quantize.uneven import with_uneven
@@ -31,63 +37,30 @@ STEP = 16  # parts have a multiple of so many channels
 Prepared = dict[str, PreparedMatrix]
 
 
-@dataclass(frozen=True)
-class Rounding:
-    """How the matrices of a layer are rounded. `files`: where each lies afterwards."""
-
-    candidates: Sequence[MatrixFormat]
-    files: Callable[[], Path]
-
-    def of(self, linears: Sequence[ObservedLinear], weights: Mapping[str, LazyTensor], moves: ChannelMoves) -> Prepared:
-        """By layer name. `linears` read what is `shifted` already; `weights` are as the scales change them."""
-        return {linear.name: self._one(linear, weights[linear.name], moves) for linear in linears}
-
-    def _one(self, linear: ObservedLinear, weight: LazyTensor, moves: ChannelMoves) -> PreparedMatrix:
-        inputs, origin = np.concatenate(linear.inputs), linear.origin or ""
-        scale, shift = moves.scales.get(origin), moves.shifts.get(origin)
-        if scale is not None:
-            inputs /= scale
-            shift = None if shift is None else shift / scale
-        forms = with_uneven(with_static(self.candidates, inputs, shift), inputs)
-        return rounded(inputs, weight, forms, LIMIT, self.files())
-
-    def per_row(self, inputs: FloatArray, weight: LazyTensor) -> PreparedMatrix:
-        """A matrix that is multiplied by inputs [tokens, columns], with a scale per token whatever the error."""
-        return rounded(inputs, weight, with_uneven([RowFormat()], inputs), np.inf, self.files())
-
-
-def calibrate_layers(
-    run: EncoderRun,
-    sequences: Sequence[Encoding],
-    origin: str,
-    candidates: Sequence[MatrixFormat],
-    directory: Path,
-    progress: Callable[[int, int], None],
+def calibrate_encoder(
+    run: EncoderRun, texts: Sequence[Encoding], origin: str, rounding: Rounding, progress: ProgressHook
 ) -> Calibration:
-    """Moves and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the sequences
-    are."""
+    """Moves and matrices of all layers. `origin`: what the texts are."""
     shifts: dict[str, FloatArray] = {}
     scales: dict[str, FloatArray] = {}
     splits: dict[str, Sequence[IntArray]] = {}
     prepared: Prepared = {}
-    numbers = count()
-    rounding = Rounding(candidates, lambda: directory / f"{next(numbers)}.npy")
-    states = run.embed(sequences)
-    for index in range(run.num_layers):
-        states, linears = run.observed_layer(index, sequences, states)
+
+    def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
+        after, linears = layer.observed(states)
         shifts.update(channel_shifts(linears))
         linears = shifted(linears, shifts)
         scales.update(worthwhile(channel_scales(linears)))
-        moves = ChannelMoves(scales, shifts)
-        whole = rounding.of(linears, run.layer_weights(index, moves), moves)
-        names = run.model.family.layer_names(index)
-        found = _in_parts(run, index, linears, whole, rounding, moves)
-        if found is not None:
-            splits[names.up], whole = found
-        prepared.update(whole)
-        progress(index + 1, run.num_layers)
-    text = f"{sum(map(len, sequences))} tokens of {origin}"
-    return Calibration(text, prepared=prepared, moves=ChannelMoves(scales, shifts, splits))
+        moves, names = ChannelMoves(scales, shifts), run.model.family.layer_names(layer.index)
+        whole = _rounded(linears, layer.weights(moves), moves, rounding)
+        parts, matrices = _in_parts(layer, names, linears, whole, rounding, moves)
+        splits.update({names.up: parts} if parts else {})
+        prepared.update(matrices)
+        progress(layer.index + 1, run.num_layers)
+        return after
+
+    run.through(texts, round_layer)
+    return Calibration(described(texts, origin), ChannelMoves(scales, shifts, splits), prepared)
 
 
 def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
@@ -95,29 +68,48 @@ def worthwhile(scales: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     return {origin: scale for origin, scale in scales.items() if scale.max() > UNLIKE * scale.min()}
 
 
+def _rounded(
+    linears: Sequence[ObservedLinear], weights: Mapping[str, LazyTensor], moves: ChannelMoves, rounding: Rounding
+) -> Prepared:
+    """By layer name. `linears` read what is `shifted` already; `weights` are as the scales change them."""
+    found: Prepared = {}
+    for linear in linears:
+        inputs, origin = np.concatenate(linear.inputs), linear.origin or ""
+        scale, shift = moves.scales.get(origin), moves.shifts.get(origin)
+        if scale is not None:
+            inputs /= scale
+            shift = None if shift is None else shift / scale
+        forms = with_uneven(with_static(rounding.candidates, inputs, shift), inputs)
+        found[linear.name] = rounding.rounded(inputs, weights[linear.name], forms, LIMIT)
+    return found
+
+
 def _in_parts(
-    run: EncoderRun,
-    index: int,
+    layer: FloatLayer,
+    names: LayerNames,
     linears: Sequence[ObservedLinear],
     whole: Prepared,
     rounding: Rounding,
     moves: ChannelMoves,
-) -> tuple[Sequence[IntArray], Prepared] | None:
+) -> tuple[Sequence[IntArray], Prepared]:
     """The parts of the channels between a layer's feed-forward matrices, and the layer's matrices with those two in
-    parts: where the second needs blocks as a whole and its parts, with a scale per token each, do not."""
-    names = run.model.family.layer_names(index)
+    parts: where the second needs blocks as a whole and its parts, with a scale per token each, do not. Else no parts,
+    and the matrices as they are `whole`."""
     up, down = node(names.up), node(names.down)
     if isinstance(whole[down].form, RowFormat) or not any(isinstance(f, RowFormat) for f in rounding.candidates):
-        return None
+        return (), whole
     read = {linear.name: linear for linear in linears}
     inputs = np.concatenate(read[down].inputs)
     parts = by_size(inputs)
-    weights = run.layer_weights(index, replace(moves, splits={names.up: parts}))
+    weights = layer.weights(replace(moves, splits={names.up: parts}))
     downs = {f"{down}.{i}": np.ascontiguousarray(inputs[:, part]) for i, part in enumerate(parts)}
-    found = {name: rounding.per_row(values, weights[name]) for name, values in downs.items()}
+    found = {
+        name: rounding.rounded(values, weights[name], with_uneven([RowFormat()], values), np.inf)
+        for name, values in downs.items()
+    }
     if together([(values, weights[name], found[name].error) for name, values in downs.items()]) > LIMIT:
-        return None
-    ups = rounding.of([replace(read[up], name=f"{up}.{i}") for i in range(len(parts))], weights, moves)
+        return (), whole
+    ups = _rounded([replace(read[up], name=f"{up}.{i}") for i in range(len(parts))], weights, moves, rounding)
     others = {name: matrix for name, matrix in whole.items() if name not in (up, down)}
     return parts, {**others, **ups, **found}
 

@@ -3,17 +3,18 @@ and how each matrix is rounded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.types import FloatArray, TokenArray
-from edgellm_export.blocks.channels import ChannelMoves, ChannelScales, ChannelShifts
+from edgellm.types import FloatArray, ProgressHook
+from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, ChannelScales, ChannelShifts
 from edgellm_export.checkpoint.tensors import LazyTensor
-from edgellm_export.float_run.decoder import FloatRun, ObservedLinear
+from edgellm_export.float_run.layers import FloatLayer, FloatRun, ObservedLinear, States, Texts
 from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.prepared import PreparedMatrix, keep
@@ -30,65 +31,66 @@ MIDDLE = (0.1, 99.9)  # percentiles of a channel's values that its shift is half
 
 @dataclass(frozen=True)
 class Calibration:
-    """`text`: where it comes from, or "none". `scales`: by origin (see `blocks.channels`). `prepared`: by layer name,
-    the matrices that are rounded already. `moves`: of encoders, in place of `scales`."""
+    """`text`: where it comes from, or "none". `moves`: of channels. `prepared`: by layer name, the matrices that are
+    rounded already."""
 
     text: str = "none"
-    scales: ChannelScales = field(default_factory=dict)
+    moves: ChannelMoves = UNMOVED
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
-    moves: ChannelMoves = field(default_factory=ChannelMoves)
 
 
 NOT_CALIBRATED = Calibration()
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """How matrices are rounded: as the fastest of `candidates` that is close enough. Their arrays lie in `directory`
+    afterwards."""
+
+    candidates: Sequence[MatrixFormat]
+    directory: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def rounded(
+        self, inputs: FloatArray, weight: LazyTensor, candidates: Sequence[MatrixFormat], limit: float
+    ) -> PreparedMatrix:
+        """A matrix that is multiplied by inputs [tokens, columns], with an error of at most `limit` if it can be."""
+        choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
+        file = self.directory / f"{next(self._numbers)}.npy"
+        return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
+
+    def linear(self, linear: ObservedLinear, weight: LazyTensor, scales: ChannelScales) -> PreparedMatrix:
+        """The layer's matrix `weight`, which `scales` have changed already."""
+        inputs = np.concatenate(linear.inputs)
+        if linear.origin is not None and linear.origin in scales:
+            inputs /= scales[linear.origin]
+        limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
+        return self.rounded(inputs, weight, with_uneven(self.candidates, inputs), limit)
+
+
 def calibrate_layers(
-    run: FloatRun,
-    sequences: Sequence[TokenArray],
-    origin: str,
-    candidates: Sequence[MatrixFormat],
-    directory: Path,
-    progress: Callable[[int, int], None],
+    run: FloatRun[Texts], texts: Sequence[Texts], origin: str, rounding: Rounding, progress: ProgressHook
 ) -> Calibration:
-    """Scales and matrices of all layers; the matrices lie in `directory` afterwards. `origin`: what the sequences
-    are."""
+    """Scales and matrices of all layers. `origin`: what the texts are."""
     scales: dict[str, FloatArray] = {}
     prepared: dict[str, PreparedMatrix] = {}
-    states = run.embed(sequences)
-    layers = run.architecture.shape.num_layers
-    for index in range(layers):
-        states, linears = run.observed_layer(index, sequences, states)
+    done = itertools.count(1)
+
+    def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
+        after, linears = layer.observed(states)
         scales.update(channel_scales(linears))
-        weights = run.layer_weights(index, scales)
-        for linear in linears:
-            file = directory / f"{len(prepared)}.npy"
-            prepared[linear.name] = rounded_linear(linear, weights[linear.name], scales, candidates, file)
-        progress(index + 1, layers)
-    return Calibration(f"{sum(map(len, sequences))} tokens of {origin}", scales, prepared)
+        weights = layer.weights(ChannelMoves(scales))
+        prepared.update({each.name: rounding.linear(each, weights[each.name], scales) for each in linears})
+        progress(next(done), run.num_layers)
+        return after
+
+    run.through(texts, round_layer)
+    return Calibration(described(texts, origin), ChannelMoves(scales), prepared)
 
 
-def rounded_linear(
-    linear: ObservedLinear,
-    weight: LazyTensor,
-    scales: ChannelScales,
-    candidates: Sequence[MatrixFormat],
-    file: Path,
-) -> PreparedMatrix:
-    """The layer's matrix `weight`, which `scales` have changed already, as the fastest of `candidates` that is close
-    enough; its arrays are in `file` afterwards."""
-    inputs = np.concatenate(linear.inputs)
-    if linear.origin is not None and linear.origin in scales:
-        inputs /= scales[linear.origin]
-    limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
-    return rounded(inputs, weight, with_uneven(candidates, inputs), limit, file)
-
-
-def rounded(
-    inputs: FloatArray, weight: LazyTensor, candidates: Sequence[MatrixFormat], limit: float, file: Path
-) -> PreparedMatrix:
-    """A matrix that is multiplied by inputs [tokens, columns]; the rest as above."""
-    choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
-    return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
+def described(texts: Sequence[Sized], origin: str) -> str:
+    """For the report."""
+    return f"{sum(map(len, texts))} tokens of {origin}"
 
 
 def channel_shifts(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:

@@ -39,22 +39,24 @@ class Written:
 
 @dataclass(frozen=True)
 class Outline:
-    """`manifest`: lacks its files. `projections`: the linear layers of all graphs."""
+    """`manifest`: lacks its files. `projections`: the linear layers of all graphs. `calibrates`: text will decide how
+    they are rounded."""
 
     manifest: Manifest
     projections: Sequence[Projection]
+    calibrates: bool
 
 
 class Exporter(Protocol):
-    """A checkpoint whose config has been read, and found to be one that edgellm builds."""
+    """A checkpoint whose config has been read, and found to be one that edgellm builds, with the caller's choices."""
 
-    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+    def write(self, work: Path, progress: Progress) -> Written:
         """Everything but manifest and report into the directory `work`, which has the tokenizer's files already."""
 
 
 class ForeseenExporter(Exporter, Protocol):
     """One that knows its graphs before they are made."""
 
-    def outline(self, work: Path, choices: Choices) -> Outline:
+    def outline(self, work: Path) -> Outline:
         """What `write` is expected to put into `work`, before any work: the weights' files have their size and no
         content."""

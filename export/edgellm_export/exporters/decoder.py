@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, KVCacheType, Manifest, Rope, Target, Weights
-from edgellm.types import Progress, TokenArray
+from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
+from edgellm.package.report import Report
+from edgellm.types import Progress, ProgressHook, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.architectures.names import canonical
-from edgellm_export.blocks.build import CacheScales, attention_names
+from edgellm_export.blocks.build import CacheScales, Material, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
-from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, calibrate_layers
+from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
 from edgellm_export.checkpoint import Checkpoint, TensorReader
-from edgellm_export.exporters.contract import Choices, Outline, Written
-from edgellm_export.exporters.outline import expected_scheme
-from edgellm_export.float_run.decoder import FLOAT, FloatRun, PackageLayers
-from edgellm_export.float_run.segments import DataFile
+from edgellm_export.exporters.contract import Choices, ForeseenExporter
+from edgellm_export.exporters.driver import Driver
+from edgellm_export.exporters.recipe import Recipe, check_cuda
+from edgellm_export.float_run.decoder import DecoderRun
+from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.graphs.decoder import build_decoder
 from edgellm_export.onnx.built import BuiltGraph
-from edgellm_export.onnx.writer import outline_graph, write_graph
 from edgellm_export.package.genai_config import genai_config
-from edgellm_export.package.output import disk_errors
 from edgellm_export.package.side_files import (
     GRAPH,
     generation_config,
     token_ids,
-    versions,
     write_generation_config,
     write_json,
 )
-from edgellm_export.quantize import WeightScheme, scheme_for
 from edgellm_export.verification.decoder import verify
 
 # Of calibration text, in tokens: each sequence and all of them.
@@ -48,147 +46,93 @@ CACHE_LENGTH, CACHE_TOKENS = 256, 4096
 
 
 @dataclass(frozen=True)
-class DecoderExport:
-    """Implements `steps.Exporter`."""
+class DecoderRecipe(Recipe[TokenArray]):
+    family: DecoderFamily
 
-    checkpoint: Checkpoint
-    architecture: DecoderFamily
+    @property
+    def ignored(self) -> Sequence[str]:
+        return self.family.names.ignored(tied=self.family.shape.tied_embedding)
 
-    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
-        architecture = self.architecture
-        manifest = self._describe(work, choices)
-        original = FloatRun(architecture, TensorReader(self.checkpoint.tensors))
-        tensors = _account(self.checkpoint, architecture)
-        cache = _calibrate_cache(work, original, manifest, choices, progress) if choices.kv_cache == "int8" else []
-        with tempfile.TemporaryDirectory(dir=work) as matrices:
-            calibrated = NOT_CALIBRATED
-            if choices.calibrate:
-                calibrated = _calibrate(work, Path(matrices), original, manifest, choices, progress)
-            scheme = scheme_for(choices.precision, choices.target).calibrated(calibrated.prepared)
-            built = build_decoder(
-                architecture, tensors, scheme, calibrated.scales, cache, attentions=choices.attentions
-            )
-            offsets = write_graph(built, work / GRAPH, progress=lambda *done: progress("weights", *done))
-        data = DataFile(work / f"{GRAPH}.data", offsets)
-        layers = PackageLayers(architecture, tensors, scheme, calibrated.scales, cache, data)
-        return Written(
-            replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)),
-            lambda sealed: verify(work, sealed, original, layers, calibrated, progress),
+    @property
+    def original(self) -> DecoderRun:
+        return DecoderRun(self.family, TensorReader(self.checkpoint.tensors))
+
+    def manifest(self) -> Manifest[DecoderFacts]:
+        shape = self.family.shape
+        rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
+        length = ("rope_length",) if rope.has_length_input else ()
+        inputs = ("input_ids", "attention_mask", "logits_to_keep", *length)
+        outputs = ("logits", *attention_names(shape.num_layers if self.choices.attentions else 0))
+        cache = CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, self._cache_type)
+        return self.described(
+            "text-generation",
+            {"model": GraphFile(GRAPH, inputs, outputs)},
+            DecoderFacts(cache, rope),
+            token_ids(self.checkpoint, shape.vocab_size),
+            vocab_size=shape.vocab_size,
+            context_length=shape.context_length,
+            tied=shape.tied_embedding,
         )
 
-    def outline(self, work: Path, choices: Choices) -> Outline:
-        architecture, shape = self.architecture, self.architecture.shape
-        manifest, tensors = self._describe(work, choices), _account(self.checkpoint, architecture)
+    def describe(self, work: Path, manifest: Manifest[DecoderFacts]) -> None:
+        checkpoint = self.checkpoint
+        generation, known = generation_config(checkpoint), self.family.known_to_genai
+        write_generation_config(work, checkpoint, manifest.tokens)
+        write_json(work / "genai_config.json", genai_config(manifest, checkpoint.config, generation, known=known))
+
+    def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
+        return {GRAPH: build_decoder(self.family, material, attentions=self.choices.attentions)}
+
+    def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[TokenArray]:
+        return self._tokens(work, WEIGHTS_LENGTH, WEIGHTS_TOKENS)
+
+    def calibrate(self, texts: Sequence[TokenArray], rounding: Rounding, progress: ProgressHook) -> Calibration:
+        return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
+
+    def verify(
+        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
+    ) -> Report:
+        return verify(work, sealed, self.original, layers, calibration, progress)
+
+    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales]:
+        """Raises ExportError where there is no text to find them with."""
+        if self.choices.kv_cache != "int8":
+            return ()
+        texts = self._tokens(work, CACHE_LENGTH, CACHE_TOKENS)
+        if not texts:
+            raise ExportError(
+                "an int8 key/value cache needs scales from calibration text, and the checkpoint has no tokenizer that "
+                f"makes {min(CACHE_LENGTH, manifest.context_length)} tokens of it; export with the tokenizer's files, "
+                "or with --kv-cache float"
+            )
+        return cache_scales(self.original, texts, partial(progress, "calibrate cache"))
+
+    def expected_cache(self) -> Sequence[CacheScales]:
+        shape = self.family.shape
         ones = np.ones((shape.num_kv_heads, shape.head_dim), np.float32)
-        cache = [CacheScales(ones, ones)] * shape.num_layers if choices.kv_cache == "int8" else []
+        return [CacheScales(ones, ones)] * shape.num_layers if self.choices.kv_cache == "int8" else ()
 
-        def build(scheme: WeightScheme) -> BuiltGraph:
-            return build_decoder(architecture, tensors, scheme, cache_scales=cache, attentions=choices.attentions)
+    @property
+    def _cache_type(self) -> Literal["float32", "float16", "int8"]:
+        if self.choices.kv_cache == "int8":
+            return "int8"
+        return "float32" if self.choices.target == "cpu" else "float16"
 
-        scheme = expected_scheme(choices, self.checkpoint, build(FLOAT).projections)
-        built = build(scheme)
-        outline_graph(built, work / GRAPH)
-        return Outline(replace(manifest, weights=replace(manifest.weights, scheme=scheme.name)), built.projections)
-
-    def _describe(self, work: Path, choices: Choices) -> Manifest[DecoderFacts]:
-        """The manifest, and the files that say the same to other programs."""
-        manifest = _manifest(self.checkpoint, self.architecture, choices)
-        generation = generation_config(self.checkpoint)
-        write_generation_config(work, self.checkpoint, manifest.tokens)
-        known = self.architecture.known_to_genai
-        write_json(work / "genai_config.json", genai_config(manifest, self.checkpoint.config, generation, known=known))
-        return manifest
+    def _tokens(self, work: Path, length: int, count: int) -> Sequence[TokenArray]:
+        """Calibration text in sequences of `length` or what the context holds."""
+        shape = self.family.shape
+        return tokenized(work, self.choices.text, shape.vocab_size, min(length, shape.context_length), count)
 
 
-def open_decoder(checkpoint: Checkpoint, choices: Choices) -> DecoderExport:
+def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    architecture: DecoderFamily = open_family(checkpoint.config)
-    return DecoderExport(canonical(checkpoint, architecture.names), architecture)
-
-
-def _manifest(checkpoint: Checkpoint, architecture: DecoderFamily, choices: Choices) -> Manifest[DecoderFacts]:
-    """The manifest, still without its files' hashes."""
-    shape = architecture.shape
-    rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
-    inputs = ("input_ids", "attention_mask", "logits_to_keep", *(("rope_length",) if rope.has_length_input else ()))
-    dtype = _cache_type(choices.target, choices.kv_cache)
-    scheme = scheme_for(choices.precision, choices.target)
-    layers = shape.num_layers if choices.attentions else 0
-    return Manifest(
-        task="text-generation",
-        model_type=str(checkpoint.config["model_type"]),
-        target=choices.target,
-        graphs={"model": GraphFile(GRAPH, inputs, ("logits", *attention_names(layers)))},
-        model=DecoderFacts(CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, dtype), rope),
-        weights=Weights(choices.precision, scheme.name, shape.tied_embedding),
-        vocab_size=shape.vocab_size,
-        context_length=shape.context_length,
-        tokens=token_ids(checkpoint, shape.vocab_size),
-        source=dict(checkpoint.source),
-        versions=versions(),
-    )
-
-
-def _cache_type(target: Target, kv_cache: KVCacheType) -> Literal["float32", "float16", "int8"]:
-    if kv_cache == "int8":
-        return "int8"
-    return "float32" if target == "cpu" else "float16"
-
-
-def _account(checkpoint: Checkpoint, architecture: DecoderFamily) -> TensorReader:
-    """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
-    ignored = architecture.names.ignored(tied=architecture.shape.tied_embedding)
-    tensors = TensorReader(checkpoint.tensors, ignore=ignored)
-    build_decoder(architecture, tensors, scheme_for("fp32", "cpu"))
-    tensors.finish()
-    return tensors
-
-
-def _calibrate(
-    work: Path, matrices: Path, original: FloatRun, manifest: Manifest, choices: Choices, progress: Progress
-) -> Calibration:
-    """Channel scales and rounded matrices, the latter as files in `matrices`. None where there is nothing to round, or
-    no tokenizer."""
-    candidates = scheme_for(choices.precision, choices.target).candidates
-    sequences = _tokens(work, manifest, choices, WEIGHTS_LENGTH, WEIGHTS_TOKENS) if candidates else []
-    if not sequences:
-        return NOT_CALIBRATED
-    with disk_errors(work):
-        return calibrate_layers(
-            original,
-            sequences,
-            choices.text.origin,
-            candidates,
-            matrices,
-            lambda done, total: progress("calibrate", done, total),
-        )
-
-
-def _calibrate_cache(
-    work: Path, original: FloatRun, manifest: Manifest, choices: Choices, progress: Progress
-) -> Sequence[CacheScales]:
-    """Scales for an int8 key/value cache. Raises ExportError where there is no text to find them with."""
-    sequences = _tokens(work, manifest, choices, CACHE_LENGTH, CACHE_TOKENS)
-    if not sequences:
-        raise ExportError(
-            "an int8 key/value cache needs scales from calibration text, and the checkpoint has no tokenizer that "
-            f"makes {min(CACHE_LENGTH, manifest.context_length)} tokens of it; export with the tokenizer's files, or "
-            "with --kv-cache float"
-        )
-    return cache_scales(original, sequences, lambda done, total: progress("calibrate cache", done, total))
-
-
-def _tokens(work: Path, manifest: Manifest, choices: Choices, length: int, count: int) -> list[TokenArray]:
-    """Calibration text in sequences of `length` or what the context holds."""
-    return tokenized(work, choices.text, manifest.vocab_size, min(length, manifest.context_length), count)
+    family: DecoderFamily = open_family(checkpoint.config)
+    return Driver(DecoderRecipe(canonical(checkpoint, family.names), choices, family))
 
 
 def _check_combination(choices: Choices) -> None:
-    if choices.target == "cuda" and choices.precision == "fp32":
-        raise ExportError(
-            "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
-        )
+    check_cuda(choices)
     if choices.attentions and (choices.target == "cuda" or choices.kv_cache == "int8"):
         raise ExportError(
             "attention weights come from the CPU's kernel with a float cache only; with --attentions, leave out "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -29,15 +28,9 @@ class DataFile:
         return np.fromfile(self.path, region.dtype, count, offset=self.offsets[region.name]).reshape(region.shape)
 
 
-class StoredRegions(Protocol):
-    """Where a package's weights can be read."""
-
-    def read(self, region: Region) -> Array: ...
-
-
 @dataclass(frozen=True)
 class DataFiles:
-    """Several data files of one package."""
+    """Where a package's weights can be read."""
 
     files: Sequence[DataFile]
 
@@ -48,7 +41,7 @@ class DataFiles:
 class Segment:
     """A session over a built graph whose weights are in memory."""
 
-    def __init__(self, built: BuiltGraph, *, data: StoredRegions | None = None, threads: int) -> None:
+    def __init__(self, built: BuiltGraph, *, data: DataFiles | None = None, threads: int) -> None:
         """Weights come from `data` where it is given, else from the checkpoint through the graph's producers."""
         arrays = {stored.region.name: stored.region for stored in built.stored}
         contents = {name: data.read(region) for name, region in arrays.items()} if data else _produce(built)

@@ -9,8 +9,8 @@ feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -18,22 +18,16 @@ import onnx_ir as ir
 from edgellm.package.manifest import Pooling, Task
 from edgellm_export.architectures.contract import EncoderFamily, HeadKind, SourceMask
 from edgellm_export.architectures.post_norm import unscaled
-from edgellm_export.blocks.build import Build, DecoderShape, TensorSource, built
-from edgellm_export.blocks.channels import ChannelMoves, Channels
-from edgellm_export.onnx.builder import GraphBuilder
+from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
+from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
 from edgellm_export.onnx.built import BuiltGraph
-from edgellm_export.quantize import WeightScheme
 
-UNMOVED = ChannelMoves()
-INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
 ROWS: list[int | str] = ["batch_size", "sequence_length"]
 LOWEST = -3.0e38  # below any hidden state
 
-Output = tuple[ir.Value, str, ir.DataType, list[int | str]]
-
 
 @dataclass(frozen=True)
-class EncoderModel:
+class HeadedEncoder:
     """A family, what its head is for, and how many labels that has. `pooling`: of sentence encoders."""
 
     family: EncoderFamily
@@ -52,17 +46,18 @@ class EncoderModel:
             return ("last_hidden_state", *(("sentence_embedding",) if self.pooling else ()))
         return ("start_logits", "end_logits") if self.task == "question-answering" else ("logits",)
 
+    @property
+    def shape(self) -> DecoderShape:
+        c = self.family.config
+        head_dim = c.hidden_size // c.num_heads
+        return DecoderShape(
+            c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, head_dim, c.context_length, c.tied_embedding
+        )
 
-def build_encoder(
-    model: EncoderModel,
-    tensors: TensorSource,
-    scheme: WeightScheme,
-    moves: ChannelMoves = UNMOVED,
-    *,
-    attentions: bool = False,
-) -> BuiltGraph:
+
+def build_encoder(model: HeadedEncoder, material: Material, *, attentions: bool = False) -> BuiltGraph:
     """The whole model. `attentions`: with the outputs attentions.{i} [B, heads, S, S], for rows without padding."""
-    b = replace(_build(model, "encoder", tensors, scheme, moves), attentions=[] if attentions else None)
+    b = material.build(model.shape, "encoder", attentions=attentions)
     ids, attention_mask, types = _inputs(b, model)
     x = model.family.embed(b, ids, types)
     mask = _mask(b, attention_mask)
@@ -71,51 +66,36 @@ def build_encoder(
     return built(b, _head(b, model, x, attention_mask))
 
 
-def build_embedding(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_embedding(model: HeadedEncoder, material: Material) -> BuiltGraph:
     """input_ids, token_type_ids -> hidden_out [B, S, hidden]."""
-    b = _build(model, "embedding", tensors, scheme, UNMOVED)
-    ids, _, types = _inputs(b, model)
-    return built(b, [_hidden(model, model.family.embed(b, ids, types))])
+
+    def inputs(b: Build) -> tuple[ir.Value, ir.Value | None]:
+        ids, _, types = _inputs(b, model)
+        return ids, types
+
+    def embed(b: Build, ids: ir.Value, types: ir.Value | None) -> Stream:
+        return Stream(model.family.embed(b, ids, types))
+
+    return embedding_segment(material, model.shape, inputs, embed)
 
 
-def build_layer(
-    model: EncoderModel,
-    index: int,
-    tensors: TensorSource,
-    scheme: WeightScheme,
-    moves: ChannelMoves = UNMOVED,
-    *,
-    observe: bool = False,
-) -> BuiltGraph:
-    """hidden, attention_mask -> hidden_out. With `observe`, also the values [B, S, size] that linear layers read, under
-    the names that the projections' x have."""
-    b = _build(model, f"layer_{index}", tensors, scheme, moves)
+def build_layer(model: HeadedEncoder, index: int, material: Material, *, observe: bool = False) -> BuiltGraph:
+    """hidden, attention_mask -> see `layer_segment`."""
+    b = material.build(model.shape, f"layer_{index}")
     mask = _mask(b, b.graph.input("attention_mask", INT64, ROWS))
-    hidden = _hidden_input(b, model)
-    x = _unmoved(b, model.family.layer(b, index, _as_made(b, model, index, hidden), mask))
-    read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x is not hidden)
-    extra: list[Any] = [(v, str(v.name), FLOAT, [*ROWS, None]) for v in read] if observe else []
-    return built(b, [_hidden(model, x), *extra])
+    x = model.family.layer(b, index, _as_made(b, model, index, hidden_input(b)), mask)
+    return layer_segment(b, Stream(_unmoved(b, x)), observe=observe)
 
 
-def build_head(model: EncoderModel, tensors: TensorSource, scheme: WeightScheme) -> BuiltGraph:
+def build_head(model: HeadedEncoder, material: Material) -> BuiltGraph:
     """hidden, attention_mask -> the model's outputs."""
-    b = _build(model, "head", tensors, scheme, UNMOVED)
+    b = material.build(model.shape, "head")
     attention_mask = b.graph.input("attention_mask", INT64, ROWS)
-    hidden = b.graph.op("Identity", _hidden_input(b, model), name="/hidden/Identity")
+    hidden = b.graph.op("Identity", hidden_input(b), name="/hidden/Identity")
     return built(b, _head(b, model, hidden, attention_mask))
 
 
-def _build(model: EncoderModel, name: str, tensors: TensorSource, scheme: WeightScheme, moves: ChannelMoves) -> Build:
-    c = model.family.config
-    shape = DecoderShape(
-        c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, c.hidden_size // c.num_heads, c.context_length,
-        c.tied_embedding,
-    )  # fmt: skip
-    return Build(shape, GraphBuilder(name), scheme, tensors, Channels(moves.scales, moves.shifts, moves.splits))
-
-
-def _inputs(b: Build, model: EncoderModel) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+def _inputs(b: Build, model: HeadedEncoder) -> tuple[ir.Value, ir.Value, ir.Value | None]:
     ids, mask, *types = (b.graph.input(name, INT64, ROWS) for name in model.inputs)
     return ids, mask, types[0] if types else None
 
@@ -124,17 +104,13 @@ def _mask(b: Build, attention_mask: ir.Value) -> SourceMask:
     return SourceMask(b.graph.op("Cast", attention_mask, to=int(INT32), name="/mask/Cast"))
 
 
-def _hidden_input(b: Build, model: EncoderModel) -> ir.Value:
-    return b.graph.input("hidden", FLOAT, [*ROWS, model.family.config.hidden_size])
-
-
-def _as_made(b: Build, model: EncoderModel, index: int, hidden: ir.Value) -> ir.Value:
+def _as_made(b: Build, model: HeadedEncoder, index: int, hidden: ir.Value) -> ir.Value:
     """What layer `index` reads, as the norm before it makes it in the whole model."""
     family, c = model.family, model.family.config
     if index == 0 and c.embedding_size != c.hidden_size:
         return hidden  # a linear layer made it
     origin = family.layer_names(index - 1).output_norm if index else family.embedding_norm
-    shift, scale = b.channels.shifts.get(origin), b.channels.scales.get(origin)
+    shift, scale = b.channels.moves.shifts.get(origin), b.channels.moves.scales.get(origin)
     if shift is not None:
         hidden = b.graph.op("Sub", hidden, b.graph.constant(f"{origin}.shift", shift), name="/hidden/Sub")
     if scale is not None:
@@ -149,11 +125,7 @@ def _unmoved(b: Build, x: ir.Value) -> ir.Value:
     return x if shift is None else b.graph.op("Add", x, b.graph.constant("hidden.shift", shift), name="/hidden/Add")
 
 
-def _hidden(model: EncoderModel, x: ir.Value) -> Output:
-    return x, "hidden_out", FLOAT, [*ROWS, model.family.config.hidden_size]
-
-
-def _head(b: Build, model: EncoderModel, x: ir.Value, attention_mask: ir.Value) -> list[Output]:
+def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value) -> list[Output]:
     family, hidden = model.family, model.family.config.hidden_size
     match model.task:
         case "feature-extraction":
@@ -183,7 +155,7 @@ def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -
     """[B, S, hidden] to [B, hidden], padding left out."""
     g = b.graph
     if pooling == "cls":
-        return g.op("Gather", x, g.constant("/constants/0", np.array(0, np.int64)), axis=1, name="/pooling/Gather")
+        return g.op("Gather", x, g.scalar(0), axis=1, name="/pooling/Gather")
     weights = g.op("Cast", attention_mask, to=int(FLOAT), name="/pooling/Cast")
     column = g.op("Unsqueeze", weights, g.ints(-1), name="/pooling/Unsqueeze")
     if pooling == "max":
@@ -199,7 +171,7 @@ def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -
     )
 
 
-def head_patterns(model: EncoderModel) -> Sequence[str]:
+def head_patterns(model: HeadedEncoder) -> Sequence[str]:
     """Tensors of the heads that this model does not use, and so leaves alone."""
     kinds: list[HeadKind] = ["fill-mask", "text-classification", "token-classification", "question-answering"]
     every = {name for kind in kinds for name in model.family.head_patterns(kind)}

@@ -12,51 +12,42 @@ are projected that the given ones do not cover, which later is none.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures.contract import EncoderDecoderFamily
-from edgellm_export.blocks.build import Build, LayerCache, TensorSource, built
-from edgellm_export.blocks.channels import Channels, ChannelScales
+from edgellm_export.blocks.build import Build, LayerCache, Material, built
 from edgellm_export.blocks.cross_attention import CrossState, TargetState
-from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, INT32, INT64, PAST, PRESENT, SIDES, Output
-from edgellm_export.onnx.builder import GraphBuilder
+from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT
+from edgellm_export.graphs.parts import END, INT32, INT64, SIDES, Output, activation_type, float_logits
 from edgellm_export.onnx.built import BuiltGraph
-from edgellm_export.quantize import WeightScheme
-
-END = np.iinfo(np.int64).max
 
 
-def build_merged(
-    architecture: EncoderDecoderFamily, tensors: TensorSource, scheme: WeightScheme, scales: ChannelScales
-) -> BuiltGraph:
+def build_merged(family: EncoderDecoderFamily, material: Material) -> BuiltGraph:
     """Its matrices have the names and the content of those in `build_encoder` and `build_decoder`."""
-    shape = architecture.shape
-    b = Build(shape, GraphBuilder("decoder_merged"), scheme, tensors, Channels(scales))
+    shape = family.shape
+    b = material.build(shape, "decoder_merged")
     ids = b.graph.input("input_ids", INT64, ["batch_size", "decoder_sequence_length"])
-    activation = ir.DataType.from_numpy(b.activation)
+    activation = activation_type(b)
     source = ["batch_size", "encoder_sequence_length"]
     hidden = b.graph.input("encoder_hidden_states", activation, [*source, shape.hidden_size])
     mask = b.graph.input("encoder_attention_mask", INT64, source)
     pasts = [(_past(b, PAST, i), _past(b, CROSS_PAST, i)) for i in range(shape.num_layers)]  # in optimum's order
     (first, _), (known, _) = pasts[0]
     new_source = _not_yet_projected(b, hidden, known)
-    target = architecture.target_state(b, _target(b, ids, mask, first))
-    stream = architecture.embed(b, ids, target)
+    target = family.target_state(b, _target(b, ids, mask, first))
+    stream = family.embed(b, ids, target)
     kept: list[int | str | None] = ["batch_size", shape.num_kv_heads, None, shape.head_dim]
     outputs: list[Output] = []
     for i, (own, across) in enumerate(pasts):
-        made = architecture.cross(b, i, new_source)
+        made = family.cross(b, i, new_source)
         cross = CrossState(*(
             b.graph.op("Concat", past, new, name=f"/decoder/cross.{i}/{side}/Concat", axis=2)
             for side, past, new in zip(SIDES, across, (made.key, made.value), strict=True)
         ))  # fmt: skip
-        stream, present = architecture.layer(b, i, stream, LayerCache(*own), cross, target)
+        stream, present = family.layer(b, i, stream, LayerCache(*own), cross, target)
         for pattern, cache in ((PRESENT, present), (CROSS_PRESENT, cross)):
             outputs += [(getattr(cache, side), pattern.format(i, side), activation, kept) for side in SIDES]
-    logits = architecture.head(b, architecture.final_norm(b, stream))
-    if b.activation != np.float32:
-        logits = b.graph.cast(logits, np.dtype(np.float32), "/lm_head/Cast")
+    logits = float_logits(b, family.head(b, family.final_norm(b, stream)))
     positions = ["batch_size", "decoder_sequence_length", shape.vocab_size]
     return built(b, [(logits, "logits", ir.DataType.FLOAT, positions), *outputs])
 
@@ -66,7 +57,7 @@ def _past(b: Build, pattern: str, index: int) -> tuple[ir.Value, ir.Value]:
     config.json says of the encoder; where that is not so, its empty past has the wrong shape, and here gets the right
     one."""
     g = b.graph
-    dtype, shape = ir.DataType.from_numpy(b.activation), ["batch_size", "num_heads", "past_length", "head_size"]
+    dtype, shape = activation_type(b), ["batch_size", "num_heads", "past_length", "head_size"]
     sides = []
     for side in SIDES:
         name = pattern.format(index, side)
@@ -101,7 +92,7 @@ def _target(b: Build, ids: ir.Value, mask: ir.Value, past: ir.Value) -> TargetSt
     return TargetState(
         seqlens=g.op("Expand", last, rows, name=f"{place}/seqlens/Expand"),
         total=g.op("Cast", end, name=f"{place}/total/Cast", to=int(INT32)),
-        positions=g.op("Range", first, end, g.constant("/constants/1", np.array(1, np.int64)), name=f"{place}/Range"),
+        positions=g.op("Range", first, end, g.scalar(1), name=f"{place}/Range"),
         mask=g.op("Cast", mask, name=f"{place}/source_mask/Cast", to=int(INT32)),
         sources=rows,
         rows=rows,

@@ -87,6 +87,10 @@ class GraphBuilder:
         """A 1-D int64 constant, shared by value."""
         return self.constant("/constants/ints/" + "_".join(map(str, values)), np.array(values, np.int64))
 
+    def scalar(self, value: int) -> ir.Value:
+        """An int64 constant without dimensions, shared by value."""
+        return self.constant(f"/constants/{value}", np.array(value, np.int64))
+
     def store(self, produced: Produced) -> tuple[ir.Value, ...]:
         """Initializers for the regions of `produced`, to be filled when the weights are written or loaded."""
         self.produced.append(produced)

@@ -15,7 +15,16 @@ import onnx_ir as ir
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
 from edgellm.foreign.files import CONFIG
-from edgellm.package.manifest import GENERATION_TASKS, MANIFEST_NAME, DecoderFacts, Manifest, Task, Weights, is_of
+from edgellm.package.manifest import (
+    GENERATION_TASKS,
+    MANIFEST_NAME,
+    DecoderFacts,
+    Manifest,
+    Precision,
+    Task,
+    Weights,
+    is_of,
+)
 from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
@@ -38,20 +47,21 @@ class OptimumExport:
     """Exports a checkpoint, which lies in `directory`, through optimum's graphs."""
 
     checkpoint: Checkpoint
+    precision: Precision
     directory: Path
     task: Task
 
-    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+    def write(self, work: Path, progress: Progress) -> Written:
         with tempfile.TemporaryDirectory(dir=work) as made, disk_errors(work):
             progress("optimum", 0, 1)
             export_graphs(self.directory, Path(made), self.task)
             progress("optimum", 1, 1)
-            scheme = _store(_wanted(Path(made)), work, choices, progress)
+            scheme = _store(_wanted(Path(made)), work, self.precision, progress)
         _, found = read_foreign(work)
         if found.task != self.task:
             raise UnsupportedModelError(f"the graphs that optimum makes for {self.task} are those of {found.task}")
         made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
-        manifest = _manifest(found, self.checkpoint, choices, scheme, made_with)
+        manifest = _manifest(found, self.checkpoint, self.precision, scheme, made_with)
         if found.task in GENERATION_TASKS:
             _write_generation_configs(work, self.checkpoint, found)
         original = partial(TorchOriginal, self.directory, self.task)
@@ -63,15 +73,16 @@ class GraphsExport:
     """Exports graphs in float32 that are there already. `path` is what `edgellm.load` opens."""
 
     checkpoint: Checkpoint
+    precision: Precision
     path: Path
 
-    def write(self, work: Path, choices: Choices, progress: Progress) -> Written:
+    def write(self, work: Path, progress: Progress) -> Written:
         root, found = read_foreign(self.path)
         graphs = {NAMES[name]: root / graph.file for name, graph in found.graphs.items()}
         with disk_errors(work):
-            scheme = _store(graphs, work, choices, progress)
+            scheme = _store(graphs, work, self.precision, progress)
         _, found = read_foreign(work)
-        manifest = _manifest(found, self.checkpoint, choices, scheme, {})
+        manifest = _manifest(found, self.checkpoint, self.precision, scheme, {})
         if found.task in GENERATION_TASKS:
             _write_generation_configs(work, self.checkpoint, found)
         original = partial(GraphsOriginal, self.path)
@@ -107,9 +118,11 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
-        return GraphsExport(checkpoint, checkpoint.directory)
+        return GraphsExport(checkpoint, choices.precision, checkpoint.directory)
     check_installed()
-    return OptimumExport(checkpoint, checkpoint.directory, choices.task or task_of(checkpoint.config))
+    return OptimumExport(
+        checkpoint, choices.precision, checkpoint.directory, choices.task or task_of(checkpoint.config)
+    )
 
 
 def _check_graphs(path: Path, choices: Choices) -> None:
@@ -120,11 +133,11 @@ def _check_graphs(path: Path, choices: Choices) -> None:
         raise ExportError(f"the graphs of {path} are for {found.task}; leave out --task {choices.task}")
 
 
-def _store(graphs: Mapping[str, Path], work: Path, choices: Choices, progress: Progress) -> str:
+def _store(graphs: Mapping[str, Path], work: Path, precision: Precision, progress: Progress) -> str:
     """Write the graphs by name into `work`. Returns the name of the scheme."""
     for name, path in graphs.items():
         model = ir.load(path)
-        scheme = store_weights(model, choices.precision, partial(progress, "weights"))
+        scheme = store_weights(model, precision, partial(progress, "weights"))
         save(model, work / f"{name}.onnx")
     return scheme
 
@@ -137,11 +150,11 @@ def _write_generation_configs(work: Path, checkpoint: Checkpoint, found: Manifes
 
 
 def _manifest(
-    found: Manifest, checkpoint: Checkpoint, choices: Choices, scheme: str, made_with: Mapping[str, str]
+    found: Manifest, checkpoint: Checkpoint, precision: Precision, scheme: str, made_with: Mapping[str, str]
 ) -> Manifest:
     return replace(
         found,
-        weights=Weights(choices.precision, scheme, tied_embedding=False),
+        weights=Weights(precision, scheme, tied_embedding=False),
         files={},
         source=dict(checkpoint.source),
         versions={**versions(), **made_with},

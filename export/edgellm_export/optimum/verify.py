@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -12,8 +13,8 @@ from edgellm.loading import load
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.encoder_decoder import EncoderDecoderModel
-from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
-from edgellm.package.report import GenerationReport, Report
+from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, EncoderFacts, Manifest, is_of
+from edgellm.package.report import Report
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress, TokenArray
@@ -21,8 +22,7 @@ from edgellm_export.float_run.encoder_decoder import Pair
 from edgellm_export.verification import decoder as decoder_verify
 from edgellm_export.verification import encoder as encoder_verify
 from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
-from edgellm_export.verification.decoder import Texts, compared, quality_of, read_slice, write_slices
-from edgellm_export.verification.report import thresholds
+from edgellm_export.verification.generation import ScoredTexts, compared, read_slice, report_of, write_logits
 
 
 class Original(Protocol):
@@ -69,17 +69,8 @@ def verify_package(
         comparison = compared(
             texts, ours, manifest.vocab_size, lambda start, stop: read_slice(theirs, rows, start, stop), progress
         )
-    assert not isinstance(manifest.model, EncoderFacts)
-    precision, cache = manifest.weights.precision, manifest.model.cache.dtype
-    return GenerationReport(
-        precision=precision,
-        scheme=manifest.weights.scheme,
-        cache=cache,
-        size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
-        quality=quality_of(texts, comparison),
-        layers=(),
-        thresholds=thresholds(precision, cache),
-    )
+    assert is_of(manifest, DecoderFacts) or is_of(manifest, EncoderDecoderFacts)
+    return report_of(manifest, texts, comparison)
 
 
 def _expected(original: Original, encoding: Encoding, facts: EncoderFacts) -> dict[str, FloatArray]:
@@ -92,7 +83,7 @@ def _expected(original: Original, encoding: Encoding, facts: EncoderFacts) -> di
 
 def _score_package(
     package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress
-) -> tuple[Texts, Sequence[Pair] | None]:
+) -> tuple[ScoredTexts, Sequence[Pair] | None]:
     """The texts, and the pairs that they are targets of where the model has sources."""
     if is_of(manifest, EncoderDecoderFacts):
         pairs, texts = encoder_decoder_verify.score_package(package, manifest, scratch, progress)
@@ -101,13 +92,10 @@ def _score_package(
 
 
 def _score_original(
-    original: Original, texts: Texts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
+    original: Original, texts: ScoredTexts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
 ) -> int:
     """Write the original's logits to `scratch`. Returns how many rows there are in all."""
-    rows, done = sum(map(len, texts.sequences)), 0
-    for number, sequence in enumerate(texts.sequences):
-        source = None if pairs is None else pairs[number].source
-        write_slices(scratch, rows, done, original.logits(sequence, source))
-        done += len(sequence)
-        progress("original", done, rows)
-    return rows
+    sources = [None] * len(texts.sequences) if pairs is None else [pair.source for pair in pairs]
+    return write_logits(
+        scratch, texts.sequences, map(original.logits, texts.sequences, sources), partial(progress, "original")
+    )

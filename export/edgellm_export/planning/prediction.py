@@ -14,8 +14,7 @@ from edgellm.package.files import write_manifest
 from edgellm.package.manifest import EncoderFacts, FileEntry, Manifest
 from edgellm.package.report import REPORT_NAME
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.exporters.contract import Choices, ForeseenExporter, Outline
-from edgellm_export.exporters.outline import is_calibrated
+from edgellm_export.exporters.contract import ForeseenExporter, Outline
 from edgellm_export.package.side_files import write_side_files
 from edgellm_export.planning.work_memory import Work, peaks
 
@@ -49,24 +48,18 @@ class Prediction:
 
 
 def predict(
-    exporter: ForeseenExporter,
-    checkpoint: Checkpoint,
-    choices: Choices,
-    *,
-    verify: bool,
-    base: int,
-    directory: Path | None = None,
+    exporter: ForeseenExporter, checkpoint: Checkpoint, *, verify: bool, base: int, directory: Path | None = None
 ) -> Prediction:
     """Foresee an export without reading weights, writing only into a temporary directory in `directory`. `base`: bytes
     that this process takes now."""
     with tempfile.TemporaryDirectory(prefix="plan-", dir=directory) as made:
         work = Path(made)
         write_side_files(work, checkpoint)
-        outline = exporter.outline(work, choices)
+        outline = exporter.outline(work)
         manifest = outline.manifest
         package = footprint(work, manifest, min(CONTEXT, manifest.context_length))
         decoder = work / manifest.graphs["decoder" if "decoder" in manifest.graphs else "model"].file
-        of_export = Work.of(outline, package, calibrates=is_calibrated(choices, checkpoint), verifies=verify)
+        of_export = Work.of(outline, package, verifies=verify)
         return Prediction(
             manifest=manifest,
             files=_files(work, outline, of_export),

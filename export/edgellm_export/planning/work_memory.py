@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm.inspection.footprint import Footprint
-from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
 from edgellm_export.exporters.contract import Outline
-from edgellm_export.verification.decoder import CONTINUATION, LOGITS_IN_MEMORY, LOGITS_ON_DISK, PROMPT, SLICE
-from edgellm_export.verification.encoder import LARGE
+from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
+from edgellm_export.quantize.choice import SPREAD_COLUMNS
+from edgellm_export.quantize.schemes import PIECE_ELEMENTS
+from edgellm_export.verification import decoder, encoder, encoder_decoder
+from edgellm_export.verification.generation import SLICE
 
 MIB = 2**20
-TOKENS = 2048  # of calibration text
 LIBRARIES = 31 * MIB  # buffers of numpy's linear algebra
 FREED = 54 * MIB  # what a layer left and was not given back: as much as it took, at most this
 COMPARING = 21 * MIB
@@ -26,14 +28,10 @@ LAYER_COPIES = 3  # of a layer's weights in float32: as read, as ONNX Runtime pa
 MATRIX_COPIES = 5  # of a matrix while it is rounded
 INPUT_COPIES = 2  # of the longest inputs: in one piece, and each token of length 1
 MOMENTS_COPIES = 5  # of columns x columns in float64, where errors are spread
-SPREAD_COLUMNS = 2048  # beyond which int8 matrices are only rounded
-PIECE = 4 << 20  # elements that are written at a time
 PIECE_COPIES = 6
 SESSION = 10 * MIB
 LOGITS_COPIES = 3.5  # of a text's logits, when the package is run
 COMPARED_COPIES = 7.2  # of a slice of all logits in float64, when they are compared
-TARGETS = 12 * 65 + 8 * 33  # tokens that are compared of an encoder-decoder
-ENCODER_TOKENS = 2048  # in a batch
 ENCODER_COPIES = 5  # of its tokens by the widest layer
 EMBEDDING_COPIES = 3  # in float32, of an encoder: others read the rows that the text needs
 OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
@@ -66,7 +64,7 @@ class Work:
     verifies: bool
 
     @classmethod
-    def of(cls, outline: Outline, package: Footprint, *, calibrates: bool, verifies: bool) -> Work:
+    def of(cls, outline: Outline, package: Footprint, *, verifies: bool) -> Work:
         matrices = []
         for projection in outline.projections:
             match = re.match(r".*?\.\d+(?=/)", projection.name)
@@ -74,7 +72,7 @@ class Work:
                 rows, columns = projection.weight.shape
                 matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
         widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
-        return cls(outline.manifest, matrices, package, widest, calibrates, verifies)
+        return cls(outline.manifest, matrices, package, widest, outline.calibrates, verifies)
 
     @property
     def layers(self) -> dict[str, list[WorkMatrix]]:
@@ -113,7 +111,7 @@ def peaks(work: Work, base: int) -> dict[str, int]:
 
 def _writing(work: Work) -> int:
     largest = max([matrix.elements for matrix in work.matrices] + [work.embedding], default=0)
-    return 4 * PIECE_COPIES * min(PIECE, largest)
+    return 4 * PIECE_COPIES * min(PIECE_ELEMENTS, largest)
 
 
 def _calibrating(work: Work) -> int:
@@ -122,7 +120,7 @@ def _calibrating(work: Work) -> int:
     inputs = max((sum({m.reads: m.columns for m in layer}.values()) for layer in layers), default=0)
     columns = max((matrix.columns for matrix in work.matrices), default=0)
     largest = max((matrix.elements for matrix in work.matrices), default=0)
-    text = TOKENS * (inputs + INPUT_COPIES * columns)
+    text = WEIGHTS_TOKENS * (inputs + INPUT_COPIES * columns)
     rounding = 4 * (LAYER_COPIES * weights + MATRIX_COPIES * largest + text) + 8 * MOMENTS_COPIES * work.spreads**2
     taken = max(rounding, _embedding(work))
     return LIBRARIES + min(FREED, taken) + taken
@@ -131,7 +129,7 @@ def _calibrating(work: Work) -> int:
 def _running(work: Work) -> int:
     package, manifest = work.package, work.manifest
     if isinstance(manifest.model, EncoderFacts):
-        run = 4 * ENCODER_COPIES * ENCODER_TOKENS * work.widest
+        run = 4 * ENCODER_COPIES * encoder.TOKENS * work.widest
     else:
         run = int(4 * LOGITS_COPIES * _text_length(manifest) * manifest.vocab_size)
     return package.tokenizer + package.weights + SESSION + max(package.loading, run)
@@ -156,21 +154,17 @@ def _embedding(work: Work) -> int:
 def _outputs(manifest: Manifest) -> int:
     if manifest.task != "fill-mask":
         return 0
-    return 4 * OUTPUTS_COPIES * min(LARGE, ENCODER_TOKENS * manifest.vocab_size)
+    return 4 * OUTPUTS_COPIES * min(encoder.LARGE, encoder.TOKENS * manifest.vocab_size)
 
 
 def _text_length(manifest: Manifest) -> int:
-    if isinstance(manifest.model, EncoderDecoderFacts):
-        return min(65, manifest.context_length)
-    return min(256, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
+    if is_of(manifest, EncoderDecoderFacts):
+        return encoder_decoder.text_sizes(manifest)[0] + 1
+    return decoder.text_sizes(manifest)[0]
 
 
 def compared_rows(manifest: Manifest) -> int:
-    """How many tokens are compared, those of texts and of continuations."""
-    if isinstance(manifest.model, EncoderFacts):
-        return ENCODER_TOKENS
-    if isinstance(manifest.model, EncoderDecoderFacts):
-        return TARGETS
-    length, greedy = _text_length(manifest), 4 * (PROMPT + CONTINUATION)
-    count = max(length, min(1024, LOGITS_ON_DISK // manifest.vocab_size - greedy))
-    return count // length * length + greedy
+    """Tokens of text and of continuations."""
+    if is_of(manifest, EncoderDecoderFacts):
+        return encoder_decoder.compared_tokens(manifest)
+    return encoder.compared_tokens(manifest) if is_of(manifest, EncoderFacts) else decoder.compared_tokens(manifest)

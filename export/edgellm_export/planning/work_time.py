@@ -14,7 +14,8 @@ from functools import cache
 import numpy as np
 
 from edgellm.package.manifest import EncoderFacts
-from edgellm_export.planning.work_memory import SPREAD_COLUMNS, Work, compared_rows
+from edgellm_export.planning.work_memory import Work, compared_rows
+from edgellm_export.quantize.choice import SPREAD_COLUMNS
 
 MEGA, GIGA = 1e6, 1e9
 # Seconds on the machine of the rates.

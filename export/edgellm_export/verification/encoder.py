@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.errors import QualityGateError
 from edgellm.loading import load_as
 from edgellm.models.encoder import EncoderModel
 from edgellm.package.manifest import EncoderFacts, Manifest
@@ -19,7 +18,10 @@ from edgellm.types import FloatArray, Progress
 from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
-from edgellm_export.float_run.encoder import EncoderLayers, EncoderRun, Outputs
+from edgellm_export.float_run.encoder import EncoderRun, Outputs
+from edgellm_export.float_run.layers import StoredLayers
+from edgellm_export.verification.generation import check_numbers
+from edgellm_export.verification.layers import original_states
 from edgellm_export.verification.report import ENCODER_THRESHOLDS, matrix_reports
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
@@ -40,15 +42,15 @@ def verify_encoder(
     package: Path,
     manifest: Manifest[EncoderFacts],
     run: EncoderRun,
-    written: EncoderLayers,
+    written: StoredLayers,
     calibration: Calibration,
     progress: Progress,
 ) -> EncoderReport:
     """Run the package in `package` as a user would and compare it with the float model `run`."""
     scored = score_package(package, manifest, progress)
     return_freed_memory()  # the package's, before the original takes as much
-    expected, errors = _original(run, written, scored.sequences, progress)
-    return report_of(manifest, scored, expected, errors, calibration)
+    states, layers = original_states(run, written, scored.sequences, progress)
+    return report_of(manifest, scored, run.outputs(scored.sequences, states), layers, calibration)
 
 
 def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:
@@ -60,11 +62,8 @@ def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Pro
     if manifest.model.embedding is not None:
         found = [{"sentence_embedding": vector} for vector in model.embed(sequences, normalize=False)]
     progress("package", 1, 1)
-    if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
-        raise QualityGateError(
-            f"the {manifest.weights.precision} package computes values that are not numbers (NaN or infinity): the "
-            "checkpoint's weights are damaged, or too large for this precision; check them, or export as fp32"
-        )
+    for outputs in found:
+        check_numbers(outputs.values(), manifest)
     return Scored(sequences, origin, device, found)
 
 
@@ -72,10 +71,10 @@ def report_of(
     manifest: Manifest[EncoderFacts],
     scored: Scored,
     expected: Sequence[Outputs],
-    errors: Sequence[float] = (),
+    layers: Sequence[LayerReport] = (),
     calibration: Calibration = NOT_CALIBRATED,
 ) -> EncoderReport:
-    """The package's outputs beside `expected`, the original's. `errors`: of each layer, where they are known."""
+    """`expected`: the original's outputs. `layers`: where their errors are known."""
     sequences = scored.sequences
     quality = _quality(sequences, scored.found, expected, manifest)
     precision = manifest.weights.precision
@@ -85,7 +84,7 @@ def report_of(
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=EncoderQuality(len(sequences), sum(map(len, sequences)), scored.origin, scored.device, *quality),
-        layers=tuple(LayerReport(i, error) for i, error in enumerate(errors)),
+        layers=tuple(layers),
         matrices=matrix_reports(calibration),
         thresholds=ENCODER_THRESHOLDS[precision],
     )
@@ -94,9 +93,7 @@ def report_of(
 def _texts(model: EncoderModel, manifest: Manifest[EncoderFacts]) -> tuple[list[Encoding], str]:
     embedding = manifest.model.embedding
     length = min(LENGTH, manifest.context_length if embedding is None else embedding.max_tokens)
-    count = TOKENS
-    if manifest.task == "fill-mask":
-        count = max(length, min(TOKENS, LARGE // manifest.vocab_size))
+    count = max(length, compared_tokens(manifest))
     if model.tokenizer is not None:
         found = paragraphs(topics(EVALUATION_TOPICS), model.tokenizer, manifest.vocab_size, length, count)
         if found:
@@ -104,17 +101,9 @@ def _texts(model: EncoderModel, manifest: Manifest[EncoderFacts]) -> tuple[list[
     return random_tokens(manifest.vocab_size, length, count), "random tokens"
 
 
-def _original(
-    run: EncoderRun, written: EncoderLayers, sequences: Sequence[Encoding], progress: Progress
-) -> tuple[list[Outputs], list[float]]:
-    """Outputs of the float model, and the error of each of the package's layers on the first sequence."""
-    states, errors = run.embed(sequences), []
-    for index in range(run.num_layers):
-        after = run.layer(index, sequences, states)
-        errors.append(written.error(index, sequences[0], states[0], after[0]))
-        states = after
-        progress("original", index + 1, run.num_layers)
-    return run.outputs(sequences, states), errors
+def compared_tokens(manifest: Manifest) -> int:
+    """Tokens of all texts, about."""
+    return min(TOKENS, LARGE // manifest.vocab_size) if manifest.task == "fill-mask" else TOKENS
 
 
 def _quality(

@@ -1,0 +1,83 @@
+"""An export's files, and what they are expected to be, in the same steps for all kinds of model."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic
+
+from edgellm.package.manifest import Manifest
+from edgellm.types import Progress
+from edgellm_export.blocks.build import Material
+from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rounding
+from edgellm_export.checkpoint import TensorReader
+from edgellm_export.exporters.contract import Outline, Written
+from edgellm_export.exporters.outline import expected_scheme, is_calibrated
+from edgellm_export.exporters.recipe import Recipe, Text
+from edgellm_export.exporters.storing import store_borrowers, store_graphs
+from edgellm_export.float_run.layers import FLOAT, StoredLayers
+from edgellm_export.onnx.writer import outline_graph, write_graph
+from edgellm_export.package.output import disk_errors
+from edgellm_export.quantize import WeightScheme
+
+
+@dataclass(frozen=True)
+class Driver(Generic[Text]):
+    """Implements `contract.ForeseenExporter`."""
+
+    recipe: Recipe[Text]
+
+    def write(self, work: Path, progress: Progress) -> Written:
+        recipe = self.recipe
+        manifest, tensors = self._described(work), self._accounted()
+        cache = recipe.cache(work, manifest, progress)
+        with tempfile.TemporaryDirectory(dir=work) as matrices:
+            calibration = self._calibrated(work, manifest, Path(matrices), progress)
+            scheme = recipe.scheme.calibrated(calibration.prepared)
+            material = Material(tensors, scheme, calibration.moves, cache)
+            data = store_graphs(recipe.graphs(material), work, write_graph, partial(progress, "weights"))
+            store_borrowers(recipe.borrowers(material), work, data)
+        layers = StoredLayers(material, data)
+        return Written(
+            _stored_as(manifest, scheme), lambda sealed: recipe.verify(work, sealed, layers, calibration, progress)
+        )
+
+    def outline(self, work: Path) -> Outline:
+        recipe = self.recipe
+        manifest, tensors = self._described(work), self._accounted()
+        material = Material(tensors, FLOAT, cache=recipe.expected_cache())
+        projections = [each for graph in recipe.graphs(material).values() for each in graph.projections]
+        scheme = expected_scheme(recipe.choices, recipe.checkpoint, projections)
+        material = replace(material, scheme=scheme)
+        data = store_graphs(recipe.graphs(material), work, outline_graph, lambda done, total: None)
+        store_borrowers(recipe.borrowers(material), work, data)
+        calibrates = is_calibrated(recipe.choices, recipe.checkpoint)
+        return Outline(_stored_as(manifest, scheme), projections, calibrates)
+
+    def _described(self, work: Path) -> Manifest[Any]:
+        manifest = self.recipe.manifest()
+        self.recipe.describe(work, manifest)
+        return manifest
+
+    def _accounted(self) -> TensorReader:
+        """The checkpoint's tensors, after a dry run that finds all that are missing, misshapen or left over."""
+        tensors = TensorReader(self.recipe.checkpoint.tensors, ignore=self.recipe.ignored)
+        self.recipe.graphs(Material(tensors, FLOAT))
+        tensors.finish()
+        return tensors
+
+    def _calibrated(self, work: Path, manifest: Manifest[Any], matrices: Path, progress: Progress) -> Calibration:
+        """The rounded matrices are files in `matrices`. Nothing where there is nothing to round, or no tokenizer."""
+        recipe = self.recipe
+        candidates = recipe.scheme.candidates if recipe.choices.calibrate else ()
+        texts = recipe.texts(work, manifest) if candidates else ()
+        if not texts:
+            return NOT_CALIBRATED
+        with disk_errors(work):
+            return recipe.calibrate(texts, Rounding(candidates, matrices), partial(progress, "calibrate"))
+
+
+def _stored_as(manifest: Manifest[Any], scheme: WeightScheme) -> Manifest[Any]:
+    return replace(manifest, weights=replace(manifest.weights, scheme=scheme.name))

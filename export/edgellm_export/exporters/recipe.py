@@ -1,0 +1,107 @@
+"""What an export leaves to each kind of model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from edgellm.errors import ExportError
+from edgellm.package.manifest import GraphFile, Manifest, ModelFacts, Task, TokenIds, Weights
+from edgellm.package.report import Report
+from edgellm.types import Progress, ProgressHook
+from edgellm_export.blocks.build import CacheScales, Material
+from edgellm_export.calibration.rounding import Calibration, Rounding
+from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.exporters.contract import Choices
+from edgellm_export.float_run.layers import StoredLayers
+from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.package.side_files import versions
+from edgellm_export.quantize import FloatScheme, IntegerScheme, scheme_for
+
+Text = TypeVar("Text")
+Facts = TypeVar("Facts", bound=ModelFacts)
+
+
+@dataclass(frozen=True)
+class Recipe(ABC, Generic[Text]):
+    """A checkpoint under its family's names, and what the caller chose. `Text`: what its model reads."""
+
+    checkpoint: Checkpoint
+    choices: Choices
+
+    @property
+    def scheme(self) -> FloatScheme | IntegerScheme:
+        """How weights are stored that no text has decided about."""
+        return scheme_for(self.choices.precision, self.choices.target)
+
+    @property
+    @abstractmethod
+    def ignored(self) -> Sequence[str]:
+        """Patterns of the tensors that may be left over."""
+
+    @abstractmethod
+    def manifest(self) -> Manifest[Any]:
+        """The manifest, still without its files' hashes."""
+
+    @abstractmethod
+    def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
+        """The package's graphs by the names of their files."""
+
+    @abstractmethod
+    def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[Text]:
+        """Text to calibrate with, by the tokenizer in `work`; none without one. Raises ExportError where the user's is
+        too short."""
+
+    @abstractmethod
+    def calibrate(self, texts: Sequence[Text], rounding: Rounding, progress: ProgressHook) -> Calibration: ...
+
+    @abstractmethod
+    def verify(
+        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
+    ) -> Report:
+        """Compare the package in `work` with its original."""
+
+    def describe(self, work: Path, manifest: Manifest[Any]) -> None:
+        """Write the files that say to other programs what the manifest says."""
+
+    def borrowers(self, material: Material) -> Mapping[str, BuiltGraph]:
+        """Graphs for other programs by the names of their files, all of whose weights are those of `graphs`."""
+        return {}
+
+    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales]:
+        """Scales of an int8 key/value cache, if there is to be one."""
+        return ()
+
+    def expected_cache(self) -> Sequence[CacheScales]:
+        """Scales of the same shapes, before any work."""
+        return ()
+
+    def described(
+        self, task: Task, graphs: Mapping[str, GraphFile], model: Facts, tokens: TokenIds, *,
+        vocab_size: int, context_length: int, tied: bool,
+    ) -> Manifest[Facts]:  # fmt: skip
+        """A manifest, with what is the same for all kinds of model."""
+        return Manifest(
+            task=task,
+            model_type=str(self.checkpoint.config["model_type"]),
+            target=self.choices.target,
+            graphs=graphs,
+            model=model,
+            weights=Weights(self.choices.precision, self.scheme.name, tied),
+            vocab_size=vocab_size,
+            context_length=context_length,
+            tokens=tokens,
+            source=dict(self.checkpoint.source),
+            versions=versions(),
+        )
+
+
+def check_cuda(choices: Choices) -> None:
+    """Raises ExportError for what attention on CUDA does not have."""
+    if choices.target == "cuda" and choices.precision == "fp32":
+        raise ExportError(
+            "CUDA's attention kernel has no float32; export with --precision fp16 for CUDA, or fp32 for the CPU"
+        )

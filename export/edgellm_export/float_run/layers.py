@@ -1,0 +1,112 @@
+"""Single layers of a model over whole sequences: of the float model, with what they read, and of a written package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+
+from edgellm.system.threads import usable_cores
+from edgellm.types import Array, FloatArray
+from edgellm_export.blocks.build import Material, TensorSource
+from edgellm_export.blocks.channels import ChannelMoves
+from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.float_run.segments import DataFiles, Segment
+from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.quantize import scheme_for
+
+FLOAT = scheme_for("fp32", "cpu")
+Feeds = Mapping[str, Array]
+States = Sequence[FloatArray]  # of each sequence, [1, length, hidden_size]
+Texts = TypeVar("Texts", bound=Sized, contravariant=True)
+
+
+@dataclass(frozen=True)
+class ObservedLinear:
+    """A linear layer with what it read. `origin`, `into_softmax`: see edgellm_export.blocks.channels. `inputs`:
+    [length, columns] per sequence."""
+
+    name: str
+    origin: str | None
+    into_softmax: bool
+    inputs: Sequence[FloatArray]
+
+
+class LayerBuilder(Protocol):
+    def __call__(self, material: Material, *, observe: bool = False) -> BuiltGraph:
+        """The layer's segment, see edgellm_export.graphs.parts.layer_segment."""
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """A layer of the float model. `feeds`: its inputs for each sequence, but for `hidden`, the states before it.
+    `part`: of an encoder-decoder, the side. `adds`: its output is its input and what it adds, not a norm's."""
+
+    index: int
+    build: LayerBuilder
+    tensors: TensorSource
+    feeds: Sequence[Feeds]
+    part: Literal["encoder", "decoder"] | None = None
+    adds: bool = True
+
+    def run(self, states: States) -> list[FloatArray]:
+        """The states behind it."""
+        segment = segment_of(self.build(Material(self.tensors, FLOAT)))
+        return [segment.run(fed) for fed in self.fed(states)]
+
+    def observed(self, states: States) -> tuple[list[FloatArray], list[ObservedLinear]]:
+        """`run`, and its linear layers with what they read."""
+        built = self.build(Material(self.tensors, FLOAT), observe=True)
+        segment = segment_of(built)
+        runs = [{**fed, **segment.run_all(fed)} for fed in self.fed(states)]
+        linears = [
+            ObservedLinear(p.name, p.origin, p.into_softmax, [run[str(p.x.name)][0] for run in runs])
+            for p in built.projections
+        ]
+        return [run["hidden_out"] for run in runs], linears
+
+    def weights(self, moves: ChannelMoves) -> dict[str, LazyTensor]:
+        """The matrices of its linear layers by their names, as `moves` change them."""
+        built = self.build(Material(self.tensors, FLOAT, moves))
+        return {projection.name: projection.weight for projection in built.projections}
+
+    def fed(self, states: States) -> list[Feeds]:
+        return [{**fed, "hidden": hidden} for fed, hidden in zip(self.feeds, states, strict=True)]
+
+
+# What is done with each layer in turn: the states before it to the states behind it.
+Step = Callable[[FloatLayer, States], list[FloatArray]]
+
+
+class FloatRun(Protocol[Texts]):
+    """A float32 run of a checkpoint over whole texts, one layer in memory at a time."""
+
+    @property
+    def num_layers(self) -> int: ...
+
+    def through(self, texts: Sequence[Texts], step: Step) -> list[FloatArray]:
+        """Embeds the texts and takes `step` with each layer. Returns the states behind the last."""
+
+
+@dataclass(frozen=True)
+class StoredLayers:
+    """Layers of a written package, beside the float model's."""
+
+    material: Material
+    data: DataFiles
+
+    def error(self, layer: FloatLayer, before: States, after: States) -> float:
+        """How far the package's layer is from the float layer on the first sequence, both given the float model's
+        states `before`: the relative size of the difference, beside what the layer adds where that is known."""
+        activation = self.material.scheme.activation
+        segment = Segment(layer.build(self.material), data=self.data, threads=usable_cores())
+        fed = {name: a.astype(activation) if a.dtype == np.float32 else a for name, a in layer.fed(before)[0].items()}
+        wrong = segment.run(fed).astype(np.float32) - after[0]
+        right = after[0] - before[0] if layer.adds else after[0]
+        return float(np.linalg.norm(wrong)) / max(float(np.linalg.norm(right)), 1e-30)
+
+
+def segment_of(built: BuiltGraph) -> Segment:
+    return Segment(built, threads=usable_cores())

@@ -1,0 +1,112 @@
+"""Embedding and head by rows: those of the tokens that a text has, then a slice of the vocabulary at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgellm.types import FloatArray, IntArray, TokenArray
+from edgellm_export.architectures.names import Names
+from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, TensorSource
+from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, TensorView
+from edgellm_export.float_run.layers import FLOAT, Feeds, States, segment_of
+from edgellm_export.graphs.parts import Inputs, embedding_segment, head_segment, norm_segment
+
+
+@dataclass(frozen=True)
+class SelectedRows(TensorView):
+    """The rows `ids` of a tensor, each read by itself."""
+
+    ids: IntArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.ids), *self.tensor.shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.concatenate([self.tensor.rows(i, i + 1) for i in self.ids[start:stop].tolist()])
+
+
+@dataclass(frozen=True)
+class VocabularySubset:
+    """A tensor source in which the vocabulary has shrunk to `ids`. `vocabulary`: see Names."""
+
+    tensors: TensorSource
+    vocabulary: Sequence[str]
+    ids: TokenArray
+
+    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
+        tensor = self.tensors.take(name, shape)
+        return SelectedRows(tensor, self.ids) if name in self.vocabulary else tensor
+
+
+@dataclass(frozen=True)
+class VocabularyRange:
+    """A tensor source in which the vocabulary is the tokens `start` to `stop`."""
+
+    tensors: TensorSource
+    vocabulary: Sequence[str]
+    start: int
+    stop: int
+
+    def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
+        tensor = self.tensors.take(name, shape)
+        return RowSlice(name, tensor, self.start, self.stop) if name in self.vocabulary else tensor
+
+
+class FamilyWithHead(Protocol):
+    """What families of decoders and of encoder-decoders have."""
+
+    @property
+    def shape(self) -> DecoderShape: ...
+
+    @property
+    def names(self) -> Names: ...
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value: ...
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value: ...
+
+
+Family = TypeVar("Family", bound=FamilyWithHead)
+
+
+@dataclass(frozen=True)
+class RunWithHead(Generic[Family]):
+    """The ends of a float run: what is before the layers and what is behind them."""
+
+    family: Family
+    tensors: TensorSource
+
+    def embedded(
+        self,
+        inputs: Callable[[Build], tuple[ir.Value, Inputs]],
+        embed: Callable[[Build, ir.Value, Inputs], Stream],
+        sequences: Sequence[TokenArray],
+        feeds: Sequence[Feeds],
+    ) -> list[FloatArray]:
+        """The states before the first layer. `feeds`: besides `input_ids`."""
+        ids, names = np.unique(np.concatenate(sequences)), self.family.names
+        material = Material(VocabularySubset(self.tensors, names.vocabulary, ids), FLOAT)
+        segment = segment_of(embedding_segment(material, self.family.shape, inputs, embed))
+        return [
+            segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]})
+            for sequence, fed in zip(sequences, feeds, strict=True)
+        ]
+
+    def normed(self, states: States) -> FloatArray:
+        """Hidden states of all tokens after the final norm: [tokens, hidden_size]."""
+        built = norm_segment(Material(self.tensors, FLOAT), self.family.shape, self.family.final_norm)
+        segment = segment_of(built)
+        return np.concatenate([segment.run({"hidden": h})[0] for h in states])
+
+    def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
+        """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
+        hidden_size]."""
+        tensors = VocabularyRange(self.tensors, self.family.names.vocabulary, start, stop)
+        segment = segment_of(head_segment(Material(tensors, FLOAT), self.family.shape, self.family.head))
+        return np.asarray(segment.run({"hidden": hidden[None]})[0])

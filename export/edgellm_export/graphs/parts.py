@@ -1,0 +1,89 @@
+"""What the graphs of all kinds of model share: hidden states in and out, and the segments that a float run consists of.
+
+Segments are graphs over whole sequences: embedding, layers, norm and head, each to be run on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
+from edgellm_export.blocks.norms import add
+from edgellm_export.onnx.built import BuiltGraph
+
+INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
+SIDES = ("key", "value")
+END = np.iinfo(np.int64).max
+GIVEN = ("hidden", "source")  # inputs of segments
+ROWS: list[int | str | None] = ["rows", "length"]
+
+Output = tuple[ir.Value, str, ir.DataType, Sequence[int | str | None]]
+Inputs = TypeVar("Inputs")
+
+
+def activation_type(b: Build) -> ir.DataType:
+    return ir.DataType.from_numpy(b.activation)
+
+
+def hidden_input(b: Build, name: str = "hidden") -> ir.Value:
+    """States [B, S, hidden_size] that another segment has made."""
+    return b.graph.input(name, activation_type(b), [f"{name}_rows", f"{name}_length", b.shape.hidden_size])
+
+
+def layer_segment(b: Build, stream: Stream, *, observe: bool, more: Sequence[Output] = ()) -> BuiltGraph:
+    """hidden_out, the stream as one value, and `more`. With `observe`, also the values [B, S, size] that linear layers
+    read, under the names that the projections' x have, but for the segment's inputs."""
+    read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x.name not in GIVEN)
+    observed = [(x, str(x.name), activation_type(b), [*ROWS, None]) for x in read] if observe else []
+    return built(b, [_hidden_output(b, stream), *observed, *more])
+
+
+def embedding_segment(
+    material: Material,
+    shape: DecoderShape,
+    inputs: Callable[[Build], tuple[ir.Value, Inputs]],
+    embed: Callable[[Build, ir.Value, Inputs], Stream],
+) -> BuiltGraph:
+    """The graph's inputs -> hidden_out."""
+    b = material.build(shape, "embedding")
+    return built(b, [_hidden_output(b, embed(b, *inputs(b)))])
+
+
+def norm_segment(material: Material, shape: DecoderShape, norm: Callable[[Build, Stream], ir.Value]) -> BuiltGraph:
+    """hidden -> hidden_out."""
+    b = material.build(shape, "norm")
+    normed = norm(b, Stream(hidden_input(b)))  # which may be the input itself
+    return built(b, [_hidden_output(b, Stream(b.graph.op("Identity", normed, name="/hidden/Identity")))])
+
+
+def head_segment(material: Material, shape: DecoderShape, head: Callable[[Build, ir.Value], ir.Value]) -> BuiltGraph:
+    """hidden, normed -> logits. The tensors may hold a part of the vocabulary only."""
+    b = material.build(shape, "head")
+    return built(b, [(head(b, hidden_input(b)), "logits", activation_type(b), [*ROWS, "vocab_size"])])
+
+
+def logits_to_keep(b: Build) -> ir.Value:
+    return b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
+
+
+def last_positions(b: Build, stream: Stream, keep: ir.Value, place: str) -> Stream:
+    """The stream's last `keep` positions: only they go through the final norm and the head."""
+    g = b.graph
+    start = g.op("Neg", keep, name=f"{place}/keep/Neg")
+
+    def cut(value: ir.Value, part: str) -> ir.Value:
+        return g.op("Slice", value, start, g.ints(END), g.ints(1), name=f"{place}/keep/{part}/Slice")
+
+    return Stream(cut(stream.residual, "residual"), None if stream.delta is None else cut(stream.delta, "delta"))
+
+
+def float_logits(b: Build, logits: ir.Value) -> ir.Value:
+    return logits if b.activation == np.float32 else b.graph.cast(logits, np.dtype(np.float32), "/lm_head/Cast")
+
+
+def _hidden_output(b: Build, stream: Stream) -> Output:
+    return add(b, stream, "hidden"), "hidden_out", activation_type(b), [*ROWS, b.shape.hidden_size]
