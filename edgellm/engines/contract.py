@@ -14,7 +14,8 @@ HEADROOM = 128  # tokens to make room for behind a prompt, where the caller does
 
 
 class RowEngine(ABC):
-    """A model and what it holds of its rows; not for two threads at once. Implements `decoding.Decoder`."""
+    """A model and what it holds of its rows. Not for two threads at once, and of no use after an error, but where
+    a hook raised it. Implements `decoding.Decoder`."""
 
     @property
     @abstractmethod
