@@ -13,7 +13,8 @@ from edgellm.types import Logits, TokenArray
 
 
 class RowEngine(ABC):
-    """A model and what it holds of its rows; not for two threads at once. Implements `decoding.Decoder`."""
+    """A model and what it holds of its rows. Not for two threads at once, and of no use after an error, but where
+    a hook raised it. Implements `decoding.Decoder`."""
 
     @property
     @abstractmethod
