@@ -73,7 +73,7 @@ def gguf_file(model: Model, precision: Precision) -> Path:
 
 
 def float_checkpoint(model: Model, precision: Precision) -> Path:
-    """transformers reads the checkpoint itself, in float32 whatever the precision of the others."""
+    """The checkpoint that transformers reads itself, in float32 whatever the precision of the others."""
     return model.checkpoint()
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 def _check_device() -> None:
     """Ends with one line where the package would not run on CUDA."""
     from edgellm.errors import EdgellmError
-    from edgellm.ort.session import choose_device
+    from edgellm.ort.library import choose_device
 
     try:
         choose_device("cuda", "cuda")

@@ -19,38 +19,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 import edgellm_export
 from conversion import OFFLINE
+from encoder_checkpoints import BERT_BASE, minilm, write_checkpoint
 from environments import CACHE, python_of
 from measuring import ratio
-from random_checkpoint import write_tensors
 from systems import System
 from workers import PEERS, Start, Worker
 
-BERT_BASE: dict[str, Any] = {
-    "architectures": ["BertModel"],
-    "model_type": "bert",
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "layer_norm_eps": 1e-12,
-    "pad_token_id": 0,
-}
 OWN, REFERENCE = "edgellm int8", "edgellm fp32"
 STATES = "feature-extraction"
 SENTENCES = 200
@@ -75,8 +60,8 @@ SYSTEMS = {
 
 @dataclass(frozen=True)
 class Model:
-    """`checkpoint` makes its directory, or finds it. `home`: where packages and peers' graphs lie. `trained`: to encode
-    sentences; random weights come with a tokenizer of letters."""
+    """A model to measure. `checkpoint` makes its directory, or finds it; packages and peers' graphs lie in `home`. One
+    that is `trained` encodes sentences; random weights come with a tokenizer of letters."""
 
     title: str
     home: Path
@@ -86,63 +71,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one system. `ms`: by batch size, a value a round. `nearest`: the share of sentences whose nearest other is
-    float32's; None of random weights."""
+    """One system's figures: `ms` by batch size, a value a round; `nearest`, the share of sentences whose nearest other
+    is float32's, None for random weights."""
 
     ms: Mapping[int, Sequence[float]]
     peak_rss_mib: float
     cosine: float
     error: float
     nearest: float | None
-
-
-def bert_tensors(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a BERT checkpoint."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    rows = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
-    for name, key in rows.items():
-        yield f"embeddings.{name}_embeddings.weight", (config[key], hidden)
-    yield from _norm("embeddings.LayerNorm", hidden)
-    for i in range(config["num_hidden_layers"]):
-        place = f"encoder.layer.{i}"
-        for side in ("query", "key", "value"):
-            yield from _linear(f"{place}.attention.self.{side}", hidden, hidden)
-        yield from _linear(f"{place}.attention.output.dense", hidden, hidden)
-        yield from _norm(f"{place}.attention.output.LayerNorm", hidden)
-        yield from _linear(f"{place}.intermediate.dense", inner, hidden)
-        yield from _linear(f"{place}.output.dense", hidden, inner)
-        yield from _norm(f"{place}.output.LayerNorm", hidden)
-
-
-def _linear(name: str, rows: int, columns: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (rows, columns)
-    yield f"{name}.bias", (rows,)
-
-
-def _norm(name: str, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (size,)
-    yield f"{name}.bias", (size,)
-
-
-def write_checkpoint(directory: Path) -> Path:
-    """Already there: left alone."""
-    if (directory / "config.json").is_file():
-        return directory
-    directory.mkdir(parents=True, exist_ok=True)
-    write_tensors(directory / "model.safetensors", list(bert_tensors(BERT_BASE)))
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "config.json").write_text(json.dumps(BERT_BASE, indent=2))
-    return directory
-
-
-def minilm() -> Path:
-    directory = CACHE / "models" / "all-minilm-l6-v2"
-    if not directory.is_dir():
-        raise SystemExit(f"{directory} is missing; `make model` fetches it")
-    return directory
 
 
 MODELS = {
@@ -175,14 +111,14 @@ def prepare(model: Model, *, keep: bool) -> None:
 
 
 def text_ids(model: Model, tokens: int) -> list[int]:
-    """Of a chapter of Python's documentation, or random ones."""
+    """The tokens of a chapter of Python's documentation, or random ones."""
     if not model.trained:
         return [int(i) for i in np.random.default_rng(0).integers(1000, BERT_BASE["vocab_size"], tokens)]
     return list(tokenizer_of(model).encode(" ".join(topics["assignment"].split())).ids[:tokens])
 
 
 def sentence_ids(model: Model) -> list[list[int]]:
-    """Of sentences from all chapters of Python's documentation; none where the weights are random."""
+    """The tokens of sentences from all chapters of Python's documentation; none where the weights are random."""
     if not model.trained:
         return []
     text = " ".join(" ".join(topics[name] for name in sorted(topics)).split())
@@ -203,7 +139,7 @@ def start(name: str, peer: Peer, home: Path, threads: int) -> Worker:
 
 
 def measure(model: Model, batches: Sequence[int], tokens: int, rounds: int, threads: int) -> dict[str, Measured]:
-    """A round without a record first."""
+    """Measure every system, after a round that is not recorded."""
     ids, sentences = text_ids(model, tokens), sentence_ids(model)
     times: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in SYSTEMS}
     peaks: dict[str, float] = {}
@@ -237,7 +173,7 @@ def measure(model: Model, batches: Sequence[int], tokens: int, rounds: int, thre
 
 
 def runs(batch: int) -> int:
-    """Of a turn, the warm-up not counted."""
+    """How many runs a turn has, the warm-up not counted."""
     return max(1, 8 // batch)
 
 
@@ -248,7 +184,7 @@ def states_of(worker: Worker, ids: Sequence[int], scratch: Path) -> np.ndarray:
 
 
 def nearest_of(vectors: Sequence[np.ndarray]) -> np.ndarray:
-    """[n]: of each vector, the other one with the largest cosine."""
+    """The place of the other vector with the largest cosine, for each: [n]."""
     if not vectors:
         return np.empty(0, np.int64)
     unit = np.stack(vectors) / np.linalg.norm(vectors, axis=1, keepdims=True)

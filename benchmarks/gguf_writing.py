@@ -27,7 +27,7 @@ Tensors = Iterator[tuple[str, np.ndarray]]
 
 
 def requantize(source: Path, out: Path, precision: str) -> None:
-    """`source` with its weights brought to float32 and quantized anew; everything else stays."""
+    """Write `source` with its weights brought to float32 and quantized anew; everything else stays."""
     reader = GGUFReader(source)
     writer = GGUFWriter(out, reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():

@@ -13,7 +13,7 @@ from edgellm_export.sources.opening import open_checkpoint
 
 
 def write_hf_checkpoint(gguf: Path, out: Path) -> Path:
-    """float32 safetensors, config and tokenizer of `gguf` in `out`. Already there: left alone."""
+    """Write float32 safetensors, config and tokenizer of `gguf` to `out`, unless they are there already."""
     if (out / "config.json").is_file():
         return out
     checkpoint = open_checkpoint(str(gguf))

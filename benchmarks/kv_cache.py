@@ -29,7 +29,8 @@ PREFILL_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Row:
-    """At one context length, by kind of cache. Ratios: float's time over int8's, the median and both ends."""
+    """The figures at one context length, by kind of cache. Ratios are float's time over int8's: the median, both
+    ends."""
 
     context: int
     cache_mib: dict[str, float]

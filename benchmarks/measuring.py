@@ -101,7 +101,7 @@ def _sample(worker: Worker, length: int, plan: Plan, samples: Samples, *, keep: 
 
 
 def _several(workers: Sequence[Worker], plan: Plan, samples: Samples, *, keep: bool) -> None:
-    """edgellm's batch and beams at the shortest length: new tokens of all rows, or of all beams, per second."""
+    """Measure edgellm's batch and beams at the shortest length: new tokens of all rows, or of all beams, per second."""
     own = next((worker for worker in workers if worker.name == OWN), None)
     for kind, rows, beams in (("batch", plan.batch, 1), ("beams", 1, plan.beams)):
         if own is None or not rows or not beams:

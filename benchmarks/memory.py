@@ -34,7 +34,7 @@ print({PEAK}, model.info.package_bytes / 2**20, cache / 2**20)
 NOW = "next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmRSS'))"
 FIXED = f"""
 import sys, pathlib, edgellm
-from edgellm.ort.session import onnxruntime
+from edgellm.ort.library import onnxruntime
 from edgellm.text.tokenizer import open_tokenizer
 print({NOW})
 onnxruntime()

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import encoder
+import encoder_checkpoints
 from encoder_decoder_checkpoints import SHAPES
 from encoder_decoder_checkpoints import write_checkpoint as write_encoder_decoder
 from environments import CACHE
@@ -32,7 +32,7 @@ HEAD = ("export", "size MiB", "peak memory MiB", "time s", "tokens/s", "prompt t
 
 @dataclass(frozen=True)
 class Case:
-    """`checkpoint`: makes it, or finds it."""
+    """A checkpoint to export, which `checkpoint` makes or finds."""
 
     checkpoint: Callable[[], Path]
     options: tuple[str, ...]
@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Pair:
-    """None where there is no such figure."""
+    """A predicted and a measured figure; None where there is no such figure."""
 
     predicted: float | None
     actual: float | None
@@ -67,7 +67,7 @@ def cases() -> Iterator[tuple[str, Case]]:
     qwen = partial(write_checkpoint, CHECKPOINTS / "qwen2.5-0.5b-random", QWEN25_05B)
     yield "qwen2.5-0.5b-int8", Case(qwen, ())
     minilm = partial(found, MODELS / "all-minilm-l6-v2")
-    bert = partial(encoder.write_checkpoint, CHECKPOINTS / "bert-base-random")
+    bert = partial(encoder_checkpoints.write_checkpoint, CHECKPOINTS / "bert-base-random")
     for name, checkpoint in (("minilm", minilm), ("bert-base", bert)):
         for precision in ("int8", "fp32"):
             yield f"{name}-{precision}", Case(checkpoint, ("--precision", precision))

@@ -53,7 +53,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one case and one way to choose. `agreed`: leading tokens that are the same with and without."""
+    """What one case and one way to choose gave. `agreed` counts the leading tokens that are the same with and
+    without."""
 
     case: Case
     way: str

@@ -26,9 +26,9 @@ ROUNDS = 7
 def run(package: Path, out: Path, *, careful: bool, timed: bool) -> None:
     """Logits of a few tokens, and seconds per prompt of 128 tokens and per decoded token where `timed`."""
     import edgellm
-    import edgellm.ort.session
+    import edgellm.ort.loaded_graph
 
-    edgellm.ort.session.adds_int8_products_in_16_bits = lambda: careful
+    edgellm.ort.loaded_graph.adds_int8_products_in_16_bits = lambda: careful
     model = edgellm.load(package, device="cpu", threads=2)
     ids = np.random.default_rng(0).integers(300, 20000, 128)
     times = [_times(model, ids) for _ in range(ROUNDS)][1:] if timed else [(0.0, 0.0)]

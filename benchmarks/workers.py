@@ -93,7 +93,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 def _close(process: subprocess.Popen[str]) -> None:
-    """Its input ends, and so does it."""
+    """End the worker by ending its input."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError):

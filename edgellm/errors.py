@@ -37,7 +37,8 @@ was expected and what to do. `exit_code` is what the command line returns for it
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 MAX_MESSAGE = 10_000  # characters
 
@@ -182,9 +183,21 @@ class MissingDependencyError(EdgellmError, ImportError):
     exit_code = 8
 
 
-def corrupt(why: str) -> PackageCorruptError:
-    """The error of a package of which an export makes a sound one. `why`: what is wrong with it, as a clause."""
-    return PackageCorruptError(f"{why}; export the package again")
+@contextmanager
+def system_errors(kind: type[EdgellmError], message: Callable[[OSError], str]) -> Iterator[None]:
+    """The system's complaints (too long a name, no permission) as errors of `kind`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EdgellmError):
+            raise
+        raise kind(message(error)) from error
+
+
+def corrupt(why: str, *, or_copy: bool = False) -> PackageCorruptError:
+    """The error of a package of which another export makes a sound one. `why`: what is wrong with it, as a clause.
+    `or_copy`: the package may have been damaged on its way, so that another copy will do as well."""
+    return PackageCorruptError(f"{why}; {'copy or ' * or_copy}export the package again")
 
 
 def _printable(text: str) -> str:

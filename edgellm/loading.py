@@ -12,8 +12,8 @@ from edgellm.foreign import is_foreign, read_foreign
 from edgellm.models.decoder import Model, open_model
 from edgellm.models.encoder import EncoderModel, open_encoder
 from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_decoder
-from edgellm.ort import session as ort
-from edgellm.ort.session import LoadSettings
+from edgellm.ort.library import DeviceChoice, choose_device
+from edgellm.ort.loaded_graph import LoadSettings
 from edgellm.package.files import check_files, read_errors, read_manifest
 from edgellm.package.manifest import (
     MANIFEST_NAME,
@@ -46,7 +46,7 @@ OPENERS: Mapping[type[ModelFacts], Callable[[Path, Manifest[Any], LoadSettings],
 def load(
     path: str | PathLike[str],
     *,
-    device: ort.DeviceChoice = "auto",
+    device: DeviceChoice = "auto",
     threads: int | None = None,
     spinning: bool = True,
     verify: bool = False,
@@ -67,7 +67,7 @@ def load(
         raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
     package, manifest = read_package(Path(path))
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
-    chosen = ort.choose_device(device, manifest.target)
+    chosen = choose_device(device, manifest.target)
     settings = LoadSettings(chosen, threads, spinning, prefill_chunk)
     return OPENERS[type(manifest.model)](package, manifest, settings)
 
@@ -82,7 +82,7 @@ def read_package(path: Path) -> tuple[Path, Manifest]:
 
 
 def load_as(
-    kind: type[M], path: str | PathLike[str], *, device: ort.DeviceChoice = "auto", threads: int | None = None
+    kind: type[M], path: str | PathLike[str], *, device: DeviceChoice = "auto", threads: int | None = None
 ) -> M:
     """`load`, for callers that need one class of model. Raises TaskError where the package is for another task."""
     check_task(kind, *read_package(Path(path)))

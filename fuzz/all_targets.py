@@ -24,8 +24,8 @@ FOUND = Path(".cache/fuzz")  # logs, and inputs that were found
 
 @dataclass(frozen=True)
 class Outcome:
-    """`edges`: places of edgellm's code that were reached, as atheris counts them. `finding`: the input that ended the
-    process, or None."""
+    """What came of a target. `edges` are the places of edgellm's code that were reached, as atheris counts them,
+    `finding` the input that ended the process, or None."""
 
     target: str
     inputs: int

@@ -9,5 +9,5 @@ PARTS = Path(__file__).parent / "parts"  # files that stay as they are beside a 
 
 
 def inputs_of(target: str) -> list[Path]:
-    """In the order of their names."""
+    """A target's kept inputs, in the order of their names."""
     return sorted(path for path in (CORPUS / target).iterdir() if path.is_file())

@@ -11,8 +11,8 @@ DATA = struct.pack("<f", 1.0) * (1 << 14)
 
 
 def gguf_bytes(data: dict[str, Any]) -> bytes:
-    """`data`: {"pairs": {key: value}, "tensors": [[name, shape outermost first, type, offset], ...]}; parts of another
-    form are left out."""
+    """A GGUF file of {"pairs": {key: value}, "tensors": [[name, shape outermost first, type, offset], ...]}; parts of
+    another form are left out."""
     given, entries = data.get("pairs"), data.get("tensors")
     pairs = [
         (key, pair) for key, value in (given if isinstance(given, dict) else {}).items() if (pair := _value(value))
@@ -55,7 +55,7 @@ def _single(value: float) -> bytes:
 
 
 def _array(items: list[Any]) -> bytes:
-    """Of what most items are."""
+    """An array of the type that most items have."""
     texts = [item for item in items if isinstance(item, str)]
     numbers = [item for item in items if isinstance(item, float)]
     if len(texts) * 2 > len(items):

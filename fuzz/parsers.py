@@ -105,7 +105,7 @@ def manifest(root: Path) -> None:
 
 
 def generation_config(root: Path) -> None:
-    """As the defaults of a call."""
+    """generation_config.json, as the defaults of a call."""
     options = GenerationOptions.create(read_json(root / "generation_config.json"))
     options.check_vocabulary(1000)
     options.limit(3, 100)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.ort.session import PROVIDERS, onnxruntime
+from edgellm.ort.library import PROVIDERS, onnxruntime
 
 MODELS = Path(__file__).parent.parent / ".cache" / "models"
 REAL_MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -22,9 +22,9 @@ TABLE = {
         package decoding text.sandbox:
         text: system package text.sandbox
         ort: system
-        engines: package ort
-        engines.in_place: package ort engines
-        engines.concat: package ort engines engines.in_place
+        engines: package ort decoding
+        engines.in_place: package ort decoding engines
+        engines.concat: package ort decoding engines engines.in_place
         foreign: package engines.concat
         generation: package text decoding
         sessions: version system package ort text decoding engines generation

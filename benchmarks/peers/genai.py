@@ -30,7 +30,7 @@ def load(settings: Settings) -> Arm:
             emitted()
 
     def logits(ids: list[int]) -> np.ndarray:
-        """Its graphs give the last position only, so the text goes in token by token."""
+        """Logits of all positions: the graphs give the last one only, so the text goes in token by token."""
         generator = begun(ids[:1], len(ids) + 1)
         rows = [generator.get_logits().reshape(-1)]
         for token in ids[1:]:

@@ -54,7 +54,7 @@ SIGNATURES = {
 
 
 def logits_of(settings: Settings, ids: list[int]) -> np.ndarray:
-    """[length, vocab] float32."""
+    """The logits after each token, [length, vocab] float32."""
     library = _library()
     model = library.llama_model_load_from_file(settings.model.encode(), library.llama_model_default_params())
     context = library.llama_init_from_model(model, library.llama_context_default_params())

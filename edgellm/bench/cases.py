@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from edgellm.errors import InputError, OptionError
-from edgellm.ort.session import MAX_THREADS
+from edgellm.ort.loaded_graph import MAX_THREADS
 
 
 @dataclass(frozen=True)

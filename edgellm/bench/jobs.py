@@ -9,7 +9,7 @@ from typing import Any
 
 from edgellm.bench.cases import Case
 from edgellm.bench.results import CaseResult, Load, Repeat
-from edgellm.ort.session import DeviceChoice
+from edgellm.ort.library import DeviceChoice
 from edgellm.system.disturbance import Conditions
 
 

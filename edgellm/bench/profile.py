@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgellm.ort.session import Binding
+from edgellm.ort.binding import Binding
 
 
 class Inside:

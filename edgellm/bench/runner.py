@@ -17,7 +17,7 @@ from edgellm.errors import OptionError
 from edgellm.inspection.graph_weights import graph_weights
 from edgellm.loading import check_task, read_package
 from edgellm.models.decoder import Model
-from edgellm.ort.session import DeviceChoice
+from edgellm.ort.library import DeviceChoice
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.threads import usable_cores

@@ -22,7 +22,7 @@ from edgellm.bench.timing import random_prompts, time_run
 from edgellm.errors import EdgellmError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model
-from edgellm.ort.session import onnxruntime
+from edgellm.ort.library import onnxruntime
 from edgellm.system.disturbance import disturbances, judge
 from edgellm.system.memory import peak_memory_bytes, resident_bytes
 from edgellm.system.sample import take_sample

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from edgellm.commands.options import json_option
-from edgellm.commands.plan import outcome_dict, outcome_lines, plan_lines
+from edgellm.commands.plan_text import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
 from edgellm.commands.quality import quality_lines
 from edgellm.errors import MissingDependencyError
-from edgellm.ort.session import onnxruntime
+from edgellm.ort.library import onnxruntime
 
 STEPS = {
     "optimum": "exporting with optimum",

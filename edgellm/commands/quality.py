@@ -44,7 +44,7 @@ def _encoder_lines(report: EncoderReport) -> list[str]:
 
 
 def _scheme(report: Report) -> str:
-    """Its name or, where calibration chose several for the matrices, how many have which."""
+    """The scheme's name or, where calibration chose several for the matrices, how many have which."""
     schemes = Counter(matrix.scheme for matrix in report.matrices)
     if len(schemes) < 2:
         return report.scheme

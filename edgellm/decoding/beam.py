@@ -61,7 +61,7 @@ class Group:
 
     @property
     def num_candidates(self) -> int:
-        """Enough that `size` go on even if every end token of every beam is among them."""
+        """So many candidates that `size` go on even if every end token of every beam is among them."""
         return max(2, 1 + len(self.plan.ends.eos_token_ids)) * self.size
 
     @property
@@ -108,7 +108,7 @@ class Group:
         return result
 
     def _candidates(self, scores: FloatArray) -> Candidates:
-        """scores: [beams, vocab]. Fewer than planned only where fewer continuations are possible."""
+        """The best, or drawn, by scores [beams, vocab]: fewer than planned only where fewer are possible."""
         flat = scores.reshape(-1)
         if self.stream is None:
             chosen = best_indices(flat, self.num_candidates)

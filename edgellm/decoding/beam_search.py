@@ -27,7 +27,7 @@ class BeamSearch:
         return all(group.done for group in self._groups)
 
     def step(self, logits: Logits, interruption: str | None) -> None:
-        """Its groups in turn, each told what the earlier ones chose. logits: [decoder rows, vocab]."""
+        """Let its groups step in turn, each told what the earlier ones chose. logits: [decoder rows, vocab]."""
         earlier_tokens: list[int] = []
         cut = interruption or self._plan.ends.of_time()
         for group in self._groups:

@@ -38,13 +38,13 @@ Processor = Callable[[ScoredRows, Scores], Scores]
 
 
 def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
-    """Empty for plain greedy search and plain sampling, which then pay nothing."""
+    """The chain is empty for plain greedy search and plain sampling, which then pay nothing."""
     chain = [*_constraints(options, eos_token_ids), *(_warpers(options, eos_token_ids) if options.do_sample else [])]
     return [*chain, lambda _, scores: p.renormalize(scores)] if options.renormalize_logits else chain
 
 
 def process(processors: Sequence[Processor], rows: ScoredRows, scores: Scores) -> Scores:
-    """scores: [rows, vocab], not written to."""
+    """What the processors make of scores [rows, vocab], which are not written to."""
     for processor in processors:
         scores = processor(rows, scores)
     return scores

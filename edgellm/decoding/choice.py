@@ -15,14 +15,14 @@ _DRAWN_BLOCK = 256  # tokens
 
 
 def log_softmax(scores: FloatArray) -> FloatArray:
-    """Along the last axis, in float32."""
+    """The logarithms of `softmax`, in float32."""
     result: FloatArray = scores - scores.max(axis=-1, keepdims=True)
     result -= np.log(np.exp(result).sum(axis=-1, keepdims=True))
     return result
 
 
 def softmax(scores: FloatArray) -> FloatArray:
-    """Along the last axis, in float32."""
+    """Probabilities along the last axis, in float32."""
     exponentials: FloatArray = np.exp(scores - scores.max(axis=-1, keepdims=True))
     result: FloatArray = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return result
@@ -121,8 +121,8 @@ def _no_numbers() -> ProviderError:
 
 
 def _draw(scores: FloatArray, stream: np.random.Generator) -> int:
-    """scores: [vocab]. Walks the cumulative probabilities to one uniform number, in float64: block by block, then
-    within the block it falls into."""
+    """A token drawn by scores [vocab]. The cumulative probabilities are walked to one uniform number, in float64: block
+    by block, then within the block it falls into."""
     best = scores.max()
     check_best(float(best))
     weights = np.exp(scores - best)

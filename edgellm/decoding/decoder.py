@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from edgellm.types import Logits, ProgressHook, TokenArray
 
 HEADROOM = 256  # tokens of cache to make ready at first, beyond the prompt
+Sources = Sequence[TokenArray] | None  # what an encoder-decoder encodes, one for each row; None for other models
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows are read that begin. `headroom`: how many tokens to make room for beyond the prompts. `progress`: called
+    between chunks; what it raises ends the reading."""
+
+    headroom: int = HEADROOM
+    progress: ProgressHook | None = None
+
+
+READING = Reading()
 
 
 class Decoder(Protocol):
@@ -16,20 +30,9 @@ class Decoder(Protocol):
     The logits that it returns are not written to, and hold until the next call.
     """
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = ...,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
         """Start over with one row per prompt ([length] each, lengths may differ). Returns [rows, vocab] of the last
-        tokens.
-
-        `sources`: what an encoder-decoder encodes, one for each row; None for other models. `headroom`: how many tokens
-        to make room for beyond the prompts. `progress`: called between chunks; what it raises ends the prefill.
-        """
+        tokens."""
 
     def decode(self, tokens: TokenArray) -> Logits:
         """Append one token to each row. tokens: [rows]. Returns [rows, vocab]."""

@@ -24,7 +24,7 @@ MAX_FLOAT = np.finfo(np.float32).max
 
 
 def repetition_penalty(ids: Sequence[TokenArray], scores: Scores, penalty: float) -> Scores:
-    """Tokens already in a row: score / penalty if positive, else x penalty (RepetitionPenaltyLogitsProcessor)."""
+    """Tokens already in a row get score / penalty if positive, else x penalty (RepetitionPenaltyLogitsProcessor)."""
     result = scores.copy()
     factor = np.float32(penalty)
     for row, row_ids in enumerate(ids):
@@ -42,7 +42,7 @@ def no_repeat_ngram(ids: Sequence[TokenArray], scores: Scores, size: int) -> Sco
 
 
 def encoder_repetition_penalty(sources: Sequence[TokenArray], scores: Scores, penalty: float) -> Scores:
-    """Tokens of a row's source: score x penalty if positive, else / penalty, so that above 1 they are favoured
+    """Tokens of a row's source get score x penalty if positive, else / penalty, so that above 1 they are favoured
     (EncoderRepetitionPenaltyLogitsProcessor)."""
     return repetition_penalty(sources, scores, 1 / penalty)
 
@@ -85,7 +85,7 @@ def force(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
 def exponential_decay_length_penalty(
     scores: Scores, beyond: npt.NDArray[np.int64], factor: float, eos_token_ids: Sequence[int]
 ) -> Scores:
-    """The end tokens' scores, raised by their size times factor^beyond - 1 in rows that are `beyond` [rows] tokens past
+    """Raise the end tokens' scores by their size times factor^beyond - 1 in rows that are `beyond` [rows] tokens past
     where that begins; at most by what float32 holds (ExponentialDecayLengthPenalty)."""
     late = np.flatnonzero(beyond > 0)
     if not len(late):

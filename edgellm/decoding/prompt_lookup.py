@@ -9,14 +9,14 @@ position at a time, so that processors, random draws, stop strings and cancellat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from edgellm.decoding.decoder import HEADROOM, Decoder
+from edgellm.decoding.decoder import READING, Decoder, Reading, Sources
+from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.sequence import Beginning
-from edgellm.types import Logits, ProgressHook, TokenArray
+from edgellm.types import Logits, TokenArray
 
 DEFAULT_MAX_DRAFT = 10  # tokens
 DEFAULT_MAX_NGRAM = 3  # tokens
@@ -47,82 +47,57 @@ class Verifier(Decoder, Protocol):
         """Take the last `count` tokens off the only row."""
 
 
-@dataclass
-class _Followed:
-    """A row whose tokens are looked up: prompt and new ones, how many they are at the end, and how many to draft."""
-
-    tokens: list[int]
-    limit: int
-    max_draft: int  # 0: none
-    max_ngram: int
-
-    @classmethod
-    def from_beginning(cls, beginning: Beginning) -> _Followed:
-        o, tokens = beginning.plan.options, beginning.prompt.tolist()
-        max_draft = o.prompt_lookup_num_tokens or DEFAULT_MAX_DRAFT
-        return cls(
-            tokens,
-            limit=len(tokens) + beginning.max_new_tokens,
-            max_draft=max_draft if beginning.plan.looks_up else 0,
-            max_ngram=o.max_matching_ngram_size or DEFAULT_MAX_NGRAM,
-        )
-
-
 class PromptLookup:
     """A decoder in front of another one. Drafts are made while there is one row; several go on one token at a time."""
 
     def __init__(self, decoder: Verifier, beginnings: Sequence[Beginning]) -> None:
         self._decoder = decoder
-        self._rows = [_Followed.from_beginning(beginning) for beginning in beginnings]
+        self._beginnings = list(beginnings)  # of each row
+        self._rows: list[list[int]] = [beginning.prompt.tolist() for beginning in beginnings]  # prompt and new tokens
         self._drafter: Drafter | None = None
         self._draft: list[int] = []  # what is left of the last draft, in the decoder already
         self._ahead: Logits = np.empty((0, 0), np.float32)  # [draft + 1, vocab] from the last run on
         self.drafted = 0  # tokens
         self.accepted = 0  # tokens: runs saved
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        return self._decoder.prefill(prompts, sources, reading)
 
     def reorder(self, parents: TokenArray) -> None:
         self.forget_draft()
         self._drafter = None
         self._decoder.reorder(parents)
-        rows = [self._rows[parent] for parent in parents.tolist()]
-        self._rows = [replace(row, tokens=list(row.tokens)) for row in rows]
+        self._rows = [list(self._rows[parent]) for parent in parents.tolist()]
+        self._beginnings = [self._beginnings[parent] for parent in parents.tolist()]
 
     def decode(self, tokens: TokenArray) -> Logits:
         chosen: list[int] = tokens.tolist()
-        if len(chosen) > 1 or not self._rows[0].max_draft:
+        beginning = self._beginnings[0]
+        if len(chosen) > 1 or not beginning.plan.looks_up:
             for row, token in zip(self._rows, chosen, strict=True):
-                row.tokens.append(token)
+                row.append(token)
             return self._decoder.decode(tokens)
-        row, drafter = self._rows[0], self._drafter_of_the_row()
+        drafter = self._drafter_of_the_row(beginning.plan.options)
         drafter.append(chosen[0])
         if self._draft and self._draft[0] == chosen[0]:
             self.accepted += 1
             self._draft, self._ahead = self._draft[1:], self._ahead[1:]
             return self._ahead[:1]
         self.forget_draft()
-        room = min(row.limit - len(drafter.tokens), self._decoder.lookahead) - 1
-        self._draft = drafter.draft(min(room, row.max_draft))
+        new = len(drafter.tokens) - len(beginning.prompt)
+        room = min(beginning.max_new_tokens - new, self._decoder.lookahead) - 1
+        self._draft = drafter.draft(min(room, beginning.plan.options.prompt_lookup_num_tokens or DEFAULT_MAX_DRAFT))
         if not self._draft:
             return self._decoder.decode(tokens)
         self.drafted += len(self._draft)
         self._ahead = self._decoder.verify(np.array([*chosen, *self._draft], np.int64))
         return self._ahead[:1]
 
-    def _drafter_of_the_row(self) -> Drafter:
-        """Made after the first token, which therefore comes no later; it takes over the row's tokens."""
+    def _drafter_of_the_row(self, options: GenerationOptions) -> Drafter:
+        """The drafter is made after the first token, which therefore comes no later; it takes over the row's tokens."""
         if self._drafter is None:
-            self._drafter = Drafter(self._rows[0].tokens, self._rows[0].max_ngram)
-            self._rows[0].tokens = self._drafter.tokens
+            self._drafter = Drafter(self._rows[0], options.max_matching_ngram_size or DEFAULT_MAX_NGRAM)
+            self._rows[0] = self._drafter.tokens
         return self._drafter
 
     def forget_draft(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from edgellm.decoding.beam_search import BeamSearch
-from edgellm.decoding.decoder import HEADROOM, Decoder
+from edgellm.decoding.decoder import HEADROOM, Decoder, Reading
 from edgellm.decoding.events import Hypothesis, Step
 from edgellm.decoding.sequence import Beginning, Continuation
 from edgellm.decoding.step import step
@@ -36,28 +36,62 @@ def search(
         logits = _prefill(decoder, beginnings, cancelled, progress)
     except _Interrupted as interrupted:
         return [[beginning.nothing(str(interrupted))] for beginning in beginnings]
-    sequences = began = _sequences(beginnings)
-    searches = searched = _searches(beginnings, first_row=len(sequences))
+    batch = _Batch(beginnings)
     while True:
         interruption = "cancelled" if cancelled is not None and cancelled() else None
-        emitted = step(sequences, logits, interruption)
-        for beams in searches:
-            beams.step(logits, interruption)
-        yield Step(emitted)
-        rows = [row for row, sequence in enumerate(sequences) if sequence.finish_reason is None]
-        if len(rows) < len(sequences):
-            sequences = [sequences[row] for row in rows]
-        tokens = [sequence.tokens[-1] for sequence in sequences]
-        if searches:
-            searches = [beams for beams in searches if not beams.done]
-        for beams in searches:
-            tokens += beams.next_tokens()
-            rows += beams.move_to(len(rows))
-        if not rows:
-            return _hypotheses(beginnings, began, searched)
-        if len(rows) != len(logits) or (searches and rows != list(range(len(rows)))):
-            decoder.reorder(np.array(rows))
+        yield batch.step(logits, interruption)
+        tokens = batch.go_on(decoder)
+        if not tokens:
+            return batch.hypotheses()
         logits = decoder.decode(np.array(tokens))
+
+
+class _Batch:
+    """What a call's prompts have become. Rows of the decoder: those of sequences, in order, and behind them those of
+    each prompt with beams."""
+
+    def __init__(self, beginnings: Sequence[Beginning]) -> None:
+        self._beginnings = beginnings
+        self._sequences = self._all_sequences = _sequences(beginnings)
+        with_beams = [beginning for beginning in beginnings if beginning.plan.has_beams]
+        self._searches = self._all_searches = [
+            BeamSearch(beginning, row) for row, beginning in enumerate(with_beams, len(self._sequences))
+        ]
+        self._rows = len(self._sequences) + len(with_beams)
+
+    def step(self, logits: Logits, interruption: str | None) -> Step:
+        """Advance all of it by a token. logits: [rows, vocab]."""
+        emitted = step(self._sequences, logits, interruption)
+        for search in self._searches:
+            search.step(logits, interruption)
+        return Step(emitted)
+
+    def go_on(self, decoder: Decoder) -> list[int]:
+        """Let the decoder's rows follow what is not finished. Returns the last token of each new row."""
+        rows = [row for row, sequence in enumerate(self._sequences) if sequence.finish_reason is None]
+        if moved := len(rows) < len(self._sequences):
+            self._sequences = [self._sequences[row] for row in rows]
+        tokens = [sequence.tokens[-1] for sequence in self._sequences]
+        if self._searches:
+            self._searches = [search for search in self._searches if not search.done]
+            for search in self._searches:
+                tokens += search.next_tokens()
+                rows += search.move_to(len(rows))
+            moved = rows != list(range(self._rows))
+        if rows and moved:
+            decoder.reorder(np.array(rows))
+        self._rows = len(rows)
+        return tokens
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """What each of the prompts got."""
+        sequences, searches = iter(self._all_sequences), iter(self._all_searches)
+        return [
+            next(searches).hypotheses()
+            if beginning.plan.has_beams
+            else [next(sequences).hypothesis() for _ in range(beginning.plan.num_sequences)]
+            for beginning in self._beginnings
+        ]
 
 
 class _Interrupted(Exception):
@@ -67,8 +101,8 @@ class _Interrupted(Exception):
 def _prefill(
     decoder: Decoder, beginnings: Sequence[Beginning], cancelled: Cancelled | None, progress: ProgressHook | None
 ) -> Logits:
-    """Read each prompt once, however many sequences continue it. Returns logits [rows, vocab] of the search's first
-    rows: those of sequences, in order, and then one for each prompt with beams."""
+    """Read each prompt once, however many sequences continue it. Returns logits [rows, vocab] of the rows that a
+    `_Batch` begins with: one for each prompt with beams."""
 
     def on_chunk(done: int, total: int) -> None:
         if progress is not None:
@@ -81,7 +115,7 @@ def _prefill(
     prompts = [beginning.prompt for beginning in beginnings]
     sources = [beginning.source for beginning in beginnings if beginning.source is not None]
     headroom = min(HEADROOM, max(beginning.max_new_tokens for beginning in beginnings))
-    logits = decoder.prefill(prompts, sources or None, headroom=headroom, progress=on_chunk)
+    logits = decoder.prefill(prompts, sources or None, Reading(headroom, on_chunk))
     for beginning in beginnings:
         beginning.plan.options.check_vocabulary(logits.shape[1])
     parents = [index for index, beginning in enumerate(beginnings) for _ in range(beginning.plan.num_sequences)]
@@ -93,27 +127,9 @@ def _prefill(
 
 
 def _sequences(beginnings: Sequence[Beginning]) -> list[Continuation]:
-    """Those that have a row each, numbered as all sequences that the call will return."""
+    """The sequences that have a row each, numbered as all sequences that the call will return."""
     sequences, number = [], 0
     for beginning in beginnings:
         sequences += [beginning.sequence(number + copy, copy) for copy in range(beginning.plan.num_sequences)]
         number += beginning.plan.options.num_return_sequences
     return sequences
-
-
-def _searches(beginnings: Sequence[Beginning], first_row: int) -> list[BeamSearch]:
-    with_beams = [beginning for beginning in beginnings if beginning.plan.has_beams]
-    return [BeamSearch(beginning, row) for row, beginning in enumerate(with_beams, first_row)]
-
-
-def _hypotheses(
-    beginnings: Sequence[Beginning], sequences: Sequence[Continuation], searches: Sequence[BeamSearch]
-) -> list[list[Hypothesis]]:
-    """What each of the prompts got."""
-    own, beams = iter(sequences), iter(searches)
-    return [
-        next(beams).hypotheses()
-        if beginning.plan.has_beams
-        else [next(own).hypothesis() for _ in range(beginning.plan.num_sequences)]
-        for beginning in beginnings
-    ]

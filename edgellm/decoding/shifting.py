@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.decoding.decoder import HEADROOM
+from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.decoding.prompt_lookup import Verifier
-from edgellm.types import Logits, ProgressHook, TokenArray
+from edgellm.types import Logits, TokenArray
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,13 @@ class Shifting:
         self._decoder = decoder
         self._window = window
         self._tokens: list[int] = []
-        self._headroom = HEADROOM
+        self._again = READING  # how what is left is read: it is no prompt, whose progress is told
         self.dropped = 0
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
         (prompt,) = prompts
-        self._tokens, self._headroom = prompt.tolist(), headroom
-        return self._decoder.prefill(prompts, sources, headroom=headroom, progress=progress)
+        self._tokens, self._again = prompt.tolist(), Reading(reading.headroom)
+        return self._decoder.prefill(prompts, sources, reading)
 
     def decode(self, tokens: TokenArray) -> Logits:
         self._tokens += tokens.tolist()
@@ -60,7 +53,7 @@ class Shifting:
         left = self._window.shifted(self._tokens)
         self.dropped += len(self._tokens) - len(left)
         self._tokens = left
-        return self._decoder.prefill([np.array(left, np.int64)], headroom=self._headroom)
+        return self._decoder.prefill([np.array(left, np.int64)], None, self._again)
 
     def reorder(self, parents: TokenArray) -> None:
         assert parents.tolist() == [0]

@@ -31,7 +31,7 @@ def step(sequences: Sequence[Continuation], logits: Logits, interruption: str | 
 def _advance(
     plan: SequencePlan, sequences: Sequence[Continuation], logits: Logits, interruption: str | None
 ) -> list[Emitted]:
-    """The same of sequences with one plan. logits: [sequences, vocab]."""
+    """`step` for sequences with one plan. logits: [sequences, vocab]."""
     tokens = _choose(plan, sequences, logits)
     logprobs = token_logprobs(logits, tokens) if plan.options.logprobs else [None] * len(sequences)
     cut = interruption or plan.ends.of_time()

@@ -29,5 +29,5 @@ class Ends:
         return None
 
     def of_time(self) -> str | None:
-        """ "time" once the deadline has passed."""
+        """Why the sequence must end now: "time" once the deadline has passed, else None."""
         return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None

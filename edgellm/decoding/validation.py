@@ -29,7 +29,7 @@ def integer(minimum: int) -> Check:
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False) -> Check:
-    """Finite numbers from `low` to `high`; `above` and `below` exclude the ends."""
+    """Check for finite numbers from `low` to `high`; `above` and `below` exclude the ends."""
 
     def check(value: Any) -> float:
         if not _is_number(value) or not low <= value <= high or (above and value == low) or (below and value == high):
@@ -40,7 +40,8 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: bool = Fals
 
 
 def factor(low: float = MIN_FACTOR) -> Check:
-    """A number that float32 values are multiplied with or divided by: beyond these limits they vanish or overflow."""
+    """Check for a number that float32 values are multiplied with or divided by: beyond these limits they vanish or
+    overflow."""
 
     def check(value: Any) -> float:
         if not _is_number(value) or not (value == low or MIN_FACTOR <= value <= MAX_FACTOR):
@@ -78,7 +79,7 @@ def token(value: Any) -> int:
 
 
 def tokens(value: Any) -> tuple[int, ...]:
-    """One token id or several."""
+    """Check for one token id or several."""
     values = list(value) if _is_sequence(value) else [value]
     if not all(_is_integer(v) and v >= 0 for v in values):
         raise Unfit("a token id or a list of token ids")
@@ -96,7 +97,7 @@ def token_lists(value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def start_and_factor(value: Any) -> tuple[int, float]:
-    """A number of tokens and what to multiply with for each one beyond."""
+    """Check for a number of tokens and what to multiply with for each one beyond."""
     expected = "a number of tokens from 0 and a factor from 1"
     if not _is_sequence(value) or len(value) != 2:
         raise Unfit(expected)
@@ -107,7 +108,7 @@ def start_and_factor(value: Any) -> tuple[int, float]:
 
 
 def strings(value: Any) -> tuple[str, ...]:
-    """One string or several, none of them empty."""
+    """Check for one string or several, none of them empty."""
     values = [value] if isinstance(value, str) else value
     if not _is_sequence(values) or not all(isinstance(v, str) and v for v in values):
         raise Unfit("a non-empty string or a list of them")
@@ -115,12 +116,12 @@ def strings(value: Any) -> tuple[str, ...]:
 
 
 def _is_integer(value: Any) -> bool:
-    """Whole numbers of Python and numpy, but not True and False."""
+    """Whether it is a whole number of Python or numpy, but not True or False."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
-    """Finite, also as a float."""
+    """Whether it is a number that is finite, also as a float."""
     if _is_integer(value):
         return -MAX_FLOAT <= int(value) <= MAX_FLOAT
     return isinstance(value, float | np.floating) and math.isfinite(value)

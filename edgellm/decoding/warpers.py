@@ -26,7 +26,7 @@ def temperature(scores: Scores, value: float) -> Scores:
 
 
 def top_k(scores: Scores, k: int, keep: int = 1) -> Scores:
-    """The k best tokens and those that equal the k-th (TopKLogitsWarper)."""
+    """Keep the k best tokens and those that equal the k-th (TopKLogitsWarper)."""
     count = min(max(k, keep), scores.shape[1])
     result = np.full_like(scores, MINUS_INFINITY)
     for row, row_scores in enumerate(scores):
@@ -36,7 +36,7 @@ def top_k(scores: Scores, k: int, keep: int = 1) -> Scores:
 
 
 def top_p(scores: Scores, mass: float, keep: int = 1) -> Scores:
-    """The fewest best tokens whose probabilities sum to `mass` (TopPLogitsWarper)."""
+    """Keep the fewest best tokens whose probabilities sum to `mass` (TopPLogitsWarper)."""
 
     def allowed(row: Row) -> RowMask:
         cumulative = np.cumsum(softmax(np.sort(row)), dtype=np.float64).astype(np.float32)
@@ -47,7 +47,7 @@ def top_p(scores: Scores, mass: float, keep: int = 1) -> Scores:
 
 
 def min_p(scores: Scores, share: float, keep: int = 1) -> Scores:
-    """Tokens at least `share` as probable as the best one (MinPLogitsWarper)."""
+    """Keep tokens at least `share` as probable as the best one (MinPLogitsWarper)."""
 
     def allowed(row: Row) -> RowMask:
         probabilities = softmax(row)
@@ -58,7 +58,7 @@ def min_p(scores: Scores, share: float, keep: int = 1) -> Scores:
 
 
 def typical_p(scores: Scores, mass: float, keep: int = 1) -> Scores:
-    """The tokens whose surprise is closest to the entropy, up to `mass` of probability (TypicalLogitsWarper)."""
+    """Keep the tokens whose surprise is closest to the entropy, up to `mass` of probability (TypicalLogitsWarper)."""
 
     def allowed(row: Row) -> RowMask:
         logprobs = log_softmax(row)
@@ -75,12 +75,12 @@ def typical_p(scores: Scores, mass: float, keep: int = 1) -> Scores:
 
 
 def epsilon_cutoff(scores: Scores, epsilon: float, keep: int = 1) -> Scores:
-    """Tokens of probability `epsilon` or more (EpsilonLogitsWarper)."""
+    """Keep tokens of probability `epsilon` or more (EpsilonLogitsWarper)."""
     return _filter(scores, lambda row: (softmax(row) >= np.float32(epsilon)) | _not_below_best(row, keep))
 
 
 def eta_cutoff(scores: Scores, epsilon: float, keep: int = 1) -> Scores:
-    """Like `epsilon_cutoff`, with a lower bar where the distribution is flat (EtaLogitsWarper)."""
+    """Filter like `epsilon_cutoff`, with a lower bar where the distribution is flat (EtaLogitsWarper)."""
 
     def allowed(row: Row) -> RowMask:
         logprobs = log_softmax(row)

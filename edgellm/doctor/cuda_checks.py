@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgellm.doctor.cuda import DRIVER, is_essential
 from edgellm.doctor.facts import Facts
 from edgellm.doctor.findings import Finding, Severity
-from edgellm.ort.session import PROVIDERS
+from edgellm.ort.library import PROVIDERS
 
 OLDEST_DRIVER = {"12": 525, "13": 580}  # by CUDA's version
 LIBRARIES = "`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings them"

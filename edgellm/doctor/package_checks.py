@@ -10,7 +10,7 @@ from edgellm.errors import PackageError
 from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.inspection.sizes import size
 from edgellm.loading import read_package
-from edgellm.ort.session import PROVIDERS
+from edgellm.ort.library import PROVIDERS
 from edgellm.package.files import check_files
 from edgellm.package.manifest import Manifest
 from edgellm.system.cpu import X86, lacks_vnni

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from edgellm.doctor.facts import Runtime
 from edgellm.errors import EdgellmError
-from edgellm.ort import session
+from edgellm.ort.library import PROVIDERS, Device, onnxruntime
+from edgellm.ort.loaded_graph import LoadedGraph
 
 TIMEOUT_S = 120
 GRAPH = Path(__file__).parent.parent / "engines" / "graphs" / "move_rows_float32.onnx"
@@ -52,11 +53,11 @@ def _death(status: int, output: str) -> str:
 def look() -> Runtime:
     """Try ONNX Runtime in this process."""
     try:
-        ort = session.onnxruntime()
+        ort = onnxruntime()
     except EdgellmError as error:
         return Runtime(None, error=str(error.__cause__ or error))
     providers = tuple(ort.get_available_providers())
-    has_cuda = session.PROVIDERS["cuda"] in providers
+    has_cuda = PROVIDERS["cuda"] in providers
     return Runtime(
         version=str(ort.__version__),
         providers=providers,
@@ -67,9 +68,9 @@ def look() -> Runtime:
     )
 
 
-def _error(device: session.Device) -> str | None:
+def _error(device: Device) -> str | None:
     try:
-        session.Session(GRAPH, device, threads=1)
+        LoadedGraph(GRAPH, device, threads=1)
     except EdgellmError as error:
         return str(error)
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgellm.doctor.facts import Facts, Requirement
 from edgellm.doctor.findings import Finding
 from edgellm.doctor.software import satisfies
-from edgellm.ort.session import INSTALL
+from edgellm.ort.library import INSTALL
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_GLIBC = (2, 28)  # of ONNX Runtime's wheels

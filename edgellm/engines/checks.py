@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgellm.errors import PackageCorruptError
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.ort.tensor_types import FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.package.manifest import (
     CacheLayout,
@@ -45,28 +45,28 @@ Promises = dict[str, Promised | None]  # by a tensor's name; None: that it exist
 
 
 def check_graphs(
-    sessions: Mapping[str, Session], manifest: Manifest[Generates], known: Mapping[str, Collection[str]] | None = None
+    graphs: Mapping[str, LoadedGraph], manifest: Manifest[Generates], known: Mapping[str, Collection[str]] | None = None
 ) -> None:
     """Raises PackageCorruptError where a graph of a model that generates does not have the inputs and outputs that the
-    manifest promises. sessions: by the graph's name there. `known`: by the same, the inputs beside the cache that will
+    manifest promises. graphs: by the graph's name there. `known`: by the same, the inputs beside the cache that will
     be filled; None: all of them."""
-    for name, session in sessions.items():
+    for name, loaded in graphs.items():
         graph = manifest.graphs[name]
-        inputs, outputs = _cache_tensors(session, manifest, name)
+        inputs, outputs = _cache_tensors(loaded, manifest, name)
         model = manifest.model
         rope_length = isinstance(model, DecoderFacts) and model.rope.has_length_input
         inputs |= {name: _filled(name, model.cache) for name in [*graph.inputs, *["rope_length"] * rope_length]}
-        _check(session, graph, inputs, dict.fromkeys(graph.outputs) | outputs, (known or {}).get(name, inputs))
+        _check(loaded, graph, inputs, dict.fromkeys(graph.outputs) | outputs, (known or {}).get(name, inputs))
 
 
-def check_encoder(session: Session, manifest: Manifest[EncoderFacts], known: Collection[str]) -> None:
+def check_encoder(loaded: LoadedGraph, manifest: Manifest[EncoderFacts], known: Collection[str]) -> None:
     """The same for the only graph of an encoder-only package, `known` as there."""
     graph, labels = only_graph(manifest), len(manifest.model.labels)
     inputs: Promises = dict.fromkeys(graph.inputs, INT64)
     outputs: Promises = dict.fromkeys([*graph.outputs, *["logits"] * bool(labels)])
-    _check(session, graph, inputs, outputs, known)
-    if labels and session.output_shapes["logits"][-1] != labels:
-        raise _disagreement(graph, f"{labels} labels, {session.output_shapes['logits'][-1]} outputs")
+    _check(loaded, graph, inputs, outputs, known)
+    if labels and loaded.output_shapes["logits"][-1] != labels:
+        raise _disagreement(graph, f"{labels} labels, {loaded.output_shapes['logits'][-1]} outputs")
 
 
 def only_graph(manifest: Manifest) -> GraphFile:
@@ -81,18 +81,18 @@ def lacks_graphs(manifest: Manifest, needs: str) -> PackageCorruptError:
     return PackageCorruptError(f"{manifest.task} needs {needs}, the manifest lists {found}; export the package again")
 
 
-def _cache_tensors(session: Session, manifest: Manifest[Generates], name: str) -> tuple[Promises, Promises]:
+def _cache_tensors(loaded: LoadedGraph, manifest: Manifest[Generates], name: str) -> tuple[Promises, Promises]:
     """What the graph `name` takes and gives beside the manifest's lists. Among graphs that concatenate, one called
     "first" takes no past, and the source's keys and values are not the encoder's to make, nor those of one called
     "later"."""
     graph, own, vocab_size = manifest.graphs[name], manifest.model.cache, manifest.vocab_size
     cross = manifest.model.cross_cache if isinstance(manifest.model, EncoderDecoderFacts) else None
-    across = [] if cross is None else _names(cross, session, graph)
+    across = [] if cross is None else _names(cross, loaded, graph)
     made: Promises = dict.fromkeys(present for present, _ in across)
     concat = own.growth == "concat"
     if cross is not None and name == "encoder":
         return {}, {} if concat else made
-    mine = _names(own, session, graph)
+    mine = _names(own, loaded, graph)
     pasts: Promises = dict.fromkeys((past for past, _ in mine), _cached(own.dtype, own.num_kv_heads, own.head_dim))
     if cross is not None:
         pasts |= dict.fromkeys((past for _, past in across), _cached(cross.dtype, cross.num_heads, cross.head_dim))
@@ -102,9 +102,9 @@ def _cache_tensors(session: Session, manifest: Manifest[Generates], name: str) -
     return {} if name == "first" else pasts, presents
 
 
-def _names(layout: CacheLayout | CrossCacheLayout, session: Session, graph: GraphFile) -> list[tuple[str, str]]:
+def _names(layout: CacheLayout | CrossCacheLayout, loaded: LoadedGraph, graph: GraphFile) -> list[tuple[str, str]]:
     """Of a cache that a graph of this size may have: a manifest can promise any number of layers."""
-    most = len(session.inputs) + len(session.outputs)
+    most = len(loaded.inputs) + len(loaded.outputs)
     if layout.num_layers > most:
         raise _disagreement(graph, f"{layout.num_layers} layers, {most} inputs and outputs")
     return layout.names()
@@ -121,13 +121,13 @@ def _filled(name: str, cache: CacheLayout) -> Promised:
     return Promised("integers", INTEGERS) if cache.growth == "concat" else INT64
 
 
-def _check(session: Session, graph: GraphFile, inputs: Promises, outputs: Promises, known: Collection[str]) -> None:
-    missing = ({*inputs} - {*session.inputs, *session.optional_inputs}) | ({*outputs} - {*session.outputs})
-    unknown = ({*session.inputs} - {*inputs}) | ({*graph.inputs} - {*known})
+def _check(loaded: LoadedGraph, graph: GraphFile, inputs: Promises, outputs: Promises, known: Collection[str]) -> None:
+    missing = ({*inputs} - {*loaded.inputs, *loaded.optional_inputs}) | ({*outputs} - {*loaded.outputs})
+    unknown = ({*loaded.inputs} - {*inputs}) | ({*graph.inputs} - {*known})
     if missing or unknown:
         raise _disagreement(graph, f"missing {sorted(missing)}, unknown {sorted(unknown)}")
-    types = session.input_types | session.output_types
-    shapes = session.input_shapes | session.output_shapes
+    types = loaded.input_types | loaded.output_types
+    shapes = loaded.input_shapes | loaded.output_shapes
     wrong = [
         f"{name} is {types[name]} {shapes[name]}, the manifest promises {wanted.words}"
         for name, wanted in (inputs | outputs).items()

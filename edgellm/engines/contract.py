@@ -1,200 +1,63 @@
-"""What engines of both kinds of cache have in common: how prompts are read, what is taken over, and what is held."""
+"""What every engine can do: rows of tokens in, logits out, and rows that come and go."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from edgellm.engines.history import MIN_CHUNK, HeldRow, History
-from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.types import Array, Logits, ProgressHook, TokenArray
-
-HEADROOM = 128  # tokens to make room for behind a prompt, where the caller does not say
-SPARE = 512  # the same behind what is put into a cache
+from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.errors import ContextOverflowError
+from edgellm.types import Logits, TokenArray
 
 
-class RowCache(Protocol):
-    """What both kinds of cache can do."""
-
-    lengths: list[int]
+class RowEngine(ABC):
+    """A model and what it holds of its rows. Not for two threads at once, and of no use after an error, but where
+    a hook raised it. Implements `decoding.Decoder`."""
 
     @property
+    @abstractmethod
     def rows(self) -> int: ...
 
     @property
-    def nbytes(self) -> int: ...
-
-    def trim(self, length: int, row: int | None = None) -> None: ...
-
-    def insert(self, capacity: int) -> None: ...
-
-    def reorder(self, parents: npt.ArrayLike) -> None: ...
-
-    def compact(self) -> None: ...
-
-    def limit(self, max_length: int) -> None: ...
-
-    def used(self, row: int = 0) -> list[Array]: ...
-
-    def place(self, length: int, spare: int) -> AbstractContextManager[list[Array]]: ...
-
-
-Cache = TypeVar("Cache", bound=RowCache)
-
-
-class CachedEngine(ABC, Generic[Cache]):
-    """A graph and a cache of its own; not for two threads at once. Implements `decoding.Decoder`."""
-
-    def __init__(
-        self, manifest: Manifest[DecoderFacts], cache: Cache, prefill_chunk: int, reuse_generated: bool
-    ) -> None:
-        self._manifest = manifest
-        self._cache = cache
-        self._chunk = max(prefill_chunk, MIN_CHUNK)
-        self.history = History(manifest, reuse_generated)
+    @abstractmethod
+    def holds_one(self) -> bool:
+        """Whether a prefill can take over what was read last: a single prompt, or a single source."""
 
     @property
-    def rows(self) -> int:
-        return self._cache.rows
-
-    @property
+    @abstractmethod
     def cache_bytes(self) -> int:
-        return self._cache.nbytes
+        """Of the rows' own tokens, without the keys and values of sources."""
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Start over: [rows, vocab] of the last tokens. A single prompt that continues what is cached computes only
-        what is new. `headroom`: tokens to make room for beyond the prompts. `sources`: have no meaning here."""
-        cached = self.reusable(prompts)
-        if not cached:
-            self._start(len(prompts), max(map(len, prompts)) + headroom)
-        self.history.begin(prompts, cached)
-        logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
-        before, total = 0, sum(map(len, prompts))
-        try:
-            for row, prompt in enumerate(prompts):
-                for done, last in self._fill(row, prompt, start=cached):
-                    logits[row] = last
-                    if progress is not None:
-                        progress(before + done, total)
-                before += len(prompt)
-        finally:
-            self.history.cut(self._cache.lengths)  # what was not read, where the hook stopped it
-        return logits
+    @abstractmethod
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        """Start over with a row for each prompt: [rows, vocab] of their last tokens."""
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Read a new row behind those that go on: [1, vocab] of its last token. Where `progress` raises, it is taken
-        out again."""
-        row, logits = self.rows, np.empty((1, self._manifest.vocab_size), np.float32)
-        self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
-        self.history.insert(prompt)
-        try:
-            for done, last in self._fill(row, prompt, start=0):
-                logits[0] = last
-                if progress is not None:
-                    progress(done, len(prompt))
-        except BaseException:
-            self.drop([row])
-            raise
-        return logits
-
-    def drop(self, rows: Sequence[int]) -> None:
-        """Take rows out; those behind them move up."""
-        self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
-
-    def reusable(self, prompts: Sequence[TokenArray]) -> int:
-        """How many tokens of a single prompt `prefill` would not compute again."""
-        return self.history.reusable(prompts)
+    @abstractmethod
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
+        """Read a new row behind those that go on: [1, vocab] of its last token. Where its progress raises, the
+        others are as they were."""
 
     @abstractmethod
     def decode(self, tokens: TokenArray) -> Logits:
         """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
 
-    @property
     @abstractmethod
-    def lookahead(self) -> int:
-        """The most tokens that `verify` may be given now: below 2 where they would not get the logits that `decode`
-        gives them one by one."""
+    def reorder(self, parents: TokenArray) -> None:
+        """New row i continues old row parents[i]."""
 
-    @abstractmethod
-    def verify(self, tokens: TokenArray) -> Logits:
-        """Append tokens [n] to the only row, in one run. Returns [n, vocab] float32, what follows each."""
+    def drop(self, rows: Sequence[int]) -> None:
+        """Take rows out; those behind them move up."""
+        self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
 
     @abstractmethod
     def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] for one sequence, chunk by chunk."""
-
-    def forget(self, count: int) -> None:
-        """Take the last `count` tokens off the only row."""
-        self.trim(self._cache.lengths[0] - count)
-
-    def trim(self, length: int) -> None:
-        """Forget what lies beyond `length` tokens in every row."""
-        self.history.trim(length)
-        self._cache.trim(length)
-
-    def reorder(self, parents: TokenArray) -> None:
-        self._cache.reorder(parents)
-        self.history.reorder(parents.tolist())
-
-    def keep_first(self, length: int) -> None:
-        """Go on with the first row alone and `length` tokens of it, and free what the others took."""
-        if self.rows > 1:
-            self.reorder(np.zeros(1, np.int64))
-        self.trim(length)
-        self._cache.compact()
-
-    def limit(self, tokens: int) -> None:
-        """Let no row take the memory of more than `tokens` tokens; what lies beyond is forgotten."""
-        self.history.trim(tokens)
-        self._cache.limit(tokens)
-
-    def held(self) -> tuple[HeldRow, list[Array]]:
-        """The only row, and its keys and values, layer by layer: [num_kv_heads, tokens, head_dim] each, to be read."""
-        (row,) = self.history.rows
-        return row.copy(), self._cache.used()
-
-    @contextmanager
-    def receive(self, row: HeldRow) -> Iterator[list[Array]]:
-        """Start over with a row that another engine held. Yields its keys and values, as `held` has them, to be filled
-        in; after an error the engine is of no use."""
-        with self._cache.place(len(row.tokens), SPARE) as arrays:
-            yield arrays
-        self.history.rows = [row.copy()]
-
-    @abstractmethod
-    def _start(self, rows: int, length: int) -> None:
-        """Empty rows, for about `length` tokens each."""
-
-    @abstractmethod
-    def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
-        """Feed tokens[start:] to a row of which tokens[:start] stay. Yields after each chunk its end and [vocab]."""
+        """Start over: [chunk, vocab] behind each token of one sequence, chunk by chunk."""
 
 
-def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:
-    """Pieces of `size` tokens, the last one shorter or, where a single token would be left over, one longer."""
-    cuts = list(range(start, stop, size))
-    if len(cuts) > 1 and stop - cuts[-1] < MIN_CHUNK:
-        cuts.pop()
-    return list(zip(cuts, [*cuts[1:], stop], strict=True))
-
-
-AnyEngine = CachedEngine[Any]
+def target_overflow(longest: int) -> ContextOverflowError:
+    """Of an encoder-decoder's target that has no room for another token."""
+    return ContextOverflowError(
+        f"the target has reached the model's longest of {longest} tokens; ask for fewer new tokens"
+    )

@@ -9,32 +9,24 @@ from typing import Any
 from edgellm.errors import InputError, OptionError, TaskError, nearest
 from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.records import Record
-from edgellm.package.manifest import Manifest, Task
+from edgellm.package.manifest import ENCODER_TASKS, GENERATION_TASKS, Manifest, Task
 
-GENERATIVE: tuple[Task, ...] = ("text-generation", "text2text-generation")
-ENCODERS: tuple[Task, ...] = (
-    "fill-mask",
-    "text-classification",
-    "token-classification",
-    "question-answering",
-    "feature-extraction",
-)
 ModuleAndClass = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
 
 # By the task of the package.
 KINDS: Mapping[str, Mapping[Task, ModuleAndClass]] = {
-    "perplexity": dict.fromkeys(GENERATIVE, ("perplexity", "PerplexityEvaluator")),
+    "perplexity": dict.fromkeys(GENERATION_TASKS, ("perplexity", "PerplexityEvaluator")),
     "divergence": {
-        **dict.fromkeys(GENERATIVE, ("divergence", "DivergenceEvaluator")),
-        **dict.fromkeys(ENCODERS, ("encoder_divergence", "EncoderDivergenceEvaluator")),
+        **dict.fromkeys(GENERATION_TASKS, ("divergence", "DivergenceEvaluator")),
+        **dict.fromkeys(ENCODER_TASKS, ("encoder_divergence", "EncoderDivergenceEvaluator")),
     },
-    "translation": dict.fromkeys(GENERATIVE, ("generated", "TranslationEvaluator")),
-    "summarization": dict.fromkeys(GENERATIVE, ("generated", "SummaryEvaluator")),
-    "text2text-generation": dict.fromkeys(GENERATIVE, ("generated", "TextEvaluator")),
+    "translation": dict.fromkeys(GENERATION_TASKS, ("generated", "TranslationEvaluator")),
+    "summarization": dict.fromkeys(GENERATION_TASKS, ("generated", "SummaryEvaluator")),
+    "text2text-generation": dict.fromkeys(GENERATION_TASKS, ("generated", "TextEvaluator")),
     "text-classification": {"text-classification": ("classification", "ClassificationEvaluator")},
     "token-classification": {"token-classification": ("tags", "TagEvaluator")},
     "question-answering": {
-        **dict.fromkeys(GENERATIVE, ("written_answers", "WrittenAnswerEvaluator")),
+        **dict.fromkeys(GENERATION_TASKS, ("written_answers", "WrittenAnswerEvaluator")),
         "question-answering": ("extracted_answers", "ExtractedAnswerEvaluator"),
     },
 }
@@ -64,7 +56,7 @@ def kind_of(task: str | None, manifest: Manifest, columns: Columns, first: Recor
 def _inferred(manifest: Manifest, columns: Columns, first: Record, *, reference: bool) -> str:
     if reference:
         return "divergence"
-    if manifest.task not in GENERATIVE:
+    if manifest.task not in GENERATION_TASKS:
         if manifest.task not in KINDS:
             raise InputError(f"a package for {manifest.task} can only be compared: give a reference with --reference")
         return manifest.task

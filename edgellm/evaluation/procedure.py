@@ -24,7 +24,7 @@ from edgellm.evaluation.records import Data, Record
 from edgellm.evaluation.reference import LazyReference, OpenPackage, ReferenceLike
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
-from edgellm.ort.session import DeviceChoice
+from edgellm.ort.library import DeviceChoice
 from edgellm.pipelines.base import check_counts
 from edgellm.types import Progress
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from edgellm.errors import PackageError
 from edgellm.foreign.config import size_of
-from edgellm.foreign.files import Graph, past_names
+from edgellm.foreign.files import ForeignDirectory, Graph, past_names
 from edgellm.package.manifest import CacheLayout
 
 
-def concat_layout(parts: Sequence[Graph], config: Mapping[str, Any], past: str, present: str) -> CacheLayout:
-    """Raises PackageError for a cache that is not one key and one value of four dimensions per layer."""
-    graph = parts[-1]
+def concat_layout(directory: ForeignDirectory, past: str, present: str) -> CacheLayout:
+    """The layout of the graphs' cache. Raises PackageError for a cache that is not one key and one value of four
+    dimensions per layer."""
+    graph, config = directory.parts[-1], directory.config
     key, value = (graph.facts.inputs.get(past.format(layer=0, side=side)) for side in ("key", "value"))
     pasts = past_names(graph)
     if key is None or value is None:
@@ -35,9 +36,12 @@ def concat_layout(parts: Sequence[Graph], config: Mapping[str, Any], past: str, 
 
 
 def check_concat_cache(
-    parts: Sequence[Graph], own: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]]
+    directory: ForeignDirectory, own: Sequence[tuple[str, str]], across: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """own: past and present names; across: the first run's output and the later runs' input, of each layer and side."""
+    """Raises PackageError where the graphs lack tensors of these names, or have others.
+
+    own: past and present names; across: the first run's output and the later runs' input, of each layer and side."""
+    parts = directory.parts
     first, later = parts[0].facts, parts[-1].facts
     pasts = {*(past for past, _ in own), *(past for _, past in across)}
     presents = {present for _, present in own}

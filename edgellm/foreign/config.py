@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import PackageError
-from edgellm.foreign.files import CONFIG, Graph, past_names
+from edgellm.foreign.files import CONFIG, ForeignDirectory, past_names
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import Precision, TokenIds, Weights
+from edgellm.package.manifest import Precision, Weights
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")
 DEFAULT_CONTEXT = 2048  # tokens, where neither config nor tokenizer says
@@ -19,52 +18,38 @@ RELATIVE = "relative_attention_num_buckets"  # of models that look at distances
 BEHIND_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text", "roberta-prelayernorm", "ibert"}
 
 
-def context_length_of(root: Path, config: Mapping[str, Any]) -> int:
-    if has_no_end(config):
+def context_length_of(directory: ForeignDirectory) -> int:
+    if has_no_end(directory):
         return MAX_SENSIBLE_LENGTH
-    stated = (config.get(key) for key in CONTEXT_KEYS)
+    stated = (directory.config.get(key) for key in CONTEXT_KEYS)
     sensible = (n for n in stated if type(n) is int and 0 < n <= MAX_SENSIBLE_LENGTH)
-    return next(sensible, min(tokenizer_length(root), DEFAULT_CONTEXT))
+    return next(sensible, min(tokenizer_length(directory), DEFAULT_CONTEXT))
 
 
-def usable_positions(config: Mapping[str, Any], rows: int) -> int:
-    """Of a table of so many rows, those that tokens can have."""
-    if config.get("model_type") not in BEHIND_PADDING:
-        return rows
-    padding = config.get("pad_token_id")
-    return rows - max(2, padding + 1 if type(padding) is int else 0)
+def text_length_of(directory: ForeignDirectory) -> int:
+    """The most tokens of an encoder's text."""
+    rows = context_length_of(directory)
+    if directory.config.get("model_type") in BEHIND_PADDING:
+        padding = directory.config.get("pad_token_id")
+        rows -= max(2, padding + 1 if type(padding) is int else 0)
+    return min(rows, tokenizer_length(directory))
 
 
-def has_no_end(config: Mapping[str, Any]) -> bool:
-    """Positions that are relative only, as T5's."""
-    return RELATIVE in config and "max_position_embeddings" not in config
+def has_no_end(directory: ForeignDirectory) -> bool:
+    """Whether positions are relative only, as T5's."""
+    return RELATIVE in directory.config and "max_position_embeddings" not in directory.config
 
 
-def tokenizer_length(root: Path) -> int:
-    """Without a limit, or without a file, the most that makes sense."""
-    length = read_json(root / "tokenizer_config.json").get("model_max_length")
+def tokenizer_length(directory: ForeignDirectory) -> int:
+    """What the tokenizer's config says; without a limit, or without a file, the most that makes sense."""
+    length = read_json(directory.root / "tokenizer_config.json").get("model_max_length")
     return length if type(length) is int and 0 < length <= MAX_SENSIBLE_LENGTH else MAX_SENSIBLE_LENGTH
 
 
-def token_ids_of(generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
-    """generation_config.json speaks first, config.json where it is silent."""
-
-    def ids(key: str) -> tuple[int, ...]:
-        value = generation.get(key, config.get(key))
-        values = value if isinstance(value, list) else [value]
-        return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
-
-    def first(key: str) -> int | None:
-        return next(iter(ids(key)), None)
-
-    decoder_start = first("decoder_start_token_id")
-    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), decoder_start)
-
-
-def vocab_size_of(graph: Graph, config: Mapping[str, Any]) -> int:
-    """An encoder's outputs need not be of the vocabulary's size."""
-    logits = graph.facts.outputs.get("logits")
-    stated = config.get("vocab_size")
+def vocab_size_of(directory: ForeignDirectory) -> int:
+    """The graph's entries, or the config's: an encoder's outputs need not be of the vocabulary's size."""
+    graph, config = directory.parts[0], directory.config
+    logits, stated = graph.facts.outputs.get("logits"), config.get("vocab_size")
     if type(stated) is int and stated > 0 and not past_names(graph):
         return stated
     return size_of("?" if logits is None else logits.shape[-1], config, "vocab_size")
@@ -79,14 +64,15 @@ def size_of(dim: int | str, config: Mapping[str, Any], *keys: str) -> int:
     return found
 
 
-def weights_of(parts: Sequence[Graph]) -> Weights:
-    """By what most of the weights are."""
+def weights_of(directory: ForeignDirectory) -> Weights:
+    """How the weights are stored; the precision is that of most of them."""
+    facts = directory.parts[0].facts
     counts: dict[Precision, int] = {"fp32": 0, "fp16": 0, "int8": 0, "int4": 0}
     by_type: dict[int, Precision] = {1: "fp32", 10: "fp16", 16: "fp16", 2: "int8", 3: "int8", 21: "int4", 22: "int4"}
-    for data_type, count in parts[0].facts.weights.items():
+    for data_type, count in facts.weights.items():
         if data_type in by_type:
             counts[by_type[data_type]] += count
     precision = max(counts, key=lambda name: counts[name])
-    if precision == "int8" and 4 in parts[0].facts.bits:
+    if precision == "int8" and 4 in facts.bits:
         precision = "int4"
     return Weights(precision, "as found", tied_embedding=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 from edgellm.errors import PackageError
-from edgellm.foreign.files import Graph, graph_file
-from edgellm.foreign.kind import Kind
+from edgellm.foreign.config import text_length_of
+from edgellm.foreign.files import ForeignDirectory, graph_file
+from edgellm.foreign.kind import KindFields
 from edgellm.package.manifest import LABEL_TASKS, EncoderFacts, Problem, Task
 from edgellm.package.sentence import read_embedding
 
@@ -16,8 +16,10 @@ MAX_LABELS = 1 << 20
 MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch
 
 
-def encoder_kind(root: Path, graph: Graph, config: Mapping[str, Any], context_length: int) -> Kind:
+def encoder_kind(directory: ForeignDirectory) -> KindFields:
     """An encoder-only model: its head shows in the outputs, and in the name of the checkpoint's class."""
+    root, config, graph = directory.root, directory.config, directory.parts[0]
+    context_length = text_length_of(directory)
     outputs, architectures = graph.facts.outputs, config.get("architectures")
     name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     task: Task | None = None
@@ -46,7 +48,7 @@ def encoder_kind(root: Path, graph: Graph, config: Mapping[str, Any], context_le
         embedding=read_embedding(root, context_length) if task == "feature-extraction" else None,
         rows_apart=bool(MIXES_ROWS & graph.facts.operators),
     )
-    return Kind(task=task, graphs={"model": file}, model=facts)
+    return KindFields(task=task, graphs={"model": file}, model=facts, context_length=context_length)
 
 
 def _labels(config: Mapping[str, Any], outputs: int | str) -> tuple[str, ...]:

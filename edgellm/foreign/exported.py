@@ -10,38 +10,18 @@ The manifest that such a directory lacks is made from config.json and from the g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgellm.engines.concat.encoder_decoder_graphs import DECODER_INPUTS, ENCODER_INPUTS
 from edgellm.engines.concat.graph import INPUTS
-from edgellm.errors import PackageNotFoundError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout
-from edgellm.foreign.config import (
-    context_length_of,
-    has_no_end,
-    token_ids_of,
-    tokenizer_length,
-    usable_positions,
-    vocab_size_of,
-    weights_of,
-)
+from edgellm.foreign.config import context_length_of, has_no_end, vocab_size_of, weights_of
 from edgellm.foreign.encoder import encoder_kind
-from edgellm.foreign.files import (
-    CONFIG,
-    ENCODER,
-    Graph,
-    decoder_parts,
-    graph_file,
-    listed_files,
-    locate,
-    past_names,
-    read_inside,
-)
-from edgellm.foreign.kind import Kind
+from edgellm.foreign.files import ENCODER, ForeignDirectory, graph_file, open_directory, past_names
+from edgellm.foreign.kind import KindFields
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CrossCacheLayout, DecoderFacts, EncoderDecoderFacts, Manifest
+from edgellm.package.manifest import CrossCacheLayout, DecoderFacts, EncoderDecoderFacts, GraphFile, Manifest, TokenIds
 
 
 def read_exported(path: Path) -> tuple[Path, Manifest]:
@@ -49,54 +29,56 @@ def read_exported(path: Path) -> tuple[Path, Manifest]:
 
     `path`: the directory, or one of its graphs, whose suffix then chooses among several precisions.
     """
-    root, files = locate(path)
-    if not (root / CONFIG).is_file():
-        raise PackageNotFoundError(f"{root} has ONNX graphs and no {CONFIG}; add that of their checkpoint")
-    config = read_json(root / CONFIG)
-    graphs = {role: Graph(file, read_inside(root, file)) for role, file in files.items()}
-    parts = decoder_parts(root, graphs)
-    context_length = context_length_of(root, config)
-    if ENCODER in graphs:
-        kind = _encoder_decoder(graphs[ENCODER], parts, config, context_length)
-    elif past_names(parts[-1]):
-        kind = _decoder(parts, config)
-    else:
-        context_length = min(usable_positions(config, context_length), tokenizer_length(root))
-        kind = encoder_kind(root, parts[0], config, context_length)
-    used = [graph for graph in graphs.values() if graph in (*parts, graphs.get(ENCODER))]
-    vocab_size = vocab_size_of(parts[0], config)
+    directory = open_directory(path)
+    root, config = directory.root, directory.config
+    vocab_size = vocab_size_of(directory)
     return root, Manifest(
         model_type=str(config.get("model_type", "unknown")),
         target="cpu",
-        weights=weights_of(parts),
+        weights=weights_of(directory),
         vocab_size=vocab_size,
-        context_length=context_length,
-        tokens=token_ids_of(read_json(root / "generation_config.json"), config, vocab_size),
-        files=listed_files(root, used),
+        tokens=TokenIds.of(read_json(root / "generation_config.json"), config, vocab_size),
+        files=directory.files(),
         source={"kind": "onnx", "name": root.resolve().name},
-        **kind,
+        **_kind(directory),
     )
 
 
-def _decoder(parts: Sequence[Graph], config: Mapping[str, Any]) -> Kind:
-    layout = concat_layout(parts, config, "past_key_values.{layer}.{side}", "present.{layer}.{side}")
-    check_concat_cache(parts, layout.names(), [])
-    names = ("model",) if len(parts) == 1 else ("first", "later")
-    graphs = {name: graph_file(part, INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
-    return Kind(task="text-generation", graphs=graphs, model=DecoderFacts(layout))
+def _kind(directory: ForeignDirectory) -> KindFields:
+    if ENCODER in directory.graphs:
+        return _encoder_decoder(directory)
+    return _decoder(directory) if past_names(directory.parts[-1]) else encoder_kind(directory)
 
 
-def _encoder_decoder(encoder: Graph, parts: Sequence[Graph], config: Mapping[str, Any], context: int) -> Kind:
+def _decoder(directory: ForeignDirectory) -> KindFields:
+    layout = concat_layout(directory, "past_key_values.{layer}.{side}", "present.{layer}.{side}")
+    check_concat_cache(directory, layout.names())
+    return KindFields(
+        task="text-generation",
+        graphs=_graphs(directory, "model", INPUTS),
+        model=DecoderFacts(layout),
+        context_length=context_length_of(directory),
+    )
+
+
+def _encoder_decoder(directory: ForeignDirectory) -> KindFields:
     side = "past_key_values.{layer}.%s.{side}", "present.{layer}.%s.{side}"
-    own = concat_layout(parts, config, *(pattern % "decoder" for pattern in side))
+    own = concat_layout(directory, *(pattern % "decoder" for pattern in side))
     past, present = (pattern % "encoder" for pattern in side)
     assert own.dtype != "int8"
     across = CrossCacheLayout(own.num_layers, own.num_kv_heads, own.head_dim, own.dtype, past, present)
-    check_concat_cache(parts, own.names(), across.names())
-    names = ("decoder",) if len(parts) == 1 else ("first", "later")
-    graphs = {name: graph_file(part, DECODER_INPUTS, ("logits",)) for name, part in zip(names, parts, strict=True)}
-    return Kind(
+    check_concat_cache(directory, own.names(), across.names())
+    context = context_length_of(directory)
+    decoder = _graphs(directory, "decoder", DECODER_INPUTS)
+    return KindFields(
         task="text2text-generation",
-        graphs={"encoder": graph_file(encoder, ENCODER_INPUTS, ("last_hidden_state",)), **graphs},
-        model=EncoderDecoderFacts(own, across, None if has_no_end(config) else context),
+        graphs={"encoder": graph_file(directory.graphs[ENCODER], ENCODER_INPUTS, ("last_hidden_state",)), **decoder},
+        model=EncoderDecoderFacts(own, across, None if has_no_end(directory) else context),
+        context_length=context,
     )
+
+
+def _graphs(directory: ForeignDirectory, whole: str, inputs: Sequence[str]) -> dict[str, GraphFile]:
+    """The decoder's graph by the name `whole`, or its two as first and later."""
+    names = (whole,) if len(directory.parts) == 1 else ("first", "later")
+    return {name: graph_file(part, inputs, ("logits",)) for name, part in zip(names, directory.parts, strict=True)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from edgellm.errors import PackageError, PackageNotFoundError
+from edgellm.package.json_file import read_json
 from edgellm.package.manifest import FileEntry, GraphFile
 from edgellm.package.onnx_file import GraphFacts, read_graph
 
@@ -24,6 +26,47 @@ class Graph:
 
     file: str
     facts: GraphFacts
+
+
+@dataclass(frozen=True)
+class ForeignDirectory:
+    """Another tool's directory. `config`: what its JSON file says of the model. `graphs`: those that are there, by
+    role."""
+
+    root: Path
+    config: Mapping[str, Any]
+    graphs: Mapping[str, Graph]
+
+    @property
+    def parts(self) -> Sequence[Graph]:
+        """The graph that runs, or the one without a past and the one with it; of an encoder-decoder, the decoder's.
+        Raises PackageNotFoundError where half of them is missing."""
+        for role in (MERGED, WHOLE):
+            if role in self.graphs:
+                return [self.graphs[role]]
+        if FIRST in self.graphs and LATER in self.graphs:
+            return [self.graphs[FIRST], self.graphs[LATER]]
+        only = next(iter(self.graphs))
+        raise PackageNotFoundError(
+            f"{self.root} has {only}.onnx alone; a decoder is {WHOLE}.onnx, {MERGED}.onnx, or {FIRST}.onnx with "
+            f"{LATER}.onnx"
+        )
+
+    def files(self) -> Mapping[str, FileEntry]:
+        """What a manifest lists of the graphs that run and their weights, without hashes."""
+        used = [graph for graph in self.graphs.values() if graph in (*self.parts, self.graphs.get(ENCODER))]
+        names = {name for graph in used for name in (graph.file, *_external_files(self.root, graph))}
+        return {name: FileEntry((self.root / name).stat().st_size, "") for name in sorted(names)}
+
+
+def open_directory(path: Path) -> ForeignDirectory:
+    """The directory `path`, or that of one of its graphs, whose suffix then chooses among several precisions. Raises
+    PackageError where something of it cannot be read."""
+    root, files = locate(path)
+    if not (root / CONFIG).is_file():
+        raise PackageNotFoundError(f"{root} has ONNX graphs and no {CONFIG}; add that of their checkpoint")
+    config = read_json(root / CONFIG)
+    return ForeignDirectory(root, config, {role: Graph(file, read_inside(root, file)) for role, file in files.items()})
 
 
 def locate(path: Path) -> tuple[Path, dict[str, str]]:
@@ -45,25 +88,13 @@ def roles_in(root: Path, folder: str, suffix: str) -> dict[str, str]:
     return {role: file for role, file in files.items() if (root / file).is_file()}
 
 
-def decoder_parts(root: Path, graphs: Mapping[str, Graph]) -> Sequence[Graph]:
-    """The graph that runs, or the one without a past and the one with it."""
-    for role in (MERGED, WHOLE):
-        if role in graphs:
-            return [graphs[role]]
-    if FIRST in graphs and LATER in graphs:
-        return [graphs[FIRST], graphs[LATER]]
-    only = next(iter(graphs))
-    raise PackageNotFoundError(
-        f"{root} has {only}.onnx alone; a decoder is {WHOLE}.onnx, {MERGED}.onnx, or {FIRST}.onnx with {LATER}.onnx"
-    )
-
-
 def past_names(graph: Graph) -> list[str]:
     return [name for name in graph.facts.inputs if name.startswith("past")]
 
 
 def graph_file(graph: Graph, known: Sequence[str], outputs: Sequence[str]) -> GraphFile:
-    """Its names at the boundary, cache excluded. Raises PackageError where it has inputs that nobody would fill."""
+    """The graph's names at its boundary, cache excluded. Raises PackageError where it has inputs that nobody
+    would fill."""
     inputs = [name for name in graph.facts.inputs if not name.startswith("past")]
     unknown = sorted(set(inputs) - set(known))
     lacking = sorted(set(outputs) - graph.facts.outputs.keys())
@@ -72,12 +103,6 @@ def graph_file(graph: Graph, known: Sequence[str], outputs: Sequence[str]) -> Gr
     if lacking:
         raise PackageError(f"{graph.file} has no output {', '.join(lacking)}; it has {[*graph.facts.outputs][:4]}")
     return GraphFile(graph.file, tuple(inputs), tuple(outputs))
-
-
-def listed_files(root: Path, graphs: Sequence[Graph]) -> Mapping[str, FileEntry]:
-    """What a manifest lists of the graphs and their weights, without hashes."""
-    names = {name for graph in graphs for name in (graph.file, *_external_files(root, graph))}
-    return {name: FileEntry((root / name).stat().st_size, "") for name in sorted(names)}
 
 
 def _external_files(root: Path, graph: Graph) -> list[str]:
@@ -104,7 +129,8 @@ def read_inside(root: Path, file: str) -> GraphFacts:
 
 
 def _inside(root: Path, path: Path) -> bool:
-    """Also by way of the hub's cache, where snapshots/REVISION/FILE is a link to blobs/HASH."""
+    """Whether `path` lies in `root`, also by way of the hub's cache, where snapshots/REVISION/FILE is a link to
+    blobs/HASH."""
     here = root.resolve()
     cached = [here.parent.parent / "blobs"] if here.parent.name == "snapshots" else []
     return any(path.resolve().is_relative_to(place) for place in [here, *cached])

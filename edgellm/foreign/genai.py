@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from edgellm.engines.concat.graph import INPUTS
 from edgellm.errors import PackageError, PackageNotFoundError
-from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, token_ids_of, weights_of
-from edgellm.foreign.files import Graph, listed_files, read_inside
+from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, weights_of
+from edgellm.foreign.files import WHOLE, ForeignDirectory, Graph, read_inside
 from edgellm.foreign.rope_tables import rope_of
 from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
+from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope, TokenIds
 
 GENAI_CONFIG = "genai_config.json"
 FIXED_NAMES = {"input_ids": "input_ids", "attention_mask": "attention_mask", "position_ids": "position_ids"}
@@ -41,12 +41,13 @@ def find_genai(path: Path) -> Path | None:
 
 
 def read_genai(root: Path) -> Manifest:
-    """Without hashes. Raises PackageError where edgellm cannot run what is there."""
+    """The manifest, without hashes. Raises PackageError where edgellm cannot run what is there."""
     config = read_json(root / GENAI_CONFIG)
     model = _section(config, "model")
     decoder = _section(model, "decoder")
     _check_parts(root, model, decoder)
     graph = _open_graph(root, decoder)
+    directory = ForeignDirectory(root, model, {WHOLE: graph})
     layout = _layout(graph, decoder, _growth(graph, config))
     target: Literal["cpu", "cuda"] = "cuda" if "cuda" in _providers(decoder) else "cpu"
     logits = graph.facts.outputs.get("logits")
@@ -59,11 +60,11 @@ def read_genai(root: Path) -> Manifest:
         target=target,
         graphs={"model": GraphFile(graph.file, _inputs(graph, layout), ("logits",))},
         model=DecoderFacts(layout, _rope(root, graph, layout)),
-        weights=weights_of([graph]),
+        weights=weights_of(directory),
         vocab_size=vocab_size,
         context_length=min(size_of("?", model, "context_length"), MAX_SENSIBLE_LENGTH),
-        tokens=token_ids_of({}, model, vocab_size),
-        files=listed_files(root, [graph]),
+        tokens=TokenIds.of({}, model, vocab_size),
+        files=directory.files(),
         source={"kind": "onnx", "name": root.resolve().name},
     )
 
@@ -103,7 +104,8 @@ def _open_graph(root: Path, decoder: Mapping[str, Any]) -> Graph:
 
 
 def _growth(graph: Graph, config: Mapping[str, Any]) -> Literal["in_place", "concat"]:
-    """In place where every layer's attention writes into the buffer it is given, and rows count their own tokens."""
+    """How the cache grows: in place where every layer's attention writes into the buffer it is given, and rows count
+    their own tokens."""
     operators = graph.facts.operators
     shared = _section(config, "search").get("past_present_share_buffer", True) is not False
     whole = IN_PLACE in operators and not operators & CONCATENATE and "position_ids" not in graph.facts.inputs
@@ -147,7 +149,7 @@ def _pattern(names: Mapping[str, Any], keys: tuple[str, str]) -> str:
 
 
 def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
-    """Those that are no cache. Raises PackageError where there are some that nobody would fill."""
+    """The inputs that are no cache. Raises PackageError where there are some that nobody would fill."""
     pasts = {past for past, _ in layout.names()}
     names = [name for name in graph.facts.inputs if name not in pasts]
     known = INPUTS if layout.growth == "concat" else ("input_ids", "attention_mask")
@@ -160,7 +162,7 @@ def _inputs(graph: Graph, layout: CacheLayout) -> tuple[str, ...]:
 
 
 def _rope(root: Path, graph: Graph, layout: CacheLayout) -> Rope:
-    """Raises PackageError where tables change and the cache could not be computed anew."""
+    """The graph's rotary tables. Raises PackageError where they change and the cache could not be computed anew."""
     rope = rope_of(root / graph.file, graph.facts)
     if rope.recompute_beyond is not None and layout.growth == "concat":
         raise PackageError(
@@ -171,7 +173,7 @@ def _rope(root: Path, graph: Graph, layout: CacheLayout) -> Rope:
 
 
 def _providers(decoder: Mapping[str, Any]) -> list[str]:
-    """The execution providers that it was made for; none for the CPU."""
+    """The execution providers that the graph was made for; none for the CPU."""
     options = _section(decoder, "session_options").get("provider_options")
     entries = options if isinstance(options, list) else []
     return [str(name).lower() for entry in entries if isinstance(entry, dict) for name in entry]

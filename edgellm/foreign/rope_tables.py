@@ -6,41 +6,20 @@ attention_mask -> Shape -> Gather -> Greater(limit) -> If -> cos_cache, sin_cach
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import PackageError
 from edgellm.package.manifest import Rope
-from edgellm.package.onnx_file import (
-    ATTRIBUTE_TENSOR,
-    GRAPH_INITIALIZER,
-    GRAPH_NODE,
-    NODE_ATTRIBUTE,
-    NODE_INPUT,
-    NODE_OP_TYPE,
-    Bytes,
-    GraphFacts,
-    messages,
-    number,
-    parsed,
-    read_tensor,
-    texts,
-)  # fmt: skip
+from edgellm.package.onnx_file import GraphFacts, Node, initializers_of, nodes_of, parsed, read_tensor
+from edgellm.package.protobuf import Bytes, messages, number
 
-NODE_OUTPUT = 2
 TENSOR_INTS, TENSOR_RAW = 7, 9
 INT64 = 7
 
 
-@dataclass(frozen=True)
-class Node:
-    kind: str
-    inputs: Sequence[str]
-
-
 def rope_of(path: Path, facts: GraphFacts) -> Rope:
-    """Raises PackageError for a graph that chooses among parts of itself in another way."""
+    """What the graph's choice of tables asks of the runtime. Raises PackageError for one that chooses in another
+    way."""
     if "If" not in facts.operators:
         return Rope()
     limits = parsed(path, _limits)
@@ -54,29 +33,19 @@ def rope_of(path: Path, facts: GraphFacts) -> Rope:
 
 def _limits(graph: Bytes) -> list[int]:
     """What the conditions of the graph's choices compare with; 0 for another kind of condition."""
-    nodes = {output: node for message in messages(graph, GRAPH_NODE) for output, node in _outputs(message)}
-    constants = {read_tensor(message).name: message for message in messages(graph, GRAPH_INITIALIZER)} | {
-        name: tensor for message in messages(graph, GRAPH_NODE) for name, tensor in _constants(message)
+    nodes = {output: node for node in nodes_of(graph) for output in node.outputs}
+    constants = initializers_of(graph) | {
+        output: tensor
+        for node in nodes_of(graph)
+        if node.operator == "Constant"
+        for output, tensor in zip(node.outputs, node.tensors, strict=False)
     }
-    choices = {node.inputs[0] for node in nodes.values() if node.kind == "If" and node.inputs}
+    choices = {node.inputs[0] for node in nodes.values() if node.operator == "If" and node.inputs}
     return [_limit(nodes.get(condition), constants) for condition in sorted(choices)]
 
 
-def _outputs(message: Bytes) -> list[tuple[str, Node]]:
-    node = Node(next(texts(message, NODE_OP_TYPE), ""), list(texts(message, NODE_INPUT)))
-    return [(output, node) for output in texts(message, NODE_OUTPUT)]
-
-
-def _constants(message: Bytes) -> list[tuple[str, Bytes]]:
-    """A Constant node's only output and its value."""
-    if next(texts(message, NODE_OP_TYPE), "") != "Constant":
-        return []
-    tensors = [t for attribute in messages(message, NODE_ATTRIBUTE) for t in messages(attribute, ATTRIBUTE_TENSOR)]
-    return list(zip(texts(message, NODE_OUTPUT), tensors, strict=False))
-
-
 def _limit(condition: Node | None, constants: dict[str, Bytes]) -> int:
-    if condition is None or condition.kind != "Greater" or len(condition.inputs) != 2:
+    if condition is None or condition.operator != "Greater" or len(condition.inputs) != 2:
         return 0
     tensor = constants.get(condition.inputs[1])
     if tensor is None or read_tensor(tensor).data_type != INT64 or read_tensor(tensor).elements != 1:

@@ -14,9 +14,9 @@ from edgellm.types import ProgressHook
 
 @dataclass(frozen=True)
 class Call:
-    """To be run once: its clocks have started. `dropped`: tokens of each prompt that were left out of it.
+    """A call is run once: its clocks have started.
 
-    `window`: the context's, where the only sequence may shift.
+    `dropped`: how many tokens of each prompt were left out. `window`: the context's, where the only sequence may shift.
     """
 
     beginnings: Sequence[Beginning]
@@ -32,7 +32,7 @@ class Call:
         return sum(beginning.plan.options.rows for beginning in self.beginnings)
 
     def check_streamable(self) -> None:
-        """Raises OptionError."""
+        """Raises OptionError unless there is one sequence, whose tokens are final at once."""
         (beginning,) = self.beginnings
         options = beginning.plan.options
         if options.rows > 1:

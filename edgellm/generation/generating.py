@@ -34,7 +34,7 @@ class Generating(ABC):
             return Run(call, engine).generations()
 
     def _stream(self, request: Request) -> Iterator[Piece]:
-        """Of a request with one prompt, which is checked at once."""
+        """The pieces of a request with one prompt. It is read now, and run when the first piece is asked for."""
         call = self._reader.call(request)
         call.check_streamable()
         return self._pieces(call)
@@ -87,7 +87,7 @@ class Conversing(Generating):
         return self._stream(Request([messages], options, cancel, progress, chat=arguments))
 
     def _single(self, prompt: Prompt) -> Prompt:
-        """Raises InputError."""
+        """Raises InputError for a list of prompts."""
         if not is_single(prompt):
             raise InputError(self._one_at_a_time)
         return prompt

@@ -26,8 +26,8 @@ from edgellm.types import IntArray
 
 @dataclass(frozen=True)
 class Settled:
-    """What one prompt is asked for, checked. Of an encoder-decoder also: `start`, the tokens that its targets begin
-    with, and `language`, the code that its source names."""
+    """What one prompt is asked for, checked. Encoder-decoders also have `start`, the tokens that targets begin with,
+    and `language`, the code that the source is to name."""
 
     options: GenerationOptions
     start: IntArray | None = None
@@ -36,14 +36,15 @@ class Settled:
 
 @dataclass(frozen=True)
 class Reader(ABC):
-    """The parts of a package that prompts pass through. `defaults`: its generation_config.json."""
+    """Makes a `Call` of a `Request`, with the parts of a package that prompts pass through. `defaults`: its
+    generation_config.json."""
 
     manifest: Manifest
     tokenizer: Tokenizer | None
     defaults: Mapping[str, Any]
 
     def call(self, request: Request) -> Call:
-        """Raises InputError or OptionError."""
+        """A request, checked and ready to run. Raises InputError or OptionError."""
         settled = request.settled(self._settle)
         self._check_together(settled)
         fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
@@ -59,7 +60,7 @@ class Reader(ABC):
 
     @abstractmethod
     def _settle(self, given: Options) -> Settled:
-        """Raises OptionError."""
+        """Options of one prompt, on top of the defaults. Raises OptionError."""
 
     @abstractmethod
     def _check_together(self, settled: Sequence[Settled]) -> None:
@@ -67,11 +68,11 @@ class Reader(ABC):
 
     @abstractmethod
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
-        """A text, a list of token ids, or the messages of a chat. Raises InputError or OptionError."""
+        """The tokens of a text, of token ids or of a chat's messages. Raises InputError or OptionError."""
 
     @abstractmethod
     def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
-        """Raises OptionError or ContextOverflowError where there is no room for a new token."""
+        """The prompt with its plan. Raises OptionError or ContextOverflowError where no new token has room."""
 
     def _plan(self, options: GenerationOptions) -> SequencePlan:
         tokens = self.manifest.tokens
@@ -86,7 +87,7 @@ class Reader(ABC):
 
 @dataclass(frozen=True)
 class PromptReader(Reader):
-    """What a decoder-only model is asked for. `budget`: a limit on the memory of its cache."""
+    """The reader of a decoder-only model. `budget`: a limit on the memory of its cache."""
 
     manifest: Manifest[DecoderFacts]
     chat_template: ChatTemplate

@@ -30,7 +30,7 @@ class ChatArguments:
 
 @dataclass(frozen=True)
 class Request:
-    """`prompts`: texts or lists of token ids; where there is `chat`, a single list of messages.
+    """What one call asks for. `prompts`: texts or lists of token ids; where there is `chat`, a single list of messages.
 
     `options` are for all prompts. `own_options`: of each prompt, on top of these; None where it has none of its own.
     """

@@ -25,7 +25,7 @@ class GeneratedSequence:
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one call; the prompts of a batch share it.
+    """The times and counts of one call; the prompts of a batch share them.
 
     `drafted_tokens` are prompt lookup's; `accepted_tokens` of them were right, and each saved a run of the model.
     """

@@ -40,7 +40,7 @@ class MemoryBudget:
 
     @classmethod
     def create(cls, max_bytes: Any, manifest: Manifest[DecoderFacts]) -> MemoryBudget:
-        """Raises OptionError. While a step runs, a cache that concatenates is there twice."""
+        """A checked budget. While a step runs, a cache that concatenates is there twice. Raises OptionError."""
         layout = manifest.model.cache
         token_bytes = layout.bytes_per_token() * (2 if layout.growth == "concat" else 1)
         least = 2 * token_bytes

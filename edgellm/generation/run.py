@@ -31,12 +31,10 @@ class Run:
         """The answers to the prompts."""
         for _ in self._steps():
             pass
-        timing, shifted = self._timing(), self._shifted
+        timing = self._timing()
         return [
-            Generation(tuple(map(self._sequence, found)), len(beginning.made_of), timing, dropped + shifted)
-            for beginning, found, dropped in zip(
-                self._call.beginnings, self._hypotheses, self._call.dropped, strict=True
-            )
+            Generation(tuple(map(self._sequence, found)), len(beginning.made_of), timing, dropped)
+            for beginning, found, dropped in zip(self._call.beginnings, self._hypotheses, self._dropped, strict=True)
         ]
 
     def pieces(self) -> Iterator[Piece]:
@@ -46,12 +44,12 @@ class Run:
         for step in self._steps():
             for emitted in step.emitted:
                 finished = emitted.finish_reason is not None
-                dropped = self._call.dropped[0] + self._shifted
+                dropped = self._dropped[0]
                 yield _piece(emitted, detokenizer, dropped - told)
                 told = dropped
         if not finished:
-            dropped = self._call.dropped[0] + self._shifted
-            yield Piece(detokenizer.flush(), (), None, self._hypotheses[0][0].finish_reason, dropped - told)
+            reason = self._hypotheses[0][0].finish_reason
+            yield Piece(detokenizer.flush(), (), None, reason, self._dropped[0] - told)
 
     def _put_in_front(self, engine: Decoder) -> None:
         """What stands in front of the engine, where options of the call ask for it. Only models whose engines can take
@@ -78,8 +76,10 @@ class Run:
                 self._lookup.forget_draft()
 
     @property
-    def _shifted(self) -> int:
-        return 0 if self._shifting is None else self._shifting.dropped
+    def _dropped(self) -> list[int]:
+        """Tokens that were left out of each prompt and what was made of it, until now."""
+        shifted = 0 if self._shifting is None else self._shifting.dropped
+        return [dropped + shifted for dropped in self._call.dropped]
 
     def _timing(self) -> Timing:
         end = time.perf_counter()

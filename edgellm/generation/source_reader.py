@@ -24,12 +24,13 @@ LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
 
 @dataclass(frozen=True)
 class SourceReader(Reader):
-    """Options have a few more names here: `decoder_start_token_id`, `decoder_input_ids`, `src_lang` and `tgt_lang`."""
+    """The reader of an encoder-decoder, whose options have a few more names: `decoder_start_token_id`,
+    `decoder_input_ids`, `src_lang` and `tgt_lang`."""
 
     manifest: Manifest[EncoderDecoderFacts]
 
     def source(self, source: Any, language: str | None = None, *, any_length: bool = False) -> IntArray:
-        """[length]. `language`: what its code is replaced with. Raises InputError or OptionError."""
+        """A source's tokens [length]. `language`: what its code is replaced with. Raises InputError or OptionError."""
         tokens = encode_source(source, self.tokenizer, self.manifest, any_length=any_length)
         if language is None:
             return tokens
@@ -42,7 +43,7 @@ class SourceReader(Reader):
         return changed
 
     def target(self, target: Any) -> IntArray:
-        """[length]: token ids as they are; a text behind the start token."""
+        """A target's tokens [length]: token ids as they are, a text behind the start token."""
         if not isinstance(target, str):
             return encode_prompt(target, self.tokenizer, self.manifest)
         return np.concatenate([self._start(), encode_prompt(target, self.tokenizer, self.manifest)])

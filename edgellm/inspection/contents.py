@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgellm.inspection.footprint import Footprint, footprint
-from edgellm.inspection.graph_summary import GraphSummary, Matrix, summarize
+from edgellm.inspection.graph_summary import GraphMatrix, GraphSummary, summarize
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 from edgellm.package.report import Report, read_report
 
@@ -47,7 +47,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """`written`: when the manifest was, as the file system says; None for a directory without one."""
+    """What a package says of itself. `written`: when the manifest was, as the file system says; None for a directory
+    without one."""
 
     path: Path
     manifest: Manifest
@@ -60,8 +61,8 @@ class Inspection:
 
 
 def inspect_package(path: Path, manifest: Manifest, context: int) -> Inspection:
-    """`context`: tokens to estimate the memory for. Raises PackageCorruptError where a graph or the report cannot be
-    read."""
+    """What the package in `path` says. `context`: tokens to estimate the memory for. Raises PackageCorruptError where a
+    graph or the report cannot be read."""
     graphs = {name: summarize(path / graph.file) for name, graph in manifest.graphs.items()}
     report = read_report(path) if manifest.has_hashes else None
     matrices = tuple(each for name, graph in graphs.items() for each in _matrices(name, graph.matrices, report))
@@ -78,7 +79,7 @@ def inspect_package(path: Path, manifest: Manifest, context: int) -> Inspection:
     )
 
 
-def _matrices(part: str, matrices: Sequence[Matrix], report: Report | None) -> list[StoredMatrix]:
+def _matrices(part: str, matrices: Sequence[GraphMatrix], report: Report | None) -> list[StoredMatrix]:
     """The report names layers, whose node's name goes on with its operator; its schemes are the finer ones."""
     reported = {} if report is None else {matrix.node: matrix for matrix in report.matrices}
     stored = []
@@ -92,7 +93,7 @@ def _matrices(part: str, matrices: Sequence[Matrix], report: Report | None) -> l
 
 
 def multiplies(operator: str) -> bool:
-    """Or looks up: not a norm, not a table of positions."""
+    """Whether an operator multiplies by its constants, or looks them up: not a norm, not a table of positions."""
     return "MatMul" in operator or operator.startswith(("Gemm", "Gather", "Conv"))
 
 

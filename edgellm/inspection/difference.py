@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
 from edgellm.inspection.contents import Inspection, multiplies
 from edgellm.package.files import sha256_of
 from edgellm.package.manifest import MANIFEST_NAME
@@ -24,7 +24,8 @@ ABSENT = None
 
 @dataclass(frozen=True)
 class Difference:
-    """`a`, `b`: the two values, None where there is none. `section`: what the name is a name of."""
+    """A thing that is not the same in both. `a`, `b`: the two values, None where there is none. `section`: what the
+    name is a name of."""
 
     section: str
     name: str
@@ -33,8 +34,8 @@ class Difference:
 
 
 def differences(a: Inspection, b: Inspection) -> list[Difference]:
-    """None where the packages hold the same. When they were written does not count. Raises PackageError where a file
-    cannot be read."""
+    """What differs: nothing where the packages hold the same, whenever they were written. Raises PackageError where a
+    file cannot be read."""
     return [
         *_mappings("manifest", _manifest(a), _manifest(b)),
         *_mappings("provenance", _provenance(a), _provenance(b)),
@@ -85,7 +86,7 @@ def _ports(ports: tuple[Port, ...]) -> dict[str, str]:
 
 
 def _matrices(package: Inspection) -> dict[str, dict[str, Any]]:
-    """By place, whose operator may be another."""
+    """The matrices by place, whose operator may be another."""
     return {
         f"{each.part}: {each.node}": {"format": each.scheme, "bytes": each.bytes}
         for each in package.matrices
@@ -111,7 +112,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise PackageCorruptError(f"{path} cannot be read ({error}); copy or export the package again") from error
+        raise corrupt(f"{path} cannot be read ({error})", or_copy=True) from error
     return flat(content) if isinstance(content, dict) else {"": content}
 
 
@@ -145,7 +146,7 @@ def _entries(package: Inspection) -> dict[str, dict[str, int]]:
 
 
 def _sha256(package: Inspection, name: str) -> str:
-    """The manifest's or, in a directory without one, that of the content."""
+    """The manifest's hash or, in a directory without one, that of the content."""
     return package.manifest.files[name].sha256 or sha256_of(package.path / name)
 
 

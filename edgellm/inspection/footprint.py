@@ -38,7 +38,8 @@ class Footprint:
 
 
 def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
-    """`context`: tokens in the cache, or of an encoder's text. Raises PackageError where a graph cannot be read."""
+    """The estimate for a package. `context`: tokens in the cache, or of an encoder's text. Raises PackageError where a
+    graph cannot be read."""
     weights = _weights(package, manifest)
     tokenizer = package / "tokenizer.json"
     text = tokenizer.stat().st_size if tokenizer.is_file() else 0
@@ -55,12 +56,13 @@ def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
 
 
 def cache_bytes(manifest: Manifest, context: int) -> int:
-    """Of one row with `context` tokens; an encoder-decoder's source is as long as its target."""
+    """The bytes of one row's caches with `context` tokens; an encoder-decoder's source is as long as its target."""
     return context * manifest.model.bytes_per_token()
 
 
 def _weights(package: Path, manifest: Manifest) -> list[StoredWeight]:
-    """Those that several graphs share once: they are mapped, or packed by the one that multiplies by them."""
+    """The weights of all graphs, those that several share once: they are mapped, or packed by the one that multiplies
+    by them."""
     together: dict[tuple[str, ...], StoredWeight] = {}
     for graph in manifest.graphs.values():
         for place, weight in stored_weights(package / graph.file).items():

@@ -9,30 +9,21 @@ from pathlib import Path
 
 from edgellm.inspection.graph_weights import BITS
 from edgellm.package.onnx_file import (
-    ATTRIBUTE_GRAPH,
-    ATTRIBUTE_INT,
-    ATTRIBUTE_NAME,
     DTYPES,
-    GRAPH_INITIALIZER,
     GRAPH_INPUT,
-    GRAPH_NODE,
     GRAPH_OUTPUT,
-    NODE_ATTRIBUTE,
-    NODE_INPUT,
-    NODE_OP_TYPE,
-    Bytes,
+    Node,
     Port,
     Tensor,
-    messages,
-    number,
-    operators_of,
+    all_nodes,
+    initializers_of,
+    nodes_of,
     parsed,
     ports_of,
     read_tensor,
-    texts,
 )
+from edgellm.package.protobuf import Bytes
 
-NODE_OUTPUT, NODE_NAME = 2, 3
 # Operators that only hand a constant on, in another form.
 PASSING_ON = ("Cast", "Transpose", "DequantizeLinear", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 SMALL = 64  # elements: below it a constant is a number or a shape, not a weight
@@ -41,7 +32,7 @@ Sources = Mapping[str, Sequence[Tensor]]  # by the name of a value, the constant
 
 
 @dataclass(frozen=True)
-class Matrix:
+class GraphMatrix:
     """The weights of one node. `shape`: of its largest constant, as it is stored. `bytes`: all of its constants; what
     several nodes share counts for the first."""
 
@@ -54,13 +45,13 @@ class Matrix:
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """`optional`: inputs that have a default."""
+    """What a graph takes, gives and is made of. `optional`: inputs that have a default."""
 
     inputs: tuple[Port, ...]
     optional: tuple[Port, ...]
     outputs: tuple[Port, ...]
     operators: Mapping[str, int]
-    matrices: tuple[Matrix, ...]
+    matrices: tuple[GraphMatrix, ...]
 
     @property
     def nodes(self) -> int:
@@ -68,13 +59,13 @@ class GraphSummary:
 
 
 def summarize(path: Path) -> GraphSummary:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The summary of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     return parsed(path, _summary)
 
 
 def _summary(graph: Bytes) -> GraphSummary:
-    constants = {tensor.name for tensor in map(read_tensor, messages(graph, GRAPH_INITIALIZER))}
-    operators, inputs = Counter(operators_of(graph)), ports_of(graph, GRAPH_INPUT)
+    constants, inputs = initializers_of(graph), ports_of(graph, GRAPH_INPUT)
+    operators = Counter(node.operator for node in all_nodes(graph))
     return GraphSummary(
         inputs=tuple(port for name, port in inputs.items() if name not in constants),
         optional=tuple(port for name, port in inputs.items() if name in constants),
@@ -84,28 +75,27 @@ def _summary(graph: Bytes) -> GraphSummary:
     )
 
 
-def _matrices(graph: Bytes, outer: Sources, counted: set[tuple[str, ...]]) -> Iterator[Matrix]:
-    """In the order of the nodes, subgraphs included. `outer`: what the graphs around this one have. Adds to `counted`
-    what it counts."""
-    sources = {**outer, **{t.name: [t] for t in map(read_tensor, messages(graph, GRAPH_INITIALIZER))}}
-    for node in messages(graph, GRAPH_NODE):
-        operator, read = next(texts(node, NODE_OP_TYPE), ""), list(texts(node, NODE_INPUT))
+def _matrices(graph: Bytes, outer: Sources, counted: set[tuple[str, ...]]) -> Iterator[GraphMatrix]:
+    """The matrices in the order of the nodes, subgraphs included. `outer`: what the graphs around this one have. Adds
+    to `counted` what it counts."""
+    sources = {**outer, **{name: [read_tensor(message)] for name, message in initializers_of(graph).items()}}
+    for node in nodes_of(graph):
+        operator, read = node.operator, node.inputs
         constants = [tensor for name in read for tensor in sources.get(name, ())]
         if operator in PASSING_ON and read and read[0] in sources:
-            sources |= dict.fromkeys(texts(node, NODE_OUTPUT), constants)
+            sources |= dict.fromkeys(node.outputs, constants)
         elif constants and max(tensor.elements for tensor in constants) >= SMALL:
             yield _matrix(node, operator, constants, counted)
-        for attribute in messages(node, NODE_ATTRIBUTE):
-            for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
-                yield from _matrices(subgraph, sources, counted)
+        for subgraph in node.subgraphs:
+            yield from _matrices(subgraph, sources, counted)
 
 
-def _matrix(node: Bytes, operator: str, constants: Sequence[Tensor], counted: set[tuple[str, ...]]) -> Matrix:
+def _matrix(node: Node, operator: str, constants: Sequence[Tensor], counted: set[tuple[str, ...]]) -> GraphMatrix:
     fresh = {tensor.storage: tensor for tensor in constants if tensor.storage not in counted}
     counted.update(fresh)
     largest = max(constants, key=lambda tensor: tensor.elements)
-    return Matrix(
-        node=next(texts(node, NODE_NAME), ""),
+    return GraphMatrix(
+        node=node.name,
         operator=operator,
         scheme=_scheme(node, operator, constants, largest),
         shape=largest.dims,
@@ -113,14 +103,9 @@ def _matrix(node: Bytes, operator: str, constants: Sequence[Tensor], counted: se
     )
 
 
-def _scheme(node: Bytes, operator: str, constants: Sequence[Tensor], largest: Tensor) -> str:
+def _scheme(node: Node, operator: str, constants: Sequence[Tensor], largest: Tensor) -> str:
     if operator in ("MatMulNBits", "GatherBlockQuantized"):
-        numbers = {next(texts(a, ATTRIBUTE_NAME), ""): number(a, ATTRIBUTE_INT) for a in messages(node, NODE_ATTRIBUTE)}
-        zero_points = ", zero points" if _has_input(node, 3) else ""
+        numbers = node.numbers
+        zero_points = ", zero points" if any(node.inputs[3:4]) else ""
         return f"{numbers.get('bits') or 4}-bit blocks of {numbers.get('block_size') or 128}{zero_points}"
     return DTYPES.get(largest.data_type, f"type {largest.data_type}")
-
-
-def _has_input(node: Bytes, place: int) -> bool:
-    names = list(texts(node, NODE_INPUT))
-    return len(names) > place and bool(names[place])

@@ -7,22 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.package.onnx_file import (
-    ATTRIBUTE_INT,
-    ATTRIBUTE_NAME,
-    GRAPH_INITIALIZER,
-    GRAPH_NODE,
-    NODE_ATTRIBUTE,
-    NODE_INPUT,
-    NODE_OP_TYPE,
-    Bytes,
-    Tensor,
-    messages,
-    number,
-    parsed,
-    read_tensor,
-    texts,
-)
+from edgellm.package.onnx_file import GRAPH_INITIALIZER, Tensor, nodes_of, parsed, read_tensor
+from edgellm.package.protobuf import Bytes, messages
 
 BITS = {
     1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 16: 16,
@@ -50,16 +36,16 @@ Use = tuple[str, int, Mapping[str, int]]  # operator, input number, whole-number
 
 @dataclass(frozen=True)
 class GraphWeights:
-    """`bytes_per_step`: read for one decoding step, however many rows it has; lookups are left out, and float16 that
-    the graph widens to float32 counts as float32. `parameters`: numbers the model was trained to.
-    """
+    """What a graph's weights amount to. `bytes_per_step`: read for one decoding step, however many rows it has; lookups
+    are left out, and float16 that the graph widens to float32 counts as float32. `parameters`: numbers the model was
+    trained to."""
 
     bytes_per_step: int
     parameters: int
 
 
 def graph_weights(path: Path) -> GraphWeights:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The weights of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     stored = stored_weights(path).values()
     return GraphWeights(sum(each.bytes_per_step for each in stored), sum(each.parameters for each in stored))
 
@@ -77,8 +63,8 @@ class StoredWeight:
 
 
 def stored_weights(path: Path) -> dict[tuple[str, ...], StoredWeight]:
-    """By place: graphs beside each other may share some. Raises PackageCorruptError where `path` is not an ONNX
-    model."""
+    """The weights in a graph's file, by place: graphs beside each other may share some. Raises PackageCorruptError
+    where `path` is not an ONNX model."""
     tensors, uses = parsed(path, _tensors_and_uses)
     shared: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
@@ -99,7 +85,7 @@ def _stored(tensors: Sequence[Tensor], uses: Mapping[str, Sequence[Use]]) -> Sto
 
 
 def _size(tensor: Tensor, uses: Sequence[Use]) -> int:
-    """Bytes; float16 that is only widened, as what it becomes."""
+    """The tensor's bytes; float16 that is only widened counts as what it becomes."""
     widened = tensor.data_type in FLOAT16 and set(_multiplied(uses)) == {"Cast"}
     return tensor.elements * (32 if widened else BITS[tensor.data_type]) // 8
 
@@ -131,17 +117,8 @@ def _parameters_for(tensor: Tensor, use: Use) -> int:
 
 def _tensors_and_uses(graph: Bytes) -> tuple[list[Tensor], Mapping[str, Sequence[Use]]]:
     uses: dict[str, list[Use]] = defaultdict(list)
-    for node in messages(graph, GRAPH_NODE):
-        _add_uses(uses, node)
+    for node in nodes_of(graph):
+        operator, numbers = node.operator, node.numbers
+        for place, name in enumerate(node.inputs):
+            uses[name].append((operator, place, numbers))
     return [read_tensor(message) for message in messages(graph, GRAPH_INITIALIZER)], uses
-
-
-def _add_uses(uses: dict[str, list[Use]], node: Bytes) -> None:
-    operator = next(texts(node, NODE_OP_TYPE))
-    attributes: dict[str, int] = {}
-    for attribute in messages(node, NODE_ATTRIBUTE):
-        whole = number(attribute, ATTRIBUTE_INT)
-        if whole is not None:
-            attributes[next(texts(attribute, ATTRIBUTE_NAME))] = whole
-    for place, name in enumerate(texts(node, NODE_INPUT)):
-        uses[name].append((operator, place, attributes))

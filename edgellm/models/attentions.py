@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.errors import OptionError
-from edgellm.ort.session import DeviceArray, Session
+from edgellm.ort.binding import DeviceArray
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Array, FloatArray, IntArray
@@ -60,7 +61,7 @@ def check_attentions(graph: GraphFile) -> None:
 
 
 def decoder_pass(
-    session: Session, manifest: Manifest[DecoderFacts], graph: GraphFile, tokens: IntArray
+    loaded: LoadedGraph, manifest: Manifest[DecoderFacts], graph: GraphFile, tokens: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """logits [tokens, vocab] and weights [layers, heads, tokens, tokens], in one run over all tokens."""
     layout, length = manifest.model.cache, len(tokens)
@@ -71,12 +72,16 @@ def decoder_pass(
         "logits_to_keep": np.array([length], np.int64),
         **{past: empty for past, _ in layout.names()},
     }
-    logits, *weights = (array.numpy()[0] for array in session.run(feeds, ["logits", *graph.attentions]))
+    logits, *weights = (array.numpy()[0] for array in loaded.run(feeds, ["logits", *graph.attentions]))
     return logits, np.stack(weights)
 
 
 def encoder_decoder_pass(
-    encoder: Session, decoder: Session, manifest: Manifest[EncoderDecoderFacts], source: IntArray, target: IntArray
+    encoder: LoadedGraph,
+    decoder: LoadedGraph,
+    manifest: Manifest[EncoderDecoderFacts],
+    source: IntArray,
+    target: IntArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """logits [target, vocab], and the weights [layers, heads, ...] of source to source, target to target, target to
     source; in one run of each graph."""

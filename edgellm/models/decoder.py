@@ -14,10 +14,10 @@ from typing import Any, overload
 import numpy as np
 
 from edgellm.decoding import Logits
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
-from edgellm.engines.contract import AnyEngine
 from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
 from edgellm.generation.defaults import read_generation_defaults
@@ -27,8 +27,7 @@ from edgellm.generation.request import Cancel, Request
 from edgellm.generation.results import Generation, Score
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.models.generative import GenerativeModel
-from edgellm.ort import session as ort
-from edgellm.ort.session import LoadSettings
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.generation_session import GenerationSession, load_session
 from edgellm.sessions.source import SessionSource
@@ -44,15 +43,16 @@ def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSe
     if manifest.model.cache.growth == "concat":
         graph = open_concat_graph(package, manifest, settings)
         concat = partial(ConcatEngine, graph, manifest, prefill_chunk=settings.prefill_chunk)
-        return Model(package, manifest, tokenizer, graph.session, concat)
-    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_graphs(dict.fromkeys(manifest.graphs, session), manifest)
-    engine = partial(Engine, session, manifest, prefill_chunk=settings.prefill_chunk)
-    return Model(package, manifest, tokenizer, session, engine)
+        return Model(package, manifest, tokenizer, graph.loaded, concat)
+    loaded = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_graphs(dict.fromkeys(manifest.graphs, loaded), manifest)
+    engine = partial(Engine, loaded, manifest, prefill_chunk=settings.prefill_chunk)
+    return Model(package, manifest, tokenizer, loaded, engine)
 
 
 class Model(GenerativeModel[AnyEngine], Conversing):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+    """A decoder-only model. It may be used from several threads: each call has a cache of its own, and
+    ONNX Runtime runs them side by side.
 
     The cache of the last finished call with a single row is kept, so that a prompt that continues it (the next turn of
     a chat) computes only what is new; `reset` frees it.
@@ -66,15 +66,15 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         package: Path,
         manifest: Manifest[DecoderFacts],
         tokenizer: Tokenizer | None,
-        session: ort.Session,
+        loaded: LoadedGraph,
         new_engine: Callable[..., AnyEngine],
     ) -> None:
-        super().__init__(package, manifest, tokenizer, session, new_engine)
+        super().__init__(package, manifest, tokenizer, loaded, new_engine)
         self.chat_template = ChatTemplate.from_package(package)
         self.generation_defaults = read_generation_defaults(package)
-        self._session = session
+        self._loaded = loaded
         self._reader = PromptReader(manifest, tokenizer, self.generation_defaults, self.chat_template)
-        self._sessions = SessionSource(package, self._reader, new_engine)
+        self._session_source = SessionSource(package, self._reader, new_engine)
 
     @overload
     def generate(
@@ -129,7 +129,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
             return DecoderResult(tuple(tokens.tolist()), self.logits(tokens), None)
         graph = next(iter(self.manifest.graphs.values()))
         check_attentions(graph)
-        logits, weights = decoder_pass(self._session, self.manifest, graph, tokens)
+        logits, weights = decoder_pass(self._loaded, self.manifest, graph, tokens)
         texts = token_texts(self.tokenizer, tokens.tolist())
         return DecoderResult(tuple(tokens.tolist()), logits, Attentions(weights, texts, texts))
 
@@ -148,7 +148,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         other numbers, by about the quantization error: int8 and int4 weights with a float cache. Otherwise those are
         read again, and all numbers are those of a prompt that was read in one go.
         """
-        return GenerationSession(self._sessions, max_bytes=max_bytes, reuse_generated=reuse_generated)
+        return GenerationSession(self._session_source, max_bytes=max_bytes, reuse_generated=reuse_generated)
 
     def load_session(
         self, path: str | Path, *, max_bytes: int | None = None, reuse_generated: bool = False
@@ -158,7 +158,7 @@ class Model(GenerativeModel[AnyEngine], Conversing):
         Raises SessionFileError: SessionNotFoundError, SessionVersionError, SessionMismatchError (of another model,
         tokenizer or kind of cache) or SessionCorruptError; MemoryBudgetError where it does not fit in max_bytes.
         """
-        return load_session(self._sessions, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
+        return load_session(self._session_source, Path(path), max_bytes=max_bytes, reuse_generated=reuse_generated)
 
     def _one_prompt(self, prompt: Prompt) -> IntArray:
         if not is_single(prompt):

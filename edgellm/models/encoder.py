@@ -18,13 +18,12 @@ from edgellm.engines.checks import check_encoder, only_graph
 from edgellm.errors import ContextOverflowError, InputError, OptionError, TaskError
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
 from edgellm.models.info import model_info
-from edgellm.ort import session as ort
-from edgellm.ort.session import LoadSettings
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
-from edgellm.text.tokenizer import Tokenizer, open_tokenizer
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer, open_tokenizer
 from edgellm.types import FloatArray, IntArray
 
 TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]] | Encoding
@@ -70,13 +69,13 @@ class EncoderModel:
     """May be used from several threads. The result of an input does not depend on the others in the call."""
 
     def __init__(
-        self, package: Path, manifest: Manifest[EncoderFacts], tokenizer: Tokenizer | None, session: ort.Session
+        self, package: Path, manifest: Manifest[EncoderFacts], tokenizer: Tokenizer | None, loaded: LoadedGraph
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
         self.labels: Mapping[int, str] = dict(enumerate(manifest.model.labels))
-        self.info = model_info(package, manifest, session)
-        self._session = session
+        self.info = model_info(package, manifest, loaded)
+        self._loaded = loaded
         self._graph = only_graph(manifest)
 
     def run(
@@ -158,10 +157,7 @@ class EncoderModel:
             encoding = one
         elif isinstance(one, str) or (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)):
             if self.tokenizer is None:
-                raise InputError(
-                    "this package has no tokenizer, because its checkpoint had none: give token ids, or add a "
-                    "tokenizer.json to the checkpoint and export it again"
-                )
+                raise no_tokenizer(instead="give token ids")
             text, pair = (one, None) if isinstance(one, str) else one
             encoding = self.tokenizer.encoding(text, pair)
         else:
@@ -175,11 +171,11 @@ class EncoderModel:
         return encoding
 
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
-        """By name, without padding."""
+        """The outputs of each input, by name and without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
         room = 1 if self.manifest.model.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
         for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
-            arrays = self._session.run(self._feeds([encodings[row] for row in rows]), names)
+            arrays = self._loaded.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
                 length = len(encodings[row])
                 found[row] = {
@@ -189,8 +185,8 @@ class EncoderModel:
         return found
 
     def _with_attentions(self, encoding: Encoding, names: Sequence[str]) -> EncoderResult:
-        """By itself: the weights are right only where nothing is padded."""
-        arrays = self._session.run(self._feeds([encoding]), [*names, *self._graph.attentions])
+        """One input by itself: the weights are right only where nothing is padded."""
+        arrays = self._loaded.run(self._feeds([encoding]), [*names, *self._graph.attentions])
         values = [array.numpy()[0] for array in arrays]
         tokens = token_texts(self.tokenizer, encoding.ids.tolist())
         outputs = dict(zip(names, values, strict=False))
@@ -203,7 +199,7 @@ class EncoderModel:
         return frozenset(self._graph.outputs) - whole
 
     def _numbers_per_token(self, names: Sequence[str]) -> int:
-        shapes = [self._session.output_shapes[name] for name in names if name in self._per_token]
+        shapes = [self._loaded.output_shapes[name] for name in names if name in self._per_token]
         return max(1, sum(int(shape[2] or 1) if len(shape) > 2 else 1 for shape in shapes))
 
     def _feeds(self, encodings: Sequence[Encoding]) -> dict[str, IntArray]:
@@ -221,9 +217,9 @@ class EncoderModel:
 def open_encoder(package: Path, manifest: Manifest[EncoderFacts], settings: LoadSettings) -> EncoderModel:
     """What `edgellm.load` makes of an encoder-only package."""
     tokenizer = open_tokenizer(package)
-    session = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
-    check_encoder(session, manifest, INPUTS)
-    return EncoderModel(package, manifest, tokenizer, session)
+    loaded = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
+    check_encoder(loaded, manifest, INPUTS)
+    return EncoderModel(package, manifest, tokenizer, loaded)
 
 
 def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[list[int]]:

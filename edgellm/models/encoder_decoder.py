@@ -30,8 +30,7 @@ from edgellm.models.attentions import (
     token_texts,
 )
 from edgellm.models.generative import GenerativeModel
-from edgellm.ort import session as ort
-from edgellm.ort.session import LoadSettings
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, is_single
@@ -49,17 +48,18 @@ def open_encoder_decoder(
     if manifest.model.cache.growth == "concat":
         graphs = open_concat_encoder_decoder(package, manifest, settings)
         engine = partial(ConcatEncoderDecoderEngine, graphs, manifest)
-        return EncoderDecoderModel(package, manifest, tokenizer, graphs.session, engine)
+        return EncoderDecoderModel(package, manifest, tokenizer, graphs.loaded, engine)
     if set(manifest.graphs) != {ENCODER, DECODER}:
         raise lacks_graphs(manifest, "the graphs encoder and decoder")
-    sessions = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
-    check_graphs(sessions, manifest)
-    own = partial(EncoderDecoderEngine, sessions[ENCODER], sessions[DECODER], manifest)
-    return EncoderDecoderModel(package, manifest, tokenizer, sessions[DECODER], own)
+    opened = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(opened, manifest)
+    own = partial(EncoderDecoderEngine, opened[ENCODER], opened[DECODER], manifest)
+    return EncoderDecoderModel(package, manifest, tokenizer, opened[DECODER], own)
 
 
 class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDecoderEngine]):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
+    """An encoder-decoder. It may be used from several threads: each call has a cache of its own, and
+    ONNX Runtime runs them side by side.
 
     The last source of a call with a single one stays encoded: generating from it again, with other options, does not
     encode it again; `reset` frees it.
@@ -72,10 +72,10 @@ class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDe
         package: Path,
         manifest: Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
-        session: ort.Session,
+        loaded: LoadedGraph,
         new_engine: Callable[..., EncoderDecoderEngine | ConcatEncoderDecoderEngine],
     ) -> None:
-        super().__init__(package, manifest, tokenizer, session, new_engine)
+        super().__init__(package, manifest, tokenizer, loaded, new_engine)
         self.generation_defaults = read_json(package / "generation_config.json")
         self._reader: SourceReader = SourceReader(manifest, tokenizer, self.generation_defaults)
 
@@ -170,7 +170,7 @@ class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDe
         check_attentions(next(iter(self.manifest.graphs.values())))
         with self._engine() as engine:
             assert isinstance(engine, EncoderDecoderEngine)
-            logits, seen, own, across = encoder_decoder_pass(*engine.sessions, self.manifest, tokens, ids)
+            logits, seen, own, across = encoder_decoder_pass(*engine.graphs, self.manifest, tokens, ids)
         texts, targets = (token_texts(self.tokenizer, part) for part in both)
         return EncoderDecoderResult(
             *both, logits, Attentions(seen, texts, texts), Attentions(own, targets, targets),

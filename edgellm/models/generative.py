@@ -5,38 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from edgellm.decoding import Decoder
+from edgellm.engines.contract import RowEngine
 from edgellm.generation.call import Call
 from edgellm.generation.generating import Generating
 from edgellm.generation.results import Score
 from edgellm.models.info import model_info
-from edgellm.ort import session as ort
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import Manifest
 from edgellm.text.tokenizer import Tokenizer
-from edgellm.types import IntArray, Logits, TokenArray
+from edgellm.types import IntArray, Logits
 
-
-class ScoringEngine(Decoder, Protocol):
-    """A decoder that gives the logits of every position, too."""
-
-    @property
-    def rows(self) -> int: ...
-
-    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] for one sequence, chunk by chunk."""
-
-
-EngineT = TypeVar("EngineT", bound=ScoringEngine)
+EngineT = TypeVar("EngineT", bound=RowEngine)
 
 
 class GenerativeModel(Generating, Generic[EngineT]):
-    """May be used from several threads: each call has a cache of its own, and ONNX Runtime runs them side by side.
-
-    The engine of the last finished call with a single row is kept, with what it has read.
+    """Each call has an engine of its own; that of the last finished call with a single prompt is kept, with what it has
+    read.
     """
 
     def __init__(
@@ -44,12 +33,12 @@ class GenerativeModel(Generating, Generic[EngineT]):
         package: Path,
         manifest: Manifest,
         tokenizer: Tokenizer | None,
-        session: ort.Session,
+        loaded: LoadedGraph,
         new_engine: Callable[..., EngineT],
     ) -> None:
         self.manifest = manifest
         self.tokenizer = tokenizer  # None: token ids only
-        self.info = model_info(package, manifest, session)
+        self.info = model_info(package, manifest, loaded)
         self._new_engine = new_engine
         self._idle: list[EngineT] = []  # at most one, and only list methods that are atomic
 
@@ -65,13 +54,13 @@ class GenerativeModel(Generating, Generic[EngineT]):
         except IndexError:
             engine = self._new_engine()
         yield engine
-        self._idle[:] = [engine] if engine.rows == 1 else []
+        self._idle[:] = [engine] if engine.holds_one else []
 
     def _engine_for(self, call: Call) -> AbstractContextManager[Decoder]:
         return self._engine()
 
     def _all_logits(self, tokens: IntArray, source: IntArray | None = None) -> Iterator[Logits]:
-        """[chunk, vocab] each, one behind the other."""
+        """The logits of every position in chunks [chunk, vocab]."""
         with self._engine() as engine:
             yield from engine.all_logits(tokens, source)
 

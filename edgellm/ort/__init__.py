@@ -1,1 +1,1 @@
-"""The only importer of ONNX Runtime: sessions, bindings, forks, the end of the process."""
+"""The only importer of ONNX Runtime: loaded graphs, bindings, forks, the end of the process."""

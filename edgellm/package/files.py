@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import PackageCorruptError, PackageError, PackageNotFoundError
+from edgellm.errors import PackageError, PackageNotFoundError, corrupt, system_errors
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 
@@ -37,17 +36,14 @@ def _read_json(package: Path, path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-@contextmanager
-def read_errors(package: Path) -> Iterator[None]:
+def read_errors(package: Path) -> AbstractContextManager[None]:
     """The system's complaints (too long a name, no permission) as PackageError."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PackageError):
-            raise
-        raise PackageError(
+    return system_errors(
+        PackageError,
+        lambda error: (
             f"no package can be read at {package}: {error.strerror} ({error.filename}); check path and permissions"
-        ) from error
+        ),
+    )
 
 
 def write_manifest(package: Path, manifest: Manifest) -> None:
@@ -69,18 +65,15 @@ def _check_files(package: Path, manifest: Manifest, hash_limit: int | None) -> N
     for name, entry in recorded.items():
         path = package / name
         if not path.resolve().is_relative_to(root):
-            raise PackageCorruptError(f"{name} in {package} leads outside the package; export the package again")
+            raise corrupt(f"{name} in {package} leads outside the package")
         if not path.is_file():
-            raise PackageCorruptError(f"{package} lacks {name}, which its manifest lists; export the package again")
+            raise corrupt(f"{package} lacks {name}, which its manifest lists")
         size = path.stat().st_size
         if size != entry.size:
-            raise PackageCorruptError(
-                f"{path} has {size} bytes, its manifest says {entry.size}; copy or export the package again"
-            )
+            raise corrupt(f"{path} has {size} bytes, its manifest says {entry.size}", or_copy=True)
         if (hash_limit is None or size <= hash_limit) and sha256_of(path) != entry.sha256:
-            raise PackageCorruptError(
-                f"{path} was changed after the export: its sha256 is not the one in the manifest; "
-                "copy or export the package again"
+            raise corrupt(
+                f"{path} was changed after the export: its sha256 is not the one in the manifest", or_copy=True
             )
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,9 +16,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise PackageCorruptError(f"{path} is not valid JSON ({error}); export the package again") from error
+        raise corrupt(f"{path} is not valid JSON ({error})") from error
     if not isinstance(data, dict):
-        raise PackageCorruptError(
-            f"{path} holds a JSON {type(data).__name__}, expected an object; export the package again"
-        )
+        raise corrupt(f"{path} holds a JSON {type(data).__name__}, expected an object")
     return data

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Task = Literal[
     "text-generation",
@@ -121,7 +121,7 @@ class Rope:
 
     @property
     def changes_with_every_token(self) -> bool:
-        """Dynamic NTK scaling beyond the trained length, which is not known here."""
+        """Whether the tables are scaled dynamically (NTK) beyond the trained length, which is not known here."""
         return self.has_length_input and self.recompute_beyond is None
 
 
@@ -173,7 +173,7 @@ class EncoderFacts:
     rows_apart: bool = False
 
     def bytes_per_token(self) -> int:
-        """No cache."""
+        """0: an encoder has no cache."""
         return 0
 
 
@@ -195,6 +195,21 @@ class TokenIds:
     eos: tuple[int, ...] = ()
     pad: int | None = None
     decoder_start: int | None = None
+
+    @classmethod
+    def of(cls, generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
+        """The ids that generation_config.json gives or, where it is silent, config.json."""
+
+        def ids(key: str) -> tuple[int, ...]:
+            value = generation.get(key, config.get(key))
+            values = value if isinstance(value, list) else [value]
+            return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
+
+        def first(key: str) -> int | None:
+            return next(iter(ids(key)), None)
+
+        decoder_start = first("decoder_start_token_id")
+        return cls(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), decoder_start)
 
 
 @dataclass(frozen=True)

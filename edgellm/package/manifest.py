@@ -51,7 +51,7 @@ else:
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "TASKS", "CacheLayout", "CrossCacheLayout", "DecoderFacts", "Embedding",
-    "EncoderDecoderFacts", "EncoderFacts", "FileEntry", "GraphFile", "KVCacheType", "Manifest", "ModelFacts",
+    "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile", "KVCacheType", "Manifest", "ModelFacts",
     "Pooling", "Precision", "Problem", "Rope", "Target", "Task", "TokenIds", "Weights", "is_of",
 ]  # fmt: skip
 

@@ -73,7 +73,8 @@ class ManifestFile:
 
 
 def read_fields(data: Mapping[str, Any]) -> ManifestFile:
-    """Raises PackageVersionError for a newer format, PackageCorruptError for missing, unknown, mistyped fields."""
+    """The fields of the file's content, checked. Raises PackageVersionError for a newer format, PackageCorruptError for
+    missing, unknown, mistyped fields."""
     _check_version(data)
     found = parse(ManifestFile, data, MANIFEST_NAME)
     _check_paths(found)

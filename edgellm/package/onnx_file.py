@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
+from edgellm.package.protobuf import Bytes, fields, messages, number, packed, texts
 
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_INPUT, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 1, 3, 5, 6, 11
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 1, 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
@@ -31,7 +32,6 @@ DTYPES = {  # numpy's names
     11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16", 21: "uint4", 22: "int4",
 }  # fmt: skip
 
-Bytes = memoryview
 T = TypeVar("T")
 
 
@@ -61,9 +61,53 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Node:
+    """One step of a graph, of which each part is decoded when it is asked for."""
+
+    message: Bytes
+
+    @property
+    def name(self) -> str:
+        return next(texts(self.message, NODE_NAME), "")
+
+    @property
+    def operator(self) -> str:
+        return next(texts(self.message, NODE_OP_TYPE), "")
+
+    @property
+    def inputs(self) -> list[str]:
+        return list(texts(self.message, NODE_INPUT))
+
+    @property
+    def outputs(self) -> list[str]:
+        return list(texts(self.message, NODE_OUTPUT))
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The attributes that are whole numbers, by name."""
+        found = {next(texts(each, ATTRIBUTE_NAME), ""): number(each, ATTRIBUTE_INT) for each in self._attributes}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def tensors(self) -> list[Bytes]:
+        """The attributes that are tensors."""
+        return [tensor for each in self._attributes for tensor in messages(each, ATTRIBUTE_TENSOR)]
+
+    @property
+    def subgraphs(self) -> list[Bytes]:
+        kinds = ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS
+        return [graph for each in self._attributes for kind in kinds for graph in messages(each, kind)]
+
+    @property
+    def _attributes(self) -> Iterator[Bytes]:
+        return messages(self.message, NODE_ATTRIBUTE)
+
+
+@dataclass(frozen=True)
 class GraphFacts:
-    """`external`: the files that hold weights, by what the graph calls them. `weights`: how many numbers the constants
-    have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes. `operators`: kinds of nodes."""
+    """What a graph says of itself. `external`: the files that hold weights, by what the graph calls them. `weights`:
+    how many numbers the constants have of each of ONNX's types. `bits`: of numbers that operators unpack from bytes.
+    `operators`: kinds of nodes."""
 
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
@@ -74,7 +118,7 @@ class GraphFacts:
 
 
 def read_graph(path: Path) -> GraphFacts:
-    """Raises PackageCorruptError where `path` is not an ONNX model."""
+    """The facts of the graph in `path`. Raises PackageCorruptError where that is not an ONNX model."""
     return parsed(path, _facts)
 
 
@@ -88,7 +132,7 @@ def parsed(path: Path, parse: Callable[[Bytes], T]) -> T:
             raise ValueError("it has no graph")
         return parse(graph)
     except (OSError, ValueError, IndexError, KeyError, RecursionError) as error:
-        raise PackageCorruptError(f"{path} is not an ONNX model: {error}; copy or export the package again") from error
+        raise corrupt(f"{path} is not an ONNX model: {error}", or_copy=True) from error
 
 
 def read_tensor(message: Bytes) -> Tensor:
@@ -96,7 +140,7 @@ def read_tensor(message: Bytes) -> Tensor:
     data_type, dims = 0, list[int]()
     for field, value in fields(message):
         if field == TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else _packed(value)
+            dims += [value] if isinstance(value, int) else packed(value)
         elif field == TENSOR_TYPE and isinstance(value, int):
             data_type = value
     entries = {
@@ -105,40 +149,6 @@ def read_tensor(message: Bytes) -> Tensor:
     }
     place = (entries["location"], entries.get("offset", "0")) if entries else (name,)
     return Tensor(name, tuple(dims), data_type, place, entries["location"] if entries else None)
-
-
-def messages(data: Bytes, wanted: int) -> Iterator[Bytes]:
-    return (value for field, value in fields(data) if field == wanted and not isinstance(value, int))
-
-
-def texts(data: Bytes, wanted: int) -> Iterator[str]:
-    return (bytes(message).decode() for message in messages(data, wanted))
-
-
-def number(data: Bytes, wanted: int) -> int | None:
-    return next((value for field, value in fields(data) if field == wanted and isinstance(value, int)), None)
-
-
-def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
-    """Field numbers and values of a protocol buffer message: whole numbers, or the bytes of anything else."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        field, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield field, value
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"field {field} has the unknown wire type {kind}")
-        if at + size > len(data):
-            raise ValueError("it ends in the middle of a field")
-        yield field, data[at : at + size]
-        at += size
 
 
 def _facts(graph: Bytes) -> GraphFacts:
@@ -153,43 +163,39 @@ def _facts(graph: Bytes) -> GraphFacts:
         outputs=outputs,
         external=frozenset(tensor.location for tensor in tensors if tensor.location is not None),
         weights=weights,
-        bits=frozenset(_bits(graph)),
-        operators=frozenset(operators_of(graph)),
+        bits=frozenset(bits for node in all_nodes(graph) if (bits := node.numbers.get("bits")) is not None),
+        operators=frozenset(node.operator for node in all_nodes(graph)),
     )
+
+
+def nodes_of(graph: Bytes) -> Iterator[Node]:
+    return map(Node, messages(graph, GRAPH_NODE))
+
+
+def initializers_of(graph: Bytes) -> dict[str, Bytes]:
+    """The tensors that are constants of the graph, by name."""
+    return {next(texts(message, TENSOR_NAME), ""): message for message in messages(graph, GRAPH_INITIALIZER)}
+
+
+def all_nodes(graph: Bytes) -> Iterator[Node]:
+    """The nodes of a graph and of its subgraphs."""
+    for node in nodes_of(graph):
+        yield node
+        for subgraph in node.subgraphs:
+            yield from all_nodes(subgraph)
 
 
 def _tensors(graph: Bytes) -> Iterator[Tensor]:
     """Initializers and constants, those of subgraphs too."""
-    for message in messages(graph, GRAPH_INITIALIZER):
-        yield read_tensor(message)
-    for node in messages(graph, GRAPH_NODE):
-        for attribute in messages(node, NODE_ATTRIBUTE):
-            for message in messages(attribute, ATTRIBUTE_TENSOR):
-                yield read_tensor(message)
-            for subgraph in (*messages(attribute, ATTRIBUTE_GRAPH), *messages(attribute, ATTRIBUTE_GRAPHS)):
-                yield from _tensors(subgraph)
-
-
-def _bits(graph: Bytes) -> Iterator[int]:
-    for node in messages(graph, GRAPH_NODE):
-        for attribute in messages(node, NODE_ATTRIBUTE):
-            if next(texts(attribute, ATTRIBUTE_NAME), "") == "bits":
-                yield number(attribute, ATTRIBUTE_INT) or 0
-            for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
-                yield from _bits(subgraph)
-
-
-def operators_of(graph: Bytes) -> Iterator[str]:
-    """Of each node, those of subgraphs too."""
-    for node in messages(graph, GRAPH_NODE):
-        yield next(texts(node, NODE_OP_TYPE), "")
-        for attribute in messages(node, NODE_ATTRIBUTE):
-            for subgraph in messages(attribute, ATTRIBUTE_GRAPH):
-                yield from operators_of(subgraph)
+    yield from map(read_tensor, messages(graph, GRAPH_INITIALIZER))
+    for node in nodes_of(graph):
+        yield from map(read_tensor, node.tensors)
+        for subgraph in node.subgraphs:
+            yield from _tensors(subgraph)
 
 
 def ports_of(graph: Bytes, field: int) -> dict[str, Port]:
-    """By name. `field`: inputs or outputs."""
+    """The graph's ports by name. `field`: inputs or outputs."""
     ports = [_port(message) for message in messages(graph, field)]
     return {port.name: port for port in ports}
 
@@ -205,23 +211,3 @@ def _port(message: Bytes) -> Port:
 def _dim(dim: Bytes) -> int | str:
     value = number(dim, DIM_VALUE)
     return next(texts(dim, DIM_NAME), "?") if value is None else value
-
-
-def _packed(data: Bytes) -> list[int]:
-    numbers, at = [], 0
-    while at < len(data):
-        value, at = _varint(data, at)
-        numbers.append(value)
-    return numbers
-
-
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where the next byte lies."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        value |= (byte & 127) << shift
-        at += 1
-        if byte < 128:
-            return value, at
-    raise ValueError("it has a number of more than ten bytes")

@@ -158,7 +158,7 @@ class Report(ABC):
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Report:
-        """Old reports have only the worst of the layers. Raises PackageCorruptError."""
+        """The inverse of `to_dict`; old files have only the worst of the layers. Raises PackageCorruptError."""
         given = {"layers": data.get("worst_layers"), **data}
         own = {name: value for name, value in given.items() if name not in DERIVED}
         quality = data.get("quality")

@@ -54,7 +54,7 @@ def embedding_of(files: Mapping[str, bytes], context_length: int, hidden_size: i
 
 
 def pooled(states: FloatArray, pooling: Pooling) -> FloatArray:
-    """[width] of the states [tokens, width] of one text."""
+    """The vector [width] of one text, made of its states [tokens, width]."""
     match pooling:
         case "mean":
             return np.asarray(states.mean(axis=0), np.float32)

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from edgellm.errors import PackageCorruptError
+from edgellm.errors import corrupt
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def parse(cls: type[T], data: Any, where: str) -> T:
     try:
         return build(cls, data, where)
     except Mistyped as error:
-        raise PackageCorruptError(f"{error}; export the package again") from None
+        raise corrupt(str(error)) from None
 
 
 def build(cls: type[T], data: Any, where: str) -> T:
@@ -48,7 +48,7 @@ def _hints(cls: Hashable) -> Mapping[str, Any]:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    """`value` converted to the annotated type `hint`, or Mistyped."""
+    """`value` converted to the annotated type `hint`. Raises Mistyped."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -70,5 +70,5 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _short(value: Any) -> str:
-    """As Python writes it, without the rest of what is long."""
+    """The value as Python writes it, without the rest of what is long."""
     return reprlib.repr(value)

@@ -21,7 +21,7 @@ USUAL = {"do_sample": True, "temperature": 0.7}
 
 
 @dataclass(frozen=True)
-class Reading:
+class PromptReading:
     """How an input becomes a prompt. `prefix`: what stands before a text; None is what the checkpoint says."""
 
     prefix: str | None
@@ -91,7 +91,7 @@ class TextGeneration(Pipeline):
         the options of `GenerationOptions`; `padding` has no effect."""
         _check_returned(return_full_text, return_text, return_tensors)
         options = self._generation_options(generate, stop_sequence)
-        reading = Reading(prefix, add_special_tokens, truncation_of(truncation), continue_final_message)
+        reading = PromptReading(prefix, add_special_tokens, truncation_of(truncation), continue_final_message)
         prompts = [self._prompt(item, reading) for item in items]
         if handle_long_generation is not None:
             prompts = [self._shortened(prompt, options, handle_long_generation) for prompt in prompts]
@@ -108,7 +108,7 @@ class TextGeneration(Pipeline):
         for_task, _ = parameters_for(self.task, self.config)
         return generation_options(given, for_task=for_task, package=self.model.generation_defaults, usual=USUAL)
 
-    def _prompt(self, item: Any, reading: Reading) -> IntArray:
+    def _prompt(self, item: Any, reading: PromptReading) -> IntArray:
         if not isinstance(item, str):
             return self._encode_chat(item, reading.continues)
         _, usual = parameters_for(self.task, self.config)

@@ -68,7 +68,7 @@ def write_file(path: Path, header: Header, arrays: Sequence[Array]) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Whether a file could be saved there, as far as that shows before. Raises SessionWriteError."""
+    """Check whether a file could be saved there, as far as that shows before. Raises SessionWriteError."""
     with _write_errors(path):
         target = Path(os.path.realpath(path))
         if target.is_dir():
@@ -146,7 +146,7 @@ def _fill(descriptor: int, part: memoryview, offset: int) -> None:
 
 
 def _map(call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Of each item; several at a time, as hashing and reading release Python's lock."""
+    """Call the function for each item, several at a time, as hashing and reading release Python's lock."""
     with ThreadPoolExecutor(min(MAX_THREADS, usable_cores())) as pool:
         return list(pool.map(call, items))
 

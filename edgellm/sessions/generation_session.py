@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.decoding.decoder import HEADROOM
-from edgellm.engines.contract import AnyEngine
+from edgellm.decoding.decoder import Reading
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import MIN_CHUNK
 from edgellm.errors import InputError
 from edgellm.generation.call import Call
@@ -88,7 +88,7 @@ class GenerationSession(Conversing):
 
         with self._holder.running() as engine, suppress(_Cancelled):
             engine.limit(room.tokens)
-            engine.prefill([tokens], headroom=HEADROOM, progress=read)
+            engine.prefill([tokens], None, Reading(progress=read))
         return len(self.tokens)
 
     @property

@@ -44,7 +44,7 @@ class StoredCache:
     dtype: Literal["float32", "float16", "int8"]
 
     def array_bytes(self, tokens: int) -> int:
-        """Of the keys, or the values, of one layer."""
+        """Bytes of the keys, or of the values, of one layer."""
         return self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
 
 

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from edgellm.engines.contract import AnyEngine
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionError
 
 
 class EngineHolder:
-    """`new_engine` makes one with an empty cache."""
+    """Lends the engine of a session to one call at a time. `new_engine` makes one with an empty cache."""
 
     def __init__(self, new_engine: Callable[[], AnyEngine]) -> None:
         self._new_engine = new_engine
@@ -21,7 +21,7 @@ class EngineHolder:
 
     @property
     def engine(self) -> AnyEngine:
-        """To be asked about what it holds. Raises SessionError after `close`."""
+        """The engine, to be asked about what it holds. Raises SessionError after `close`."""
         if self._engine is None:
             raise SessionError("this session is closed; make another one with model.session()")
         return self._engine

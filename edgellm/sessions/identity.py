@@ -26,7 +26,8 @@ class Identity:
 
     @classmethod
     def of(cls, package: Path, manifest: Manifest[DecoderFacts]) -> Identity:
-        """Hashes are the manifest's; of another tool's directory, which has none, they are computed now."""
+        """The identity of a package. Its hashes are the manifest's; where it is another tool's directory, which has
+        none, they are computed now."""
         layout = manifest.model.cache
         graphs = sorted(name for name in manifest.files if PurePosixPath(name).suffix not in TEXT)
         digest = hashlib.sha256()

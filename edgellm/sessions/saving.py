@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engines.contract import AnyEngine
+from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionCorruptError, SessionError
 from edgellm.generation.room import Room
-from edgellm.ort import session as ort
+from edgellm.ort.library import version
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.file import SavedFile, write_file
 from edgellm.sessions.header import Header
@@ -22,7 +22,8 @@ from edgellm.version import __version__
 
 
 def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str, Any], path: Path) -> None:
-    """Raises SessionError, SessionWriteError, or InputError for metadata that is no JSON data."""
+    """Write what an engine holds to a file. Raises SessionError, SessionWriteError, or InputError for metadata that is
+    no JSON data."""
     check_savable(source.manifest)
     row, arrays = engine.held() if engine.rows else (HeldRow([], 0, False), _nothing(source.manifest))
     header = Header(
@@ -34,7 +35,7 @@ def save_engine(engine: AnyEngine, source: SessionSource, metadata: Mapping[str,
         long_table=row.long_table,
         checksums=(),
         metadata=metadata,
-        versions={"edgellm": __version__, "onnxruntime": ort.version()},
+        versions={"edgellm": __version__, "onnxruntime": version()},
     )
     write_file(path, header, [np.array(row.tokens, np.int64), *arrays])
 
@@ -68,7 +69,7 @@ def copy_into(engine: AnyEngine, of: AnyEngine, room: Room) -> None:
 
 
 def check_savable(manifest: Manifest[DecoderFacts]) -> None:
-    """Raises SessionError."""
+    """Raises SessionError where nothing in the cache can serve again."""
     if manifest.model.rope.changes_with_every_token:
         raise SessionError(
             "the rotary tables of this model change with every token (dynamic scaling), so that nothing in its cache "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from edgellm.engines.contract import AnyEngine
+from edgellm.engines.cached import AnyEngine
 from edgellm.generation.reader import PromptReader
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.identity import Identity

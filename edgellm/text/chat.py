@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from edgellm.errors import ChatTemplateError, InputError, PackageCorruptError, nearest
+from edgellm.errors import ChatTemplateError, InputError, corrupt, nearest
 from edgellm.package.json_file import read_json
 from edgellm.text.sandbox import Sandbox
 from edgellm.text.tokenizer import check_text
@@ -173,7 +173,7 @@ def _read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise PackageCorruptError(f"{path} is not UTF-8 text ({error}); export the package again") from error
+        raise corrupt(f"{path} is not UTF-8 text ({error})") from error
 
 
 def _templates(value: object) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from edgellm.errors import InputError, OptionError, PackageCorruptError
+from edgellm.errors import InputError, OptionError, PackageCorruptError, corrupt
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding, from_tokenizer
 from edgellm.text.tokenizer_errors import check_growth, library_errors
@@ -31,7 +31,7 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
         def unreadable(reason: str) -> PackageCorruptError:
-            return PackageCorruptError(f"{path} cannot be read: {reason}; export the package again")
+            return corrupt(f"{path} cannot be read: {reason}")
 
         with library_errors(unreadable):
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -172,14 +172,15 @@ def check_text(text: object) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X} at position {error.start}"
         raise InputError(
-            f"the text holds a lone surrogate (U+{ord(text[error.start]):04X} at position {error.start}): it was read "
-            "from bytes that are not UTF-8; decode them with the right encoding, or with errors='replace'"
+            f"the text holds a lone surrogate ({found}): it was read from bytes that are not UTF-8; decode them with "
+            "the right encoding, or with errors='replace'"
         ) from error
 
 
 def _failed(reason: str) -> PackageCorruptError:
-    return PackageCorruptError(f"the package's tokenizer.json fails at this text: {reason}; export the package again")
+    return corrupt(f"the package's tokenizer.json fails at this text: {reason}")
 
 
 def _byte_fallback_ids(tokenizer: tokenizers.Tokenizer) -> frozenset[int]:

@@ -27,7 +27,7 @@ from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
 from edgellm_export.planning.outcome import Watch
-from edgellm_export.planning.plan import Plan, measure_machine, plan_of
+from edgellm_export.planning.plan import Plan, measure_resources, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.verification.report import gate
@@ -151,7 +151,7 @@ def plan(
         raise ExportError(
             f"there is no plan of an export via {via}, whose graphs are known when it has made them; leave out --plan"
         )
-    return plan_of(prediction, measure_machine(Path(out)))
+    return plan_of(prediction, measure_resources(Path(out)))
 
 
 def open_export(

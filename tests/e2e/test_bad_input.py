@@ -82,6 +82,12 @@ def package(name: str, damage: d.Damage, error: type[Exception], *words: str, **
     return Case(name, more.pop("command", "generate PACKAGE Hi"), error, words, damage, **more)
 
 
+def gpt2_files(vocab: bytes, merges: bytes) -> d.Damage:
+    """A tokenizer that is to be made of vocab.json and merges.txt."""
+    config = d.written("tokenizer_config.json", b'{"tokenizer_class": "GPT2Tokenizer"}')
+    return d.both(d.gone("tokenizer.json"), d.written("merges.txt", merges), d.written("vocab.json", vocab), config)
+
+
 def option(text: str, *words: str, error: type[Exception] = OptionError, command: str = "generate") -> Case:
     return Case(text, f"{command} PACKAGE Hi {text}", error, words)
 
@@ -244,21 +250,10 @@ TEXT_FILES = [
         d.both(d.gone("tokenizer.json"), d.written("tokenizer.model", b"\xff" * 20)),
         CheckpointError, "tokenizer.model is damaged or not a SentencePiece model",
     ),
+    export("merges not text", gpt2_files(b'{"a": 0}', b"\xff"), CheckpointError, "merges.txt is not UTF-8"),
     export(
-        "merges not text",
-        d.both(
-            d.gone("tokenizer.json"), d.written("merges.txt", b"\xff"), d.written("vocab.json", b'{"a": 0}'),
-            d.written("tokenizer_config.json", b'{"tokenizer_class": "GPT2Tokenizer"}'),
-        ),
-        CheckpointError, "merges.txt is not UTF-8",
-    ),
-    export(
-        "vocabulary not numbers",
-        d.both(
-            d.gone("tokenizer.json"), d.written("merges.txt", b""), d.written("vocab.json", b'{"a": 0, "b": "c"}'),
-            d.written("tokenizer_config.json", b'{"tokenizer_class": "GPT2Tokenizer"}'),
-        ),
-        CheckpointError, "vocab.json does not number its tokens",
+        "vocabulary not numbers", gpt2_files(b'{"a": 0, "b": "c"}', b""), CheckpointError,
+        "vocab.json does not number its tokens",
     ),
 ]  # fmt: skip
 

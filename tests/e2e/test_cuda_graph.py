@@ -126,7 +126,7 @@ def test_an_export_for_cuda_is_compared_on_the_cpu(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A workstation without a GPU can export for a device that has one, and still knows that the package is right."""
-    monkeypatch.setattr("edgellm.ort.session._require_cuda", _no_cuda)
+    monkeypatch.setattr("edgellm.ort.library._require_cuda", _no_cuda)
     exported = edgellm_export.export(checkpoint("qwen2"), tmp_path / "package", precision="fp16", target="cuda")
     assert exported.report is not None
     assert exported.report.quality.device == "cpu"

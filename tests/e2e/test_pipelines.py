@@ -28,24 +28,32 @@ FAMILIES = ["bert", "roberta", "distilbert"]
 LONG = " ".join([*SENTENCES, *SENTENCES[::-1]])
 
 
-@pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """The pipeline of a task on a checkpoint, ours on its float32 package, and transformers'."""
+Make = Callable[[Any, Path], Checkpoint]
+
+
+def side_by_side(make: Make, directories: pytest.TempPathFactory) -> Callable[..., Any]:
+    """The pipeline of a task on a checkpoint that `make` makes of a recipe: ours on its float32 package, and
+    transformers'."""
 
     @cache
-    def made(recipe: Recipe) -> tuple[edgellm.EncoderModel, Checkpoint]:
-        directory = tmp_path_factory.mktemp("encoder")
-        checkpoint = recipe.make(directory / "checkpoint")
+    def made(recipe: Any) -> tuple[Any, Checkpoint]:
+        directory = directories.mktemp("checkpoint")
+        checkpoint = make(recipe, directory / "checkpoint")
         package = edgellm_export.export(
             checkpoint.path, directory / "package", precision="fp32", verify_quality=False, calibrate=False
         )
         return edgellm.load(package.path, threads=1), checkpoint
 
-    def pipelines(task: str, recipe: Recipe, **options: Any) -> tuple[Any, Any]:
+    def pipelines(task: str, recipe: Any, **options: Any) -> tuple[Any, Any]:
         model, checkpoint = made(recipe)
         return edgellm.pipeline(task, model, **options), checkpoint.pipeline(task, **options)
 
     return pipelines
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    return side_by_side(Recipe.make, tmp_path_factory)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -267,20 +275,7 @@ def test_iterators(generators: Any) -> None:
 
 @pytest.fixture(scope="module")
 def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    @cache
-    def made(name: str) -> tuple[edgellm.EncoderDecoderModel, Checkpoint]:
-        directory = tmp_path_factory.mktemp(name)
-        checkpoint = getattr(text_checkpoints, name)(directory / "checkpoint")
-        package = edgellm_export.export(
-            checkpoint.path, directory / "package", precision="fp32", verify_quality=False, calibrate=False
-        )
-        return edgellm.load(package.path, threads=1), checkpoint
-
-    def pipelines(task: str, name: str, **options: Any) -> tuple[Any, Any]:
-        model, checkpoint = made(name)
-        return edgellm.pipeline(task, model, **options), checkpoint.pipeline(task, **options)
-
-    return pipelines
+    return side_by_side(lambda name, path: getattr(text_checkpoints, name)(path), tmp_path_factory)
 
 
 @pytest.mark.parametrize("task", ["text2text-generation", "summarization", "translation", "translation_en_to_de"])

@@ -27,12 +27,12 @@ from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint.safetensors import SafetensorsTensor
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.pipeline import open_export
-from edgellm_export.planning.plan import Workstation, plan_of
+from edgellm_export.planning.plan import Resources, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.planning.work_time import Speed
 
 MIB = 2**20
-MACHINE = Workstation(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)
+MACHINE = Resources(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)
 TINY = {
     "decoder": (families, (families.BY_NAME["llama"],)),
     "encoder": (encoder_families, ("bert", "fill-mask")),

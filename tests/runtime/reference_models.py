@@ -60,7 +60,7 @@ class FullDecoder:
         self.rows = []
         self.calls = []  # (verb, number of rows)
 
-    def prefill(self, prompts, sources=None, **_):
+    def prefill(self, prompts, sources=None, reading=None):
         self.rows = [list(map(int, prompt)) for prompt in prompts]
         self.calls.append(("prefill", len(self.rows)))
         return self._logits()
@@ -114,7 +114,7 @@ class CountingDecoder:
     def __init__(self):
         self.rows, self.calls = [], []
 
-    def prefill(self, prompts, sources=None, **_):
+    def prefill(self, prompts, sources=None, reading=None):
         self.calls.append(("prefill", len(prompts)))
         self.rows = [int(prompt[-1]) for prompt in prompts]
         return self._logits()

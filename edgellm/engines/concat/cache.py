@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.ort.session import DeviceArray
+from edgellm.ort.binding import DeviceArray
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgellm.engines.cached import CachedEngine, chunks
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
-from edgellm.engines.contract import CachedEngine, chunks
-from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
@@ -34,10 +33,7 @@ class ConcatEngine(CachedEngine[ConcatCache]):
 
     def decode(self, tokens: TokenArray) -> Logits:
         if max(self._cache.lengths) >= self._manifest.context_length:
-            raise ContextOverflowError(
-                f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
-                "ask for fewer new tokens or shorten the prompt"
-            )
+            raise self._overflow()
         self.history.append(tokens)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
         for rows in self._graph.groups(self._cache.lengths):

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder
 from edgellm.engines.concat.sources import Cross, Source
-from edgellm.engines.contract import HEADROOM
-from edgellm.errors import ContextOverflowError
+from edgellm.engines.contract import RowEngine, target_overflow
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, ProgressHook, TokenArray
 
 
-class ConcatEncoderDecoderEngine:
-    """Graphs and a cache of its own; not for two threads at once. All rows have the same length.
+class ConcatEncoderDecoderEngine(RowEngine):
+    """Graphs and a cache of its own; not for two threads at once.
 
-    Sources are encoded, and targets begun, one by one; rows are then decoded together as far as that gives each what it
-    would get by itself: all of them, those with sources of one length, or each alone.
+    Sources are encoded, and targets begun, one by one; rows of one length are then decoded together as far as that
+    gives each what it would get by itself: all of them, those with sources of one length, or each alone.
     """
 
     def __init__(self, graphs: ConcatEncoderDecoder, manifest: Manifest[EncoderDecoderFacts]) -> None:
@@ -33,12 +33,14 @@ class ConcatEncoderDecoderEngine:
 
     @property
     def rows(self) -> int:
-        """Sources of the last prefill."""
-        return len(self._encoded)
+        return self._cache.rows
+
+    @property
+    def holds_one(self) -> bool:
+        return len(self._encoded) == 1
 
     @property
     def cache_bytes(self) -> int:
-        """Of the rows' own cache, without the sources' keys and values."""
         return self._cache.nbytes
 
     @property
@@ -46,19 +48,10 @@ class ConcatEncoderDecoderEngine:
         """Of the keys and values of the sources in use, which are there once for each row."""
         return sum(cross.nbytes for cross in self._read.values())
 
-    def prefill(
-        self,
-        prompts: Sequence[TokenArray],
-        sources: Sequence[TokenArray] | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Start over: [rows, vocab] behind the starts `prompts`, which are of one length, each of one of the `sources`.
-        Sources that are those of the last prefill are not encoded again. `headroom`: has no
-        meaning here."""
+    def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
+        """Sources that are those of the last prefill are not encoded again."""
         assert sources is not None
-        self._encode(sources, progress)
+        self._encode(sources, reading.progress)
         self._cache.reset(len(prompts))
         logits = np.empty((len(prompts), self._manifest.vocab_size), np.float32)
         for row, prompt in enumerate(prompts):
@@ -66,27 +59,27 @@ class ConcatEncoderDecoderEngine:
             logits[row] = found[-1]
         return logits
 
-    def insert(
-        self,
-        prompt: TokenArray,
-        source: TokenArray | None = None,
-        *,
-        headroom: int = HEADROOM,
-        progress: ProgressHook | None = None,
-    ) -> Logits:
-        """Raises NotImplementedError: all rows have one length here."""
-        raise NotImplementedError("rows of an encoder-decoder begin together")
+    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
+        assert source is not None
+        row, known = self.rows, self._encoded.get(tuple(source.tolist()))
+        encoded = self._graphs.encode(source) if known is None else known
+        if reading.progress is not None:
+            reading.progress(len(source), len(source))
+        self._cache.insert(0)
+        self._sources.append(encoded)
+        try:
+            logits, self._sources[row] = self._graphs.begin(self._cache, row, encoded, prompt)
+        except BaseException:
+            self.drop([row])
+            raise
+        return logits[-1:]
 
     def decode(self, tokens: TokenArray) -> Logits:
-        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where the rows are full."""
-        if self._cache.lengths[0] >= self._manifest.context_length:
-            raise ContextOverflowError(
-                f"the target has reached the model's longest of {self._manifest.context_length} tokens; "
-                "ask for fewer new tokens"
-            )
+        if max(self._cache.lengths) >= self._manifest.context_length:
+            raise target_overflow(self._manifest.context_length)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
         before, self._read = self._read, {}
-        for rows in self._graphs.groups([source.length for source in self._sources]):
+        for rows in self._groups():
             key = tuple(id(self._sources[row]) for row in rows)
             self._read[key] = before.get(key) or Cross.of([self._sources[row] for row in rows])
             logits[rows] = self._graphs.go_on(self._cache, rows, self._read[key], tokens[rows, None])
@@ -97,12 +90,19 @@ class ConcatEncoderDecoderEngine:
         self._sources = [self._sources[parent] for parent in parents.tolist()]
 
     def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
-        """[length, vocab] behind each of the target's tokens."""
         assert source is not None
         self._encode([source])
         self._cache.reset(1)
         logits, self._sources[0] = self._graphs.begin(self._cache, 0, self._sources[0], tokens)
         yield logits
+
+    def _groups(self) -> list[list[int]]:
+        """Rows that may run together: the graphs take positions from the length of the batch."""
+        lengths, sources = self._cache.lengths, [source.length for source in self._sources]
+        if len(set(lengths)) == 1:
+            return self._graphs.groups(sources)
+        alike = [[row for row, n in enumerate(lengths) if n == length] for length in sorted(set(lengths))]
+        return [[rows[i] for i in group] for rows in alike for group in self._graphs.groups([sources[i] for i in rows])]
 
     def _encode(self, sources: Sequence[TokenArray], progress: ProgressHook | None = None) -> None:
         wanted = [tuple(source.tolist()) for source in sources]

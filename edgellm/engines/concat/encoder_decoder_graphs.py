@@ -16,7 +16,7 @@ from edgellm.engines.concat.abilities import BatchingGraph, Step
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import typed
 from edgellm.engines.concat.sources import Cross, Source
-from edgellm.ort.session import LoadSettings, Session
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
@@ -32,21 +32,21 @@ def open_concat_encoder_decoder(
     PackageCorruptError where one of them lacks what the manifest promises."""
     if manifest.graphs.keys() not in ({"encoder", "decoder"}, {"encoder", "first", "later"}):
         raise lacks_graphs(manifest, "the graphs encoder and decoder, or encoder, first and later")
-    sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
-    check_graphs(sessions, manifest, dict.fromkeys(sessions, DECODER_INPUTS) | {"encoder": ENCODER_INPUTS})
-    first, later = (sessions.get(name) or sessions["decoder"] for name in ("first", "later"))
-    return ConcatEncoderDecoder(sessions["encoder"], first, later, manifest)
+    graphs = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
+    check_graphs(graphs, manifest, dict.fromkeys(graphs, DECODER_INPUTS) | {"encoder": ENCODER_INPUTS})
+    first, later = (graphs.get(name) or graphs["decoder"] for name in ("first", "later"))
+    return ConcatEncoderDecoder(graphs["encoder"], first, later, manifest)
 
 
 class ConcatEncoderDecoder(BatchingGraph):
-    """Runs the graphs. `first`: the session for targets without a past, `later` for the others; one and the same where
+    """Runs the graphs. `first`: the graph for targets without a past, `later` for the others; one and the same where
     the decoder is merged. Several engines may share it."""
 
     def __init__(
-        self, encoder: Session, first: Session, later: Session, manifest: Manifest[EncoderDecoderFacts]
+        self, encoder: LoadedGraph, first: LoadedGraph, later: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]
     ) -> None:
         super().__init__(manifest.model.cache, manifest.vocab_size)
-        self.session = later
+        self.loaded = later
         self._encoder, self._first, self._later = encoder, first, later
         self._cross = manifest.model.cross_cache.names()
         self._states = manifest.graphs["encoder"].outputs[0]
@@ -60,7 +60,7 @@ class ConcatEncoderDecoder(BatchingGraph):
     def begin(self, cache: ConcatCache, row: int, source: Source, ids: TokenArray) -> tuple[Logits, Source]:
         """Feed ids [tokens] to a row that is empty. Returns [tokens, vocab] float32, and the source with its keys and
         values."""
-        session, heads = self._first, self.layout.num_kv_heads
+        loaded, heads = self._first, self.layout.num_kv_heads
         inputs = {
             "input_ids": ids[None],
             "encoder_attention_mask": np.ones((1, source.length), np.int64),
@@ -69,17 +69,17 @@ class ConcatEncoderDecoder(BatchingGraph):
         }
         pasts = [*(past for past, _ in cache.names), *(past for _, past in self._cross)]
         empty = np.empty((1, heads, 0, self.layout.head_dim), self.layout.dtype)
-        feeds: dict[str, Any] = typed(inputs, session) | {HIDDEN: source.hidden}
-        feeds |= {past: empty for past in pasts if past in session.inputs}
+        feeds: dict[str, Any] = typed(inputs, loaded) | {HIDDEN: source.hidden}
+        feeds |= {past: empty for past in pasts if past in loaded.inputs}
         outputs = ["logits", *(present for _, present in cache.names), *(present for present, _ in self._cross)]
-        logits, *presents = session.run(feeds, outputs)
+        logits, *presents = loaded.run(feeds, outputs)
         cache.advance([row], presents[: len(cache.names)], len(ids))
         made = Source(source.length, source.hidden, tuple(presents[len(cache.names) :]))
         return logits.numpy()[0].astype(np.float32, copy=False), made
 
     def go_on(self, cache: ConcatCache, rows: Sequence[int], cross: Cross, ids: TokenArray) -> Logits:
         """Append ids [rows, 1]. Returns [rows, vocab] float32."""
-        session = self._later
+        loaded = self._later
         block = cache.together(rows)
         inputs = {
             "input_ids": ids,
@@ -87,13 +87,13 @@ class ConcatEncoderDecoder(BatchingGraph):
             "decoder_attention_mask": np.ones((len(rows), block.length + 1), np.int64),
             "use_cache_branch": np.array([True]),
         }
-        feeds: dict[str, Any] = typed(inputs, session)
+        feeds: dict[str, Any] = typed(inputs, loaded)
         feeds |= {past: tensor for (past, _), tensor in zip(cache.names, block.tensors, strict=True)}
         feeds |= {past: tensor for (_, past), tensor in zip(self._cross, cross.tensors, strict=True)}
-        if HIDDEN in session.inputs:  # a merged decoder asks for it, and does not look at it here
-            width = session.input_shapes[HIDDEN][2]
-            feeds[HIDDEN] = np.zeros((*cross.mask.shape, width), DTYPES[session.input_types[HIDDEN]])
-        logits, *presents = session.run(feeds, ["logits", *(present for _, present in cache.names)])
+        if HIDDEN in loaded.inputs:  # a merged decoder asks for it, and does not look at it here
+            width = loaded.input_shapes[HIDDEN][2]
+            feeds[HIDDEN] = np.zeros((*cross.mask.shape, width), DTYPES[loaded.input_types[HIDDEN]])
+        logits, *presents = loaded.run(feeds, ["logits", *(present for _, present in cache.names)])
         cache.advance(rows, presents, 1)
         return logits.numpy()[:, 0].astype(np.float32, copy=False)
 

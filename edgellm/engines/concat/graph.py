@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.abilities import BatchingGraph, Step, agree
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.ort.session import LoadSettings, Session
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
@@ -28,30 +28,30 @@ def open_concat_graph(package: Path, manifest: Manifest[DecoderFacts], settings:
     the manifest promises."""
     if manifest.graphs.keys() not in ({"model"}, {"first", "later"}):
         raise lacks_graphs(manifest, "a graph, or two called first and later")
-    sessions = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
-    check_graphs(sessions, manifest, dict.fromkeys(sessions, INPUTS))
-    first, later = (sessions.get(name) or sessions["model"] for name in ("first", "later"))
+    graphs = {name: settings.open(package / graph.file, fuse=True) for name, graph in manifest.graphs.items()}
+    check_graphs(graphs, manifest, dict.fromkeys(graphs, INPUTS))
+    first, later = (graphs.get(name) or graphs["model"] for name in ("first", "later"))
     return ConcatGraph(first, later, manifest)
 
 
 class ConcatGraph(BatchingGraph):
-    """Runs rows and their past through the graph. `first`: the session for rows without a past, `later` for the others,
+    """Runs rows and their past through the graph. `first`: the graph for rows without a past, `later` for the others,
     which are one and the same unless the package has a graph for each. Several engines may share it."""
 
-    def __init__(self, first: Session, later: Session, manifest: Manifest[DecoderFacts]) -> None:
+    def __init__(self, first: LoadedGraph, later: LoadedGraph, manifest: Manifest[DecoderFacts]) -> None:
         super().__init__(manifest.model.cache, manifest.vocab_size)
-        self.session = first
+        self.loaded = first
         self._first, self._later = first, later
 
     def run(self, cache: ConcatCache, rows: Sequence[int], ids: TokenArray) -> Logits:
         """Append ids [rows, tokens] to some rows of the cache. Returns [rows, tokens, vocab] float32."""
         block = cache.together(rows)
-        session = self._later if block.length else self._first
+        loaded = self._later if block.length else self._first
         lengths = np.array([cache.lengths[row] for row in rows], np.int64)
-        feeds: dict[str, Any] = typed(_inputs(ids, lengths, block.length), session)
+        feeds: dict[str, Any] = typed(_inputs(ids, lengths, block.length), loaded)
         pasts = [past for past, _ in cache.names]
-        feeds |= {name: past for name, past in zip(pasts, block.tensors, strict=True) if name in session.inputs}
-        logits, *presents = session.run(feeds, ["logits", *(present for _, present in cache.names)])
+        feeds |= {name: past for name, past in zip(pasts, block.tensors, strict=True) if name in loaded.inputs}
+        logits, *presents = loaded.run(feeds, ["logits", *(present for _, present in cache.names)])
         cache.advance(rows, presents, ids.shape[1])
         return logits.numpy().astype(np.float32, copy=False)
 
@@ -99,7 +99,7 @@ def _inputs(ids: TokenArray, lengths: npt.NDArray[np.int64], past: int) -> Mappi
     }
 
 
-def typed(inputs: Mapping[str, Array], session: Session) -> dict[str, Array]:
+def typed(inputs: Mapping[str, Array], loaded: LoadedGraph) -> dict[str, Array]:
     """Those of `inputs` that the graph has, of its types."""
-    wanted = {name: DTYPES[session.input_types[name]] for name in inputs if name in session.inputs}
+    wanted = {name: DTYPES[loaded.input_types[name]] for name in inputs if name in loaded.inputs}
     return {name: np.ascontiguousarray(inputs[name], dtype) for name, dtype in wanted.items()}

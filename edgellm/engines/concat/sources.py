@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgellm.engines.in_place.sources import array_of
-from edgellm.ort.session import DeviceArray
+from edgellm.ort.binding import DeviceArray
 from edgellm.types import Array, IntArray
 
 

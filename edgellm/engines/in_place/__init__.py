@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.engines.in_place.device_cache import DeviceCache
 from edgellm.engines.in_place.host_cache import HostCache
-from edgellm.ort.session import Device
+from edgellm.ort.library import Device
 from edgellm.package.manifest import CacheLayout
 
 

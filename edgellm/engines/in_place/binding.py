@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.ort.session import Binding, DeviceArray, Session
+from edgellm.ort.binding import Binding, DeviceArray
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import GraphFile
 from edgellm.types import Array, IntArray, Logits, TokenArray
@@ -19,12 +20,12 @@ class BoundDecoder:
     """Bound once for a kind of call, and again only where something changed. `mask`: the input that counts each row's
     tokens. `gives_last_only`: the graph of another tool that gives one position's logits, whatever it reads."""
 
-    def __init__(self, session: Session, graph: GraphFile, vocab_size: int, *, mask: str = "attention_mask") -> None:
-        self._binding: Binding = session.bind()
+    def __init__(self, loaded: LoadedGraph, graph: GraphFile, vocab_size: int, *, mask: str = "attention_mask") -> None:
+        self._binding: Binding = loaded.bind()
         self._vocab_size = vocab_size
-        self._logits_dtype: np.dtype[Any] = DTYPES[session.output_types["logits"]]
+        self._logits_dtype: np.dtype[Any] = DTYPES[loaded.output_types["logits"]]
         self._has_keep = "logits_to_keep" in graph.inputs
-        self.gives_last_only = not self._has_keep and session.output_shapes["logits"][1] == 1
+        self.gives_last_only = not self._has_keep and loaded.output_shapes["logits"][1] == 1
         self._mask_name = mask
         self._mask = AttentionMask()
         self._bound: tuple[int, int | None] | None = None  # cache version and row

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import OutOfMemoryError, ProviderError
-from edgellm.ort.session import Binding, Device
+from edgellm.ort.binding import Binding
+from edgellm.ort.library import Device
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
 

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgellm.engines.cached import CachedEngine, chunks
 from edgellm.engines.checks import only_graph
-from edgellm.engines.contract import CachedEngine, chunks
 from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.errors import ContextOverflowError
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
 
 class Engine(CachedEngine[KVCache]):
-    """A session and a cache of its own; not for two threads at once.
+    """A loaded graph and a cache of its own; not for two threads at once.
 
     Rows are prefilled one after the other, in chunks, through a one-row view of the cache: the graph takes several
     tokens behind a cached past only in a batch of one. They are then decoded together, however their lengths differ.
@@ -26,28 +25,23 @@ class Engine(CachedEngine[KVCache]):
 
     def __init__(
         self,
-        session: Session,
+        loaded: LoadedGraph,
         manifest: Manifest[DecoderFacts],
         *,
         prefill_chunk: int = 128,
         reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.model.cache, manifest.context_length, session.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated)
+        self._rope = manifest.model.rope
         graph = only_graph(manifest)
-        self._prefill, self._decode, self._verify = (
-            BoundDecoder(session, graph, manifest.vocab_size) for _ in range(3)
-        )
+        self._prefill, self._decode, self._verify = (BoundDecoder(loaded, graph, manifest.vocab_size) for _ in range(3))
         self._gives_last_only = self._verify.gives_last_only
 
     def decode(self, tokens: TokenArray) -> Logits:
-        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
         longest = max(self._cache.lengths) + 1
         if longest > self._manifest.context_length:
-            raise ContextOverflowError(
-                f"the sequence has reached the model's context of {self._manifest.context_length} tokens; "
-                "ask for fewer new tokens or shorten the prompt"
-            )
+            raise self._overflow()
         self._cache.reserve(longest)
         self.history.append(tokens)
         if self._tables_differ(longest):
@@ -61,7 +55,7 @@ class Engine(CachedEngine[KVCache]):
     def lookahead(self) -> int:
         """Below 2 where there are several rows, or rotary tables that change in between, or the graph of another tool
         gives the logits of the last token only."""
-        rope = self._manifest.model.rope
+        rope = self._rope
         if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only:
             return 1
         length = self._cache.lengths[0]
@@ -98,7 +92,7 @@ class Engine(CachedEngine[KVCache]):
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         """A prompt beyond the length where rotary tables change is one piece for a graph that cannot be told so."""
-        rope = self._manifest.model.rope
+        rope = self._rope
         changes_at = None if rope.has_length_input else rope.recompute_beyond
         if changes_at is not None and start < stop and stop > changes_at:
             return [(start, stop)]
@@ -108,7 +102,7 @@ class Engine(CachedEngine[KVCache]):
         """[1, vocab], or [chunk, vocab] of every position."""
         chunk = tokens[start:stop]
         keep = len(chunk) if keep_all else 1
-        if self._manifest.model.rope.has_length_input:
+        if self._rope.has_length_input:
             self._prefill.bind("rope_length", np.array([len(tokens)], np.int64))
         logits = self._prefill.run(self._cache, chunk[None], [stop], row=row, keep=keep)
         self._cache.advance(len(chunk), row)
@@ -116,11 +110,11 @@ class Engine(CachedEngine[KVCache]):
 
     def _tables_differ(self, longest: int) -> bool:
         """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
-        limit = self._manifest.model.rope.recompute_beyond
+        limit = self._rope.recompute_beyond
         return limit is not None and longest > limit and min(self._cache.lengths) <= limit
 
     def _decode_row_by_row(self) -> Logits:
-        limit = self._manifest.model.rope.recompute_beyond
+        limit = self._rope.recompute_beyond
         logits = np.empty((self.rows, self._manifest.vocab_size), np.float32)
         for row, tokens in enumerate(held.tokens for held in self.history.rows):
             changes_over = len(tokens) - 1 == limit

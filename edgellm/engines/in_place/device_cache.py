@@ -10,7 +10,9 @@ from importlib import resources
 import numpy as np
 
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.ort.session import Device, DeviceArray, Session
+from edgellm.ort.binding import DeviceArray
+from edgellm.ort.library import Device
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
 
@@ -28,7 +30,7 @@ class DeviceCache(KVCache):
         self.device = device
         self._buffers: list[DeviceArray] = []
         graph = resources.files("edgellm.engines") / "graphs" / f"move_rows_{layout.dtype}.onnx"
-        self._binding = Session(graph.read_bytes(), device, threads=1, spinning=False).bind()
+        self._binding = LoadedGraph(graph.read_bytes(), device, threads=1, spinning=False).bind()
 
     def _allocated_rows(self) -> int:
         return self._buffers[0].shape[1] if self._buffers else 0

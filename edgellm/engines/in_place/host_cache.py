@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.ort.session import Device
+from edgellm.ort.library import Device
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
 

@@ -11,32 +11,34 @@ from edgellm.types import IntArray
 
 @dataclass(frozen=True)
 class Seats:
-    """Where the search's rows sit in the decoder's batch, which has `width` rows for each source: one source's rows may
-    end before another's, and their seats are then filled with copies.
+    """The decoder's batch has `width` rows for each source: one source's rows may end before another's, and their seats
+    are then filled with copies.
 
-    source_of, slot_of: [rows]. `full`: the seats are the rows, one by one.
+    source_of, slot_of: [rows]. first_of: [sources], a row of each. full: the seats are the rows, one by one.
     """
 
     source_of: IntArray
     slot_of: IntArray
+    first_of: IntArray
     width: int
     full: bool
 
     @classmethod
     def of(cls, source_of: IntArray) -> Seats:
         """source_of: [rows], every source from 0 on at least once."""
-        counts, rows = np.bincount(source_of), np.arange(len(source_of))
+        counts = np.bincount(source_of)
         width = int(counts.max())
-        place = np.empty_like(rows)  # of each row among those of its source
-        place[np.argsort(source_of, kind="stable")] = rows - np.repeat(np.cumsum(counts) - counts, counts)
-        slot_of = source_of * width + place
-        return cls(source_of, slot_of, width, width * len(counts) == len(rows) and bool((slot_of == rows).all()))
+        rows, order = np.arange(len(source_of)), source_of.argsort(kind="stable")
+        starts = counts.cumsum() - counts
+        slot_of = np.empty(len(rows), np.int64)
+        slot_of[order] = rows + (np.arange(len(counts)) * width - starts).repeat(counts)
+        full = width * len(counts) == len(rows) and slot_of.tobytes() == rows.tobytes()
+        return cls(source_of, slot_of, order[starts], width, full)
 
     def filled(self, values: IntArray) -> IntArray:
-        """[slots] for values [rows]; an empty seat gets what the first row of its source has."""
+        """[seats] for values [rows]; an empty seat gets what the first row of its source has."""
         if self.full:
             return values
-        _, first = np.unique(self.source_of, return_index=True)
-        result = np.repeat(values[first], self.width)
+        result = values[self.first_of].repeat(self.width)
         result[self.slot_of] = values
         return result

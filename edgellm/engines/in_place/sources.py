@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.ort.session import DeviceArray, Session
+from edgellm.ort.binding import DeviceArray
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Array, IntArray
+from edgellm.types import Array, IntArray, TokenArray
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ NOTHING = Encoded((), np.empty((0, 0), np.int64), {})
 class SourceEncoder:
     """The encoder's graph."""
 
-    def __init__(self, session: Session, manifest: Manifest[EncoderDecoderFacts]) -> None:
-        self._session = session
+    def __init__(self, loaded: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
+        self._loaded = loaded
         self._names = manifest.model.cross_cache.names()
 
     def run(self, sources: tuple[tuple[int, ...], ...]) -> Encoded:
@@ -51,14 +52,18 @@ class SourceEncoder:
         for row, source in enumerate(sources):
             ids[row, : len(source)] = source
             mask[row, : len(source)] = 1
-        binding = self._session.bind()  # a used one would want outputs of the same shape again
+        binding = self._loaded.bind()  # a used one would want outputs of the same shape again
         binding.input("input_ids", ids)
         binding.input("attention_mask", mask)
         for present, _ in self._names:
-            binding.new_output(present, self._session.device)
+            binding.new_output(present, self._loaded.device)
         binding.run()
         tensors: dict[str, DeviceArray | Array] = {past: binding.fetch_device(present) for present, past in self._names}
         return Encoded(sources, mask, tensors)
+
+
+def ids_of(sources: Sequence[TokenArray]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(source.tolist()) for source in sources)
 
 
 def array_of(tensor: DeviceArray | Array) -> Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgellm.ort.session import onnxruntime
+from edgellm.ort.library import onnxruntime
 from edgellm.ort.tensor_types import DTYPES
 from edgellm.types import Array
 from edgellm_export.onnx.builder import Region

@@ -76,7 +76,7 @@ def disk_errors(where: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(where: Path) -> Iterator[None]:
-    """The same for a full disk alone, where other complaints may be about what is read."""
+    """Turn those about a full disk alone, where others may be about what is read."""
     try:
         yield
     except OSError as error:
@@ -141,7 +141,8 @@ def _make_locked(target: Path) -> tuple[Path, int]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock it, False where another process has. A file system without locks is no reason not to export."""
+    """Lock the open directory; False where another process has. A file system without locks is no reason not to
+    export."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.package.files import sha256_of, write_manifest
-from edgellm.package.manifest import MANIFEST_NAME, FileEntry, Manifest, TokenIds
+from edgellm.package.manifest import MANIFEST_NAME, Facts, FileEntry, Manifest, TokenIds
 from edgellm_export.checkpoint import Checkpoint
 
 GRAPH = "model.onnx"
 
 
 def versions() -> dict[str, str]:
-    """Of what makes a package."""
+    """The versions of what makes a package."""
     return {name: importlib.metadata.version(name) for name in ("edgellm", "onnx-ir", "numpy")}
 
 
@@ -35,16 +36,15 @@ def write_generation_config(directory: Path, checkpoint: Checkpoint, ids: TokenI
         write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
 
 
-def seal(directory: Path, manifest: Manifest) -> Manifest:
+def seal(directory: Path, manifest: Manifest[Facts]) -> Manifest[Facts]:
     """Write the manifest with the size and sha256 of every other file in `directory`."""
     names = sorted(
         p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST_NAME
     )
     known = manifest.files
     entries = {n: known.get(n) or FileEntry((directory / n).stat().st_size, sha256_of(directory / n)) for n in names}
-    sealed = Manifest.from_dict(
-        {**manifest.to_dict(), "files": {n: {"size": e.size, "sha256": e.sha256} for n, e in entries.items()}}
-    )
+    sealed = replace(manifest, files=entries)
+    Manifest.from_dict(sealed.to_dict())  # what could not be read is not written
     write_manifest(directory, sealed)
     return sealed
 
@@ -56,19 +56,7 @@ def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
-    """generation_config.json speaks first, config.json where it is silent."""
-    generation = generation_config(checkpoint)
-
-    def ids(key: str) -> tuple[int, ...]:
-        value = generation.get(key, checkpoint.config.get(key))
-        values = value if isinstance(value, list) else [value]
-        return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
-
-    def first(key: str) -> int | None:
-        return next(iter(ids(key)), None)
-
-    start = first("decoder_start_token_id")
-    return TokenIds(first("bos_token_id"), ids("eos_token_id"), first("pad_token_id"), start)
+    return TokenIds.of(generation_config(checkpoint), checkpoint.config, vocab_size)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ from edgellm_export.planning.work_time import measured_speed, seconds
 
 @dataclass(frozen=True)
 class Watch:
-    """Begins before the work. `prediction`: None where nothing was foreseen. `peak_before`: bytes, None where the
-    system does not say."""
+    """Sees what an export takes; it begins before the work. `prediction` is None where nothing was foreseen,
+    `peak_before`, in bytes, where the system does not say."""
 
     prediction: Prediction | None
     peak_before: int | None
@@ -27,7 +27,8 @@ class Watch:
         return cls(prediction, peak_memory_bytes(), time.perf_counter())
 
     def stop(self, package: Path) -> ExportOutcome | None:
-        """Once all but report and manifest are final in the directory `package`."""
+        """The outcome, asked when all but report and manifest are final in the directory `package`; None where nothing
+        was foreseen."""
         foreseen, duration = self.prediction, time.perf_counter() - self.started
         if foreseen is None:
             return None
@@ -41,7 +42,7 @@ class Watch:
 
 
 def _size(package: Path, foreseen: Prediction) -> int:
-    """The manifest and the report as they were foreseen, for they are not there yet."""
+    """The package's bytes, with those foreseen for the manifest and the report, which are not there yet."""
     files = {p.relative_to(package).as_posix(): p for p in package.rglob("*") if p.is_file()}
     later = {name: count for name, count in foreseen.files.items() if name in (MANIFEST_NAME, REPORT_NAME)}
     return sum(path.stat().st_size for name, path in files.items() if name not in later) + sum(later.values())

@@ -27,8 +27,8 @@ CONTEXTS = (512, 2048, 8192)
 
 
 @dataclass(frozen=True)
-class Workstation:
-    """What a plan is made for; None where it is not known."""
+class Resources:
+    """What the machine has that a plan is for; None where it is not known. Memory and disk are in bytes."""
 
     threads: int
     bandwidth: Bandwidth | None
@@ -39,11 +39,14 @@ class Workstation:
 
 @dataclass(frozen=True)
 class Plan:
-    """`tokens_per_second`, `prompt_tokens_per_second`: of a package that decodes, on the CPU; else None. `cache`: bytes
-    by tokens. `problems`: why the export would fail here, or might."""
+    """A prediction on a machine: how long the export takes, how fast its package is, and what speaks against it.
+
+    Speeds are those of a package that decodes, on the CPU; else None. `cache` gives bytes by tokens, `problems` say why
+    the export would fail here, or might.
+    """
 
     prediction: Prediction
-    machine: Workstation
+    machine: Resources
     seconds: float
     tokens_per_second: float | None
     prompt_tokens_per_second: float | None
@@ -74,13 +77,13 @@ class Plan:
         }
 
 
-def measure_machine(out: Path) -> Workstation:
-    """Takes about a second. `out`: where the package would be."""
+def measure_resources(out: Path) -> Resources:
+    """Measure this machine, for about a second. `out` is where the package would be."""
     threads, limit, available = usable_cores(), memory_limit(), available_memory_bytes()
     bandwidth = read_bandwidth(threads)
     bounds = [each for each in (available, None if limit is None else limit.limit - limit.used) if each is not None]
     there = next(place for place in (out.absolute(), *out.absolute().parents) if place.is_dir())
-    return Workstation(
+    return Resources(
         threads=threads,
         bandwidth=bandwidth if isinstance(bandwidth, Bandwidth) else None,
         speed=measured_speed(),
@@ -89,7 +92,7 @@ def measure_machine(out: Path) -> Workstation:
     )
 
 
-def plan_of(prediction: Prediction, machine: Workstation) -> Plan:
+def plan_of(prediction: Prediction, machine: Resources) -> Plan:
     manifest = prediction.manifest
     contexts = [tokens for tokens in CONTEXTS if tokens < manifest.context_length] + [manifest.context_length]
     per_token = 0 if isinstance(manifest.model, EncoderFacts) else manifest.model.cache.bytes_per_token()
@@ -104,8 +107,8 @@ def plan_of(prediction: Prediction, machine: Workstation) -> Plan:
     )
 
 
-def _tokens_per_second(prediction: Prediction, machine: Workstation) -> float | None:
-    """With a short context."""
+def _tokens_per_second(prediction: Prediction, machine: Resources) -> float | None:
+    """The speed of decoding with a short context."""
     manifest = prediction.manifest
     if isinstance(manifest.model, EncoderFacts) or manifest.target == "cuda" or machine.bandwidth is None:
         return None
@@ -113,7 +116,7 @@ def _tokens_per_second(prediction: Prediction, machine: Workstation) -> float | 
     return 1 / (reading + NODE_S * prediction.nodes)
 
 
-def _prompt_tokens_per_second(prediction: Prediction, machine: Workstation) -> float | None:
+def _prompt_tokens_per_second(prediction: Prediction, machine: Resources) -> float | None:
     manifest = prediction.manifest
     if not isinstance(manifest.model, DecoderFacts) or manifest.target == "cuda":
         return None
@@ -122,7 +125,7 @@ def _prompt_tokens_per_second(prediction: Prediction, machine: Workstation) -> f
     return CHUNK / (2 * CHUNK * weights / rate + CHUNK_NODE_S * prediction.nodes)
 
 
-def problems(prediction: Prediction, machine: Workstation) -> list[str]:
+def problems(prediction: Prediction, machine: Resources) -> list[str]:
     """Why the export would fail here, in a line each."""
     found = []
     if machine.disk_free < prediction.size:

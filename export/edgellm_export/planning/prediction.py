@@ -25,8 +25,9 @@ CONTEXT = 2048  # tokens, or what the model has: for which the package's own mem
 
 @dataclass(frozen=True)
 class Prediction:
-    """`files`: bytes by name. `peaks`: of the export's process, by step; `base` of these it had already. `package`:
-    what running it takes. `read_per_token`: bytes of weights that a decoding step reads, with a graph of `nodes`."""
+    """What an export writes and takes: `files` are bytes by name, `peaks` bytes of its process by step, of which it had
+    `base` before. `package` is what running the result takes; a decoding step of it reads `read_per_token` bytes of
+    weights, with a graph of `nodes`."""
 
     manifest: Manifest
     files: Mapping[str, int]
@@ -49,8 +50,8 @@ class Prediction:
 def predict(
     exporter: ForeseenExporter, checkpoint: Checkpoint, *, verify: bool, base: int, directory: Path | None = None
 ) -> Prediction:
-    """Reads no weights, and writes into a temporary directory only, in `directory`. `base`: bytes that this process
-    takes now."""
+    """Foresee an export without reading weights, writing only into a temporary directory in `directory`. `base`: bytes
+    that this process takes now."""
     with tempfile.TemporaryDirectory(prefix="plan-", dir=directory) as made:
         work = Path(made)
         write_side_files(work, checkpoint)

@@ -39,7 +39,7 @@ OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
 
 @dataclass(frozen=True)
 class WorkMatrix:
-    """`reads`: the value that it multiplies, which others may read too."""
+    """A matrix of the package; `reads` names the value that it multiplies, which others may read too."""
 
     layer: str
     rows: int
@@ -83,7 +83,7 @@ class Work:
 
     @property
     def embedding(self) -> int:
-        """About how many weights."""
+        """About how many weights the embedding has."""
         return self.manifest.vocab_size * self.hidden
 
     @property
@@ -99,7 +99,7 @@ class Work:
 
 
 def peaks(work: Work, base: int) -> dict[str, int]:
-    """Bytes of the process at each step. `base`: what it has before the first."""
+    """The bytes that the process takes at each step. `base`: what it has before the first."""
     steps = {"writing weights": _writing(work)}
     if work.calibrates:
         steps["calibrating"] = _calibrating(work)
@@ -147,7 +147,7 @@ def _comparing(work: Work) -> int:
 
 
 def _embedding(work: Work) -> int:
-    """Of an encoder, whole."""
+    """The bytes of an encoder's embedding, of which the others read only rows."""
     return 4 * EMBEDDING_COPIES * work.embedding if isinstance(work.manifest.model, EncoderFacts) else 0
 
 

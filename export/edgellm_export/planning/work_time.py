@@ -33,19 +33,19 @@ PROBE_TRIES = 30
 
 @dataclass(frozen=True)
 class Speed:
-    """`flops`: of numpy's float32 matrix product, a second."""
+    """How fast a machine is: operations a second of numpy's float32 matrix product."""
 
     flops: float
 
     @property
     def factor(self) -> float:
-        """How many times faster than the machine of the rates."""
+        """How many times faster this is than the machine of the rates."""
         return self.flops / (PROBE_FLOPS / PROBE_S)
 
 
 @cache
 def measured_speed() -> Speed:
-    """Takes a tenth of a second, once in a process."""
+    """This machine's speed, measured for a tenth of a second, once in a process."""
     matrix = np.random.default_rng(0).random((768, 768), np.float32)
     return Speed(PROBE_FLOPS / min(_seconds(lambda: matrix @ matrix) for _ in range(PROBE_TRIES)))
 
@@ -57,7 +57,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
-    """Of the whole export, without a download."""
+    """How long the whole export takes, without a download."""
     weights = sum(matrix.elements for matrix in work.matrices)
     total = START + WRITING * size_bytes / MEGA + ROUNDING * work.embedding / MEGA
     if work.calibrates:
@@ -72,7 +72,8 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
 
 
 def _spreading(work: Work) -> float:
-    """Of rounding that makes up for its errors; int8 leaves it out for queries and keys, and for many columns."""
+    """The seconds of rounding that makes up for its errors, which int8 leaves out for queries and keys, and for many
+    columns."""
     int8 = work.manifest.weights.precision == "int8"
     matrices = [m for m in work.matrices if not int8 or (m.columns <= SPREAD_COLUMNS and not m.into_softmax)]
     return sum(SPREADING * m.rows * m.columns**2 + INVERTING * m.columns**3 for m in matrices) / GIGA

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from edgellm.errors import CheckpointError, CheckpointNotFoundError, EdgellmError
+from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint.contents import Checkpoint
 from edgellm_export.checkpoint.safetensors import hollow_directory
@@ -54,16 +53,11 @@ def _exists(path: Path) -> bool:
         return False
 
 
-@contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, EdgellmError):
-            raise
-        raise CheckpointError(
-            f"{error.filename or path} cannot be read: {error.strerror}; check its permissions"
-        ) from error
+def _read_errors(path: Path) -> AbstractContextManager[None]:
+    return system_errors(
+        CheckpointError,
+        lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
+    )
 
 
 def _open_path(path: Path) -> Checkpoint:

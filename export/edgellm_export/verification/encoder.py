@@ -47,7 +47,7 @@ def verify_encoder(written: WrittenPackage[EncoderFacts], run: EncoderRun, progr
 
 
 def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:
-    """Raises QualityGateError where its outputs are not numbers."""
+    """What the package gives for the texts. Raises QualityGateError where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
     sequences, origin = _texts(model, manifest)
     device = model.info.device
@@ -125,6 +125,6 @@ def _quality(
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Of each row: [rows]."""
+    """The cosine of the angle between rows of one number: [rows]."""
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray((a * b).sum(axis=-1) / np.maximum(lengths, 1e-30), np.float32)

@@ -10,7 +10,7 @@ from typing import IO, Literal
 import numpy as np
 
 from edgellm.errors import ProviderError, QualityGateError
-from edgellm.ort.session import choose_device
+from edgellm.ort.library import choose_device
 from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, Manifest
 from edgellm.package.report import GenerationQuality, GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, ProgressHook, TokenArray

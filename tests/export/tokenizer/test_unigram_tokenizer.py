@@ -83,9 +83,8 @@ def built(path: Path) -> Tokenizer:
 def test_marian_sources(marian: Path) -> None:
     reference, tokenizer = hf.MarianTokenizer.from_pretrained(marian), built(marian)
     size = len(json.loads((marian / "vocab.json").read_text()))
-    manifest: Any = SimpleNamespace(
-        vocab_size=size, model=SimpleNamespace(source_length=None), tokens=SimpleNamespace(bos=None)
-    )
+    facts = SimpleNamespace(source_length=None)
+    manifest: Any = SimpleNamespace(vocab_size=size, model=facts, tokens=SimpleNamespace(bos=None))
     beyond = 0
     for text in TEXTS:
         assert encode_source(text, tokenizer, manifest).tolist() == reference(text).input_ids, text

@@ -120,8 +120,8 @@ def test_a_step_cut_short_ends_all():
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
 def test_what_is_interrupted_while_it_reads(options):
     class Reading(CountingDecoder):
-        def prefill(self, prompts, sources=None, *, progress, **_):
-            progress(1, 2)
+        def prefill(self, prompts, sources=None, reading=None):
+            reading.progress(1, 2)
             raise AssertionError("it goes on reading")
 
     late, logprobs = Ends(deadline=time.monotonic()), {"logprobs": True}

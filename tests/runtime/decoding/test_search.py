@@ -164,7 +164,7 @@ def test_options_that_name_tokens_the_model_does_not_have(options):
 
 def test_greedy_search_without_processors_looks_at_the_logits_once():
     class OnceDecoder(FullDecoder):
-        def prefill(self, prompts, sources=None, **_):
+        def prefill(self, prompts, sources=None, reading=None):
             return super().prefill(prompts).view(OnlyArgmax)
 
     class OnlyArgmax(np.ndarray):

@@ -15,7 +15,7 @@ from edgellm.engines.in_place.cache import KVCache
 from edgellm.engines.in_place.device_cache import DeviceCache
 from edgellm.engines.in_place.host_cache import ALIGNMENT, SCRATCH, HostCache, copy_plan
 from edgellm.errors import ProviderError
-from edgellm.ort.session import DeviceArray
+from edgellm.ort.binding import DeviceArray
 from edgellm.package.manifest import CacheLayout
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgellm
-from concat_directory import VOCAB, Flaws, write_directory
+from concat_directory import Flaws, write_directory
+from edgellm.decoding.decoder import Reading
 from edgellm.engines.in_place import decoder as in_place
 from edgellm.engines.in_place.device_cache import DeviceCache
+from row_driver import Driven, Ended, Row, begin_and_end_empty, come_and_go, ending, step_by_step
 from tiny_package import TinyConfig, reference_logits
 
 TINY, LONG = TinyConfig(), TinyConfig(long_from=20)
@@ -27,67 +27,8 @@ PackageMaker = Callable[[TinyConfig], Path]
 KINDS = [*OWN, "concat", *FLAWS]
 
 
-@dataclass
-class Row:
-    """`read` of its tokens came as a prompt."""
-
-    tokens: list[int]
-    read: int
-
-
-class Driven:
-    """An engine beside the tokens of its rows. `alone`: [vocab], what a row by itself gets behind its last token."""
-
-    def __init__(self, engine: Any, alone: Callable[[Row], np.ndarray], atol: float = 1e-4) -> None:
-        self.engine, self.alone, self.atol = engine, alone, atol
-        self.rows: list[Row] = []
-        self.rng = np.random.default_rng(3)
-
-    def prefill(self, *lengths: int) -> None:
-        self.rows = [self.row(length) for length in lengths]
-        self.check(self.engine.prefill([np.array(row.tokens) for row in self.rows]), self.rows)
-
-    def insert(self, length: int, **arguments: Any) -> None:
-        row = self.row(length)
-        self.check(self.engine.insert(np.array(row.tokens), **arguments), [row])
-        self.rows.append(row)
-
-    def drop(self, *rows: int) -> None:
-        self.engine.drop(rows)
-        self.rows = [row for i, row in enumerate(self.rows) if i not in rows]
-        assert self.engine.rows == len(self.rows)
-
-    def reorder(self, *parents: int) -> None:
-        self.engine.reorder(np.array(parents))
-        self.rows = [Row(list(self.rows[parent].tokens), self.rows[parent].read) for parent in parents]
-
-    def decode(self, times: int = 1) -> None:
-        for _ in range(times):
-            tokens = self.rng.integers(2, VOCAB - 1, len(self.rows))
-            for row, token in zip(self.rows, tokens.tolist(), strict=True):
-                row.tokens.append(token)
-            self.check(self.engine.decode(tokens), self.rows)
-
-    def check(self, logits: np.ndarray, rows: Sequence[Row]) -> None:
-        expected = np.stack([self.alone(row) for row in rows])
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=self.atol * np.abs(expected).max())
-
-    def row(self, length: int) -> Row:
-        return Row(self.rng.integers(2, VOCAB - 1, length).tolist(), length)
-
-
 def in_one_piece(config: TinyConfig) -> Callable[[Row], np.ndarray]:
     return lambda row: reference_logits(config, row.tokens)[-1]
-
-
-def step_by_step(engine: Any) -> Callable[[Row], np.ndarray]:
-    def alone(row: Row) -> np.ndarray:
-        logits = engine.prefill([np.array(row.tokens[: row.read])])
-        for token in row.tokens[row.read :]:
-            logits = engine.decode(np.array([token]))
-        return logits[0].copy()
-
-    return alone
 
 
 @pytest.fixture
@@ -112,46 +53,22 @@ def drive(make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_come_late_and_go_early(kind: str, drive: Callable[[str], Driven]) -> None:
-    driven = drive(kind)
-    driven.prefill(3, 17)
-    driven.decode(2)
-    driven.insert(30)
-    driven.decode(2)
-    driven.drop(0)
-    driven.insert(1)
-    driven.decode(3)
-    driven.reorder(2, 0, 0, 1)
-    driven.insert(12)
-    driven.decode(2)
-    driven.drop(3, 0)
-    driven.decode()
-    driven.insert(18)
-    driven.decode(5)
+    come_and_go(drive(kind), (3, 17), 30, 1, 12, 18)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_engine_begins_and_ends_empty(kind: str, drive: Callable[[str], Driven]) -> None:
-    driven = drive(kind)
-    for length in (9, 4):
-        driven.insert(length)
-        driven.decode(2)
-        driven.insert(length + 2)
-        driven.decode(2)
-        driven.drop(0, 1)
-    driven.insert(5)
-    driven.decode()
-    driven.prefill(4, 7)
-    driven.decode()
+    begin_and_end_empty(drive(kind), 7)
 
 
 @pytest.mark.parametrize("kind", OWN)
 def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive: Callable[[str], Driven]) -> None:
     driven = drive(kind)
-    driven.insert(3, headroom=0)
+    driven.insert(3, Reading(headroom=0))
     driven.decode(2)
     cache = driven.engine._cache
     assert cache.capacity == 64
-    driven.insert(70, headroom=0)
+    driven.insert(70, Reading(headroom=0))
     assert cache.capacity == 96
     driven.decode(3)
     driven.drop(1)
@@ -167,19 +84,12 @@ def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive:
 def test_a_hook_that_ends_an_insert_leaves_the_others(
     kind: str, before: Sequence[int], drive: Callable[[str], Driven]
 ) -> None:
-    class Ended(Exception):
-        pass
-
-    def end(done: int, total: int) -> None:
-        assert total == 12
-        raise Ended
-
     driven = drive(kind)
     if before:
         driven.prefill(*before)
         driven.decode()
     with pytest.raises(Ended):
-        driven.engine.insert(np.array(driven.row(12).tokens), progress=end)
+        driven.engine.insert(np.array(driven.row(12).tokens), None, Reading(progress=ending))
     assert driven.engine.rows == len(before)
     driven.insert(12)
     driven.decode(3)
@@ -188,7 +98,7 @@ def test_a_hook_that_ends_an_insert_leaves_the_others(
 def test_a_hook_hears_of_each_chunk(drive: Callable[[str], Driven]) -> None:
     driven, seen = drive("host"), []
     driven.prefill(4)
-    driven.insert(12, progress=lambda done, total: seen.append((done, total)))
+    driven.insert(12, Reading(progress=lambda done, total: seen.append((done, total))))
     assert seen == [(5, 12), (10, 12), (12, 12)]
 
 
@@ -219,7 +129,7 @@ def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: 
 @pytest.mark.cuda
 def test_rows_come_and_go_on_a_gpu(make_package: PackageMaker) -> None:
     engine = edgellm.load(make_package(HALF), prefill_chunk=16)._new_engine()
-    driven = Driven(engine, in_one_piece(HALF), atol=0.02)
+    driven = Driven(engine, in_one_piece(HALF), tolerance=0.02)
     driven.prefill(3, 17)
     driven.insert(70)
     driven.decode(2)

@@ -19,7 +19,7 @@ from edgellm.cli import cli
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import ConcatGraph
 from edgellm.foreign import read_foreign
-from edgellm.ort.session import Session
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import CacheLayout
 
 LENGTHS = (3, 17, 17, 30)
@@ -44,7 +44,7 @@ def flawed(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
 
 def graph_of(path: Path) -> ConcatGraph:
     root, manifest = read_foreign(path)
-    session = Session(root / manifest.graphs["model"].file, threads=1)
+    session = LoadedGraph(root / manifest.graphs["model"].file, threads=1)
     return ConcatGraph(session, session, manifest)
 
 

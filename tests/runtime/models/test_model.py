@@ -14,7 +14,7 @@ import pytest
 
 import edgellm
 from edgellm import InputError, Model, OptionError, PackageCorruptError, PackageNotFoundError
-from edgellm.engines.contract import chunks
+from edgellm.engines.cached import chunks
 from tiny_package import BOS, EOS, TinyConfig, reference_logits
 
 PackageMaker = Callable[[TinyConfig], Path]

@@ -139,7 +139,7 @@ def test_tables_that_change_with_every_token(package: Path, tmp_path: Path) -> N
     model = edgellm.load(package)
     facts = model.manifest.model
     changed = replace(model.manifest, model=replace(facts, rope=replace(facts.rope, has_length_input=True)))
-    model._sessions = replace(model._sessions, reader=replace(model._reader, manifest=changed))
+    model._session_source = replace(model._session_source, reader=replace(model._reader, manifest=changed))
     with pytest.raises(errors.SessionError, match="change with every token"):
         model.session().save(tmp_path / "s")
     with pytest.raises(errors.SessionError, match="change with every token"):

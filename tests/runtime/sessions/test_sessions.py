@@ -12,7 +12,7 @@ import pytest
 
 import edgellm
 from edgellm import GenerationSession, InputError, MemoryBudgetError, OptionError, SessionError
-from edgellm.engines.contract import chunks
+from edgellm.engines.cached import chunks
 from edgellm.engines.in_place import decoder as engine
 from edgellm.engines.in_place.device_cache import DeviceCache
 from tiny_package import TinyConfig

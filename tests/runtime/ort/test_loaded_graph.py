@@ -11,8 +11,9 @@ import onnx
 import pytest
 
 from edgellm.errors import OptionError, PackageCorruptError, ProviderError
-from edgellm.ort import session
-from edgellm.ort.session import Session, choose_device
+from edgellm.ort import library
+from edgellm.ort.library import choose_device
+from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.system import threads
 from edgellm.system.cgroups import cpu_quota
 from edgellm.system.threads import usable_cores
@@ -108,7 +109,7 @@ def test_a_cuda_package_runs_on_the_cpu_only_when_asked(
 ) -> None:
     assert choose_device("cpu", "cuda") == "cpu"
     assert "correct but slow" in caplog.text
-    monkeypatch.setitem(session.PROVIDERS, "cuda", "NoSuchProvider")
+    monkeypatch.setitem(library.PROVIDERS, "cuda", "NoSuchProvider")
     for requested in ("auto", "cuda"):
         with pytest.raises(ProviderError, match=r"has no CUDA provider .*pip install edgellm\[cuda\]"):
             choose_device(requested, "cuda")
@@ -124,11 +125,11 @@ def test_wrong_devices() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "2", True])
 def test_wrong_threads(package: Path, wrong: object) -> None:
     with pytest.raises(OptionError, match="threads is"):
-        Session(package / "model.onnx", threads=wrong)  # type: ignore[arg-type]
+        LoadedGraph(package / "model.onnx", threads=wrong)  # type: ignore[arg-type]
 
 
 def test_threads_and_names(package: Path) -> None:
-    opened = Session(package / "model.onnx", threads=2, spinning=False)
+    opened = LoadedGraph(package / "model.onnx", threads=2, spinning=False)
     assert opened.threads == 2
     assert opened.provider == "CPUExecutionProvider"
     assert opened.inputs[:2] == ("input_ids", "attention_mask")
@@ -139,7 +140,7 @@ def test_threads_and_names(package: Path) -> None:
 def test_a_graph_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     with pytest.raises(PackageCorruptError, match=r"model\.onnx cannot be loaded") as caught:
-        Session(tmp_path / "model.onnx")
+        LoadedGraph(tmp_path / "model.onnx")
     assert caught.value.__cause__ is not None
 
 
@@ -161,17 +162,17 @@ def test_weights_that_are_not_in_the_package(package: Path, tmp_path: Path, how:
             entry.value = "../model.onnx.data" if entry.key == "location" else entry.value
         onnx.save_model(graph, copy / "model.onnx")
     with pytest.raises(PackageCorruptError, match=r"model\.onnx cannot be loaded: .*xternal "):
-        Session(copy / "model.onnx")
+        LoadedGraph(copy / "model.onnx")
 
 
 def test_a_failing_run_is_a_provider_error(package: Path) -> None:
-    binding = Session(package / "model.onnx").bind()
+    binding = LoadedGraph(package / "model.onnx").bind()
     binding.input("input_ids", np.zeros((1, 1), np.int64))
     with pytest.raises(ProviderError, match="failed while running the model"):
         binding.run()
 
 
 def test_bound_arrays_must_be_contiguous(package: Path) -> None:
-    binding = Session(package / "model.onnx").bind()
+    binding = LoadedGraph(package / "model.onnx").bind()
     with pytest.raises(AssertionError, match="C-contiguous"):
         binding.input("input_ids", np.zeros((4, 4), np.int64)[:, ::2])

@@ -1,0 +1,61 @@
+"""The wire format of protocol buffers, as far as ONNX files have it: numbered fields of whole numbers and of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+Bytes = memoryview
+
+
+def messages(data: Bytes, wanted: int) -> Iterator[Bytes]:
+    return (value for field, value in fields(data) if field == wanted and not isinstance(value, int))
+
+
+def texts(data: Bytes, wanted: int) -> Iterator[str]:
+    return (bytes(message).decode() for message in messages(data, wanted))
+
+
+def number(data: Bytes, wanted: int) -> int | None:
+    return next((value for field, value in fields(data) if field == wanted and isinstance(value, int)), None)
+
+
+def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
+    """Field numbers and values of a protocol buffer message: whole numbers, or the bytes of anything else."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        field, kind = key >> 3, key & 7
+        if kind == 0:
+            value, at = _varint(data, at)
+            yield field, value
+            continue
+        if kind == 2:
+            size, at = _varint(data, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"field {field} has the unknown wire type {kind}")
+        if at + size > len(data):
+            raise ValueError("it ends in the middle of a field")
+        yield field, data[at : at + size]
+        at += size
+
+
+def packed(data: Bytes) -> list[int]:
+    numbers, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        numbers.append(value)
+    return numbers
+
+
+def _varint(data: Bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where the next byte lies."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+    raise ValueError("it has a number of more than ten bytes")
