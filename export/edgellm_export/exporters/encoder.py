@@ -30,7 +30,7 @@ from edgellm_export.exporters.recipe import Recipe
 from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.graphs.encoder import HeadedEncoder, build_encoder, head_patterns
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import GRAPH
 from edgellm_export.verification.encoder import verify_encoder
 

@@ -26,8 +26,7 @@ from edgellm_export.graphs.parts import (
     layer_segment,
     logits_to_keep,
 )
-from edgellm_export.onnx.builder import GraphBuilder
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder
 
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 

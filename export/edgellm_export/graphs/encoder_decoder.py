@@ -30,7 +30,7 @@ from edgellm_export.graphs.parts import (
     layer_segment,
     logits_to_keep,
 )
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 CROSS_PAST, CROSS_PRESENT = "past_key_values.{}.encoder.{}", "present.{}.encoder.{}"
 PAST, PRESENT = "past_key_values.{}.decoder.{}", "present.{}.decoder.{}"
