@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
-from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.safetensors import hollow_directory
 from edgellm_export.gguf import open_gguf
 from edgellm_export.sources.directory import open_directory
