@@ -41,9 +41,10 @@ class TensorReader:
 
     def finish(self) -> None:
         """Raises TensorError naming everything missing, of another shape, or not taken."""
-        unused = [name for name in self._tensors if name not in self._taken and not self._ignorable(name)]
+        left = [name for name in self._tensors if name not in self._taken]
+        unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
-            _listing("missing", [f"{text} ({self._hint(text)})" if unused else text for text in self._missing]),
+            _listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
             _listing("of another shape", self._wrong),
             _listing("not used", unused),
         ]
@@ -54,13 +55,10 @@ class TensorReader:
                 + "\ncheck that config.json and the weights belong together"
             )
 
-    def _ignorable(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._ignore)
 
-    def _hint(self, missing: str) -> str:
-        left = [name for name in self._tensors if name not in self._taken]
-        hint = nearest(missing.split(" ")[0], left)
-        return hint if hint.startswith("did") else "nothing like it"
+def _hint(missing: str, left: Sequence[str]) -> str:
+    hint = nearest(missing.split(" ")[0], left)
+    return hint if hint.startswith("did") else "nothing like it"
 
 
 def _listing(title: str, items: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ from edgellm_export.exporters.driver import Driver
 from edgellm_export.exporters.recipe import Recipe, check_cuda
 from edgellm_export.float_run.decoder import DecoderRun
 from edgellm_export.graphs.decoder import build_decoder
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.genai_config import genai_config
 from edgellm_export.package.side_files import (
     GRAPH,

@@ -29,7 +29,7 @@ from edgellm_export.exporters.encoder_head import labels_of, problem_of, task_of
 from edgellm_export.exporters.recipe import Recipe
 from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.graphs.encoder import HeadedEncoder, build_encoder, head_patterns
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import GRAPH
 from edgellm_export.verification.encoder import verify_encoder
 from edgellm_export.verification.layers import WrittenPackage

@@ -24,7 +24,7 @@ from edgellm_export.exporters.recipe import Recipe, check_cuda
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
 from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
 from edgellm_export.graphs.merged import build_merged
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import token_ids, write_generation_config
 from edgellm_export.verification.encoder_decoder import pair_length, pairs_of, verify
 from edgellm_export.verification.layers import WrittenPackage

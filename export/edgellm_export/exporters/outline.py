@@ -11,10 +11,10 @@ from pathlib import Path
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.tensors import ZeroTensor
 from edgellm_export.exporters.contract import Choices
-from edgellm_export.onnx.built import Projection
+from edgellm_export.onnx.builder import Projection
 from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize.choice import PreparedMatrix
 from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.schemes import FloatScheme, IntegerScheme
 
 IN_A_LAYER = re.compile(r"\.\d+/")  # of a node's place: only layers are calibrated, not the head

@@ -17,7 +17,7 @@ from edgellm_export.blocks.build import CacheScales, DecoderShape, Material
 from edgellm_export.calibration.rounding import Calibration, Rounding
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import versions
 from edgellm_export.quantize import FloatScheme, IntegerScheme, scheme_for
 from edgellm_export.verification.layers import WrittenPackage

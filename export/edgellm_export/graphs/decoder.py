@@ -16,8 +16,7 @@ from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCac
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.graphs import parts
 from edgellm_export.graphs.parts import END, INT64, SIDES, Output
-from edgellm_export.onnx.builder import GraphBuilder
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder
 
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 

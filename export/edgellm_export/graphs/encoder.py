@@ -20,7 +20,7 @@ from edgellm_export.architectures.contract import EncoderFamily, HeadKind, Sourc
 from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 ROWS: list[int | str] = ["batch_size", "sequence_length"]
 LOWEST = -3.0e38  # below any hidden state

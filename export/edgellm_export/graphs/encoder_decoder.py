@@ -20,7 +20,7 @@ from edgellm_export.blocks.build import Build, LayerCache, Material, Stream, bui
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
 from edgellm_export.graphs import parts
 from edgellm_export.graphs.parts import INT32, INT64, SIDES, Output
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 CROSS_PAST, CROSS_PRESENT = "past_key_values.{}.encoder.{}", "present.{}.encoder.{}"
 PAST, PRESENT = "past_key_values.{}.decoder.{}", "present.{}.decoder.{}"

@@ -19,7 +19,7 @@ from edgellm_export.blocks.build import Build, LayerCache, Material, built
 from edgellm_export.blocks.cross_attention import CrossState, TargetState
 from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT
 from edgellm_export.graphs.parts import END, INT32, INT64, SIDES, Output, float_logits
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 
 def build_merged(family: EncoderDecoderFamily, material: Material) -> BuiltGraph:

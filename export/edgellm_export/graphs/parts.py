@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
 from edgellm_export.blocks.norms import add
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
 SIDES = ("key", "value")

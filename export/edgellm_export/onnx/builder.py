@@ -1,4 +1,4 @@
-"""A thin builder over onnx-ir: named nodes, and initializers whose bytes are produced later."""
+"""A thin builder over onnx-ir: named nodes, and initializers whose bytes are produced when the graph is written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm.types import Array
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 OPSET = 21
 IR_VERSION = 10
@@ -47,6 +48,29 @@ class Stored:
 
     value: ir.Value
     region: Region
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
+    the value whose channels may be scaled that `x` is, if any. `into_softmax`: see Build.project."""
+
+    name: str
+    x: ir.Value
+    weight: LazyTensor
+    origin: str | None
+    into_softmax: bool
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
+    `projections`: its linear layers, in order."""
+
+    model: ir.Model
+    stored: Sequence[Stored]
+    produced: Sequence[Produced]
+    projections: Sequence[Projection]
 
 
 class GraphBuilder:

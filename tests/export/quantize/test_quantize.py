@@ -12,11 +12,9 @@ import onnxruntime as ort
 import pytest
 
 from edgellm_export.onnx.builder import GraphBuilder, as_model
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
-from edgellm_export.quantize.compensated import compensated
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose, keep
 from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat
-from edgellm_export.quantize.grid import Grid, nearest
-from edgellm_export.quantize.prepared import keep
+from edgellm_export.quantize.grid import Grid, compensated, nearest
 from edgellm_export.quantize.schemes import scheme_for
 from edgellm_export.quantize.static import StaticFormat, with_static
 from edgellm_export.quantize.uneven import UnevenFormat, with_uneven
