@@ -17,7 +17,7 @@ from edgellm.engines.in_place.seats import Seats
     ],
     ids=str,
 )
-def test_each_row_has_a_seat_of_its_source_and_empty_ones_hold_copies(source_of, slot_of, seated):
+def test_each_row_has_a_seat_of_its_source_and_empty_ones_hold_copies(source_of, slot_of, seated) -> None:
     seats = Seats.of(np.array(source_of))
     rows = np.array(list("abcde"[: len(source_of)]))
     assert seats.slot_of.tolist() == slot_of
