@@ -23,8 +23,8 @@ from edgellm.commands.eval import evaluate
 from edgellm.commands.export import export
 from edgellm.commands.generate import generate
 from edgellm.commands.inspect import inspect
+from edgellm.commands.options import one_line
 from edgellm.commands.run import run
-from edgellm.commands.text import one_line
 from edgellm.errors import EdgellmError, OutOfMemoryError, OutOfSpaceError
 
 INTERRUPTED = 130  # 128 + SIGINT

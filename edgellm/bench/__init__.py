@@ -9,24 +9,13 @@ which times the public API (`timing.py`) and watches the machine meanwhile (`ene
 """
 
 from edgellm.bench.cases import Case
-from edgellm.bench.machine import Machine
-from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts, Repeat
+from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, Machine, PackageFacts, Repeat
 from edgellm.bench.runner import run_bench
 from edgellm.system.bandwidth import Bandwidth
 from edgellm.system.disturbance import Conditions
 from edgellm.system.memory import peak_memory_bytes
 
 __all__ = [
-    "Bandwidth",
-    "BenchResult",
-    "Case",
-    "CaseResult",
-    "Conditions",
-    "Load",
-    "Loads",
-    "Machine",
-    "PackageFacts",
-    "Repeat",
-    "peak_memory_bytes",
-    "run_bench",
-]
+    "Bandwidth", "BenchResult", "Case", "CaseResult", "Conditions", "Load", "Loads", "Machine", "PackageFacts",
+    "Repeat", "peak_memory_bytes", "run_bench",
+]  # fmt: skip

@@ -1,13 +1,18 @@
-"""What is measured: every combination of prompt length, new tokens, batch size, beams and threads."""
+"""What is measured: every combination of prompt length, new tokens, batch size, beams and threads, listed as for
+llama-bench: `128,512`, `1-4`, `64-256+64`, `64-1024*2`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from edgellm.errors import InputError, OptionError
 from edgellm.ort.loaded_graph import MAX_THREADS
+
+RANGE = re.compile(r"(\d+)(?:-(\d+)(?:([+*])(\d+))?)?", re.ASCII)
+MAX_VALUES = 1000
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,36 @@ def _check(name: str, values: Sequence[int], *, at_least: int = 1, at_most: int 
     for value in values:
         if type(value) is not int or value < at_least or (at_most is not None and value > at_most):
             raise OptionError(f"{name} is {value!r}, expected whole numbers {expected}")
+
+
+def parse_numbers(text: str, name: str, *, at_least: int = 1) -> tuple[int, ...]:
+    """The numbers that `text` lists, in its order, each once. Raises OptionError, which names the option `name`.
+
+    `a-b` counts up by one, `a-b+s` by s, `a-b*f` multiplies by f as long as b is not passed.
+    """
+    numbers = [number for part in text.split(",") for number in _expand(part.strip(), text, name)]
+    below = next((number for number in numbers if number < at_least), None)
+    if below is not None:
+        raise OptionError(f"{name} is {text!r}: {below} is below {at_least}")
+    return tuple(dict.fromkeys(numbers))
+
+
+def _expand(part: str, text: str, name: str) -> list[int]:
+    match = RANGE.fullmatch(part)
+    if match is None:
+        raise OptionError(f"{name} is {text!r}: expected numbers such as 128,512 or 1-4 or 64-256+64 or 64-1024*2")
+    first, last, operator, step = match.groups()
+    return _range(int(first), int(last or first), operator or "+", int(step or 1), f"{name} is {text!r}")
+
+
+def _range(first: int, last: int, operator: str, step: int, where: str) -> list[int]:
+    if first > last:
+        raise OptionError(f"{where}: the range {first}-{last} goes down; write the smaller number first")
+    if step < 1 or (operator == "*" and (step < 2 or first < 1)):
+        raise OptionError(f"{where}: the range {first}-{last}{operator}{step} does not go up")
+    numbers = [first]
+    while (following := numbers[-1] + step if operator == "+" else numbers[-1] * step) <= last:
+        numbers.append(following)
+        if len(numbers) > MAX_VALUES:
+            raise OptionError(f"{where}: more than {MAX_VALUES} values; use a larger step")
+    return numbers

@@ -1,17 +1,35 @@
-"""What a benchmark returns: raw times, and what follows from them."""
+"""What a benchmark returns: raw times, what they were taken on, and what follows from them."""
 
 from __future__ import annotations
 
 import math
+import os
+import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.bench.cases import Case
-from edgellm.bench.machine import Machine
 from edgellm.system.bandwidth import Bandwidth
+from edgellm.system.cpu import processor_name
 from edgellm.system.disturbance import Conditions
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the figures depend on besides the package."""
+
+    processor: str
+    logical_cpus: int
+    system: str
+    python: str
+    onnxruntime: str
+
+
+def describe_machine(onnxruntime: str, root: Path = Path("/")) -> Machine:
+    system = f"{platform.system()} {platform.machine()}"
+    return Machine(processor_name(root), os.cpu_count() or 1, system, platform.python_version(), onnxruntime)
 
 
 @dataclass(frozen=True)

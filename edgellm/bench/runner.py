@@ -10,9 +10,8 @@ from pathlib import Path
 from edgellm.bench.cases import plan_cases, threads_text
 from edgellm.bench.child import run_in_child
 from edgellm.bench.jobs import Job, JobResult
-from edgellm.bench.machine import describe_machine
 from edgellm.bench.pagecache import drop_pages
-from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts
+from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts, describe_machine
 from edgellm.errors import OptionError
 from edgellm.inspection.graph_weights import graph_weights
 from edgellm.loading import check_task, read_package
@@ -20,7 +19,7 @@ from edgellm.models.decoder import Model
 from edgellm.ort.library import DeviceChoice
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 from edgellm.system.bandwidth import Bandwidth, read_bandwidth
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import usable_cores
 
 Numbers = int | Sequence[int]
 Announce = Callable[[str], None]  # gets a line for a person

@@ -16,9 +16,8 @@ from dataclasses import asdict
 from edgellm.bench.cases import Case
 from edgellm.bench.energy import Meter, open_meter
 from edgellm.bench.jobs import Job, JobResult
-from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import CaseResult, Load
-from edgellm.bench.timing import random_prompts, time_run
+from edgellm.bench.timing import random_prompts, time_run, timed_graph_runs
 from edgellm.errors import EdgellmError
 from edgellm.loading import load_as
 from edgellm.models.decoder import Model

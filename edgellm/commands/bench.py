@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from edgellm.bench import run_bench
+from edgellm.bench.cases import parse_numbers
 from edgellm.bench.formats import FORMATS
-from edgellm.bench.lists import parse_numbers
 from edgellm.bench.plot import check_plot, plot
 from edgellm.commands.options import device_option, json_option, package_argument
 

@@ -15,14 +15,16 @@ import click
 import edgellm
 from edgellm.commands.options import (
     chosen,
+    decode,
     device_option,
     generation_options,
+    one_line,
     package_argument,
+    read_text,
     stats_option,
     threads_option,
 )
 from edgellm.commands.stats import Stats
-from edgellm.commands.text import decode, one_line, read_text
 from edgellm.errors import EdgellmError, InputError
 from edgellm.loading import load_as
 from edgellm.sessions.file import check_writable

@@ -15,7 +15,7 @@ import click
 from edgellm.commands.options import json_option
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.inspection.difference import Difference, differences, to_json
-from edgellm.inspection.sizes import size
+from edgellm.inspection.footprint import size
 from edgellm.loading import HASH_LIMIT, read_package
 from edgellm.package.files import check_files
 

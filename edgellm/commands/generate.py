@@ -15,11 +15,11 @@ from edgellm.commands.options import (
     generation_options,
     json_option,
     package_argument,
+    read_text,
     stats_option,
     threads_option,
 )
 from edgellm.commands.stats import Stats
-from edgellm.commands.text import read_text
 from edgellm.loading import load_as
 
 

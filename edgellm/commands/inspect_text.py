@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
+from edgellm.inspection.footprint import size
 from edgellm.inspection.graph_summary import GraphSummary
-from edgellm.inspection.sizes import size
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm.package.onnx_file import Port
 

@@ -1,14 +1,18 @@
-"""What several commands take: the package, where to run it, and how to generate."""
+"""What several commands take: the package, where to run it, and how to generate; texts, and messages to the user."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from edgellm.errors import InputError
+
 F = TypeVar("F", bound=Callable[..., Any])
+STDIN = "-"
 
 package_argument = click.argument("package", metavar="PKG", type=click.Path(path_type=Path))
 device_option = click.option(
@@ -85,3 +89,25 @@ def chosen(arguments: dict[str, Any]) -> dict[str, Any]:
     if "early_stopping" in given:
         given["early_stopping"] = {"true": True, "false": False}.get(given["early_stopping"], "never")
     return given
+
+
+def read_text(argument: str) -> str:
+    """The argument, or for "-" standard input as UTF-8 without its last line break. Raises InputError."""
+    if argument != STDIN:
+        return argument
+    return decode(sys.stdin.buffer.read()).removesuffix("\n")
+
+
+def decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{data[error.start]:02X} at position {error.start}"
+        raise InputError(f"standard input is not UTF-8: {found}; convert it first, for example with iconv") from error
+
+
+def one_line(message: str) -> str:
+    """The lines of a message, joined. A line that announces the next ones ends with a colon."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    joined = "".join(line + (" " if line.endswith(":") else "; ") for line in lines)
+    return joined.removesuffix("; ").strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgellm.inspection.sizes import size
+from edgellm.inspection.footprint import size
 from edgellm.package.report import ExportOutcome, Foreseen
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed

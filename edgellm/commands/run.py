@@ -11,8 +11,16 @@ from typing import Any, TypeVar
 import click
 
 import edgellm
-from edgellm.commands.options import chosen, device_option, generation_options, package_argument, threads_option
-from edgellm.commands.text import STDIN, decode, read_text
+from edgellm.commands.options import (
+    STDIN,
+    chosen,
+    decode,
+    device_option,
+    generation_options,
+    package_argument,
+    read_text,
+    threads_option,
+)
 from edgellm.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.doctor.cuda import DRIVER, is_essential
-from edgellm.doctor.facts import Facts
-from edgellm.doctor.findings import Finding, Severity
+from edgellm.doctor.facts import Facts, Finding, Severity
 from edgellm.ort.library import PROVIDERS
 
 OLDEST_DRIVER = {"12": 525, "13": 580}  # by CUDA's version

@@ -1,10 +1,15 @@
-"""What there is to know about a machine and its Python environment, as plain values. Sizes are in bytes; None is
-"the system does not say"."""
+"""What there is to know about a machine and its Python environment, and what a check says of it, as plain values. Sizes
+are in bytes; None is "the system does not say"."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+# "error": edgellm, or the package that was asked about, does not run. "warning": it runs slower than it could, or may
+# fail later. "note": good to know.
+Severity = Literal["ok", "note", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -148,3 +153,13 @@ class Facts:
     places: tuple[Directory, ...]
     limits: Limits = Limits()
     telemetry: Telemetry = Telemetry()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `edgellm doctor`. `fix`: what to do, "" where there is nothing to be done."""
+
+    check: str
+    severity: Severity
+    message: str
+    fix: str = ""

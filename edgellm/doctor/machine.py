@@ -14,10 +14,9 @@ from edgellm.doctor.facts import Cpu, Directory, Facts, Limits, Memory, Telemetr
 from edgellm.doctor.probe import probe_runtime
 from edgellm.doctor.software import read_interpreter, read_requirements, read_runtimes
 from edgellm.system.cgroups import cpu_quota, memory_limit
-from edgellm.system.cpu import processor_name
+from edgellm.system.cpu import affinity, processor_name, usable_cores
 from edgellm.system.memory import available_memory_bytes, total_memory_bytes
 from edgellm.system.sysfs import read_text
-from edgellm.system.threads import affinity, usable_cores
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
 TRACES = (".cache/Microsoft/DeveloperTools/.onnxruntime", "Library/Application Support/Microsoft/DeveloperTools")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.doctor.facts import Directory, Facts
-from edgellm.doctor.findings import Finding
-from edgellm.inspection.sizes import size
+from edgellm.doctor.facts import Directory, Facts, Finding
+from edgellm.inspection.footprint import size
 from edgellm.system.cpu import X86, lacks_vnni
 
 LITTLE_MEMORY = 512 * 2**20  # bytes

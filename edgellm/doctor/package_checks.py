@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgellm.doctor.facts import Facts
-from edgellm.doctor.findings import Finding
+from edgellm.doctor.facts import Facts, Finding
 from edgellm.errors import PackageError
-from edgellm.inspection.footprint import Footprint, footprint
-from edgellm.inspection.sizes import size
+from edgellm.inspection.footprint import Footprint, footprint, size
 from edgellm.loading import read_package
 from edgellm.ort.library import PROVIDERS
 from edgellm.package.files import check_files

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.doctor.facts import Facts, Requirement
-from edgellm.doctor.findings import Finding
+from edgellm.doctor.facts import Facts, Finding, Requirement
 from edgellm.doctor.software import satisfies
 from edgellm.ort.library import INSTALL
 

@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import InputError
-from edgellm.evaluation.bootstrap import ROUNDS
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.evaluator import ItemResult, text_or_pair
 from edgellm.evaluation.label_evaluator import LabelEvaluator
 from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
-from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
+from edgellm.evaluation.records import Columns, Record
+from edgellm.evaluation.results import ROUNDS, Findings
 from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines.scores import sigmoid, softmax
 from edgellm.text.encodings import Encoding

@@ -1,4 +1,4 @@
-"""The data that a package is judged on: files, or Python objects.
+"""The data that a package is judged on: files, Python objects, or English text that every Python carries.
 
 A data set is read as often as it is iterated, one record at a time, and says of each record where it is from.
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import InputError
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.files import File, open_file, read_lines
-from edgellm.evaluation.records import TARGET, TEXT, Data, Record
+from edgellm.evaluation.records import TARGET, TEXT, Columns, Data, Record
+
+NAME = "built-in English text"
+TOPICS = ("typesmapping", "specialnames", "exceptions", "execmodel", "formatstrings", "types", "class", "try")
 
 DataLike = str | PathLike[str] | Sequence[str | Mapping[str, Any]]
 
@@ -86,3 +88,13 @@ class Joined:
         if texts:
             (name,) = self.columns.names[TEXT]
             yield Record({name: "\n\n".join(texts)}, f"{places[0]} to {places[-1]}")
+
+
+def builtin_text() -> list[str]:
+    """Topics of the language reference, which follow the version of Python: those that an export is judged by, not
+    those of its calibration. Raises InputError where this Python was installed without them."""
+    try:
+        import pydoc_data.topics
+    except ImportError as error:
+        raise InputError("this Python lacks its documentation, the built-in text; give a file with --data") from error
+    return [pydoc_data.topics.topics[topic] for topic in TOPICS if topic in pydoc_data.topics.topics]

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.evaluation.bootstrap import ROUNDS, with_intervals
 from edgellm.evaluation.label_scores import Counts, ratio
-from edgellm.evaluation.results import Findings
+from edgellm.evaluation.results import ROUNDS, Findings, with_intervals
 
 Entity = tuple[str, int, int]  # type, first word, last word
 

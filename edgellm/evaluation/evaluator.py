@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.records import Record
+from edgellm.evaluation.records import Columns, Record
 from edgellm.evaluation.results import Findings
 from edgellm.loading import AnyModel
 from edgellm.models.decoder import Model

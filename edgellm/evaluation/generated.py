@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edgellm.errors import OptionError
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.evaluator import Exercise, Generative, ItemResult
-from edgellm.evaluation.records import Record
-from edgellm.evaluation.results import Findings
+from edgellm.evaluation.records import Columns, Record
+from edgellm.evaluation.results import ROUNDS, Findings
 from edgellm.evaluation.text_scores import (
     BLEU_TOKENIZERS,
     check_libraries,
@@ -48,7 +47,7 @@ class TextEvaluator:
         bleu_tokenize: str = "13a",
         lowercase: bool = False,
         rouge_stemmer: bool = False,
-        bootstrap: int = 1000,
+        bootstrap: int = ROUNDS,
         **options: Any,
     ) -> None:
         """`options` are those of the pipeline and of generation."""

@@ -7,8 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from edgellm.errors import InputError, OptionError, TaskError, nearest
-from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.records import Record
+from edgellm.evaluation.records import Columns, Record
 from edgellm.package.manifest import ENCODER_TASKS, GENERATION_TASKS, Manifest, Task
 
 ModuleAndClass = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
@@ -18,7 +17,7 @@ KINDS: Mapping[str, Mapping[Task, ModuleAndClass]] = {
     "perplexity": dict.fromkeys(GENERATION_TASKS, ("perplexity", "PerplexityEvaluator")),
     "divergence": {
         **dict.fromkeys(GENERATION_TASKS, ("divergence", "DivergenceEvaluator")),
-        **dict.fromkeys(ENCODER_TASKS, ("encoder_divergence", "EncoderDivergenceEvaluator")),
+        **dict.fromkeys(ENCODER_TASKS, ("divergence", "EncoderDivergenceEvaluator")),
     },
     "translation": dict.fromkeys(GENERATION_TASKS, ("generated", "TranslationEvaluator")),
     "summarization": dict.fromkeys(GENERATION_TASKS, ("generated", "SummaryEvaluator")),
@@ -26,8 +25,8 @@ KINDS: Mapping[str, Mapping[Task, ModuleAndClass]] = {
     "text-classification": {"text-classification": ("classification", "ClassificationEvaluator")},
     "token-classification": {"token-classification": ("tags", "TagEvaluator")},
     "question-answering": {
-        **dict.fromkeys(GENERATION_TASKS, ("written_answers", "WrittenAnswerEvaluator")),
-        "question-answering": ("extracted_answers", "ExtractedAnswerEvaluator"),
+        **dict.fromkeys(GENERATION_TASKS, ("question_answering", "WrittenAnswerEvaluator")),
+        "question-answering": ("question_answering", "ExtractedAnswerEvaluator"),
     },
 }
 

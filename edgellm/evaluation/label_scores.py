@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.evaluation.bootstrap import ROUNDS, with_intervals
-from edgellm.evaluation.results import Findings
+from edgellm.evaluation.results import ROUNDS, Findings, with_intervals
 from edgellm.types import BoolArray, DoubleArray, IntArray
 
 

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import OptionError
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.evaluator import Generative, tokenizer_of
-from edgellm.evaluation.records import Record
-from edgellm.evaluation.token_stream import TokenStream, tokens_of
-from edgellm.evaluation.windows import Units, sliding_windows, units_of
+from edgellm.evaluation.records import Columns, Record
+from edgellm.evaluation.token_stream import TokenStream, Units, sliding_windows, tokens_of, units_of
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.types import IntArray
 

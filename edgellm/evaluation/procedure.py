@@ -13,14 +13,12 @@ from os import PathLike
 from typing import Any
 
 from edgellm.errors import InputError, OptionError, nearest
-from edgellm.evaluation.builtin_text import builtin_text
-from edgellm.evaluation.columns import Columns
-from edgellm.evaluation.data import DataLike, Joined, open_data
+from edgellm.evaluation.data import DataLike, Joined, builtin_text, open_data
 from edgellm.evaluation.evaluator import Evaluator
 from edgellm.evaluation.kinds import evaluator_class, kind_of
 from edgellm.evaluation.predictions import Write, predictions_file
 from edgellm.evaluation.provenance import data_facts, package_facts, versions
-from edgellm.evaluation.records import Data, Record
+from edgellm.evaluation.records import Columns, Data, Record
 from edgellm.evaluation.reference import LazyReference, OpenPackage, ReferenceLike
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.evaluation.builtin_text import NAME
-from edgellm.evaluation.data import DataLike
+from edgellm.evaluation.data import NAME, DataLike
 from edgellm.evaluation.reference import ReferenceLike
 from edgellm.loading import AnyModel
 from edgellm.package.files import sha256_of

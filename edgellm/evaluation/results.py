@@ -1,4 +1,4 @@
-"""What an evaluation gives back."""
+"""What an evaluation gives back: metrics, with their confidence intervals, and what is behind them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.types import DoubleArray
+
 NORMAL_95 = 1.959964  # standard deviations to either side of the mean that hold 95% of a normal distribution
+ROUNDS = 1000  # resamples for intervals of scores that are no means
+SEED = 12345  # of the resamples
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_intervals(
+    count: int, scores: Callable[[DoubleArray], Mapping[str, float]], rounds: int = ROUNDS
+) -> dict[str, Metric]:
+    """The scores of `count` examples, with the middle 95% of `rounds` resamples as intervals. `scores` gets how often
+    each example counts."""
+    values = scores(np.ones(count))
+    if not rounds or count < 2:
+        return {name: Metric(value) for name, value in values.items()}
+    rng, chances = np.random.default_rng(SEED), np.full(count, 1 / count)
+    drawn = [scores(rng.multinomial(count, chances).astype(np.float64)) for _ in range(rounds)]
+    return {name: _metric(value, [round_[name] for round_ in drawn]) for name, value in values.items()}
+
+
+def _metric(value: float, drawn: list[float]) -> Metric:
+    low, high = np.nanquantile(drawn, [0.025, 0.975]) if not np.isnan(drawn).all() else (np.nan, np.nan)
+    return Metric(value, float(low), float(high))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 from edgellm.errors import MissingDependencyError
-from edgellm.evaluation.extras import library, version_of
 from edgellm.evaluation.results import Findings, Metric, mean, share
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -82,7 +83,7 @@ def summary_scores(predictions: Sequence[str], targets: Sequence[Sequence[str]],
         }
         for name in ROUGE
     }
-    signature = f"stemmer:{'yes' if stemmer else 'no'}|version:{version_of('rouge_score')}"
+    signature = f"stemmer:{'yes' if stemmer else 'no'}|version:{version('rouge-score')}"
     return Findings(
         {name: mean([score[name].fmeasure for score in scores], most=1) for name in ROUGE},
         {"signatures": {"rouge": signature}, **details},
@@ -101,3 +102,14 @@ def _metric(score: Any) -> Metric:
     if score._ci < 0:
         return Metric(float(score.score))
     return Metric(float(score.score), float(score._mean - score._ci), float(score._mean + score._ci))
+
+
+def library(name: str) -> Any:
+    """A module of the `eval` extra, imported when a score needs it. Raises MissingDependencyError."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0].replace("_", "-")
+        raise MissingDependencyError(
+            f"this evaluation needs {package}, which is not installed ({error}); run `pip install edgellm[eval]`"
+        ) from error

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.errors import ContextOverflowError, InputError, OptionError
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.evaluator import Generative, tokenizer_of
-from edgellm.evaluation.records import Record
+from edgellm.evaluation.records import Columns, Record
 from edgellm.models.decoder import Model
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.pipelines import pipeline

@@ -85,3 +85,11 @@ def _run_bytes(weights: list[StoredWeight], manifest: Manifest, context: int) ->
     tokens = context if isinstance(manifest.model, EncoderFacts) else min(context, CHUNK_TOKENS)
     widths = {each.width for each in weights} - {manifest.vocab_size}  # the head: one token
     return 4 * (ACTIVATIONS * tokens * max(widths, default=0) + manifest.vocab_size)
+
+
+def size(count: float) -> str:
+    """`count` bytes as text, such as "126.2 MiB"."""
+    for unit, limit in (("B", 2**10), ("KiB", 2**20), ("MiB", 2**30)):
+        if count < limit:
+            return f"{count * 2**10 / limit:.{0 if unit == 'B' else 1}f} {unit}"
+    return f"{count / 2**30:.2f} GiB"

@@ -15,8 +15,7 @@ from edgellm.ort.failures import load_errors, run_errors
 from edgellm.ort.forks import LeftToParent, remember
 from edgellm.ort.library import PROVIDERS, Device, onnxruntime
 from edgellm.ort.shutdown import native
-from edgellm.system.cpu import adds_int8_products_in_16_bits
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import adds_int8_products_in_16_bits, usable_cores
 from edgellm.types import Array
 
 MAX_THREADS = 1024

@@ -4,7 +4,7 @@
     pipe("A lovely film.")    # [{"label": "POSITIVE", "score": 0.99...}]
 
 One module per task. What becomes of the model's numbers is in pure functions on arrays, which need no model: some in
-the tasks' modules, others in `entities.py`, `spans.py` and `scores.py`.
+the tasks' modules, others in `entities.py` and `scores.py`.
 """
 
 from __future__ import annotations

@@ -6,14 +6,17 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.loading import AnyModel
 from edgellm.package.json_file import read_json
 from edgellm.package.manifest import Task
 from edgellm.pipelines.special import Special
+from edgellm.text.encodings import Truncation
 from edgellm.text.tokenizer import Tokenizer, check_text, no_tokenizer
+
+TruncationChoice = bool | Literal["longest_first", "only_first", "only_second", "do_not_truncate"]
 
 
 class Pipeline:
@@ -131,3 +134,18 @@ def texts_of(items: Sequence[Any]) -> list[str]:
     for item in items:
         check_text(item)
     return list(items)
+
+
+def truncation_of(choice: Any) -> Truncation | None:
+    """How to cut, from one of Hugging Face's ways to say it; None is not at all. Raises OptionError."""
+    if choice in (False, None, "do_not_truncate"):
+        return None
+    if choice is True:
+        return "longest_first"
+    if choice in ("longest_first", "only_first", "only_second"):
+        found: Truncation = choice
+        return found
+    raise OptionError(
+        f"truncation is {choice!r}, expected True, False, 'longest_first', 'only_first', 'only_second' or "
+        "'do_not_truncate'"
+    )

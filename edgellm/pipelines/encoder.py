@@ -7,9 +7,8 @@ from typing import Any
 
 from edgellm.errors import OptionError
 from edgellm.models.encoder import EncoderModel
-from edgellm.pipelines.base import Pipeline, check_counts
+from edgellm.pipelines.base import Pipeline, TruncationChoice, check_counts, truncation_of
 from edgellm.pipelines.scores import FloatArray
-from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import Encoding, truncated
 
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last has no effect

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from edgellm.errors import OptionError
 from edgellm.package.manifest import Task
-from edgellm.pipelines.base import texts_of
+from edgellm.pipelines.base import TruncationChoice, texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
-from edgellm.pipelines.truncation import TruncationChoice
 
 
 class FeatureExtraction(EncoderPipeline):

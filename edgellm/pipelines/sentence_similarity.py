@@ -10,9 +10,8 @@ import numpy as np
 from edgellm.errors import InputError
 from edgellm.models.encoder import EncoderModel
 from edgellm.package.manifest import Task
-from edgellm.pipelines.base import Pipeline, texts_of
+from edgellm.pipelines.base import Pipeline, TruncationChoice, texts_of, truncation_of
 from edgellm.pipelines.scores import FloatArray
-from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import Truncation
 
 KEYS = ("source_sentence", "sentences")

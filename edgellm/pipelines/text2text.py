@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import Task
 from edgellm.pipelines import TRANSLATION
-from edgellm.pipelines.base import Pipeline, texts_of
+from edgellm.pipelines.base import Pipeline, TruncationChoice, texts_of, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
-from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import truncated
 
 USUAL = {"num_beams": 4}

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from edgellm.errors import InputError, OptionError
 from edgellm.package.manifest import Task
+from edgellm.pipelines.base import TruncationChoice
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, sigmoid, softmax
-from edgellm.pipelines.truncation import TruncationChoice
 from edgellm.text.encodings import Encoding
 from edgellm.text.tokenizer import check_text
 

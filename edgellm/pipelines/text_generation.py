@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from edgellm.errors import ContextOverflowError, OptionError
 from edgellm.models.decoder import Model
 from edgellm.package.manifest import Task
-from edgellm.pipelines.base import Pipeline
+from edgellm.pipelines.base import Pipeline, TruncationChoice, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
-from edgellm.pipelines.truncation import TruncationChoice, truncation_of
 from edgellm.text.encodings import Truncation, truncated
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray

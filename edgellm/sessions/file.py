@@ -29,7 +29,7 @@ from edgellm.errors import (
     SessionWriteError,
 )
 from edgellm.sessions.header import Extent, FileLayout, Header, lay_out, read_header
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import usable_cores
 from edgellm.types import Array
 
 try:

@@ -1,11 +1,14 @@
-"""The processor: its name, its caches, and what its instructions mean for the kernels that multiply integers."""
+"""The processor: its name, its caches, the cores that this process may really use (affinity mask, SMT siblings, cgroup
+quota), and what its instructions mean for the kernels that multiply integers."""
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Collection
 from pathlib import Path
 
+from edgellm.system.cgroups import cpu_quota
 from edgellm.system.sysfs import find, read_int, read_text
 
 X86 = ("x86_64", "amd64", "x86", "i386", "i686")
@@ -35,12 +38,8 @@ def adds_int8_products_in_16_bits(machine: str = "", cpuinfo: Path = Path("/proc
     Where the system does not say, they may."""
     if (machine or platform.machine()).lower() not in X86:
         return False
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return True
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return lacks_vnni(flags)
+    lines = (read_text(cpuinfo) or "").splitlines()
+    return lacks_vnni(next((line.split() for line in lines if line.startswith("flags")), []))
 
 
 def lacks_vnni(flags: Collection[str]) -> bool:
@@ -54,3 +53,23 @@ def _size(text: str | None) -> int | None:
     if not text or not text[:-1].isdigit():
         return None
     return int(text[:-1]) * units[text[-1]] if text[-1] in units else None
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Physical cores in the affinity mask, or fewer where a container's CPU quota says so; at least 1."""
+    cores = len({_core(root, cpu) for cpu in affinity()})
+    quota = cpu_quota(root)
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def affinity() -> set[int]:
+    """The CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _core(root: Path, cpu: int) -> str:
+    """A name shared by the hardware threads of one core."""
+    topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+    return read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list") or str(cpu)

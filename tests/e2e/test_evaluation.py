@@ -25,7 +25,8 @@ import text_checkpoints
 from edgellm.cli import cli
 from edgellm.commands.eval import STEPS
 from edgellm.commands.progress import Lines
-from edgellm.evaluation import builtin_text, evaluate
+from edgellm.evaluation import evaluate
+from edgellm.evaluation.data import TOPICS, builtin_text
 from edgellm_export.calibration import texts as evaluation_text
 from families import CONTEXT, Family, make_model
 from text_checkpoints import SENTENCES, corpus
@@ -158,9 +159,9 @@ def test_the_limit_counts_windows(decoder: Decoder) -> None:
 
 def test_built_in_text(decoder: Decoder) -> None:
     """That of the quality report, which calibration does not see."""
-    assert builtin_text.TOPICS == evaluation_text.EVALUATION_TOPICS
-    assert not {*builtin_text.TOPICS} & {*evaluation_text.CALIBRATION_TOPICS}
-    assert builtin_text.builtin_text() == evaluation_text.topics(evaluation_text.EVALUATION_TOPICS)
+    assert TOPICS == evaluation_text.EVALUATION_TOPICS
+    assert not {*TOPICS} & {*evaluation_text.CALIBRATION_TOPICS}
+    assert builtin_text() == evaluation_text.topics(evaluation_text.EVALUATION_TOPICS)
     found = evaluated(decoder.package, "--limit", 2)
     assert found["data"]["name"] == "built-in English text"
 

@@ -24,7 +24,7 @@ import text_checkpoints
 from edgellm.cli import cli
 from edgellm.evaluation import evaluate
 from edgellm.pipelines import question_answering
-from edgellm.pipelines.spans import Spans
+from edgellm.pipelines.question_answering import Spans
 from text_checkpoints import CONTEXT, NER_LABELS, NLI_LABELS, SENTENCES, Checkpoint, Recipe
 
 with warnings.catch_warnings():  # of their dependencies

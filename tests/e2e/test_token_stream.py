@@ -12,8 +12,7 @@ import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellm.evaluation.token_stream import Tokens, TokenStream, tokens_of
-from edgellm.evaluation.windows import Units, units_of
+from edgellm.evaluation.token_stream import Tokens, TokenStream, Units, tokens_of, units_of
 from edgellm.text.tokenizer import Tokenizer
 from text_checkpoints import SENTENCES, byte_pairs, unigrams, word_pieces
 

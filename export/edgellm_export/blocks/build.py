@@ -81,6 +81,10 @@ class Build:
     def activation(self) -> np.dtype[Any]:
         return self.scheme.activation
 
+    @property
+    def activation_type(self) -> ir.DataType:
+        return ir.DataType.from_numpy(self.activation)
+
     def vector(self, name: str, size: int) -> FloatArray:
         """A small tensor of the checkpoint, read now. [size] float32."""
         return self.tensors.take(name, (size,)).rows(0, size)

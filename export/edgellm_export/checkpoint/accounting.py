@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from edgellm.errors import TensorError, nearest
-from edgellm.types import FloatArray
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 SHOWN = 20
 
@@ -58,17 +54,6 @@ class TensorReader:
                 + "\n".join(p for p in problems if p)
                 + "\ncheck that config.json and the weights belong together"
             )
-
-
-@dataclass(frozen=True)
-class ZeroTensor:
-    """Stands in for a tensor that could not be had, so that all problems are found in one go."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return np.zeros((stop - start, *self.shape[1:]), np.float32)
 
 
 def _hint(missing: str, left: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import usable_cores
 from edgellm.types import Array, FloatArray
 from edgellm_export.blocks.build import Material, TensorSource
 from edgellm_export.blocks.channels import ChannelMoves

@@ -49,10 +49,8 @@ class HeadedEncoder:
     @property
     def shape(self) -> DecoderShape:
         c = self.family.config
-        head_dim = c.hidden_size // c.num_heads
-        return DecoderShape(
-            c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, head_dim, c.context_length, c.tied_embedding
-        )
+        head_dim, tied = c.hidden_size // c.num_heads, c.tied_embedding and self.task == "fill-mask"
+        return DecoderShape(c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, head_dim, c.context_length, tied)
 
 
 def build_encoder(model: HeadedEncoder, material: Material, *, attentions: bool = False) -> BuiltGraph:

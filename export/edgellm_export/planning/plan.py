@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.inspection.sizes import size
+from edgellm.inspection.footprint import size
 from edgellm.package.manifest import DecoderFacts, EncoderFacts
 from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.cgroups import memory_limit
+from edgellm.system.cpu import usable_cores
 from edgellm.system.memory import available_memory_bytes
-from edgellm.system.threads import usable_cores
 from edgellm_export.planning.prediction import Prediction
 from edgellm_export.planning.work_time import Speed, measured_speed, seconds
 

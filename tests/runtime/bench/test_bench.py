@@ -20,14 +20,12 @@ from click.testing import CliRunner, Result
 import edgellm
 from edgellm.bench import Bandwidth, BenchResult, CaseResult, Conditions, Load, Loads, Repeat, run_bench, runner, worker
 from edgellm.bench import child as child_module
-from edgellm.bench.cases import Case, plan_cases
+from edgellm.bench.cases import Case, parse_numbers, plan_cases
 from edgellm.bench.formats import to_csv, to_json, to_jsonl, to_markdown
 from edgellm.bench.jobs import Job, JobResult
-from edgellm.bench.lists import parse_numbers
 from edgellm.bench.plot import plot
-from edgellm.bench.profile import timed_graph_runs
 from edgellm.bench.results import deviation, mean, percentile
-from edgellm.bench.timing import random_prompts, time_run
+from edgellm.bench.timing import random_prompts, time_run, timed_graph_runs
 from edgellm.cli import cli
 from edgellm.errors import InputError, MissingDependencyError, OptionError, ProviderError
 from edgellm.package.files import read_manifest

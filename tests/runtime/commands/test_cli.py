@@ -22,8 +22,7 @@ import edgellm
 from edgellm.cli import cli
 from edgellm.commands import signals
 from edgellm.commands.chat import Conversation
-from edgellm.commands.options import chosen
-from edgellm.commands.text import one_line
+from edgellm.commands.options import chosen, one_line
 from edgellm.generation.results import Piece
 
 REPORT = {

@@ -117,7 +117,7 @@ def test_a_missing_tokenizer_of_sacrebleu(model: edgellm.Model, monkeypatch: pyt
 
 
 def test_without_a_tokenizer_there_is_nothing_to_read_texts_with(package: Path, model: edgellm.Model) -> None:
-    bare = edgellm.Model(package, model.manifest, None, model._session, model._new_engine)
+    bare = edgellm.Model(package, model.manifest, None, model._loaded, model._new_engine)
     with pytest.raises(InputError, match="no tokenizer"):
         evaluate(bare, TEXTS)
 

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from edgellm.errors import InputError, OptionError
 from edgellm.evaluation.answers import answers_of
-from edgellm.evaluation.columns import Columns
 from edgellm.evaluation.data import Joined, open_data
-from edgellm.evaluation.labels import Labels
+from edgellm.evaluation.label_evaluator import Labels
 from edgellm.evaluation.predictions import predictions_file
-from edgellm.evaluation.records import Record
+from edgellm.evaluation.records import Columns, Record
 
 ROWS = [{"text": "Grüße, 'all'\nof \"you\"", "label": "a"}, {"text": "x, y", "label": "b"}]
 CSV = 'text,label\n"Grüße, \'all\'\nof ""you""",a\n"x, y",b\n'

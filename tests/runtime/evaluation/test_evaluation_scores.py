@@ -18,14 +18,13 @@ from rouge_score import rouge_scorer
 from transformers.data.metrics import squad_metrics
 
 from edgellm.errors import MissingDependencyError
-from edgellm.evaluation import distributions, extras, squad
-from edgellm.evaluation.bootstrap import with_intervals
+from edgellm.evaluation import answers, distributions, text_scores
 from edgellm.evaluation.distributions import compared, in_step, joined
 from edgellm.evaluation.entity_scores import Tags, entities_in, entity_scores
 from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
-from edgellm.evaluation.results import mean, share
+from edgellm.evaluation.results import mean, share, with_intervals
 from edgellm.evaluation.text_scores import exact_matches, summary_scores, translation_scores
-from edgellm.evaluation.windows import sliding_windows, units_of
+from edgellm.evaluation.token_stream import sliding_windows, units_of
 
 with warnings.catch_warnings():  # of their dependencies
     warnings.simplefilter("ignore")
@@ -214,8 +213,8 @@ ANSWER = WORDS.map(" ".join)
 def test_answers_are_judged_as_transformers_does(answer: str, right: list[str]) -> None:
     example = SimpleNamespace(qas_id="q", answers=[{"text": text} for text in right])
     exact, f1 = squad_metrics.get_raw_scores([example], {"q": answer})
-    assert squad.exact_match(answer, right) == exact["q"]
-    assert squad.f1(answer, right) == pytest.approx(f1["q"])
+    assert answers.exact_match(answer, right) == exact["q"]
+    assert answers.f1(answer, right) == pytest.approx(f1["q"])
 
 
 def test_divergence_is_the_sum_over_all_entries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,4 +279,4 @@ def test_the_mean_of_nothing_and_of_one() -> None:
 def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
     with pytest.raises(MissingDependencyError, match=r"needs sacrebleu.*pip install edgellm\[eval\]"):
-        extras.library("sacrebleu")
+        text_scores.library("sacrebleu")

@@ -14,9 +14,9 @@ from edgellm.errors import OptionError, PackageCorruptError, ProviderError
 from edgellm.ort import library
 from edgellm.ort.library import choose_device
 from edgellm.ort.loaded_graph import LoadedGraph
-from edgellm.system import threads
+from edgellm.system import cpu
 from edgellm.system.cgroups import cpu_quota
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import usable_cores
 
 WITHOUT_ONNXRUNTIME = """
 import sys
@@ -77,9 +77,9 @@ def test_cpu_quota(tmp_path: Path, files: dict[str, str], expected: float | None
 def test_usable_cores_counts_cores_not_hardware_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     topology = "sys/devices/system/cpu/cpu{}/topology/core_cpus_list"
     write(tmp_path, {topology.format(cpu): f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)})
-    monkeypatch.setattr(threads, "affinity", lambda: range(8))
+    monkeypatch.setattr(cpu, "affinity", lambda: range(8))
     assert usable_cores(tmp_path) == 4
-    monkeypatch.setattr(threads, "affinity", lambda: [1, 2])
+    monkeypatch.setattr(cpu, "affinity", lambda: [1, 2])
     assert usable_cores(tmp_path) == 2
     write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000"})
     assert usable_cores(tmp_path) == 1
@@ -89,7 +89,7 @@ def test_affinity_is_respected() -> None:
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system has no affinity")
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from edgellm.system.threads import usable_cores; print(usable_cores())"
+    code += "from edgellm.system.cpu import usable_cores; print(usable_cores())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "1\n"
 
 

@@ -11,9 +11,9 @@ import pytest
 from edgellm.decoding.options import GenerationOptions
 from edgellm.pipelines.entities import Entity, entities_of, split_label, without_overlaps
 from edgellm.pipelines.generation import generation_options, parameters_for
+from edgellm.pipelines.question_answering import likely_spans
 from edgellm.pipelines.scores import best, sigmoid, softmax
 from edgellm.pipelines.sentence_similarity import cosines
-from edgellm.pipelines.spans import likely_spans
 from edgellm.pipelines.special import Special, clean_up
 from edgellm.pipelines.zero_shot import entailed
 from edgellm.text.encodings import from_tokenizer
