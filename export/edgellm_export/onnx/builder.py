@@ -87,7 +87,7 @@ class GraphBuilder:
         self.produced: list[Produced] = []
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        value = ir.val(name, dtype, shape)
         self._inputs.append(value)
         return value
 
@@ -102,9 +102,7 @@ class GraphBuilder:
         """A small array inside the .onnx file; the same name gives the same value."""
         if name not in self._inline:
             tensor = ir.tensor(np.array(array, order="C"), name=name)
-            self._inline[name] = ir.Value(
-                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
+            self._inline[name] = ir.val(name, const_value=tensor)
         return self._inline[name]
 
     def ints(self, *values: int) -> ir.Value:
@@ -124,8 +122,7 @@ class GraphBuilder:
         """Another initializer over the bytes of `region`: stored once, mapped twice."""
         if name in self.stored:
             return self.stored[name].value
-        dtype = ir.DataType.from_numpy(region.dtype)
-        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        value = ir.val(name, ir.DataType.from_numpy(region.dtype), shape)
         self.stored[name] = Stored(value, region)
         return value
 
