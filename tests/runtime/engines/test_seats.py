@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgellm.engines.in_place.seats import Seats
+from edgellm.engines.in_place.cohort import Seats
 
 
 @pytest.mark.parametrize(
