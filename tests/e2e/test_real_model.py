@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from edgellm.system.threads import usable_cores
+from edgellm.system.cpu import usable_cores
 
 import edgellm
 from comparison import distributions, trimmed
