@@ -41,12 +41,13 @@ def _longrope(pairs: int) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
-    head's row of the end token, which random weights choose no more often than any other."""
+    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     length: int = 60
     end_scale: float = 1.0
+    gated: bool = True
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -60,8 +61,12 @@ def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
 
 
 FAMILIES = [
-    Family("gpt2", _gpt2()),
-    Family("gpt2-untied", _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97)),
+    Family("gpt2", _gpt2(), gated=False),
+    Family(
+        "gpt2-untied",
+        _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97),
+        gated=False,
+    ),
     Family("llama", _sized(hf.LlamaConfig)),
     Family("llama-biases-tied", _sized(hf.LlamaConfig, attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
     Family("llama-one-kv-head", _sized(hf.LlamaConfig, num_key_value_heads=1, head_dim=32, vocab_size=257)),

@@ -27,7 +27,7 @@ from edgellm_export.float_run.layers import FloatLayer
 from edgellm_export.quantize import scheme_for
 from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.verification.report import THRESHOLDS
-from families import FAMILIES, save_checkpoint
+from families import BY_NAME, FAMILIES, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # as without scales
 
@@ -62,7 +62,7 @@ def test_scales_change_nothing_in_float(
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.
-    places = 2 if name.startswith("gpt2") else 3
+    places = 3 if BY_NAME[name].gated else 2
     assert len(used) == places * model.manifest.model.cache.num_layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
