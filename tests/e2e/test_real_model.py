@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from edgellm.system.cpu import usable_cores
 
 import edgellm
 from comparison import distributions, trimmed
 from edgellm.package.report import read_report
+from edgellm.system.cpu import usable_cores
 from edgellm_export.sources.opening import open_checkpoint
 
 pytestmark = pytest.mark.real_model
