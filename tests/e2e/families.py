@@ -60,11 +60,29 @@ def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     return lambda: hf.GPT2Config(**{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes})
 
 
+def _neox(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {name: SIZES[name] for name in SIZES if name not in ("head_dim", "num_key_value_heads")}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return lambda: hf.GPTNeoXConfig(**{**sizes, **special, "hidden_size": 96, **changes})
+
+
 FAMILIES = [
     Family("gpt2", _gpt2(), gated=False),
     Family(
         "gpt2-untied",
         _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97),
+        gated=False,
+    ),
+    Family("gpt_neox", _neox(), gated=False),
+    Family(
+        "gpt_neox-in-turn",
+        _neox(use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
+        gated=False,
+    ),
+    Family("gpt_neox-odd-rotary", _neox(rotary_pct=0.4, hidden_act="gelu_new"), gated=False),  # 6 of 16 channels
+    Family(
+        "gpt_neox-linear",
+        _neox(hidden_size=192, rotary_pct=0.5, rope_scaling={"rope_type": "linear", "factor": 2.0}),
         gated=False,
     ),
     Family("llama", _sized(hf.LlamaConfig)),

@@ -17,6 +17,7 @@ DECODERS = {
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "mistral",
     "phi3": "phi3",
