@@ -101,6 +101,9 @@ FAMILIES = [
     Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
     Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),
     Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
+    Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
+    Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
+    Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),
     Family("phi3", _sized(hf.Phi3Config, sliding_window=None, hidden_size=96)),
     Family("phi3-sliding", _sized(hf.Phi3Config, sliding_window=17, hidden_size=96)),
     Family(

@@ -23,6 +23,7 @@ DECODERS = {
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "starcoder2": "starcoder2",
 }
 ENCODER_DECODERS = {
     "bart": "bart",
