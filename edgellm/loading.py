@@ -30,16 +30,13 @@ HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 AnyModel = Model | EncoderModel | EncoderDecoderModel
 M = TypeVar("M", bound=AnyModel)
 
+Opener = Callable[[Path, Manifest[Any], LoadSettings], AnyModel]
+
 # By what the manifest says of its model: the class of model, and what opens it.
-CLASSES: Mapping[type[ModelFacts], type[AnyModel]] = {
-    DecoderFacts: Model,
-    EncoderDecoderFacts: EncoderDecoderModel,
-    EncoderFacts: EncoderModel,
-}
-OPENERS: Mapping[type[ModelFacts], Callable[[Path, Manifest[Any], LoadSettings], AnyModel]] = {
-    DecoderFacts: open_model,
-    EncoderDecoderFacts: open_encoder_decoder,
-    EncoderFacts: open_encoder,
+CLASSES: Mapping[type[ModelFacts], tuple[type[AnyModel], Opener]] = {
+    DecoderFacts: (Model, open_model),
+    EncoderDecoderFacts: (EncoderDecoderModel, open_encoder_decoder),
+    EncoderFacts: (EncoderModel, open_encoder),
 }
 
 
@@ -69,7 +66,8 @@ def load(
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
     chosen = choose_device(device, manifest.target)
     settings = LoadSettings(chosen, threads, spinning, prefill_chunk)
-    return OPENERS[type(manifest.model)](package, manifest, settings)
+    _, opener = CLASSES[type(manifest.model)]
+    return opener(package, manifest, settings)
 
 
 def read_package(path: Path) -> tuple[Path, Manifest]:
@@ -93,8 +91,8 @@ def load_as(
 
 def check_task(kind: type[object], path: Path, manifest: Manifest) -> None:
     """Raises TaskError where `kind` is not the class that `manifest`'s package has."""
-    if CLASSES[type(manifest.model)] is not kind:
-        wanted = ", ".join(task for facts, made in CLASSES.items() if made is kind for task in TASKS[facts])
+    if CLASSES[type(manifest.model)][0] is not kind:
+        wanted = ", ".join(task for facts, (made, _) in CLASSES.items() if made is kind for task in TASKS[facts])
         raise TaskError(
             f"{path} is a package for {manifest.task}, and this needs one for {wanted}; "
             "look at packages with `edgellm inspect`"

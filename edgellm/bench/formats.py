@@ -132,18 +132,14 @@ def _remarks(bench: BenchResult) -> str:
         *dict.fromkeys(cold),
         f"read bandwidth: {bandwidth}",
         f"energy: {bench.energy}",
-        *(f"disturbed: {each.case.name}: {_joined(each.conditions.disturbed)}" for each in bench.cases),
-        *(f"disturbed: load, {threads_text(each.threads)}: {_joined(each.disturbed)}" for each in bench.loads),
+        *(f"disturbed: {each.case.name}: {'; '.join(each.conditions.disturbed)}" for each in bench.cases),
+        *(f"disturbed: load, {threads_text(each.threads)}: {'; '.join(each.disturbed)}" for each in bench.loads),
         *(
-            f"disturbed: read bandwidth, {threads_text(each.threads)}: {_joined(each.disturbed)}"
+            f"disturbed: read bandwidth, {threads_text(each.threads)}: {'; '.join(each.disturbed)}"
             for each in bench.bandwidths
         ),
     ]
     return "\n".join(f"- {line}" for line in lines if not line.endswith(": "))
-
-
-def _joined(reasons: Sequence[str]) -> str:
-    return "; ".join(reasons)
 
 
 def _table(header: Cells, rows: Sequence[Cells], left: Container[str] = ()) -> str:

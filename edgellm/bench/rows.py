@@ -48,17 +48,11 @@ def records(bench: BenchResult) -> list[dict[str, Any]]:
 
     Missing values are None. The lists are `samples_ns`, `samples_ts`, `first_token_ms`, `token_ms` and `disturbed`.
     """
-    return [_record(bench, row) for result in bench.cases for row in rows_of(result)]
-
-
-def _record(bench: BenchResult, row: ReportRow) -> dict[str, Any]:
-    return {
-        **_what(bench, row),
-        **_speed(row),
-        **_latency(row),
-        **_resources(bench, row),
-        **_conditions(bench, row.result),
-    }
+    return [
+        {**_what(bench, row), **_speed(row), **_latency(row), **_resources(bench, row), **_conditions(bench, result)}
+        for result in bench.cases
+        for row in rows_of(result)
+    ]
 
 
 def _what(bench: BenchResult, row: ReportRow) -> dict[str, Any]:

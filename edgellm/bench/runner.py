@@ -11,7 +11,7 @@ from edgellm.bench.cases import plan_cases, threads_text
 from edgellm.bench.child import run_in_child
 from edgellm.bench.jobs import Job, JobResult
 from edgellm.bench.pagecache import drop_pages
-from edgellm.bench.results import BenchResult, CaseResult, Load, Loads, PackageFacts, describe_machine
+from edgellm.bench.results import BenchResult, Load, Loads, PackageFacts, describe_machine
 from edgellm.errors import OptionError
 from edgellm.inspection.graph_weights import graph_weights
 from edgellm.loading import check_task, read_package
@@ -68,7 +68,7 @@ def _measured(root: Path, manifest: Manifest, jobs: Sequence[Job], loads: int, p
     return BenchResult(
         machine=describe_machine(answers[0].onnxruntime),
         package=_facts(root, manifest, answers[0].device),
-        cases=tuple(_result(answer) for answer in answers),
+        cases=tuple(answer.result for answer in answers if answer.result is not None),
         loads=tuple(all_loads),
         bandwidths=tuple(bandwidths),
         why_no_bandwidth=why_not,
@@ -105,11 +105,6 @@ def _run(job: Job, place: str, progress: Announce) -> JobResult:
     name = job.case.name
     progress(f"{place}: {name}, warming up")
     return run_in_child(job, lambda number: progress(f"{place}: {name}, run {number} of {job.repeats}"))
-
-
-def _result(answer: JobResult) -> CaseResult:
-    assert answer.result is not None
-    return answer.result
 
 
 def _bandwidths(device: str, counts: Sequence[int], progress: Announce) -> tuple[list[Bandwidth], str | None]:

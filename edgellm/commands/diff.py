@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import click
 
 from edgellm.commands.options import json_option
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
-from edgellm.inspection.difference import Difference, differences, to_json
+from edgellm.inspection.difference import Difference, differences
 from edgellm.inspection.footprint import size
 from edgellm.loading import HASH_LIMIT, read_package
 from edgellm.package.files import check_files
@@ -39,7 +40,7 @@ def diff(context: click.Context, a: Path, b: Path, show_all: bool, verify: bool,
     """
     found = differences(_open(a, verify), _open(b, verify))
     if as_json:
-        click.echo(json.dumps({"same": not found, "differences": to_json(found)}, indent=2))
+        click.echo(json.dumps({"same": not found, "differences": [asdict(each) for each in found]}, indent=2))
     else:
         click.echo("\n".join(_lines(found, limit=None if show_all else SHOWN)) or "no difference")
     if found:

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
+from edgellm.commands.export_text import outcome_dict, outcome_lines, plan_lines, quality_lines
 from edgellm.commands.options import json_option
-from edgellm.commands.plan_text import outcome_dict, outcome_lines, plan_lines
 from edgellm.commands.progress import shown_progress
-from edgellm.commands.quality import quality_lines
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.library import onnxruntime
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from edgellm.commands.export_text import quality_lines
 from edgellm.commands.inspect_text import facts, matrix_table
 from edgellm.commands.options import json_option, package_argument
-from edgellm.commands.quality import quality_lines
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.loading import read_package
 from edgellm.package.files import check_files

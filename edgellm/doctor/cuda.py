@@ -35,7 +35,8 @@ def read_cuda(built_for: str, root: Path = Path("/"), environment: Mapping[str, 
     """What there is of NVIDIA's. `built_for`: the version of CUDA that ONNX Runtime was built for; "" looks for no
     libraries."""
     wanted = libraries(built_for) if built_for else ()
-    found = _among(wanted, [*_wheels(), *_loader_path(root, environment), *_default(root)]) | _cached(root, wanted)
+    usual = [root / place for place in DEFAULT_DIRECTORIES]
+    found = _among(wanted, [*_wheels(), *_loader_path(root, environment), *usual]) | _cached(root, wanted)
     return Cuda(
         driver=_driver(root),
         gpus=tuple(_gpus(root)),
@@ -66,10 +67,6 @@ def _wheels() -> list[Path]:
 def _loader_path(root: Path, environment: Mapping[str, str]) -> list[Path]:
     places = [place for place in environment.get("LD_LIBRARY_PATH", "").split(":") if place]
     return [root / place.lstrip("/") for place in places]
-
-
-def _default(root: Path) -> list[Path]:
-    return [root / place for place in DEFAULT_DIRECTORIES]
 
 
 def _among(wanted: Iterable[str], directories: Iterable[Path]) -> dict[str, str]:

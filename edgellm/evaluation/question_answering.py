@@ -67,13 +67,7 @@ class WrittenAnswerEvaluator(AnswerEvaluator):
     chat."""
 
     def __init__(
-        self,
-        model: Generative,
-        columns: Columns,
-        *,
-        prompt: str | None = None,
-        chat: bool = False,
-        **options: Any,
+        self, model: Generative, columns: Columns, *, prompt: str | None = None, chat: bool = False, **options: Any
     ) -> None:
         """`prompt` says how to ask; None has the context in it where there is one. `options` are those of the pipeline
         and of generation."""

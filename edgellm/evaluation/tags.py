@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import InputError
-from edgellm.evaluation.entity_scores import Tags, entity_scores, has_entities
 from edgellm.evaluation.evaluator import ItemResult, tokenizer_of
 from edgellm.evaluation.label_evaluator import LabelEvaluator
-from edgellm.evaluation.label_scores import single_label_scores
+from edgellm.evaluation.label_scores import Tags, entity_scores, has_entities, single_label_scores
 from edgellm.evaluation.records import Record, check_text_at
 from edgellm.evaluation.results import Findings
 from edgellm.text.encodings import NONE, Encoding

@@ -31,15 +31,7 @@ class Writer:
     options: Mapping[str, Any]
 
     @classmethod
-    def create(
-        cls,
-        model: Generative,
-        task: str,
-        *,
-        template: str,
-        chat: bool = False,
-        options: Mapping[str, Any],
-    ) -> Writer:
+    def create(cls, model: Generative, task: str, *, template: str, chat: bool, options: Mapping[str, Any]) -> Writer:
         """`task` names the pipeline of an encoder-decoder; decoders have one. Raises OptionError for what the model
         cannot be asked."""
         if int(options.get("num_return_sequences") or 1) != 1:

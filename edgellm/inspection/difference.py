@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from edgellm.package.report import REPORT_NAME
 ELSEWHERE = ("files", "source", "versions")
 CONFIGS = ("generation_config.json", "config.json", "tokenizer_config.json", "special_tokens_map.json")
 TEXTS = ("chat_template.jinja",)
-ABSENT = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _graphs(a: Inspection, b: Inspection) -> Iterator[Difference]:
 
 
 def _nodes(package: Inspection, name: str) -> str | None:
-    return f"{package.graphs[name].nodes} nodes" if name in package.graphs else ABSENT
+    return f"{package.graphs[name].nodes} nodes" if name in package.graphs else None
 
 
 def _ports(ports: tuple[Port, ...]) -> dict[str, str]:
@@ -159,7 +158,3 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return found
-
-
-def to_json(found: list[Difference]) -> list[dict[str, Any]]:
-    return [asdict(difference) for difference in found]

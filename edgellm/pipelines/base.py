@@ -103,8 +103,7 @@ class Pipeline:
 
     def _merged(self, options: Mapping[str, Any]) -> dict[str, Any]:
         names, others = self._names
-        unknown = [] if others else [name for name in options if name not in names]
-        unknown += [] if others else [name for name in self._options if name not in names]
+        unknown = [] if others else [name for name in (*options, *self._options) if name not in names]
         if unknown:
             raise OptionError(f"{self.task} has no option {unknown[0]!r}; {nearest(unknown[0], names)}")
         return {**self._options, **options}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from edgellm.errors import OptionError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import TruncationChoice, texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 
@@ -15,7 +14,7 @@ class FeatureExtraction(EncoderPipeline):
     """Gives [[[float]]] for a text: a batch of one, its tokens (special ones included), their features. With
     `return_tensors` that is an array [1, tokens, hidden] float32."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("feature-extraction",)
+    fits = ("feature-extraction",)
 
     def each(
         self,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgellm.errors import InputError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import check_counts, texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
@@ -22,7 +21,7 @@ class FillMask(EncoderPipeline):
     """Gives [{"score", "token", "token_str", "sequence"}] for a text, the likeliest first; for a text with several
     masks such a list for each mask."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("fill-mask",)
+    fits = ("fill-mask",)
     batch_size = 8
 
     def check(self) -> None:

@@ -11,11 +11,7 @@ NAMES = frozenset(GenerationOptions.__dataclass_fields__)
 
 
 def generation_options(
-    given: Mapping[str, Any],
-    *,
-    for_task: Mapping[str, Any],
-    package: Mapping[str, Any],
-    usual: Mapping[str, Any],
+    given: Mapping[str, Any], *, for_task: Mapping[str, Any], package: Mapping[str, Any], usual: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options to call `generate` with: those `given` by the caller, then `for_task`, the checkpoint's
     task_specific_params, then `package`, its generation_config.json, which `generate` itself reads, and where all are

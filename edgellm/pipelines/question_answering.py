@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import InputError, OptionError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import check_counts
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, best, softmax
@@ -24,15 +23,13 @@ from edgellm.types import BoolArray
 IMPOSSIBLE = 1_000_000.0  # the score of no answer where no window has one
 MASKED = -10000.0
 
-Example = Mapping[str, str]  # "question" and "context"
-
 
 class QuestionAnswering(EncoderPipeline):
     """Gives {"score", "start", "end", "answer"}, start and end in characters of the context; with `top_k` above 1 a
     list, if there are several answers. What is asked are `question` and `context`, one of each, a list of questions on
     one context, or two lists; or mappings with both."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("question-answering",)
+    fits = ("question-answering",)
     batch_size = 8
 
     def read(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

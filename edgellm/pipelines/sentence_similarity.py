@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgellm.errors import InputError
 from edgellm.models.encoder import EncoderModel
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import Pipeline, TruncationChoice, texts_of, truncation_of
 from edgellm.pipelines.scores import FloatArray
 from edgellm.text.encodings import Truncation
@@ -21,7 +20,7 @@ class SentenceSimilarity(Pipeline):
     """Gives [float], the cosines between the embeddings of `source_sentence` and of each of `sentences`. These are two
     arguments or one mapping; a list of mappings gives a list of lists."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("feature-extraction",)
+    fits = ("feature-extraction",)
     model: EncoderModel
 
     def read(self, args: tuple[Any, ...], options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from edgellm.models.encoder_decoder import EncoderDecoderModel
-from edgellm.package.manifest import Task
 from edgellm.pipelines import TRANSLATION
 from edgellm.pipelines.base import Pipeline, TruncationChoice, texts_of, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
@@ -20,7 +19,7 @@ class Text2Text(Pipeline):
     """Gives [{"generated_text": text}] for a text, one for each of `num_return_sequences`; for a list of texts, with
     one sequence each, a flat list of them."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("text2text-generation",)
+    fits = ("text2text-generation",)
     batch_size = 8
     model: EncoderDecoderModel
     result: ClassVar[str] = "generated"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from edgellm.errors import InputError, OptionError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import TruncationChoice
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, sigmoid, softmax
@@ -21,7 +20,7 @@ class TextClassification(EncoderPipeline):
     """Gives [{"label", "score"}] for a text; the same without the list for each of a list of texts. With `top_k` (None:
     all), always a list of labels, the likeliest first. A pair of texts is {"text": ..., "text_pair": ...}."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("text-classification",)
+    fits = ("text-classification",)
 
     def shape(self, inputs: Any, results: list[Any], *, single: bool, given: Mapping[str, Any]) -> Any:
         if isinstance(inputs, str) and "top_k" not in given:

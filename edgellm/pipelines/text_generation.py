@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from edgellm.errors import ContextOverflowError, OptionError
 from edgellm.models.decoder import Model
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import Pipeline, TruncationChoice, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.special import clean_up
@@ -59,7 +58,7 @@ class TextGeneration(Pipeline):
 
     input_name = "text_inputs"
 
-    fits: ClassVar[tuple[Task, ...]] = ("text-generation",)
+    fits = ("text-generation",)
     batch_size = 8
     model: Model
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgellm.errors import InputError, OptionError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.entities import (
@@ -39,7 +38,7 @@ class TokenClassification(EncoderPipeline):
     """Gives [{"entity", "score", "index", "word", "start", "end"}] for a text, one for each token; with an
     `aggregation_strategy`, [{"entity_group", "score", "word", "start", "end"}], one for each entity."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("token-classification",)
+    fits = ("token-classification",)
 
     def is_single(self, inputs: Any, options: Mapping[str, Any]) -> bool:
         if options.get("is_split_into_words") and isinstance(inputs, Sequence) and not isinstance(inputs, str):

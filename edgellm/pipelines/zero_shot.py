@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgellm.errors import InputError, OptionError, TaskError
-from edgellm.package.manifest import Task
 from edgellm.pipelines.base import texts_of
 from edgellm.pipelines.encoder import EncoderPipeline
 from edgellm.pipelines.scores import FloatArray, softmax
@@ -18,7 +17,7 @@ from edgellm.text.encodings import Encoding
 class ZeroShotClassification(EncoderPipeline):
     """Gives {"sequence", "labels", "scores"} for a text, the likeliest label first."""
 
-    fits: ClassVar[tuple[Task, ...]] = ("text-classification",)
+    fits = ("text-classification",)
     batch_size = 8
     input_name = "sequences"
 

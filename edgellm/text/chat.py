@@ -150,7 +150,7 @@ def _cut_at_mark(text: str) -> str:
 def _environment() -> Sandbox:
     environment = Sandbox({"tojson": _tojson})
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
     return environment
 
 
@@ -163,10 +163,6 @@ def _tojson(
 
 def _raise_exception(message: str) -> None:
     raise ChatTemplateError(f"the chat template refuses these messages: {message}")
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
 
 
 def _read_template(path: Path) -> str:

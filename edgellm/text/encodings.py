@@ -6,7 +6,7 @@ Cutting takes tokens out of a finished encoding, so special tokens, types and of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -40,14 +40,7 @@ class Encoding:
 
     def take(self, kept: BoolArray) -> Encoding:
         """The encoding with only the tokens for which `kept` [tokens] is true."""
-        return Encoding(
-            self.ids[kept],
-            self.type_ids[kept],
-            self.special[kept],
-            self.offsets[kept],
-            self.words[kept],
-            self.texts[kept],
-        )
+        return Encoding(*(getattr(self, field.name)[kept] for field in fields(self)))
 
     def moved(self, characters: IntArray) -> Encoding:
         """The encoding with offsets that are further on by so many `characters` [tokens]."""

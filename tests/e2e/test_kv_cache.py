@@ -16,7 +16,7 @@ import transformers as hf
 import edgellm
 import edgellm_export
 from comparison import distributions, fresh, prompt, reference_logits, relative_rms
-from edgellm.commands.quality import quality_lines
+from edgellm.commands.export_text import quality_lines
 from edgellm.errors import ExportError
 from edgellm.package.manifest import Manifest
 from edgellm.package.report import read_report

@@ -20,8 +20,14 @@ from transformers.data.metrics import squad_metrics
 from edgellm.errors import MissingDependencyError
 from edgellm.evaluation import answers, distributions, text_scores
 from edgellm.evaluation.distributions import compared, in_step, joined
-from edgellm.evaluation.entity_scores import Tags, entities_in, entity_scores
-from edgellm.evaluation.label_scores import multi_label_scores, number_scores, single_label_scores
+from edgellm.evaluation.label_scores import (
+    Tags,
+    entities_in,
+    entity_scores,
+    multi_label_scores,
+    number_scores,
+    single_label_scores,
+)
 from edgellm.evaluation.results import mean, share, with_intervals
 from edgellm.evaluation.text_scores import exact_matches, summary_scores, translation_scores
 from edgellm.evaluation.token_stream import sliding_windows, units_of
