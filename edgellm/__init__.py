@@ -37,8 +37,7 @@ from edgellm.errors import (
 )
 from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 from edgellm.loading import load
-from edgellm.models.attention_plot import plot_attentions
-from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderResult
+from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderResult, plot_attentions
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel, EncoderResult
 from edgellm.models.encoder_decoder import EncoderDecoderModel
@@ -47,43 +46,11 @@ from edgellm.sessions.generation_session import GenerationSession
 from edgellm.version import __version__ as __version__
 
 __all__ = [
-    "Attentions",
-    "ChatTemplateError",
-    "ContextOverflowError",
-    "DecoderResult",
-    "EdgellmError",
-    "EncoderDecoderModel",
-    "EncoderDecoderResult",
-    "EncoderModel",
-    "EncoderResult",
-    "GeneratedSequence",
-    "Generation",
-    "GenerationOptions",
-    "GenerationSession",
-    "InputError",
-    "MemoryBudgetError",
-    "MissingDependencyError",
-    "Model",
-    "ModelInfo",
-    "OptionError",
-    "OutOfMemoryError",
-    "PackageCorruptError",
-    "PackageError",
-    "PackageNotFoundError",
-    "PackageVersionError",
-    "Piece",
-    "ProviderError",
-    "Score",
-    "SessionCorruptError",
-    "SessionError",
-    "SessionFileError",
-    "SessionMismatchError",
-    "SessionNotFoundError",
-    "SessionVersionError",
-    "SessionWriteError",
-    "TaskError",
-    "Timing",
-    "load",
-    "pipeline",
-    "plot_attentions",
-]
+    "Attentions", "ChatTemplateError", "ContextOverflowError", "DecoderResult", "EdgellmError", "EncoderDecoderModel",
+    "EncoderDecoderResult", "EncoderModel", "EncoderResult", "GeneratedSequence", "Generation", "GenerationOptions",
+    "GenerationSession", "InputError", "MemoryBudgetError", "MissingDependencyError", "Model", "ModelInfo",
+    "OptionError", "OutOfMemoryError", "PackageCorruptError", "PackageError", "PackageNotFoundError",
+    "PackageVersionError", "Piece", "ProviderError", "Score", "SessionCorruptError", "SessionError", "SessionFileError",
+    "SessionMismatchError", "SessionNotFoundError", "SessionVersionError", "SessionWriteError", "TaskError", "Timing",
+    "load", "pipeline", "plot_attentions",
+]  # fmt: skip

@@ -24,7 +24,7 @@ TABLE = {
         ort: system
         engines: package ort decoding
         engines.in_place: package ort decoding engines
-        engines.concat: package ort decoding engines engines.in_place
+        engines.concat: package ort decoding engines
         foreign: package engines.concat
         generation: package text decoding
         sessions: version system package ort text decoding engines generation

@@ -15,7 +15,7 @@ from edgellm import errors
 from edgellm.bench.jobs import Job, JobResult
 
 
-def run_in_child(job: Job, before_run: Callable[[int], None]) -> JobResult:
+def run_in_child(job: Job, before_run: Callable[[int], None] = lambda number: None) -> JobResult:
     """Do a job in a process of its own. Raises the error that the job raised there, or ProviderError where the process
     ended without an answer."""
     with tempfile.TemporaryFile() as complaints:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgellm.bench.cases import Case
 from edgellm.system.bandwidth import Bandwidth
 from edgellm.system.cpu import processor_name
@@ -231,13 +233,8 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """The percentile with linear interpolation, as numpy's; None for no values."""
-    if not values:
-        return None
-    ordered = sorted(values)
-    at = (len(ordered) - 1) * percent / 100
-    below = ordered[math.floor(at)]
-    return below + (ordered[math.ceil(at)] - below) * (at - math.floor(at))
+    """The percentile with linear interpolation; None for no values."""
+    return float(np.percentile(values, percent)) if values else None
 
 
 def _per_token(joules: Sequence[float | None], tokens: int) -> float | None:

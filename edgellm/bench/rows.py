@@ -23,14 +23,6 @@ class ReportRow:
     tokens_per_s: list[float]
     joules_per_token: float | None
 
-    @property
-    def decodes(self) -> bool:
-        return self.n_gen > 0
-
-    @property
-    def prefills(self) -> bool:
-        return self.n_prompt > 0
-
 
 def rows_of(result: CaseResult) -> Iterator[ReportRow]:
     """The tests of a case: the prompt, the new tokens, and both together where there are both."""
@@ -109,8 +101,8 @@ def _speed(row: ReportRow) -> dict[str, Any]:
 
 
 def _latency(row: ReportRow) -> dict[str, Any]:
-    first = row.result.first_token_ms if row.prefills else []
-    steps = row.result.step_ms if row.decodes else []
+    first = row.result.first_token_ms if row.n_prompt else []
+    steps = row.result.step_ms if row.n_gen else []
     return {
         "first_token_ms_p50": percentile(first, 50),
         "first_token_ms_p90": percentile(first, 90),
@@ -130,11 +122,11 @@ def _resources(bench: BenchResult, row: ReportRow) -> dict[str, Any]:
         "warm_load_ms": loads.warm_ms if loads else None,
         "peak_rss_bytes": result.peak_rss_bytes,
         "import_rss_bytes": result.import_rss_bytes,
-        "read_bytes_per_token": result.token_bytes(bench.package) if row.decodes else None,
+        "read_bytes_per_token": result.token_bytes(bench.package) if row.n_gen else None,
         "read_bandwidth_bytes_per_s": bandwidth.bytes_per_s if bandwidth else None,
-        "share_of_bandwidth": result.share_of_bandwidth(bench.package, bandwidth) if row.decodes else None,
+        "share_of_bandwidth": result.share_of_bandwidth(bench.package, bandwidth) if row.n_gen else None,
         "joules_per_token": row.joules_per_token,
-        "outside_onnxruntime": result.outside_onnxruntime if row.decodes else None,
+        "outside_onnxruntime": result.outside_onnxruntime if row.n_gen else None,
     }
 
 

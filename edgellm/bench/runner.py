@@ -93,10 +93,10 @@ def _time_loads(job: Job, files: Sequence[Path], count: int, progress: Announce)
     for number in range(1, count + 1):
         progress(f"load {number} of {count}, {threads_text(job.threads)}")
         why_not = drop_pages(files)
-        first = run_in_child(job, _ignore).load
+        first = run_in_child(job).load
         if why_not is None:
             cold.append(first)
-        warm.append(run_in_child(job, _ignore).load)
+        warm.append(run_in_child(job).load)
     return Loads(job.threads, tuple(cold), tuple(warm), None if cold else why_not)
 
 
@@ -139,7 +139,3 @@ def _facts(path: Path, manifest: Manifest, device: str) -> PackageFacts:
         step_weight_bytes=weights.bytes_per_step,
         cache_bytes_per_token=manifest.model.bytes_per_token(),
     )
-
-
-def _ignore(number: int) -> None:
-    pass

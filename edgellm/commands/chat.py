@@ -16,13 +16,11 @@ import edgellm
 from edgellm.commands.options import (
     chosen,
     decode,
-    device_option,
     generation_options,
     one_line,
     package_argument,
     read_text,
     stats_option,
-    threads_option,
 )
 from edgellm.commands.stats import Stats
 from edgellm.errors import EdgellmError, InputError
@@ -46,8 +44,6 @@ INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended
     help="Go on with the conversation in this file, if it is there, and save it there in the end.",
 )
 @generation_options
-@device_option
-@threads_option
 @stats_option
 def chat(
     package: Path,

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from edgellm.commands.options import (
-    chosen,
-    device_option,
-    generation_options,
-    json_option,
-    package_argument,
-    threads_option,
-)
+from edgellm.commands.options import chosen, generation_options, json_option, package_argument, with_options
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import OptionError
 from edgellm.evaluation.kinds import KINDS
 from edgellm.evaluation.procedure import evaluate as run
 from edgellm.evaluation.results import Evaluation, Metric
 from edgellm.evaluation.text_scores import BLEU_TOKENIZERS
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 STEPS = {"weights": "exporting the reference", "evaluate": "evaluating"}
 
@@ -64,18 +55,10 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def evaluation_options(command: F) -> F:
-    for option in reversed(OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command("eval")
 @package_argument
-@evaluation_options
+@with_options(OPTIONS)
 @generation_options
-@device_option
-@threads_option
 @json_option
 def evaluate(package: Path, columns: Sequence[str], label: Sequence[str], as_json: bool, **arguments: Any) -> None:
     """Judge the package PKG by data.

@@ -9,16 +9,7 @@ from typing import Any
 import click
 
 import edgellm
-from edgellm.commands.options import (
-    chosen,
-    device_option,
-    generation_options,
-    json_option,
-    package_argument,
-    read_text,
-    stats_option,
-    threads_option,
-)
+from edgellm.commands.options import chosen, generation_options, json_option, package_argument, read_text, stats_option
 from edgellm.commands.stats import Stats
 from edgellm.loading import load_as
 
@@ -27,8 +18,6 @@ from edgellm.loading import load_as
 @package_argument
 @click.argument("prompt")
 @generation_options
-@device_option
-@threads_option
 @stats_option
 @json_option
 def generate(

@@ -112,15 +112,9 @@ def _graph(name: str, graph: GraphSummary) -> Iterator[str]:
     rest = graph.nodes - sum(count for _, count in shown)
     operators = ", ".join(f"{count} {operator}" for operator, count in shown)
     yield f"graph        {name}: {graph.nodes} nodes, {operators}{f', {rest} others' if rest else ''}"
-    for title, ports, remark in _sides(graph):
-        for line in _ports(ports):
-            yield f"  {title:3} {line}{remark}"
-
-
-def _sides(graph: GraphSummary) -> Iterator[tuple[str, Sequence[Port], str]]:
-    yield "in", graph.inputs, ""
-    yield "in", graph.optional, ", optional"
-    yield "out", graph.outputs, ""
+    yield from (f"  in  {line}" for line in _ports(graph.inputs))
+    yield from (f"  in  {line}, optional" for line in _ports(graph.optional))
+    yield from (f"  out {line}" for line in _ports(graph.outputs))
 
 
 def _ports(ports: Iterable[Port]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,14 +77,22 @@ GENERATION = [
 ]
 
 
-def generation_options(command: F) -> F:
-    """Adds the generation options; `chosen` picks from a command's arguments those that the user gave."""
-    for option in reversed(GENERATION):
-        command = option(command)
-    return command
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
+    """Adds the options to a command; its help lists them in this order."""
+
+    def added(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return added
+
+
+generation_options = with_options([*GENERATION, device_option, threads_option])  # those of all that generate or judge
 
 
 def chosen(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a command's arguments that the user gave."""
     given = {name: value for name, value in arguments.items() if value is not None and value != ()}
     if "early_stopping" in given:
         given["early_stopping"] = {"true": True, "false": False}.get(given["early_stopping"], "never")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -15,15 +15,12 @@ from edgellm.commands.options import (
     STDIN,
     chosen,
     decode,
-    device_option,
     generation_options,
     package_argument,
     read_text,
-    threads_option,
+    with_options,
 )
 from edgellm.errors import InputError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Names and meanings are those of the pipelines' options.
 TASK_OPTIONS = [
@@ -52,20 +49,12 @@ TASK_OPTIONS = [
 ]
 
 
-def task_options(command: F) -> F:
-    for option in reversed(TASK_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
 @click.argument("task")
 @package_argument
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
-@task_options
+@with_options(TASK_OPTIONS)
 @generation_options
-@device_option
-@threads_option
 @click.option("--json", "as_json", is_flag=True, help="Print each result as one line of JSON.")
 def run(
     task: str,

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from edgellm.doctor.facts import Facts, Finding
 from edgellm.errors import PackageError
+from edgellm.inspection.contents import CONTEXT
 from edgellm.inspection.footprint import Footprint, footprint, size
 from edgellm.loading import read_package
 from edgellm.ort.library import PROVIDERS
 from edgellm.package.files import check_files
 from edgellm.package.manifest import Manifest
 from edgellm.system.cpu import X86, lacks_vnni
-
-CONTEXT = 2048  # tokens, or what the model has: what is taken for granted that there should be room for
 
 
 def examine_package(path: Path, facts: Facts) -> list[Finding]:

@@ -81,20 +81,12 @@ def read_json(path: Path) -> Iterator[Record]:
             yield Record(values, place)
 
 
-def read_csv(path: Path) -> Iterator[Record]:
-    return _separated(path, csv.excel)
-
-
-def read_tsv(path: Path) -> Iterator[Record]:
-    return _separated(path, csv.excel_tab)
-
-
 READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
-    ".csv": read_csv,
-    ".tsv": read_tsv,
+    ".csv": lambda path: _separated(path, csv.excel),
+    ".tsv": lambda path: _separated(path, csv.excel_tab),
 }
 
 

@@ -6,7 +6,7 @@ Start and end scores become answers in pure functions on arrays; no model is nee
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -178,9 +178,7 @@ def merged(answers: list[Answer]) -> list[Answer]:
     for answer in answers:
         key = answer.answer.lower()
         before = found.get(key)
-        found[key] = (
-            answer if before is None else Answer(before.score + answer.score, before.start, before.end, before.answer)
-        )
+        found[key] = answer if before is None else replace(before, score=before.score + answer.score)
     return list(found.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from edgellm.system.sample import Sample
 
@@ -45,7 +46,7 @@ def judge(samples: Sequence[Sample], run_seconds: Sequence[float], threads: int)
         seconds=seconds,
         other_cpus=None if others_s is None else others_s / seconds,
         steal_share=None if steal_s is None else steal_s / (seconds * last.cpus),
-        frequency_mhz=_mean(clocks) if clocks else None,
+        frequency_mhz=fmean(clocks) if clocks else None,
         temperature_c=max((s.temperature_c for s in samples if s.temperature_c is not None), default=None),
         load_1min=first.load_1min,
         disturbed=(*disturbances(samples, threads), *_memory(first, last, seconds), *_spread(run_seconds)),
@@ -100,7 +101,7 @@ def _memory(first: Sample, last: Sample, seconds: float) -> list[str]:
 
 def _clocks(samples: Sequence[Sample], threads: int) -> list[float]:
     """The clock after each run in MHz: the mean of the busiest CPUs, as many as there are threads."""
-    return [_mean(sorted(s.frequencies_mhz)[-threads:]) for s in samples[1:] if s.frequencies_mhz]
+    return [fmean(sorted(s.frequencies_mhz)[-threads:]) for s in samples[1:] if s.frequencies_mhz]
 
 
 def _spread(run_seconds: Sequence[float]) -> list[str]:
@@ -123,7 +124,3 @@ def _grown(first: Sample, last: Sample, of: Callable[[Sample], float | None]) ->
 def _others(first: Sample, last: Sample) -> float | None:
     busy = _grown(first, last, lambda s: s.busy_s)
     return None if busy is None else max(0.0, busy - (last.own_cpu_s - first.own_cpu_s))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

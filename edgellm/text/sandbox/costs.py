@@ -49,10 +49,6 @@ def _split(value: str, separator: Value = None, *rest: Value) -> int:
     return value.count(separator) if isinstance(separator, str) and separator else len(value) // 2
 
 
-def _lines(value: str, *rest: Value) -> int:
-    return len(value) // 2
-
-
 _TEXT_METHODS = (
     "capitalize casefold count endswith find format index isalnum isalpha isascii isdecimal isdigit islower "
 )
@@ -62,7 +58,7 @@ _SAME = dict.fromkeys(_TEXT_METHODS.split(), _nothing)
 _METHODS: Mapping[type, Mapping[str, Callable[..., int]]] = {
     str: _SAME
     | dict.fromkeys(("center", "ljust", "rjust", "zfill"), _longer)
-    | {"split": _split, "rsplit": _split, "splitlines": _lines, "replace": _replaced, "join": _joined},
+    | {"split": _split, "rsplit": _split, "splitlines": _split, "replace": _replaced, "join": _joined},
     bytes: _SAME,
     dict: dict.fromkeys(("get", "items", "keys", "values", "copy"), _nothing),
     list: dict.fromkeys(("index", "count", "copy"), _nothing),

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCache, Material, Stream, built
-from edgellm_export.blocks.rope import needs_length_input
+from edgellm_export.blocks.rope import needs_length_input, needs_positions
 from edgellm_export.graphs import parts
 from edgellm_export.graphs.parts import END, INT64, SIDES, Output
 from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder
@@ -63,7 +63,7 @@ def decoder_inputs(b: Build) -> tuple[ir.Value, BatchState]:
     narrow = g.op("Cast", width, name="/model/total/Cast", to=int(ir.DataType.INT32))
     total = g.op("Squeeze", narrow, g.ints(0), name="/model/total/Squeeze")
     length_dependent = needs_length_input(b.shape.ropes)
-    positions = _positions(g, ids, mask) if b.shape.learned_positions or length_dependent else None
+    positions = _positions(g, ids, mask) if b.shape.learned_positions or needs_positions(b.shape.ropes) else None
     if length_dependent:
         lengths = g.op(
             "Max", lengths, g.optional_input("rope_length", np.array([0], np.int64)), name="/model/rope/lengths/Max"

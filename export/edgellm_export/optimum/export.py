@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
-from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
-from edgellm.foreign.files import CONFIG
+from edgellm.foreign import is_foreign, read_foreign
+from edgellm.foreign.files import CONFIG, ENCODER, FIRST, LATER, MERGED, WHOLE
 from edgellm.package.manifest import (
     GENERATION_TASKS,
     MANIFEST_NAME,

@@ -1,4 +1,7 @@
-"""The interpreter's end while a daemon thread is inside ONNX Runtime.
+"""What becomes of loaded models when the process forks, and when it ends.
+
+ONNX Runtime's threads do not survive a fork. A model that goes on in the child would run on one thread at best and wait
+forever at worst, and so would a model that is merely freed there: ONNX Runtime waits for its threads to end.
 
 Python ends daemon threads as soon as they want to run Python again, by unwinding their stack; before Python 3.14 that
 unwinding meets ONNX Runtime's C++ frames, which abort the process. So at the end no daemon thread may be inside: those
@@ -8,12 +11,44 @@ that are come out first, and those that want in wait until the process is gone.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import threading
 import time
+import weakref
 from types import TracebackType
+from typing import NoReturn, Protocol
+
+from edgellm.errors import ProviderError
 
 PATIENCE = 60.0  # seconds to wait for the calls that run; a chunk of a prompt or a model being loaded is the longest
+
+
+class Holder(Protocol):
+    def leave_to_parent(self) -> None:
+        """Called in the child: give up what belongs to the parent's threads."""
+
+
+class LeftToParent:
+    """What a holder has in the child in place of ONNX Runtime's object: any use of it is an error."""
+
+    def __init__(self, original: object) -> None:
+        """`original` is never freed from now on."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(original))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ProviderError(
+            "this model was loaded before the process forked, and ONNX Runtime's threads do not survive a fork; "
+            "load it in the child, or start children with multiprocessing's 'spawn'"
+        )
+
+
+_holders: weakref.WeakSet[Holder] = weakref.WeakSet()
+
+
+def remember(holder: Holder) -> None:
+    """Have `holder` told in each child that this process forks."""
+    _holders.add(holder)
 
 
 class NativeCalls:
@@ -52,5 +87,15 @@ class NativeCalls:
 
 native = NativeCalls()
 atexit.register(native.end)
+
+
+def _after_fork() -> None:
+    """In the child."""
+    for holder in list(_holders):
+        holder.leave_to_parent()
+    _holders.clear()
+    native.forget_others()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=native.forget_others)
+    os.register_at_fork(after_in_child=_after_fork)

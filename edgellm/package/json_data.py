@@ -1,13 +1,15 @@
-"""JSON data as frozen dataclasses: every key and every type checked."""
+"""JSON files of a package as the objects that they must hold, and as frozen dataclasses: every key and type checked."""
 
 from __future__ import annotations
 
+import json
 import reprlib
 import types
 import typing
 from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edgellm.errors import corrupt
@@ -15,16 +17,21 @@ from edgellm.errors import corrupt
 T = TypeVar("T")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no such file. Raises PackageCorruptError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise corrupt(f"{path} is not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise corrupt(f"{path} holds a JSON {type(data).__name__}, expected an object")
+    return data
+
+
 class Mistyped(ValueError):
     """The data is not what the dataclass says; the text says where."""
-
-
-def parse(cls: type[T], data: Any, where: str) -> T:
-    """`build` for what a package holds. Raises PackageCorruptError."""
-    try:
-        return build(cls, data, where)
-    except Mistyped as error:
-        raise corrupt(str(error)) from None
 
 
 def build(cls: type[T], data: Any, where: str) -> T:
