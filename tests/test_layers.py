@@ -55,7 +55,7 @@ TABLE = {
         calibration: checkpoint quantize blocks architectures float_run / text
         verification: float_run calibration / system package text ort models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
-        optimum: checkpoint package tokenizer sources onnx quantize float_run verification exporters / package text foreign models loading
+        optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
         planning: checkpoint package quantize verification exporters / system package inspection
         pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
         *: pipeline
