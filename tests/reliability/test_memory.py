@@ -118,7 +118,7 @@ def test_no_memory_inside_of_onnxruntime(packages: Path, monkeypatch: pytest.Mon
             raise RuntimeError("bfc_arena.cc:360 AllocateRawInternal Failed to allocate memory for requested buffer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(model._session, "_session", Full())
+        patch.setattr(model._loaded, "_session", Full())
         with pytest.raises(OutOfMemoryError, match="no memory for running the model; use a shorter prompt, a smaller"):
             model.logits("hello")
     assert model.generate("hello", max_new_tokens=5).tokens == expected
