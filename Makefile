@@ -1,5 +1,5 @@
 # make demo    a real model, exported to INT8 and answering
-# make test    every test
+# make test    every test, in WORKERS processes
 # make fuzz    a million damaged inputs through every parser; FUZZ_RUNS says how many
 # make soak    20,000 generations in one process, and what else takes minutes: nothing grows, nothing crashes
 # make lint    ruff and mypy
@@ -28,8 +28,10 @@ demo: $(PACKAGE)/edgellm.json
 	@printf '\n> %s\n\n' "$(QUESTION)"
 	@$(BIN)/edgellm chat $(PACKAGE) "$(QUESTION)" --no-do-sample --stats
 
+WORKERS ?= 2
+
 test: $(VENV)/.dev $(MODEL) $(ENCODER)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 FUZZ_RUNS ?= 1000000
 

@@ -67,7 +67,8 @@ def python_of(peer: str) -> str:
             print(f"making the environment of {peer} ...", file=sys.stderr)
             venv.create(home, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-            install([*pip, "install", *environment.requirements])
+            # Not compiled: few of torch's modules are ever imported, and Python compiles those then.
+            install([*pip, "install", "--no-compile", *environment.requirements])
             if environment.without:
                 subprocess.run([*pip, "uninstall", "--yes", *environment.without], check=True)
             stamp.write_text(wanted)

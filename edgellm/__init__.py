@@ -37,8 +37,7 @@ from edgellm.errors import (
 )
 from edgellm.generation.results import GeneratedSequence, Generation, ModelInfo, Piece, Score, Timing
 from edgellm.loading import load
-from edgellm.models.attention_plot import plot_attentions
-from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderResult
+from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderResult, plot_attentions
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel, EncoderResult
 from edgellm.models.encoder_decoder import EncoderDecoderModel

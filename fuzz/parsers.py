@@ -20,7 +20,7 @@ from edgellm.errors import EdgellmError
 from edgellm.evaluation.data import Columns, open_data
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.package.files import check_files, read_manifest
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import EncoderFacts
 from edgellm.package.onnx_file import read_graph
 from edgellm.package.sentence import read_embedding

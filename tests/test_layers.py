@@ -24,7 +24,7 @@ TABLE = {
         ort: system
         engines: package ort decoding
         engines.in_place: package ort decoding engines
-        engines.concat: package ort decoding engines engines.in_place
+        engines.concat: package ort decoding engines
         foreign: package engines.concat
         generation: package text decoding
         sessions: version system package ort text decoding engines generation
@@ -55,7 +55,7 @@ TABLE = {
         calibration: checkpoint quantize blocks architectures float_run / text
         verification: float_run calibration / system package text ort models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
-        optimum: checkpoint package tokenizer sources onnx quantize float_run verification exporters / package text foreign models loading
+        optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
         planning: checkpoint package quantize verification exporters / system package inspection
         pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
         *: pipeline

@@ -15,7 +15,7 @@ from edgellm.commands.options import json_option, package_argument
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.loading import read_package
 from edgellm.package.files import check_files
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.report import REPORT_NAME, read_report
 
 

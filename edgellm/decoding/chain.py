@@ -65,7 +65,7 @@ def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> 
     if words:
         chain.append(lambda rows, scores: p.bad_words(rows.ids, scores, words))
     if eos_token_ids and (o.min_new_tokens or o.min_length):
-        chain.append(lambda rows, scores: p.min_new_tokens(scores, _too_short(o, rows), eos_token_ids))
+        chain.append(lambda rows, scores: p.exclude(scores, _too_short(o, rows), eos_token_ids))
     if (bos := o.forced_bos_token_id) is not None:
         chain.append(lambda rows, scores: p.force(scores, rows.lens == 1, (bos,)))
     if (eos := o.forced_eos_token_id) is not None:

@@ -83,7 +83,7 @@ class GenerationOptions:
             if name not in source:
                 continue
             try:
-                values[name] = _parse(name, source[name])
+                values[name] = _OFF[name] if source[name] is None else _CHECKS[name](source[name])
             except v.Unfit as expected:
                 problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
         result = cls(**_settle_lookup(_settle_lengths(values, options)))
@@ -200,10 +200,6 @@ _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 def _is_set(name: str, value: Any) -> bool:
     """Whether the package's file says something: null is silence, and so is the old spelling -1 of "no padding"."""
     return value is not None and not (name == "pad_token_id" and value == -1)
-
-
-def _parse(name: str, value: Any) -> Any:
-    return _OFF[name] if value is None else _CHECKS[name](value)
 
 
 def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,11 +67,6 @@ def bad_words(ids: Sequence[TokenArray], scores: Scores, words: Sequence[tuple[i
     return result
 
 
-def min_new_tokens(scores: Scores, too_short: Mask, eos_token_ids: Sequence[int]) -> Scores:
-    """Exclude the end tokens in rows that are `too_short` [rows] (MinLength-, MinNewTokensLengthLogitsProcessor)."""
-    return exclude(scores, too_short, eos_token_ids)
-
-
 def force(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
     """In the chosen `rows` [rows] only `tokens` stay, at score 0 (ForcedBOS-, ForcedEOSTokenLogitsProcessor)."""
     if not rows.any():
@@ -101,7 +96,8 @@ def exponential_decay_length_penalty(
 
 
 def exclude(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
-    """Exclude `tokens` in the chosen `rows` [rows] (SuppressTokens-, SuppressTokensAtBeginLogitsProcessor)."""
+    """Exclude `tokens` in the chosen `rows` [rows] (SuppressTokens-, SuppressTokensAtBegin-, and of end tokens in rows
+    that are too short MinLength-, MinNewTokensLengthLogitsProcessor)."""
     if not rows.any() or not len(tokens):
         return scores
     result = scores.copy()

@@ -1,4 +1,4 @@
-"""The loop of one call: the sequences and beams that began together, side by side in one batch."""
+"""The loop of one call: the sequences and beams that began together, side by side in one batch, and a step of these."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Sequence
 import numpy as np
 
 from edgellm.decoding.beam_search import BeamSearch
+from edgellm.decoding.chain import ScoredRows, process
+from edgellm.decoding.choice import greedy, sample, token_logprobs
 from edgellm.decoding.decoder import HEADROOM, Decoder, Reading
-from edgellm.decoding.events import Hypothesis, Step
-from edgellm.decoding.sequence import Beginning, Continuation
-from edgellm.decoding.step import step
-from edgellm.types import Logits, ProgressHook
+from edgellm.decoding.sequence import Beginning, Continuation, Emitted, Hypothesis, SequencePlan, Step
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 Cancelled = Callable[[], bool]
 
@@ -44,6 +44,23 @@ def search(
         if not tokens:
             return batch.hypotheses()
         logits = decoder.decode(np.array(tokens))
+
+
+def step(sequences: Sequence[Continuation], logits: Logits, interruption: str | None = None) -> tuple[Emitted, ...]:
+    """Add a token to each of the sequences, greedy beside sampled, and end those that are done.
+
+    logits: [sequences or more, vocab], not written to. interruption: why all sequences have to end now.
+    Neighbours that share a plan are computed together; what a sequence gets does not depend on the others.
+    """
+    emitted: list[Emitted] = []
+    start, count = 0, len(sequences)
+    while start < count:
+        plan, stop = sequences[start].plan, start + 1
+        while stop < count and sequences[stop].plan is plan:
+            stop += 1
+        emitted += _advance(plan, sequences[start:stop], logits[start:stop], interruption)
+        start = stop
+    return tuple(emitted)
 
 
 class _Batch:
@@ -133,3 +150,33 @@ def _sequences(beginnings: Sequence[Beginning]) -> list[Continuation]:
         sequences += [beginning.sequence(number + copy, copy) for copy in range(beginning.plan.num_sequences)]
         number += beginning.plan.options.num_return_sequences
     return sequences
+
+
+def _advance(
+    plan: SequencePlan, sequences: Sequence[Continuation], logits: Logits, interruption: str | None
+) -> list[Emitted]:
+    """`step` for sequences with one plan. logits: [sequences, vocab]."""
+    tokens = _choose(plan, sequences, logits)
+    logprobs = token_logprobs(logits, tokens) if plan.options.logprobs else [None] * len(sequences)
+    cut = interruption or plan.ends.of_time()
+    return [
+        sequence.append(token, logprob, cut)
+        for sequence, token, logprob in zip(sequences, tokens.tolist(), logprobs, strict=True)
+    ]
+
+
+def _choose(plan: SequencePlan, sequences: Sequence[Continuation], logits: Logits) -> TokenArray:
+    """The next token of each sequence. logits: [sequences, vocab]."""
+    scores = process(plan.processors, _describe(sequences), logits) if plan.processors else logits
+    if not plan.options.do_sample:
+        return greedy(scores)
+    return sample(scores, [sequence.stream for sequence in sequences if sequence.stream is not None])
+
+
+def _describe(sequences: Sequence[Continuation]) -> ScoredRows:
+    return ScoredRows(
+        ids=[sequence.ids() for sequence in sequences],
+        prompt_lens=[sequence.prompt_len for sequence in sequences],
+        max_new_tokens=[sequence.max_new_tokens for sequence in sequences],
+        sources=[sequence.beginning.made_of for sequence in sequences],
+    )

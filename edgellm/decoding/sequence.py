@@ -1,20 +1,79 @@
-"""What a sequence begins with, how it goes on, and what it has become so far."""
+"""What a sequence begins with, how it goes on and ends, and what a search tells of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from edgellm.decoding.chain import Processor, build_processors
 from edgellm.decoding.choice import random_stream
-from edgellm.decoding.events import Emitted, Hypothesis
 from edgellm.decoding.options import GenerationOptions
-from edgellm.decoding.stopping import Ends
 from edgellm.types import TokenArray
 
 SPARE = 256  # tokens to make room for at first
+
+
+class Emitted(NamedTuple):
+    """One new token of one sequence (greedy search and sampling; beams are not final before the end).
+
+    `number` is the sequence's: the call's prompts have their `num_return_sequences` one after the other.
+    `logprob` is the log-softmax of the model's own logits at the token, if `options.logprobs`.
+    `finish_reason` is set on a sequence's last token: "eos", "stop_string", "length", "cancelled" or "time".
+    """
+
+    number: int
+    token: int
+    logprob: float | None
+    finish_reason: str | None
+
+
+class Step(NamedTuple):
+    """One run of the model. `emitted` is empty for beam search."""
+
+    emitted: tuple[Emitted, ...]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One finished sequence: its new tokens, an end token included, the prompt not.
+
+    `logprobs` are as in `Emitted`. `score`: beam search's length-penalised score, sum / length**length_penalty.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    score: float | None
+    finish_reason: str
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What ends a sequence, beside its number of tokens: the conditions that the tokenizer and the clock decide.
+
+    `matches_stop_string`: whether the text of a sequence's new tokens contains a stop string.
+    `deadline` is a `time.monotonic()` value. `pad_token_id` is what a finished group of beams goes on with.
+    """
+
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    matches_stop_string: Callable[[Sequence[int]], bool] | None = None
+    deadline: float | None = None
+
+    def of_text(self, tokens: Sequence[int]) -> str | None:
+        """Why the new `tokens` are complete in themselves: "eos", "stop_string" or None."""
+        if tokens[-1] in self.eos_token_ids:
+            return "eos"
+        if self.matches_stop_string is not None and self.matches_stop_string(tokens):
+            return "stop_string"
+        return None
+
+    def of_time(self) -> str | None:
+        """Why the sequence must end now: "time" once the deadline has passed, else None."""
+        return "time" if self.deadline is not None and time.monotonic() >= self.deadline else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgellm.errors import PackageCorruptError
+from edgellm.ort.binding import FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.ort.loaded_graph import LoadedGraph
-from edgellm.ort.tensor_types import FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.package.manifest import (
     CacheLayout,
     CrossCacheLayout,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgellm.foreign.exported import read_exported
-from edgellm.foreign.files import ENCODER, FIRST, FOLDERS, LATER, MERGED, WHOLE, roles_in
+from edgellm.foreign.files import FOLDERS, roles_in
 from edgellm.foreign.genai import find_genai, read_genai
 from edgellm.package.manifest import Manifest
-
-__all__ = ["ENCODER", "FIRST", "LATER", "MERGED", "WHOLE", "is_foreign", "read_foreign"]
 
 
 def is_foreign(path: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgellm.errors import PackageError
 from edgellm.foreign.files import CONFIG, ForeignDirectory, past_names
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import Precision, Weights
 
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx", "seq_length")

@@ -10,18 +10,43 @@ The manifest that such a directory lacks is made from config.json and from the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict, get_args
 
 from edgellm.engines.concat.encoder_decoder_graphs import DECODER_INPUTS, ENCODER_INPUTS
 from edgellm.engines.concat.graph import INPUTS
+from edgellm.errors import PackageError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout
-from edgellm.foreign.config import context_length_of, has_no_end, vocab_size_of, weights_of
-from edgellm.foreign.encoder import encoder_kind
+from edgellm.foreign.config import context_length_of, has_no_end, text_length_of, vocab_size_of, weights_of
 from edgellm.foreign.files import ENCODER, ForeignDirectory, graph_file, open_directory, past_names
-from edgellm.foreign.kind import KindFields
-from edgellm.package.json_file import read_json
-from edgellm.package.manifest import CrossCacheLayout, DecoderFacts, EncoderDecoderFacts, GraphFile, Manifest, TokenIds
+from edgellm.package.json_data import read_json
+from edgellm.package.manifest import (
+    LABEL_TASKS,
+    CrossCacheLayout,
+    DecoderFacts,
+    EncoderDecoderFacts,
+    EncoderFacts,
+    GraphFile,
+    Manifest,
+    ModelFacts,
+    Problem,
+    Task,
+    TokenIds,
+)
+from edgellm.package.sentence import read_embedding
+
+MAX_LABELS = 1 << 20
+MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch
+
+
+class KindFields(TypedDict):
+    """The fields of a manifest that each kind of model finds in its own way."""
+
+    task: Task
+    graphs: Mapping[str, GraphFile]
+    model: ModelFacts
+    context_length: int
 
 
 def read_exported(path: Path) -> tuple[Path, Manifest]:
@@ -47,7 +72,7 @@ def read_exported(path: Path) -> tuple[Path, Manifest]:
 def _kind(directory: ForeignDirectory) -> KindFields:
     if ENCODER in directory.graphs:
         return _encoder_decoder(directory)
-    return _decoder(directory) if past_names(directory.parts[-1]) else encoder_kind(directory)
+    return _decoder(directory) if past_names(directory.parts[-1]) else _encoder(directory)
 
 
 def _decoder(directory: ForeignDirectory) -> KindFields:
@@ -82,3 +107,47 @@ def _graphs(directory: ForeignDirectory, whole: str, inputs: Sequence[str]) -> d
     """The decoder's graph by the name `whole`, or its two as first and later."""
     names = (whole,) if len(directory.parts) == 1 else ("first", "later")
     return {name: graph_file(part, inputs, ("logits",)) for name, part in zip(names, directory.parts, strict=True)}
+
+
+def _encoder(directory: ForeignDirectory) -> KindFields:
+    """An encoder-only model: its head shows in the outputs, and in the name of the checkpoint's class."""
+    root, config, graph = directory.root, directory.config, directory.parts[0]
+    context_length = text_length_of(directory)
+    outputs, architectures = graph.facts.outputs, config.get("architectures")
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    task: Task | None = None
+    if "start_logits" in outputs and "end_logits" in outputs:
+        task = "question-answering"
+    elif "logits" in outputs and len(outputs["logits"].shape) == 2:
+        task = "text-classification"
+    elif "logits" in outputs and name.endswith("ForTokenClassification"):
+        task = "token-classification"
+    elif "logits" in outputs and name.endswith("ForMaskedLM"):
+        task = "fill-mask"
+    elif "last_hidden_state" in outputs:
+        task = "feature-extraction"
+    if task is None:
+        raise PackageError(
+            f"{root} holds {graph.file} with outputs {', '.join(list(outputs)[:4])}: edgellm runs encoders with their "
+            "heads, and decoders that were exported with their past, as `--task text-generation-with-past` does"
+        )
+    wanted = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
+    file = graph_file(graph, ("input_ids", "attention_mask", "token_type_ids"), wanted.get(task, ("logits",)))
+    labels = _labels(config, outputs["logits"].shape[-1]) if task in LABEL_TASKS else ()
+    problem = config.get("problem_type")
+    facts = EncoderFacts(
+        labels=labels,
+        problem_type=problem if task == "text-classification" and problem in get_args(Problem) else None,
+        embedding=read_embedding(root, context_length) if task == "feature-extraction" else None,
+        rows_apart=bool(MIXES_ROWS & graph.facts.operators),
+    )
+    return KindFields(task=task, graphs={"model": file}, model=facts, context_length=context_length)
+
+
+def _labels(config: Mapping[str, Any], outputs: int | str) -> tuple[str, ...]:
+    named = config.get("id2label")
+    named = named if isinstance(named, dict) else {}
+    count = outputs if isinstance(outputs, int) else len(named) or 2
+    if not 0 < count <= MAX_LABELS:
+        raise PackageError(f"its outputs have {count} classes, expected 1 to {MAX_LABELS}")
+    return tuple(str(named.get(str(i), f"LABEL_{i}")) for i in range(count))

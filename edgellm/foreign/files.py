@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgellm.errors import PackageError, PackageNotFoundError
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import FileEntry, GraphFile
 from edgellm.package.onnx_file import GraphFacts, read_graph
 

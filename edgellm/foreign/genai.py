@@ -17,7 +17,7 @@ from edgellm.errors import PackageError, PackageNotFoundError
 from edgellm.foreign.config import MAX_SENSIBLE_LENGTH, size_of, weights_of
 from edgellm.foreign.files import WHOLE, ForeignDirectory, Graph, read_inside
 from edgellm.foreign.rope_tables import rope_of
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope, TokenIds
 
 GENAI_CONFIG = "genai_config.json"

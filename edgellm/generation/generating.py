@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from edgellm.decoding import Decoder
 from edgellm.errors import InputError
-from edgellm.generation.call import Call
+from edgellm.generation.call import Call, Cancel, ChatArguments, Request
 from edgellm.generation.reader import PromptReader, Reader
-from edgellm.generation.request import Cancel, ChatArguments, Request
 from edgellm.generation.results import Generation, Piece
 from edgellm.generation.run import Run
 from edgellm.text.chat import Message

@@ -1,22 +1,22 @@
-"""Requests read: options checked, and prompts that fit."""
+"""Requests read: options checked, on top of what a package's files say of how to generate, and prompts that fit."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgellm.decoding import Beginning, Ends, GenerationOptions, SequencePlan
 from edgellm.errors import ChatTemplateError, OptionError
-from edgellm.generation.call import Call
-from edgellm.generation.overflow import Fitted, fit_chat, fit_prompt, system_messages
-from edgellm.generation.request import ChatArguments, Options, Request
-from edgellm.generation.room import MemoryBudget, Room
+from edgellm.generation.call import Call, ChatArguments, Options, Request
+from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fit_prompt, system_messages
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
 from edgellm.text.prompts import read_prompt
@@ -164,3 +164,32 @@ class PromptReader(Reader):
         shared = min(len(alone), len(tokens))
         different = np.flatnonzero(alone[:shared] != tokens[:shared])
         return int(different[0]) if len(different) else shared
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+# Settings that genai_config.json shares with generation_config.json, and whether a value makes sense. Lengths and beams
+# are left out: the builder of onnxruntime-genai writes the context's length and one beam, whatever the model.
+SEARCH: Mapping[str, Callable[[Any], bool]] = {
+    "repetition_penalty": lambda value: _is_number(value) and value > 0,
+    "min_length": lambda value: type(value) is int and value >= 0,
+    "do_sample": lambda value: type(value) is bool,
+}
+SAMPLING: Mapping[str, Callable[[Any], bool]] = {
+    "temperature": lambda value: _is_number(value) and value > 0,
+    "top_k": lambda value: type(value) is int and value >= 0,
+    "top_p": lambda value: _is_number(value) and 0 < value <= 1,
+}
+
+
+def read_generation_defaults(package: Path) -> dict[str, Any]:
+    """generation_config.json; without one, what genai_config.json says under "search". Raises PackageCorruptError."""
+    if (package / "generation_config.json").is_file():
+        return read_json(package / "generation_config.json")
+    search = read_json(package / "genai_config.json").get("search")
+    if not isinstance(search, dict):
+        return {}
+    heard = {**SEARCH, **(SAMPLING if search.get("do_sample") is True else {})}
+    return {name: search[name] for name, fits in heard.items() if name in search and fits(search[name])}

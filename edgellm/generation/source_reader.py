@@ -12,9 +12,9 @@ import numpy as np
 
 from edgellm.decoding import Beginning, GenerationOptions, SequencePlan
 from edgellm.errors import OptionError, nearest
+from edgellm.generation.call import ChatArguments, Options
 from edgellm.generation.overflow import Fitted, fit_source
 from edgellm.generation.reader import Reader, Settled
-from edgellm.generation.request import ChatArguments, Options
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import encode_prompt, encode_source
 from edgellm.types import IntArray

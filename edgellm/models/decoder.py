@@ -13,17 +13,15 @@ from typing import Any, overload
 
 import numpy as np
 
-from edgellm.decoding import Logits
 from edgellm.engines.cached import AnyEngine
 from edgellm.engines.checks import check_graphs, only_graph
 from edgellm.engines.concat.decoder import ConcatEngine
 from edgellm.engines.concat.graph import open_concat_graph
 from edgellm.engines.in_place.decoder import Engine
 from edgellm.errors import InputError
-from edgellm.generation.defaults import read_generation_defaults
+from edgellm.generation.call import Cancel, Request
 from edgellm.generation.generating import Conversing
-from edgellm.generation.reader import PromptReader
-from edgellm.generation.request import Cancel, Request
+from edgellm.generation.reader import PromptReader, read_generation_defaults
 from edgellm.generation.results import Generation, Score
 from edgellm.models.attentions import Attentions, DecoderResult, check_attentions, decoder_pass, token_texts
 from edgellm.models.generative import GenerativeModel
@@ -34,7 +32,7 @@ from edgellm.sessions.source import SessionSource
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.prompts import Prompt, encode_prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
-from edgellm.types import IntArray, ProgressHook
+from edgellm.types import IntArray, Logits, ProgressHook
 
 
 def open_model(package: Path, manifest: Manifest[DecoderFacts], settings: LoadSettings) -> Model:

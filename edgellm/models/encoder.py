@@ -177,10 +177,10 @@ class EncoderModel:
         for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
             arrays = self._loaded.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
-                length = len(encodings[row])
+                length, values = len(encodings[row]), (array.numpy()[place] for array in arrays)
                 found[row] = {
-                    name: _unpadded(array.numpy()[place], name in self._per_token, length)
-                    for name, array in zip(names, arrays, strict=True)
+                    name: value[:length] if name in self._per_token else value
+                    for name, value in zip(names, values, strict=True)
                 }
         return found
 
@@ -235,10 +235,6 @@ def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[l
         bucket.append(row)
     if bucket:
         yield bucket
-
-
-def _unpadded(array: FloatArray, per_token: bool, length: int) -> FloatArray:
-    return array[:length] if per_token else array
 
 
 def _bare(ids: IntArray) -> Encoding:

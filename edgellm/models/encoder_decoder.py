@@ -13,13 +13,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from edgellm.decoding import Logits
 from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.encoder_decoder import ConcatEncoderDecoderEngine
 from edgellm.engines.concat.encoder_decoder_graphs import open_concat_encoder_decoder
 from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
 from edgellm.errors import InputError
-from edgellm.generation.request import Cancel, Request
+from edgellm.generation.call import Cancel, Request
 from edgellm.generation.results import Generation, Piece, Score
 from edgellm.generation.source_reader import SourceReader
 from edgellm.models.attentions import (
@@ -31,11 +30,11 @@ from edgellm.models.attentions import (
 )
 from edgellm.models.generative import GenerativeModel
 from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
-from edgellm.types import ProgressHook
+from edgellm.types import Logits, ProgressHook
 
 ENCODER, DECODER = "encoder", "decoder"
 

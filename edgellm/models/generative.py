@@ -69,16 +69,12 @@ class GenerativeModel(Generating, Generic[EngineT]):
         logprobs: list[float] = []
         for logits in self._all_logits(tokens, source):
             following = tokens[len(logprobs) + 1 : len(logprobs) + 1 + len(logits)]
-            logprobs += _logprobs_of(logits[: len(following)], following)
+            logprobs += map(_logprob, logits, following.tolist())
         return Score(tuple(tokens.tolist()), tuple(logprobs))
 
 
-def _logprobs_of(logits: Logits, tokens: IntArray) -> list[float]:
-    """The log-softmax of each row at its token. logits: [length, vocab], tokens: [length]. Row by row: more arrays of
-    the logits' size would be most of a call's memory."""
-    return [_logprob(row, token) for row, token in zip(logits, tokens.tolist(), strict=True)]
-
-
 def _logprob(logits: Logits, token: int) -> float:
+    """The log-softmax of logits [vocab] at a token. Row by row: more arrays of the size of many positions' logits would
+    be most of a call's memory."""
     largest = logits.max()
     return float(logits[token] - (np.log(np.exp(logits - largest).sum(dtype=np.float64)) + largest))

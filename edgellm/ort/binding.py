@@ -1,4 +1,4 @@
-"""Inputs and outputs of a run, tied to memory."""
+"""Inputs and outputs of a run, tied to memory, and their types by ONNX Runtime's names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ import numpy.typing as npt
 
 from edgellm.ort.library import Device, onnxruntime
 from edgellm.types import Array
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(bool)": np.dtype(np.bool_),
+}
+TYPE_NAMES = {dtype.name: name for name, dtype in DTYPES.items()}  # by numpy's names
+FLOATS = TYPE_NAMES["float32"], TYPE_NAMES["float16"]
+INTEGERS = TYPE_NAMES["int64"], TYPE_NAMES["int32"], TYPE_NAMES["bool"]  # what ids, positions and masks may be
 
 
 class Binding:
@@ -94,3 +106,10 @@ class DeviceArray:
 
     def numpy(self) -> Array:
         return np.asarray(self.value.numpy())
+
+
+AnyArray = Array | DeviceArray  # in main memory, or where it lies
+
+
+def array_of(tensor: AnyArray) -> Array:
+    return tensor.numpy() if isinstance(tensor, DeviceArray) else tensor

@@ -1,26 +1,24 @@
-"""A graph that ONNX Runtime has loaded, on one device, with its threads."""
+"""A graph that ONNX Runtime has loaded, on one device, with its threads. Its errors are edgellm's."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import OptionError, ProviderError
-from edgellm.ort.binding import Binding, DeviceArray
-from edgellm.ort.failures import load_errors, run_errors
-from edgellm.ort.forks import LeftToParent, remember
+from edgellm.errors import EdgellmError, OptionError, OutOfMemoryError, ProviderError, corrupt
+from edgellm.ort.binding import AnyArray, Binding, DeviceArray
 from edgellm.ort.library import PROVIDERS, Device, onnxruntime
-from edgellm.ort.shutdown import native
+from edgellm.ort.process import LeftToParent, native, remember
 from edgellm.system.cpu import adds_int8_products_in_16_bits, usable_cores
-from edgellm.types import Array
 
 MAX_THREADS = 1024
 SEVERITY_ERROR = 3  # ONNX Runtime's log level; below it are warnings about our optional inputs
 SEVERITY_FATAL = 4  # what fails in a run is an exception, which has the same text
+ALLOCATION_FAILURES = ("Failed to allocate memory", "bad_alloc", "bad allocation", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class LoadedGraph:
         source = model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)
-        with native, load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
+        with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
         self._session.disable_fallback()
         self._quiet = _run_options(ort)
@@ -82,19 +80,19 @@ class LoadedGraph:
     def bind(self) -> Binding:
         return Binding(self._session.io_binding(), self.run_bound, self.device)
 
-    def run(self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]) -> list[DeviceArray]:
+    def run(self, inputs: Mapping[str, AnyArray], outputs: Sequence[str]) -> list[DeviceArray]:
         """One run with nothing bound: for graphs whose outputs change their shape from run to run."""
         ort = onnxruntime()
         feeds = {
             name: value.value if isinstance(value, DeviceArray) else ort.OrtValue.ortvalue_from_numpy(value)
             for name, value in inputs.items()
         }
-        with native, run_errors():
+        with native, _run_errors():
             found = self._session.run_with_ort_values(list(outputs), feeds, self._quiet)
         return [DeviceArray(value) for value in found]
 
     def run_bound(self, binding: Any) -> None:
-        with native, run_errors():
+        with native, _run_errors():
             self._session.run_with_iobinding(binding, self._quiet)
 
     def leave_to_parent(self) -> None:
@@ -151,3 +149,41 @@ def _preload_cuda(ort: Any) -> None:
     """Find CUDA and cuDNN among the installed wheels; what is missing shows when the provider fails to start."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
         ort.preload_dlls()
+
+
+@contextlib.contextmanager
+def _load_errors(ort: Any, name: str) -> Iterator[None]:
+    state = ort.capi.onnxruntime_pybind11_state
+    broken = (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument)
+    try:
+        yield
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name} does not fit in memory") from error
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if isinstance(error, broken) or "xternal " in str(error):
+            raise corrupt(f"{name} cannot be loaded: {_first_line(error)}", or_copy=True) from error
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(f"{name} does not fit in memory: {_first_line(error)}") from error
+        raise ProviderError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _run_errors() -> Iterator[None]:
+    try:
+        yield
+    except EdgellmError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no base class of their own
+        if _is_out_of_memory(error):
+            raise OutOfMemoryError(
+                "no memory for running the model; use a shorter prompt, a smaller prefill_chunk, or fewer rows or beams"
+            ) from error
+        raise ProviderError(f"ONNX Runtime failed while running the model: {_first_line(error)}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ALLOCATION_FAILURES)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

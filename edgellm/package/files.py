@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import PackageError, PackageNotFoundError, corrupt, system_errors
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import MANIFEST_NAME, Manifest
 
 

@@ -68,7 +68,7 @@ class CacheLayout:
 
     def names(self) -> list[tuple[str, str]]:
         """The graph's past and present tensors, layer by layer, key before value."""
-        return [(_name(self.past, at), _name(self.present, at)) for at in _places(self.num_layers)]
+        return _names(self.num_layers, self.past, self.present)
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache."""
@@ -90,20 +90,16 @@ class CrossCacheLayout:
 
     def names(self) -> list[tuple[str, str]]:
         """The encoder's output and the decoder's input for each tensor, layer by layer, key before value."""
-        return [(_name(self.present, at), _name(self.past, at)) for at in _places(self.num_layers)]
+        return _names(self.num_layers, self.present, self.past)
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one source occupies in all layers."""
         return 2 * self.num_layers * self.num_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
 
 
-def _places(layers: int) -> list[tuple[int, str]]:
-    return [(layer, side) for layer in range(layers) for side in ("key", "value")]
-
-
-def _name(pattern: str, place: tuple[int, str]) -> str:
-    layer, side = place
-    return pattern.format(layer=layer, side=side)
+def _names(layers: int, one: str, other: str) -> list[tuple[str, str]]:
+    places = [{"layer": layer, "side": side} for layer in range(layers) for side in ("key", "value")]
+    return [(one.format(**place), other.format(**place)) for place in places]
 
 
 @dataclass(frozen=True)

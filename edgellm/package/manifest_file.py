@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgellm.errors import PackageCorruptError, PackageVersionError, corrupt
+from edgellm.package.json_data import Mistyped, build
 from edgellm.package.layouts import (
     GENERATION_TASKS,
     LABEL_TASKS,
@@ -26,7 +27,6 @@ from edgellm.package.layouts import (
     TokenIds,
     Weights,
 )
-from edgellm.package.typed_json import parse
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "edgellm.json"
@@ -76,7 +76,10 @@ def read_fields(data: Mapping[str, Any]) -> ManifestFile:
     """The fields of the file's content, checked. Raises PackageVersionError for a newer format, PackageCorruptError for
     missing, unknown, mistyped fields."""
     _check_version(data)
-    found = parse(ManifestFile, data, MANIFEST_NAME)
+    try:
+        found = build(ManifestFile, data, MANIFEST_NAME)
+    except Mistyped as error:
+        raise corrupt(str(error)) from None
     _check_paths(found)
     _check_numbers(found)
     _check_kind(found)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import corrupt
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import Mistyped, build, read_json
 from edgellm.package.layouts import Precision
-from edgellm.package.typed_json import Mistyped, build
 
 REPORT_NAME = "report.json"
 DERIVED = ("worst_layers", "verdict")  # keys of the file that follow from the others

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from edgellm.errors import InputError, OptionError, nearest
 from edgellm.loading import AnyModel
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.package.manifest import Task
 from edgellm.pipelines.special import Special
 from edgellm.text.encodings import Truncation

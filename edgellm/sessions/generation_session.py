@@ -21,11 +21,10 @@ from edgellm.decoding.decoder import Reading
 from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import MIN_CHUNK
 from edgellm.errors import InputError
-from edgellm.generation.call import Call
+from edgellm.generation.call import Call, Cancel, ChatArguments, Request
 from edgellm.generation.generating import Conversing
-from edgellm.generation.request import Cancel, ChatArguments, Request
+from edgellm.generation.overflow import MemoryBudget
 from edgellm.generation.results import Generation
-from edgellm.generation.room import MemoryBudget
 from edgellm.sessions.file import open_file
 from edgellm.sessions.holder import EngineHolder
 from edgellm.sessions.saving import check_savable, copy_into, load_into, save_engine

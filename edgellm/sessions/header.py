@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Literal
 
 from edgellm.errors import InputError, SessionCorruptError, SessionVersionError
+from edgellm.package.json_data import Mistyped, build
 from edgellm.package.manifest import CACHE_ITEM_BYTES
-from edgellm.package.typed_json import Mistyped, build
 
 MAGIC = b"\x93EDGEKV\n"  # no text, and changed by a transfer as text
 FORMAT_VERSION = 1

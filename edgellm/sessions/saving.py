@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgellm.engines.cached import AnyEngine
 from edgellm.engines.history import HeldRow
 from edgellm.errors import SessionCorruptError, SessionError
-from edgellm.generation.room import Room
+from edgellm.generation.overflow import Room
 from edgellm.ort.library import version
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.sessions.file import SavedFile, write_file

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from edgellm.errors import ChatTemplateError, InputError, corrupt, nearest
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.text.sandbox import Sandbox
 from edgellm.text.tokenizer import check_text
 

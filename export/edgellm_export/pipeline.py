@@ -26,9 +26,8 @@ from edgellm_export.exporters.outline import hollow
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
-from edgellm_export.planning.outcome import Watch
 from edgellm_export.planning.plan import Plan, measure_resources, plan_of
-from edgellm_export.planning.prediction import Prediction, predict
+from edgellm_export.planning.prediction import Prediction, Watch, predict
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.verification.report import gate
 

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgellm_export.verification.divergence import Comparison
 from families import BY_NAME
+
+COLUMNS = 256  # of the vocabulary at once: what is computed of them stays in the processor's cache
 
 
 def prompt(name: str, length: int, seed: int = 0) -> np.ndarray:
@@ -31,6 +34,15 @@ def relative(got: np.ndarray, expected: np.ndarray) -> float:
 def relative_rms(got: np.ndarray, expected: np.ndarray) -> float:
     """Size of the difference over size of what is expected."""
     return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+def distributions(reference: np.ndarray, candidate: np.ndarray) -> Comparison:
+    """Of logits [length, vocab]."""
+    comparison = Comparison(np.full(len(reference), -1))
+    for start in range(0, reference.shape[1], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        comparison.add(start, reference[:, columns], candidate[:, columns])
+    return comparison
 
 
 def fresh(model: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pydoc_data.topics
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,8 @@ from edgellm.commands import signals
 from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
 
+Shared = Callable[[str, Callable[[Path], Any]], Path]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
@@ -31,28 +35,32 @@ def reference() -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(reference: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(reference: Callable[[str], Any], shared: Shared) -> Callable[[str], Path]:
     """The checkpoint directory of a family by name."""
-    return cache(lambda name: save_checkpoint(reference(name), tmp_path_factory.mktemp("checkpoint") / name))
+    return lambda name: shared(f"checkpoints/{name}", lambda path: save_checkpoint(reference(name), path))
 
 
 @pytest.fixture(scope="session")
-def package(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def package(checkpoint: Callable[[str], Path], shared: Shared) -> Callable[..., Path]:
     """The package directory of a family by name, precision and target; its weights are rounded as they are."""
 
-    @cache
-    def make(name: str, precision: str = "fp32", target: str = "cpu") -> Path:
-        out = tmp_path_factory.mktemp("package") / f"{name}-{precision}-{target}"
-        return edgellm_export.export(
-            checkpoint(name),
-            out,
-            precision=precision,
-            target=target,
-            verify_quality=False,  # type: ignore[arg-type]
-            calibrate=False,
-        ).path
+    def make(name: str, precision: Any = "fp32", target: str = "cpu") -> Path:
+        options = {"target": target, "verify_quality": False, "calibrate": False}
+        return shared(
+            f"packages/{name}-{precision}-{target}",
+            lambda path: edgellm_export.export(checkpoint(name), path, precision=precision, **options),
+        )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def package_int8(checkpoint: Callable[[str], Path], shared: Shared) -> Callable[[str], Path]:
+    """The float32 package of a family with an int8 cache."""
+    options: dict[str, Any] = {"precision": "fp32", "kv_cache": "int8", "verify_quality": False}
+    return lambda name: shared(
+        f"packages/{name}-kv-int8", lambda path: edgellm_export.export(checkpoint(name), path, **options)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -62,15 +70,29 @@ def load(package: Callable[..., Path]) -> Callable[..., edgellm.Model]:
 
 
 @pytest.fixture(scope="session")
-def smollm2_export(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """The verified export of SmolLM2-135M by precision, made once."""
-    out = tmp_path_factory.mktemp("smollm2")
-    return cache(lambda precision: edgellm_export.export(smollm2_gguf, out / precision, precision=precision))
+def smollm2_package(smollm2_gguf: Path, shared: Shared) -> Callable[[str], Path]:
+    """The package of SmolLM2-135M by precision, which its export has compared with the original."""
+
+    def make(precision: Any) -> Path:
+        return shared(
+            f"smollm2-{precision}", lambda path: edgellm_export.export(smollm2_gguf, path, precision=precision)
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def smollm2_package(smollm2_export: Callable[[str], Any]) -> Callable[[str], Path]:
-    return lambda precision: smollm2_export(precision).path
+def minilm_package(minilm: Path, shared: Shared) -> Callable[[str], Path]:
+    """The package of all-MiniLM-L6-v2 by precision, made as users make it, by a process that does nothing else."""
+    command = [sys.executable, "-m", "edgellm", "export", minilm]
+
+    def make(precision: str) -> Path:
+        return shared(
+            f"minilm-{precision}",
+            lambda path: subprocess.run([*command, path, "--precision", precision], check=True, capture_output=True),
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

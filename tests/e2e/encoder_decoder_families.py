@@ -11,11 +11,14 @@ import numpy as np
 import torch
 import transformers as hf
 
+import edgellm_export
 from comparison import Expected, trimmed
 from families import tiny_tokenizer
 
 LONGEST = 48  # tokens of a source or a target, where there is a table of positions
 PAD, EOS = 0, 2
+
+Shared = Callable[[str, Callable[[Path], Any]], Path]  # the fixture `shared`
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,18 @@ def save_checkpoint(model: Any, path: Path) -> Path:
     model.save_pretrained(path)
     tiny_tokenizer(model.config.vocab_size).save(str(path / "tokenizer.json"))
     return path
+
+
+def checkpoint(name: str, shared: Shared) -> Path:
+    return shared(f"checkpoints/{name}", lambda path: save_checkpoint(make_model(BY_NAME[name]), path))
+
+
+def package(name: str, precision: Any, shared: Shared) -> Path:
+    """The package of a family, its weights rounded as they are."""
+    options: dict[str, Any] = {"precision": precision, "verify_quality": False, "calibrate": False}
+    return shared(
+        f"packages/{name}-{precision}", lambda path: edgellm_export.export(checkpoint(name, shared), path, **options)
+    )
 
 
 def sources(*lengths: int, seed: int = 0) -> list[np.ndarray]:

@@ -41,12 +41,13 @@ def _longrope(pairs: int) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
-    head's row of the end token, which random weights choose no more often than any other."""
+    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     length: int = 60
     end_scale: float = 1.0
+    gated: bool = True
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -59,9 +60,31 @@ def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     return lambda: hf.GPT2Config(**{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes})
 
 
+def _neox(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {name: SIZES[name] for name in SIZES if name not in ("head_dim", "num_key_value_heads")}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return lambda: hf.GPTNeoXConfig(**{**sizes, **special, "hidden_size": 96, **changes})
+
+
 FAMILIES = [
-    Family("gpt2", _gpt2()),
-    Family("gpt2-untied", _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97)),
+    Family("gpt2", _gpt2(), gated=False),
+    Family(
+        "gpt2-untied",
+        _gpt2(tie_word_embeddings=False, n_inner=72, activation_function="gelu", vocab_size=97),
+        gated=False,
+    ),
+    Family("gpt_neox", _neox(), gated=False),
+    Family(
+        "gpt_neox-in-turn",
+        _neox(use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
+        gated=False,
+    ),
+    Family("gpt_neox-odd-rotary", _neox(rotary_pct=0.4, hidden_act="gelu_new"), gated=False),  # 6 of 16 channels
+    Family(
+        "gpt_neox-linear",
+        _neox(hidden_size=192, rotary_pct=0.5, rope_scaling={"rope_type": "linear", "factor": 2.0}),
+        gated=False,
+    ),
     Family("llama", _sized(hf.LlamaConfig)),
     Family("llama-biases-tied", _sized(hf.LlamaConfig, attention_bias=True, mlp_bias=True, tie_word_embeddings=True)),
     Family("llama-one-kv-head", _sized(hf.LlamaConfig, num_key_value_heads=1, head_dim=32, vocab_size=257)),
@@ -78,6 +101,9 @@ FAMILIES = [
     Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
     Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),
     Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
+    Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
+    Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
+    Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),
     Family("phi3", _sized(hf.Phi3Config, sliding_window=None, hidden_size=96)),
     Family("phi3-sliding", _sized(hf.Phi3Config, sliding_window=17, hidden_size=96)),
     Family(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers as hf
 from click.testing import CliRunner, Result
 
 import edgellm
@@ -22,9 +23,13 @@ from edgellm.commands.export import STEPS as STEP_NAMES
 from edgellm.commands.progress import Lines
 from edgellm.package.files import check_files, read_manifest
 from edgellm_export.onnx import writer
+from families import SIZES, Family, make_model, save_checkpoint
 
 Checkpoints = Callable[[str], Path]
 STEPS = tuple(step for name, step in STEP_NAMES.items() if name != "optimum")  # a step of --via optimum alone
+BY_SIGNAL = pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
 
 
 def run(*arguments: str | Path) -> Result:
@@ -159,7 +164,7 @@ def test_the_exporter_is_an_extra(checkpoint: Checkpoints, tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("installed_signals")
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+@BY_SIGNAL
 @pytest.mark.parametrize("moment", STEPS)
 def test_a_signal_in_any_step_leaves_nothing(
     checkpoint: Checkpoints,
@@ -179,28 +184,44 @@ def test_a_signal_in_any_step_leaves_nothing(
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.real_model
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-@pytest.mark.parametrize(
-    ("step", "delay_s", "options"),
-    [("calibrating", 0.0, []), ("calibrating", 0.3, []), ("writing weights", 0.0, ["--no-calibration"])],
-)
-def test_a_signal_from_outside(
-    smollm2_gguf: Path,
-    tmp_path: Path,
-    step: str,
-    delay_s: float,
-    options: list[str],
-    number: signal.Signals,
-    exit_code: int,
+@pytest.fixture(scope="module")
+def wide(shared: Callable[[str, Callable[[Path], Any]], Path]) -> Path:
+    """Eight layers as wide as SmolLM2's: calibration takes about a second for each."""
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 8}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64}
+    tokens = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    family = Family("wide", lambda: hf.LlamaConfig(**{**SIZES, **sizes, **heads, **tokens}))
+    return shared("checkpoints/wide", lambda path: save_checkpoint(make_model(family), path))
+
+
+@BY_SIGNAL
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
+def test_a_signal_while_it_calibrates(
+    wide: Path, tmp_path: Path, delay_s: float, number: signal.Signals, exit_code: int
 ) -> None:
-    command = [sys.executable, "-m", "edgellm", "export", str(smollm2_gguf), str(tmp_path / "package"), "--no-verify"]
-    command += options
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stderr is not None
-        assert f"{step}: 25%\n" in iter(child.stderr.readline, "")
-        time.sleep(delay_s)
-        child.send_signal(number)
-        assert child.wait(timeout=60) == exit_code
-        assert "Traceback" not in child.stderr.read()
+    with exporting(wide, tmp_path / "package") as child:
+        stop(child, "calibrating", delay_s, number, exit_code)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.real_model
+@BY_SIGNAL
+def test_a_signal_while_it_writes(smollm2_gguf: Path, tmp_path: Path, number: signal.Signals, exit_code: int) -> None:
+    with exporting(smollm2_gguf, tmp_path / "package", "--no-calibration") as child:
+        stop(child, "writing weights", 0, number, exit_code)
+    assert not os.listdir(tmp_path)
+
+
+def exporting(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edgellm", "export", *map(str, arguments), "--no-verify"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def stop(child: subprocess.Popen[str], step: str, delay_s: float, number: signal.Signals, exit_code: int) -> None:
+    """By a signal from outside, some time behind a quarter of a step."""
+    assert child.stderr is not None
+    assert f"{step}: 25%\n" in iter(child.stderr.readline, "")
+    time.sleep(delay_s)
+    child.send_signal(number)
+    assert child.wait(timeout=60) == exit_code
+    assert "Traceback" not in child.stderr.read()

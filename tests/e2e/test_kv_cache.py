@@ -15,14 +15,11 @@ import transformers as hf
 
 import edgellm
 import edgellm_export
-from comparison import fresh, prompt, reference_logits, relative_rms
+from comparison import distributions, fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.export_text import quality_lines
 from edgellm.errors import ExportError
 from edgellm.package.manifest import Manifest
 from edgellm.package.report import read_report
-from edgellm_export.blocks.rope import DynamicRope, StaticRope
-from edgellm_export.calibration.cache_scales import aligned, sizes_at_any_position, turns_per_token
-from edgellm_export.verification.divergence import Comparison
 from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix
@@ -36,19 +33,6 @@ SIDES = ("key", "value")
 # tokens. Between two runs of a package nothing is rounded otherwise.
 SAME_ROUNDING = 5e-3
 SAME_PACKAGE = 1e-5
-
-
-@pytest.fixture(scope="session")
-def package_int8(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The float32 package of a family with an int8 cache."""
-    out = tmp_path_factory.mktemp("kv-cache")
-    return cache(
-        lambda name: (
-            edgellm_export.export(
-                checkpoint(name), out / name, precision="fp32", kv_cache="int8", verify_quality=False
-            ).path
-        )
-    )
 
 
 @pytest.fixture(scope="session")
@@ -160,37 +144,6 @@ def test_a_manifest_that_promises_it_on_cuda_is_refused(load_int8: Callable[[str
         Manifest.from_dict({**manifest.to_dict(), "target": "cuda"})
 
 
-def test_scales_hold_at_every_position() -> None:
-    """Keys of 5 tokens turned to every position of a context of 300, by pairs that turn fast and slowly."""
-    keys = np.random.default_rng(0).normal(0, 1, (2, 5, 12)).astype(np.float32)
-    turns = turns_per_token([StaticRope(np.array([1.0, 0.1, 0.004, 0.0001], np.float32))])
-    sizes = sizes_at_any_position(keys, turns, 300)
-    first, second = keys[..., :4, None], keys[..., 4:8, None]
-    angle = turns[:, None] * (np.arange(300) - np.arange(5)[:, None, None])  # [tokens, pairs, positions]
-    turned = [first * np.cos(angle) - second * np.sin(angle), second * np.cos(angle) + first * np.sin(angle)]
-    largest = np.abs(np.concatenate(turned, axis=-2)).max(axis=-1)
-    assert (largest <= sizes[..., :8] * (1 + 1e-5)).all()
-    np.testing.assert_allclose(largest, sizes[..., :8], rtol=0.002)
-    np.testing.assert_array_equal(sizes[..., 8:], np.abs(keys[..., 8:]))
-
-
-def test_the_first_token_falls_near_a_step() -> None:
-    scale = np.full((1, 3), 0.01, np.float32)
-    first = np.array([[[0.505, 0.0, 0.9]]] * 2, np.float32)  # halfway between two steps, on one, on one
-    found = aligned(scale, first)
-    assert abs(first[0] / found - np.rint(first[0] / found)).max() < 0.1
-    assert scale[0, 0] < found[0, 0] <= 1.05 * scale[0, 0]
-    np.testing.assert_array_equal(found[0, 1:], scale[0, 1:])
-
-
-def test_tables_that_depend_on_the_length_turn_anywhere() -> None:
-    keys = np.random.default_rng(0).normal(0, 1, (1, 3, 8)).astype(np.float32)
-    sizes = sizes_at_any_position(keys, turns_per_token([DynamicRope(1e4, 8, 2.0, 16)]), 32)
-    length = np.hypot(keys[..., :4], keys[..., 4:])
-    np.testing.assert_array_equal(sizes, np.concatenate([length, length], axis=-1))
-    np.testing.assert_array_equal(sizes_at_any_position(keys, turns_per_token([]), 32), np.abs(keys))
-
-
 @pytest.mark.real_model
 def test_real_model(
     smollm2_gguf: Path, smollm2_package: Callable[[str], Path], held_out: list[str], tmp_path: Path
@@ -200,7 +153,7 @@ def test_real_model(
     path = edgellm_export.export(
         smollm2_gguf, tmp_path / "package", precision="fp32", kv_cache="int8", verify_quality=False
     ).path
-    int8, wide = edgellm.load(path, threads=2), edgellm.load(smollm2_package("fp32"), threads=2)
+    int8, wide = edgellm.load(path), edgellm.load(smollm2_package("fp32"))
     short = [wide.tokenizer.encode(text)[:256] for text in held_out[:9]]
     long = wide.tokenizer.encode("\n\n".join(held_out))[:1800]
     assert np.mean([divergence(wide, int8, ids).mean() for ids in short]) < 0.002
@@ -209,6 +162,4 @@ def test_real_model(
 
 def divergence(reference: edgellm.Model, model: edgellm.Model, ids: np.ndarray) -> np.ndarray:
     """KL divergence after each token, nats."""
-    comparison = Comparison(np.full(len(ids), -1))
-    comparison.add(0, reference.logits(ids), model.logits(ids))
-    return comparison.kl_divergence()
+    return distributions(reference.logits(ids), model.logits(ids)).kl_divergence()

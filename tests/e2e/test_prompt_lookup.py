@@ -100,7 +100,7 @@ def test_real_model(
     smollm2_package: Callable[[str], Path],
     copying: Callable[[edgellm.Model], list[list[int]]],
 ) -> None:
-    model = edgellm.load(smollm2_package("fp32"), device="cpu", threads=2)
+    model = edgellm.load(smollm2_package("fp32"), device="cpu")
     runs, tokens = 0, 0
     for ids in copying(model):
         options = {"max_new_tokens": 48, "logprobs": True, **options}

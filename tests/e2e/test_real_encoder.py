@@ -15,7 +15,7 @@ import torch
 import transformers as hf
 
 import edgellm
-import edgellm_export
+from edgellm.package.report import Report, read_report
 
 pytestmark = pytest.mark.real_model
 
@@ -31,20 +31,22 @@ def sentences() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def embedded(
-    minilm: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], np.ndarray]:
+def embedded(minilm_package: Callable[[str], Path], sentences: list[str]) -> Callable[[str], np.ndarray]:
     """[200, 384], unit vectors, by precision. The export's own comparison has passed."""
-    out = tmp_path_factory.mktemp("minilm")
 
     @cache
     def embed(precision: str) -> np.ndarray:
-        exported = edgellm_export.export(minilm, out / precision, precision=precision)  # type: ignore[arg-type]
-        assert exported.report is not None
-        assert exported.report.passed
-        return cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=2)).embed(sentences)
+        path = minilm_package(precision)
+        assert report_of(path).passed
+        return cast(edgellm.EncoderModel, edgellm.load(path)).embed(sentences)
 
     return embed
+
+
+def report_of(package: Path) -> Report:
+    report = read_report(package)
+    assert report is not None
+    return report
 
 
 @torch.no_grad()
@@ -66,13 +68,11 @@ def test_cosine_to_float32(precision: str, worst: float, mean: float, embedded: 
     assert cosines.mean() >= mean
 
 
-def test_int8_is_integers_nearly_everywhere(minilm: Path, tmp_path: Path) -> None:
+def test_int8_is_integers_nearly_everywhere(minilm_package: Callable[[str], Path]) -> None:
     """What makes it fast: with offsets moved into biases and large channels apart, only the first layer has blocks."""
-    exported = edgellm_export.export(minilm, tmp_path / "int8", precision="int8")
-    assert exported.report is not None
-    blocks = [matrix for matrix in exported.report.matrices if "blocks" in matrix.scheme]
-    assert len(blocks) <= 2
-    assert sum("fixed range" in matrix.scheme for matrix in exported.report.matrices) >= 20
+    schemes = [matrix.scheme for matrix in report_of(minilm_package("int8")).matrices]
+    assert sum("blocks" in scheme for scheme in schemes) <= 2
+    assert sum("fixed range" in scheme for scheme in schemes) >= 20
 
 
 def test_int8_ranks_as_float32_does(embedded: Callable[[str], np.ndarray]) -> None:

@@ -12,9 +12,10 @@ import torch
 import transformers as hf
 
 import edgellm
-from comparison import trimmed
+from comparison import distributions, trimmed
+from edgellm.package.report import read_report
+from edgellm.system.cpu import usable_cores
 from edgellm_export.sources.opening import open_checkpoint
-from edgellm_export.verification.divergence import Comparison
 
 pytestmark = pytest.mark.real_model
 
@@ -50,16 +51,16 @@ def reference(smollm2_gguf: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def fp32(smollm2_package: Callable[[str], Path]) -> edgellm.Model:
-    return edgellm.load(smollm2_package("fp32"), device="cpu", threads=2)
+    return edgellm.load(smollm2_package("fp32"), device="cpu")
 
 
 @torch.no_grad()
 def continued(model: Any, prompts: list[np.ndarray], eos: int, **options: Any) -> list[tuple[int, ...]]:
-    """By transformers, in one batch with padding on the left: ten times as fast as one by one."""
+    """By transformers, with padding on the left."""
     longest = max(map(len, prompts))
     ids = torch.tensor([[eos] * (longest - len(p)) + p.tolist() for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    torch.set_num_threads(2)
+    torch.set_num_threads(usable_cores())
     out = model.generate(ids, attention_mask=mask, do_sample=False, eos_token_id=eos, pad_token_id=eos, **options)
     torch.set_num_threads(1)
     return [trimmed(row[longest:].tolist(), eos) for row in out]
@@ -67,17 +68,20 @@ def continued(model: Any, prompts: list[np.ndarray], eos: int, **options: Any) -
 
 @pytest.mark.parametrize("options", [{"max_new_tokens": 64}, {"max_new_tokens": 16, "num_beams": 5}], ids=str)
 def test_tokens_of_transformers(options: dict[str, Any], reference: Any, fp32: edgellm.Model) -> None:
+    """Both in one batch, which reads the weights once for all; test_independence.py has prompts one by one."""
     eos = 2  # <|im_end|>
     prompts = [fp32.tokenizer.encode(text) for text in PROMPTS]
     expected = continued(reference, prompts, eos, **options)
-    found = [fp32.generate(ids, do_sample=False, eos_token_id=eos, **options) for ids in prompts]
+    found = fp32.generate(prompts, do_sample=False, eos_token_id=eos, **options)
     assert [generation.tokens for generation in found] == expected
     assert "num_beams" in options or {"eos", "length"} == {generation.finish_reason for generation in found}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_report_passes(precision: str, smollm2_export: Callable[[str], Any]) -> None:
-    assert smollm2_export(precision).report.passed
+def test_the_report_passes(precision: str, smollm2_package: Callable[[str], Path]) -> None:
+    report = read_report(smollm2_package(precision))
+    assert report is not None
+    assert report.passed
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +89,11 @@ def int8_beside_fp32(
     fp32: edgellm.Model, smollm2_package: Callable[[str], Path], held_out: list[str]
 ) -> tuple[float, float]:
     """KL divergence in nats per token, and the share of tokens at which both put the same one first."""
-    int8 = edgellm.load(smollm2_package("int8"), device="cpu", threads=2)
+    int8 = edgellm.load(smollm2_package("int8"), device="cpu")
     divergence, agreement = [], []
     for text in held_out[:COUNT]:
         ids = fp32.tokenizer.encode(text)[:LENGTH]
-        comparison = Comparison(np.full(len(ids), -1))
-        comparison.add(0, fp32.logits(ids), int8.logits(ids))
+        comparison = distributions(fp32.logits(ids), int8.logits(ids))
         divergence.append(comparison.kl_divergence())
         agreement.append(comparison.agreement())
     return float(np.concatenate(divergence).mean()), float(np.concatenate(agreement).mean())

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import edgellm
-import edgellm_export
 from comparison import prompt, relative_rms
 from edgellm import SessionError, SessionMismatchError
 from test_independence import LOGITS, assert_same
@@ -27,19 +26,13 @@ WITHOUT_END: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 
 @pytest.fixture(scope="module")
 def load_kind(
-    load: Callable[..., edgellm.Model], checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    load: Callable[..., edgellm.Model], package_int8: Callable[[str], Path]
 ) -> Callable[[str, str], edgellm.Model]:
     """A model by family and kind: weights, or "kv-int8" for a cache of int8 under float32 weights."""
 
     @cache
     def make(name: str, kind: str) -> edgellm.Model:
-        if kind != "kv-int8":
-            return load(name, kind)
-        out = tmp_path_factory.mktemp("kv-int8") / name
-        package = edgellm_export.export(
-            checkpoint(name), out, precision="fp32", kv_cache="int8", verify_quality=False
-        ).path
-        return edgellm.load(package, threads=1)
+        return edgellm.load(package_int8(name), threads=1) if kind == "kv-int8" else load(name, kind)
 
     return make
 
@@ -180,7 +173,7 @@ def test_real_model(
     precision: str, smollm2_package: Callable[[str], Path], held_out: list[str], tmp_path: Path
 ) -> None:
     """The bits of a real model, and that nothing of what was saved is read again; benchmarks/session.py has times."""
-    model = edgellm.load(smollm2_package(precision), threads=2)
+    model = edgellm.load(smollm2_package(precision))
     assert model.tokenizer is not None
     ids = model.tokenizer.encode(held_out[0])[:600].tolist()
     session = model.session()

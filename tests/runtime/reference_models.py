@@ -10,6 +10,9 @@ from transformers.generation.beam_search import BeamSearchScorer
 from transformers.modeling_outputs import CausalLMOutput
 
 from edgellm.decoding import Beginning, Ends, GenerationOptions, Hypothesis, SequencePlan, Step, search
+from edgellm.types import FloatArray
+
+Ended = tuple[list[Step], list[list[Hypothesis]]]  # the steps of a search and its result
 
 torch.set_num_threads(1)  # the models are tiny
 
@@ -17,7 +20,7 @@ torch.set_num_threads(1)  # the models are tiny
 class TableConfig(PretrainedConfig):
     model_type = "edgellm-test-table"
 
-    def __init__(self, vocab_size=40, seed=0, sharpness=1.5, eos_bias=(), **kwargs):
+    def __init__(self, vocab_size=40, seed=0, sharpness=1.5, eos_bias=(), **kwargs) -> None:
         self.vocab_size, self.seed, self.sharpness, self.eos_bias = vocab_size, seed, sharpness, list(eos_bias)
         super().__init__(**kwargs)
 
@@ -28,7 +31,7 @@ class TableModel(PreTrainedModel, GenerationMixin):
     config_class = TableConfig
     main_input_name = "input_ids"
 
-    def __init__(self, config):
+    def __init__(self, config) -> None:
         super().__init__(config)
         rng = np.random.default_rng(config.seed)
         shape = (4, 64, config.vocab_size)
@@ -38,46 +41,46 @@ class TableModel(PreTrainedModel, GenerationMixin):
         self.register_buffer("table", torch.from_numpy(table))
         self.anchor = torch.nn.Parameter(torch.zeros(1))  # transformers asks a model's parameters for its dtype
 
-    def forward(self, input_ids, **_):
+    def forward(self, input_ids, **_) -> CausalLMOutput:
         return CausalLMOutput(logits=torch.stack([self.last_logits(row) for row in input_ids])[:, None])
 
-    def last_logits(self, ids):
+    def last_logits(self, ids) -> torch.Tensor:
         logits = self.table[3, len(ids) % 64].clone()
         for back, token in enumerate(ids[-3:].flip(0).tolist()):
             logits = logits + self.table[back, token % 64]
         return logits
 
 
-def table_model(seed=0, **config):
+def table_model(seed=0, **config) -> TableModel:
     return TableModel(TableConfig(seed=seed, **config)).eval()
 
 
 class FullDecoder:
     """A decoder without a cache: every step runs the torch `model` on all tokens of each row by itself."""
 
-    def __init__(self, model):
+    def __init__(self, model) -> None:
         self.model = model
         self.rows = []
         self.calls = []  # (verb, number of rows)
 
-    def prefill(self, prompts, sources=None, reading=None):
+    def prefill(self, prompts, sources=None, reading=None) -> FloatArray:
         self.rows = [list(map(int, prompt)) for prompt in prompts]
         self.calls.append(("prefill", len(self.rows)))
         return self._logits()
 
-    def decode(self, tokens):
+    def decode(self, tokens) -> FloatArray:
         assert len(tokens) == len(self.rows)
         self.rows = [[*row, int(token)] for row, token in zip(self.rows, tokens, strict=True)]
         self.calls.append(("decode", len(self.rows)))
         return self._logits()
 
-    def reorder(self, parents):
+    def reorder(self, parents) -> None:
         assert list(parents) != list(range(len(self.rows))), "an identity reorder is wasted work"
         self.rows = [list(self.rows[parent]) for parent in parents]
         self.calls.append(("reorder", len(self.rows)))
 
     @torch.no_grad()
-    def _logits(self):
+    def _logits(self) -> FloatArray:
         rows = [self.model(torch.tensor([row])).logits[0, -1] for row in self.rows]
         return torch.stack(rows).numpy().astype(np.float32)
 
@@ -85,25 +88,25 @@ class FullDecoder:
 class ReadingDecoder(FullDecoder):
     """It can also read several tokens at once; `runs` counts calls of the model."""
 
-    def __init__(self, model, lookahead=99):
+    def __init__(self, model, lookahead=99) -> None:
         super().__init__(model)
         self.most, self.runs = lookahead, 0
 
     @property
-    def lookahead(self):
+    def lookahead(self) -> int:
         return self.most if len(self.rows) == 1 else 1
 
-    def verify(self, tokens):
+    def verify(self, tokens) -> FloatArray:
         assert len(self.rows) == 1
         assert 2 <= len(tokens) <= self.lookahead
         self.runs += 1
         return np.concatenate([super(ReadingDecoder, self).decode(tokens[i : i + 1]) for i in range(len(tokens))])
 
-    def forget(self, count):
+    def forget(self, count) -> None:
         assert 0 < count < len(self.rows[0])
         del self.rows[0][-count:]
 
-    def decode(self, tokens):
+    def decode(self, tokens) -> FloatArray:
         self.runs += 1
         return super().decode(tokens)
 
@@ -111,36 +114,36 @@ class ReadingDecoder(FullDecoder):
 class CountingDecoder:
     """Says one more than the last token, modulo 10; so that 9 follows 8."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rows, self.calls = [], []
 
-    def prefill(self, prompts, sources=None, reading=None):
+    def prefill(self, prompts, sources=None, reading=None) -> FloatArray:
         self.calls.append(("prefill", len(prompts)))
         self.rows = [int(prompt[-1]) for prompt in prompts]
         return self._logits()
 
-    def decode(self, tokens):
+    def decode(self, tokens) -> FloatArray:
         assert len(tokens) == len(self.rows)
         self.calls.append(("decode", len(tokens)))
         self.rows = tokens.tolist()
         return self._logits()
 
-    def reorder(self, parents):
+    def reorder(self, parents) -> None:
         self.calls.append(("reorder", parents.tolist()))
         self.rows = [self.rows[parent] for parent in parents]
 
-    def _logits(self):
+    def _logits(self) -> FloatArray:
         logits = np.zeros((len(self.rows), 10), dtype=np.float32)
         logits[np.arange(len(self.rows)), (np.array(self.rows) + 1) % 10] = 2
         return logits
 
 
-def run(model, prompts, eos=(), pad=None, **options):
+def run(model, prompts, eos=(), pad=None, **options) -> Ended:
     """All steps and the result of our search. `eos` and `pad` go where the caller of `search` puts them."""
     return finish(search(FullDecoder(model), beginnings(prompts, Ends(tuple(eos), pad), **options)))
 
 
-def beginnings(prompts, ends, limits=None, **options):
+def beginnings(prompts, ends, limits=None, **options) -> list[Beginning]:
     """Prompts with one plan. `limits`: of new tokens, per prompt; None: what the options say."""
     prepared = GenerationOptions.create(**options)
     plan = SequencePlan.create(prepared, ends)
@@ -148,7 +151,7 @@ def beginnings(prompts, ends, limits=None, **options):
     return [Beginning(np.array(prompt), plan, limit) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
-def finish(steps) -> tuple[list[Step], list[list[Hypothesis]]]:
+def finish(steps) -> Ended:
     """Run a search to its end: its steps and its result."""
     seen = []
     while True:
@@ -159,7 +162,7 @@ def finish(steps) -> tuple[list[Step], list[list[Hypothesis]]]:
 
 
 @torch.no_grad()
-def transformers_generate(model, prompt, eos=(), pad=0, **options):
+def transformers_generate(model, prompt, eos=(), pad=0, **options) -> tuple[list[tuple[int, ...]], list[float] | None]:
     """New tokens (cut after the end token) and sequences_scores of transformers for one prompt."""
     output = model.generate(
         torch.tensor([prompt]),
@@ -176,7 +179,7 @@ def transformers_generate(model, prompt, eos=(), pad=0, **options):
     return tokens, None if scores is None else scores.tolist()
 
 
-def reference_group_beam_search(model, prompt, eos, pad, options):
+def reference_group_beam_search(model, prompt, eos, pad, options) -> tuple[list[tuple[int, ...]], list[float]]:
     """Diverse beam search as transformers had it up to 4.56, from the parts that 4.57 still has; one prompt."""
     num_beams, num_groups, limit = options["num_beams"], options["num_beam_groups"], options["max_new_tokens"]
     size = num_beams // num_groups
@@ -223,7 +226,7 @@ def reference_group_beam_search(model, prompt, eos, pad, options):
     return [cut(row, eos) for row in rows], final["sequence_scores"].tolist()
 
 
-def cut(tokens, eos):
+def cut(tokens, eos) -> tuple[int, ...]:
     """`tokens` up to the first end token: what follows is padding."""
     ends = [i for i, token in enumerate(tokens) if token in eos]
     return tuple(tokens[: ends[0] + 1] if ends else tokens)

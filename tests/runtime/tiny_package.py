@@ -236,3 +236,11 @@ def _model(g: _Graph, config: TinyConfig) -> Any:
     graph = helper.make_graph(g.nodes, "tiny", inputs, [logits, *present], g.initializers)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def greedy(config: TinyConfig, prompt: list[int], count: int) -> tuple[int, ...]:
+    """What the model says if every token is computed from scratch."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(reference_logits(config, ids)[-1].argmax()))
+    return tuple(ids[len(prompt) :])

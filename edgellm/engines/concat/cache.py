@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.ort.binding import DeviceArray
+from edgellm.ort.binding import AnyArray, array_of
 from edgellm.package.manifest import CacheLayout
 from edgellm.types import Array
-
-Tensor = Array | DeviceArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +27,7 @@ class Block:
 
     rows: int
     length: int
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[AnyArray, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class ConcatCache:
             self._places[row] = Place(block, index, longest)
         return block
 
-    def advance(self, rows: Sequence[int], presents: Sequence[Tensor], count: int) -> None:
+    def advance(self, rows: Sequence[int], presents: Sequence[AnyArray], count: int) -> None:
         """`presents` hold what `together(rows)` held, and `count` tokens of each row behind it."""
         block = Block(len(rows), presents[0].shape[2], tuple(presents))
         for index, row in enumerate(rows):
@@ -121,7 +119,7 @@ class ConcatCache:
     def used(self, row: int = 0) -> list[Array]:
         """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read."""
         place, length = self._places[row], self.lengths[row]
-        return [_array(tensor)[place.index, :, place.stop - length : place.stop] for tensor in place.block.tensors]
+        return [array_of(tensor)[place.index, :, place.stop - length : place.stop] for tensor in place.block.tensors]
 
     @contextmanager
     def place(self, length: int, spare: int) -> Iterator[list[Array]]:
@@ -143,14 +141,10 @@ class ConcatCache:
         if len(blocks) == len(stops) == 1:
             stop = places[0].stop
             indices = [place.index for place in places]
-            return np.ascontiguousarray(_array(places[0].block.tensors[tensor])[indices, :, stop - longest : stop])
+            return np.ascontiguousarray(array_of(places[0].block.tensors[tensor])[indices, :, stop - longest : stop])
         shape = (len(places), self.layout.num_kv_heads, longest, self.layout.head_dim)
         gathered = np.zeros(shape, self.dtype)
         for row, place, length in zip(gathered, places, lengths, strict=True):
-            source = _array(place.block.tensors[tensor])[place.index]
+            source = array_of(place.block.tensors[tensor])[place.index]
             row[:, longest - length :] = source[:, place.stop - length : place.stop]
         return gathered
-
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.numpy() if isinstance(tensor, DeviceArray) else tensor

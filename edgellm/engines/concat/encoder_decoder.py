@@ -9,8 +9,7 @@ import numpy as np
 
 from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.engines.concat.cache import ConcatCache
-from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder
-from edgellm.engines.concat.sources import Cross, Source
+from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder, Cross, Source
 from edgellm.engines.contract import RowEngine, target_overflow
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, ProgressHook, TokenArray

@@ -6,6 +6,7 @@ The decoder's first run makes the keys and values of the source, which later run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,43 @@ from edgellm.engines.checks import HIDDEN, check_graphs, lacks_graphs
 from edgellm.engines.concat.abilities import BatchingGraph, Step
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.graph import typed
-from edgellm.engines.concat.sources import Cross, Source
+from edgellm.ort.binding import DTYPES, AnyArray, array_of
 from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
-from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Array, IntArray, Logits, TokenArray
 
 ENCODER_INPUTS = ("input_ids", "attention_mask")
 DECODER_INPUTS = ("input_ids", "encoder_attention_mask", HIDDEN, "decoder_attention_mask", "use_cache_branch")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoded source. hidden: [1, length, width]. cross: keys and values, each [1, heads, length, head_dim]."""
+
+    length: int
+    hidden: AnyArray
+    cross: tuple[AnyArray, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cross:
+    """What rows read of their sources. tensors: [rows, heads, longest, head_dim], padded behind. mask: [rows, longest]
+    int64, ones for tokens."""
+
+    tensors: tuple[AnyArray, ...]
+    mask: IntArray
+
+    @classmethod
+    def of(cls, sources: Sequence[Source]) -> Cross:
+        lengths = np.array([source.length for source in sources])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        if len(sources) == 1:
+            return cls(sources[0].cross, mask)
+        return cls(tuple(_stacked(tensors) for tensors in zip(*(s.cross for s in sources), strict=True)), mask)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array_of(tensor).nbytes for tensor in self.tensors)
 
 
 def open_concat_encoder_decoder(
@@ -105,3 +135,13 @@ class ConcatEncoderDecoder(BatchingGraph):
         cache.reset(len(sources))
         made = [self.begin(cache, row, source, ids[:1])[1] for row, source in enumerate(sources)]
         return lambda rows: self.go_on(cache, rows, Cross.of([made[row] for row in rows]), ids[rows, None])
+
+
+def _stacked(tensors: Sequence[AnyArray]) -> Array:
+    """[rows, heads, longest, head_dim], padded behind with zeros."""
+    arrays = [array_of(tensor)[0] for tensor in tensors]
+    longest = max(array.shape[1] for array in arrays)
+    stacked = np.zeros((len(arrays), arrays[0].shape[0], longest, arrays[0].shape[2]), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[:, : array.shape[1]] = array
+    return stacked

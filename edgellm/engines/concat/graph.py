@@ -13,8 +13,8 @@ import numpy.typing as npt
 from edgellm.engines.checks import check_graphs, lacks_graphs
 from edgellm.engines.concat.abilities import BatchingGraph, Step, agree
 from edgellm.engines.concat.cache import ConcatCache
+from edgellm.ort.binding import DTYPES
 from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
-from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.in_place.cache import KVCache
-from edgellm.ort.binding import Binding, DeviceArray
+from edgellm.ort.binding import DTYPES, AnyArray, Binding, DeviceArray
 from edgellm.ort.loaded_graph import LoadedGraph
-from edgellm.ort.tensor_types import DTYPES
 from edgellm.package.manifest import GraphFile
-from edgellm.types import Array, IntArray, Logits, TokenArray
+from edgellm.types import IntArray, Logits, TokenArray
 
 
 class BoundDecoder:
@@ -34,7 +33,7 @@ class BoundDecoder:
         self._ids: TokenArray = np.empty((0, 0), np.int64)
         self._logits: npt.NDArray[Any] = np.empty((0, 1, vocab_size), self._logits_dtype)
 
-    def bind(self, name: str, tensor: Array | DeviceArray) -> None:
+    def bind(self, name: str, tensor: AnyArray) -> None:
         """One of the graph's own inputs, until it is bound anew."""
         if isinstance(tensor, DeviceArray):
             self._binding.device_input(name, tensor)

@@ -147,20 +147,15 @@ class KVCache(ABC):
         self.capacity = capacity
         self.version += 1
 
-    def row(self, row: int) -> CacheView:
-        """One row, for a prefill: the graph takes several tokens at once only in a batch of one."""
-        return self._view(row, 1)
-
-    def all_rows(self) -> CacheView:
-        return self._view(0, self.rows)
-
     def bind(self, binding: Binding, row: int | None = None) -> None:
         """Bind all rows, or one, as past and present of the graph."""
-        view = self.all_rows() if row is None else self.row(row)
+        view = self.view(row)
         for (past, present), address in zip(self.names, view.addresses, strict=True):
             binding.address(past, present, self.device, self.dtype, view.shape, address)
 
-    def _view(self, first: int, rows: int) -> CacheView:
+    def view(self, row: int | None = None) -> CacheView:
+        """All rows, or one, for a prefill: the graph takes several tokens at once only in a batch of one."""
+        first, rows = (0, self.rows) if row is None else (row, 1)
         shape = (rows, self.layout.num_kv_heads, self.capacity, self.layout.head_dim)
         row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
         return CacheView(shape, tuple(address + first * row_bytes for address in self._addresses()))

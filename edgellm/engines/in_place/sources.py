@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgellm.ort.binding import DeviceArray
+from edgellm.ort.binding import AnyArray, array_of
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Array, IntArray, TokenArray
+from edgellm.types import IntArray, TokenArray
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Encoded:
 
     sources: tuple[tuple[int, ...], ...]
     mask: IntArray
-    tensors: dict[str, DeviceArray | Array]
+    tensors: dict[str, AnyArray]
 
     @property
     def nbytes(self) -> int:
@@ -30,7 +30,7 @@ class Encoded:
         """Some of the sources, in this order."""
         if list(kept) == list(range(len(self.sources))):
             return self
-        tensors: dict[str, DeviceArray | Array] = {
+        tensors: dict[str, AnyArray] = {
             name: np.ascontiguousarray(array_of(tensor)[list(kept)]) for name, tensor in self.tensors.items()
         }
         return Encoded(tuple(self.sources[i] for i in kept), np.ascontiguousarray(self.mask[list(kept)]), tensors)
@@ -58,13 +58,9 @@ class SourceEncoder:
         for present, _ in self._names:
             binding.new_output(present, self._loaded.device)
         binding.run()
-        tensors: dict[str, DeviceArray | Array] = {past: binding.fetch_device(present) for present, past in self._names}
+        tensors: dict[str, AnyArray] = {past: binding.fetch_device(present) for present, past in self._names}
         return Encoded(sources, mask, tensors)
 
 
 def ids_of(sources: Sequence[TokenArray]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(source.tolist()) for source in sources)
-
-
-def array_of(tensor: DeviceArray | Array) -> Array:
-    return tensor.numpy() if isinstance(tensor, DeviceArray) else tensor

@@ -17,11 +17,13 @@ DECODERS = {
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
     "llama": "llama",
     "mistral": "mistral",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "starcoder2": "starcoder2",
 }
 ENCODER_DECODERS = {
     "bart": "bart",

@@ -18,12 +18,9 @@ from edgellm_export.checkpoint.config import ConfigReader
 # Checkpoints converted from TensorFlow name the two vectors of a norm otherwise.
 OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 MASKED = MaskedHead(
-    dense="cls.predictions.transform.dense",
-    norm="cls.predictions.transform.LayerNorm",
-    decoder="cls.predictions.decoder",
-    bias="cls.predictions.bias",
-    patterns=("cls.predictions.*",),
-)
+    dense="cls.predictions.transform.dense", norm="cls.predictions.transform.LayerNorm",
+    decoder="cls.predictions.decoder", bias="cls.predictions.bias", patterns=("cls.predictions.*",),
+)  # fmt: skip
 
 
 def text_head(prefix: str) -> TextHead:
@@ -44,17 +41,12 @@ def bert_places(prefix: str) -> EncoderNames:
         types=f"{embeddings}.token_type_embeddings",
         embedding_norm=f"{embeddings}.LayerNorm",
         projection=f"{prefix}embeddings_project",
-        layer=LayerNames(
-            query=f"{layer}.attention.self.query",
-            key=f"{layer}.attention.self.key",
-            value=f"{layer}.attention.self.value",
-            out=f"{layer}.attention.output.dense",
-            attention_norm=f"{layer}.attention.output.LayerNorm",
-            up=f"{layer}.intermediate.dense",
-            down=f"{layer}.output.dense",
-            output_norm=f"{layer}.output.LayerNorm",
+        layer=LayerNames.below(
+            layer, query="attention.self.query", key="attention.self.key", value="attention.self.value",
+            out="attention.output.dense", attention_norm="attention.output.LayerNorm",
+            up="intermediate.dense", down="output.dense", output_norm="output.LayerNorm",
         ),
-    )
+    )  # fmt: skip
 
 
 def parse(config: ConfigReader) -> PostNormEncoder:

@@ -82,6 +82,11 @@ class LayerNames:
     down: str
     output_norm: str
 
+    @classmethod
+    def below(cls, layer: str, **names: str) -> LayerNames:
+        """`names` are those behind that of the layer."""
+        return cls(**{part: f"{layer}.{name}" for part, name in names.items()})
+
     def of(self, index: int) -> LayerNames:
         return LayerNames(*(getattr(self, field).format(index) for field in self.__dataclass_fields__))
 

@@ -1,7 +1,8 @@
-"""What decoder-only families share: an embedding and a head with the names that the family gives them."""
+"""What decoder-only families share: the sizes in their configs, an embedding, and a head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -9,7 +10,26 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.names import USUAL, Names
 from edgellm_export.blocks import layers as blocks
-from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Stream
+from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, Stream
+from edgellm_export.blocks.rope import Rope
+from edgellm_export.checkpoint.config import ConfigReader
+
+
+def read_shape(
+    config: ConfigReader, hidden: int, layers: int, heads: Heads, *,
+    context: int, tied: bool, ropes: Sequence[Rope] = (),
+) -> DecoderShape:  # fmt: skip
+    """A shape with what most configs name alike. `tied`: what one that is silent about it means."""
+    return DecoderShape(
+        vocab_size=config.integer("vocab_size"),
+        hidden_size=hidden,
+        num_layers=layers,
+        num_kv_heads=heads.num_kv_heads,
+        head_dim=heads.head_dim,
+        context_length=context,
+        tied_embedding=config.flag("tie_word_embeddings", tied),
+        ropes=ropes,
+    )
 
 
 class ShapedConfig(Protocol):

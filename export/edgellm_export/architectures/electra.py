@@ -10,13 +10,9 @@ from edgellm_export.checkpoint.config import ConfigReader
 
 PREFIX = "electra."
 MASKED = MaskedHead(
-    dense="generator_predictions.dense",
-    norm="generator_predictions.LayerNorm",
-    decoder="generator_lm_head",
-    bias="generator_lm_head.bias",
-    patterns=("generator_predictions.*", "generator_lm_head.*"),
-    act="gelu",
-)
+    dense="generator_predictions.dense", norm="generator_predictions.LayerNorm", decoder="generator_lm_head",
+    bias="generator_lm_head.bias", patterns=("generator_predictions.*", "generator_lm_head.*"), act="gelu",
+)  # fmt: skip
 TEXT = TextHead("classifier", "classifier.dense", "gelu", ("classifier.*",), "classifier.out_proj")
 
 

@@ -138,26 +138,42 @@ class PostNormEncoder:
         return blocks.activate(b, y, self.text.act, f"{self.text.place}.act")
 
 
-def read_config(config: ConfigReader, *, first_position: int = 0) -> EncoderConfig:
-    """config.json as BERT's relatives name things. Refuses what makes another model of the same tensors."""
+@dataclass(frozen=True)
+class ConfigKeys:
+    """What config.json calls the sizes."""
+
+    hidden_size: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    layers: str = "num_hidden_layers"
+    intermediate_size: str = "intermediate_size"
+    act: str = "hidden_act"
+
+
+BERT_KEYS = ConfigKeys()
+
+
+def read_config(
+    config: ConfigReader, keys: ConfigKeys = BERT_KEYS, *, first_position: int = 0, has_types: bool = True
+) -> EncoderConfig:
+    """The sizes in config.json. Refuses what makes another model of the same tensors."""
     config.must_be("is_decoder", False)
     config.must_be("add_cross_attention", False)
     config.must_be("position_embedding_type", "absolute")
-    hidden = config.integer("hidden_size")
-    heads = config.integer("num_attention_heads")
-    config.require(hidden % heads == 0, f"hidden_size is {hidden}, expected a multiple of num_attention_heads, {heads}")
+    hidden, heads = config.integer(keys.hidden_size), config.integer(keys.heads)
+    multiple = f"{keys.hidden_size} is {hidden}, expected a multiple of {keys.heads}, {heads}"
+    config.require(hidden % heads == 0, multiple)
     positions = config.integer("max_position_embeddings", minimum=first_position + 1)
     return EncoderConfig(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
         embedding_size=hidden,
-        num_layers=config.layers("num_hidden_layers"),
+        num_layers=config.layers(keys.layers),
         num_heads=heads,
-        intermediate_size=config.integer("intermediate_size"),
+        intermediate_size=config.integer(keys.intermediate_size),
         positions=positions,
         first_position=first_position,
-        types=config.integer("type_vocab_size", 2),
-        act=config.choice("hidden_act", "gelu", list(blocks.ACTIVATIONS)),
+        types=config.integer("type_vocab_size", 2) if has_types else 0,
+        act=config.choice(keys.act, "gelu", list(blocks.ACTIVATIONS)),
         eps=config.number("layer_norm_eps", 1e-12),
         tied_embedding=config.flag("tie_word_embeddings", True),
     )

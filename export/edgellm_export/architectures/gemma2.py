@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
-from edgellm_export.architectures.decoder import NamedDecoder
+from edgellm_export.architectures.decoder import NamedDecoder, read_shape
 from edgellm_export.architectures.llama import read_heads
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
@@ -58,17 +58,9 @@ def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
         scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
         softcap=config.optional_number("attn_logit_softcapping") or 0.0,
     )
-    shape = DecoderShape(
-        vocab_size=config.integer("vocab_size"),
-        hidden_size=hidden,
-        num_layers=layers,
-        num_kv_heads=heads.num_kv_heads,
-        head_dim=heads.head_dim,
-        context_length=config.integer("max_position_embeddings", positions, maximum=MAX_POSITIONS),
-        tied_embedding=config.flag("tie_word_embeddings", True),
-    )
+    context = config.integer("max_position_embeddings", positions, maximum=MAX_POSITIONS)
     return GemmaConfig(
-        shape=shape,
+        shape=read_shape(config, hidden, layers, heads, context=context, tied=True),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),

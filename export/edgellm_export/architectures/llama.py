@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from edgellm_export.architectures.decoder import NamedDecoder
+from edgellm_export.architectures.decoder import NamedDecoder, read_shape
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
@@ -45,10 +45,8 @@ def parse(config: ConfigReader) -> Llama:
     )
 
 
-def read_llama(
-    config: ConfigReader, *, tied: bool = False, theta: float = 10000.0, long_rope: bool = False
-) -> LlamaConfig:
-    """The keys that all relatives have. `tied` and `theta` are the family's defaults."""
+def read_llama(config: ConfigReader, *, long_rope: bool = False) -> LlamaConfig:
+    """The keys that all relatives have."""
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
     positions = config.integer("max_position_embeddings", 2048, maximum=MAX_POSITIONS)
@@ -60,25 +58,15 @@ def read_llama(
     )
     rope = read_rope(
         config,
-        theta=config.number("rope_theta", theta),
+        theta=config.number("rope_theta", 10000.0),
         rotary_dim=rotary_dim,
         max_positions=positions,
         long_rope=long_rope,
     )
     context = stretched_context(config, positions)
     config.require(context <= MAX_POSITIONS, f"rope_scaling stretches the context to {context} tokens")
-    shape = DecoderShape(
-        vocab_size=config.integer("vocab_size"),
-        hidden_size=hidden,
-        num_layers=layers,
-        num_kv_heads=heads.num_kv_heads,
-        head_dim=heads.head_dim,
-        context_length=context,
-        tied_embedding=config.flag("tie_word_embeddings", tied),
-        ropes=(rope,),
-    )
     return LlamaConfig(
-        shape=shape,
+        shape=read_shape(config, hidden, layers, heads, context=context, tied=False, ropes=(rope,)),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),

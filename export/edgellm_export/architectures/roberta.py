@@ -8,13 +8,9 @@ from edgellm_export.checkpoint.config import ConfigReader
 
 PREFIX = "roberta."
 MASKED = MaskedHead(
-    dense="lm_head.dense",
-    norm="lm_head.layer_norm",
-    decoder="lm_head.decoder",
-    bias="lm_head.bias",
-    patterns=("lm_head.*",),
-    act="gelu",
-)
+    dense="lm_head.dense", norm="lm_head.layer_norm", decoder="lm_head.decoder", bias="lm_head.bias",
+    patterns=("lm_head.*",), act="gelu",
+)  # fmt: skip
 TEXT = TextHead("classifier", "classifier.dense", "tanh", ("classifier.*",), "classifier.out_proj")
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, node
 from edgellm_export.blocks.layers import linear
 from edgellm_export.blocks.norms import per_head_rms_norm
-from edgellm_export.blocks.rope import DynamicRope, LongRope, Rope, StaticRope
+from edgellm_export.blocks.rope import Rope, StaticRope, turned_by_attention
 from edgellm_export.blocks.rotary import rotate, tables
 from edgellm_export.checkpoint.tensors import RowConcat
 from edgellm_export.onnx.builder import MICROSOFT
@@ -63,8 +63,8 @@ def grouped_query(
     """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
     or three.
     positions: rows of the rotary tables. Returns [B, S, Nq * H] and the present cache."""
-    if isinstance(rope, DynamicRope | LongRope):
-        qkv = rotate(b, qkv, heads, batch, rope, name)
+    if rope is not None and not turned_by_attention(rope):
+        qkv, rope = rotate(b, qkv, heads, batch, rope, positions, name), None
     cos_sin = tables(b, rope, positions) if isinstance(rope, StaticRope) else (None, None)
     query, key, value = qkv if len(qkv) == 3 else (qkv[0], None, None)
     options: dict[str, Any] = {} if heads.scale is None else {"scale": heads.scale}

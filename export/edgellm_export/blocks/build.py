@@ -14,8 +14,7 @@ from edgellm.types import FloatArray
 from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, Channels
 from edgellm_export.blocks.rope import Rope
 from edgellm_export.checkpoint.tensors import LazyTensor
-from edgellm_export.onnx.builder import GraphBuilder, as_model
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder, as_model
 from edgellm_export.quantize import WeightScheme
 
 
@@ -82,6 +81,10 @@ class Build:
     def activation(self) -> np.dtype[Any]:
         return self.scheme.activation
 
+    @property
+    def activation_type(self) -> ir.DataType:
+        return ir.DataType.from_numpy(self.activation)
+
     def vector(self, name: str, size: int) -> FloatArray:
         """A small tensor of the checkpoint, read now. [size] float32."""
         return self.tensors.take(name, (size,)).rows(0, size)
@@ -97,7 +100,7 @@ class Build:
         into_softmax: bool = False,
         bias_behind: bool = False,
     ) -> ir.Value:
-        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see WeightScheme.linear.
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see FloatScheme.linear.
         `into_softmax`: attention compares what comes out, which enlarges errors. `bias_behind`: the operator that reads
         the product adds its bias, and what is missing (edgellm_export.blocks.channels)."""
         place = node(name)

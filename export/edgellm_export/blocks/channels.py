@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from edgellm.types import FloatArray, IntArray
 from edgellm_export.checkpoint.tensors import DividedRows, LazyTensor, ScaledColumns
-from edgellm_export.onnx.built import Projection
+from edgellm_export.onnx.builder import Projection
 
 ChannelScales = Mapping[str, FloatArray]  # by origin, s [size]
 ChannelShifts = Mapping[str, FloatArray]  # by origin, m [size]

@@ -189,6 +189,16 @@ def rotary_dim(rope: Rope) -> int:
             return 2 * len(rope.short)
 
 
+def turned_by_attention(rope: Rope) -> bool:
+    """Whether GroupQueryAttention rotates by this rope itself: it takes fixed tables, for multiples of 16 channels."""
+    return isinstance(rope, StaticRope) and rotary_dim(rope) % 16 == 0
+
+
+def needs_positions(ropes: Sequence[Rope | None]) -> bool:
+    """Whether queries and keys are rotated before they come to attention, by the positions of their tokens."""
+    return any(rope is not None and not turned_by_attention(rope) for rope in ropes)
+
+
 def needs_length_input(ropes: Sequence[Rope | None]) -> bool:
     """Whether some table depends on the length of the row."""
     return any(isinstance(rope, DynamicRope | LongRope) for rope in ropes)
@@ -201,6 +211,8 @@ __all__ = [
     "StaticRope",
     "default_rope",
     "needs_length_input",
+    "needs_positions",
     "read_rope",
     "rotary_dim",
+    "turned_by_attention",
 ]

@@ -1,4 +1,4 @@
-"""Rotary embeddings in the graph: as tables for GroupQueryAttention, or computed from each row's length."""
+"""Rotary embeddings in the graph: as tables for GroupQueryAttention, or as operators before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.blocks.build import BatchState, Build, Heads, node
-from edgellm_export.blocks.rope import DynamicRope, LongRope, StaticRope
+from edgellm_export.blocks.rope import DynamicRope, LongRope, Rope, StaticRope
 from edgellm_export.onnx.builder import MICROSOFT
 
 
@@ -25,14 +25,18 @@ def tables(b: Build, rope: StaticRope, positions: int) -> tuple[ir.Value, ir.Val
 
 
 def rotate(
-    b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: DynamicRope | LongRope, name: str
+    b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: Rope, positions: int, name: str
 ) -> list[ir.Value]:
-    """Query and key rotated by tables computed in the graph from each row's length; the value as it is."""
+    """Query and key rotated, by fixed tables of so many positions or by tables computed in the graph from each row's
+    length; the value as it is."""
     g, place = b.graph, node(name)
     if len(qkv) == 1:
         sizes = g.ints(heads.query_size, heads.kv_size, heads.kv_size)
         qkv = g.ops("Split", qkv[0], sizes, name=f"{place}/SplitQKV", outputs=3, axis=-1)
-    cos, sin, ids, rotary_dim = _length_dependent_tables(b, batch, rope)
+    if isinstance(rope, StaticRope):
+        (cos, sin), ids, rotary_dim = tables(b, rope, positions), batch.positions, 2 * len(rope.inv_freq)
+    else:
+        cos, sin, ids, rotary_dim = _length_dependent_tables(b, batch, rope)
     partial = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
     rotated = [
         g.op(

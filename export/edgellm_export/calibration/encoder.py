@@ -24,11 +24,9 @@ from edgellm_export.calibration.rounding import (
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.float_run.layers import FloatLayer, ObservedLinear, States
-from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS
+from edgellm_export.quantize.choice import LIMIT, SPREAD_COLUMNS, PreparedMatrix
 from edgellm_export.quantize.formats import RowFormat
-from edgellm_export.quantize.prepared import PreparedMatrix
-from edgellm_export.quantize.static import with_static
-from edgellm_export.quantize.uneven import with_uneven
+from edgellm_export.quantize.row_formats import with_static, with_uneven
 
 UNLIKE = 2.0  # largest scale over smallest
 LARGE = 6  # one channel in so many counts as large

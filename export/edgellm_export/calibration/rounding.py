@@ -15,10 +15,9 @@ from edgellm.types import FloatArray, ProgressHook
 from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, ChannelScales, ChannelShifts
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.layers import FloatLayer, FloatRun, ObservedLinear, States, Texts
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, PreparedMatrix, choose, keep
 from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.prepared import PreparedMatrix, keep
-from edgellm_export.quantize.uneven import with_uneven
+from edgellm_export.quantize.row_formats import with_uneven
 
 # s = size ** STRENGTH: about half of the imbalance goes to the weights. On SmolLM2-135M at int8, 0.4 to 0.5 do equally
 # well, 0.6 costs half as much divergence again.

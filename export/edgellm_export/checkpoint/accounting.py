@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import numpy as np
-
 from edgellm.errors import TensorError, nearest
-from edgellm.types import FloatArray
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 SHOWN = 20
 
@@ -45,9 +41,10 @@ class TensorReader:
 
     def finish(self) -> None:
         """Raises TensorError naming everything missing, of another shape, or not taken."""
-        unused = [name for name in self._tensors if name not in self._taken and not self._ignorable(name)]
+        left = [name for name in self._tensors if name not in self._taken]
+        unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
-            _listing("missing", [f"{text} ({self._hint(text)})" if unused else text for text in self._missing]),
+            _listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
             _listing("of another shape", self._wrong),
             _listing("not used", unused),
         ]
@@ -58,24 +55,10 @@ class TensorReader:
                 + "\ncheck that config.json and the weights belong together"
             )
 
-    def _ignorable(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self._ignore)
 
-    def _hint(self, missing: str) -> str:
-        left = [name for name in self._tensors if name not in self._taken]
-        hint = nearest(missing.split(" ")[0], left)
-        return hint if hint.startswith("did") else "nothing like it"
-
-
-@dataclass(frozen=True)
-class ZeroTensor:
-    """Stands in for a tensor that could not be had, so that all problems are found in one go."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return np.zeros((stop - start, *self.shape[1:]), np.float32)
+def _hint(missing: str, left: Sequence[str]) -> str:
+    hint = nearest(missing.split(" ")[0], left)
+    return hint if hint.startswith("did") else "nothing like it"
 
 
 def _listing(title: str, items: Sequence[str]) -> str:

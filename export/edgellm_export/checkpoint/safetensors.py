@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgellm.errors import CheckpointError, TensorError
 from edgellm.types import FloatArray
@@ -61,13 +60,9 @@ class SafetensorsTensor:
         raw = np.fromfile(self.path, dtype, count, offset=self.offset + start * width * dtype.itemsize)
         if raw.size != count:
             raise CheckpointError(f"{self.path} became shorter while {self.name} was read; copy the checkpoint again")
-        return _to_float32(raw, self.dtype).reshape(stop - start, *self.shape[1:])
-
-
-def _to_float32(raw: npt.NDArray[Any], dtype: str) -> FloatArray:
-    if dtype == "BF16":  # the upper half of a float32
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.astype(np.float32, copy=False)
+        if self.dtype == "BF16":  # the upper half of a float32
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
 
 
 def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:

@@ -40,26 +40,14 @@ class ArrayTensor:
 
 
 @dataclass(frozen=True)
-class TensorView:
-    """A tensor seen in another way: with its name and its shape, where a view does not say otherwise."""
-
-    tensor: LazyTensor
-
-    @property
-    def name(self) -> str:
-        return self.tensor.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.tensor.shape
-
-
-@dataclass(frozen=True)
-class NamedView:
-    """Some numbers of a tensor under another name."""
+class ZeroTensor:
+    """Stands in for a tensor of which only name and shape are known: its values are zeros."""
 
     name: str
-    tensor: LazyTensor
+    shape: tuple[int, ...]
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.zeros((stop - start, *self.shape[1:]), np.float32)
 
 
 @dataclass(frozen=True)
@@ -81,6 +69,29 @@ class RowConcat:
                 pieces.append(part.rows(low, high))
             offset += part.shape[0]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor seen in another way: with its name and its shape, where a view does not say otherwise."""
+
+    tensor: LazyTensor
+
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape
+
+
+@dataclass(frozen=True)
+class NamedView:
+    """Some numbers of a tensor under another name."""
+
+    name: str
+    tensor: LazyTensor
 
 
 @dataclass(frozen=True)
@@ -119,7 +130,7 @@ class HeadPart(NamedView):
 
 @dataclass(frozen=True)
 class PickedRows(NamedView):
-    """Some rows of a matrix. Each read goes through the whole matrix. index: [rows]."""
+    """Some rows of a tensor, each read by itself. index: [rows]."""
 
     index: IntArray
 
@@ -128,7 +139,7 @@ class PickedRows(NamedView):
         return (len(self.index), *self.tensor.shape[1:])
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        return self.tensor.rows(0, self.tensor.shape[0])[self.index[start:stop]]
+        return np.concatenate([self.tensor.rows(row, row + 1) for row in self.index[start:stop].tolist()])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, T
 from edgellm.package.report import Report
 from edgellm.types import Progress
 from edgellm_export.calibration.texts import CalibrationText
-from edgellm_export.onnx.built import Projection
+from edgellm_export.onnx.builder import Projection
 
 
 @dataclass(frozen=True)

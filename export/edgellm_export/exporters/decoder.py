@@ -27,9 +27,8 @@ from edgellm_export.exporters.contract import Choices, ForeseenExporter
 from edgellm_export.exporters.driver import Driver
 from edgellm_export.exporters.recipe import Recipe, check_cuda
 from edgellm_export.float_run.decoder import DecoderRun
-from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.graphs.decoder import build_decoder
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.genai_config import genai_config
 from edgellm_export.package.side_files import (
     GRAPH,
@@ -39,6 +38,7 @@ from edgellm_export.package.side_files import (
     write_json,
 )
 from edgellm_export.verification.decoder import verify
+from edgellm_export.verification.layers import WrittenPackage
 
 # Of calibration text, in tokens: each sequence and all of them.
 WEIGHTS_LENGTH, WEIGHTS_TOKENS = 128, 2048
@@ -50,29 +50,18 @@ class DecoderRecipe(Recipe[TokenArray]):
     family: DecoderFamily
 
     @property
-    def ignored(self) -> Sequence[str]:
-        return self.family.names.ignored(tied=self.family.shape.tied_embedding)
-
-    @property
     def original(self) -> DecoderRun:
         return DecoderRun(self.family, TensorReader(self.checkpoint.tensors))
 
     def manifest(self) -> Manifest[DecoderFacts]:
-        shape = self.family.shape
+        shape = self.shape
         rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
         length = ("rope_length",) if rope.has_length_input else ()
         inputs = ("input_ids", "attention_mask", "logits_to_keep", *length)
         outputs = ("logits", *attention_names(shape.num_layers if self.choices.attentions else 0))
         cache = CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, self._cache_type)
-        return self.described(
-            "text-generation",
-            {"model": GraphFile(GRAPH, inputs, outputs)},
-            DecoderFacts(cache, rope),
-            token_ids(self.checkpoint, shape.vocab_size),
-            vocab_size=shape.vocab_size,
-            context_length=shape.context_length,
-            tied=shape.tied_embedding,
-        )
+        graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
+        return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
 
     def describe(self, work: Path, manifest: Manifest[DecoderFacts]) -> None:
         checkpoint = self.checkpoint
@@ -89,10 +78,8 @@ class DecoderRecipe(Recipe[TokenArray]):
     def calibrate(self, texts: Sequence[TokenArray], rounding: Rounding, progress: ProgressHook) -> Calibration:
         return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
-    def verify(
-        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
-    ) -> Report:
-        return verify(work, sealed, self.original, layers, calibration, progress)
+    def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
+        return verify(written, self.original, progress)
 
     def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales]:
         """Raises ExportError where there is no text to find them with."""
@@ -108,7 +95,7 @@ class DecoderRecipe(Recipe[TokenArray]):
         return cache_scales(self.original, texts, partial(progress, "calibrate cache"))
 
     def expected_cache(self) -> Sequence[CacheScales]:
-        shape = self.family.shape
+        shape = self.shape
         ones = np.ones((shape.num_kv_heads, shape.head_dim), np.float32)
         return [CacheScales(ones, ones)] * shape.num_layers if self.choices.kv_cache == "int8" else ()
 
@@ -120,15 +107,15 @@ class DecoderRecipe(Recipe[TokenArray]):
 
     def _tokens(self, work: Path, length: int, count: int) -> Sequence[TokenArray]:
         """Calibration text in sequences of `length` or what the context holds."""
-        shape = self.family.shape
-        return tokenized(work, self.choices.text, shape.vocab_size, min(length, shape.context_length), count)
+        length = min(length, self.shape.context_length)
+        return tokenized(work, self.choices.text, self.shape.vocab_size, length, count)
 
 
 def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
     family: DecoderFamily = open_family(checkpoint.config)
-    return Driver(DecoderRecipe(canonical(checkpoint, family.names), choices, family))
+    return Driver(DecoderRecipe(canonical(checkpoint, family.names), choices, family.names, family.shape, family))
 
 
 def _check_combination(choices: Choices) -> None:

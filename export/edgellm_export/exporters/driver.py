@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from edgellm.package.manifest import Manifest
+from edgellm.package.report import Report
 from edgellm.types import Progress
 from edgellm_export.blocks.build import Material
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rounding
@@ -21,6 +22,7 @@ from edgellm_export.float_run.layers import FLOAT, StoredLayers
 from edgellm_export.onnx.writer import outline_graph, write_graph
 from edgellm_export.package.output import disk_errors
 from edgellm_export.quantize import WeightScheme
+from edgellm_export.verification.layers import WrittenPackage
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Driver(Generic[Text]):
             material = Material(tensors, scheme, calibration.moves, cache)
             data = store_graphs(recipe.graphs(material), work, write_graph, partial(progress, "weights"))
             store_borrowers(recipe.borrowers(material), work, data)
-        layers = StoredLayers(material, data)
-        return Written(
-            _stored_as(manifest, scheme), lambda sealed: recipe.verify(work, sealed, layers, calibration, progress)
-        )
+
+        def verify(sealed: Manifest[Any]) -> Report:
+            return recipe.verify(WrittenPackage(work, sealed, StoredLayers(material, data), calibration), progress)
+
+        return Written(_stored_as(manifest, scheme), verify)
 
     def outline(self, work: Path) -> Outline:
         recipe = self.recipe

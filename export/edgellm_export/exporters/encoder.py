@@ -28,11 +28,11 @@ from edgellm_export.exporters.driver import Driver
 from edgellm_export.exporters.encoder_head import labels_of, problem_of, task_of
 from edgellm_export.exporters.recipe import Recipe
 from edgellm_export.float_run.encoder import EncoderRun
-from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.graphs.encoder import HeadedEncoder, build_encoder, head_patterns
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import GRAPH
 from edgellm_export.verification.encoder import verify_encoder
+from edgellm_export.verification.layers import WrittenPackage
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
 
@@ -44,25 +44,17 @@ class EncoderRecipe(Recipe[Encoding]):
 
     @property
     def ignored(self) -> Sequence[str]:
-        family = self.model.family
-        return (*family.names.ignored(tied=family.config.tied_embedding), *head_patterns(self.model))
+        return (*super().ignored, *head_patterns(self.model))
 
     @property
     def original(self) -> EncoderRun:
         return EncoderRun(self.model, TensorReader(self.checkpoint.tensors))
 
     def manifest(self) -> Manifest[EncoderFacts]:
-        config, model = self.model.family.config, self.model
-        watched = config.num_layers if self.choices.attentions else 0
-        return self.described(
-            model.task,
-            {"model": GraphFile(GRAPH, model.inputs, (*model.outputs, *attention_names(watched)))},
-            self.facts,
-            _token_ids(self.checkpoint.config, config.vocab_size),
-            vocab_size=config.vocab_size,
-            context_length=config.context_length,
-            tied=config.tied_embedding and model.task == "fill-mask",
-        )
+        model, watched = self.model, self.shape.num_layers if self.choices.attentions else 0
+        graph = GraphFile(GRAPH, model.inputs, (*model.outputs, *attention_names(watched)))
+        tokens = _token_ids(self.checkpoint.config, self.shape.vocab_size)
+        return self.described(model.task, {"model": graph}, self.facts, tokens)
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
         return {GRAPH: build_encoder(self.model, material, attentions=self.choices.attentions)}
@@ -79,10 +71,8 @@ class EncoderRecipe(Recipe[Encoding]):
     def calibrate(self, texts: Sequence[Encoding], rounding: Rounding, progress: ProgressHook) -> Calibration:
         return calibrate_encoder(self.original, texts, self.choices.text.origin, rounding, progress)
 
-    def verify(
-        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
-    ) -> Report:
-        return verify_encoder(work, sealed, self.original, layers, calibration, progress)
+    def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
+        return verify_encoder(written, self.original, progress)
 
 
 def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
@@ -95,7 +85,7 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     embedding = _embedding(checkpoint, found, choices) if task == "feature-extraction" else None
     model = HeadedEncoder(found, task, len(labels), None if embedding is None else embedding.pooling)
     facts = EncoderFacts(labels, problem_of(checkpoint.config, task), embedding)
-    return Driver(EncoderRecipe(checkpoint, choices, model, facts))
+    return Driver(EncoderRecipe(checkpoint, choices, found.names, model.shape, model, facts))
 
 
 def _embedding(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -> Embedding | None:

@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import (
-    CacheLayout,
-    CrossCacheLayout,
-    EncoderDecoderFacts,
-    GraphFile,
-    Manifest,
-    TokenIds,
-)
+from edgellm.package.manifest import CacheLayout, CrossCacheLayout, EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook
 from edgellm_export.architectures import open_family
@@ -29,12 +22,12 @@ from edgellm_export.exporters.contract import Choices, ForeseenExporter
 from edgellm_export.exporters.driver import Driver
 from edgellm_export.exporters.recipe import Recipe, check_cuda
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
-from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
 from edgellm_export.graphs.merged import build_merged
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import token_ids, write_generation_config
 from edgellm_export.verification.encoder_decoder import pair_length, pairs_of, verify
+from edgellm_export.verification.layers import WrittenPackage
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
 MERGED = "decoder_model_merged.onnx"  # for optimum, which looks for this name first
@@ -49,24 +42,14 @@ class EncoderDecoderRecipe(Recipe[Pair]):
     family: EncoderDecoderFamily
 
     @property
-    def ignored(self) -> Sequence[str]:
-        return self.family.names.ignored(tied=self.family.shape.tied_embedding)
-
-    @property
     def original(self) -> EncoderDecoderRun:
         return EncoderDecoderRun(self.family, TensorReader(self.checkpoint.tensors))
 
     def manifest(self) -> Manifest[EncoderDecoderFacts]:
-        shape = self.family.shape
-        return self.described(
-            "text2text-generation",
-            self._graph_files(),
-            self._facts(),
-            _tokens(self.checkpoint, shape.vocab_size),
-            vocab_size=shape.vocab_size,
-            context_length=shape.context_length,
-            tied=shape.tied_embedding,
-        )
+        tokens = token_ids(self.checkpoint, self.shape.vocab_size)
+        if tokens.decoder_start is None:  # as in Hugging Face, targets then begin with the BOS token
+            tokens = replace(tokens, decoder_start=tokens.bos)
+        return self.described("text2text-generation", self._graph_files(), self._facts(), tokens)
 
     def describe(self, work: Path, manifest: Manifest[Any]) -> None:
         write_generation_config(work, self.checkpoint, manifest.tokens)
@@ -88,14 +71,12 @@ class EncoderDecoderRecipe(Recipe[Pair]):
     def calibrate(self, texts: Sequence[Pair], rounding: Rounding, progress: ProgressHook) -> Calibration:
         return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
-    def verify(
-        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
-    ) -> Report:
-        return verify(work, sealed, self.original, layers, calibration, progress)
+    def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
+        return verify(written, self.original, progress)
 
     def _graph_files(self) -> Mapping[str, GraphFile]:
         watched = self.choices.attentions
-        sources, targets = (self.family.source_layers, self.family.shape.num_layers) if watched else (0, 0)
+        sources, targets = (self.family.source_layers, self.shape.num_layers) if watched else (0, 0)
         outputs = ("logits", *attention_names(targets), *attention_names(targets, across=True))
         return {
             "encoder": GraphFile(ENCODER, SOURCE_INPUTS, attention_names(sources)),
@@ -103,7 +84,7 @@ class EncoderDecoderRecipe(Recipe[Pair]):
         }
 
     def _facts(self) -> EncoderDecoderFacts:
-        shape = self.family.shape
+        shape = self.shape
         dtype: Literal["float32", "float16"] = "float32" if self.choices.target == "cpu" else "float16"
         sizes = shape.num_layers, shape.num_kv_heads, shape.head_dim
         return EncoderDecoderFacts(
@@ -118,7 +99,7 @@ def open_encoder_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenEx
     _check_combination(choices)
     family: EncoderDecoderFamily = open_family(checkpoint.config)
     named = canonical(checkpoint, family.names, family.defaults)
-    return Driver(EncoderDecoderRecipe(named, choices, family))
+    return Driver(EncoderDecoderRecipe(named, choices, family.names, family.shape, family))
 
 
 def _check_combination(choices: Choices) -> None:
@@ -131,12 +112,6 @@ def _check_combination(choices: Choices) -> None:
             "attention weights come from the CPU's kernels only; with --attentions, leave out --target cuda"
         )
     check_cuda(choices)
-
-
-def _tokens(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
-    """As in Hugging Face, targets begin with the BOS token where nothing else is said."""
-    tokens = token_ids(checkpoint, vocab_size)
-    return tokens if tokens.decoder_start is not None else replace(tokens, decoder_start=tokens.bos)
 
 
 def _pattern(name: str) -> str:

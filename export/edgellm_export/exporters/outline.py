@@ -5,38 +5,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint.tensors import ZeroTensor
 from edgellm_export.exporters.contract import Choices
-from edgellm_export.onnx.built import Projection
+from edgellm_export.onnx.builder import Projection
 from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize.choice import PreparedMatrix
 from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.prepared import PreparedMatrix
 from edgellm_export.quantize.schemes import FloatScheme, IntegerScheme
 
 IN_A_LAYER = re.compile(r"\.\d+/")  # of a node's place: only layers are calibrated, not the head
 SOFTMAX, LONG, OTHERS = -1, 1, 0  # of an int8 scheme's candidates, the one that most matrices of a kind get
 
 
-@dataclass(frozen=True)
-class HollowTensor:
-    """A tensor of which only name and shape are known; its values are zeros."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        return np.zeros((stop - start, *self.shape[1:]), np.float32)
-
-
 def hollow(checkpoint: Checkpoint) -> Checkpoint:
     """The same without its weights."""
-    tensors = {name: HollowTensor(name, tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: ZeroTensor(name, tensor.shape) for name, tensor in checkpoint.tensors.items()}
     return replace(checkpoint, tensors=tensors)
 
 

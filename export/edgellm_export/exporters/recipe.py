@@ -12,14 +12,15 @@ from edgellm.errors import ExportError
 from edgellm.package.manifest import GraphFile, Manifest, ModelFacts, Task, TokenIds, Weights
 from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook
-from edgellm_export.blocks.build import CacheScales, Material
+from edgellm_export.architectures.names import Names
+from edgellm_export.blocks.build import CacheScales, DecoderShape, Material
 from edgellm_export.calibration.rounding import Calibration, Rounding
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices
-from edgellm_export.float_run.layers import StoredLayers
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import versions
 from edgellm_export.quantize import FloatScheme, IntegerScheme, scheme_for
+from edgellm_export.verification.layers import WrittenPackage
 
 Text = TypeVar("Text")
 Facts = TypeVar("Facts", bound=ModelFacts)
@@ -27,10 +28,12 @@ Facts = TypeVar("Facts", bound=ModelFacts)
 
 @dataclass(frozen=True)
 class Recipe(ABC, Generic[Text]):
-    """A checkpoint under its family's names, and what the caller chose. `Text`: what its model reads."""
+    """A checkpoint under its family's `names`, and what the caller chose. `Text`: what its model reads."""
 
     checkpoint: Checkpoint
     choices: Choices
+    names: Names
+    shape: DecoderShape
 
     @property
     def scheme(self) -> FloatScheme | IntegerScheme:
@@ -38,9 +41,9 @@ class Recipe(ABC, Generic[Text]):
         return scheme_for(self.choices.precision, self.choices.target)
 
     @property
-    @abstractmethod
     def ignored(self) -> Sequence[str]:
         """Patterns of the tensors that may be left over."""
+        return self.names.ignored(tied=self.shape.tied_embedding)
 
     @abstractmethod
     def manifest(self) -> Manifest[Any]:
@@ -59,10 +62,8 @@ class Recipe(ABC, Generic[Text]):
     def calibrate(self, texts: Sequence[Text], rounding: Rounding, progress: ProgressHook) -> Calibration: ...
 
     @abstractmethod
-    def verify(
-        self, work: Path, sealed: Manifest[Any], layers: StoredLayers, calibration: Calibration, progress: Progress
-    ) -> Report:
-        """Compare the package in `work` with its original."""
+    def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
+        """Compare a package with its original."""
 
     def describe(self, work: Path, manifest: Manifest[Any]) -> None:
         """Write the files that say to other programs what the manifest says."""
@@ -79,10 +80,7 @@ class Recipe(ABC, Generic[Text]):
         """Scales of the same shapes, before any work."""
         return ()
 
-    def described(
-        self, task: Task, graphs: Mapping[str, GraphFile], model: Facts, tokens: TokenIds, *,
-        vocab_size: int, context_length: int, tied: bool,
-    ) -> Manifest[Facts]:  # fmt: skip
+    def described(self, task: Task, graphs: Mapping[str, GraphFile], model: Facts, tokens: TokenIds) -> Manifest[Facts]:
         """A manifest, with what is the same for all kinds of model."""
         return Manifest(
             task=task,
@@ -90,9 +88,9 @@ class Recipe(ABC, Generic[Text]):
             target=self.choices.target,
             graphs=graphs,
             model=model,
-            weights=Weights(self.choices.precision, self.scheme.name, tied),
-            vocab_size=vocab_size,
-            context_length=context_length,
+            weights=Weights(self.choices.precision, self.scheme.name, self.shape.tied_embedding),
+            vocab_size=self.shape.vocab_size,
+            context_length=self.shape.context_length,
             tokens=tokens,
             source=dict(self.checkpoint.source),
             versions=versions(),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgellm.types import ProgressHook
 from edgellm_export.float_run.segments import DataFile, DataFiles
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.output import disk_errors
 
 GraphWriter = Callable[..., dict[str, int]]  # see edgellm_export.onnx.writer

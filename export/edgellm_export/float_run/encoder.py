@@ -24,10 +24,6 @@ class EncoderRun:
     model: HeadedEncoder
     tensors: TensorSource
 
-    @property
-    def num_layers(self) -> int:
-        return self.model.family.config.num_layers
-
     def through(self, texts: Sequence[Encoding], step: Step) -> list[FloatArray]:
         feeds = [_feeds(text) for text in texts]
         segment = segment_of(build_embedding(self.model, Material(self.tensors, FLOAT)))
@@ -36,6 +32,10 @@ class EncoderRun:
             build = partial(build_layer, self.model, index)
             states = step(FloatLayer(index, build, self.tensors, feeds, adds=False), states)
         return states
+
+    @property
+    def num_layers(self) -> int:
+        return self.model.family.config.num_layers
 
     def outputs(self, texts: Sequence[Encoding], states: States) -> list[Outputs]:
         """The model's outputs by name for the last layer's states, without the axis of the batch."""

@@ -14,7 +14,7 @@ from edgellm_export.blocks.build import Material, TensorSource
 from edgellm_export.blocks.channels import ChannelMoves
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.segments import DataFiles, Segment
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.quantize import scheme_for
 
 FLOAT = scheme_for("fp32", "cpu")

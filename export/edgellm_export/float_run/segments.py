@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.ort.binding import DTYPES
 from edgellm.ort.library import onnxruntime
-from edgellm.ort.tensor_types import DTYPES
 from edgellm.types import Array
-from edgellm_export.onnx.builder import Region
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph, Region
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
-from edgellm.types import FloatArray, IntArray, TokenArray
-from edgellm_export.architectures.names import Names
-from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, TensorSource
-from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, TensorView
+from edgellm.types import FloatArray, TokenArray
+from edgellm_export.architectures.contract import DecoderFamily, EncoderDecoderFamily
+from edgellm_export.blocks.build import Build, Material, Stream, TensorSource
+from edgellm_export.checkpoint.tensors import LazyTensor, PickedRows, RowSlice
 from edgellm_export.float_run.layers import FLOAT, Feeds, States, segment_of
 from edgellm_export.graphs.parts import Inputs, embedding_segment, head_segment, norm_segment
-
-
-@dataclass(frozen=True)
-class SelectedRows(TensorView):
-    """The rows `ids` of a tensor, each read by itself."""
-
-    ids: IntArray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.ids), *self.tensor.shape[1:])
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return np.concatenate([self.tensor.rows(i, i + 1) for i in self.ids[start:stop].tolist()])
 
 
 @dataclass(frozen=True)
@@ -41,7 +27,7 @@ class VocabularySubset:
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
         tensor = self.tensors.take(name, shape)
-        return SelectedRows(tensor, self.ids) if name in self.vocabulary else tensor
+        return PickedRows(name, tensor, self.ids) if name in self.vocabulary else tensor
 
 
 @dataclass(frozen=True)
@@ -58,21 +44,7 @@ class VocabularyRange:
         return RowSlice(name, tensor, self.start, self.stop) if name in self.vocabulary else tensor
 
 
-class FamilyWithHead(Protocol):
-    """What families of decoders and of encoder-decoders have."""
-
-    @property
-    def shape(self) -> DecoderShape: ...
-
-    @property
-    def names(self) -> Names: ...
-
-    def final_norm(self, b: Build, stream: Stream) -> ir.Value: ...
-
-    def head(self, b: Build, hidden: ir.Value) -> ir.Value: ...
-
-
-Family = TypeVar("Family", bound=FamilyWithHead)
+Family = TypeVar("Family", DecoderFamily, EncoderDecoderFamily)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.package.files import sha256_of
-from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf.config import translate_config
 from edgellm_export.gguf.names import translate_tensors
 from edgellm_export.gguf.reader import GgufFile, read_gguf
@@ -20,7 +20,7 @@ def open_gguf(path: Path) -> Checkpoint:
     file = read_gguf(path)
     arch = _architecture(file)
     config = translate_config(file, arch)
-    check_types(file)
+    check_types(file.tensors)
     vocabulary = read_vocabulary(file)
     if len(vocabulary.tokens) > config["vocab_size"]:
         raise CheckpointError(

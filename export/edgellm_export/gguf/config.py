@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
-from edgellm_export.gguf.keys import Keys
-from edgellm_export.gguf.reader import GgufFile
+from edgellm_export.gguf.reader import GgufFile, Keys
 from edgellm_export.gguf.rope import rope_scaling
 
 Config = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 from edgellm.errors import CheckpointError
 from edgellm_export.checkpoint.tensors import LazyTensor, Transposed
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import GgufTensor, InterleavedRows, Shifted
+from edgellm_export.gguf.tensors import InterleavedRows, Shifted
 
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 OUTER = re.compile(r"(\w+)\.(weight|bias)")
@@ -58,8 +58,8 @@ LAYERS = {"gpt2": "transformer.h"}
 def translate_tensors(file: GgufFile, arch: str, config: Mapping[str, Any]) -> dict[str, LazyTensor]:
     """Tensors by Hugging Face name. What has no counterpart keeps its GGUF name, so that accounting reports it."""
     return {
-        huggingface_name(name, arch): _restore(name, GgufTensor(info, file.path), arch, config)
-        for name, info in file.tensors.items()
+        huggingface_name(name, arch): _restore(name, tensor, arch, config)
+        for name, tensor in file.tensors.items()
         if not CONFIG_TENSORS.fullmatch(name)
     }
 

@@ -1,4 +1,4 @@
-"""The header of a GGUF file: metadata and tensor directory, checked against the size of the file.
+"""The header of a GGUF file: metadata, also with types, and tensor directory, checked against the size of the file.
 
 Layout (ggml's gguf.md): magic, version, counts, key-value pairs, tensor infos, padding, data. Every count and length
 is compared with the bytes that are left before anything of that size is made, so a damaged file costs an error and no
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.gguf.tensors import GgufTensor
 
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
@@ -27,23 +28,59 @@ BOOL, STRING, ARRAY = 7, 8, 9
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """A tensor's place in the file. `shape` is outermost first, `offset` in bytes from the start of the file."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: int
-    offset: int
-    nbytes: int
-
-
-@dataclass(frozen=True)
 class GgufFile:
     """A file's header. `metadata` holds str, bool, int, float, list[str] or numpy arrays."""
 
     path: Path
     metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
+    tensors: Mapping[str, GgufTensor]
+
+
+class Keys:
+    """The metadata below an architecture's prefix. All that is missing or mistyped becomes one CheckpointError."""
+
+    def __init__(self, file: GgufFile, arch: str) -> None:
+        self.file, self.arch = file, arch
+        self._problems: list[str] = []
+
+    def get(self, key: str) -> Any:
+        return plain(self.file.metadata.get(f"{self.arch}.{key}"))
+
+    def number(self, key: str, default: Any = None) -> Any:
+        """A positive number; 0 counts as absent. Without a default it is required."""
+        value = self.get(key)
+        if type(value) in (int, float) and math.isfinite(value) and value > 0:
+            return value
+        if value not in (None, 0) or default is None:
+            self.problem(
+                f"{self.arch}.{key} is {'absent' if value is None else repr(value)}, expected a number above 0"
+            )
+            return 1 if default is None else default
+        return default
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.number(key, default)
+        if value != int(value):
+            self.problem(f"{self.arch}.{key} is {value!r}, expected a whole number")
+            return 1
+        return int(value)
+
+    def problem(self, text: str) -> None:
+        self._problems.append(text)
+
+    def check(self) -> None:
+        if self._problems:
+            raise CheckpointError(
+                f"{self.file.path} lacks metadata that its architecture needs: {'; '.join(self._problems)}; "
+                "convert it again with a current llama.cpp"
+            )
+
+
+def plain(value: Any) -> Any:
+    """Numpy arrays as lists; float32 values as the decimal that was meant (1e-05, not 9.999999747378752e-06)."""
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value.tolist()]
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -100,9 +137,9 @@ def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
 
 def _locate(
     cursor: Cursor, entries: list[tuple[str, tuple[int, ...], int, int]], data_start: int, alignment: int
-) -> dict[str, TensorInfo]:
+) -> dict[str, GgufTensor]:
     """Check that each tensor lies inside the file, aligned, beside the others."""
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, GgufTensor] = {}
     end = 0
     for name, shape, kind, offset in sorted(entries, key=lambda entry: entry[3]):
         nbytes = tensor_nbytes(cursor, name, shape, kind)
@@ -113,7 +150,7 @@ def _locate(
         end = offset + nbytes
         if data_start + end > cursor.size:
             raise cursor.corrupt(f"{name!r} ends at byte {data_start + end}, the file has {cursor.size}")
-        tensors[name] = TensorInfo(name, shape, kind, data_start + offset, nbytes)
+        tensors[name] = GgufTensor(name, shape, kind, cursor.path, data_start + offset, nbytes)
     return tensors
 
 

@@ -9,9 +9,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.types import FloatArray
-from edgellm_export.gguf.keys import Keys
-from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import GgufTensor
+from edgellm_export.gguf.reader import GgufFile, Keys
 
 # Llama 3 to 3.3 share these; files do not hold them.
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -66,10 +64,10 @@ def llama3_factors(rule: dict[str, Any], theta: float, rotary_dim: int) -> Float
 
 
 def _vector(file: GgufFile, name: str) -> FloatArray:
-    info = file.tensors.get(name)
-    if info is None or len(info.shape) != 1:
+    tensor = file.tensors.get(name)
+    if tensor is None or len(tensor.shape) != 1:
         raise CheckpointError(f"{file.path} has no usable {name}; download it again")
-    return GgufTensor(info, file.path).rows(0, info.shape[0])
+    return tensor.rows(0, tensor.shape[0])
 
 
 def _decimals(values: FloatArray) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,23 +12,19 @@ import numpy as np
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint.tensors import TensorView
-from edgellm_export.gguf.reader import GgufFile, TensorInfo
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of a GGUF file; rows are whole blocks, so a slice of rows is one contiguous read."""
+    """A tensor of a GGUF file; rows are whole blocks, so a slice of rows is one contiguous read. `shape` is outermost
+    first, `offset` in bytes from the start of the file."""
 
-    info: TensorInfo
+    name: str
+    shape: tuple[int, ...]
+    type: int
     path: Path
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.info.shape
+    offset: int
+    nbytes: int
 
     def rows(self, start: int, stop: int) -> FloatArray:
         if len(self.shape) == 1:
@@ -41,37 +37,38 @@ class GgufTensor:
 
         if start == stop:
             return np.empty((0, *shape[1:]), np.float32)
-        row_bytes = self.info.nbytes // shape[0]
+        row_bytes = self.nbytes // shape[0]
         count = (stop - start) * row_bytes
-        raw = np.fromfile(self.path, np.uint8, count, offset=self.info.offset + start * row_bytes)
+        raw = np.fromfile(self.path, np.uint8, count, offset=self.offset + start * row_bytes)
         if raw.size != count:
             raise CheckpointError(f"{self.path} became shorter while {self.name} was read; copy it again")
-        blocks = raw.reshape(-1, self.info.nbytes // math.prod(shape[:-1]))
+        blocks = raw.reshape(-1, self.nbytes // math.prod(shape[:-1]))
         with np.errstate(all="ignore"):  # infinite scales are the checks' business, not a warning's
-            values: FloatArray = dequantize(blocks, GGMLQuantizationType(self.info.type))
+            values: FloatArray = dequantize(blocks, GGMLQuantizationType(self.type))
         return values.reshape(stop - start, *shape[1:])
 
 
-def check_types(file: GgufFile) -> None:
+def check_types(tensors: Mapping[str, GgufTensor]) -> None:
     """Raises UnsupportedModelError for a quantization that cannot be turned into numbers."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 
-    first = {info.type: name for name, info in reversed(list(file.tensors.items()))}
-    for kind, name in first.items():
+    first = {tensor.type: tensor for tensor in reversed(list(tensors.values()))}
+    for kind, tensor in first.items():
         quantization = GGMLQuantizationType(kind)
         try:
             dequantize(np.zeros((1, GGML_QUANT_SIZES[quantization][1]), np.uint8), quantization)
         except NotImplementedError as error:
             raise UnsupportedModelError(
-                f"{file.path}: {name} has type {quantization.name}, which cannot be read; use a file with other types"
+                f"{tensor.path}: {tensor.name} has type {quantization.name}, which cannot be read; "
+                "use a file with other types"
             ) from error
 
 
-def type_names(infos: Iterable[TensorInfo]) -> list[str]:
+def type_names(tensors: Iterable[GgufTensor]) -> list[str]:
     from gguf import GGMLQuantizationType
 
-    return sorted({GGMLQuantizationType(info.type).name for info in infos})
+    return sorted({GGMLQuantizationType(tensor.type).name for tensor in tensors})
 
 
 @dataclass(frozen=True)

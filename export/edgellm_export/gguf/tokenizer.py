@@ -10,9 +10,9 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.tokenizer import TokenKind, Vocabulary, build_tokenizer
-from edgellm_export.tokenizer.compact import compact
+from edgellm_export.tokenizer.build import build_tokenizer, compact
 from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
+from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 
 PREFIX = "tokenizer.ggml."
 # Control tokens that end a turn or a document, whatever the file calls them; llama.cpp stops at them too.

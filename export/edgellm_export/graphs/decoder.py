@@ -13,21 +13,10 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCache, Material, Stream, built
-from edgellm_export.blocks.rope import needs_length_input
-from edgellm_export.graphs.parts import (
-    END,
-    INT64,
-    SIDES,
-    Output,
-    activation_type,
-    float_logits,
-    hidden_input,
-    last_positions,
-    layer_segment,
-    logits_to_keep,
-)
-from edgellm_export.onnx.builder import GraphBuilder
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.blocks.rope import needs_length_input, needs_positions
+from edgellm_export.graphs import parts
+from edgellm_export.graphs.parts import END, INT64, SIDES, Output
+from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder
 
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
@@ -37,15 +26,14 @@ def build_decoder(family: DecoderFamily, material: Material, *, attentions: bool
     shape = family.shape
     b = material.build(shape, "decoder", attentions=attentions)
     ids, batch = decoder_inputs(b)
-    keep = logits_to_keep(b)
+    keep = parts.logits_to_keep(b)
     stream = family.embed(b, ids, batch)
     caches = [_past(b, i, scales) for i, scales in enumerate(material.cache or [None] * shape.num_layers)]
     presents: list[Output] = []
     for i, cache in enumerate(caches):
         stream, present = family.layer(b, i, stream, cache, batch)
         presents += _present(b, i, present, quantized=cache.scales is not None)
-    hidden = family.final_norm(b, last_positions(b, stream, keep, "/model"))
-    logits = float_logits(b, family.head(b, hidden))
+    logits = parts.last_logits(b, family, stream, keep, "/model")
     # The second dimension is declared as 1, the default: onnxruntime-genai then expects the last position only.
     return built(b, [(logits, "logits", ir.DataType.FLOAT, ["batch_size", 1, shape.vocab_size]), *presents])
 
@@ -58,9 +46,9 @@ def build_layer(
     b = material.build(family.shape, f"layer_{index}")
     _, batch = decoder_inputs(b)
     past = _past(b, index, material.cache[index] if material.cache else None)
-    stream, present = family.layer(b, index, Stream(hidden_input(b)), past, batch)
+    stream, present = family.layer(b, index, Stream(parts.hidden_input(b)), past, batch)
     cached = _present(b, index, present, quantized=past.scales is not None) if observe_cache else []
-    return layer_segment(b, stream, observe=observe, more=cached)
+    return parts.layer_segment(b, stream, observe=observe, more=cached)
 
 
 def decoder_inputs(b: Build) -> tuple[ir.Value, BatchState]:
@@ -75,7 +63,7 @@ def decoder_inputs(b: Build) -> tuple[ir.Value, BatchState]:
     narrow = g.op("Cast", width, name="/model/total/Cast", to=int(ir.DataType.INT32))
     total = g.op("Squeeze", narrow, g.ints(0), name="/model/total/Squeeze")
     length_dependent = needs_length_input(b.shape.ropes)
-    positions = _positions(g, ids, mask) if b.shape.learned_positions or length_dependent else None
+    positions = _positions(g, ids, mask) if b.shape.learned_positions or needs_positions(b.shape.ropes) else None
     if length_dependent:
         lengths = g.op(
             "Max", lengths, g.optional_input("rope_length", np.array([0], np.int64)), name="/model/rope/lengths/Max"
@@ -105,5 +93,5 @@ def _present(b: Build, index: int, present: LayerCache, *, quantized: bool) -> l
 
 
 def _cache_type(b: Build, length: str, *, quantized: bool) -> tuple[ir.DataType, list[int | str]]:
-    dtype = ir.DataType.INT8 if quantized else activation_type(b)
+    dtype = ir.DataType.INT8 if quantized else b.activation_type
     return dtype, ["batch_size", b.shape.num_kv_heads, length, b.shape.head_dim]

@@ -20,7 +20,7 @@ from edgellm_export.architectures.contract import EncoderFamily, HeadKind, Sourc
 from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 ROWS: list[int | str] = ["batch_size", "sequence_length"]
 LOWEST = -3.0e38  # below any hidden state
@@ -49,10 +49,8 @@ class HeadedEncoder:
     @property
     def shape(self) -> DecoderShape:
         c = self.family.config
-        head_dim = c.hidden_size // c.num_heads
-        return DecoderShape(
-            c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, head_dim, c.context_length, c.tied_embedding
-        )
+        head_dim, tied = c.hidden_size // c.num_heads, c.tied_embedding and self.task == "fill-mask"
+        return DecoderShape(c.vocab_size, c.hidden_size, c.num_layers, c.num_heads, head_dim, c.context_length, tied)
 
 
 def build_encoder(model: HeadedEncoder, material: Material, *, attentions: bool = False) -> BuiltGraph:

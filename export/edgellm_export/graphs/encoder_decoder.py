@@ -18,19 +18,9 @@ import onnx_ir as ir
 from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, LayerCache, Material, Stream, built
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
-from edgellm_export.graphs.parts import (
-    INT32,
-    INT64,
-    SIDES,
-    Output,
-    activation_type,
-    float_logits,
-    hidden_input,
-    last_positions,
-    layer_segment,
-    logits_to_keep,
-)
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.graphs import parts
+from edgellm_export.graphs.parts import INT32, INT64, SIDES, Output
+from edgellm_export.onnx.builder import BuiltGraph
 
 CROSS_PAST, CROSS_PRESENT = "past_key_values.{}.encoder.{}", "present.{}.encoder.{}"
 PAST, PRESENT = "past_key_values.{}.decoder.{}", "present.{}.decoder.{}"
@@ -47,7 +37,7 @@ def build_encoder(family: EncoderDecoderFamily, material: Material, *, attention
         stream = family.source_layer(b, i, stream, source)
     hidden = family.source_norm(b, stream)
     size = family.shape.hidden_size
-    outputs: list[Output] = [(hidden, "last_hidden_state", activation_type(b), ["sources", "source_length", size])]
+    outputs: list[Output] = [(hidden, "last_hidden_state", b.activation_type, ["sources", "source_length", size])]
     for i in range(family.shape.num_layers):
         outputs += _cache_outputs(b, CROSS_PRESENT, i, family.cross(b, i, hidden), "source_length")
     return built(b, outputs)
@@ -58,7 +48,7 @@ def build_decoder(family: EncoderDecoderFamily, material: Material, *, attention
     shape = family.shape
     b = material.build(shape, "decoder", attentions=attentions)
     ids, target = target_inputs(b)
-    keep = logits_to_keep(b)
+    keep = parts.logits_to_keep(b)
     target = family.target_state(b, target)
     stream = family.embed(b, ids, target)
     layers = [(_cross_inputs(b, i), _past(b, i)) for i in range(shape.num_layers)]
@@ -66,8 +56,7 @@ def build_decoder(family: EncoderDecoderFamily, material: Material, *, attention
     for i, (cross, cache) in enumerate(layers):
         stream, present = family.layer(b, i, stream, cache, cross, target)
         outputs += _cache_outputs(b, PRESENT, i, present, "total_length")
-    hidden = family.final_norm(b, last_positions(b, stream, keep, "/decoder"))
-    logits = float_logits(b, family.head(b, hidden))
+    logits = parts.last_logits(b, family, stream, keep, "/decoder")
     return built(b, [(logits, "logits", ir.DataType.FLOAT, ["rows", "positions", shape.vocab_size]), *outputs])
 
 
@@ -77,8 +66,8 @@ def build_source_layer(
     """hidden, input_ids, attention_mask -> see `layer_segment`."""
     b = material.build(family.shape, f"source_layer_{index}")
     _, source = source_inputs(b)
-    stream = family.source_layer(b, index, Stream(hidden_input(b)), family.source_state(b, source))
-    return layer_segment(b, stream, observe=observe)
+    stream = family.source_layer(b, index, Stream(parts.hidden_input(b)), family.source_state(b, source))
+    return parts.layer_segment(b, stream, observe=observe)
 
 
 def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *, observe: bool = False) -> BuiltGraph:
@@ -86,11 +75,11 @@ def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *,
     the source, which the package's encoder makes, are made here."""
     b = material.build(family.shape, f"layer_{index}")
     _, target = target_inputs(b)
-    hidden, source = hidden_input(b), hidden_input(b, "source")
+    hidden, source = parts.hidden_input(b), parts.hidden_input(b, "source")
     cross = family.cross(b, index, source)
     target = family.target_state(b, target)
     stream, _ = family.layer(b, index, Stream(hidden), _past(b, index), cross, target)
-    return layer_segment(b, stream, observe=observe)
+    return parts.layer_segment(b, stream, observe=observe)
 
 
 def source_inputs(b: Build) -> tuple[ir.Value, SourceState]:
@@ -146,4 +135,4 @@ def _cache_outputs(b: Build, pattern: str, index: int, cache: CrossState | Layer
 
 
 def _cache_type(b: Build, first: str, length: str) -> tuple[ir.DataType, list[int | str]]:
-    return activation_type(b), [first, b.shape.num_kv_heads, length, b.shape.head_dim]
+    return b.activation_type, [first, b.shape.num_kv_heads, length, b.shape.head_dim]

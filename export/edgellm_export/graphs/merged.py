@@ -18,8 +18,8 @@ from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, LayerCache, Material, built
 from edgellm_export.blocks.cross_attention import CrossState, TargetState
 from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT
-from edgellm_export.graphs.parts import END, INT32, INT64, SIDES, Output, activation_type, float_logits
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.graphs.parts import END, INT32, INT64, SIDES, Output, float_logits
+from edgellm_export.onnx.builder import BuiltGraph
 
 
 def build_merged(family: EncoderDecoderFamily, material: Material) -> BuiltGraph:
@@ -27,7 +27,7 @@ def build_merged(family: EncoderDecoderFamily, material: Material) -> BuiltGraph
     shape = family.shape
     b = material.build(shape, "decoder_merged")
     ids = b.graph.input("input_ids", INT64, ["batch_size", "decoder_sequence_length"])
-    activation = activation_type(b)
+    activation = b.activation_type
     source = ["batch_size", "encoder_sequence_length"]
     hidden = b.graph.input("encoder_hidden_states", activation, [*source, shape.hidden_size])
     mask = b.graph.input("encoder_attention_mask", INT64, source)
@@ -57,7 +57,7 @@ def _past(b: Build, pattern: str, index: int) -> tuple[ir.Value, ir.Value]:
     config.json says of the encoder; where that is not so, its empty past has the wrong shape, and here gets the right
     one."""
     g = b.graph
-    dtype, shape = activation_type(b), ["batch_size", "num_heads", "past_length", "head_size"]
+    dtype, shape = b.activation_type, ["batch_size", "num_heads", "past_length", "head_size"]
     sides = []
     for side in SIDES:
         name = pattern.format(index, side)

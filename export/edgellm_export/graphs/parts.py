@@ -6,14 +6,14 @@ Segments are graphs over whole sequences: embedding, layers, norm and head, each
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
 from edgellm_export.blocks.norms import add
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph
 
 INT32, INT64, FLOAT = ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT
 SIDES = ("key", "value")
@@ -25,20 +25,16 @@ Output = tuple[ir.Value, str, ir.DataType, Sequence[int | str | None]]
 Inputs = TypeVar("Inputs")
 
 
-def activation_type(b: Build) -> ir.DataType:
-    return ir.DataType.from_numpy(b.activation)
-
-
 def hidden_input(b: Build, name: str = "hidden") -> ir.Value:
     """States [B, S, hidden_size] that another segment has made."""
-    return b.graph.input(name, activation_type(b), [f"{name}_rows", f"{name}_length", b.shape.hidden_size])
+    return b.graph.input(name, b.activation_type, [f"{name}_rows", f"{name}_length", b.shape.hidden_size])
 
 
 def layer_segment(b: Build, stream: Stream, *, observe: bool, more: Sequence[Output] = ()) -> BuiltGraph:
     """hidden_out, the stream as one value, and `more`. With `observe`, also the values [B, S, size] that linear layers
     read, under the names that the projections' x have, but for the segment's inputs."""
     read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x.name not in GIVEN)
-    observed = [(x, str(x.name), activation_type(b), [*ROWS, None]) for x in read] if observe else []
+    observed = [(x, str(x.name), b.activation_type, [*ROWS, None]) for x in read] if observe else []
     return built(b, [_hidden_output(b, stream), *observed, *more])
 
 
@@ -63,15 +59,31 @@ def norm_segment(material: Material, shape: DecoderShape, norm: Callable[[Build,
 def head_segment(material: Material, shape: DecoderShape, head: Callable[[Build, ir.Value], ir.Value]) -> BuiltGraph:
     """hidden, normed -> logits. The tensors may hold a part of the vocabulary only."""
     b = material.build(shape, "head")
-    return built(b, [(head(b, hidden_input(b)), "logits", activation_type(b), [*ROWS, "vocab_size"])])
+    return built(b, [(head(b, hidden_input(b)), "logits", b.activation_type, [*ROWS, "vocab_size"])])
 
 
 def logits_to_keep(b: Build) -> ir.Value:
     return b.graph.optional_input("logits_to_keep", np.array([1], np.int64))
 
 
-def last_positions(b: Build, stream: Stream, keep: ir.Value, place: str) -> Stream:
-    """The stream's last `keep` positions: only they go through the final norm and the head."""
+class Ending(Protocol):
+    """What families of decoders and of encoder-decoders end with."""
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value: ...
+
+    def head(self, b: Build, hidden: ir.Value) -> ir.Value: ...
+
+
+def last_logits(b: Build, family: Ending, stream: Stream, keep: ir.Value, place: str) -> ir.Value:
+    """Logits of the stream's last `keep` positions: only they go through the final norm and the head."""
+    return float_logits(b, family.head(b, family.final_norm(b, _last(b, stream, keep, place))))
+
+
+def float_logits(b: Build, logits: ir.Value) -> ir.Value:
+    return logits if b.activation == np.float32 else b.graph.cast(logits, np.dtype(np.float32), "/lm_head/Cast")
+
+
+def _last(b: Build, stream: Stream, keep: ir.Value, place: str) -> Stream:
     g = b.graph
     start = g.op("Neg", keep, name=f"{place}/keep/Neg")
 
@@ -81,9 +93,5 @@ def last_positions(b: Build, stream: Stream, keep: ir.Value, place: str) -> Stre
     return Stream(cut(stream.residual, "residual"), None if stream.delta is None else cut(stream.delta, "delta"))
 
 
-def float_logits(b: Build, logits: ir.Value) -> ir.Value:
-    return logits if b.activation == np.float32 else b.graph.cast(logits, np.dtype(np.float32), "/lm_head/Cast")
-
-
 def _hidden_output(b: Build, stream: Stream) -> Output:
-    return add(b, stream, "hidden"), "hidden_out", activation_type(b), [*ROWS, b.shape.hidden_size]
+    return add(b, stream, "hidden"), "hidden_out", b.activation_type, [*ROWS, b.shape.hidden_size]

@@ -1,1 +1,1 @@
-"""Graphs as values and as files: the builder, built graphs, the writer, the small graphs that move cache rows."""
+"""Graphs as values and as files: the builder and what it builds, the writer, the small graphs that move cache rows."""

@@ -1,4 +1,4 @@
-"""A thin builder over onnx-ir: named nodes, and initializers whose bytes are produced later."""
+"""A thin builder over onnx-ir: named nodes, and initializers whose bytes are produced when the graph is written."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm.types import Array
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 OPSET = 21
 IR_VERSION = 10
@@ -49,6 +50,29 @@ class Stored:
     region: Region
 
 
+@dataclass(frozen=True)
+class Projection:
+    """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
+    the value whose channels may be scaled that `x` is, if any. `into_softmax`: see Build.project."""
+
+    name: str
+    x: ir.Value
+    weight: LazyTensor
+    origin: str | None
+    into_softmax: bool
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
+    `projections`: its linear layers, in order."""
+
+    model: ir.Model
+    stored: Sequence[Stored]
+    produced: Sequence[Produced]
+    projections: Sequence[Projection]
+
+
 class GraphBuilder:
     """Collects nodes and initializers. Values are ir.Value; names are the place in the model, /-separated."""
 
@@ -63,7 +87,7 @@ class GraphBuilder:
         self.produced: list[Produced] = []
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        value = ir.val(name, dtype, shape)
         self._inputs.append(value)
         return value
 
@@ -78,9 +102,7 @@ class GraphBuilder:
         """A small array inside the .onnx file; the same name gives the same value."""
         if name not in self._inline:
             tensor = ir.tensor(np.array(array, order="C"), name=name)
-            self._inline[name] = ir.Value(
-                name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-            )
+            self._inline[name] = ir.val(name, const_value=tensor)
         return self._inline[name]
 
     def ints(self, *values: int) -> ir.Value:
@@ -100,8 +122,7 @@ class GraphBuilder:
         """Another initializer over the bytes of `region`: stored once, mapped twice."""
         if name in self.stored:
             return self.stored[name].value
-        dtype = ir.DataType.from_numpy(region.dtype)
-        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        value = ir.val(name, ir.DataType.from_numpy(region.dtype), shape)
         self.stored[name] = Stored(value, region)
         return value
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.onnx.builder import Produced, Region
-from edgellm_export.onnx.built import BuiltGraph
+from edgellm_export.onnx.builder import BuiltGraph, Produced, Region
 from edgellm_export.package.output import disk_errors
 
 ALIGNMENT = 4096  # bytes: what ONNX Runtime needs to map a tensor instead of copying it

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
-from edgellm.foreign import ENCODER, FIRST, LATER, MERGED, WHOLE, is_foreign, read_foreign
-from edgellm.foreign.files import CONFIG
+from edgellm.foreign import is_foreign, read_foreign
+from edgellm.foreign.files import CONFIG, ENCODER, FIRST, LATER, MERGED, WHOLE
 from edgellm.package.manifest import (
     GENERATION_TASKS,
     MANIFEST_NAME,
@@ -61,9 +61,8 @@ class OptimumExport:
         if found.task != self.task:
             raise UnsupportedModelError(f"the graphs that optimum makes for {self.task} are those of {found.task}")
         made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
-        manifest = _manifest(found, self.checkpoint, self.precision, scheme, made_with)
-        if found.task in GENERATION_TASKS:
-            _write_generation_configs(work, self.checkpoint, found)
+        weights = Weights(self.precision, scheme, tied_embedding=False)
+        manifest = _describe(work, found, self.checkpoint, weights, made_with)
         original = partial(TorchOriginal, self.directory, self.task)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -82,9 +81,8 @@ class GraphsExport:
         with disk_errors(work):
             scheme = _store(graphs, work, self.precision, progress)
         _, found = read_foreign(work)
-        manifest = _manifest(found, self.checkpoint, self.precision, scheme, {})
-        if found.task in GENERATION_TASKS:
-            _write_generation_configs(work, self.checkpoint, found)
+        weights = Weights(self.precision, scheme, tied_embedding=False)
+        manifest = _describe(work, found, self.checkpoint, weights, {})
         original = partial(GraphsOriginal, self.path)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -142,23 +140,17 @@ def _store(graphs: Mapping[str, Path], work: Path, precision: Precision, progres
     return scheme
 
 
-def _write_generation_configs(work: Path, checkpoint: Checkpoint, found: Manifest) -> None:
-    write_generation_config(work, checkpoint, found.tokens)
-    if can_run(found):
-        content = genai_config(found, checkpoint.config, generation_config(checkpoint))
-        write_json(work / "genai_config.json", content)
-
-
-def _manifest(
-    found: Manifest, checkpoint: Checkpoint, precision: Precision, scheme: str, made_with: Mapping[str, str]
+def _describe(
+    work: Path, found: Manifest, checkpoint: Checkpoint, weights: Weights, made_with: Mapping[str, str]
 ) -> Manifest:
-    return replace(
-        found,
-        weights=Weights(precision, scheme, tied_embedding=False),
-        files={},
-        source=dict(checkpoint.source),
-        versions={**versions(), **made_with},
-    )
+    """The manifest; the configs of a model that generates are written to `work`."""
+    if found.task in GENERATION_TASKS:
+        write_generation_config(work, checkpoint, found.tokens)
+        if can_run(found):
+            content = genai_config(found, checkpoint.config, generation_config(checkpoint))
+            write_json(work / "genai_config.json", content)
+    source = dict(checkpoint.source)
+    return replace(found, weights=weights, files={}, source=source, versions={**versions(), **made_with})
 
 
 def _wanted(directory: Path) -> dict[str, Path]:

@@ -18,7 +18,6 @@ from edgellm.package.report import Report
 from edgellm.package.sentence import pooled
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray, Progress, TokenArray
-from edgellm_export.float_run.encoder_decoder import Pair
 from edgellm_export.verification import decoder as decoder_verify
 from edgellm_export.verification import encoder as encoder_verify
 from edgellm_export.verification import encoder_decoder as encoder_decoder_verify
@@ -65,7 +64,12 @@ def verify_package(
         return encoder_verify.report_of(manifest, scored, expected)
     with tempfile.TemporaryFile(dir=package) as ours, tempfile.TemporaryFile(dir=package) as theirs:
         texts, sources = _score_package(package, manifest, ours, progress)
-        rows = _score_original(open_original(), texts, sources, theirs, progress)
+        rows = write_logits(
+            theirs,
+            texts.sequences,
+            map(open_original().logits, texts.sequences, sources),
+            partial(progress, "original"),
+        )
         comparison = compared(
             texts, ours, manifest.vocab_size, lambda start, stop: read_slice(theirs, rows, start, stop), progress
         )
@@ -83,19 +87,10 @@ def _expected(original: Original, encoding: Encoding, facts: EncoderFacts) -> di
 
 def _score_package(
     package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress
-) -> tuple[ScoredTexts, Sequence[Pair] | None]:
-    """The texts, and the pairs that they are targets of where the model has sources."""
+) -> tuple[ScoredTexts, Sequence[TokenArray | None]]:
+    """The texts, and of each the source that it is a target of, where the model has sources."""
     if is_of(manifest, EncoderDecoderFacts):
         pairs, texts = encoder_decoder_verify.score_package(package, manifest, scratch, progress)
-        return texts, pairs
-    return decoder_verify.score_package(package, manifest, scratch, progress), None
-
-
-def _score_original(
-    original: Original, texts: ScoredTexts, pairs: Sequence[Pair] | None, scratch: IO[bytes], progress: Progress
-) -> int:
-    """Write the original's logits to `scratch`. Returns how many rows there are in all."""
-    sources = [None] * len(texts.sequences) if pairs is None else [pair.source for pair in pairs]
-    return write_logits(
-        scratch, texts.sequences, map(original.logits, texts.sequences, sources), partial(progress, "original")
-    )
+        return texts, [pair.source for pair in pairs]
+    texts = decoder_verify.score_package(package, manifest, scratch, progress)
+    return texts, [None] * len(texts.sequences)

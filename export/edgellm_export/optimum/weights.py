@@ -20,14 +20,13 @@ from onnx_ir.passes import common as passes
 
 from edgellm.package.manifest import Precision
 from edgellm.types import FloatArray, ProgressHook
-from edgellm_export.onnx.builder import MICROSOFT
+from edgellm_export.onnx.builder import MICROSOFT, SMALL_BYTES
 from edgellm_export.onnx.writer import ALIGNMENT
 from edgellm_export.package.output import disk_errors
 from edgellm_export.quantize import IntegerScheme, scheme_for
 from edgellm_export.quantize.formats import BlockFormat
 from edgellm_export.quantize.grid import nearest
 
-SMALL_BYTES = 1024  # constants up to this size stay inside the .onnx file
 SAME_IDS = ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten")  # still the tokens, in another shape
 
 
@@ -127,8 +126,7 @@ class _Rounding:
         known = self.model.graph.initializers.get(name)
         if known is not None:
             return known
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
         self.model.graph.register_initializer(value)
         return value
 
@@ -142,15 +140,14 @@ def _store_as_float16(model: ir.Model) -> None:
         if tensor.dtype != ir.DataType.FLOAT or tensor.nbytes <= SMALL_BYTES or len(tensor.shape) < 2:
             continue
         owner = value.graph or graph
-        name, shape = f"{value.name}.float16", ir.Shape(tensor.shape.numpy())
-        half = ir.tensor(tensor.numpy().astype(np.float16), name=name)
-        stored = ir.Value(name=name, shape=shape, type=ir.TensorType(half.dtype), const_value=half)
+        name = f"{value.name}.float16"
+        stored = ir.val(name, const_value=ir.tensor(tensor.numpy().astype(np.float16), name=name))
         cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=f"{value.name}/Cast")
         assert isinstance(owner, ir.Graph)
         owner.register_initializer(stored)
         owner.insert_before(owner[0], cast)
         value.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
-        cast.outputs[0].shape, cast.outputs[0].type = shape, ir.TensorType(ir.DataType.FLOAT)
+        cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)
     _drop_unused(model)
 
 

@@ -1,8 +1,10 @@
-"""What an export will write and the memory that it takes, from an outline of the package."""
+"""What an export will write and the memory that it takes, from an outline of the package; and beside that, what
+happened."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,14 @@ from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.inspection.graph_summary import summarize
 from edgellm.inspection.graph_weights import stored_weights
 from edgellm.package.files import write_manifest
-from edgellm.package.manifest import EncoderFacts, FileEntry, Manifest
-from edgellm.package.report import REPORT_NAME
+from edgellm.package.manifest import MANIFEST_NAME, EncoderFacts, FileEntry, Manifest
+from edgellm.package.report import REPORT_NAME, ExportOutcome, Foreseen
+from edgellm.system.memory import peak_memory_bytes
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import ForeseenExporter, Outline
 from edgellm_export.package.side_files import write_side_files
 from edgellm_export.planning.work_memory import Work, peaks
+from edgellm_export.planning.work_time import measured_speed, seconds
 
 # Of report.json: what every one has, and for each layer and matrix.
 REPORT, REPORT_LAYER, REPORT_MATRIX = 1500, 75, 150
@@ -82,4 +86,39 @@ def _files(work: Path, outline: Outline, of_export: Work) -> dict[str, int]:
     entries = {name: FileEntry(size, "0" * 64) for name, size in sizes.items()}
     manifest = Manifest.from_dict({**outline.manifest.to_dict(), "files": {n: vars(e) for n, e in entries.items()}})
     write_manifest(work, manifest)
-    return dict(sorted({**sizes, "edgellm.json": (work / "edgellm.json").stat().st_size}.items()))
+    return dict(sorted({**sizes, MANIFEST_NAME: (work / MANIFEST_NAME).stat().st_size}.items()))
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Sees what an export takes; it begins before the work. `prediction` is None where nothing was foreseen,
+    `peak_before`, in bytes, where the system does not say."""
+
+    prediction: Prediction | None
+    peak_before: int | None
+    started: float
+
+    @classmethod
+    def start(cls, prediction: Prediction | None) -> Watch:
+        return cls(prediction, peak_memory_bytes(), time.perf_counter())
+
+    def stop(self, package: Path) -> ExportOutcome | None:
+        """The outcome, asked when all but report and manifest are final in the directory `package`; None where nothing
+        was foreseen."""
+        foreseen, duration = self.prediction, time.perf_counter() - self.started
+        if foreseen is None:
+            return None
+        peak = peak_memory_bytes()
+        grown = peak is not None and self.peak_before is not None and peak > self.peak_before
+        return ExportOutcome(
+            size_bytes=Foreseen(foreseen.size, _size_of(package, foreseen)),
+            peak_memory_bytes=Foreseen(foreseen.peak, peak if grown else None),
+            seconds=Foreseen(seconds(foreseen.work, foreseen.size, measured_speed()), duration),
+        )
+
+
+def _size_of(package: Path, foreseen: Prediction) -> int:
+    """The package's bytes, with those foreseen for the manifest and the report, which are not there yet."""
+    files = {p.relative_to(package).as_posix(): p for p in package.rglob("*") if p.is_file()}
+    later = {name: count for name, count in foreseen.files.items() if name in (MANIFEST_NAME, REPORT_NAME)}
+    return sum(path.stat().st_size for name, path in files.items() if name not in later) + sum(later.values())

@@ -38,29 +38,11 @@ def arrange(codes: Codes, grid: Grid) -> Blocks:
     return Blocks(quants, codes.scales, zero_points)
 
 
-def dequantize(blocks: Blocks, *, bits: int, columns: int) -> FloatArray:
-    """The slow and obvious inverse: [rows, columns] float32."""
-    quants = unpack(blocks.quants, bits).astype(np.float32)
-    if blocks.zero_points is None:
-        zero_points = np.full(blocks.scales.shape, 1 << (bits - 1), np.float32)
-    else:
-        zero_points = unpack(blocks.zero_points, bits)[:, : blocks.scales.shape[1]].astype(np.float32)
-    values = (quants - zero_points[..., None]) * blocks.scales[..., None]
-    return values.reshape(len(values), -1)[:, :columns]
-
-
 def pack(values: ByteArray, bits: int) -> ByteArray:
     """Eight bits: as they are. Four bits: two along the last axis per byte, the first in the low half."""
     if bits == 8:
         return values
     return np.asarray(values[..., 0::2] | (values[..., 1::2] << np.uint8(4)))
-
-
-def unpack(packed: ByteArray, bits: int) -> ByteArray:
-    """The inverse of `pack`."""
-    if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
 def _even(values: ByteArray, bits: int) -> ByteArray:

@@ -1,16 +1,16 @@
-"""Which format a layer gets: the fastest whose measured error is small enough."""
+"""Which format a layer gets: the fastest whose measured error is small enough; and the matrix rounded that way."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from edgellm.types import FloatArray
-from edgellm_export.quantize.compensated import compensated
-from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.grid import Codes, nearest
+from edgellm_export.quantize.formats import Arrays, MatrixFormat
+from edgellm_export.quantize.grid import Codes, compensated, nearest
 
 # Relative error of a layer's outputs. On SmolLM2-135M, per-row integers (errors of 0.01 to 0.015) in all of gate_proj,
 # up_proj or o_proj leave the divergence as it is; in the queries and keys (0.01) they raise it by half.
@@ -26,6 +26,21 @@ class Choice:
     form: MatrixFormat
     codes: Codes
     error: float
+
+
+@dataclass(frozen=True)
+class PreparedMatrix:
+    """A matrix that calibration has quantized, kept in a file until the graph that holds it is written. `error`: of
+    the `Choice` that it was."""
+
+    form: MatrixFormat
+    error: float
+    file: Path
+
+    def arrays(self) -> Arrays:
+        """The contents of the format's regions."""
+        with self.file.open("rb") as file:
+            return tuple(np.load(file, allow_pickle=False) for _ in self.form.regions("", 1, 1))
 
 
 def choose(rows: FloatArray, inputs: FloatArray, candidates: Sequence[MatrixFormat], limit: float) -> Choice:
@@ -51,3 +66,11 @@ def _measured(form: MatrixFormat, codes: Codes, inputs: FloatArray, outputs: Flo
     wrong = form.activations(inputs) @ codes.weights(form.grid).T - outputs
     share = np.linalg.norm(wrong, axis=1) / np.maximum(np.linalg.norm(outputs, axis=1), 1e-30)
     return Choice(form, codes, float(np.sqrt(np.mean(np.square(share, dtype=np.float64)))))
+
+
+def keep(form: MatrixFormat, error: float, arrays: Arrays, file: Path) -> PreparedMatrix:
+    """Write `arrays` to `file`."""
+    with file.open("xb") as out:
+        for array in arrays:
+            np.save(out, array, allow_pickle=False)
+    return PreparedMatrix(form, error, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,40 +12,18 @@ import onnx_ir as ir
 
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Produced, Region
+from edgellm_export.quantize.choice import PreparedMatrix
 from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat, MatrixFormat, RowFormat
 from edgellm_export.quantize.grid import nearest
-from edgellm_export.quantize.prepared import PreparedMatrix
 
 PIECE_ELEMENTS = 4 << 20  # weights handled at a time: 16 MiB of float32
 FLOAT16 = np.dtype(np.float16)
 
 
-class WeightScheme(Protocol):
-    """Stores a matrix [N, K] and emits the nodes that use it. `activation` is the dtype of the values between nodes."""
-
-    @property
-    def activation(self) -> np.dtype[Any]: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def candidates(self) -> tuple[MatrixFormat, ...]:
-        """What calibration chooses from for each layer, the fastest first; none where there is nothing to calibrate."""
-
-    def linear(
-        self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
-    ) -> ir.Value:
-        """x @ weight.T + bias. x: [..., K]. `outer` marks the head: the last layer to touch a token deserves more
-        bits."""
-
-    def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
-        """Rows of weight. ids: [B, S] int64. Returns [B, S, K]."""
-
-
 @dataclass(frozen=True)
 class FloatScheme:
-    """Weights in `storage`, multiplied in `activation`. Where they differ, a Cast that is folded once at load."""
+    """Stores a matrix [N, K] in `storage` and emits the nodes that multiply by it in `activation`, the dtype of the
+    values between nodes. Where they differ, a Cast that is folded once at load. There is nothing to calibrate."""
 
     name: str
     storage: np.dtype[Any]
@@ -53,19 +31,21 @@ class FloatScheme:
     candidates: tuple[MatrixFormat, ...] = ()
 
     def calibrated(self, prepared: Mapping[str, PreparedMatrix]) -> FloatScheme:
-        """Itself: there is nothing to calibrate."""
         assert not prepared
         return self
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
     ) -> ir.Value:
+        """x @ weight.T + bias. x: [..., K]. `outer` marks the head: the last layer to touch a token deserves more
+        bits."""
         y = g.op("FusedMatMul", x, self._matrix(g, weight), domain=MICROSOFT, transB=1, name=f"{name}/MatMul")
         if bias is None:
             return y
         return g.op("Add", y, g.array(f"{name}.bias", bias.astype(self.activation)), name=f"{name}/Add")
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
+        """Rows of weight. ids: [B, S] int64. Returns [B, S, K]."""
         return g.op("Gather", self._matrix(g, weight), ids, axis=0, name=f"{name}/Gather")
 
     def _matrix(self, g: GraphBuilder, weight: LazyTensor) -> ir.Value:
@@ -82,7 +62,8 @@ class FloatScheme:
 @dataclass(frozen=True)
 class IntegerScheme:
     """Integers. Matrices that calibration has `prepared` are as it left them; others are rounded to `inner`.
-    Embedding and head are rounded to `outer`; a tied pair shares its bytes."""
+    Embedding and head are rounded to `outer`; a tied pair shares its bytes. `candidates`: what calibration chooses from
+    for each layer, the fastest first."""
 
     name: str
     inner: BlockFormat
@@ -125,7 +106,10 @@ class IntegerScheme:
         return g.op("Slice", y, g.ints(0), g.ints(columns), g.ints(2), name=f"{name}/Slice")
 
 
-def scheme_for(precision: str, target: str) -> FloatScheme | IntegerScheme:
+WeightScheme = FloatScheme | IntegerScheme
+
+
+def scheme_for(precision: str, target: str) -> WeightScheme:
     """The scheme of a precision on a target. CUDA graphs compute in float16, CPU graphs in float32."""
     activation = FLOAT32 if target == "cpu" else FLOAT16
     match precision:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
-from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm.package.files import sha256_of
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.safetensors import SafetensorsTensor, read_safetensors
 from edgellm_export.tokenizer.files import read_text_files
@@ -23,7 +23,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     config = _read_config(path)
     tensors = _read_tensors(path)
     dtypes = sorted({tensor.dtype for tensor in tensors.values()})
-    hashes = {name: _sha256(path / name) for name in (CONFIG, INDEX) if (path / name).is_file()}
+    hashes = {name: sha256_of(path / name) for name in (CONFIG, INDEX) if (path / name).is_file()}
     return Checkpoint(
         config=config,
         tensors=tensors,
@@ -93,7 +93,3 @@ def shard_names(index: Path) -> list[str]:
 
 def _names(paths: Iterable[Path]) -> list[str]:
     return sorted(path.name for path in paths)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -45,8 +45,10 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
             return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
+        if CONFIG not in names:
+            raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
-        snapshot = download(_required(repo, names, CONFIG)).parent
+        snapshot = download(CONFIG).parent
         pinned = partial(download, commit=snapshot.name)
         large = _weight_files(repo, names, pinned)
         for name in [*_text_files(names), *(large if weights else [])]:
@@ -91,12 +93,6 @@ def _text_files(names: set[str]) -> list[str]:
         wanted += [*ANCESTORS, "added_tokens.json"]
     steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
     return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
-
-
-def _required(repo: str, names: set[str], name: str) -> str:
-    if name not in names:
-        raise CheckpointNotFoundError(f"{repo} has no {name}; it is not a Transformers model")
-    return name
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
-from edgellm_export.checkpoint.contents import Checkpoint
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.safetensors import hollow_directory
 from edgellm_export.gguf import open_gguf
 from edgellm_export.sources.directory import open_directory
@@ -32,7 +31,10 @@ def open_checkpoint(
             raise CheckpointError(
                 f"{source} is a local path, which has no revision {revision!r}; leave the revision out"
             )
-        with _read_errors(path):
+        with system_errors(
+            CheckpointError,
+            lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
+        ):
             return _open_path(path)
     if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
         snapshot = fetch(source, revision=revision, cache_dir=cache_dir, weights=weights)
@@ -51,13 +53,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # too long a name, or below a directory that may not be searched
         return False
-
-
-def _read_errors(path: Path) -> AbstractContextManager[None]:
-    return system_errors(
-        CheckpointError,
-        lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
-    )
 
 
 def _open_path(path: Path) -> Checkpoint:

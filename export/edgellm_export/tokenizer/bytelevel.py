@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
@@ -54,8 +56,6 @@ def roberta_tokenizer(path: Path, config: Mapping[str, Any], added: Mapping[int,
     """The content of tokenizer.json for RoBERTa and BART: one text is <s> A </s>, two are <s> A </s></s> B </s>.
     config: tokenizer_config.json, which may say what special tokens are called. added: by id, the text of tokens that
     came after training and whether they are special. Raises CheckpointError."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
     vocabulary = read_vocabulary(path, "gpt-2")
     vocab = vocabulary.ids()
     special = {name: special_token(config, name, usual) for name, usual in SPECIAL.items()}

@@ -10,30 +10,10 @@ from typing import Any
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import check_growth, library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
-from edgellm_export.tokenizer.build import build_tokenizer
-from edgellm_export.tokenizer.bytelevel import (
-    MERGES,
-    PRE_TOKENIZERS,
-    ROBERTA,
-    class_of,
-    read_vocabulary,
-    roberta_tokenizer,
-)
-from edgellm_export.tokenizer.bytelevel import VOCAB as VOCAB_JSON
-from edgellm_export.tokenizer.compact import compact
+from edgellm_export.tokenizer import bytelevel, unigram, wordpiece
+from edgellm_export.tokenizer.build import build_tokenizer, compact
 from edgellm_export.tokenizer.sentencepiece import REMEDY, read_sentencepiece
-from edgellm_export.tokenizer.unigram import (
-    BPE_MODEL,
-    SOURCE,
-    SPIECE,
-    TARGET,
-    marian_tokenizer,
-    mbart_tokenizer,
-    pegasus_tokenizer,
-    t5_tokenizer,
-)
 from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
-from edgellm_export.tokenizer.wordpiece import VOCAB, wordpiece_tokenizer
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -42,7 +22,9 @@ OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
 # Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
 SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
-ANCESTORS = ("tokenizer.model", VOCAB_JSON, MERGES, SOURCE, TARGET, SPIECE, BPE_MODEL, VOCAB)
+ANCESTORS = (
+    "tokenizer.model", bytelevel.MERGES, *unigram.MARIAN, unigram.SPIECE, unigram.BPE_MODEL, wordpiece.VOCAB,
+)  # fmt: skip
 
 
 def read_text_files(path: Path) -> dict[str, bytes]:
@@ -51,8 +33,8 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     if (path / SENTENCE[0]).is_file():
         found = [file for pattern in SENTENCE for file in sorted(path.glob(pattern)) if file.is_file()]
         files |= {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
-    for name in files.keys() - {TOKENIZER, *SENTENCE}:
-        _check_file(path / name)
+    for name in files.keys() - {TOKENIZER, *SENTENCE}:  # what the runtime will have to read
+        (read_json if name.endswith(".json") else read_text)(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
         _check_tokenizer(path / TOKENIZER, files[TOKENIZER])
@@ -72,35 +54,35 @@ def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:
 
     with library_errors(unfit):
         if _is_marian(path, config):
-            return marian_tokenizer(path, config)
+            return unigram.marian_tokenizer(path, config)
         if build := _unigram_builder(path):
             return build(path, config)
-        if (path / VOCAB).is_file():
-            return wordpiece_tokenizer(path, config)
-        if _is_byte_level(path) and class_of(path, config, _model_type(path)) in ROBERTA:
-            return roberta_tokenizer(path, config, _added(path, config))
+        if (path / wordpiece.VOCAB).is_file():
+            return wordpiece.wordpiece_tokenizer(path, config)
+        if _is_byte_level(path) and bytelevel.class_of(path, config, _model_type(path)) in bytelevel.ROBERTA:
+            return bytelevel.roberta_tokenizer(path, config, _added(path, config))
         vocabulary = _old_vocabulary(path, config)
         return None if vocabulary is None else build_tokenizer(vocabulary)
 
 
 def _is_marian(path: Path, config: Mapping[str, Any]) -> bool:
     """Whether there are files of a Marian tokenizer, even if not all of them."""
-    files = [name for name in (SOURCE, TARGET, VOCAB_JSON) if (path / name).is_file()]
+    files = [name for name in unigram.MARIAN if (path / name).is_file()]
     named = config.get("tokenizer_class") == "MarianTokenizer" or _model_type(path) == "marian"
-    return bool(files) and (named or SOURCE in files)
+    return bool(files) and (named or unigram.SOURCE in files)
 
 
 def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] | None:
     """What builds a tokenizer from the directory's SentencePiece model, if there is one. Raises
     UnsupportedModelError."""
-    file = next((name for name in (SPIECE, BPE_MODEL) if (path / name).is_file()), None)
+    file = next((name for name in (unigram.SPIECE, unigram.BPE_MODEL) if (path / name).is_file()), None)
     if file is None:
         return None
     builders = {
-        ("t5", SPIECE): t5_tokenizer,
-        ("mt5", SPIECE): t5_tokenizer,
-        ("pegasus", SPIECE): pegasus_tokenizer,
-        ("mbart", BPE_MODEL): mbart_tokenizer,
+        ("t5", unigram.SPIECE): unigram.t5_tokenizer,
+        ("mt5", unigram.SPIECE): unigram.t5_tokenizer,
+        ("pegasus", unigram.SPIECE): unigram.pegasus_tokenizer,
+        ("mbart", unigram.BPE_MODEL): unigram.mbart_tokenizer,
     }
     builder = builders.get((str(_model_type(path)), file))
     if builder is None:
@@ -109,20 +91,12 @@ def _unigram_builder(path: Path) -> Callable[[Path, Mapping[str, Any]], bytes] |
 
 
 def _is_byte_level(path: Path) -> bool:
-    return (path / MERGES).is_file() and (path / VOCAB_JSON).is_file()
+    return (path / bytelevel.MERGES).is_file() and (path / bytelevel.VOCAB).is_file()
 
 
 def _model_type(path: Path) -> Any:
     file = path / "config.json"
     return read_json(file).get("model_type") if file.is_file() else None
-
-
-def _check_file(path: Path) -> None:
-    """Raises CheckpointError for a file that the runtime will not be able to read."""
-    if path.suffix == ".json":
-        read_json(path)
-    else:
-        read_text(path)
 
 
 def _check_tokenizer(path: Path, content: bytes) -> None:
@@ -163,8 +137,8 @@ def _old_vocabulary(path: Path, config: Mapping[str, Any]) -> Vocabulary | None:
             add_eos=config.get("add_eos_token", False) is True,
         )
     elif _is_byte_level(path):
-        name = class_of(path, config, _model_type(path))
-        vocabulary = read_vocabulary(path, PRE_TOKENIZERS[name])
+        name = bytelevel.class_of(path, config, _model_type(path))
+        vocabulary = bytelevel.read_vocabulary(path, bytelevel.PRE_TOKENIZERS[name])
     else:
         return None
     return _with_added_tokens(vocabulary, path, config)

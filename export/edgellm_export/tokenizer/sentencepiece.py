@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
-from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
+from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind, Vocabulary
 
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 UNIGRAM, BPE = 1, 2
 REMEDY = "save the tokenizer once with transformers' AutoTokenizer, which writes tokenizer.json"
 

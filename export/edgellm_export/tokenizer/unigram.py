@@ -17,7 +17,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.tokenizer.sentencepiece import REMEDY, SPACE, UNIGRAM, read_model
+from edgellm_export.tokenizer.sentencepiece import REMEDY, UNIGRAM, read_model
+from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
 MARIAN = (SOURCE, TARGET, VOCABULARY)
@@ -25,7 +26,7 @@ SPIECE, BPE_MODEL = "spiece.model", "sentencepiece.bpe.model"
 UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
 HIDDEN = "\ufdd0"  # in front of tokens of targets alone
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
-CONTROL, USER_DEFINED = 3, 4
+FOUND = (TokenKind.CONTROL, TokenKind.USER_DEFINED)  # in a text, before it is cut
 EXTRA_IDS, PEGASUS_OFFSET = 100, 103  # of T5 and Pegasus where their configs do not say
 MOST_EXTRA = 1 << 16  # tokens that no file holds
 LANGUAGES = (
@@ -93,7 +94,7 @@ def t5_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     extra = [f"<extra_id_{i}>" for i in range(count - 1, -1, -1)]
     known = [*pieces.scores]
     kinds = zip(known, pieces.kinds, strict=True)
-    added = [(token, kind == CONTROL) for token, kind in kinds if kind in (CONTROL, USER_DEFINED)]
+    added = [(token, kind == TokenKind.CONTROL) for token, kind in kinds if kind in FOUND]
     added += [(known[pieces.unknown], True), *((token, True) for token in extra)]
     vocabulary = [*pieces.scores.items(), *((token, 0.0) for token in extra)]
     return _built(path / SPIECE, vocabulary, pieces, added, ["$A", END])

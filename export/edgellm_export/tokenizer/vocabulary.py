@@ -9,6 +9,8 @@ from typing import Any
 
 from edgellm.errors import CheckpointError
 
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece writes one
+
 
 class TokenKind(IntEnum):
     """What a token is; the numbers are those of GGUF and SentencePiece alike."""

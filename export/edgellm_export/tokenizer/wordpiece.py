@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
 from edgellm.errors import CheckpointError
 from edgellm_export.checkpoint.json_file import read_text
 from edgellm_export.tokenizer.vocabulary import special_token
@@ -17,8 +19,6 @@ SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask
 def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
     """The content of tokenizer.json. config: tokenizer_config.json, which may say how text is normalized and what
     special tokens are called. Raises CheckpointError."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
     vocab = _read_vocab(path / VOCAB)
     special = {name: special_token(config, name, usual) for name, usual in SPECIAL.items()}
     missing = [token for token in (special["unk"], special["sep"], special["cls"]) if token not in vocab]

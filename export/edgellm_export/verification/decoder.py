@@ -14,53 +14,38 @@ from edgellm.models.decoder import Model
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.package.report import GenerationReport
 from edgellm.types import Progress, TokenArray
-from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.decoder import DecoderRun
-from edgellm_export.float_run.layers import StoredLayers
-from edgellm_export.verification.generation import (
-    LOGITS_ON_DISK,
-    ScoredTexts,
-    check_numbers,
-    compared,
-    device_for,
-    report_of,
-    write_logits,
-)
-from edgellm_export.verification.layers import original_states
+from edgellm_export.verification import generation
+from edgellm_export.verification.generation import LOGITS_ON_DISK, ScoredTexts
+from edgellm_export.verification.layers import WrittenPackage, original_states
 
 LENGTH, COUNT = 256, 1024  # tokens of each text, and of all
 LOGITS_IN_MEMORY = 12 << 20  # float32 values of one text's logits: 48 MiB
 GREEDY, PROMPT, CONTINUATION = 4, 16, 32  # texts that are also continued; tokens of each such check
 
 
-def verify(
-    package: Path,
-    manifest: Manifest[DecoderFacts],
-    run: DecoderRun,
-    written: StoredLayers,
-    calibration: Calibration,
-    progress: Progress,
-) -> GenerationReport:
-    """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
-    with tempfile.TemporaryFile(dir=package) as scratch:
-        texts = score_package(package, manifest, scratch, progress)
-        states, layers = original_states(run, written, texts.sequences, progress)
-        hidden = run.normed(states)
-        comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
-    return report_of(manifest, texts, comparison, layers, calibration)
+def verify(written: WrittenPackage[DecoderFacts], run: DecoderRun, progress: Progress) -> GenerationReport:
+    """Score the package and compare it with the float model `run`. Holds one of them at a time."""
+    manifest = written.manifest
+    with tempfile.TemporaryFile(dir=written.path) as scratch:
+        texts = score_package(written.path, manifest, scratch, progress)
+        states, layers = original_states(run, written.layers, texts.sequences, progress)
+        logits = partial(run.logits, run.normed(states))
+        comparison = generation.compared(texts, scratch, manifest.vocab_size, logits, progress)
+    return generation.report_of(manifest, texts, comparison, layers, written.calibration)
 
 
 def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> ScoredTexts:
     """Run the package as a user would; its logits go to `scratch`."""
-    model = load_as(Model, package, device=device_for(manifest))
+    model = load_as(Model, package, device=generation.device_for(manifest))
     length, count = text_sizes(manifest)
     texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, count)
-    check_numbers([model.logits(texts[0][:PROMPT])], manifest)
+    generation.check_numbers([model.logits(texts[0][:PROMPT])], manifest)
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:GREEDY] if len(text) >= PROMPT and room > 0]
     sequences = [*texts, *greedy]
-    write_logits(scratch, sequences, map(model.logits, sequences), partial(progress, "package"))
+    generation.write_logits(scratch, sequences, map(model.logits, sequences), partial(progress, "package"))
     return ScoredTexts(sequences, len(texts), origin, model.info.device, PROMPT)
 
 

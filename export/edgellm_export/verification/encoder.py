@@ -19,9 +19,8 @@ from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
 from edgellm_export.float_run.encoder import EncoderRun, Outputs
-from edgellm_export.float_run.layers import StoredLayers
 from edgellm_export.verification.generation import check_numbers
-from edgellm_export.verification.layers import original_states
+from edgellm_export.verification.layers import WrittenPackage, original_states
 from edgellm_export.verification.report import ENCODER_THRESHOLDS, matrix_reports
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
@@ -38,19 +37,13 @@ class Scored:
     found: Sequence[Outputs]
 
 
-def verify_encoder(
-    package: Path,
-    manifest: Manifest[EncoderFacts],
-    run: EncoderRun,
-    written: StoredLayers,
-    calibration: Calibration,
-    progress: Progress,
-) -> EncoderReport:
-    """Run the package in `package` as a user would and compare it with the float model `run`."""
-    scored = score_package(package, manifest, progress)
+def verify_encoder(written: WrittenPackage[EncoderFacts], run: EncoderRun, progress: Progress) -> EncoderReport:
+    """Run the package as a user would and compare it with the float model `run`."""
+    scored = score_package(written.path, written.manifest, progress)
     return_freed_memory()  # the package's, before the original takes as much
-    states, layers = original_states(run, written, scored.sequences, progress)
-    return report_of(manifest, scored, run.outputs(scored.sequences, states), layers, calibration)
+    states, layers = original_states(run, written.layers, scored.sequences, progress)
+    expected = run.outputs(scored.sequences, states)
+    return report_of(written.manifest, scored, expected, layers, written.calibration)
 
 
 def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:

@@ -15,20 +15,11 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.package.report import GenerationReport
 from edgellm.types import Progress, TokenArray
-from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
-from edgellm_export.float_run.layers import StoredLayers
-from edgellm_export.verification.generation import (
-    LOGITS_ON_DISK,
-    ScoredTexts,
-    check_numbers,
-    compared,
-    device_for,
-    report_of,
-    write_logits,
-)
-from edgellm_export.verification.layers import original_states
+from edgellm_export.verification import generation
+from edgellm_export.verification.generation import LOGITS_ON_DISK, ScoredTexts
+from edgellm_export.verification.layers import WrittenPackage, original_states
 
 LENGTH, COUNT = 64, 768  # tokens of a source and its target; of all targets
 GREEDY, GREEDY_TOKENS = 8, 32  # sources that are also generated from, and how far
@@ -47,20 +38,16 @@ PROCESSORS = (
 
 
 def verify(
-    package: Path,
-    manifest: Manifest[EncoderDecoderFacts],
-    run: EncoderDecoderRun,
-    written: StoredLayers,
-    calibration: Calibration,
-    progress: Progress,
+    written: WrittenPackage[EncoderDecoderFacts], run: EncoderDecoderRun, progress: Progress
 ) -> GenerationReport:
-    """Score the package in `package` and compare it with the float model `run`. Holds one of them at a time."""
-    with tempfile.TemporaryFile(dir=package) as scratch:
-        pairs, texts = score_package(package, manifest, scratch, progress)
-        states, layers = original_states(run, written, pairs, progress)
-        hidden = run.normed(states)
-        comparison = compared(texts, scratch, manifest.vocab_size, partial(run.logits, hidden), progress)
-    return report_of(manifest, texts, comparison, layers, calibration)
+    """Score the package and compare it with the float model `run`. Holds one of them at a time."""
+    manifest = written.manifest
+    with tempfile.TemporaryFile(dir=written.path) as scratch:
+        pairs, texts = score_package(written.path, manifest, scratch, progress)
+        states, layers = original_states(run, written.layers, pairs, progress)
+        logits = partial(run.logits, run.normed(states))
+        comparison = generation.compared(texts, scratch, manifest.vocab_size, logits, progress)
+    return generation.report_of(manifest, texts, comparison, layers, written.calibration)
 
 
 def pairs_of(sequences: Sequence[TokenArray], manifest: Manifest, longest_target: int) -> list[Pair]:
@@ -83,16 +70,16 @@ def score_package(
     package: Path, manifest: Manifest[EncoderDecoderFacts], scratch: IO[bytes], progress: Progress
 ) -> tuple[list[Pair], ScoredTexts]:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
-    model = load_as(EncoderDecoderModel, package, device=device_for(manifest))
+    model = load_as(EncoderDecoderModel, package, device=generation.device_for(manifest))
     length, count = text_sizes(manifest)
     sequences, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, count)
     pairs = pairs_of(sequences, manifest, length + 1)
-    check_numbers([model.logits(pairs[0].source, pairs[0].target)], manifest)
+    generation.check_numbers([model.logits(pairs[0].source, pairs[0].target)], manifest)
     greedy = [_continued(model, pair, min(GREEDY_TOKENS, manifest.context_length - 1)) for pair in pairs[:GREEDY]]
     scored = [*pairs, *greedy]
     targets = [pair.target for pair in scored]
     logits = (model.logits(pair.source, pair.target) for pair in scored)
-    write_logits(scratch, targets, logits, partial(progress, "package"))
+    generation.write_logits(scratch, targets, logits, partial(progress, "package"))
     return scored, ScoredTexts(targets, len(pairs), origin, model.info.device, prompt=1)
 
 

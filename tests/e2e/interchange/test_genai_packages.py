@@ -185,7 +185,7 @@ def test_the_real_model(genai: Peer, smollm2_checkpoint: Path, tmp_path: Path) -
     """SmolLM2-135M-Instruct at int4, from text to text."""
     out = tmp_path / "package"
     genai.ask("build", checkpoint=str(smollm2_checkpoint), out=str(out), precision="int4", options=[])
-    model = edgellm.load(out, threads=2)
+    model = edgellm.load(out)
     assert isinstance(model, edgellm.Model)
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     ids = genai.ask("tokenize", package=str(out), text=genai.ask("chat_prompt", package=str(out), messages=messages))

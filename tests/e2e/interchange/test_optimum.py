@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +90,9 @@ BART_SIZES = (6, 8)
 
 
 @pytest.fixture(scope="module")
-def translator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Any], Path]:
+def translator(shared: encoder_decoder_families.Shared) -> Callable[[str, Any], Path]:
     """The package of an encoder-decoder family by name and precision."""
-    work = tmp_path_factory.mktemp("encoder-decoders")
-
-    @cache
-    def checkpoint(name: str) -> Path:
-        model = encoder_decoder_families.make_model(encoder_decoder_families.BY_NAME[name])
-        return encoder_decoder_families.save_checkpoint(model, work / name)
-
-    @cache
-    def make(name: str, precision: Any) -> Path:
-        checks = {"verify_quality": False, "calibrate": False}
-        out = work / f"{name}-{precision}"
-        return edgellm_export.export(checkpoint(name), out, precision=precision, **checks).path
-
-    return make
+    return lambda name, precision: encoder_decoder_families.package(name, precision, shared)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])

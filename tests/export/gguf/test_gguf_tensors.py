@@ -10,7 +10,7 @@ import pytest
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.tensors import ArrayTensor
 from edgellm_export.gguf.reader import read_gguf
-from edgellm_export.gguf.tensors import GgufTensor, InterleavedRows, Shifted, check_types
+from edgellm_export.gguf.tensors import InterleavedRows, Shifted, check_types
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import LLAMA, Array, byte_level, llama_tensors, random, write_gguf
 
@@ -40,8 +40,8 @@ def stored(path: Path, kind: gguf.GGMLQuantizationType, shape: tuple[int, ...]) 
 def test_rows_are_what_gguf_dequantizes(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
     expected = stored(tmp_path / "w.gguf", gguf.GGMLQuantizationType[name], shape)
     file = read_gguf(tmp_path / "w.gguf")
-    check_types(file)
-    tensor = GgufTensor(file.tensors["t"], file.path)
+    check_types(file.tensors)
+    tensor = file.tensors["t"]
     assert tensor.shape == shape
     for start, stop in ((0, shape[0]), (1, 3), (2, 2)):
         rows = tensor.rows(start, stop)
@@ -60,7 +60,7 @@ def test_types_that_cannot_be_read_are_named(tmp_path: Path, name: str) -> None:
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(UnsupportedModelError, match=f"blk.0.odd has type {name}"):
-        check_types(read_gguf(tmp_path / "w.gguf"))
+        check_types(read_gguf(tmp_path / "w.gguf").tensors)
 
 
 def permute(weights: Array, heads: int) -> Array:
@@ -99,7 +99,7 @@ def test_a_file_that_shrinks_after_opening_is_reported(tmp_path: Path) -> None:
     file = read_gguf(tmp_path / "w.gguf")
     (tmp_path / "w.gguf").write_bytes((tmp_path / "w.gguf").read_bytes()[:2000])
     with pytest.raises(CheckpointError, match="became shorter while t was read"):
-        GgufTensor(file.tensors["t"], file.path).rows(0, 64)
+        file.tensors["t"].rows(0, 64)
 
 
 def test_reading_rows_costs_memory_for_those_rows_only(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_reading_rows_costs_memory_for_those_rows_only(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    tensor = GgufTensor(read_gguf(tmp_path / "w.gguf").tensors["t"], tmp_path / "w.gguf")
+    tensor = read_gguf(tmp_path / "w.gguf").tensors["t"]
     tensor.rows(0, 1)
     tracemalloc.start()
     for start in range(0, rows, step):

@@ -12,14 +12,11 @@ import onnxruntime as ort
 import pytest
 
 from edgellm_export.onnx.builder import GraphBuilder, as_model
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose
-from edgellm_export.quantize.compensated import compensated
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose, keep
 from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat
-from edgellm_export.quantize.grid import Grid, nearest
-from edgellm_export.quantize.prepared import keep
+from edgellm_export.quantize.grid import Grid, compensated, nearest
+from edgellm_export.quantize.row_formats import StaticFormat, UnevenFormat, with_static, with_uneven
 from edgellm_export.quantize.schemes import scheme_for
-from edgellm_export.quantize.static import StaticFormat, with_static
-from edgellm_export.quantize.uneven import UnevenFormat, with_uneven
 
 FLOAT32 = np.dtype(np.float32)
 ROWS, BLOCKS = RowFormat(), BlockFormat(8, 32, True, FLOAT32)

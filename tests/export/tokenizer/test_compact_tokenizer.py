@@ -7,7 +7,7 @@ import json
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from edgellm_export.tokenizer.compact import compact
+from edgellm_export.tokenizer.build import compact
 
 LETTERS = {letter: i for i, letter in enumerate(" #abcdefghijklmnopqrsuvéĠ")}
 

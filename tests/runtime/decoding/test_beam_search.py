@@ -8,6 +8,7 @@ import pytest
 
 from edgellm.decoding import Ends, Step, search
 from reference_models import (
+    Ended,
     FullDecoder,
     beginnings,
     finish,
@@ -21,7 +22,7 @@ LENGTH_PENALTIES = (-1.0, 0.0, 0.5, 1.0, 2.0)
 EARLY_STOPPING = (True, False, "never")
 
 
-def assert_same(found, expected, scores):
+def assert_same(found, expected, scores) -> None:
     assert [hypothesis.tokens for hypothesis in found] == expected
     np.testing.assert_allclose([hypothesis.score for hypothesis in found], scores, rtol=1e-5, atol=1e-5)
 
@@ -29,7 +30,7 @@ def assert_same(found, expected, scores):
 @pytest.mark.parametrize("num_beams", [2, 3, 5])
 @pytest.mark.parametrize("length_penalty", LENGTH_PENALTIES)
 @pytest.mark.parametrize("early_stopping", EARLY_STOPPING)
-def test_tokens_and_scores_of_transformers(num_beams, length_penalty, early_stopping):
+def test_tokens_and_scores_of_transformers(num_beams, length_penalty, early_stopping) -> None:
     """Many small models; the end tokens are likely, so that what ends a search early really happens."""
     rng = random.Random(f"{num_beams} {length_penalty} {early_stopping}")
     stopped_early = 0
@@ -56,7 +57,7 @@ def test_tokens_and_scores_of_transformers(num_beams, length_penalty, early_stop
 
 
 @pytest.mark.parametrize("options", [{"max_length": 9}, {"max_new_tokens": 1}, {"forced_eos_token_id": 5}], ids=str)
-def test_the_limit(options):
+def test_the_limit(options) -> None:
     for seed in range(8):
         model = table_model(seed, eos_bias=[(3, 2)])
         options = {"num_beams": 3, "num_return_sequences": 3, "max_new_tokens": 6, **options}
@@ -68,7 +69,7 @@ def test_the_limit(options):
 
 @pytest.mark.parametrize("groups", [(2, 2), (4, 2), (6, 3)])
 @pytest.mark.parametrize("early_stopping", EARLY_STOPPING)
-def test_groups_have_the_tokens_and_scores_of_transformers(groups, early_stopping):
+def test_groups_have_the_tokens_and_scores_of_transformers(groups, early_stopping) -> None:
     rng = random.Random(f"{groups} {early_stopping}")
     for _ in range(25):
         eos = rng.choice([(3,), (3,), (3, 5)])
@@ -93,13 +94,13 @@ def test_groups_have_the_tokens_and_scores_of_transformers(groups, early_stoppin
         np.testing.assert_allclose([h.score for h in found], scores, rtol=1e-5, atol=1e-5)
 
 
-def search_table(prompts, decoder=None, ends=None, cancelled=None, limit=8, **options):
+def search_table(prompts, decoder=None, ends=None, cancelled=None, limit=8, **options) -> Ended:
     decoder = decoder or FullDecoder(table_model(eos_bias=[(3, 2)]))
     began = beginnings(prompts, Ends((3,), **(ends or {})), [limit] * len(prompts), **options)
     return finish(search(decoder, began, cancelled))
 
 
-def test_a_step_per_run_of_the_model_and_no_tokens_before_the_end():
+def test_a_step_per_run_of_the_model_and_no_tokens_before_the_end() -> None:
     decoder = FullDecoder(table_model())
     steps, result = search_table([[1, 2]], decoder, num_beams=3)
     assert steps == [Step(())] * sum(verb != "reorder" for verb, _ in decoder.calls)
@@ -108,7 +109,7 @@ def test_a_step_per_run_of_the_model_and_no_tokens_before_the_end():
     assert len(result[0]) == 1
 
 
-def test_beams_of_finished_prompts_leave_the_batch():
+def test_beams_of_finished_prompts_leave_the_batch() -> None:
     decoder = FullDecoder(table_model(eos_bias=[(3, 3)]))
     search_table([[1, 2], [3], [4, 5, 6]], decoder, limit=30, num_beams=2, early_stopping=True)
     rows = [count for verb, count in decoder.calls if verb == "decode"]
@@ -117,7 +118,7 @@ def test_beams_of_finished_prompts_leave_the_batch():
     assert rows == sorted(rows, reverse=True)
 
 
-def test_identity_is_not_reordered():
+def test_identity_is_not_reordered() -> None:
     """With one row per beam and parents in place there is nothing to move; FullDecoder refuses such a call."""
     decoder = FullDecoder(table_model())
     search_table([[1, 2], [5]], decoder, num_beams=2, limit=30)
@@ -125,7 +126,7 @@ def test_identity_is_not_reordered():
     assert verbs.count("reorder") < verbs.count("decode")
 
 
-def test_a_stop_string_finishes_a_hypothesis():
+def test_a_stop_string_finishes_a_hypothesis() -> None:
     _, plain = search_table([[1, 2]], num_beams=3)
     stop = plain[0][0].tokens[2]
     _, result = search_table(
@@ -136,7 +137,7 @@ def test_a_stop_string_finishes_a_hypothesis():
 
 
 @pytest.mark.parametrize("groups", [{}, {"num_beam_groups": 2, "diversity_penalty": 0.5}])
-def test_cancellation_and_deadline_return_the_best_so_far(groups):
+def test_cancellation_and_deadline_return_the_best_so_far(groups) -> None:
     answers = iter([False, False, True])
     options = {"num_beams": 4, "num_return_sequences": 4, "min_new_tokens": 9, **groups}
     steps, result = search_table([[1], [2, 3]], cancelled=lambda: next(answers), limit=30, **options)
@@ -148,19 +149,19 @@ def test_cancellation_and_deadline_return_the_best_so_far(groups):
     assert {h.finish_reason for h in result[0]} == {"time"}
 
 
-def test_logprobs_add_up_to_the_score():
+def test_logprobs_add_up_to_the_score() -> None:
     _, result = search_table([[1, 2]], num_beams=3, num_return_sequences=3, length_penalty=0.0, logprobs=True)
     for hypothesis in result[0]:
         assert len(hypothesis.logprobs) == len(hypothesis.tokens)
         assert sum(hypothesis.logprobs) == pytest.approx(hypothesis.score, rel=1e-5)
 
 
-def test_fewer_hypotheses_where_fewer_sequences_are_possible():
+def test_fewer_hypotheses_where_fewer_sequences_are_possible() -> None:
     _, result = search_table([[1]], num_beams=3, num_return_sequences=3, limit=1, suppress_tokens=list(range(2, 40)))
     assert sorted(hypothesis.tokens for hypothesis in result[0]) == [(0,), (1,)]
 
 
-def test_an_extreme_length_penalty_is_no_crash():
+def test_an_extreme_length_penalty_is_no_crash() -> None:
     for penalty in (-300.0, 300.0):
         _, result = search_table([[1]], num_beams=2, limit=20, length_penalty=penalty)
         assert result[0][0].tokens

@@ -15,7 +15,7 @@ OTHER_OFF_VALUE = {"stop_strings", "bad_words_ids", "suppress_tokens", "begin_su
 OTHER_DEFAULT = {"max_new_tokens": 256, "max_length": None}
 
 
-def test_names_and_defaults_are_those_of_transformers():
+def test_names_and_defaults_are_those_of_transformers() -> None:
     theirs = GenerationConfig().to_dict()
     for field in fields(GenerationOptions):
         if field.name in OURS_ALONE:
@@ -27,12 +27,12 @@ def test_names_and_defaults_are_those_of_transformers():
             assert field.default == OTHER_DEFAULT.get(field.name, theirs[field.name]), field.name
 
 
-def test_nothing_given():
+def test_nothing_given() -> None:
     assert GenerationOptions.create() == GenerationOptions()
     assert GenerationOptions.create({}) == GenerationOptions.create(None)
 
 
-def test_the_caller_wins_over_the_package_and_the_package_over_the_defaults():
+def test_the_caller_wins_over_the_package_and_the_package_over_the_defaults() -> None:
     package = {
         "do_sample": True,
         "temperature": 0.6,
@@ -44,11 +44,11 @@ def test_the_caller_wins_over_the_package_and_the_package_over_the_defaults():
     assert (options.do_sample, options.temperature, options.top_k, options.top_p) == (True, 0.9, 20, 1.0)
 
 
-def test_null_in_the_package_says_nothing():
+def test_null_in_the_package_says_nothing() -> None:
     assert GenerationOptions.create({"top_k": None, "eos_token_id": None, "pad_token_id": -1}) == GenerationOptions()
 
 
-def test_none_from_the_caller_switches_an_option_off():
+def test_none_from_the_caller_switches_an_option_off() -> None:
     package = {"do_sample": True, "top_k": 20, "top_p": 0.9, "eos_token_id": 2, "min_p": 0.1, "max_new_tokens": 30}
     options = GenerationOptions.create(
         package, top_k=None, top_p=None, eos_token_id=None, min_p=None, max_new_tokens=None
@@ -57,7 +57,7 @@ def test_none_from_the_caller_switches_an_option_off():
     assert options.max_new_tokens == 256
 
 
-def test_values_become_tuples_and_plain_numbers():
+def test_values_become_tuples_and_plain_numbers() -> None:
     options = GenerationOptions.create(
         {"eos_token_id": [2, 3]},
         stop_strings="END",
@@ -90,11 +90,11 @@ def test_values_become_tuples_and_plain_numbers():
         ({"max_new_tokens": 40}, {"max_length": 17, "max_new_tokens": 3}, 3),
     ],
 )
-def test_limit_of_a_prompt_of_ten_tokens(package, caller, expected):
+def test_limit_of_a_prompt_of_ten_tokens(package, caller, expected) -> None:
     assert GenerationOptions.create(package, **caller).limit(10) == expected
 
 
-def test_limit_stays_within_the_context():
+def test_limit_stays_within_the_context() -> None:
     options = GenerationOptions.create()
     assert options.limit(10, 100) == 90
     assert options.limit(99, 100) == 1
@@ -102,7 +102,7 @@ def test_limit_stays_within_the_context():
         options.limit(100, 100)
 
 
-def test_a_max_length_that_the_prompt_exhausts():
+def test_a_max_length_that_the_prompt_exhausts() -> None:
     with pytest.raises(OptionError, match="max_length is 10 and the prompt alone has 12 tokens"):
         GenerationOptions.create(max_length=10).limit(12)
 
@@ -117,7 +117,7 @@ def test_a_max_length_that_the_prompt_exhausts():
         ({"min_new_tokens": 9}, {"min_length": 14}, 4),
     ],
 )
-def test_minimum_of_a_prompt_of_ten_tokens(package, caller, expected):
+def test_minimum_of_a_prompt_of_ten_tokens(package, caller, expected) -> None:
     assert GenerationOptions.create(package, **caller).minimum(10) == expected
 
 
@@ -157,7 +157,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("options", "message"), BAD, ids=lambda value: "-".join(value) if isinstance(value, dict) else ""
 )
-def test_bad_options(options, message):
+def test_bad_options(options, message) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         GenerationOptions.create(**options)
     assert isinstance(caught.value, ValueError)
@@ -165,7 +165,7 @@ def test_bad_options(options, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_all_problems_at_once_and_where_they_come_from():
+def test_all_problems_at_once_and_where_they_come_from() -> None:
     with pytest.raises(OptionError) as caught:
         GenerationOptions.create({"top_k": -5, "no_such_key": 1}, temprature=1, num_return_sequences=2, seed="x")
     assert str(caught.value).splitlines() == [
@@ -178,18 +178,18 @@ def test_all_problems_at_once_and_where_they_come_from():
     ]
 
 
-def test_what_a_package_carries_may_go_unused():
+def test_what_a_package_carries_may_go_unused() -> None:
     package = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "early_stopping": True}
     options = GenerationOptions.create(package, do_sample=False)
     assert not options.do_sample
 
 
-def test_zero_temperature_is_greedy_search():
+def test_zero_temperature_is_greedy_search() -> None:
     assert GenerationOptions.create(temperature=0.0).do_sample is False
     assert GenerationOptions.create({"do_sample": True}, do_sample=False, temperature=0).do_sample is False
 
 
-def test_token_ids_outside_the_vocabulary():
+def test_token_ids_outside_the_vocabulary() -> None:
     options = GenerationOptions.create(suppress_tokens=[5, 99], bad_words_ids=[[1, 120]], eos_token_id=98)
     options.check_vocabulary(121)
     with pytest.raises(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Never
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellm.decoding import Emitted, Ends, PromptLookup, search, step
+from edgellm.decoding import Beginning, Emitted, Ends, PromptLookup, search, step
 from reference_models import CountingDecoder, FullDecoder, ReadingDecoder, beginnings, finish, table_model
 
 PLANS = [
@@ -25,7 +26,7 @@ PLANS = [
 ]
 
 
-def own(prompt, options):
+def own(prompt, options) -> list[Beginning]:
     """A prompt with a plan of its own. `stop_at`: as if a stop string came with this token."""
     options = {"max_length": 14, **options}
     stop = options.pop("stop_at", None)
@@ -39,7 +40,7 @@ def own(prompt, options):
         st.tuples(st.lists(st.integers(0, 39), min_size=1, max_size=6), st.sampled_from(PLANS)), min_size=2, max_size=5
     )
 )
-def test_each_prompt_gets_what_it_gets_alone(asked):
+def test_each_prompt_gets_what_it_gets_alone(asked) -> None:
     model = table_model(eos_bias=[(3, 3)])
     began = [own(prompt, options)[0] for prompt, options in asked]
     _, together = finish(search(FullDecoder(model), began))
@@ -47,13 +48,13 @@ def test_each_prompt_gets_what_it_gets_alone(asked):
     assert together == alone
 
 
-def test_sequences_are_numbered_as_the_call_returns_them():
+def test_sequences_are_numbered_as_the_call_returns_them() -> None:
     began = [*own([1], {}), *own([2], {"num_beams": 2, "num_return_sequences": 2}), *own([4], {})]
     steps, _ = finish(search(CountingDecoder(), began))
     assert [emitted.number for emitted in steps[0].emitted] == [0, 3]
 
 
-def test_beams_lie_behind_the_sequences():
+def test_beams_lie_behind_the_sequences() -> None:
     decoder = FullDecoder(table_model(eos_bias=[(3, -9)]))
     began = [*own([1, 2], {"num_beams": 3}), *own([5], {"max_new_tokens": 2}), *own([6], {"max_new_tokens": 3})]
     finish(search(decoder, began))
@@ -61,13 +62,13 @@ def test_beams_lie_behind_the_sequences():
     assert [rows for verb, rows in decoder.calls if verb == "decode"][:3] == [5, 4, 3]
 
 
-def test_a_deadline_is_a_sequences_own():
+def test_a_deadline_is_a_sequences_own() -> None:
     began = [*own([0], {}), *beginnings([[0]], Ends(deadline=time.monotonic()), [9])]
     _, result = finish(search(CountingDecoder(), began))
     assert [found[0].finish_reason for found in result] == ["eos", "time"]
 
 
-def test_drafts_are_for_the_rows_that_ask_for_them():
+def test_drafts_are_for_the_rows_that_ask_for_them() -> None:
     model = table_model(2, sharpness=3)
     model.table[2:] = 0
     without = [*own([5, 6], {}), *own([1, 2, 3], {"max_length": 60})]
@@ -78,7 +79,7 @@ def test_drafts_are_for_the_rows_that_ask_for_them():
         assert (front.drafted > 0) == drafts
 
 
-def test_sequences_come_and_go():
+def test_sequences_come_and_go() -> None:
     """As a scheduler drives them: each joins at a time of its own and leaves when it is done."""
     model = table_model(eos_bias=[(3, 2)])
     asked = [([1, 2], PLANS[0]), ([4], PLANS[4]), ([5, 6, 7], PLANS[2]), ([8], PLANS[8])]
@@ -95,11 +96,11 @@ def test_sequences_come_and_go():
     assert [[sequence.hypothesis()] for sequence in everyone] == alone
 
 
-def test_neighbours_with_one_plan_are_computed_together():
+def test_neighbours_with_one_plan_are_computed_together() -> None:
     seen = []
 
     class Seen(np.ndarray):
-        def argmax(self, *args, **kwargs):
+        def argmax(self, *args, **kwargs) -> np.ndarray:
             seen.append(len(self))
             return np.asarray(self).argmax(*args, **kwargs)
 
@@ -110,7 +111,7 @@ def test_neighbours_with_one_plan_are_computed_together():
     assert emitted == tuple(Emitted(number, number, None, None) for number in range(4))
 
 
-def test_a_step_cut_short_ends_all():
+def test_a_step_cut_short_ends_all() -> None:
     (beginning,) = own([1], {})
     sequence = beginning.sequence(0)
     assert step([sequence], np.ones((1, 40), np.float32), "cancelled") == (Emitted(0, 0, None, "cancelled"),)
@@ -118,9 +119,9 @@ def test_a_step_cut_short_ends_all():
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
-def test_what_is_interrupted_while_it_reads(options):
+def test_what_is_interrupted_while_it_reads(options) -> None:
     class Reading(CountingDecoder):
-        def prefill(self, prompts, sources=None, reading=None):
+        def prefill(self, prompts, sources=None, reading=None) -> Never:
             reading.progress(1, 2)
             raise AssertionError("it goes on reading")
 

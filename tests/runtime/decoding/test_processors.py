@@ -27,7 +27,7 @@ keeps = st.integers(1, 4)
 few = settings(max_examples=40, deadline=None)
 
 
-def reference(processor, ids, scores):
+def reference(processor, ids, scores) -> np.ndarray:
     """The transformers processor, row by row: rows of different lengths do not fit in one tensor."""
     rows = [
         processor(torch.from_numpy(row_ids)[None], torch.from_numpy(row)[None])
@@ -36,14 +36,14 @@ def reference(processor, ids, scores):
     return torch.cat(rows).numpy()
 
 
-def check(found, expected, scores, before):
+def check(found, expected, scores, before) -> None:
     """The same numbers, and an input left as it was."""
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(scores, before)
 
 
-def check_filter(found, expected, scores, before):
+def check_filter(found, expected, scores, before) -> None:
     """The same numbers, except that of equal tokens a different one may go."""
     np.testing.assert_array_equal(np.sort(found, axis=1), np.sort(expected, axis=1))
     kept = found > -np.inf
@@ -53,7 +53,7 @@ def check_filter(found, expected, scores, before):
 
 @few
 @given(batches, ids, st.sampled_from([0.5, 1.1, 1.3, 2.0]))
-def test_encoder_repetition_penalty(batch, source, penalty):
+def test_encoder_repetition_penalty(batch, source, penalty) -> None:
     ids, scores = batch
     processor = hf.EncoderRepetitionPenaltyLogitsProcessor(penalty, torch.from_numpy(source)[None])
     expected = reference(processor, ids, scores)
@@ -64,7 +64,7 @@ def test_encoder_repetition_penalty(batch, source, penalty):
 
 @few
 @given(batches, st.integers(0, 9), st.sampled_from([1.0, 1.05, 1.7]))
-def test_exponential_decay_length_penalty(batch, start, factor):
+def test_exponential_decay_length_penalty(batch, start, factor) -> None:
     ids, scores = batch
     processor = hf.ExponentialDecayLengthPenalty((start, factor), torch.tensor(EOS), 1)
     expected = np.where(np.isneginf(scores), scores, np.nan_to_num(reference(processor, ids, scores), nan=-np.inf))
@@ -74,7 +74,7 @@ def test_exponential_decay_length_penalty(batch, start, factor):
     check(found, expected, scores, before)
 
 
-def test_exponential_decay_stays_within_float32():
+def test_exponential_decay_stays_within_float32() -> None:
     """Excluded end tokens stay so, and the others' scores stay numbers, however long a text gets."""
     scores = np.array([[-np.inf, -3.0, 2.0, 0.0]], np.float32)
     found = processors.exponential_decay_length_penalty(scores, np.array([5000]), 1e30, (0, 1, 2, 3))
@@ -84,7 +84,7 @@ def test_exponential_decay_stays_within_float32():
 
 @few
 @given(batches, ids, st.integers(1, 4))
-def test_encoder_no_repeat_ngram(batch, source, size):
+def test_encoder_no_repeat_ngram(batch, source, size) -> None:
     ids, scores = batch
     processor = hf.EncoderNoRepeatNGramLogitsProcessor(size, torch.from_numpy(source)[None])
     expected = reference(processor, ids, scores)
@@ -95,7 +95,7 @@ def test_encoder_no_repeat_ngram(batch, source, size):
 
 @few
 @given(batches, st.sampled_from([0.5, 1.1, 1.3, 2.0]))
-def test_repetition_penalty(batch, penalty):
+def test_repetition_penalty(batch, penalty) -> None:
     ids, scores = batch
     expected = reference(hf.RepetitionPenaltyLogitsProcessor(penalty), ids, scores)
     before = scores.copy()
@@ -104,7 +104,7 @@ def test_repetition_penalty(batch, penalty):
 
 @few
 @given(batches, st.integers(1, 4))
-def test_no_repeat_ngram(batch, size):
+def test_no_repeat_ngram(batch, size) -> None:
     ids, scores = batch
     expected = reference(hf.NoRepeatNGramLogitsProcessor(size), ids, scores)
     before = scores.copy()
@@ -113,7 +113,7 @@ def test_no_repeat_ngram(batch, size):
 
 @few
 @given(batches, st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=3), min_size=1, max_size=12))
-def test_bad_words(batch, words):
+def test_bad_words(batch, words) -> None:
     ids, scores = batch
     words.append([0])  # transformers wants at least one that is no end token
     expected = reference(hf.NoBadWordsLogitsProcessor(words, list(EOS)), ids, scores)
@@ -124,7 +124,7 @@ def test_bad_words(batch, words):
 
 @few
 @given(batches, st.integers(1, 12), st.integers(1, 5))
-def test_min_length_and_min_new_tokens(batch, minimum, prompt_len):
+def test_min_length_and_min_new_tokens(batch, minimum, prompt_len) -> None:
     ids, scores = batch
     before = scores.copy()
     length = reference(hf.MinLengthLogitsProcessor(minimum, list(EOS)), ids, scores)
@@ -137,7 +137,7 @@ def test_min_length_and_min_new_tokens(batch, minimum, prompt_len):
 
 @few
 @given(batches)
-def test_forced_first_token(batch):
+def test_forced_first_token(batch) -> None:
     ids, scores = batch
     expected = reference(hf.ForcedBOSTokenLogitsProcessor(7), ids, scores)
     before = scores.copy()
@@ -146,7 +146,7 @@ def test_forced_first_token(batch):
 
 @few
 @given(batches, st.integers(2, 10))
-def test_forced_last_token(batch, max_length):
+def test_forced_last_token(batch, max_length) -> None:
     ids, scores = batch
     expected = reference(hf.ForcedEOSTokenLogitsProcessor(max_length, [3, 9]), ids, scores)
     rows = ScoredRows(ids, [1] * len(ids), [max_length - 1] * len(ids))
@@ -157,7 +157,7 @@ def test_forced_last_token(batch, max_length):
 
 @few
 @given(batches)
-def test_suppressed_tokens(batch):
+def test_suppressed_tokens(batch) -> None:
     ids, scores = batch
     expected = reference(hf.SuppressTokensLogitsProcessor([1, 30]), ids, scores)
     before = scores.copy()
@@ -167,7 +167,7 @@ def test_suppressed_tokens(batch):
 @pytest.mark.parametrize("forced_bos", [None, 7])
 @pytest.mark.parametrize("prompt_len", [1, 3])
 @pytest.mark.parametrize("new_len", [0, 1, 2])
-def test_tokens_suppressed_at_the_beginning(forced_bos, prompt_len, new_len):
+def test_tokens_suppressed_at_the_beginning(forced_bos, prompt_len, new_len) -> None:
     begin = prompt_len if prompt_len > 1 or forced_bos is None else prompt_len + 1
     ids, scores = [np.arange(prompt_len + new_len)], np.ones((1, VOCAB), dtype=np.float32)
     chain = hf.LogitsProcessorList([hf.ForcedBOSTokenLogitsProcessor(forced_bos)] if forced_bos is not None else [])
@@ -179,7 +179,7 @@ def test_tokens_suppressed_at_the_beginning(forced_bos, prompt_len, new_len):
 
 @few
 @given(scores, st.integers(1, 3), st.sampled_from([0.3, 1.2, 4.0]), st.data())
-def test_hamming_diversity(scores, group, penalty, data):
+def test_hamming_diversity(scores, group, penalty, data) -> None:
     beams = len(scores)
     num_beams = 4 * beams
     chosen = data.draw(st.lists(st.integers(0, 5), min_size=num_beams, max_size=num_beams))
@@ -191,14 +191,14 @@ def test_hamming_diversity(scores, group, penalty, data):
 
 @few
 @given(scores, st.sampled_from([0.1, 0.7, 1.3, 5.0]))
-def test_temperature(scores, temperature):
+def test_temperature(scores, temperature) -> None:
     expected = reference(hf.TemperatureLogitsWarper(temperature), scores, scores)
     check(warpers.temperature(scores, temperature), expected, scores, scores.copy())
 
 
 @few
 @given(scores, st.sampled_from([1, 2, 5, 36, 37, 50]), keeps)
-def test_top_k(scores, k, keep):
+def test_top_k(scores, k, keep) -> None:
     expected = reference(hf.TopKLogitsWarper(k, min_tokens_to_keep=keep), scores, scores)
     check(warpers.top_k(scores, k, keep), expected, scores, scores.copy())
 
@@ -215,14 +215,14 @@ WARPERS = [
 @pytest.mark.parametrize(("ours", "theirs"), WARPERS, ids=lambda f: f.__name__)
 @few
 @given(scores, shares, keeps)
-def test_filter(ours, theirs, scores, share, keep):
+def test_filter(ours, theirs, scores, share, keep) -> None:
     expected = reference(theirs(share, min_tokens_to_keep=keep), scores, scores)
     before = scores.copy()
     check_filter(ours(scores, share, keep), expected, scores, before)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), WARPERS, ids=lambda f: f.__name__)
-def test_filter_on_a_large_vocabulary(ours, theirs):
+def test_filter_on_a_large_vocabulary(ours, theirs) -> None:
     scores = np.random.default_rng(0).normal(0, 3, (2, 50_000)).astype(np.float32)
     for share in (0.0003, 0.0213, 0.9137):
         differing = ours(scores, share) != reference(theirs(share), scores, scores)
@@ -230,7 +230,7 @@ def test_filter_on_a_large_vocabulary(ours, theirs):
 
 
 @given(score_rows, st.integers(1, VOCAB))
-def test_of_equal_tokens_the_lower_ids_stay(row, count):
+def test_of_equal_tokens_the_lower_ids_stay(row, count) -> None:
     row = np.array(row, dtype=np.float32)
     expected = sorted(range(VOCAB), key=lambda token: (-row[token], token))[:count]
     assert sorted(np.flatnonzero(warpers.largest(row, count))) == sorted(expected)
@@ -238,7 +238,7 @@ def test_of_equal_tokens_the_lower_ids_stay(row, count):
 
 @few
 @given(batches, st.integers(1, 5), st.sampled_from([3, 30]))
-def test_everything_together_in_the_order_of_transformers(batch, beams, spread):
+def test_everything_together_in_the_order_of_transformers(batch, beams, spread) -> None:
     ids, scores = batch
     scores = np.random.default_rng(0).normal(0, spread, scores.shape).astype(np.float32)
     keep = len(EOS) + 1 if beams > 1 else 1
@@ -267,7 +267,7 @@ def test_everything_together_in_the_order_of_transformers(batch, beams, spread):
 
 @few
 @given(batches)
-def test_a_row_does_not_depend_on_the_others(batch):
+def test_a_row_does_not_depend_on_the_others(batch) -> None:
     ids, scores = batch
     options = GenerationOptions.create(
         do_sample=True, repetition_penalty=1.3, no_repeat_ngram_size=2, min_new_tokens=4, top_p=0.9, typical_p=0.9
@@ -277,26 +277,26 @@ def test_a_row_does_not_depend_on_the_others(batch):
         np.testing.assert_array_equal(run_pipeline(options, ids[i : i + 1], scores[i : i + 1])[0], together[i])
 
 
-def run_pipeline(options, ids, scores, prompt_len=0):
+def run_pipeline(options, ids, scores, prompt_len=0) -> np.ndarray:
     rows = ScoredRows(ids, [min(prompt_len, len(row)) for row in ids], [100] * len(ids))
     return process(build_processors(options, EOS), rows, scores)
 
 
 @few
 @given(batches)
-def test_renormalize(batch):
+def test_renormalize(batch) -> None:
     ids, scores = batch
     expected, before = reference(hf.LogitNormalization(), ids, scores), scores.copy()
     np.testing.assert_allclose(processors.renormalize(scores), expected, rtol=1e-5, atol=5e-6)
     np.testing.assert_array_equal(scores, before)
 
 
-def test_nothing_is_left_to_renormalize():
+def test_nothing_is_left_to_renormalize() -> None:
     scores = np.full((1, VOCAB), -np.inf, np.float32)
     np.testing.assert_array_equal(processors.renormalize(scores), scores)
 
 
-def test_renormalizing_comes_last():
+def test_renormalizing_comes_last() -> None:
     options = GenerationOptions(do_sample=True, top_k=4, suppress_tokens=(3,), renormalize_logits=True)
     rows = ScoredRows([np.array([1])], [1], [5])
     scores = process(build_processors(options, EOS), rows, np.linspace(0, 4, VOCAB, dtype=np.float32)[None])

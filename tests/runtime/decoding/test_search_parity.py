@@ -24,7 +24,7 @@ from reference_models import cut, run, table_model, transformers_generate
         ]
     ),
 )
-def test_what_a_prompt_gets_does_not_depend_on_the_batch(prompts, options):
+def test_what_a_prompt_gets_does_not_depend_on_the_batch(prompts, options) -> None:
     model = table_model(eos_bias=[(3, 3)])
     options = {"max_length": 14, "eos": (3,), **options}
     together = run(model, prompts, **options)[1]
@@ -46,7 +46,7 @@ GREEDY = [
 
 
 @pytest.mark.parametrize("options", GREEDY, ids=str)
-def test_greedy_search_gives_the_tokens_of_transformers(options):
+def test_greedy_search_gives_the_tokens_of_transformers(options) -> None:
     for seed in range(4):
         model = table_model(seed, eos_bias=[(3, 2)], sharpness=1)
         prompt = [seed, 7, 1, seed]
@@ -54,7 +54,7 @@ def test_greedy_search_gives_the_tokens_of_transformers(options):
         assert [h.tokens for h in run(model, [prompt], eos=(3, 5), max_new_tokens=12, **options)[1][0]] == expected
 
 
-def test_sampling_has_the_distribution_of_transformers():
+def test_sampling_has_the_distribution_of_transformers() -> None:
     model = table_model(vocab_size=6, sharpness=1.5, eos_bias=[(3, 1)])
     options = {"max_new_tokens": 2, "temperature": 1.3, "top_k": 5, "top_p": 0.93, "do_sample": True}
     runs = 3000
@@ -64,7 +64,7 @@ def test_sampling_has_the_distribution_of_transformers():
     assert_same_distribution([h.tokens for h in ours], theirs)
 
 
-def test_beam_sampling_has_the_distribution_of_transformers():
+def test_beam_sampling_has_the_distribution_of_transformers() -> None:
     model = table_model(vocab_size=9, sharpness=1.0, eos_bias=[(3, 1)])
     options = {"max_new_tokens": 2, "num_beams": 2, "top_k": 5, "temperature": 1.5, "do_sample": True}
     runs = 2000
@@ -78,7 +78,7 @@ def test_beam_sampling_has_the_distribution_of_transformers():
     assert_same_distribution(ours, [cut(row[2:].tolist(), (3,)) for row in output])
 
 
-def assert_same_distribution(ours, theirs):
+def assert_same_distribution(ours, theirs) -> None:
     """Frequencies within five standard errors of each other."""
     assert len(ours) == len(theirs)
     for outcome in set(ours) | set(theirs):
@@ -87,7 +87,7 @@ def assert_same_distribution(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def gpt2():
+def gpt2() -> GPT2LMHeadModel:
     torch.manual_seed(0)
     config = GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=60, n_positions=64, initializer_range=0.4)
     return GPT2LMHeadModel(config).eval()
@@ -96,7 +96,7 @@ def gpt2():
 @pytest.mark.parametrize(
     "options", [{}, {"num_beams": 3, "num_return_sequences": 3}, {"repetition_penalty": 1.3}], ids=str
 )
-def test_a_real_model_in_a_batch_gives_what_transformers_gives_each_prompt(gpt2, options):
+def test_a_real_model_in_a_batch_gives_what_transformers_gives_each_prompt(gpt2, options) -> None:
     prompts = [[5, 17, 3, 42], [8], [1, 2, 3, 4, 5, 6]]
     result = run(gpt2, prompts, eos=(7, 30), max_new_tokens=12, **options)[1]
     for prompt, hypotheses in zip(prompts, result, strict=True):

@@ -11,7 +11,7 @@ import pytest
 
 from edgellm.engines.checks import check_encoder, check_graphs, only_graph
 from edgellm.errors import PackageCorruptError
-from edgellm.ort.tensor_types import DTYPES, FLOATS, INTEGERS, TYPE_NAMES
+from edgellm.ort.binding import DTYPES, FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.package.manifest import (
     CacheLayout,
     CrossCacheLayout,

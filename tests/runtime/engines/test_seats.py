@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgellm.engines.in_place.seats import Seats
+from edgellm.engines.in_place.cohort import Seats
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from edgellm.engines.in_place.seats import Seats
     ],
     ids=str,
 )
-def test_each_row_has_a_seat_of_its_source_and_empty_ones_hold_copies(source_of, slot_of, seated):
+def test_each_row_has_a_seat_of_its_source_and_empty_ones_hold_copies(source_of, slot_of, seated) -> None:
     seats = Seats.of(np.array(source_of))
     rows = np.array(list("abcde"[: len(source_of)]))
     assert seats.slot_of.tolist() == slot_of

@@ -22,7 +22,7 @@ from concat_directory import CONTEXT, DIM, HEADS, VOCAB, write_directory
 from edgellm.errors import CheckpointError, PackageError, PackageNotFoundError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.foreign.rope_tables import rope_of
-from edgellm.generation.defaults import read_generation_defaults
+from edgellm.generation.reader import read_generation_defaults
 from edgellm.package.onnx_file import read_graph
 
 CONFIG: dict[str, Any] = {

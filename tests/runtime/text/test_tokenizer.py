@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgellm.errors import InputError, PackageCorruptError
-from edgellm.package.json_file import read_json
+from edgellm.package.json_data import read_json
 from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
 from tiny_package import tiny_tokenizer
 

@@ -1,0 +1,69 @@
+"""StarCoder2: Llama's attention, with biases, between LayerNorms, and an MLP without a gate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import onnx_ir as ir
+
+from edgellm_export.architectures.llama import Llama, read_llama
+from edgellm_export.blocks import layers as blocks
+from edgellm_export.blocks import norms
+from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
+from edgellm_export.checkpoint.config import ConfigReader
+
+# What transformers takes where config.json says nothing.
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": 49152,
+    "hidden_size": 3072,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 2,
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+
+
+def parse(config: ConfigReader) -> StarCoder2:
+    llama = read_llama(ConfigReader({**DEFAULTS, **config.data}, config.problems))
+    bias, window = config.flag("use_bias", True), config.optional_integer("sliding_window")
+    return StarCoder2(
+        replace(
+            llama,
+            qkv_bias=bias,
+            output_bias=bias,
+            mlp_bias=bias,
+            windows=[window] * llama.shape.num_layers,
+            rms_norm_eps=config.number("norm_epsilon", 1e-5),
+        )
+    )
+
+
+class StarCoder2(Llama):
+    known_to_genai = False
+
+    def layer(
+        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
+    ) -> tuple[Stream, LayerCache]:
+        name, c = f"model.layers.{index}", self.config
+        residual, x = self._norm(b, stream, f"{name}.input_layernorm")
+        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
+        residual, x = self._norm(b, Stream(residual, x), f"{name}.post_attention_layernorm")
+        return Stream(residual, self._mlp(b, x, f"{name}.mlp")), present
+
+    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
+        return self._norm(b, stream, "model.norm")[1]
+
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
+        """The stream as one value, and what its norm makes of it."""
+        residual = norms.add(b, stream, name)
+        return residual, norms.layer_norm(b, residual, name, self.shape.hidden_size, self.config.rms_norm_eps)
+
+    def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        c, hidden = self.config, self.shape.hidden_size
+        x = blocks.linear(b, x, f"{name}.c_fc", c.intermediate_size, hidden, bias=c.mlp_bias)
+        x = blocks.activate(b, x, c.hidden_act, name)
+        return blocks.linear(b, x, f"{name}.c_proj", hidden, c.intermediate_size, bias=c.mlp_bias)

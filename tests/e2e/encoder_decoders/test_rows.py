@@ -1,0 +1,89 @@
+"""Rows of an engine: of several sources, taken out and put in while others go on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from comparison import relative
+from edgellm.decoding.decoder import Reading
+from encoder_decoder_checks import LOGITS_TOLERANCE, NAMES, REPRESENTATIVE, Load, Reference, start_of
+from encoder_decoder_families import PAD, reference_logits, sources
+from row_driver import Driven, Ended, Row, arrays, begin_and_end_empty, come_and_go, ending
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) -> None:
+    """Three rows of one source, one of another, and a third source that is done: each as by itself."""
+    model, rows = load(name), sources(20, 9, 14)
+    engine = model._new_engine()
+    engine.prefill([np.array([start_of(name)])] * 3, rows)
+    engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
+    first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
+    engine.decode(first)
+    engine.reorder(np.array([2, 0, 0, 6]))
+    found = engine.decode(np.array([20, 21, 22, 23]))
+    for got, row, tokens in zip(found, (0, 0, 0, 2), ((7, 20), (5, 21), (5, 22), (11, 23)), strict=True):
+        expected = reference_logits(reference(name), rows[row], np.array([start_of(name), *tokens]))
+        assert relative(got, expected[-1]) < LOGITS_TOLERANCE
+
+
+def driven(name: str, reference: Reference, load: Load) -> Driven:
+    """An engine, beside transformers' model on each row by itself."""
+
+    def alone(row: Row) -> np.ndarray:
+        return reference_logits(reference(name), np.array(row.source), np.array(row.tokens))[-1]
+
+    return Driven(load(name)._new_engine(), alone, LOGITS_TOLERANCE, sources=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_come_and_go(name: str, reference: Reference, load: Load) -> None:
+    """Targets of unlike lengths side by side, whose graphs count positions by the longest."""
+    come_and_go(driven(name, reference, load), (1, 1), 1, 3, 1, 1)
+    begin_and_end_empty(driven(name, reference, load), 1)
+
+
+@pytest.mark.parametrize("name", REPRESENTATIVE)
+def test_rows_in_any_order(name: str, reference: Reference, load: Load) -> None:
+    rows = driven(name, reference, load)
+    rows.prefill(2, 2, 2)
+    rows.reorder(2, 0, 1, 0)
+    rows.insert(1)
+    rows.decode(2)
+    rows.reorder(4, 1, 3, 0)
+    rows.decode(2)
+    rows.drop(1)
+    rows.reorder(1, 2, 0, 0)
+    rows.decode(2)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_hook_that_ends_an_insert_leaves_the_others(before: int, reference: Reference, load: Load) -> None:
+    rows = driven("t5", reference, load)
+    if before:
+        rows.prefill(*[2] * before)
+        rows.decode()
+    with pytest.raises(Ended):
+        rows.engine.insert(*arrays(rows.row(1)), Reading(progress=ending))
+    assert rows.engine.rows == before
+    rows.insert(1)
+    rows.decode(2)
+
+
+def test_what_rows_that_came_late_cost(load: Load) -> None:
+    """Each its own cache, and none when it is gone; a source that is known already is not encoded again."""
+    model, (source, other) = load("t5"), sources(20, 9)
+    layout, start = model.manifest.model.cross_cache, np.array([PAD])
+    engine, seen = model._new_engine(), []
+    engine.prefill([start], [source], Reading(headroom=10))
+    alone = engine.cache_bytes, engine.cross_cache_bytes
+    for late in (other, source):
+        engine.insert(start, late, Reading(10, lambda *told: seen.append(told)))
+    assert seen == [(9, 9), (20, 20)]
+    assert engine.cache_bytes == 3 * alone[0]
+    assert engine.cross_cache_bytes == 2 * alone[1] + 9 * layout.bytes_per_token()
+    engine.drop([1, 2])
+    assert (engine.cache_bytes, engine.cross_cache_bytes) == alone
+    engine.drop([0])
+    assert (engine.rows, engine.cache_bytes, engine.holds_one) == (0, 0, True)

@@ -1,0 +1,156 @@
+"""Exports of encoders: what calibration moves, what a report says, what damage comes to."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import edgellm
+import edgellm_export
+from comparison import relative
+from edgellm.cli import cli
+from edgellm.errors import QualityGateError
+from edgellm_export.blocks.channels import ChannelMoves
+from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts
+from edgellm_export.float_run.encoder import EncoderRun
+from edgellm_export.float_run.layers import FloatLayer
+from edgellm_export.quantize import blockwise, scheme_for
+from edgellm_export.quantize.formats import RowFormat
+from encoder_checks import TOLERANCE, expected, inputs
+from encoder_families import BY_NAME, CASES, save_checkpoint
+
+
+def test_tensors_of_another_head_are_left_alone(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """A masked language model's weights, exported for its hidden states."""
+    exported = edgellm_export.export(
+        checkpoint("bert", "fill-mask"), tmp_path / "out", precision="fp32", task="feature-extraction"
+    )
+    assert exported.manifest.graphs["model"].outputs == ("last_hidden_state",)
+    assert exported.report is not None
+    assert exported.report.passed
+
+
+@pytest.mark.parametrize(("name", "task"), CASES[::6])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_report_passes(
+    name: str, task: str, precision: Any, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    exported = edgellm_export.export(checkpoint(name, task), tmp_path / "out", precision=precision)
+    assert exported.report is not None
+    assert exported.report.passed
+    shown = CliRunner().invoke(cli, ["inspect", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.stderr
+    assert "cosine" in shown.stdout
+    assert "verdict      passed" in shown.stdout
+
+
+def test_a_damaged_quantizer_fails_the_gate(
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrange = blockwise.arrange
+
+    def upside_down(*what: Any) -> blockwise.Blocks:
+        blocks = arrange(*what)
+        return blockwise.Blocks(blocks.quants[::-1], blocks.scales, blocks.zero_points)
+
+    monkeypatch.setattr(blockwise, "arrange", upside_down)
+    result = CliRunner().invoke(
+        cli, ["export", str(checkpoint("bert", "fill-mask")), str(tmp_path / "out"), "--no-calibration"]
+    )
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert "too far from the original: its logits differ by" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [("intermediate.dense.weight", 1e38), ("intermediate.dense.weight", np.nan), ("LayerNorm.bias", np.inf)],
+)
+def test_damaged_weights_end_in_one_error(
+    tensor: str, value: float, precision: Any, reference: Callable[..., Any], tmp_path: Path
+) -> None:
+    """And in no warnings, which would be errors here."""
+    model = copy.deepcopy(reference("bert", "feature-extraction"))
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if "layer.1" in n and n.endswith(tensor)).view(-1)[:9] = value
+    source = save_checkpoint(model, tmp_path / "checkpoint")
+    with pytest.raises(QualityGateError, match=r"not numbers|differ by nan%"):
+        edgellm_export.export(source, tmp_path / "out", precision=precision)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_moves_change_nothing_in_float(
+    name: str,
+    checkpoint: Callable[..., Path],
+    reference: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too; what
+    is subtracted from it, their biases have. And the sum of a layer's parts is the layer."""
+    used: dict[str, Any] = {}
+    subtracted: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
+
+    def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
+        """As for an integer package, but large, and nothing rounded."""
+        rng = np.random.default_rng(0)
+        family = original.model.family
+
+        def step(layer: FloatLayer, states: Any) -> Any:
+            after, linears = layer.observed(states)
+            found = channel_scales(linears)
+            used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
+            shifts = channel_shifts(linears)
+            subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
+            channels = rng.permutation(family.config.intermediate_size)
+            splits[family.layer_names(layer.index).up] = np.split(channels, [7, 30])
+            return after
+
+        original.through(inputs(name), step)
+        return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
+
+    float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
+    monkeypatch.setattr("edgellm_export.exporters.recipe.scheme_for", lambda precision, target: float_scheme)
+    monkeypatch.setattr("edgellm_export.exporters.encoder.calibrate_encoder", calibrated)
+    exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
+    # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
+    assert len(used) == len(subtracted) == 3 * 3 - (name == "electra")
+    found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
+    wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
+    assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
+    assert exported.report is not None
+    assert max(layer.error for layer in exported.report.layers) < TOLERANCE
+
+
+def test_channels_that_are_always_large_cost_nothing(
+    reference: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in trained models, whose norms' biases are large in some channels: what varies beside them is kept."""
+    model = copy.deepcopy(reference("bert", "feature-extraction"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("LayerNorm.bias") and "encoder" in name:
+                parameter[::7] += 30
+    source = save_checkpoint(model, tmp_path / "checkpoint")
+
+    def varying(precision: Any, out: str) -> np.ndarray:
+        path = edgellm_export.export(source, tmp_path / out, precision=precision).path
+        results = cast(edgellm.EncoderModel, edgellm.load(path, threads=1)).run(inputs("bert"))
+        states = np.concatenate([result.logits for result in results])
+        return states - states.mean(axis=0)
+
+    wanted, shifted = varying("fp32", "float"), varying("int8", "shifted")
+    monkeypatch.setattr("edgellm_export.calibration.encoder.channel_shifts", lambda linears: {})
+    unshifted = varying("int8", "unshifted")
+    assert np.linalg.norm(shifted - wanted) < 0.7 * np.linalg.norm(unshifted - wanted)
