@@ -178,7 +178,7 @@ def test_only_loads_behind_dropped_pages_are_cold(
     answer = JobResult(Load(2.0, 1.0), "cpu", "1.31", "no sensor")
     dropped: list[list[Path]] = []
     monkeypatch.setattr(runner, "drop_pages", lambda files: (dropped.append(files), reasons[len(dropped) - 1])[1])
-    monkeypatch.setattr(runner, "run_in_child", lambda job, before_run: answer)
+    monkeypatch.setattr(runner, "run_in_child", lambda job: answer)
     loads = runner._time_loads(Job(package, "auto", 1), runner._files(package, read_manifest(package)), 3, print)
     assert (len(loads.cold), len(loads.warm), loads.why_not_cold) == (cold, 3, why_not)
     assert {path.name for path in dropped[0]} == {path.name for path in package.iterdir()}
