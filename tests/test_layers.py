@@ -18,8 +18,7 @@ MOST_AT_THE_TOP = 8  # modules beside a half's folders, each of which is a floor
 # All floors may import `COMMON`.
 TABLE = {
     RUNTIME: """
-        errors types version system:
-        package decoding text.sandbox:
+        errors types version system package decoding text.sandbox:
         text: system package text.sandbox
         ort: system
         engines: package ort decoding
