@@ -5,12 +5,12 @@ processor which another worker has spin instead of computing."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from fcntl import LOCK_EX, flock  # by name: a test takes fcntl's away
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            flock(lock, LOCK_EX)
             if not path.exists():
                 unfinished = path.with_name(f"{path.name}.unfinished")
                 make(unfinished)
