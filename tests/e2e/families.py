@@ -131,6 +131,8 @@ END_SCALES = {
     "phi3-partial": 1.6,
     "gemma2": -3.0,
     "gemma3-linear": 6.0,
+    "starcoder2": -2.0,
+    "starcoder2-no-bias": -2.0,
 }
 ENDING = [
     replace(family, name=f"{family.name}-ending", end_scale=END_SCALES.get(family.name, 2.0)) for family in FAMILIES
