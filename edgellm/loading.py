@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgellm.errors import OptionError, TaskError
-from edgellm.foreign import is_foreign, read_foreign
 from edgellm.models.decoder import Model, open_model
 from edgellm.models.encoder import EncoderModel, open_encoder
 from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_decoder
@@ -74,8 +73,11 @@ def read_package(path: Path) -> tuple[Path, Manifest]:
     """The package directory and its manifest. For a directory of ONNX graphs without one, as optimum-cli and the ONNX
     community make them, or for one such graph, what they say of themselves. Raises PackageError."""
     with read_errors(path):
-        if not (path / MANIFEST_NAME).is_file() and is_foreign(path):
-            return read_foreign(path)
+        if not (path / MANIFEST_NAME).is_file():
+            from edgellm.foreign import is_foreign, read_foreign  # most programs never need it
+
+            if is_foreign(path):
+                return read_foreign(path)
     return path, read_manifest(path)
 
 
