@@ -26,6 +26,14 @@ class Environment:
 
 
 TORCH = ("torch==2.13.0", "transformers==4.57.6", "safetensors==0.8.0")
+READERS = (
+    "torch==2.13.0",
+    "peft==0.21.2",
+    "compressed-tensors==0.20.1",
+    "sentencepiece==0.2.1",
+    "protobuf",
+    "h5py",
+)
 ENVIRONMENTS = {
     # The model builder of onnxruntime-genai 0.18 imports classes that only transformers 5 has.
     "onnxruntime-genai": Environment(
@@ -48,6 +56,9 @@ ENVIRONMENTS = {
     "xllamacpp": Environment(("xllamacpp==2026.10.11549", "numpy")),
     "ctranslate2": Environment(("ctranslate2==4.8.5", *TORCH)),
     "transformers": Environment(TORCH),
+    # The references of the parity suite: what reads and saves checkpoints, and what they need for all kinds of them.
+    "transformers-4": Environment(("transformers==4.57.6", "sentence-transformers==5.1.2", *READERS)),
+    "transformers-5": Environment(("transformers==5.24.0", "sentence-transformers==6.2.0", *READERS)),
 }
 
 
