@@ -16,7 +16,6 @@ from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
-from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import CacheScales, Material, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
@@ -114,8 +113,9 @@ class DecoderRecipe(Recipe[TokenArray]):
 def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    family: DecoderFamily = open_family(checkpoint.config)
-    return Driver(DecoderRecipe(canonical(checkpoint, family.names), choices, family.names, family.shape, family))
+    family: DecoderFamily
+    family, named = open_family(checkpoint)
+    return Driver(DecoderRecipe(named, choices, family.names, family.shape, family))
 
 
 def _check_combination(choices: Choices) -> None:

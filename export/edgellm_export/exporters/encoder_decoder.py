@@ -13,7 +13,6 @@ from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderDecoderFamily
-from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
@@ -97,8 +96,8 @@ class EncoderDecoderRecipe(Recipe[Pair]):
 def open_encoder_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    family: EncoderDecoderFamily = open_family(checkpoint.config)
-    named = canonical(checkpoint, family.names, family.defaults)
+    family: EncoderDecoderFamily
+    family, named = open_family(checkpoint)
     return Driver(EncoderDecoderRecipe(named, choices, family.names, family.shape, family))
 
 
