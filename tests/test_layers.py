@@ -41,10 +41,11 @@ TABLE = {
     """,  # noqa: E501
     EXPORTER: """
         checkpoint:
+        weights:
         package: checkpoint / package
         tokenizer: checkpoint / text
         gguf: checkpoint tokenizer / package
-        sources: checkpoint tokenizer gguf / package
+        sources: checkpoint weights tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package
