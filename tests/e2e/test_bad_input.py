@@ -207,8 +207,9 @@ CONFIGS = [
         boundary=d.no_memory,
     ),
     export(
-        "a share of rotation", d.config(partial_rotary_factor=0.5), UnsupportedModelError, "partial_rotary_factor is 0.5",
-        "rotates whole heads",
+        "a share of rotation",
+        d.config(partial_rotary_factor=0.5),
+        UnsupportedModelError, "partial_rotary_factor is 0.5", "rotates whole heads",
     ),
     export("rope not an object", d.config(rope_scaling="linear"), CheckpointError, "rope_scaling is 'linear'"),
     export(

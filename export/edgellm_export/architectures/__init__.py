@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.architectures.defaults import completed
+from edgellm_export.architectures.elsewhere import advice
 from edgellm_export.architectures.names import canonical
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.config import ConfigReader
@@ -65,7 +66,7 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
         if model_type in families:
             return kind
     known = [name for families in FAMILIES.values() for name in families]
-    raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, known)}")
+    raise UnsupportedModelError(f"edgellm does not build the architecture {model_type!r}; {advice(config, known)}")
 
 
 def open_family(checkpoint: Checkpoint) -> tuple[Any, Checkpoint]:
