@@ -43,7 +43,7 @@ TABLE = {
         checkpoint:
         package: checkpoint / package
         tokenizer: checkpoint / text
-        gguf: checkpoint tokenizer / package
+        gguf: checkpoint tokenizer / package text
         sources: checkpoint tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
