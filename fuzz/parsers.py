@@ -31,9 +31,9 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
 from edgellm_export.checkpoint import json_file
 from edgellm_export.checkpoint.config import ConfigReader
-from edgellm_export.checkpoint.safetensors import read_safetensors
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.weights.safetensors import read_safetensors
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

@@ -25,12 +25,12 @@ from edgellm.errors import CheckpointError, ExportError, OutputExistsError
 from edgellm.package.report import read_report
 from edgellm.system.bandwidth import Bandwidth
 from edgellm_export.calibration.texts import calibration_text
-from edgellm_export.checkpoint.safetensors import SafetensorsTensor
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.pipeline import open_export
 from edgellm_export.planning.plan import Resources, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.planning.work_time import Speed
+from edgellm_export.weights.safetensors import SafetensorsTensor
 
 MIB = 2**20
 MACHINE = Resources(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)

@@ -10,8 +10,8 @@ from edgellm.errors import CheckpointError, CheckpointNotFoundError, Unsupported
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.checkpoint.safetensors import SafetensorsTensor, read_safetensors
 from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.weights.safetensors import SafetensorsTensor, read_safetensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -8,10 +8,10 @@ from pathlib import Path
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.safetensors import hollow_directory
 from edgellm_export.gguf import open_gguf
 from edgellm_export.sources.directory import open_directory
 from edgellm_export.sources.hub import fetch, fetch_headers
+from edgellm_export.weights.safetensors import hollow_directory
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

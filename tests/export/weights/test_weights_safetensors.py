@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from edgellm.errors import CheckpointError, TensorError
-from edgellm_export.checkpoint.safetensors import read_safetensors
+from edgellm_export.weights.safetensors import read_safetensors
 
 FLOATS = {"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64}
 
