@@ -103,7 +103,7 @@ def dense_files(path: Path, step: str, weight: FloatArray, bias: FloatArray | No
                 "bias": bias is not None,
                 "activation_function": f"torch.nn.modules.{activation}",
             }
-        )  # fmt: skip
+        )
     )
     tensors = {"linear.weight": weight} if bias is None else {"linear.weight": weight, "linear.bias": bias}
     save_file(tensors, path / step / "model.safetensors")
