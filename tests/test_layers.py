@@ -44,7 +44,7 @@ TABLE = {
         weights:
         package: checkpoint / package
         tokenizer: checkpoint / text
-        gguf: checkpoint tokenizer / package
+        gguf: checkpoint tokenizer / package text
         sources: checkpoint weights tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
