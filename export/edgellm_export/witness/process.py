@@ -30,8 +30,12 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._process is not None:
             self._process.communicate()
+            self._process = None
 
     def check(self, source: str) -> None:
         """Raises MissingDependencyError where there is no transformers to ask about `source`, and ExportError where it
