@@ -87,7 +87,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128},
-    "roberta": _ROBERTA,
+    "roberta": {**_ROBERTA, "vocab_size": 50265},
     "starcoder2": {
         **_LLAMA, "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
         "num_attention_heads": 24, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",

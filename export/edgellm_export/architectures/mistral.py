@@ -13,7 +13,8 @@ def parse(config: ConfigReader) -> Llama:
     window = config.optional_integer("sliding_window")
     default = ["full_attention" if window is None else "sliding_attention"] * llama.shape.num_layers
     found = replace(llama, windows=config.windows(window, default))
-    return Ministral(found) if "layer_types" in config.data else Llama(found)
+    apart = config.data["model_type"] == "ministral" or config.data.get("layer_types") is not None
+    return Ministral(found) if apart else Llama(found)
 
 
 class Ministral(Llama):

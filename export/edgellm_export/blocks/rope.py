@@ -111,7 +111,10 @@ def request_of(
     trained = values.integer("original_max_position_embeddings", positions)
     context = _context(kind, given.get("factor"), positions, trained)
     config.require(context <= MAX_POSITIONS, f"rope_scaling stretches the context to {context} tokens")
-    theta, rotary_dim = values.number("rope_theta"), int(head_dim * min(share, 1.0))
+    theta, rotary_dim = (
+        values.number("rope_theta"),
+        head_dim if kind == "proportional" else int(head_dim * min(share, 1.0)),
+    )
     return RopeRequest(values, kind, theta, head_dim, rotary_dim, positions, trained, context)
 
 
