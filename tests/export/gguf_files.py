@@ -143,3 +143,19 @@ def pieces(*vocabulary: str, special: Mapping[str, int] = T5_SPECIAL, **more: An
         "remove_extra_whitespaces": True,
     }
     return {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}
+
+
+def split(path: Path, stem: str = "w", **changes: Any) -> list[Path]:
+    """A tiny llama in three parts, as llama-gguf-split makes them: metadata is in the first. changes: of what the last
+    says of itself."""
+    count = 3
+    tokenizer = byte_level()
+    tensors = llama_tensors(len(tokenizer["tokenizer.ggml.tokens"]))
+    paths = []
+    for number in range(count):
+        facts = {"no": number, "count": count, "tensors.count": len(tensors)}
+        facts |= changes if number == count - 1 else {}
+        metadata = (LLAMA | tokenizer if number == 0 else {}) | {f"split.{key}": v for key, v in facts.items()}
+        part = {name: tensors[name] for name in list(tensors)[number::count]}
+        paths.append(write_gguf(path / f"{stem}-{number + 1:05}-of-{count:05}.gguf", "llama", metadata, part))
+    return paths

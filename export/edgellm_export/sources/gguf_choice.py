@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 from edgellm.errors import CheckpointNotFoundError
 from edgellm_export.gguf.shards import SHARD
+from edgellm_export.sources.choice import ORDER
 
 SUFFIX = ".gguf"
 BESIDE = ("mmproj", "imatrix")  # what lies beside a model: a reader of images, statistics for quantization
@@ -49,6 +50,11 @@ def split_tag(source: str) -> tuple[str, str | None]:
     """A source, and what stands behind its last colon."""
     base, colon, tag = source.rpartition(":")
     return (base, tag) if colon and base and tag else (source, None)
+
+
+def is_only_gguf(names: Collection[str]) -> bool:
+    """Whether a directory or repository has GGUF files and no weights of another kind."""
+    return any(name.endswith(SUFFIX) for name in names) and not {file.name for file in ORDER} & set(names)
 
 
 def gguf_choices(names: Collection[str]) -> list[GgufChoice]:

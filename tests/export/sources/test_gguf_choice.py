@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from edgellm.errors import CheckpointNotFoundError
 from edgellm_export.sources.gguf_choice import choose, gguf_choices, split_tag
+from edgellm_export.sources.opening import open_checkpoint
+from gguf_files import split, tiny_llama
 
 REPOSITORY = [
     "README.md",
@@ -80,6 +83,38 @@ def test_an_exact_label_wins() -> None:
     choices = gguf_choices(["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf"])
     assert choose("x", choices, "Q4_K_M").files == ("m-Q4_K_M.gguf",)
     assert choose("x", choices, "UD-Q4_K_M").files == ("m-UD-Q4_K_M.gguf",)
+
+
+def test_a_directory_with_one_model_is_opened(tmp_path: Path) -> None:
+    split(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "mmproj-F16.gguf").write_bytes(b"no")
+    checkpoint = open_checkpoint(str(tmp_path))
+    assert (checkpoint.source["name"], len(checkpoint.tensors)) == ("w-00001-of-00003.gguf", 11)
+
+
+def test_a_directory_with_several_asks_which(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "tiny-F32.gguf")
+    (tmp_path / "Q8_0").mkdir()
+    split(tmp_path / "Q8_0", "tiny-Q8_0")
+    with pytest.raises(
+        CheckpointNotFoundError, match=rf"several GGUF models: Q8_0, F32; say which, as in {tmp_path}:Q8"
+    ):
+        open_checkpoint(str(tmp_path))
+    for tag, name in (("f32", "tiny-F32.gguf"), ("Q8_0", "tiny-Q8_0-00001-of-00003.gguf")):
+        assert open_checkpoint(f"{tmp_path}:{tag}").source["name"] == name
+    with pytest.raises(CheckpointNotFoundError, match="no GGUF models called 'Q4_0'"):
+        open_checkpoint(f"{tmp_path}:Q4_0")
+
+
+def test_tags_of_what_has_none(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match="has no GGUF file of a model; leave 'Q4_0' out"):
+        open_checkpoint(f"{tmp_path}:Q4_0")
+    file = tiny_llama(tmp_path / "tiny.gguf")
+    with pytest.raises(CheckpointNotFoundError, match=r"is a file, .* leave :Q4_0 out"):
+        open_checkpoint(f"{file}:Q4_0")
+    odd = file.rename(tmp_path / "a:b.gguf")
+    assert open_checkpoint(str(odd)).source["name"] == "a:b.gguf"
 
 
 @pytest.mark.parametrize(
