@@ -5,6 +5,7 @@ differ by up to a hundredth."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 import transformers as hf
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 
 import edgellm
@@ -326,6 +329,31 @@ def test_tokens_of_pieces(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) 
         "cat\u4f60\u597dsat",
     ]
     same_tokens(llamacpp, gguf, texts, plain=[text for text in texts if "</s>" not in text])
+
+
+def test_tokens_behind_a_table_of_characters(llamacpp: Peer, tmp_path: Path) -> None:
+    """A vocabulary that SentencePiece trained, with its table, which writes full-width letters and the like as usual."""
+    made = io.BytesIO()
+    lines = ["the cat sat on the mat", "a \u4f60\u597d mat, the 1/2 cats", "it's 12 o'clock!"] * 4
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=made, vocab_size=48, hard_vocab_limit=False, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece_model_pb2.ModelProto.FromString(made.getvalue())
+    kinds, scores = [int(piece.type) for piece in model.pieces], [float(piece.score) for piece in model.pieces]
+    base = {"model": "t5", "tokens": [piece.piece for piece in model.pieces], "token_type": kinds, "scores": scores}
+    base |= {"add_space_prefix": True, "remove_extra_whitespaces": True}
+    base |= {"precompiled_charsmap": model.normalizer_spec.precompiled_charsmap}
+    tokenizer = {f"tokenizer.ggml.{key}": value for key, value in base.items()}
+    config = hf.T5Config(**{**T5, "vocab_size": len(kinds)}, num_layers=1, num_decoder_layers=1)
+    gguf = convert(tmp_path / "model.gguf", hf.T5ForConditionalGeneration(config), tokenizer)
+    texts = [
+        "\uff34\uff48\uff45 cat \u00bd \ufb01t",
+        "the\u3000cat\tsat\non\u00a0a\u200b mat",
+        "caf\u00e9 e\u0301 \u2460 \u2167",
+        "\u00ad!",
+    ]
+    same_tokens(llamacpp, gguf, [*texts, *TEXTS])
 
 
 def test_endings(llamacpp: Peer, tmp_path: Path) -> None:
