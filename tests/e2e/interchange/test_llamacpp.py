@@ -332,7 +332,7 @@ def test_tokens_of_pieces(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) 
 
 
 def test_tokens_behind_a_table_of_characters(llamacpp: Peer, tmp_path: Path) -> None:
-    """A vocabulary that SentencePiece trained, with its table, which writes full-width letters and the like as usual."""
+    """A vocabulary that SentencePiece trained, with its table that makes full-width letters usual ones."""
     made = io.BytesIO()
     lines = ["the cat sat on the mat", "a \u4f60\u597d mat, the 1/2 cats", "it's 12 o'clock!"] * 4
     sentencepiece.SentencePieceTrainer.train(
