@@ -10,7 +10,7 @@ from edgellm.errors import CheckpointError, CheckpointNotFoundError, TensorError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.sources.choice import CONFIG, WeightFile, find_weights, is_inside, no_weights, resaving
+from edgellm_export.sources.choice import CONFIG, NAMED, WeightFile, find_weights, is_inside, no_weights, resaving
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.weights.hdf5 import read_hdf5
 from edgellm_export.weights.pytorch import read_pytorch
@@ -29,7 +29,7 @@ SUFFIXES = (".safetensors", ".bin")  # of the files that an index may name
 def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     """Open the directory `path`; `source` is what is known of its origin (name, revision)."""
     config = _read_config(path)
-    file = find_weights(str(path), file_names(path), config)
+    file = find_weights(str(path), file_names(path) | _named(path, config), config)
     tensors = _read_weights(path, file, config)
     hashes = {name: sha256_of(path / name) for name in (CONFIG, *([file.name] if file.is_index else []))}
     about = {"format": file.format, "dtypes": sorted({tensor.dtype for tensor in tensors.values()}), "sha256": hashes}
@@ -46,6 +46,12 @@ def file_names(path: Path) -> set[str]:
     """The files of a directory, and of its folder of graphs, as a repository lists them."""
     found = (file for pattern in ("*", "onnx/*") for file in path.glob(pattern))
     return {file.relative_to(path).as_posix() for file in found if file.is_file()}
+
+
+def _named(path: Path, config: Mapping[str, Any]) -> set[str]:
+    """The file of weights that config.json names, which may lie in any folder of the directory."""
+    name = config.get(NAMED)
+    return {name} if is_inside(name) and (path / name).is_file() else set()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
