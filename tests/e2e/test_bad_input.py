@@ -93,7 +93,7 @@ def option(text: str, *words: str, error: type[Exception] = OptionError, command
 
 
 SAFETENSORS = [
-    export("no weights", d.gone(d.WEIGHTS), CheckpointNotFoundError, "has no weights: none of model.safetensors", "no weights"),
+    export("no weights", d.gone(d.WEIGHTS), CheckpointNotFoundError, "has no weights: none of model.safetensors"),
     export("empty weights", d.written(d.WEIGHTS, b""), CheckpointError, "model.safetensors is damaged", "0"),
     export("weights cut short", d.cut(d.WEIGHTS, 0.9), CheckpointError, "damaged", "ends at byte", "the file has"),
     export("weights cut in the header", d.cut(d.WEIGHTS, 0.001), CheckpointError, "its header should have"),

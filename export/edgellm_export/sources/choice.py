@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 
@@ -65,7 +65,7 @@ def _named(where: str, names: Collection[str], name: Any) -> WeightFile:
     return WeightFile(name, "safetensors")
 
 
-def is_inside(name: Any) -> bool:
+def is_inside(name: Any) -> TypeGuard[str]:
     """Whether this is a relative path of plain names, which stays where it begins."""
     if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
         return False

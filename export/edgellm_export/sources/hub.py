@@ -8,17 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
+from edgellm.package.sentence import module_paths
+from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.choice import CONFIG, find_weights
-from edgellm_export.sources.directory import shard_names
 from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
+from edgellm_export.sources.reading import shard_names, step_weights
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def fetch(
         large = _weight_files(repo, names, pinned)
         for name in [*_text_files(names), *(large if weights else [])]:
             pinned(name)
+        for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
+            pinned(name)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 
@@ -117,8 +120,15 @@ def _text_files(names: set[str]) -> list[str]:
     wanted = [*CARRIED, OLD_TEMPLATE]
     if TOKENIZER not in names:
         wanted += [*ANCESTORS, "added_tokens.json"]
-    steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
-    return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
+    return [name for name in wanted if name in names]
+
+
+def _sentence_files(names: set[str], modules: Path) -> list[str]:
+    """What a sentence encoder has besides its model: each step's config, and its weights, which are small."""
+    steps = module_paths(modules.read_bytes())
+    weights = filter(None, (step_weights(step, names.__contains__) for step in steps))
+    configs = [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *(f"{s}/{CONFIG}" for s in steps)) if name in names]
+    return [*configs, *weights]
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:

@@ -65,13 +65,13 @@ def test_files_are_looked_for_in_the_order_of_transformers(case: str, tmp_path: 
 
 
 def test_the_config_may_name_the_file(tmp_path: Path) -> None:
-    path = written(
-        tmp_path, {"model_type": "llama", NAMED: "b.safetensors"}, **{"b.safetensors": 2, "model.safetensors": 1}
-    )
-    assert open_checkpoint(str(path)).tensors["w"].shape == (2,)
-    written(path, {"model_type": "llama", NAMED: "sub/x.safetensors.index.json"})
-    written(path / "sub", **{"x.safetensors.index.json": map_of("b.safetensors")})
-    with pytest.raises(CheckpointNotFoundError, match=r"has no sub/x\.safetensors\.index\.json"):
+    files = {"b.safetensors": 2, "model.safetensors": 1, "sub/c.safetensors": 3}
+    files |= {"sub/x.safetensors.index.json": map_of("b.safetensors")}
+    for name, size in (("b.safetensors", 2), ("sub/c.safetensors", 3), ("sub/x.safetensors.index.json", 2)):
+        path = written(tmp_path, {"model_type": "llama", NAMED: name}, **files)
+        assert open_checkpoint(str(path)).tensors["w"].shape == (size,)
+    written(path, {"model_type": "llama", NAMED: "sub/b.safetensors"})
+    with pytest.raises(CheckpointNotFoundError, match=r"has no sub/b\.safetensors, which its config\.json names"):
         open_checkpoint(str(path))
 
 
