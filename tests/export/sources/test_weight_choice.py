@@ -181,3 +181,15 @@ def test_pointers_of_git_lfs(name: str, tmp_path: Path) -> None:
     path = written(tmp_path, **{name: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"})
     with pytest.raises(CheckpointError, match=r"is a git-lfs pointer.*git lfs pull"):
         open_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", BIN])
+def test_weights_of_a_sentence_encoders_steps(name: str, tmp_path: Path) -> None:
+    """SafeTensors come first here too."""
+    path = written(tmp_path, **{"model.safetensors": 1, f"2_Dense/{name}": 3, f"2_Dense/{BIN}": 3})
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense"}
+    modules = [{"path": step, "type": f"sentence_transformers.models.{kind}"} for step, kind in kinds.items()]
+    (path / "modules.json").write_text(json.dumps(modules))
+    if name != BIN:
+        (path / "2_Dense" / BIN).write_bytes(b"no")
+    assert {name: tensor.shape for name, tensor in open_checkpoint(str(path)).steps.items()} == {"2_Dense.w": (3,)}
