@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ZeroTensor
+from edgellm_export.checkpoint.integers import UnusedBias
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.onnx.builder import Projection
 from edgellm_export.quantize import scheme_for
@@ -23,8 +24,13 @@ SOFTMAX, LONG, OTHERS = -1, 1, 0  # of an int8 scheme's candidates, the one that
 
 def hollow(checkpoint: Checkpoint) -> Checkpoint:
     """The same without its weights."""
-    tensors = {name: ZeroTensor(name, tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: _hollow(name, tensor) for name, tensor in checkpoint.tensors.items()}
     return replace(checkpoint, tensors=tensors)
+
+
+def _hollow(name: str, tensor: LazyTensor) -> LazyTensor:
+    zeros = ZeroTensor(name, tensor.shape)
+    return UnusedBias(name, tensor.shape, zeros) if isinstance(tensor, UnusedBias) else zeros
 
 
 def is_calibrated(choices: Choices, checkpoint: Checkpoint) -> bool:

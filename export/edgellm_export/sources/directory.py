@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
+from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.prequantized import method_of, widened
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.weights.safetensors import SafetensorsTensor, read_safetensors
 
@@ -21,14 +22,22 @@ INDEX = "model.safetensors.index.json"
 def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     """Open the directory `path`; `source` is what is known of its origin (name, revision)."""
     config = _read_config(path)
-    tensors = _read_tensors(path)
-    dtypes = sorted({tensor.dtype for tensor in tensors.values()})
+    method = method_of(config)
+    stored = _read_tensors(path)
+    dtypes = sorted({tensor.dtype for tensor in stored.values()})
     hashes = {name: sha256_of(path / name) for name in (CONFIG, INDEX) if (path / name).is_file()}
     return Checkpoint(
         config=config,
-        tensors=tensors,
+        tensors=widened(config, stored),
         files=read_text_files(path),
-        source={"kind": "huggingface", **source, "format": "safetensors", "dtypes": dtypes, "sha256": hashes},
+        source={
+            "kind": "huggingface",
+            **source,
+            "format": "safetensors",
+            "dtypes": dtypes,
+            "sha256": hashes,
+            **({} if method is None else {"quantized": method}),
+        },
         directory=path,
     )
 
@@ -36,14 +45,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
 def _read_config(path: Path) -> dict[str, Any]:
     if not (path / CONFIG).is_file():
         raise CheckpointNotFoundError(f"{path} has no {CONFIG}; give the directory that holds the model's {CONFIG}")
-    config = read_json(path / CONFIG)
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else quantization
-        raise UnsupportedModelError(
-            f"{path.name} is already quantized ({method}); export the original checkpoint it was made from"
-        )
-    return config
+    return read_json(path / CONFIG)
 
 
 def _read_tensors(path: Path) -> dict[str, SafetensorsTensor]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import CheckpointError, TensorError
-from edgellm.types import FloatArray
+from edgellm.types import Array, FloatArray
 
 MAX_ELEMENTS = 1 << 48  # of an empty tensor's shape, zeros aside: numpy refuses what it could not address
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
@@ -35,6 +35,17 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
+}
+STORED: dict[str, np.dtype[Any]] = {  # as `stored` gives them; types that numpy has not, as whole numbers of their bits
+    **FLOATS,
+    **dict.fromkeys(("BOOL", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), np.dtype(np.uint8)),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype("<u2"),
+    "I16": np.dtype("<i2"),
+    "U32": np.dtype("<u4"),
+    "I32": np.dtype("<i4"),
+    "U64": np.dtype("<u8"),
+    "I64": np.dtype("<i8"),
 }
 
 
@@ -55,14 +66,19 @@ class SafetensorsTensor:
                 f"{self.name} in {self.path.name} has type {self.dtype}, expected one of {', '.join(FLOATS)}; "
                 "export the original, unquantized checkpoint"
             )
-        dtype, width = FLOATS[self.dtype], math.prod(self.shape[1:])
+        raw = self.stored(start, stop)
+        if self.dtype == "BF16":  # the upper half of a float32
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw.astype(np.float32, copy=False)
+
+    def stored(self, start: int, stop: int) -> Array:
+        """[stop - start, *shape[1:]] of a type in STORED, as they are in the file."""
+        dtype, width = STORED[self.dtype], math.prod(self.shape[1:])
         count = (stop - start) * width
         raw = np.fromfile(self.path, dtype, count, offset=self.offset + start * width * dtype.itemsize)
         if raw.size != count:
             raise CheckpointError(f"{self.path} became shorter while {self.name} was read; copy the checkpoint again")
-        if self.dtype == "BF16":  # the upper half of a float32
-            raw = (raw.astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
+        return raw.reshape(stop - start, *self.shape[1:])
 
 
 def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
