@@ -158,7 +158,7 @@ def float_values(exponent_bits: int, mantissa_bits: int) -> FloatArray:
     bias = (1 << (exponent_bits - 1)) - 1
     ones = np.where(exponent > 0, 1.0, 0.0) + mantissa / (1 << mantissa_bits)
     size = np.ldexp(ones, np.maximum(exponent, 1) - bias)
-    return np.where(codes >> (exponent_bits + mantissa_bits), -size, size).astype(np.float32)
+    return np.asarray(np.where(codes >> (exponent_bits + mantissa_bits), -size, size), np.float32)
 
 
 def _e4m3() -> FloatArray:

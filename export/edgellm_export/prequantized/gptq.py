@@ -53,6 +53,8 @@ def read(options: Options, stored: Stored) -> dict[str, LazyTensor]:
     options.must_lack("is_marlin_format")
     bits = options.one_of("bits", None, BITS)
     group_size = options.integer("group_size", 128)
+    if group_size != -1 and group_size < 1:
+        raise options.wrong("group_size", group_size, "a number of inputs, or -1 for all")
     varied = bool(options.data.get("dynamic"))  # some matrices have other bits, or other groups
     found: dict[str, LazyTensor] = {}
     for name in stored.ending(".qweight"):
@@ -85,7 +87,7 @@ def _matrix(stored: Stored, name: str, less_one: bool, expected: tuple[int, int]
 
 def _order(index: StoredTensor | None, inputs: int, groups: int, size: int, scales: StoredTensor) -> IntArray | None:
     """The group of each column; None where they lie side by side."""
-    plain = np.arange(inputs) // size if size > 0 else np.full(inputs, -1)
+    plain = np.arange(inputs) // size
     found = plain if index is None else whole(index).astype(np.int64)
     if found.shape != (inputs,) or found.min() < 0 or found.max() >= groups:
         raise misshapen(scales, f"a row for each of the groups of {size} of {inputs} inputs, and of its g_idx")

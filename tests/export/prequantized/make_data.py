@@ -3,8 +3,8 @@
     python make_data.py METHOD...
 
 Each method needs its library (gptq: gptqmodel; awq: autoawq; compressed-tensors; bitsandbytes; fp8, mxfp4:
-transformers 5) and torch, which edgellm's own tests do without. A file has the stored tensors, "expected NAME" for each matrix, and as
-metadata the quantization_config and the library's version.
+transformers 5) and torch, which edgellm's own tests do without. A file has the stored tensors, "expected NAME" for each
+matrix, and as metadata the quantization_config and the library's version.
 """
 
 from __future__ import annotations
