@@ -44,7 +44,7 @@ TABLE = {
         weights:
         package: checkpoint / package
         tokenizer: checkpoint / text
-        gguf: checkpoint tokenizer / package
+        gguf: checkpoint tokenizer / package text
         prequantized: checkpoint
         sources: checkpoint weights prequantized tokenizer gguf / package
         onnx: checkpoint package / engines

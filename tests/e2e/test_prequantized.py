@@ -187,3 +187,12 @@ def test_a_plan_knows_the_matrices(llama: Any, tmp_path: Path) -> None:
     plan = edgellm_export.plan(path, tmp_path / "out", precision="int4", calibrate=False)
     exported = edgellm_export.export(path, tmp_path / "out", precision="int4", calibrate=False, verify_quality=False)
     assert plan.prediction.size == pytest.approx(sum(file.stat().st_size for file in exported.path.iterdir()), rel=0.02)
+
+
+def test_a_package_has_a_config_of_its_own_and_optimum_takes_floats_only(llama: Any, tmp_path: Path) -> None:
+    path = save_checkpoint(llama, tmp_path / "checkpoint")
+    quantize(path, METHODS["awq"])
+    exported = edgellm_export.export(path, tmp_path / "out", precision="fp16", verify_quality=False)
+    assert "quantization_config" not in json.loads((exported.path / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=r"takes checkpoints in floating point, this one is quantized .awq"):
+        edgellm_export.export(path, tmp_path / "via", via="optimum")

@@ -10,7 +10,7 @@ from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.prequantized import method_of, widened
+from edgellm_export.prequantized import KEY, method_of, widened
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.weights.safetensors import SafetensorsTensor, read_safetensors
 
@@ -27,7 +27,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     dtypes = sorted({tensor.dtype for tensor in stored.values()})
     hashes = {name: sha256_of(path / name) for name in (CONFIG, INDEX) if (path / name).is_file()}
     return Checkpoint(
-        config=config,
+        config={name: value for name, value in config.items() if name != KEY},  # a package's is its own
         tensors=widened(config, stored),
         files=read_text_files(path),
         source={

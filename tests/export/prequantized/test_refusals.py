@@ -60,7 +60,7 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "fp8 of bytes": ("fp8", {"weight": torch.ones(64, 128).byte()}, TensorError, "has type U8, expected F8_E4M3"),
     "nf4 not JSON": ("bnb-nf4", {NF4: torch.tensor([1, 2], dtype=torch.uint8)}, CheckpointError, "is not JSON"),
     "nf4 of no shape": ("bnb-nf4", {NF4: state(shape=[64])}, CheckpointError, "expected the shape of a matrix and its"),
-    "nf4 of another shape": ("bnb-nf4", {NF4: state(shape=[64, 256])}, TensorError, "half a byte for each of the 16384"),
+    "nf4 of another shape": ("bnb-nf4", {NF4: state(shape=[64, 256])}, TensorError, "half a byte for each of the"),
     "nf4 without blocks": ("bnb-nf4", {NF4: state(blocksize=0)}, CheckpointError, "expected the shape of a matrix"),
     "nf4 infinite": ("bnb-nf4", {NF4: state(nested_offset=float("inf"))}, CheckpointError, "expected a number"),
     "nf4 not downloaded": ("bnb-nf4", {NF4: torch.zeros(40, dtype=torch.uint8)}, CheckpointError, "download it first"),
