@@ -43,7 +43,7 @@ TABLE = {
         checkpoint:
         weights:
         package: checkpoint / package
-        tokenizer: checkpoint / text
+        tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
         prequantized: checkpoint
         sources: checkpoint weights prequantized tokenizer gguf / package

@@ -4,7 +4,7 @@ usually chooses."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +24,11 @@ SOFTMAX, LONG, OTHERS = -1, 1, 0  # of an int8 scheme's candidates, the one that
 
 def hollow(checkpoint: Checkpoint) -> Checkpoint:
     """The same without its weights."""
-    tensors = {name: _hollow(name, tensor) for name, tensor in checkpoint.tensors.items()}
-    return replace(checkpoint, tensors=tensors)
+
+    def hollowed(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+        return {name: _hollow(name, tensor) for name, tensor in tensors.items()}
+
+    return replace(checkpoint, tensors=hollowed(checkpoint.tensors), steps=hollowed(checkpoint.steps))
 
 
 def _hollow(name: str, tensor: LazyTensor) -> LazyTensor:
