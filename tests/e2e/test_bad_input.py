@@ -240,8 +240,8 @@ CONFIGS = [
     export("frequency factors", d.config(rope_freq_factors=["x"]), CheckpointError, "rope_freq_factors is"),
     export("unknown activation", d.config(hidden_act="silo"), UnsupportedModelError, "'silo'", "mean 'silu'"),
     export(
-        "already quantized", d.config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError,
-        "already quantized (gptq); export the original",
+        "already quantized", d.config(quantization_config={"quant_method": "hqq"}), UnsupportedModelError,
+        "quant_method is 'hqq'; edgellm reads checkpoints that were quantized by awq,", "export the original",
     ),
 ]  # fmt: skip
 
