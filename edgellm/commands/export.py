@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgellm.commands.export_text import outcome_dict, outcome_lines, plan_lines, quality_lines
+from edgellm.commands.export_text import adapter_lines, outcome_dict, outcome_lines, plan_lines, quality_lines
 from edgellm.commands.options import json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
@@ -24,6 +24,21 @@ STEPS = {
     "original": "running the original",
     "compare": "comparing",
 }
+
+
+class AdapterType(click.ParamType[tuple[str, float]]):
+    """A path or hub id, or that, = and a weight; what exists is a path."""
+
+    name = "adapter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        source, equals, weight = str(value).rpartition("=")
+        if not equals or Path(value).exists():
+            return str(value), 1.0
+        try:
+            return source, float(weight)
+        except ValueError:
+            self.fail(f"{weight!r} is not a weight; expected a number behind =", param, ctx)
 
 
 @click.command()
@@ -45,6 +60,14 @@ STEPS = {
                        "feature-extraction"]),
     help="What an encoder is for, where its config does not say, or another task that its weights allow.",
 )  # fmt: skip
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    type=AdapterType(),
+    metavar="DIR[=WEIGHT]",
+    help="A LoRA adapter, directory or hub id, to merge into the weights; may be repeated.",
+)
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
@@ -85,7 +108,8 @@ def export(
         content = None if report is None else report.to_dict()
         click.echo(json.dumps({"package": str(out), "report": content, "plan": outcome_dict(outcome)}))
     else:
-        click.echo("\n".join([f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]))
+        adapters = adapter_lines(exported.manifest.source)
+        click.echo("\n".join([f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]))
 
 
 def _import_exporter(*, verify: bool) -> ModuleType:

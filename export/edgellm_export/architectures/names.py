@@ -18,7 +18,8 @@ class Names:
     with a row per token, without ".weight". `head_bias`: a vector with an entry per token, which is stored as a matrix
     with one row. `others`: the full names of further tensors with a row per token. `aliases`: full names under which
     the embedding may be stored too, or instead. `older`: ends of names as older checkpoints have them, and today's.
-    `unused`: patterns of the full names of what a checkpoint may hold for nothing.
+    `unused`: patterns of the full names of what a checkpoint may hold for nothing. `transposed`: patterns of the full
+    names of matrices that are stored [inputs, outputs].
     """
 
     prefix: str = "model."
@@ -29,6 +30,7 @@ class Names:
     aliases: tuple[str, ...] = ()
     older: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
+    transposed: tuple[str, ...] = ()
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

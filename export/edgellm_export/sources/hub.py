@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
+from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, refuse_adapter
 from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
 from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
 
@@ -45,6 +47,8 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
             return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG in names:
+            raise refuse_adapter(read_json(download(ADAPTER_CONFIG)), repo, beside_model=CONFIG in names)
         if CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
@@ -53,6 +57,25 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
         large = _weight_files(repo, names, pinned)
         for name in [*_text_files(names), *(large if weights else [])]:
             pinned(name)
+    return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+    """Download an adapter's config, tensors and tokenizer as `fetch` does with a model's."""
+    hub, errors = _import_hub()
+    with _explained(repo, None):
+        api = hub.HfApi()
+        try:
+            info = api.model_info(repo)
+        except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
+            return _from_cache(hub, repo, None, cache_dir, error)
+        names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG not in names:
+            raise CheckpointNotFoundError(f"{repo} has no {ADAPTER_CONFIG}; it is not an adapter that PEFT saved")
+        snapshot = Path(api.hf_hub_download(repo, ADAPTER_CONFIG, cache_dir=cache_dir)).parent
+        large = [name for name in (ADAPTER_WEIGHTS,) if name in names]
+        for name in [*_text_files(names), *(large if weights else [])]:
+            api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 

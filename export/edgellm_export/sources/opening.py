@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.gguf import open_gguf
-from edgellm_export.sources.directory import open_directory
-from edgellm_export.sources.hub import fetch, fetch_headers
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles, open_adapter_directory, refuse_adapter
+from edgellm_export.sources.directory import CONFIG, open_directory
+from edgellm_export.sources.hub import fetch, fetch_adapter, fetch_headers
 from edgellm_export.weights.safetensors import hollow_directory
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -31,10 +34,7 @@ def open_checkpoint(
             raise CheckpointError(
                 f"{source} is a local path, which has no revision {revision!r}; leave the revision out"
             )
-        with system_errors(
-            CheckpointError,
-            lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
-        ):
+        with _readable(path):
             return _open_path(path)
     if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
         snapshot = fetch(source, revision=revision, cache_dir=cache_dir, weights=weights)
@@ -48,6 +48,32 @@ def open_checkpoint(
     )
 
 
+def open_adapter(source: str, *, cache_dir: Path | None = None, weights: bool = True) -> AdapterFiles:
+    """Open the adapter directory or hub id `source`, as `open_checkpoint` does with a checkpoint. Raises
+    CheckpointError."""
+    path = Path(source).expanduser()
+    if _exists(path):
+        with _readable(path):
+            return open_adapter_directory(path, source, {"name": path.resolve().name})
+    if HUB_ID.fullmatch(source):
+        snapshot = fetch_adapter(source, cache_dir=cache_dir, weights=weights)
+        origin = {"name": source, "revision": snapshot.revision}
+        if not snapshot.absent:
+            return open_adapter_directory(snapshot.path, source, origin)
+        with hollow_directory(snapshot.path, fetch_headers(source, snapshot)) as directory:
+            return open_adapter_directory(directory, source, origin)
+    raise CheckpointNotFoundError(
+        f"no adapter at {source}; expected a directory in which PEFT saved one, or a hub id such as org/name"
+    )
+
+
+def _readable(path: Path) -> AbstractContextManager[None]:
+    return system_errors(
+        CheckpointError,
+        lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
+    )
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -58,6 +84,8 @@ def _exists(path: Path) -> bool:
 def _open_path(path: Path) -> Checkpoint:
     if (path / MANIFEST_NAME).is_file():
         raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
+    if (path / ADAPTER_CONFIG).is_file():
+        raise refuse_adapter(read_json(path / ADAPTER_CONFIG), str(path), beside_model=(path / CONFIG).is_file())
     if path.is_dir():
         return open_directory(path, {"name": path.resolve().name})
     with path.open("rb") as file:
