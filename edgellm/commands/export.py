@@ -9,8 +9,15 @@ from typing import Any
 
 import click
 
-from edgellm.commands.export_text import adapter_lines, outcome_dict, outcome_lines, plan_lines, quality_lines
-from edgellm.commands.options import json_option
+from edgellm.commands.export_text import (
+    adapter_lines,
+    findings_lines,
+    outcome_dict,
+    outcome_lines,
+    plan_lines,
+    quality_lines,
+)
+from edgellm.commands.options import adapter_option, json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.library import onnxruntime
@@ -26,19 +33,7 @@ STEPS = {
 }
 
 
-class AdapterType(click.ParamType[tuple[str, float]]):
-    """A path or hub id, or that, = and a weight; what exists is a path."""
-
-    name = "adapter"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        source, equals, weight = str(value).rpartition("=")
-        if not equals or Path(value).exists():
-            return str(value), 1.0
-        try:
-            return source, float(weight)
-        except ValueError:
-            self.fail(f"{weight!r} is not a weight; expected a number behind =", param, ctx)
+NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan does not take
 
 
 @click.command()
@@ -60,14 +55,7 @@ class AdapterType(click.ParamType[tuple[str, float]]):
                        "feature-extraction"]),
     help="What an encoder is for, where its config does not say, or another task that its weights allow.",
 )  # fmt: skip
-@click.option(
-    "--adapter",
-    "adapters",
-    multiple=True,
-    type=AdapterType(),
-    metavar="DIR[=WEIGHT]",
-    help="A LoRA adapter, directory or hub id, to merge into the weights; may be repeated.",
-)
+@adapter_option
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
@@ -78,6 +66,12 @@ class AdapterType(click.ParamType[tuple[str, float]]):
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
+@click.option(
+    "--verify-with",
+    type=click.Choice(["transformers"]),
+    help="Compare the package also with what transformers makes of SOURCE: tokens, text, chats, numbers, defaults.",
+)
+@click.option("--python", help="An interpreter that has transformers and torch.  [default: the one that runs edgellm]")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -95,10 +89,10 @@ def export(
     with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
     when everything has succeeded. With --plan nothing is made: it says what the same command without it would do.
     """
-    exporter = _import_exporter(verify=not no_verify)
+    exporter = import_exporter(verify=not no_verify)
     options |= {"verify_quality": not no_verify, "calibrate": not no_calibration}
     if only_plan:
-        planned = exporter.plan(source, out, **{k: v for k, v in options.items() if k != "keep_failed"})
+        planned = exporter.plan(source, out, **{k: v for k, v in options.items() if k not in NOT_PLANNED})
         click.echo(json.dumps(planned.to_dict(), indent=2) if as_json else "\n".join(plan_lines(planned)))
         return
     with shown_progress(STEPS) as progress:
@@ -106,14 +100,17 @@ def export(
     report, outcome = exported.report, exported.outcome
     if as_json:
         content = None if report is None else report.to_dict()
-        click.echo(json.dumps({"package": str(out), "report": content, "plan": outcome_dict(outcome)}))
+        findings = None if exported.findings is None else exported.findings.to_dict()
+        found = {"package": str(out), "report": content, "plan": outcome_dict(outcome), "findings": findings}
+        click.echo(json.dumps(found))
     else:
         adapters = adapter_lines(exported.manifest.source)
-        click.echo("\n".join([f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]))
+        lines = [f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]
+        click.echo("\n".join([*lines, *findings_lines(exported.findings)]))
 
 
-def _import_exporter(*, verify: bool) -> ModuleType:
-    """The exporter, which only this command needs. Raises MissingDependencyError before any work is done."""
+def import_exporter(*, verify: bool) -> ModuleType:
+    """The exporter, which only commands that export need. Raises MissingDependencyError before any work is done."""
     if verify:
         onnxruntime()
     try:

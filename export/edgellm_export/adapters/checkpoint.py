@@ -45,11 +45,16 @@ class OpenAdapter:
         return {**self.files.source, "weight": self.weight}
 
 
+def weighted(given: Sequence[GivenAdapter]) -> list[tuple[str, float]]:
+    """Each with its weight, 1 where none was given."""
+    pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in given]
+    return [(str(source), weight) for source, weight in pairs]
+
+
 def open_adapters(given: Sequence[GivenAdapter], *, weights: bool = True) -> list[OpenAdapter]:
     """Each a path or a hub id, or that and a weight. Without `weights`, tensors that are on the hub stay there. Raises
     CheckpointError or ExportError."""
-    pairs = [each if isinstance(each, tuple) else (each, 1.0) for each in given]
-    opened = [_open(str(source), weight, weights) for source, weight in pairs]
+    opened = [_open(source, weight, weights) for source, weight in weighted(given)]
     for adapter in opened:
         if adapter.config.use_dora and (len(opened) > 1 or adapter.weight != 1):
             raise ExportError(
