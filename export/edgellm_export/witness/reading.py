@@ -191,10 +191,10 @@ def with_adapters(model: Any, tokenizer: Any, adapters: Sequence[tuple[str, floa
 
 def brought(model: Any) -> set[str]:
     """The names of tensors that adapters bring whole."""
-    modules = {name: module for name, module in model.named_modules() if hasattr(module, "modules_to_save")}
+    wrapped = {name: module for name, module in model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"}
     return {
         f"{name.removeprefix('base_model.model.')}.{tensor}"
-        for name, module in modules.items()
+        for name, module in wrapped.items()
         for tensor, _ in module.original_module.named_parameters()
     }
 

@@ -45,21 +45,23 @@ def tuned(
 
     def edit(path: Path) -> None:
         for number, each in enumerate(adapters):
-            _train(path, path / f"adapter-{number}", tuned_as or head, each, grown=grown)
+            labels = {"num_labels": 3} if tuned_as and tuned_as.endswith("Classification") else {}
+            _train(path, path / f"adapter-{number}", tuned_as or head, each, labels, grown=grown)
 
     made = model(f"lora-{name}", config, head, edit, tokenizer=tokenizer, refused=refused, **settings)
     given = {f"adapter-{number}": weights[number] for number in range(len(adapters))}
     return replace(made, adapters=given)
 
 
-def _train(base: Path, out: Path, head: str, settings: dict[str, Any], *, grown: bool) -> None:
+def _train(
+    base: Path, out: Path, head: str, settings: dict[str, Any], labels: dict[str, int], *, grown: bool
+) -> None:
     """What training leaves: numbers other than those it began with."""
     import peft
     import torch
     import transformers
 
     torch.manual_seed(len(out.name) + sum(map(ord, base.name)))
-    labels = {"num_labels": 3} if head.endswith("Classification") else {}
     tuned = getattr(transformers, head).from_pretrained(base, **labels)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     if grown:
