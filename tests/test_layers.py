@@ -43,8 +43,8 @@ TABLE = {
         checkpoint:
         weights:
         package: checkpoint / package
-        tokenizer: checkpoint / text
-        gguf: checkpoint tokenizer / package
+        tokenizer: checkpoint / package text
+        gguf: checkpoint tokenizer / package text
         sources: checkpoint weights tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx

@@ -183,4 +183,4 @@ def test_adapters_for_different_tasks_are_refused(tmp_path: Path) -> None:
         save_adapter(model, tmp_path / kind, TARGETS["llama"], task_type=kind)
     opened = open_adapters([tmp_path / "SEQ_CLS", tmp_path / "TOKEN_CLS"])
     with pytest.raises(ExportError, match="for different tasks, text-classification, token-classification"):
-        task_of_adapters(opened)
+        task_of_adapters(opened, {})

@@ -9,6 +9,8 @@ from typing import Any
 
 from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.package.manifest import Task
+from edgellm.package.sentence import is_sentence_encoder
+from edgellm.package.sentence_steps import MODULES
 from edgellm_export.adapters.base import Base, base_of_config
 from edgellm_export.adapters.config import AdapterConfig, parse_adapter_config
 from edgellm_export.adapters.merge import Adapter, Merge
@@ -19,7 +21,7 @@ from edgellm_export.checkpoint.config import is_number
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles
 from edgellm_export.sources.opening import open_adapter
-from edgellm_export.tokenizer.files import CARRIED, SENTENCE, TOKENIZER
+from edgellm_export.tokenizer.files import CARRIED, TOKENIZER
 
 GivenAdapter = str | Path | tuple[str | Path, float]
 # What an encoder's adapter is for; of other models, heads that edgellm does not build.
@@ -64,12 +66,13 @@ def open_adapters(given: Sequence[GivenAdapter], *, weights: bool = True) -> lis
     return opened
 
 
-def task_of_adapters(adapters: Sequence[OpenAdapter]) -> Task | None:
-    """What they were trained for, where their configs say so. Raises ExportError where they differ."""
+def task_of_adapters(adapters: Sequence[OpenAdapter], files: Mapping[str, bytes]) -> Task | None:
+    """What they were trained for, where their configs say so; of a sentence encoder, its own `files` say it. Raises
+    ExportError where adapters differ."""
     tasks = {TASKS[kind] for adapter in adapters if (kind := str(adapter.config.task_type)) in TASKS}
     if len(tasks) > 1:
         raise ExportError(f"the adapters are for different tasks, {', '.join(sorted(tasks))}; say which with --task")
-    return next(iter(tasks), None)
+    return None if is_sentence_encoder(files) else next(iter(tasks), None)
 
 
 def merge_adapters(checkpoint: Checkpoint, adapters: Sequence[OpenAdapter]) -> Checkpoint:
@@ -134,7 +137,7 @@ def _retied(
 
 def _files(files: Mapping[str, bytes], adapters: Sequence[OpenAdapter]) -> Mapping[str, bytes]:
     """An adapter's directory that holds a tokenizer, or a sentence encoder's modules, replaces the base's."""
-    for is_part, sign in ((_is_of_tokenizer, TOKENIZER), (_is_of_sentence, SENTENCE[0])):
+    for is_part, sign in ((_is_of_tokenizer, TOKENIZER), (_is_of_sentence, MODULES)):
         brought: Mapping[str, bytes] = {}
         for adapter in adapters:
             found = {name: content for name, content in adapter.files.files.items() if is_part(name)}

@@ -25,6 +25,8 @@ from edgellm.package.manifest import (
     Weights,
     is_of,
 )
+from edgellm.package.sentence import sentence_encoder
+from edgellm.package.sentence_steps import BY_TOKEN, MODULES
 from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
@@ -39,6 +41,7 @@ from edgellm_export.sources.directory import INDEX, WEIGHTS
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
 
+ANY_LENGTH = 2**31  # tokens: what a text may have shows in the graph, later
 NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
 
 
@@ -117,10 +120,12 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
         return GraphsExport(checkpoint, choices.precision, checkpoint.directory)
+    sentences = None if choices.task is not None else sentence_encoder(checkpoint.files, ANY_LENGTH)
+    if sentences is not None and sentences.dense:
+        raise UnsupportedModelError(f"{MODULES} has a step Dense, which graphs of optimum's lack; {BY_TOKEN}")
     check_installed()
-    return OptimumExport(
-        checkpoint, choices.precision, checkpoint.directory, choices.task or task_of(checkpoint.config)
-    )
+    task = "feature-extraction" if sentences is not None else choices.task or task_of(checkpoint.config)
+    return OptimumExport(checkpoint, choices.precision, checkpoint.directory, task)
 
 
 def _check_graphs(path: Path, choices: Choices) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, UnsupportedModelError
 from edgellm.package.files import sha256_of
+from edgellm.package.sentence import module_paths
+from edgellm.package.sentence_steps import MODULES
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.files import read_text_files
@@ -30,6 +33,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
         files=read_text_files(path),
         source={"kind": "huggingface", **source, "format": "safetensors", "dtypes": dtypes, "sha256": hashes},
         directory=path,
+        steps=_read_steps(path),
     )
 
 
@@ -61,6 +65,19 @@ def _read_tensors(path: Path) -> dict[str, SafetensorsTensor]:
     others = _names(path.glob("*.safetensors")) + _names(path.glob("*.gguf"))
     found = f"it holds {', '.join(others[:5])}" if others else "it holds no weights"
     raise CheckpointNotFoundError(f"{path} has neither {WEIGHTS} nor {INDEX}; {found}")
+
+
+def _read_steps(path: Path) -> dict[str, SafetensorsTensor]:
+    """The tensors of what a sentence encoder has behind its model, each step's in a directory of its own."""
+    modules = path / MODULES
+    steps = module_paths(modules.read_bytes()) if modules.is_file() else []
+    found: dict[str, SafetensorsTensor] = {}
+    for step in steps:
+        if (path / step / WEIGHTS).is_file():
+            tensors = read_safetensors(path / step / WEIGHTS)
+            named = (replace(tensor, name=f"{step}.{name}") for name, tensor in tensors.items())
+            found |= {tensor.name: tensor for tensor in named}
+    return found
 
 
 def _read_sharded(path: Path) -> dict[str, SafetensorsTensor]:

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
+from edgellm.package.sentence import module_paths
+from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, refuse_adapter
 from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
         pinned = partial(download, commit=snapshot.name)
         large = _weight_files(repo, names, pinned)
         for name in [*_text_files(names), *(large if weights else [])]:
+            pinned(name)
+        for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
             pinned(name)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
@@ -114,8 +117,13 @@ def _text_files(names: set[str]) -> list[str]:
     wanted = [*CARRIED, OLD_TEMPLATE]
     if TOKENIZER not in names:
         wanted += [*ANCESTORS, "added_tokens.json"]
-    steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
-    return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
+    return [name for name in wanted if name in names]
+
+
+def _sentence_files(names: set[str], modules: Path) -> list[str]:
+    """What a sentence encoder has besides its model: each step's config, and its weights, which are small."""
+    steps = [f"{path}/{file}" for path in module_paths(modules.read_bytes()) for file in (CONFIG, WEIGHTS)]
+    return [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *steps) if name in names]
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:

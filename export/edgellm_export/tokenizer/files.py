@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.package.sentence import sentence_files
 from edgellm.text.tokenizer_errors import check_growth, library_errors
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.tokenizer import bytelevel, unigram, wordpiece
@@ -20,8 +21,6 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", TEMPLATE, "generation_config.json")
-# Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
-SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
 ANCESTORS = (
     "tokenizer.model", bytelevel.MERGES, *unigram.MARIAN, unigram.SPIECE, unigram.BPE_MODEL, wordpiece.VOCAB,
 )  # fmt: skip
@@ -30,10 +29,7 @@ ANCESTORS = (
 def read_text_files(path: Path) -> dict[str, bytes]:
     """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
     files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
-    if (path / SENTENCE[0]).is_file():
-        found = [file for pattern in SENTENCE for file in sorted(path.glob(pattern)) if file.is_file()]
-        files |= {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
-    for name in files.keys() - {TOKENIZER, *SENTENCE}:  # what the runtime will have to read
+    for name in files.keys() - {TOKENIZER}:  # what the runtime will have to read
         (read_json if name.endswith(".json") else read_text)(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if TOKENIZER in files:
@@ -43,7 +39,7 @@ def read_text_files(path: Path) -> dict[str, bytes]:
         files[TOKENIZER] = compact(built)
     if TEMPLATE not in files and (template := _old_template(path, config)):
         files[TEMPLATE] = _encoded(path, template)
-    return files
+    return sentence_files(path) | files
 
 
 def _built_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes | None:

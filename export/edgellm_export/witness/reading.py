@@ -138,7 +138,7 @@ def about_model(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"class": type(model).__name__}
     if question["adapters"]:
         model = with_adapters(model, tokenizer, question["adapters"])
-    found["missing"] = sorted(loading["missing_keys"] - brought(model))
+    found["missing"] = sorted(set(loading["missing_keys"]) - brought(model))
     config = model.config.get_text_config()
     found["labels"] = [str(label) for _, label in sorted((model.config.id2label or {}).items())]
     if question["task"] not in GENERATIVE:
@@ -172,28 +172,31 @@ def open_model(question: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def with_adapters(model: Any, tokenizer: Any, adapters: Sequence[tuple[str, float]]) -> Any:
-    """The model that runs them, which is what was trained; merging changes both of a tied pair where one was."""
+    """The model that runs them, which is what was trained; merging changes both of a tied pair where one was. Not PEFT's
+    own around it: that for answers drops token types."""
     import peft
 
     if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
     names, weights = [f"adapter-{i}" for i in range(len(adapters))], [weight for _, weight in adapters]
-    model = peft.PeftModel.from_pretrained(model, adapters[0][0], adapter_name=names[0])
+    wrapped = peft.PeftModel.from_pretrained(model, adapters[0][0], adapter_name=names[0])
     for name, (adapter, _) in zip(names[1:], adapters[1:], strict=True):
-        model.load_adapter(adapter, adapter_name=name)
+        wrapped.load_adapter(adapter, adapter_name=name)
     if any(weight != 1 for weight in weights):
-        model.add_weighted_adapter(names, weights, "sum", combination_type="cat")
-        model.set_adapter("sum")
+        wrapped.add_weighted_adapter(names, weights, "sum", combination_type="cat")
+        wrapped.set_adapter("sum")
     elif len(names) > 1:
-        model.base_model.set_adapter(names)
-    return model.eval()
+        wrapped.base_model.set_adapter(names)
+    return wrapped.get_base_model().eval()
 
 
 def brought(model: Any) -> set[str]:
     """The names of tensors that adapters bring whole."""
-    wrapped = {name: module for name, module in model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"}
+    wrapped = {
+        name: module for name, module in model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"
+    }
     return {
-        f"{name.removeprefix('base_model.model.')}.{tensor}"
+        f"{name}.{tensor}"
         for name, module in wrapped.items()
         for tensor, _ in module.original_module.named_parameters()
     }
@@ -241,7 +244,7 @@ def generated(model: Any, prompt: list[int]) -> list[int]:
 
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
-    out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS)
+    out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS)
     skipped = 1 if model.config.is_encoder_decoder else len(prompt)
     tokens: list[int] = out[0, skipped:].tolist()
     return tokens

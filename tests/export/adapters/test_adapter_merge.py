@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgellm.errors import ExportError, TensorError, UnsupportedModelError
-from edgellm_export.adapters.checkpoint import OpenAdapter, merge_adapters
+from edgellm_export.adapters.checkpoint import OpenAdapter, merge_adapters, task_of_adapters
 from edgellm_export.adapters.config import parse_adapter_config
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
@@ -443,3 +443,11 @@ def test_adapters_with_different_tokenizers_are_refused(with_files: Callable[...
     other = {**TOKENIZER, "tokenizer.json": b"other"}
     with refusal(ExportError, "bring different files of a tokenizer"):
         with_files(adapter({}, files=TOKENIZER), adapter({}, files=other))
+
+
+def test_an_adapters_task_is_the_models_but_not_that_of_a_sentence_encoder() -> None:
+    """sentence-transformers trains its adapters with task_type FEATURE_EXTRACTION."""
+    adapters = [adapter({}, task_type="FEATURE_EXTRACTION"), adapter({})]
+    assert task_of_adapters(adapters, {}) == "feature-extraction"
+    assert task_of_adapters(adapters[1:], {}) is None
+    assert task_of_adapters(adapters, {"modules.json": b"[]"}) is None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from making import Situation, byte_tokenizer, model, word_piece_tokenizer
+from making import Situation, byte_tokenizer, model, roberta_tokenizer, word_piece_tokenizer
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -17,6 +17,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
 }
+IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 KEYS: dict[str, Any] = {"num_key_value_heads": 1}
 GEMMA: dict[str, Any] = {**KEYS, "head_dim": 16, "query_pre_attn_scalar": 16}
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
@@ -53,9 +54,7 @@ def tuned(
     return replace(made, adapters=given)
 
 
-def _train(
-    base: Path, out: Path, head: str, settings: dict[str, Any], labels: dict[str, int], *, grown: bool
-) -> None:
+def _train(base: Path, out: Path, head: str, settings: dict[str, Any], labels: dict[str, int], *, grown: bool) -> None:
     """What training leaves: numbers other than those it began with."""
     import peft
     import torch
@@ -78,7 +77,7 @@ def _train(
 
 
 def llama(name: str, *adapters: dict[str, Any], **settings: Any) -> Situation:
-    return tuned(f"llama-{name}", "LlamaConfig", "AutoModelForCausalLM", *adapters, **{**SIZES, **KEYS, **settings})
+    return decoder(f"llama-{name}", "LlamaConfig", *adapters, **{**SIZES, **KEYS, **settings})
 
 
 def tied(name: str, *adapters: dict[str, Any], **settings: Any) -> Situation:
@@ -86,7 +85,7 @@ def tied(name: str, *adapters: dict[str, Any], **settings: Any) -> Situation:
 
 
 def decoder(name: str, config: str, *adapters: dict[str, Any], **settings: Any) -> Situation:
-    return tuned(name, config, "AutoModelForCausalLM", *adapters, **settings)
+    return tuned(name, config, "AutoModelForCausalLM", *adapters, **{**IDS, **settings})
 
 
 def seq2seq(name: str, config: str, *adapters: dict[str, Any], **settings: Any) -> Situation:
@@ -96,7 +95,7 @@ def seq2seq(name: str, config: str, *adapters: dict[str, Any], **settings: Any) 
 
 def encoder(name: str, head: str, *adapters: dict[str, Any], config: str = "BertConfig", **settings: Any) -> Situation:
     sizes = SIZES if config != "DistilBertConfig" else {}
-    return tuned(name, config, head, *adapters, tokenizer=word_piece_tokenizer, **{**sizes, **settings})
+    return tuned(name, config, head, *adapters, **{"tokenizer": word_piece_tokenizer, **sizes, **settings})
 
 
 LINEAR, QUERY = {"target_modules": "all-linear"}, {"target_modules": ["q_proj"]}
@@ -144,8 +143,8 @@ SITUATIONS = [
     decoder("mistral", "MistralConfig", LINEAR, **SIZES, **KEYS),
     decoder("qwen2", "Qwen2Config", LINEAR | {"bias": "all"}, **SIZES, **KEYS),
     decoder("qwen3", "Qwen3Config", LINEAR, **SIZES, **KEYS, head_dim=16),
-    decoder("phi3", "Phi3Config", LINEAR, **SIZES, **KEYS, pad_token_id=0),
-    decoder("phi3-dora", "Phi3Config", LINEAR | {"use_dora": True}, **SIZES, **KEYS, pad_token_id=0),
+    decoder("phi3", "Phi3Config", LINEAR, **SIZES, **KEYS),
+    decoder("phi3-dora", "Phi3Config", LINEAR | {"use_dora": True}, **SIZES, **KEYS),
     decoder("gemma2", "Gemma2Config", LINEAR, **SIZES, **GEMMA),
     decoder("gemma3", "Gemma3TextConfig", LINEAR, **SIZES, **GEMMA),
     decoder("gemma3-words", "Gemma3TextConfig", QUERY | {"trainable_token_indices": [3]}, **SIZES, **GEMMA),
@@ -176,7 +175,8 @@ SITUATIONS = [
     encoder("bert-without-pooler", MASKED, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, tuned_as=LABELS,
             refused="pooler"),
     encoder("roberta-masked-labels", MASKED, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, tuned_as=LABELS,
-            config="RobertaConfig", type_vocab_size=1, pad_token_id=1, max_position_embeddings=130),
+            config="RobertaConfig", tokenizer=roberta_tokenizer, type_vocab_size=1, pad_token_id=1,
+            max_position_embeddings=130),
     encoder("electra", "AutoModelForTokenClassification", {"target_modules": ["query", "embeddings_project"],
             "task_type": "TOKEN_CLS"}, config="ElectraConfig", embedding_size=16),
     encoder("distilbert", LABELS, {"target_modules": ["q_lin", "ffn.lin1"], "task_type": "SEQ_CLS",
