@@ -172,7 +172,7 @@ def open_model(question: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def with_adapters(model: Any, tokenizer: Any, adapters: Sequence[tuple[str, float]]) -> Any:
-    """The model that runs them, which is what was trained; merging changes both of a tied pair where one was. Not PEFT's
+    """The model that runs them, as it was trained; merging changes both of a tied pair where one was. Not PEFT's
     own around it: that for answers drops token types."""
     import peft
 
