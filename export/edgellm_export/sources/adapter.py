@@ -13,11 +13,12 @@ from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import read_safetensors
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_PICKLE = "adapter_model.bin"
+ADAPTER_PYTORCH = "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ def open_adapter_directory(path: Path, place: str, origin: Mapping[str, Any]) ->
             f"{place} has no {ADAPTER_CONFIG}; give a directory in which PEFT saved an adapter"
         )
     config = read_json(path / ADAPTER_CONFIG)
-    tensors = _read_tensors(path, place)
-    hashes = {name: sha256_of(path / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
+    weights = next((name for name in (ADAPTER_WEIGHTS, ADAPTER_PYTORCH) if (path / name).is_file()), None)
+    if weights is None:
+        raise CheckpointNotFoundError(
+            f"{place} has neither {ADAPTER_WEIGHTS} nor {ADAPTER_PYTORCH}; download it, or save the adapter again"
+        )
+    read = read_safetensors if weights == ADAPTER_WEIGHTS else read_pytorch
+    tensors: Mapping[str, LazyTensor] = read(path / weights)
+    hashes = {name: sha256_of(path / name) for name in (ADAPTER_CONFIG, weights)}
     base = base_of(config)
     source = {**origin, **({} if base is None else {"base": base}), "sha256": hashes}
     return AdapterFiles(place, config, tensors, read_text_files(path), source)
-
-
-def _read_tensors(path: Path, place: str) -> Mapping[str, LazyTensor]:
-    if (path / ADAPTER_WEIGHTS).is_file():
-        return read_safetensors(path / ADAPTER_WEIGHTS)
-    raise CheckpointNotFoundError(f"{place} has no {ADAPTER_WEIGHTS}; download it, or save the adapter again with PEFT")
 
 
 def refuse_adapter(config: Mapping[str, Any], place: str, *, beside_model: bool) -> CheckpointError:

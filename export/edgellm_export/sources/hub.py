@@ -16,8 +16,10 @@ from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDepe
 from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, refuse_adapter
-from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAPTER_WEIGHTS, refuse_adapter
+from edgellm_export.sources.choice import CONFIG, find_weights
+from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
+from edgellm_export.sources.reading import shard_names, step_weights
 from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
 
 
@@ -30,9 +32,12 @@ class Snapshot:
     absent: tuple[str, ...] = ()
 
 
-def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
-    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there. Without
-    `weights` those are left where they are.
+def fetch(
+    repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True, tag: str | None = None
+) -> Snapshot:
+    """Download the config, tokenizer and weights of `repo` into the hub cache, or find them there. Without
+    `weights` those are left where they are. `tag`: which of its GGUF files to download in their place; where there is
+    nothing else that is done without it.
 
     Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
     """
@@ -50,6 +55,16 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
         names = {sibling.rfilename for sibling in info.siblings}
         if ADAPTER_CONFIG in names:
             raise refuse_adapter(read_json(download(ADAPTER_CONFIG)), repo, beside_model=CONFIG in names)
+        if tag is not None or is_only_gguf(names):
+            files = choose(repo, gguf_choices(names), tag).files
+            known = hub.try_to_load_from_cache(repo, files[0], cache_dir=cache_dir, revision=info.sha)
+            if not weights and not isinstance(known, str):
+                raise _undownloaded(repo, files[0])
+            first = download(files[0])
+            snapshot = first.parents[files[0].count("/")]
+            for name in files[1:]:
+                download(name, snapshot.name)
+            return Snapshot(snapshot, snapshot.name)
         if CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
@@ -76,7 +91,7 @@ def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) ->
         if ADAPTER_CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {ADAPTER_CONFIG}; it is not an adapter that PEFT saved")
         snapshot = Path(api.hf_hub_download(repo, ADAPTER_CONFIG, cache_dir=cache_dir)).parent
-        large = [name for name in (ADAPTER_WEIGHTS,) if name in names]
+        large = [name for name in (ADAPTER_WEIGHTS, ADAPTER_PYTORCH) if name in names][:1]
         for name in [*_text_files(names), *(large if weights else [])]:
             api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
@@ -89,6 +104,8 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     headers = {}
     with _explained(repo, snapshot.revision):
         for name in snapshot.absent:
+            if not name.endswith(".safetensors"):
+                raise _undownloaded(repo, name)
             try:
                 found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
             except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
@@ -98,6 +115,14 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
                 for tensor, info in found.tensors.items()
             }
     return headers
+
+
+def _undownloaded(repo: str, name: str) -> CheckpointError:
+    named = f" {name}" if name.endswith(SUFFIX) else ""
+    return CheckpointError(
+        f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
+        f"download it first (`hf download {repo}{named}`), and plan then"
+    )
 
 
 def _import_hub() -> tuple[Any, Any]:
@@ -122,29 +147,21 @@ def _text_files(names: set[str]) -> list[str]:
 
 def _sentence_files(names: set[str], modules: Path) -> list[str]:
     """What a sentence encoder has besides its model: each step's config, and its weights, which are small."""
-    steps = [f"{path}/{file}" for path in module_paths(modules.read_bytes()) for file in (CONFIG, WEIGHTS)]
-    return [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *steps) if name in names]
+    steps = module_paths(modules.read_bytes())
+    weights = filter(None, (step_weights(step, names.__contains__) for step in steps))
+    configs = [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *(f"{s}/{CONFIG}" for s in steps)) if name in names]
+    return [*configs, *weights]
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:
-    if INDEX in names:
-        index = download(INDEX)
-        absent = [name for name in shard_names(index) if name not in names]
-        if absent:
-            raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {INDEX} names")
-        return shard_names(index)
-    if WEIGHTS in names:
-        return [WEIGHTS]
-    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
-    ggufs = sorted(name for name in names if name.endswith(".gguf"))
-    if ggufs:
-        raise CheckpointNotFoundError(f"{repo} holds GGUF files; download one, such as {ggufs[0]}, and give its path")
-    if pickles:
-        raise CheckpointError(
-            f"{repo} holds its weights only as Python pickles ({', '.join(pickles[:3])}), which can run code and are "
-            "never loaded; look for a revision with SafeTensors files (often refs/pr/N), or convert it once"
-        )
-    raise CheckpointNotFoundError(f"{repo} has neither {WEIGHTS} nor {INDEX}")
+    """The files of weights that an export reads; an index is downloaded to see which."""
+    file = find_weights(repo, names, read_json(download(CONFIG)))
+    if not file.is_index:
+        return [file.name]
+    shards = shard_names(download(file.name))
+    if absent := [name for name in shards if name not in names]:
+        raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {file.name} names")
+    return shards
 
 
 def _from_cache(hub: Any, repo: str, revision: str | None, cache_dir: Path | None, cause: Exception) -> Snapshot:

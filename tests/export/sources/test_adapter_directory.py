@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -66,10 +67,19 @@ def test_paths_of_other_machines_are_no_provenance(adapter: Path, base: str | No
     assert open_adapter(str(adapter)).source.get("base") == name
 
 
+def test_tensors_in_pytorchs_own_file(adapter: Path) -> None:
+    torch.save({"a": torch.tensor(A + 1)}, adapter / "adapter_model.bin")
+    np.testing.assert_array_equal(open_adapter(str(adapter)).tensors["a"].rows(0, 2), A)
+    (adapter / "adapter_model.safetensors").unlink()
+    opened = open_adapter(str(adapter))
+    np.testing.assert_array_equal(opened.tensors["a"].rows(0, 2), A + 1)
+    assert set(opened.source["sha256"]) == {"adapter_config.json", "adapter_model.bin"}
+
+
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
 def test_what_is_missing_is_named(adapter: Path, name: str) -> None:
     (adapter / name).unlink()
-    with pytest.raises(CheckpointNotFoundError, match=f"tuned has no {name}"):
+    with pytest.raises(CheckpointNotFoundError, match=f"tuned has (no|neither) {name}"):
         open_adapter(str(adapter))
 
 

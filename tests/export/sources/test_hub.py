@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import threading
@@ -16,12 +17,14 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.utils._http import reset_sessions
 from safetensors.numpy import save
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.sources.opening import open_adapter, open_checkpoint
+from gguf_files import split, tiny_llama
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": np.arange(4, dtype=np.float32)})
@@ -185,8 +188,9 @@ def test_a_header_that_is_none(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_index_cannot_ask_for_other_files(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
     hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "../../x.safetensors"}}).encode()
-    with pytest.raises(CheckpointError, match="beside it"):
+    with pytest.raises(CheckpointError, match="in its directory"):
         fetch(tmp_path)
 
 
@@ -228,24 +232,133 @@ def test_unknown_revisions(hub: Hub, tmp_path: Path) -> None:
         fetch(tmp_path, revision="v9")
 
 
-NOT_MODELS = {
-    "config.json": "has no config.json; it is not a Transformers model",
-    "model.safetensors": r"only as Python pickles \(pytorch_model.bin\)",
-}
-
-
-@pytest.mark.parametrize("absent", NOT_MODELS)
-def test_repositories_that_cannot_be_exported(hub: Hub, tmp_path: Path, absent: str) -> None:
-    del hub.files[absent]
-    with pytest.raises(CheckpointError, match=NOT_MODELS[absent]):
+def test_a_repository_without_a_config_is_no_model(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["config.json"]
+    with pytest.raises(CheckpointError, match=r"has no config\.json; it is not a Transformers model"):
         fetch(tmp_path)
+    assert hub.downloads == []
+
+
+def torch_file(**tensors: torch.Tensor) -> bytes:
+    made = io.BytesIO()
+    torch.save(tensors, made)
+    return made.getvalue()
+
+
+def test_pytorch_files_are_downloaded_where_there_is_nothing_better(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    hub.files |= {"pytorch_model.bin": torch_file(w=torch.arange(4.0)), "tf_model.h5": b"no", "rust_model.ot": b"no"}
+    checkpoint = fetch(tmp_path)
+    assert checkpoint.tensors["w"].rows(1, 3).tolist() == [1, 2]
+    assert checkpoint.source["format"] == "pytorch"
+    assert not {"tf_model.h5", "rust_model.ot"} & set(hub.downloads)
+
+
+def test_pytorch_files_in_parts(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    index = {"weight_map": {"w": "parts/1.bin", "v": "parts/2.bin"}}
+    hub.files |= {
+        "pytorch_model.bin.index.json": json.dumps(index).encode(),
+        "parts/1.bin": torch_file(w=torch.ones(2)),
+        "parts/2.bin": torch_file(v=torch.ones(3)),
+    }
+    assert {name: tensor.shape for name, tensor in fetch(tmp_path).tensors.items()} == {"w": (2,), "v": (3,)}
+
+
+def test_safetensors_come_before_an_index_and_pytorch_files(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "old.safetensors"}}).encode()
+    assert fetch(tmp_path).tensors["w"].shape == (4,)
+    assert not {"model.safetensors.index.json", "pytorch_model.bin"} & set(hub.downloads)
+
+
+def test_the_file_that_the_config_names(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["config.json"] = b'{"model_type": "llama", "transformers_weights": "other.safetensors"}'
+    with pytest.raises(CheckpointNotFoundError, match=r"has no other\.safetensors, which its config\.json names"):
+        fetch(tmp_path)
+    hub.files["other.safetensors"] = save({"w": np.zeros(7, np.float32)})
+    assert fetch(tmp_path).tensors["w"].shape == (7,)
+    assert "model.safetensors" not in hub.downloads
+
+
+def test_pytorch_files_are_not_planned_without_their_content(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    hub.files["pytorch_model.bin"] = torch_file(w=torch.arange(4.0))
+    with pytest.raises(CheckpointError, match=r"in pytorch_model\.bin.*download it first \(`hf download org/tiny`\)"):
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
     assert "pytorch_model.bin" not in hub.downloads
+    fetch(tmp_path)
+    assert open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False).tensors["w"].shape == (4,)
 
 
-def test_repositories_of_gguf_files_name_one(hub: Hub, tmp_path: Path) -> None:
-    hub.files = {"config.json": b"{}", "tiny-Q4_0.gguf": b""}
-    with pytest.raises(CheckpointNotFoundError, match=r"download one, such as tiny-Q4_0\.gguf"):
+def test_a_repository_with_other_weights_says_what_it_has(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    hub.files["model.fp16.safetensors"] = WEIGHTS
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"org/tiny has none of .*only model\.fp16\.safetensors: a variant"
+    ):
         fetch(tmp_path)
+    assert "model.fp16.safetensors" not in hub.downloads
+
+
+def gguf_files(path: Path) -> dict[str, bytes]:
+    """Of a repository with two quantizations, one in parts, and what lies beside them."""
+    whole = tiny_llama(path / "a.gguf").read_bytes()
+    parts = [part.read_bytes() for part in split(path, "b")]
+    names = [f"Q8_0/tiny-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    return {"config.json": b"{}", "tiny-Q4_0.gguf": whole, "mmproj.gguf": b"no", **dict(zip(names, parts, strict=True))}
+
+
+def test_repositories_of_gguf_files_ask_which(hub: Hub, tmp_path: Path) -> None:
+    hub.files = gguf_files(tmp_path)
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny holds several GGUF models: Q8_0, Q4_0; say .*:Q8_0"):
+        fetch(tmp_path)
+    with pytest.raises(CheckpointNotFoundError, match=r"no GGUF models called 'Q5_0'"):
+        fetch(tmp_path, "org/tiny:Q5_0")
+    assert hub.downloads == []
+
+
+def test_one_of_several_gguf_files_is_downloaded_by_its_tag(hub: Hub, tmp_path: Path) -> None:
+    hub.files = gguf_files(tmp_path)
+    checkpoint = fetch(tmp_path, "org/tiny:q4_0")
+    assert hub.downloads == ["tiny-Q4_0.gguf"]
+    assert (checkpoint.source["kind"], checkpoint.source["name"]) == ("gguf", "org/tiny")
+    assert checkpoint.source["revision"] == COMMIT
+    assert set(checkpoint.source["sha256"]) == {"tiny-Q4_0.gguf"}
+    assert len(checkpoint.tensors) == 11
+
+
+def test_parts_in_a_folder_are_downloaded_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = gguf_files(tmp_path)
+    assert len(fetch(tmp_path, "org/tiny:Q8_0", "v1").tensors) == 11
+    assert sorted(hub.downloads) == [name for name in sorted(hub.files) if name.startswith("Q8_0/")]
+    point_to("http://127.0.0.1:9", monkeypatch)
+    assert len(fetch(tmp_path, "org/tiny:Q8_0", "v1").tensors) == 11
+    with pytest.raises(CheckpointNotFoundError, match="no GGUF models called 'Q4_0'"):
+        fetch(tmp_path, "org/tiny:Q4_0", "v1")
+
+
+def test_a_gguf_file_beside_other_weights_is_only_read_when_asked_for(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["tiny-Q4_0.gguf"] = tiny_llama(tmp_path / "a.gguf").read_bytes()
+    assert fetch(tmp_path).source["format"] == "safetensors"
+    assert "tiny-Q4_0.gguf" not in hub.downloads
+    assert fetch(tmp_path, "org/tiny:Q4_0").source["format"] == "gguf"
+    assert fetch(tmp_path).source["format"] == "safetensors"
+
+
+def test_the_only_gguf_file_needs_no_tag(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"tiny-Q4_0.gguf": tiny_llama(tmp_path / "a.gguf").read_bytes(), "README.md": b""}
+    with pytest.raises(CheckpointError, match=r"download it first \(`hf download org/tiny tiny-Q4_0\.gguf`\)"):
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    assert fetch(tmp_path).source["format"] == "gguf"
+    assert open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False).source["format"] == "gguf"
+
+
+def test_repositories_without_gguf_files_have_no_tags(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny has no GGUF file of a model; leave 'Q4_0' out"):
+        fetch(tmp_path, "org/tiny:Q4_0")
 
 
 def test_nothing_is_told_about_the_machine(hub: Hub, tmp_path: Path) -> None:
@@ -286,6 +399,14 @@ def test_an_adapter_in_the_cache_needs_no_hub(hub: Hub, tmp_path: Path, monkeypa
     open_adapter("org/tiny", cache_dir=tmp_path / "cache")
     point_to("http://127.0.0.1:9", monkeypatch)
     assert open_adapter("org/tiny", cache_dir=tmp_path / "cache").source["revision"] == COMMIT
+
+
+def test_an_adapter_in_the_cache_is_not_a_model(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = dict(ADAPTER)
+    open_adapter("org/tiny", cache_dir=tmp_path / "cache")
+    point_to("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(CheckpointError, match="org/tiny is a LoRA adapter of org/base"):
+        fetch(tmp_path)
 
 
 def test_a_repository_without_an_adapter(hub: Hub, tmp_path: Path) -> None:
