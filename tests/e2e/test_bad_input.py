@@ -240,8 +240,8 @@ CONFIGS = [
     export("frequency factors", d.config(rope_freq_factors=["x"]), CheckpointError, "rope_freq_factors is"),
     export("unknown activation", d.config(hidden_act="silo"), UnsupportedModelError, "'silo'", "mean 'silu'"),
     export(
-        "already quantized", d.config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError,
-        "already quantized (gptq); export the original",
+        "already quantized", d.config(quantization_config={"quant_method": "hqq"}), UnsupportedModelError,
+        "quant_method is 'hqq'; edgellm reads checkpoints that were quantized by awq,", "export the original",
     ),
 ]  # fmt: skip
 
@@ -276,12 +276,13 @@ GGUF_FILES = [
     gguf("not GGUF", lambda p: p.write_bytes(b"PK" * 99) and None, CheckpointError, "does not start with 'GGUF'"),
     gguf("GGUF version", d.replaced(b"GGUF\3", b"GGUF\1"), UnsupportedModelError, "version 1", "2 or 3"),
     gguf("unknown type", d.unknown_type, UnsupportedModelError, "token_embd.weight has the unknown", "type 77"),
-    gguf("unknown tokenizer", d.gguf(tokenizer__ggml__model="t5"), UnsupportedModelError, "'t5'"),
+    gguf("unknown tokenizer", d.gguf(tokenizer__ggml__model="rwkv"), UnsupportedModelError, "'rwkv'"),
+    gguf("unknown GGUF key", d.gguf(magic=3), UnsupportedModelError, "does not know", "llama.magic"),
     gguf("unknown pre-tokenizer", d.gguf(tokenizer__ggml__pre="qwen9"), UnsupportedModelError, "mean 'qwen2'"),
     gguf("GGUF without heads", d.gguf(attention__head_count=0), CheckpointError, "llama.attention.head_count is 0"),
     gguf("unknown GGUF architecture", d.replaced(b"llama", b"lllma"), UnsupportedModelError, "'lllma'", "'llama'"),
     gguf("GGUF tensor renamed", d.replaced(b"blk.0.ffn_up", b"blk.0.ffn_xx"), TensorError, "ffn_xx"),
-    gguf("GGUF part", d.gguf(split__count=2), UnsupportedModelError, "one of 2 parts", "--merge"),
+    gguf("GGUF part", d.gguf(split__count=2), CheckpointError, "one of 2 parts", "NAME-00001-of-00002.gguf"),
 ]
 
 OUTPUTS = [

@@ -111,6 +111,11 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
     have."""
     if checkpoint.directory is None:
         raise CheckpointError("--via optimum takes a checkpoint directory or a hub id, not a GGUF file")
+    if "quantized" in checkpoint.source:
+        raise CheckpointError(
+            "--via optimum takes checkpoints in floating point, this one is quantized "
+            f"({checkpoint.source['quantized']}); export the original checkpoint that it was made from"
+        )
     if choices.target != "cpu":
         raise ExportError("packages made with --via optimum are for the CPU; leave out --target cuda")
     if choices.kv_cache != "float":
