@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 from edgellm_export.architectures import kind_of, open_family
 from edgellm_export.architectures.names import Names
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.tensors import LazyTensor
 
 
@@ -37,12 +37,11 @@ class Base:
         return any(fnmatchcase(name, pattern) for pattern in self.names.transposed)
 
 
-def base_of_config(config: Mapping[str, Any]) -> Base:
-    """Raises UnsupportedModelError or CheckpointError."""
-    kind, family = kind_of(config), open_family(config)
+def open_base(checkpoint: Checkpoint) -> tuple[Base, Checkpoint]:
+    """A base, and its checkpoint under its family's names. Raises UnsupportedModelError or CheckpointError."""
+    family, named = open_family(checkpoint)
     names: Names = family.names
-    tied: bool = family.config.tied_embedding if kind == "encoder" else family.shape.tied_embedding
-    if kind != "encoder-decoder":
-        return Base(names, tied, frozenset())
-    head = () if tied else (f"{names.head}.weight",)
-    return Base(names, tied, frozenset({*names.vocabulary, *names.aliases} - {*head}))
+    if kind_of(checkpoint.config) != "encoder-decoder":
+        return Base(names, family.tied, frozenset()), named
+    head = () if family.tied else (f"{names.head}.weight",)
+    return Base(names, family.tied, frozenset({*names.vocabulary, *names.aliases} - {*head})), named

@@ -11,11 +11,10 @@ from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.package.manifest import Task
 from edgellm.package.sentence import is_sentence_encoder
 from edgellm.package.sentence_steps import MODULES
-from edgellm_export.adapters.base import Base, base_of_config
+from edgellm_export.adapters.base import Base, open_base
 from edgellm_export.adapters.config import AdapterConfig, parse_adapter_config
 from edgellm_export.adapters.merge import Adapter, Merge
 from edgellm_export.architectures import kind_of
-from edgellm_export.architectures.names import canonical
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.config import is_number
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
@@ -81,8 +80,7 @@ def merge_adapters(checkpoint: Checkpoint, adapters: Sequence[OpenAdapter]) -> C
     if not adapters:
         return checkpoint
     _check_tasks(checkpoint.config, adapters)
-    base = base_of_config(checkpoint.config)
-    checkpoint = canonical(checkpoint, base.names)
+    base, checkpoint = open_base(checkpoint)
     before = checkpoint.tensors.get(base.embedding)
     tied = {base.head: before} if base.tied and before is not None else {}
     merge = Merge(base, {**checkpoint.tensors, **tied})
