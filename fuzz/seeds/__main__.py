@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from fuzz.seeds import configs, gguf_files, packages, texts
+from fuzz.seeds import configs, gguf_files, packages, quantized, texts
 from fuzz.seeds.writing import write_input, write_json, write_part
 
 
 def main() -> None:
     write_safetensors()
+    quantized.write_quantized()
     gguf_files.write_gguf()
     configs.write_configs()
     texts.write_text_files()
