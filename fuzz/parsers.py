@@ -33,7 +33,7 @@ from edgellm_export.checkpoint import json_file
 from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.prequantized import widened
-from edgellm_export.quantize.carried import carried, carries
+from edgellm_export.quantize.carried import carried
 from edgellm_export.quantize.grid import Grid
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
@@ -49,7 +49,7 @@ TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
 TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
-GRIDS = (Grid(4, 32, False), Grid(8, 32, True), Grid(8, None, True))
+GRIDS = (Grid(4, 32, False), Grid(8, 32, True))
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
 
@@ -61,15 +61,13 @@ def safetensors_file(root: Path) -> None:
 
 
 def quantized(root: Path) -> None:
-    """Quantized matrices: first and last rows, as numbers and as integers that are kept."""
+    """Quantized matrices: some rows, as numbers and as integers that are kept."""
     found = widened(json_file.read_json(root / CONFIG), read_safetensors(root / WEIGHTS))
     for tensor in [tensor for tensor in found.values() if isinstance(tensor, QuantizedTensor)][:4]:
-        rows = tensor.shape[0]
-        tensor.rows(0, min(2, rows))
-        tensor.rows(rows - 1, rows)
+        start = tensor.shape[0] // 2
+        tensor.rows(start, min(start + 2, tensor.shape[0]))
         for grid in GRIDS:
-            if carries(tensor, grid):
-                carried(tensor, grid, 0, rows)
+            carried(tensor, grid, start, start + 1)
 
 
 def checkpoint(root: Path) -> None:
