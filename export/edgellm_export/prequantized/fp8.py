@@ -63,7 +63,7 @@ def _size_of_blocks(numbers: StoredTensor, scales: StoredTensor, block: tuple[in
     rows, columns = numbers.shape
     grid = scales.shape if len(scales.shape) == 2 else (1, 1)
     if block is not None and grid == (-(-rows // block[0]), -(-columns // block[1])):
-        return block
+        return min(block[0], rows), min(block[1], columns)
     if scales.shape not in ((), (1,), grid) or 0 in grid or rows % grid[0] or columns % grid[1]:
         raise misshapen(scales, f"one for each of the blocks of {block} of a matrix of {list(numbers.shape)}")
     return rows // grid[0], columns // grid[1]
