@@ -28,7 +28,7 @@ from edgellm_export.prequantized.contract import (
     whole,
 )
 from edgellm_export.prequantized.fp8 import FP8Tensor
-from edgellm_export.prequantized.levels import IntegerTensor, unpacked, words_for
+from edgellm_export.prequantized.levels import IntegerTensor, unpacked, widths, words_for
 from edgellm_export.prequantized.mxfp4 import fp4_values
 
 FORMATS = (
@@ -103,7 +103,7 @@ class CTFloat4(QuantizedTensor):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         found = fp4_values(self.packed.stored(start, stop))
-        found *= self._scales(start, stop)[:, np.arange(self.shape[1]) // self.scales.width]
+        found *= widths(self._scales(start, stop), self.scales.width, self.shape[1])
         return found
 
     def integers(self, start: int, stop: int) -> Integers:

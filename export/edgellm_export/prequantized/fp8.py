@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.prequantized.contract import DECODED, Options, Scales, Stored, StoredTensor, misshapen
+from edgellm_export.prequantized.levels import widths
 
 SCALE = ".weight_scale_inv"
 BLOCK = (128, 128)
@@ -26,10 +25,8 @@ class FP8Tensor(QuantizedTensor):
     scales: Scales
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        scales = self.scales.rows(start, stop)
-        group = np.arange(self.shape[1]) // self.scales.width
         found = DECODED[self.numbers.dtype][self.numbers.stored(start, stop)]
-        found *= scales[:, group]
+        found *= widths(self.scales.rows(start, stop), self.scales.width, self.shape[1])
         return found
 
 
