@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -28,9 +26,8 @@ from edgellm.sessions.file import open_file
 from edgellm.sessions.header import StoredCache
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.tokenizer import Tokenizer
-from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
+from edgellm_export.architectures import read_family
 from edgellm_export.checkpoint import json_file
-from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.prequantized import widened
 from edgellm_export.quantize.carried import carried
@@ -89,12 +86,12 @@ def _gguf(path: Path) -> None:
     for tensor in list(opened.tensors.values())[:8]:
         tensor.rows(0, 1)
     _use(Tokenizer(tokenizers.Tokenizer.from_buffer(opened.files["tokenizer.json"])))
-    _architecture(opened.config)
+    read_family(opened.config, len(opened.tensors))
 
 
 def config(root: Path) -> None:
     """config.json, as far as the architecture's own config."""
-    _architecture(json_file.read_json(root / CONFIG))
+    read_family(json_file.read_json(root / CONFIG), 100)
 
 
 def text_files(root: Path) -> None:
@@ -170,13 +167,6 @@ def evaluation_data(root: Path) -> None:
         with contextlib.suppress(EdgellmError):
             for record in open_data(root / f"data{suffix}"):
                 columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
-
-
-def _architecture(config: Mapping[str, Any]) -> None:
-    families = {"decoder": DECODERS, "encoder": ENCODERS, "encoder-decoder": ENCODER_DECODERS}[kind_of(config)]
-    reader = ConfigReader(config)
-    family(families[config["model_type"]]).parse(reader)
-    reader.finish()
 
 
 def _use(found: Tokenizer) -> None:

@@ -191,7 +191,7 @@ CONFIGS = [
     export(
         "config without needed keys",
         d.config(hidden_size=d.ABSENT, num_attention_heads=d.ABSENT),
-        CheckpointError, "hidden_size is missing", "num_attention_heads is missing, expected a whole number",
+        TensorError, "expected [4096]", "check that config.json and the weights belong together",
     ),
     export(
         "config with values of wrong types",
@@ -204,7 +204,7 @@ CONFIGS = [
     export("an infinite number", d.config(rms_norm_eps=float("inf")), CheckpointError, "rms_norm_eps is inf"),
     export("head size", d.config(head_dim=24), CheckpointError, "the head size is 24", "multiples of 16"),
     export("heads", d.config(num_key_value_heads=4), CheckpointError, "num_attention_heads 6 is not a multiple of"),
-    export("layers beyond reason", d.config(num_hidden_layers=10**9), TensorError, "num_hidden_layers is 1000000000"),
+    export("layers beyond reason", d.config(num_hidden_layers=10**9), CheckpointError, "is 1000000000, and the"),
     export("more than 32 bits", d.config(hidden_size=10**30), CheckpointError, "hidden_size is 1000", "to 2147483647"),
     export("a context beyond reason", d.config(max_position_embeddings=10**9), CheckpointError, "to 16777216"),
     export(
@@ -216,7 +216,11 @@ CONFIGS = [
         "too little memory", d.nothing, ExportError, "needs more memory than there is", "larger machine",
         boundary=d.no_memory,
     ),
-    export("more rotation than head", d.config(partial_rotary_factor=2.0), CheckpointError, "partial_rotary_factor is"),
+    export(
+        "a share of rotation",
+        d.config(partial_rotary_factor=0.5),
+        UnsupportedModelError, "partial_rotary_factor is 0.5", "rotates whole heads",
+    ),
     export("rope not an object", d.config(rope_scaling="linear"), CheckpointError, "rope_scaling is 'linear'"),
     export(
         "unknown rope", d.config(rope_scaling={"rope_type": "liner"}), UnsupportedModelError, "mean 'linear'"

@@ -151,7 +151,10 @@ def _charsmap(file: GgufFile) -> bytes:
         return b""
     if not isinstance(value, np.ndarray) or value.dtype.itemsize != 1:
         raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is no list of bytes; convert it again")
-    return value.tobytes()
+    table = value.tobytes()
+    if int.from_bytes(table[:4], "little") + 4 >= len(table):  # the library makes room for what it says
+        raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is cut off; download the file again")
+    return table
 
 
 def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:

@@ -36,7 +36,13 @@ from edgellm_export.optimum.verify import GraphsOriginal, verify_package
 from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.package.genai_config import can_run, genai_config
 from edgellm_export.package.output import disk_errors
-from edgellm_export.package.side_files import generation_config, versions, write_generation_config, write_json
+from edgellm_export.package.side_files import (
+    check_generation,
+    generation_config,
+    versions,
+    write_generation_config,
+    write_json,
+)
 from edgellm_export.sources.choice import ORDER, resaving
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
@@ -122,6 +128,7 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
         raise ExportError("packages made with --via optimum have a float key/value cache; leave out --kv-cache int8")
     if choices.text.given:
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
+    check_generation(checkpoint)
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
         return GraphsExport(checkpoint, choices.precision, checkpoint.directory)
@@ -160,7 +167,7 @@ def _describe(
 ) -> Manifest:
     """The manifest; the configs of a model that generates are written to `work`."""
     if found.task in GENERATION_TASKS:
-        write_generation_config(work, checkpoint, found.tokens)
+        write_generation_config(work, checkpoint)
         if can_run(found):
             content = genai_config(found, checkpoint.config, generation_config(checkpoint))
             write_json(work / "genai_config.json", content)
