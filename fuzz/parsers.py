@@ -26,9 +26,11 @@ from edgellm.sessions.file import open_file
 from edgellm.sessions.header import StoredCache
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.tokenizer import Tokenizer
+from edgellm_export.adapters.checkpoint import merge_adapters, open_adapters
 from edgellm_export.architectures import read_family
-from edgellm_export.checkpoint import json_file
+from edgellm_export.checkpoint import Checkpoint, json_file
 from edgellm_export.checkpoint.integers import QuantizedTensor
+from edgellm_export.checkpoint.tensors import ZeroTensor
 from edgellm_export.prequantized import widened
 from edgellm_export.quantize.carried import carried
 from edgellm_export.quantize.grid import Grid
@@ -45,6 +47,24 @@ MESSAGES = [
 TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
 TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+LAYER = "model.layers.0"
+ADAPTED = Checkpoint(
+    config={
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "head_dim": 16, "vocab_size": 10, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    tensors={
+        name: ZeroTensor(name, shape)
+        for name, shape in {
+            "model.embed_tokens.weight": (10, 16), f"{LAYER}.self_attn.q_proj.weight": (16, 16),
+            f"{LAYER}.self_attn.q_proj.bias": (16,), f"{LAYER}.mlp.down_proj.weight": (16, 12),
+            "model.norm.weight": (16,),
+        }.items()
+    },
+    files={},
+    source={},
+)  # fmt: skip
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 GRIDS = (Grid(4, 32, False), Grid(8, 32, True))
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
@@ -69,6 +89,13 @@ def quantized(root: Path) -> None:
 
 def checkpoint(root: Path) -> None:
     open_checkpoint(str(root))
+
+
+def adapter(root: Path) -> None:
+    """A LoRA adapter, merged into a model that its names may be those of, and rows of what came of it."""
+    merged = merge_adapters(ADAPTED, open_adapters([(root, 1.0)])).tensors
+    for tensor in list(merged.values())[:8]:
+        tensor.rows(0, min(2, tensor.shape[0]))
 
 
 def gguf_file(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,26 @@ MINUTE = 120  # seconds from which minutes are shown
 NAMED = 4  # matrices
 
 
+def adapter_lines(source: Mapping[str, Any]) -> list[str]:
+    """A line for each adapter that a manifest's source names."""
+    adapters = source.get("adapters")
+    lines = []
+    for adapter in adapters if isinstance(adapters, list) else ():
+        if isinstance(adapter, Mapping):
+            revision = f" at {adapter['revision']}" if adapter.get("revision") else ""
+            weight = "" if adapter.get("weight", 1) == 1 else f", weight {adapter['weight']}"
+            base = f", trained on {adapter['base']}" if adapter.get("base") else ""
+            lines.append(f"adapter      {adapter.get('name', 'unknown')}{revision}{weight}{base}")
+    return lines
+
+
 def plan_lines(plan: Plan) -> list[str]:
     prediction, machine = plan.prediction, plan.machine
     manifest, package = prediction.manifest, prediction.package
     step = max(prediction.peaks, key=lambda name: prediction.peaks[name])
     return [
         f"model        {manifest.model_type}, {manifest.task}",
+        *adapter_lines(manifest.source),
         f"weights      {manifest.weights.precision} ({manifest.weights.scheme}), for {manifest.target}",
         f"size         {size(prediction.size)}",
         *(f"  {name}  {size(count)}" for name, count in prediction.files.items()),

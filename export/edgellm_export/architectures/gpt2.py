@@ -15,7 +15,8 @@ from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.checkpoint.tensors import Transposed
 
 MASKS = ("*.attn.bias", "*.attn.masked_bias")  # of causal attention, which older checkpoints hold
-NAMES = Names(prefix="transformer.", embedding="transformer.wte", unused=MASKS)
+CONV1D = ("*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight")
+NAMES = Names(prefix="transformer.", embedding="transformer.wte", unused=MASKS, transposed=CONV1D)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class Names:
     with one row. `others`: the full names of further tensors with a row per token. `aliases`: full names under which
     the embedding may be stored too, or instead. `twins`: full names, and those of tensors that win over them where a
     checkpoint has both. `older`: ends of names as older checkpoints have them, and today's. `unused`: patterns of the
-    full names of what a checkpoint may hold for nothing.
+    full names of what a checkpoint may hold for nothing. `transposed`: patterns of the full names of matrices that are
+    stored [inputs, outputs].
     """
 
     prefix: str = "model."
@@ -35,6 +36,7 @@ class Names:
     twins: Mapping[str, str] = field(default_factory=dict)
     older: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
+    transposed: tuple[str, ...] = ()
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

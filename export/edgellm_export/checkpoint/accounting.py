@@ -46,9 +46,9 @@ class TensorReader:
         left = [name for name in self._tensors if name in needed - self._taken]
         unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
-            _listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
-            _listing("of another shape", self._wrong),
-            _listing("not used", unused),
+            listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
+            listing("of another shape", self._wrong),
+            listing("not used", unused),
         ]
         if any(problems):
             raise TensorError(
@@ -63,7 +63,8 @@ def _hint(missing: str, left: Sequence[str]) -> str:
     return hint if hint.startswith("did") else "nothing like it"
 
 
-def _listing(title: str, items: Sequence[str]) -> str:
+def listing(title: str, items: Sequence[str]) -> str:
+    """A paragraph of a message; empty without items."""
     if not items:
         return ""
     more = f"\n    ... and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
