@@ -45,7 +45,7 @@ TABLE = {
         package: checkpoint / package
         tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
-        sources: checkpoint weights tokenizer gguf / package
+        sources: checkpoint weights tokenizer gguf / package text
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package
