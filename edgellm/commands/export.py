@@ -9,8 +9,15 @@ from typing import Any
 
 import click
 
-from edgellm.commands.export_text import findings_lines, outcome_dict, outcome_lines, plan_lines, quality_lines
-from edgellm.commands.options import json_option
+from edgellm.commands.export_text import (
+    adapter_lines,
+    findings_lines,
+    outcome_dict,
+    outcome_lines,
+    plan_lines,
+    quality_lines,
+)
+from edgellm.commands.options import adapter_option, json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.library import onnxruntime
@@ -48,6 +55,7 @@ NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan do
                        "feature-extraction"]),
     help="What an encoder is for, where its config does not say, or another task that its weights allow.",
 )  # fmt: skip
+@adapter_option
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
@@ -77,9 +85,10 @@ def export(
 ) -> None:
     """Export the checkpoint SOURCE to the package OUT.
 
-    SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
-    with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
-    when everything has succeeded. With --plan nothing is made: it says what the same command without it would do.
+    SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file; DIR:Q4_K_M and
+    org/name:Q4_K_M are one of several. The package is compared with the original on built-in text; one that is too far
+    from it is an error, and nothing is kept. OUT appears only when everything has succeeded. With --plan nothing is
+    made: it says what the same command without it would do.
     """
     exporter = import_exporter(verify=not no_verify)
     options |= {"verify_quality": not no_verify, "calibrate": not no_calibration}
@@ -96,7 +105,8 @@ def export(
         found = {"package": str(out), "report": content, "plan": outcome_dict(outcome), "findings": findings}
         click.echo(json.dumps(found))
     else:
-        lines = [f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]
+        adapters = adapter_lines(exported.manifest.source)
+        lines = [f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]
         click.echo("\n".join([*lines, *findings_lines(exported.findings)]))
 
 

@@ -17,7 +17,9 @@ from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm.text.template_files import MORE_TEMPLATES, OLD_TEMPLATE
 from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAPTER_WEIGHTS, refuse_adapter
 from edgellm_export.sources.choice import CONFIG, find_weights
+from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
 from edgellm_export.sources.reading import shard_names, step_weights
 from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, TOKENIZER
 
@@ -31,9 +33,12 @@ class Snapshot:
     absent: tuple[str, ...] = ()
 
 
-def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+def fetch(
+    repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True, tag: str | None = None
+) -> Snapshot:
     """Download the config, tokenizer and weights of `repo` into the hub cache, or find them there. Without
-    `weights` those are left where they are.
+    `weights` those are left where they are. `tag`: which of its GGUF files to download in their place; where there is
+    nothing else that is done without it.
 
     Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
     """
@@ -49,6 +54,18 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
             return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG in names:
+            raise refuse_adapter(read_json(download(ADAPTER_CONFIG)), repo, beside_model=CONFIG in names)
+        if tag is not None or is_only_gguf(names):
+            files = choose(repo, gguf_choices(names), tag).files
+            known = hub.try_to_load_from_cache(repo, files[0], cache_dir=cache_dir, revision=info.sha)
+            if not weights and not isinstance(known, str):
+                raise _undownloaded(repo, files[0])
+            first = download(files[0])
+            snapshot = first.parents[files[0].count("/")]
+            for name in files[1:]:
+                download(name, snapshot.name)
+            return Snapshot(snapshot, snapshot.name)
         if CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
@@ -62,6 +79,25 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 
+def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+    """Download an adapter's config, tensors and tokenizer as `fetch` does with a model's."""
+    hub, errors = _import_hub()
+    with _explained(repo, None):
+        api = hub.HfApi()
+        try:
+            info = api.model_info(repo)
+        except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
+            return _from_cache(hub, repo, None, cache_dir, error)
+        names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG not in names:
+            raise CheckpointNotFoundError(f"{repo} has no {ADAPTER_CONFIG}; it is not an adapter that PEFT saved")
+        snapshot = Path(api.hf_hub_download(repo, ADAPTER_CONFIG, cache_dir=cache_dir)).parent
+        large = [name for name in (ADAPTER_WEIGHTS, ADAPTER_PYTORCH) if name in names][:1]
+        for name in [*_text_files(names), *(large if weights else [])]:
+            api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)
+    return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
 def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     """The headers of the files of weights that `snapshot` lacks, by file: each tensor's dtype, shape and data_offsets.
     Asks the hub for the beginnings of the files only. Raises CheckpointError."""
@@ -70,10 +106,7 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     with _explained(repo, snapshot.revision):
         for name in snapshot.absent:
             if not name.endswith(".safetensors"):
-                raise CheckpointError(
-                    f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
-                    f"download it first (`hf download {repo}`), and plan then"
-                )
+                raise _undownloaded(repo, name)
             try:
                 found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
             except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
@@ -83,6 +116,14 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
                 for tensor, info in found.tensors.items()
             }
     return headers
+
+
+def _undownloaded(repo: str, name: str) -> CheckpointError:
+    named = f" {name}" if name.endswith(SUFFIX) else ""
+    return CheckpointError(
+        f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
+        f"download it first (`hf download {repo}{named}`), and plan then"
+    )
 
 
 def _import_hub() -> tuple[Any, Any]:
