@@ -80,7 +80,7 @@ def _matrix(stored: Stored, name: str, less_one: bool, expected: tuple[int, int]
     if zero_words.shape != (groups, words_for(outputs, bits)):
         raise misshapen(zero_words, f"[{groups}, {words_for(outputs, bits)}], by its scales")
     size = expected[1] if expected else -(-inputs // groups)
-    size = inputs if size == -1 else size
+    size = inputs if size == -1 else min(size, inputs)
     order = _order(index, inputs, groups, size, scales)
     return GPTQTensor(f"{name}.weight", (outputs, inputs), bits, size, order, words, zero_words, scales, less_one)
 

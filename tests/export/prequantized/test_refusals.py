@@ -53,6 +53,9 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "ct zero points": (
         "ct-int4", {"weight_zero_point": torch.ones(7, 4).int()}, TensorError, r"\[7, 4\], expected \[8, 4\]",
     ),
+    "ct zero points of more bits": (
+        "ct-int4", {"weight_zero_point": torch.full((64, 4), 8).char()}, TensorError, "numbers beyond 4 bits",
+    ),
     "ct not compressed": (
         "ct-int8", {"weight": torch.ones(64, 128)}, UnsupportedModelError, "with 'compressed'; export the original",
     ),
@@ -107,6 +110,9 @@ CONFIGS: dict[str, tuple[str, Any, type[Exception], str]] = {
     "no such layer": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "targets": ["x"]}, "b": {**GROUP, "targets": ["re:y"]}}},
         TensorError, "w is quantized, and no target",
+    ),
+    "a group without weights": (
+        "ct-int4", {**INT4, "config_groups": {"a": {"targets": ["Linear"]}}}, TensorError, "weights of its group in",
     ),
     "sizes of mixed groups": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "weights": {"num_bits": 4, "strategy": "group"}}}},
