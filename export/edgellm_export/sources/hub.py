@@ -15,7 +15,9 @@ from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
 from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, SENTENCE, TOKENIZER
+from edgellm_export.tokenizer.effective import TOKENIZER
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD, OLD_TEMPLATE, SENTENCE
+from edgellm_export.tokenizer.settings import ADDED
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def _import_hub() -> tuple[Any, Any]:
 
 
 def _text_files(names: set[str]) -> list[str]:
-    wanted = [*CARRIED, OLD_TEMPLATE]
-    if TOKENIZER not in names:
-        wanted += [*ANCESTORS, "added_tokens.json"]
+    wanted = [*CARRIED, OLD_TEMPLATE, ADDED]
+    if TOKENIZER not in names or any(names.issuperset(files) for files in INSTEAD):
+        wanted += ANCESTORS
     steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
     return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
 
