@@ -1,5 +1,6 @@
 # make demo    a real model, exported to INT8 and answering
 # make test    every test, in WORKERS processes
+# make parity  checkpoints of all kinds as transformers 4.57 and 5 save and read them
 # make fuzz    a million damaged inputs through every parser; FUZZ_RUNS says how many
 # make soak    20,000 generations in one process, and what else takes minutes: nothing grows, nothing crashes
 # make lint    ruff and mypy
@@ -21,7 +22,7 @@ WHEEL   := .cache/wheel
 
 QUESTION := What is the capital of France, and what is it known for?
 
-.PHONY: demo test fuzz soak lint bench model venv clean
+.PHONY: demo test parity fuzz soak lint bench model venv clean
 
 demo: $(PACKAGE)/edgellm.json
 	@$(BIN)/edgellm inspect $(PACKAGE) --report
@@ -32,6 +33,9 @@ WORKERS ?= 2
 
 test: $(VENV)/.dev $(MODEL) $(ENCODER)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+parity: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m parity tests/parity
 
 FUZZ_RUNS ?= 1000000
 

@@ -25,6 +25,7 @@ from edgellm.commands.generate import generate
 from edgellm.commands.inspect import inspect
 from edgellm.commands.options import one_line
 from edgellm.commands.run import run
+from edgellm.commands.verify import verify
 from edgellm.errors import EdgellmError, OutOfMemoryError, OutOfSpaceError
 
 INTERRUPTED = 130  # 128 + SIGINT
@@ -91,7 +92,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, run, evaluate, bench, inspect, doctor, diff):
+for command in (export, generate, chat, run, evaluate, bench, inspect, doctor, diff, verify):
     cli.add_command(command)
 
 

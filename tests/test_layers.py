@@ -35,16 +35,16 @@ TABLE = {
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
-        commands: system package ort text generation sessions loading inspection bench doctor evaluation * / planning *
+        commands: system package ort text generation sessions loading inspection bench doctor evaluation * / planning witness *
         cli: commands *
         __main__: cli
-    """,
+    """,  # noqa: E501
     EXPORTER: """
         checkpoint:
         weights:
         package: checkpoint / package
         tokenizer: checkpoint / text
-        gguf: checkpoint tokenizer / package
+        gguf: checkpoint tokenizer / package text
         sources: checkpoint weights tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
@@ -54,16 +54,22 @@ TABLE = {
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
         calibration: checkpoint quantize blocks architectures float_run / text
         verification: float_run calibration / system package text ort models loading
+        witness: calibration verification / package text decoding models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
         planning: checkpoint package quantize verification exporters / system package inspection
-        pipeline: checkpoint package sources architectures calibration verification exporters optimum planning / system package
+        pipeline: checkpoint package sources architectures calibration verification exporters optimum planning witness / system package
         *: pipeline
     """,  # noqa: E501
 }
 # What the exporter takes from the runtime: the contract and facts, and, in these floors only, models to run them.
 TAKEN = {"package", "text", "system", "inspection"}
-RUN = {"float_run": {"ort"}, "verification": {"ort", "models", "loading"}, "optimum": {"foreign", "models", "loading"}}
+RUN = {
+    "float_run": {"ort"},
+    "verification": {"ort", "models", "loading"},
+    "witness": {"decoding", "models", "loading"},
+    "optimum": {"foreign", "models", "loading"},
+}
 WRITTEN = {"onnx": {"engines"}}  # the small graphs that ship with the runtime are made there
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgellm.commands.export_text import outcome_dict, outcome_lines, plan_lines, quality_lines
+from edgellm.commands.export_text import findings_lines, outcome_dict, outcome_lines, plan_lines, quality_lines
 from edgellm.commands.options import json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
@@ -24,6 +24,9 @@ STEPS = {
     "original": "running the original",
     "compare": "comparing",
 }
+
+
+NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan does not take
 
 
 @click.command()
@@ -56,6 +59,12 @@ STEPS = {
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the package with the original.")
 @click.option(
+    "--verify-with",
+    type=click.Choice(["transformers"]),
+    help="Compare the package also with what transformers makes of SOURCE: tokens, text, chats, numbers, defaults.",
+)
+@click.option("--python", help="An interpreter that has transformers and torch.  [default: the one that runs edgellm]")
+@click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     help="Text in UTF-8, like what the model will see, to round int8 and int4 weights by; built-in English otherwise.",
@@ -72,10 +81,10 @@ def export(
     with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
     when everything has succeeded. With --plan nothing is made: it says what the same command without it would do.
     """
-    exporter = _import_exporter(verify=not no_verify)
+    exporter = import_exporter(verify=not no_verify)
     options |= {"verify_quality": not no_verify, "calibrate": not no_calibration}
     if only_plan:
-        planned = exporter.plan(source, out, **{k: v for k, v in options.items() if k != "keep_failed"})
+        planned = exporter.plan(source, out, **{k: v for k, v in options.items() if k not in NOT_PLANNED})
         click.echo(json.dumps(planned.to_dict(), indent=2) if as_json else "\n".join(plan_lines(planned)))
         return
     with shown_progress(STEPS) as progress:
@@ -83,13 +92,16 @@ def export(
     report, outcome = exported.report, exported.outcome
     if as_json:
         content = None if report is None else report.to_dict()
-        click.echo(json.dumps({"package": str(out), "report": content, "plan": outcome_dict(outcome)}))
+        findings = None if exported.findings is None else exported.findings.to_dict()
+        found = {"package": str(out), "report": content, "plan": outcome_dict(outcome), "findings": findings}
+        click.echo(json.dumps(found))
     else:
-        click.echo("\n".join([f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]))
+        lines = [f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]
+        click.echo("\n".join([*lines, *findings_lines(exported.findings)]))
 
 
-def _import_exporter(*, verify: bool) -> ModuleType:
-    """The exporter, which only this command needs. Raises MissingDependencyError before any work is done."""
+def import_exporter(*, verify: bool) -> ModuleType:
+    """The exporter, which only commands that export need. Raises MissingDependencyError before any work is done."""
     if verify:
         onnxruntime()
     try:

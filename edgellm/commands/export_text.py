@@ -11,7 +11,9 @@ from edgellm.package.report import EncoderReport, ExportOutcome, Foreseen, Gener
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
     from edgellm_export.planning.plan import Plan
+    from edgellm_export.witness.findings import Findings
 
+NAMES = 24  # characters of the column of what was compared with transformers
 MINUTE = 120  # seconds from which minutes are shown
 
 
@@ -136,3 +138,14 @@ def _scheme(report: Report) -> str:
     if len(schemes) < 2:
         return report.scheme
     return ", ".join(f"{count} layers {scheme}" for scheme, count in schemes.most_common())
+
+
+def findings_lines(findings: Findings | None) -> list[str]:
+    """What transformers says of the package."""
+    if findings is None:
+        return []
+    return [
+        f"compared with transformers {findings.version} ({findings.model_class})",
+        *(f"  {check.name:<{NAMES}} {check.line}" for check in findings.checks),
+        *(f"  note: {note}" for note in findings.notes),
+    ]

@@ -1,5 +1,5 @@
 """The exporter: a trained Transformer checkpoint becomes a package directory. Stays on the workstation."""
 
-from edgellm_export.pipeline import Exported, export, plan
+from edgellm_export.pipeline import Exported, export, plan, verify
 
-__all__ = ["Exported", "export", "plan"]
+__all__ = ["Exported", "export", "plan", "verify"]

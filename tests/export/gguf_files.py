@@ -107,3 +107,39 @@ def tiny_llama(path: Path, *, tokenizer: Mapping[str, Any] | None = None, **meta
     tokenizer = byte_level() if tokenizer is None else tokenizer
     vocab = len(tokenizer["tokenizer.ggml.tokens"])
     return write_gguf(path, "llama", LLAMA | tokenizer | metadata, llama_tensors(vocab))
+
+
+def words(*vocabulary: str, **more: Any) -> dict[str, Any]:
+    """Tokenizer metadata of BERT: its special tokens, then the words and pieces given, marked as conversion does."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    marked = [word[2:] if word.startswith("##") else f"\u2581{word}" for word in vocabulary]
+    base = {
+        "model": "bert",
+        "tokens": [*special, *marked],
+        "token_type": [3] * len(special) + [1] * len(marked),
+        "padding_token_id": 0,
+        "unknown_token_id": 1,
+        "bos_token_id": 2,
+        "seperator_token_id": 3,
+        "mask_token_id": 4,
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}
+
+
+T5_SPECIAL = {"<pad>": 3, "</s>": 3, "<unk>": 2}
+
+
+def pieces(*vocabulary: str, special: Mapping[str, int] = T5_SPECIAL, **more: Any) -> dict[str, Any]:
+    """Tokenizer metadata of a Unigram vocabulary: special tokens with their kinds, then pieces, the longer the
+    likelier, and two that no text is cut into."""
+    tokens = [*special, *vocabulary, "[PAD1]", "[PAD2]"]
+    base = {
+        "model": "t5",
+        "pre": "default",
+        "tokens": tokens,
+        "token_type": [*special.values(), *[1] * len(vocabulary), 5, 5],
+        "scores": [*[0.0] * len(special), *(-6.0 + len(p) - i / 64 for i, p in enumerate(vocabulary)), -1e4, -1e4],
+        "add_space_prefix": True,
+        "remove_extra_whitespaces": True,
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf.config import translate_config
+from edgellm_export.gguf.encoder_config import pooling_of
+from edgellm_export.gguf.generation import token_ids
 from edgellm_export.gguf.names import translate_tensors
-from edgellm_export.gguf.reader import GgufFile, read_gguf
+from edgellm_export.gguf.reader import GgufFile
+from edgellm_export.gguf.sentence import sentence_files
+from edgellm_export.gguf.shards import read_model
 from edgellm_export.gguf.tensors import check_types, type_names
-from edgellm_export.gguf.tokenizer import read_vocabulary, token_ids, tokenizer_files
+from edgellm_export.gguf.tokenizer import read_vocabulary, tokenizer_files
+
+QUANTIZATION = 2
+VISION = ("v.", "mm.", "a.")
 
 
-def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in a GGUF file. Raises CheckpointError for a damaged file, UnsupportedModelError for what is not
-    translated."""
-    file = read_gguf(path)
+def open_gguf(path: Path, source: Mapping[str, Any] | None = None, *, hashes: bool = True) -> Checkpoint:
+    """The checkpoint in a GGUF file, or in the parts of which it is one. `source`: what is known of its origin. Without
+    `hashes`, those of the files are left out, which takes reading all of them.
+
+    Raises CheckpointError for a damaged file, UnsupportedModelError for what is not translated.
+    """
+    file = read_model(path)
     arch = _architecture(file)
     config = translate_config(file, arch)
     check_types(file.tensors)
@@ -26,26 +38,49 @@ def open_gguf(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} has {len(vocabulary.tokens)} tokens but embeds {config['vocab_size']}; download it again"
         )
-    config |= token_ids(file, vocabulary)
+    config |= token_ids(file, vocabulary) if arch != "bert" else {}
+    paths = sorted({file.path, *(tensor.path for tensor in file.tensors.values())})
     return Checkpoint(
         config=config,
-        tensors=translate_tensors(file, arch, config),
-        files=tokenizer_files(file, vocabulary, config),
+        tensors=translate_tensors(file, config),
+        files=tokenizer_files(file, vocabulary, config) | _sentence_files(file, arch, config),
         source={
             "kind": "gguf",
-            "name": path.name,
+            "name": file.path.name,
+            **(source or {}),
             "format": "gguf",
             "dtypes": type_names(file.tensors.values()),
-            "sha256": {path.name: sha256_of(path)},
+            "sha256": {shard.name: sha256_of(shard) for shard in paths} if hashes else {},
         },
     )
 
 
 def _architecture(file: GgufFile) -> str:
-    arch = file.metadata.get("general.architecture")
+    """The name of the architecture. Raises CheckpointError, or UnsupportedModelError for files that are no model."""
+    arch, kind = file.metadata.get("general.architecture"), file.metadata.get("general.type", "model")
     if not isinstance(arch, str):
         raise CheckpointError(f"{file.path} does not say its architecture; is it a language model?")
-    parts = file.metadata.get("split.count", 1)
-    if isinstance(parts, int) and parts > 1:
-        raise UnsupportedModelError(f"{file.path} is one of {parts} parts; join them with llama-gguf-split --merge")
+    if arch == "clip" or kind == "mmproj":
+        raise UnsupportedModelError(
+            f"{file.path} is the part of a multimodal model that reads images or sounds; give the file beside it, "
+            "which holds the language model, and of which edgellm builds the text part"
+        )
+    if kind != "model":
+        raise UnsupportedModelError(f"{file.path} is not a model ({kind}); give the file of the model")
+    if any(name.startswith(VISION) for name in file.tensors):
+        raise UnsupportedModelError(
+            f"{file.path} holds a model of images beside the language model; edgellm builds text models: use a file "
+            "that llama.cpp made, which has the text part alone"
+        )
+    version = file.metadata.get("general.quantization_version", QUANTIZATION)
+    if version != QUANTIZATION:
+        raise UnsupportedModelError(
+            f"{file.path} has quantization version {version!r}, expected {QUANTIZATION}; quantize it again"
+        )
     return arch
+
+
+def _sentence_files(file: GgufFile, arch: str, config: Mapping[str, Any]) -> dict[str, bytes]:
+    pooling = pooling_of(file) if arch == "bert" else None
+    longest = file.metadata.get("bert.context_length")
+    return sentence_files(pooling, config, longest) if pooling and type(longest) is int else {}

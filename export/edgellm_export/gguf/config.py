@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
-from edgellm_export.gguf.reader import GgufFile, Keys
+from edgellm_export.gguf.encoder_config import bert_config, t5_config
+from edgellm_export.gguf.keys import Config, Keys, layer_count
+from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.rope import rope_scaling
-
-Config = dict[str, Any]
 
 
 def translate_config(file: GgufFile, arch: str) -> Config:
     """The config.json that the file stands for, without token ids. Raises UnsupportedModelError or CheckpointError."""
     if arch not in FAMILIES:
-        raise UnsupportedModelError(f"{file.path} has architecture {arch!r}; {nearest(arch, FAMILIES)}")
+        raise UnsupportedModelError(_unknown(file, arch))
     keys = Keys(file, arch)
     if keys.get("expert_count"):
-        raise UnsupportedModelError(f"{file.path} is a mixture of experts, which edgellm does not build")
+        raise UnsupportedModelError(
+            f"{file.path} is a mixture of experts, which edgellm does not build; use a dense model, or llama.cpp itself"
+        )
     config = FAMILIES[arch](keys)
-    if "rope_theta" in config:
-        config |= rope_scaling(keys, config)
-    config["tie_word_embeddings"] = "output.weight" not in file.tensors
+    if arch in ROTARY:
+        config |= _scaling(keys, config)
+    config["tie_word_embeddings"] = config.get("tie_word_embeddings", "output.weight" not in file.tensors)
     config["vocab_size"] = _vocab_size(file)
     keys.check()
     return config
+
+
+def _scaling(keys: Keys, config: Config) -> Config:
+    head_dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    share = config.get("rotary_pct", config.get("partial_rotary_factor", 1))
+    theta = config["rotary_emb_base" if "rotary_emb_base" in config else "rope_theta"]
+    return rope_scaling(keys, theta, round(head_dim * share), config["max_position_embeddings"])
+
+
+def _unknown(file: GgufFile, arch: str) -> str:
+    """Why an architecture is refused, and what would work."""
+    origin = file.metadata.get("general.source.repo_url") or file.metadata.get("general.base_model.0.repo_url")
+    named = f" ({origin})" if isinstance(origin, str) else ""
+    return (
+        f"{file.path} has architecture {arch!r}; {nearest(arch, FAMILIES)}; or export the Hugging Face checkpoint that "
+        f"it was made from{named}, with --via optimum where edgellm has no such family"
+    )
 
 
 def _vocab_size(file: GgufFile) -> int:
@@ -35,21 +53,21 @@ def _vocab_size(file: GgufFile) -> int:
     return embedding.shape[0]
 
 
-def _decoder(keys: Keys, model_type: str, class_name: str) -> Config:
-    """What all families with rotary positions and RMS norms have in common."""
+def _decoder(keys: Keys, model_type: str, class_name: str, norm: str = "attention.layer_norm_rms_epsilon") -> Config:
+    """What all families with rotary positions, and heads of any size, have in common."""
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = keys.integer("attention.key_length", max(hidden // heads, 1))
     config: Config = {
         "architectures": [class_name],
         "model_type": model_type,
         "hidden_size": hidden,
-        "num_hidden_layers": _layers(keys),
+        "num_hidden_layers": layer_count(keys),
         "num_attention_heads": heads,
         "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "intermediate_size": keys.integer("feed_forward_length"),
         "max_position_embeddings": keys.integer("context_length"),
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
+        "rms_norm_eps": keys.number(norm),
         "rope_theta": keys.number("rope.freq_base", 10000.0),
         "hidden_act": "silu",
         "torch_dtype": "float32",
@@ -57,15 +75,20 @@ def _decoder(keys: Keys, model_type: str, class_name: str) -> Config:
     rotary = keys.integer("rope.dimension_count", head_dim)
     if rotary != head_dim:
         config["partial_rotary_factor"] = rotary / head_dim
+    keys.must_be("attention.value_length", 0, head_dim)
+    keys.must_be("attention.scale", 0, head_dim**-0.5)
+    _causal(keys)
     return config
 
 
-def _layers(keys: Keys) -> int:
-    layers = keys.integer("block_count")
-    if layers > len(keys.file.tensors):
-        keys.problem(f"{keys.arch}.block_count is {layers}, but there are {len(keys.file.tensors)} tensors")
-        return 1
-    return layers
+def _causal(keys: Keys) -> None:
+    """Refuse what makes another model of a decoder's tensors."""
+    keys.must_be("attention.causal", True)
+    if keys.get("pooling_type"):
+        raise UnsupportedModelError(
+            f"{keys.file.path} is an embedding model made of a decoder ({keys.arch}.pooling_type is "
+            f"{keys.get('pooling_type')}), which edgellm does not build; for embeddings it takes encoders such as BERT"
+        )
 
 
 def _has_bias(keys: Keys, *parts: str) -> bool:
@@ -110,22 +133,27 @@ def _gemma(keys: Keys, version: int, pattern: int, wide_layers: int) -> Config:
     layers = config["num_hidden_layers"]
     # GGUF does not hold the query scale; llama.cpp too tells the 27B models, which differ, by their layer count.
     by_head = config["hidden_size"] // config["num_attention_heads"]
+    window = keys.integer("attention.sliding_window", 4096 if version == 2 else 0)
     stored = keys.get("attention.sliding_window_pattern")
     if isinstance(stored, list):
         slides = [bool(slide) for slide in stored]
     else:
         every = keys.integer("attention.sliding_window_pattern", pattern)
         slides = [bool((layer + 1) % every) for layer in range(layers)]
+    if not window:
+        slides, window = [False] * layers, config["max_position_embeddings"]
     return config | {
         "query_pre_attn_scalar": by_head if layers == wide_layers else config["head_dim"],
-        "sliding_window": keys.integer("attention.sliding_window"),
+        "sliding_window": window,
         "layer_types": ["sliding_attention" if slide else "full_attention" for slide in slides],
         "attention_bias": False,
     }
 
 
 def _gemma2(keys: Keys) -> Config:
-    return _gemma(keys, 2, pattern=2, wide_layers=46) | {
+    config = _gemma(keys, 2, pattern=2, wide_layers=46)
+    keys.must_be("rope.freq_base_swa", config["rope_theta"])
+    return config | {
         "attn_logit_softcapping": keys.number("attn_logit_softcapping", 50.0),
         "final_logit_softcapping": keys.number("final_logit_softcapping", 30.0),
     }
@@ -146,13 +174,52 @@ def _gpt2(keys: Keys) -> Config:
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "n_embd": keys.integer("embedding_length"),
-        "n_layer": _layers(keys),
+        "n_layer": layer_count(keys),
         "n_head": keys.integer("attention.head_count"),
         "n_inner": keys.integer("feed_forward_length"),
         "n_positions": keys.integer("context_length"),
         "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon"),
         "activation_function": "gelu_new",
         "torch_dtype": "float32",
+    }
+
+
+def _gptneox(keys: Keys) -> Config:
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    head_dim = max(hidden // heads, 1)
+    rotary = keys.integer("rope.dimension_count", head_dim)
+    _causal(keys)
+    keys.must_be("attention.head_count_kv", 0, heads)
+    keys.must_be("attention.key_length", 0, head_dim)
+    keys.must_be("attention.value_length", 0, head_dim)
+    parallel = keys.get("use_parallel_residual")
+    if not isinstance(parallel, bool):
+        keys.problem(f"{keys.arch}.use_parallel_residual is {parallel!r}, expected true or false")
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "hidden_size": hidden,
+        "num_hidden_layers": layer_count(keys),
+        "num_attention_heads": heads,
+        "intermediate_size": keys.integer("feed_forward_length"),
+        "max_position_embeddings": keys.integer("context_length"),
+        "layer_norm_eps": keys.number("attention.layer_norm_epsilon"),
+        "rotary_pct": rotary / head_dim,
+        "rotary_emb_base": keys.number("rope.freq_base", 10000.0),
+        "use_parallel_residual": parallel is not False,
+        "attention_bias": _has_bias(keys, "attn_qkv"),
+        "hidden_act": "gelu",
+        "torch_dtype": "float32",
+    }
+
+
+def _starcoder2(keys: Keys) -> Config:
+    config = _decoder(keys, "starcoder2", "Starcoder2ForCausalLM", norm="attention.layer_norm_epsilon")
+    config["norm_epsilon"] = config.pop("rms_norm_eps")
+    return config | {
+        "hidden_act": "gelu_pytorch_tanh",
+        "use_bias": _has_bias(keys, "attn_q"),
+        "sliding_window": keys.integer("attention.sliding_window", 0) or None,
     }
 
 
@@ -164,4 +231,9 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gpt2": _gpt2,
+    "gptneox": _gptneox,
+    "starcoder2": _starcoder2,
+    "bert": bert_config,
+    "t5": t5_config,
 }
+ROTARY = FAMILIES.keys() - {"gpt2", "bert", "t5"}

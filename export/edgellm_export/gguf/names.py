@@ -1,4 +1,4 @@
-"""GGUF tensor names to Hugging Face names and layouts, per architecture."""
+"""GGUF tensor names to Hugging Face names and layouts, per model type."""
 
 from __future__ import annotations
 
@@ -6,85 +6,214 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgellm.errors import CheckpointError
+from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.tensors import LazyTensor, Transposed
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import InterleavedRows, Shifted
+from edgellm_export.gguf.tensors import HeadsTogether, InterleavedRows, Multiplied, RowsAfter, Shifted
 
-BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-OUTER = re.compile(r"(\w+)\.(weight|bias)")
+TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
 # Facts about rotary frequencies, which the config carries; older files repeat them per block.
 CONFIG_TENSORS = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd(\.weight)?")
+SCALE = ".scale"  # what all numbers of a matrix are multiplied by, beside it
+Names = Mapping[str, str]
 
-LLAMA = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-PHI3 = LLAMA | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
-GEMMA = LLAMA | {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
+
+def _layers(layer: str, parts: Names, stack: str = "") -> dict[str, str]:
+    """Parts of a layer by their GGUF names. `layer` has the number as {}."""
+    return {f"{stack}blk.{{}}.{part}": f"{layer}.{name}" for part, name in parts.items()}
+
+
+def _llama(**parts: str) -> dict[str, str]:
+    """What the relatives of Llama have in common, and `parts` of a layer in which one differs."""
+    common = {
+        "attn_norm": "input_layernorm",
+        "attn_q": "self_attn.q_proj",
+        "attn_k": "self_attn.k_proj",
+        "attn_v": "self_attn.v_proj",
+        "attn_q_norm": "self_attn.q_norm",
+        "attn_k_norm": "self_attn.k_norm",
+        "attn_output": "self_attn.o_proj",
+        "ffn_norm": "post_attention_layernorm",
+        "ffn_gate": "mlp.gate_proj",
+        "ffn_up": "mlp.up_proj",
+        "ffn_down": "mlp.down_proj",
+    }
+    outer = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+    return outer | _layers("model.layers.{}", common | parts)
+
+
+def _bert(prefix: str, layer: str, parts: Names, head: Names) -> dict[str, str]:
+    outer = {
+        "token_embd": f"{prefix}embeddings.word_embeddings",
+        "position_embd": f"{prefix}embeddings.position_embeddings",
+        "token_types": f"{prefix}embeddings.token_type_embeddings",
+        "token_embd_norm": f"{prefix}embeddings.LayerNorm",
+    }
+    return outer | dict(head) | _layers(f"{prefix}{layer}", parts)
+
+
+LLAMA = _llama()
+GEMMA = _llama(
+    post_attention_norm="post_attention_layernorm",
+    ffn_norm="pre_feedforward_layernorm",
+    post_ffw_norm="post_feedforward_layernorm",
+)
 GPT2 = {
     "token_embd": "transformer.wte",
     "position_embd": "transformer.wpe",
     "output_norm": "transformer.ln_f",
     "output": "lm_head",
-    "attn_norm": "ln_1",
-    "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj",
-    "ffn_norm": "ln_2",
-    "ffn_up": "mlp.c_fc",
-    "ffn_down": "mlp.c_proj",
+    **_layers(
+        "transformer.h.{}",
+        {
+            "attn_norm": "ln_1",
+            "attn_qkv": "attn.c_attn",
+            "attn_output": "attn.c_proj",
+            "ffn_norm": "ln_2",
+            "ffn_up": "mlp.c_fc",
+            "ffn_down": "mlp.c_proj",
+        },
+    ),
 }
-NAMES = {"llama": LLAMA, "qwen2": LLAMA, "qwen3": LLAMA, "phi3": PHI3, "gemma2": GEMMA, "gemma3": GEMMA, "gpt2": GPT2}
-LAYERS = {"gpt2": "transformer.h"}
+GPT_NEOX = {
+    "token_embd": "gpt_neox.embed_in",
+    "output_norm": "gpt_neox.final_layer_norm",
+    "output": "embed_out",
+    **_layers(
+        "gpt_neox.layers.{}",
+        {
+            "attn_norm": "input_layernorm",
+            "attn_qkv": "attention.query_key_value",
+            "attn_output": "attention.dense",
+            "ffn_norm": "post_attention_layernorm",
+            "ffn_up": "mlp.dense_h_to_4h",
+            "ffn_down": "mlp.dense_4h_to_h",
+        },
+    ),
+}
+BERT_LAYER = {
+    "attn_q": "attention.self.query",
+    "attn_k": "attention.self.key",
+    "attn_v": "attention.self.value",
+    "attn_output": "attention.output.dense",
+    "attn_output_norm": "attention.output.LayerNorm",
+    "ffn_up": "intermediate.dense",
+    "ffn_down": "output.dense",
+    "layer_output_norm": "output.LayerNorm",
+}
+DISTILBERT_LAYER = {
+    "attn_q": "attention.q_lin",
+    "attn_k": "attention.k_lin",
+    "attn_v": "attention.v_lin",
+    "attn_output": "attention.out_lin",
+    "attn_output_norm": "sa_layer_norm",
+    "ffn_up": "ffn.lin1",
+    "ffn_down": "ffn.lin2",
+    "layer_output_norm": "output_layer_norm",
+}
+BERT = _bert("bert.", "encoder.layer.{}", BERT_LAYER, {})
+ROBERTA = _bert(
+    "roberta.", "encoder.layer.{}", BERT_LAYER, {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}
+)
+DISTILBERT = _bert(
+    "distilbert.", "transformer.layer.{}", DISTILBERT_LAYER, {"cls": "pre_classifier", "cls.output": "classifier"}
+)
 
 
-def translate_tensors(file: GgufFile, arch: str, config: Mapping[str, Any]) -> dict[str, LazyTensor]:
-    """Tensors by Hugging Face name. What has no counterpart keeps its GGUF name, so that accounting reports it."""
+def _t5(gated: bool) -> dict[str, str]:
+    sides = {"q": "q", "k": "k", "v": "v", "o": "o", "rel_b": "relative_attention_bias"}
+    own = {f"attn_{side}": f"layer.0.SelfAttention.{name}" for side, name in sides.items()}
+    own["attn_norm"] = "layer.0.layer_norm"
+    cross = {f"cross_attn_{side}": f"layer.1.EncDecAttention.{name}" for side, name in sides.items()}
+    cross["cross_attn_norm"] = "layer.1.layer_norm"
+
+    def feed_forward(index: int) -> dict[str, str]:
+        dense = f"layer.{index}.DenseReluDense"
+        names = {
+            "ffn_up": f"{dense}.{'wi_1' if gated else 'wi'}",
+            "ffn_gate": f"{dense}.wi_0",
+            "ffn_down": f"{dense}.wo",
+        }
+        return names | {"ffn_norm": f"layer.{index}.layer_norm"}
+
     return {
-        huggingface_name(name, arch): _restore(name, tensor, arch, config)
-        for name, tensor in file.tensors.items()
-        if not CONFIG_TENSORS.fullmatch(name)
+        "token_embd": "shared",
+        "output": "lm_head",
+        "enc.output_norm": "encoder.final_layer_norm",
+        "dec.output_norm": "decoder.final_layer_norm",
+        **_layers("encoder.block.{}", own | feed_forward(1), "enc."),
+        **_layers("decoder.block.{}", own | cross | feed_forward(2), "dec."),
     }
 
 
-def huggingface_name(name: str, arch: str) -> str:
-    names = NAMES[arch]
-    block, outer = BLOCK.fullmatch(name), OUTER.fullmatch(name)
-    if block and block[2] in names:
-        return f"{LAYERS.get(arch, 'model.layers')}.{block[1]}.{names[block[2]]}.{block[3]}"
-    if outer and outer[1] in names:
-        return f"{names[outer[1]]}.{outer[2]}"
-    return name
+NAMES: Mapping[str, Names] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), LLAMA),
+    "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
+    **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
+    "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
+    "gpt2": GPT2,
+    "gpt_neox": GPT_NEOX,
+    "bert": BERT,
+    **dict.fromkeys(("roberta", "xlm-roberta"), ROBERTA),
+    "distilbert": DISTILBERT,
+}
 
 
-def _restore(name: str, tensor: LazyTensor, arch: str, config: Mapping[str, Any]) -> LazyTensor:
-    """Undo what llama.cpp's conversion did to the values (conversion/llama.py, gemma.py, gpt2.py)."""
+def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, LazyTensor]:
+    """Tensors by Hugging Face name. What has no counterpart keeps its GGUF name, so that accounting reports it."""
+    names = _t5(config["feed_forward_proj"] != "relu") if config["model_type"] == "t5" else NAMES[config["model_type"]]
+    scales = {name for name in file.tensors if name.endswith(SCALE) and f"{name[: -len(SCALE)]}.weight" in file.tensors}
+    return {
+        huggingface_name(name, names): _restore(name, _scaled(file, tensor), config)
+        for name, tensor in file.tensors.items()
+        if name not in scales and not CONFIG_TENSORS.fullmatch(name)
+    }
+
+
+def huggingface_name(name: str, names: Names) -> str:
+    match = TENSOR.fullmatch(name)
+    if match is None:
+        return name
+    place = "" if match["layer"] is None else f"{match['stack']}blk.{{}}."
+    found = names.get(f"{place}{match['part']}")
+    return name if found is None else f"{found.format(match['layer'])}.{match['kind']}"
+
+
+def _scaled(file: GgufFile, tensor: LazyTensor) -> LazyTensor:
+    """The tensor times the number beside it, if there is one, as llama.cpp multiplies what NVFP4 matrices give."""
+    stem, _, kind = tensor.name.rpartition(".")
+    scale = file.tensors.get(f"{stem}{SCALE}") if kind == "weight" else None
+    if scale is None:
+        return tensor
+    if scale.shape != (1,):
+        raise UnsupportedModelError(f"{file.path}: {scale.name} has {list(scale.shape)} numbers; edgellm takes one")
+    return Multiplied(tensor, float(scale.rows(0, 1)[0]))
+
+
+def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTensor:
+    """Undo what llama.cpp's conversion did to the values (conversion/llama.py, gemma.py, gpt2.py, gpt_neox.py and
+    bert.py)."""
+    family = config["model_type"]
     part, _, kind = name.rpartition(".")
     part = part.rpartition(".")[2]
-    if arch == "llama" and part in ("attn_q", "attn_k"):
-        head_dim = config["head_dim"]
-        if head_dim % 2 or tensor.shape[0] % head_dim:
-            raise CheckpointError(f"{name} has {tensor.shape[0]} rows, expected a multiple of the head size {head_dim}")
-        return InterleavedRows(tensor, head_dim)
-    if arch.startswith("gemma") and part.endswith("norm"):
+    if family in ("llama", "mistral") and part in ("attn_q", "attn_k"):
+        return InterleavedRows(_of_heads(tensor, config["head_dim"], 2), config["head_dim"])
+    if family.startswith("gemma") and part.endswith("norm"):
         return Shifted(tensor, -1.0)
-    if arch == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
+    if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return Transposed(tensor.name, tensor)
+    if family == "gpt_neox" and part == "attn_qkv":
+        head_dim = config["hidden_size"] // config["num_attention_heads"]
+        return HeadsTogether(_of_heads(tensor, head_dim, 1, parts=3), 3, head_dim)
+    if family in ("roberta", "xlm-roberta") and part == "position_embd":
+        return RowsAfter(tensor, config["pad_token_id"] + 1)
+    return tensor
+
+
+def _of_heads(tensor: LazyTensor, head_dim: int, multiple: int, parts: int = 1) -> LazyTensor:
+    if head_dim % multiple or tensor.shape[0] % (max(head_dim, 1) * parts):
+        raise CheckpointError(
+            f"{tensor.name} has {tensor.shape[0]} rows, expected a multiple of the head size {head_dim}"
+        )
     return tensor

@@ -9,36 +9,64 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.types import FloatArray
-from edgellm_export.gguf.reader import GgufFile, Keys
+from edgellm_export.gguf.keys import Keys
+from edgellm_export.gguf.reader import GgufFile
 
 # Llama 3 to 3.3 share these; files do not hold them.
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
-def rope_scaling(keys: Keys, config: dict[str, Any]) -> dict[str, Any]:
-    """The config keys that describe rotary scaling, empty where there is none."""
+YARN = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow", "yarn_attn_factor": "attention_factor"}
+
+
+def rope_scaling(keys: Keys, theta: float, rotary_dim: int, positions: int) -> dict[str, Any]:
+    """The config keys that describe rotary scaling, empty where there is none. `positions`: the context's length."""
     file = keys.file
-    rotary_dim = round(config["head_dim"] * config.get("partial_rotary_factor", 1))
-    if "rope_freqs.weight" in file.tensors:
-        return _from_factors(_vector(file, "rope_freqs.weight"), config["rope_theta"], rotary_dim)
-    if "rope_factors_long.weight" in file.tensors:
-        return {
-            "rope_scaling": {
-                "type": "longrope",
-                "long_factor": _decimals(_vector(file, "rope_factors_long.weight")),
-                "short_factor": _decimals(_vector(file, "rope_factors_short.weight")),
-            }
-        }
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     kind = keys.get("rope.scaling.type") or "linear"
-    if kind == "none" or (kind == "linear" and factor == 1.0):
+    plain = kind == "none" or (kind == "linear" and factor == 1.0)
+    if "rope_factors_long.weight" in file.tensors:
+        return {"rope_scaling": _longrope(keys)}
+    if "rope_freqs.weight" in file.tensors:
+        if not plain:
+            raise UnsupportedModelError(
+                f"{file.path} scales rotary positions by {kind!r} and by factors, of which edgellm builds one alone"
+            )
+        return _from_factors(_vector(file, "rope_freqs.weight"), theta, rotary_dim)
+    if plain:
         return {}
     if kind == "linear":
         return {"rope_scaling": {"rope_type": "linear", "factor": factor}}
     if kind == "yarn":
-        original = keys.integer("rope.scaling.original_context_length", config["max_position_embeddings"])
-        return {"rope_scaling": {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}}
-    raise UnsupportedModelError(f"{file.path} scales rotary positions by {kind!r}, which edgellm does not build")
+        return {"rope_scaling": _yarn(keys, factor, positions)}
+    raise UnsupportedModelError(
+        f"{file.path} scales rotary positions by {kind!r}, which edgellm does not build; "
+        "export the Hugging Face checkpoint that it was made from"
+    )
+
+
+def _yarn(keys: Keys, factor: float, positions: int) -> dict[str, Any]:
+    """llama.cpp multiplies its own attention factor, which is Hugging Face's, by rope.scaling.attn_factor."""
+    keys.must_be("rope.scaling.yarn_ext_factor", 1.0, -1.0)
+    config = {"rope_type": "yarn", "factor": factor}
+    config["original_max_position_embeddings"] = keys.integer("rope.scaling.original_context_length", positions)
+    for name, theirs in YARN.items():
+        if value := keys.number(f"rope.scaling.{name}", 0.0):
+            config[theirs] = value
+    extra = keys.number("rope.scaling.attn_factor", 1.0)
+    if extra != 1.0:
+        config["attention_factor"] = extra * config.get("attention_factor", 0.1 * math.log(max(factor, 1.0)) + 1.0)
+    return config
+
+
+def _longrope(keys: Keys) -> dict[str, Any]:
+    config = {
+        "type": "longrope",
+        "long_factor": _decimals(_vector(keys.file, "rope_factors_long.weight")),
+        "short_factor": _decimals(_vector(keys.file, "rope_factors_short.weight")),
+    }
+    attention = keys.number("rope.scaling.attn_factor", 0.0)
+    return config | ({"attention_factor": attention} if attention else {})
 
 
 def _from_factors(factors: FloatArray, theta: float, rotary_dim: int) -> dict[str, Any]:

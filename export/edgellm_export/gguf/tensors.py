@@ -97,3 +97,49 @@ class Shifted(TensorView):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(start, stop) + np.float32(self.amount)
+
+
+@dataclass(frozen=True)
+class Multiplied(TensorView):
+    """A tensor times a constant."""
+
+    factor: float
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(start, stop) * np.float32(self.factor)
+
+
+@dataclass(frozen=True)
+class RowsAfter(TensorView):
+    """A table behind `count` rows of zeros: RoBERTa's positions that no token takes, which conversion cuts off."""
+
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.tensor.shape[0] + self.count, *self.tensor.shape[1:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        zeros = np.zeros((max(min(stop, self.count) - start, 0), *self.shape[1:]), np.float32)
+        read = self.tensor.rows(max(start - self.count, 0), max(stop - self.count, 0))
+        return np.concatenate([zeros, read])
+
+
+@dataclass(frozen=True)
+class HeadsTogether(TensorView):
+    """Rows in which the `parts` of a head, of `size` rows each, stand one behind the other, out of a tensor that has
+    the first parts of all heads, then the second ones, as GPT-NeoX's conversion leaves them."""
+
+    parts: int
+    size: int
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        first, last = start // self.size, -(-stop // self.size)  # pieces, each one part of one head
+        whole = self.shape[0] // self.parts
+        pieces = [self._piece(i // self.parts, i % self.parts, whole) for i in range(first, last)]
+        joined = np.concatenate(pieces) if pieces else np.empty((0, *self.shape[1:]), np.float32)
+        return joined[start - first * self.size : stop - first * self.size]
+
+    def _piece(self, head: int, part: int, whole: int) -> FloatArray:
+        begin = part * whole + head * self.size
+        return self.tensor.rows(begin, begin + self.size)

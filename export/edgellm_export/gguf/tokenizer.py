@@ -9,28 +9,46 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.gguf.generation import generation_config, override
+from edgellm_export.gguf.ids import PREFIX, flag, kind_of, token_id
 from edgellm_export.gguf.reader import GgufFile
+from edgellm_export.gguf.templates import chat_templates
+from edgellm_export.gguf.unigram import build_unigram
+from edgellm_export.gguf.wordpiece import bert_pieces, build_wordpiece
 from edgellm_export.tokenizer.build import build_tokenizer, compact
 from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
 from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
 
-PREFIX = "tokenizer.ggml."
-# Control tokens that end a turn or a document, whatever the file calls them; llama.cpp stops at them too.
-ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
-# llama.cpp's ids for SentencePiece vocabularies that do not name them.
-SPM_DEFAULTS = {"bos": 1, "eos": 2, "unknown": 0}
+IDS = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask")
+FIM = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle")
+KNOWN = {
+    *("model", "pre", "tokens", "token_type", "token_type_count", "scores", "merges", "eos_token_ids"),
+    *(f"{name}_token_id" for name in (*IDS, *FIM)),
+    *("add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix", "remove_extra_whitespaces"),
+    *("add_padding_token", "add_unknown_token", "add_mask_token", "add_cls_token"),  # of older files; no one reads them
+    *("precompiled_charsmap", "normalizer.lowercase", "normalizer.strip_accents", "suppress_tokens"),
+}
 
 
 def read_vocabulary(file: GgufFile) -> Vocabulary:
     """Raises CheckpointError or UnsupportedModelError."""
-    model = file.metadata.get(f"{PREFIX}model")
-    if not isinstance(model, str) or model not in ("gpt2", "llama"):
-        raise UnsupportedModelError(
-            f"{file.path} has a tokenizer of type {model!r}, expected gpt2 or llama; export the Hugging Face checkpoint"
-        )
+    model = kind_of(file)
+    _refuse_unknown(file)
     tokens = [token or f"[EMPTY_{index}]" for index, token in enumerate(_list(file, "tokens", str))]
     kinds = _list(file, "token_type", int, len(tokens)) or [int(TokenKind.NORMAL)] * len(tokens)
-    return _spm(file, tokens, kinds) if model == "llama" else _bpe(file, tokens, kinds)
+    kinds = [override(token, kind) for token, kind in zip(tokens, kinds, strict=True)]
+    readers = {"gpt2": _bpe, "llama": _spm, "bert": _wordpiece, "t5": _unigram}
+    return readers[model](file, tokens, kinds)
+
+
+def _refuse_unknown(file: GgufFile) -> None:
+    keys = [key.removeprefix(PREFIX) for key in file.metadata if key.startswith(PREFIX)]
+    unknown = [key for key in keys if key not in KNOWN]
+    if unknown:
+        raise UnsupportedModelError(
+            f"{file.path} has metadata that edgellm does not know, and that may change tokens: "
+            f"{', '.join(PREFIX + key for key in unknown[:8])}; export the Hugging Face checkpoint it was made from"
+        )
 
 
 def _bpe(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
@@ -39,71 +57,103 @@ def _bpe(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabul
         **_in_common(file, tokens, kinds),
         merges=[_split_merge(file, merge) for merge in _list(file, "merges", str)],
         pre=pre,
-        add_bos=_flag(file, "add_bos_token", pre_tokenizer(pre, str(file.path)).add_bos),
+        add_bos=flag(file, "add_bos_token", pre_tokenizer(pre, str(file.path)).add_bos),
+        add_eos=flag(file, "add_eos_token", False),
     )
 
 
 def _spm(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
-    scores = _list(file, "scores", (float, int), len(tokens))
-    if not scores:
-        raise CheckpointError(f"{file.path} lacks {PREFIX}scores, without which its vocabulary cannot be used")
     name = str(file.metadata.get("general.name", "")).lower()
     return Vocabulary(
         **_in_common(file, tokens, kinds),
-        scores=scores,
-        add_bos=_flag(file, "add_bos_token", True),
-        add_space=_flag(file, "add_space_prefix", True),
+        scores=_scores(file, len(tokens)),
+        add_bos=flag(file, "add_bos_token", True),
+        add_eos=flag(file, "add_eos_token", False),
+        add_space=flag(file, "add_space_prefix", True),
         # The file does not say; llama.cpp goes by the model's name too.
         strip_right="phi-3" in name or "phi3" in name,
         keep_right=("<unk>", "<s>", "<|endoftext|>"),
     )
 
 
+def _wordpiece(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
+    return Vocabulary(**_in_common(file, bert_pieces(tokens, kinds), kinds), add_bos=True)
+
+
+def _unigram(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> Vocabulary:
+    return Vocabulary(
+        **_in_common(file, tokens, kinds),
+        scores=_scores(file, len(tokens)),
+        add_bos=flag(file, "add_bos_token", False),
+        add_eos=flag(file, "add_eos_token", True),
+        add_space=flag(file, "add_space_prefix", False),
+    )
+
+
 def _in_common(file: GgufFile, tokens: Sequence[str], kinds: Sequence[int]) -> dict[str, Any]:
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    ids = {name: _id(file, key, len(tokens)) for name, key in names.items()}
-    add_eos = _flag(file, "add_eos_token", False)
-    return {"origin": str(file.path), "tokens": tokens, "kinds": kinds, "add_eos": add_eos, **ids}
+    ids = {name: token_id(file, key, len(tokens)) for name, key in names.items()}
+    return {"origin": str(file.path), "tokens": tokens, "kinds": kinds, **ids}
+
+
+def _scores(file: GgufFile, count: int) -> list[float]:
+    scores = _list(file, "scores", (float, int), count)
+    if not scores:
+        raise CheckpointError(f"{file.path} lacks {PREFIX}scores, without which its vocabulary cannot be used")
+    return scores
 
 
 def tokenizer_files(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, bytes]:
     """The content of tokenizer.json, tokenizer_config.json, generation_config.json and, if the file has a template, of
     chat_template.jinja, by name."""
-    context_length = config.get("max_position_embeddings") or config.get("n_positions")
-    template = file.metadata.get("tokenizer.chat_template")
+    context_length = next((config[key] for key in ("max_position_embeddings", "n_positions") if key in config), None)
+    templates = chat_templates(file)
+    special = _special(file, vocabulary)
     files = {
-        "tokenizer.json": compact(build_tokenizer(vocabulary)),
-        "tokenizer_config.json": _json(_tokenizer_config(vocabulary, template, context_length)),
-        "generation_config.json": _json(token_ids(file, vocabulary)),
+        "tokenizer.json": compact(_tokenizer(file, vocabulary, special)),
+        "tokenizer_config.json": _json(_tokenizer_config(vocabulary, special, context_length) | {**templates.config}),
+        **{name: template.encode() for name, template in templates.files.items()},
     }
-    if isinstance(template, str):
-        files["chat_template.jinja"] = template.encode()
-    return files
+    generation = generation_config(file, vocabulary, config)
+    return files | ({"generation_config.json": _json(generation)} if generation else {})
 
 
-def token_ids(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The ids of BOS, EOS and padding as config.json names them; EOS are all tokens that end generation."""
+def _tokenizer(file: GgufFile, vocabulary: Vocabulary, special: Mapping[str, str | None]) -> bytes:
+    match kind_of(file):
+        case "bert":
+            lowercase = flag(file, "normalizer.lowercase", True)
+            strip = flag(file, "normalizer.strip_accents", lowercase)
+            return build_wordpiece(vocabulary, special, lowercase=lowercase, strip_accents=strip)
+        case "t5":
+            charsmap = file.metadata.get(f"{PREFIX}precompiled_charsmap")
+            table = charsmap.tobytes() if isinstance(charsmap, np.ndarray) else b""
+            merge = flag(file, "remove_extra_whitespaces", False)
+            return build_unigram(vocabulary, table, merge_spaces=merge)
+    return build_tokenizer(vocabulary)
+
+
+def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:
+    """What tokenizer_config.json says of special tokens, by name."""
     size = len(vocabulary.tokens)
-    named = [vocabulary.eos, _id(file, "eot", size), _id(file, "eom", size)]
-    by_text = [index for index in vocabulary.special() if vocabulary.tokens[index] in ENDINGS]
-    eos = list(dict.fromkeys(index for index in [*named, *by_text] if index is not None))
-    ids = {"bos_token_id": vocabulary.bos, "eos_token_id": eos, "pad_token_id": vocabulary.pad}
-    return {key: value for key, value in ids.items() if value not in (None, [])}
+    plain = {"bos": vocabulary.bos, "eos": vocabulary.eos, "unk": vocabulary.unk, "pad": vocabulary.pad}
+    if kind_of(file) == "bert":
+        begin = token_id(file, "cls", size) if f"{PREFIX}bos_token_id" not in file.metadata else vocabulary.bos
+        ids = {"cls": vocabulary.bos if begin is None else begin, "sep": token_id(file, "seperator", size)}
+        plain = {"unk": vocabulary.unk, "pad": vocabulary.pad, "mask": token_id(file, "mask", size), **ids}
+    elif file.metadata.get("general.architecture") == "bert":
+        plain |= {"cls": vocabulary.bos, "sep": vocabulary.eos, "mask": token_id(file, "mask", size)}
+    return {name: vocabulary.token(index) for name, index in plain.items()}
 
 
-def _tokenizer_config(vocabulary: Vocabulary, template: Any, context_length: Any) -> dict[str, Any]:
+def _tokenizer_config(vocabulary: Vocabulary, special: Mapping[str, str | None], context_length: Any) -> dict[str, Any]:
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_input_names": ["input_ids", "attention_mask"],  # without it transformers adds token_type_ids
         "model_max_length": context_length,
-        "bos_token": vocabulary.token(vocabulary.bos),
-        "eos_token": vocabulary.token(vocabulary.eos),
-        "unk_token": vocabulary.token(vocabulary.unk),
-        "pad_token": vocabulary.token(vocabulary.pad),
+        **{f"{name}_token": token for name, token in special.items()},
         "add_bos_token": vocabulary.add_bos,
         "add_eos_token": vocabulary.add_eos,
         "clean_up_tokenization_spaces": False,
-        "chat_template": template if isinstance(template, str) else None,
     }
     return {key: value for key, value in config.items() if value is not None}
 
@@ -124,18 +174,6 @@ def _list(file: GgufFile, key: str, item: type | tuple[type, ...], count: int | 
     if isinstance(items, list) and items and isinstance(items[0], item) and count in (None, len(items)):
         return items
     raise CheckpointError(f"{file.path} has no usable {PREFIX}{key}; convert it again with a current llama.cpp")
-
-
-def _id(file: GgufFile, name: str, size: int) -> int | None:
-    """A special token's id; ids outside the vocabulary mean none, as in llama.cpp."""
-    default = SPM_DEFAULTS.get(name) if file.metadata[f"{PREFIX}model"] == "llama" else None
-    index = file.metadata.get(f"{PREFIX}{name}_token_id", default)
-    return index if type(index) is int and 0 <= index < size else None
-
-
-def _flag(file: GgufFile, name: str, default: bool) -> bool:
-    value = file.metadata.get(f"{PREFIX}{name}", default)
-    return value != 0 if isinstance(value, int) else default
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

@@ -23,6 +23,14 @@ _LEAD = r"[^\r\n\p{L}\p{N}]?"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _SLASHED = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TEKKEN = rf"{_LEAD}{_UPPER}*{_LOWER}+|{_LEAD}{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASHED}"
+SEED = rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+MINICPM5 = rf"{_CONTRACTION}|{_LEAD}\p{{L}}+|\p{{N}}+|{_TAIL}"
+_ASCII_MARKS = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"
+DEEPSEEK3 = (
+    rf"{_ASCII_MARKS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+WORDS = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"  # of BLOOM, whose set has "(" and "|" by mistake
 GPT4O = rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTION}?|{_LEAD}{_UPPER}+{_LOWER}*{_CONTRACTION}?|\p{{N}}{{1,3}}|{_SLASHED}"
 
 
@@ -56,18 +64,40 @@ def _single_digits() -> PreTokenizer:
 _LLAMA3 = Pre(_splits(LLAMA3), whole_words=True, add_bos=True)
 _FALCON = _splits(r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]")
 _DEFAULT = _splits(r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
+_DEEPSEEK3 = _splits(r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", DEEPSEEK3)
+_DEEPSEEK_CODER = _splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", r"\p{N}")
 
 PRE_TOKENIZERS: dict[str, Pre] = {
     "default": Pre(_DEFAULT),
     "falcon": Pre(_FALCON),
-    "gpt-4o": Pre(_splits(GPT4O)),
     "qwen2": Pre(_splits(QWEN2), normalizer=NFC),  # as Qwen's own tokenizer.json; llama.cpp does not normalize
     "tekken": Pre(_splits(TEKKEN), whole_words=True, add_bos=True),
-    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "trillion"), Pre(_gpt2)),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), Pre(_single_digits)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "midm-2.0", "lfm2"), _LLAMA3),
+    "deepseek-coder": Pre(_DEEPSEEK_CODER),
+    "minicpm5": Pre(_splits(r"\p{N}{1,3}", MINICPM5), whole_words=True),
+    "seed-coder": Pre(_splits(SEED)),
+    "viking": Pre(_splits(WORDS, r"\p{N}")),
+    "deepseek-v3": Pre(_DEEPSEEK3),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), Pre(_splits(GPT4O))),
+    **dict.fromkeys(
+        (
+            *("gpt-2", "phi-2", "mpt", "olmo", "jais", "exaone4", "trillion", "granite-docling", "gigachat", "a.x-4.0"),
+            *("mellum", "roberta-bpe"),
+        ),
+        Pre(_gpt2),
+    ),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
+        Pre(_single_digits),
+    ),
+    **dict.fromkeys(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+        _LLAMA3,
+    ),
     **dict.fromkeys(("smaug-bpe", "dbrx"), Pre(_splits(LLAMA3))),
-    **dict.fromkeys(("stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo"), Pre(_splits(QWEN2))),
+    **dict.fromkeys(
+        ("stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo", "f2llmv2"),
+        Pre(_splits(QWEN2)),
+    ),
 }
 
 

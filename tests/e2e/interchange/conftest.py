@@ -25,6 +25,11 @@ def optimum() -> Iterator[Peer]:
     yield from _peer("optimum", "optimum_driver.py")
 
 
+@pytest.fixture(scope="session")
+def llamacpp() -> Iterator[Peer]:
+    yield from _peer("xllamacpp", "llamacpp_driver.py")
+
+
 def _peer(name: str, driver: str) -> Iterator[Peer]:
     try:
         peer = Peer(python_of(name), driver)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import re
+import json
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+import transformers as hf
+from transformers import AutoModelForCausalLM
 from transformers.models.auto import CONFIG_MAPPING
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.package.manifest import Embedding
+from edgellm.package.sentence import embedding_of
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf.rope import LLAMA3, llama3_factors
 from edgellm_export.sources.opening import open_checkpoint
-from gguf_files import Array, byte_level, write_gguf
+from gguf_conversion import convert
+from gguf_files import Array, byte_level, pieces, words, write_gguf
 
 VOCAB = 259
 SHARED: dict[str, Any] = {
@@ -57,123 +60,120 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**GEMMA, "rope_theta": 1e6, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
         {"attention.sliding_window": 32, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
     ),
+    "starcoder2": ("starcoder2", {"sliding_window": None, "norm_epsilon": 1e-6}, {}),
+    "starcoder2 with a window": ("starcoder2", {"sliding_window": 48}, {"attention.sliding_window": 48}),
+    "gptneox": ("gpt_neox", {"rotary_pct": 0.5, "layer_norm_eps": 1e-6, "rope_theta": 10000.0}, {}),
+    "gptneox in turn": (
+        "gpt_neox",
+        {"use_parallel_residual": False, "attention_bias": False, "rope_theta": 10000.0},
+        {},
+    ),
 }
-ARCHES = {"mistral": "llama", "gemma3_text": "gemma3"}
 # Keys whose values decide what the model computes, beside those of SHARED.
 COMPARED = (
     "model_type", "tie_word_embeddings", "hidden_act", "hidden_activation", "attention_bias", "mlp_bias",
     "rope_scaling", "sliding_window", "layer_types", "query_pre_attn_scalar", "attn_logit_softcapping",
     "final_logit_softcapping", "rope_local_base_freq", "partial_rotary_factor", "use_sliding_window",
-    "original_max_position_embeddings",
+    "original_max_position_embeddings", "norm_epsilon", "use_bias", "layer_norm_eps", "rotary_pct", "rotary_emb_base",
+    "use_parallel_residual",
 )  # fmt: skip
 
 
-def to_gguf(
-    name: str, tensor: Array, arch: str, config: PretrainedConfig, names: gguf.TensorNameMap
-) -> dict[str, Array]:
-    """One tensor as conversion/*.py of llama.cpp stores it."""
-    stem, suffix = name.rsplit(".", 1)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(stem.split(".")[-1])
-    if arch == "llama" and heads:
-        shape = tensor.shape
-        tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-    if arch.startswith("gemma") and name.endswith("norm.weight"):
-        tensor = tensor + 1
-    return {f"{names.get_name(stem)}.{suffix}": tensor}
-
-
-def save(path: Path, model: torch.nn.Module, arch: str, more: dict[str, Any]) -> Path:
-    config = model.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], config.num_hidden_layers)
-    tensors: dict[str, Array] = {}
-    for name, value in model.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue
-        tensors |= to_gguf(name, value.numpy(), arch, config, names)
-    metadata = {
-        "block_count": config.num_hidden_layers,
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.freq_base": config.rope_theta,
-        **({"attention.key_length": config.head_dim} if arch.startswith("gemma") else {}),
-    }
-    if (getattr(config, "rope_scaling", None) or {}).get("rope_type") == "llama3":
-        tensors["rope_freqs.weight"] = conversion_factors(config)
-    return write_gguf(path, arch, metadata | more | byte_level(), tensors)
-
-
-def conversion_factors(config: PretrainedConfig) -> Array:
-    """LlamaModel.generate_extra_tensors of llama.cpp's conversion."""
-    factors = []
-    for index in range(0, config.head_dim, 2):
-        wavelength = 2 * math.pi * config.rope_theta ** (index / config.head_dim)
-        if wavelength < 8192 / 4:
-            factors.append(1.0)
-        elif wavelength > 8192:
-            factors.append(config.rope_scaling["factor"])
-        else:
-            smooth = (8192 / wavelength - 1) / (4 - 1)
-            factors.append(1 / ((1 - smooth) / config.rope_scaling["factor"] + smooth))
-    return np.array(factors, np.float32)
-
-
-def build(family: str) -> tuple[torch.nn.Module, str, dict[str, Any]]:
+def build(family: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     model_type, values, more = FAMILIES[family]
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**{**SHARED, **values}))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    return model.eval(), ARCHES.get(model_type, model_type), more
+    return model.eval(), more
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_and_tensors_come_back(tmp_path: Path, family: str) -> None:
-    model, arch, more = build(family)
-    checkpoint = open_checkpoint(str(save(tmp_path / "w.gguf", model, arch, more)))
+    model, more = build(family)
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), more)))
     original = CONFIG_MAPPING[model.config.model_type](**checkpoint.config)
-    for key in (*SHARED, *COMPARED):
+    known = type(model.config)().to_dict()
+    for key in filter(known.__contains__, (*SHARED, *COMPARED)):
         assert getattr(original, key, None) == getattr(model.config, key, None), key
     assert checkpoint.config["architectures"] == [type(model).__name__]
 
     expected = model.state_dict()
     if model.config.tie_word_embeddings:
         del expected["lm_head.weight"]
-    assert set(checkpoint.tensors) == set(expected)
-    for name, value in expected.items():
-        tensor = checkpoint.tensors[name]
-        assert tensor.shape == tuple(value.shape)
-        np.testing.assert_allclose(tensor.rows(0, tensor.shape[0]), value.numpy(), rtol=0, atol=1e-6)
+    same_tensors(checkpoint, expected)
 
 
 def test_gpt2_matrices_come_back_as_conv1d(tmp_path: Path) -> None:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 128}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["gpt2"](vocab_size=VOCAB, **sizes))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 2)
-    tensors = {}
-    for name, value in model.state_dict().items():
-        if name != "lm_head.weight":
-            stem, suffix = name.rsplit(".", 1)
-            turned = re.search(r"(c_attn|c_proj|c_fc)\.weight$", name)
-            tensors[f"{names.get_name(stem)}.{suffix}"] = (value.T if turned else value).contiguous().numpy()
-    metadata = {
-        "block_count": 2,
-        "context_length": 64,
-        "embedding_length": 32,
-        "feed_forward_length": 128,
-        "attention.head_count": 4,
-        "attention.layer_norm_epsilon": 1e-5,
-    }
-    checkpoint = open_checkpoint(str(write_gguf(tmp_path / "w.gguf", "gpt2", metadata | byte_level(), tensors)))
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level())))
     assert {key: checkpoint.config[key] for key in sizes} == sizes
     assert checkpoint.config["layer_norm_epsilon"] == 1e-5
-    expected = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    same_tensors(checkpoint, {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"})
+
+
+def same_tensors(checkpoint: Checkpoint, expected: dict[str, torch.Tensor]) -> None:
     assert set(checkpoint.tensors) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_array_equal(checkpoint.tensors[name].rows(0, value.shape[0]), value.numpy())
+        tensor = checkpoint.tensors[name]
+        assert tensor.shape == tuple(value.shape)
+        np.testing.assert_allclose(tensor.rows(0, tensor.shape[0]), value.numpy(), rtol=0, atol=1e-6)
+        part = slice(tensor.shape[0] // 3, tensor.shape[0] // 2 + 1)
+        np.testing.assert_allclose(tensor.rows(part.start, part.stop), value.numpy()[part], rtol=0, atol=1e-6)
+
+
+ENCODERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "bert": (hf.BertModel, {}, words("a", "##b")),
+    "distilbert": (hf.DistilBertModel, {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 2}, words("a", "##b")),
+    "roberta": (hf.RobertaModel, {"pad_token_id": 1, "type_vocab_size": 1}, byte_level(padding_token_id=1)),
+    "xlm-roberta": (hf.XLMRobertaModel, {"pad_token_id": 1, "type_vocab_size": 1}, pieces("a", padding_token_id=1)),
+}
+ENCODER: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_come_back(tmp_path: Path, name: str) -> None:
+    model_class, changes, tokenizer = ENCODERS[name]
+    vocab = len(tokenizer["tokenizer.ggml.tokens"])
+    config = model_class.config_class(**{"vocab_size": vocab, **ENCODER, **changes})
+    model = model_class(config)
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, tokenizer, {"pooling_type": 1})))
+    assert checkpoint.config["model_type"] == name
+    assert checkpoint.config["architectures"] == [model_class.__name__]
+    original = model_class.config_class(**checkpoint.config)
+    known = model_class.config_class().to_dict()
+    for key in filter(known.__contains__, (*ENCODER, *changes, "layer_norm_eps", "vocab_size")):
+        assert getattr(original, key, None) == getattr(config, key, None), key
+    prefix = {"xlm-roberta": "roberta"}.get(name, name)
+    expected = {f"{prefix}.{key}": value for key, value in model.state_dict().items() if "pooler" not in key}
+    if "roberta" in name:  # positions that no token takes are cut off
+        expected[f"{prefix}.embeddings.position_embeddings.weight"][:2] = 0
+    same_tensors(checkpoint, expected)
+    assert json.loads(checkpoint.files["1_Pooling/config.json"])["pooling_mode_mean_tokens"] is True
+    assert embedding_of(checkpoint.files, 512, 32) == Embedding("mean", True, 40 - 2 * ("roberta" in name))
+
+
+def test_t5_comes_back(tmp_path: Path) -> None:
+    tokenizer = pieces("a", "b")
+    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_heads": 2, "num_layers": 1}
+    for kind, tied in (("relu", True), ("gated-gelu", False)):
+        config = hf.T5Config(
+            vocab_size=7, num_decoder_layers=2, feed_forward_proj=kind, tie_word_embeddings=tied, **sizes
+        )
+        model = hf.T5ForConditionalGeneration(config)
+        checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, tokenizer, {"decoder_start_token_id": 0})))
+        original = hf.T5Config(**checkpoint.config)
+        for key in (*sizes, "num_decoder_layers", "feed_forward_proj", "tie_word_embeddings", "layer_norm_epsilon"):
+            assert getattr(original, key) == getattr(config, key), key
+        left_out = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", *(["lm_head.weight"] if tied else [])}
+        same_tensors(checkpoint, {name: v for name, v in model.state_dict().items() if name not in left_out})
 
 
 def test_llama3_factors_are_those_of_transformers() -> None:
@@ -208,6 +208,24 @@ SCALINGS: dict[str, tuple[dict[str, Any], Any]] = {
         {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32},
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
     ),
+    "yarn in detail": (
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.yarn_beta_fast": 8.0,
+            "rope.scaling.yarn_beta_slow": 2.0,
+            "rope.scaling.yarn_attn_factor": 1.5,
+            "rope.scaling.attn_factor": 2.0,
+        },
+        {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 64,
+            "beta_fast": 8.0,
+            "beta_slow": 2.0,
+            "attention_factor": 3.0,
+        },
+    ),
 }
 
 
@@ -233,8 +251,40 @@ def test_long_rope_factors_become_lists(tmp_path: Path) -> None:
     assert config["rope_scaling"] == {"type": "longrope", "long_factor": [2.0] * 8, "short_factor": [1.0] * 8}
 
 
+SCALINGS_REFUSED = {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_ext_factor": 0.5}
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "experts": ({"expert_count": 8}, UnsupportedModelError, "mixture of experts"),
+    "unknown key": ({"magic": 1}, UnsupportedModelError, r"does not know, .* llama\.magic; export the Hugging"),
+    "logit scale": ({"logit_scale": 0.5}, UnsupportedModelError, r"llama\.logit_scale"),
+    "attention scale": (
+        {"attention.scale": 0.5},
+        UnsupportedModelError,
+        r"attention\.scale is 0.5; .* only with 0 or 0",
+    ),
+    "not causal": ({"attention.causal": False}, UnsupportedModelError, r"attention\.causal is False"),
+    "alibi": ({"attention.max_alibi_bias": 8.0}, UnsupportedModelError, "max_alibi_bias"),
+    "clamped": ({"attention.clamp_kqv": 8.0}, UnsupportedModelError, "clamp_kqv"),
+    "wide values": ({"attention.value_length": 32}, UnsupportedModelError, r"value_length is 32; .* with 0 or 16"),
+    "embeddings": ({"pooling_type": 3}, UnsupportedModelError, "an embedding model made of a decoder"),
+    "sections": ({"rope.dimension_sections": [4, 4, 0, 0]}, UnsupportedModelError, "dimension_sections"),
+    "scaled attention": ({"rope.scaling.attn_factor": 1.5}, UnsupportedModelError, "attn_factor"),
+    "part of yarn": (SCALINGS_REFUSED, UnsupportedModelError, "yarn_ext_factor is 0.5"),
+    "yarn by logarithm": (
+        SCALINGS_REFUSED | {"rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_log_multiplier": 0.1},
+        UnsupportedModelError,
+        "yarn_log_multiplier",
+    ),
+    "adapter": ({"general.type": "adapter"}, UnsupportedModelError, r"is not a model \(adapter\)"),
+    "projector": (
+        {"general.type": "mmproj"},
+        UnsupportedModelError,
+        "the part of a multimodal model that reads images",
+    ),
+    "old quantization": (
+        {"general.quantization_version": 1},
+        UnsupportedModelError,
+        "quantization version 1, expected 2",
+    ),
     "unknown scaling": ({"rope.scaling.type": "ntk"}, UnsupportedModelError, "scales rotary positions by 'ntk'"),
     "no layers": ({"block_count": 0}, CheckpointError, "block_count is 0, expected a number above 0"),
     "too many layers": ({"block_count": 2**31}, CheckpointError, "but there are 11 tensors"),
@@ -249,6 +299,97 @@ def test_unusable_metadata_is_refused(tmp_path: Path, case: str) -> None:
     metadata, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         small_llama(tmp_path / "w.gguf", metadata)
+
+
+NEUTRAL: dict[str, Any] = {
+    "logit_scale": 1.0,
+    "attention.scale": 0.25,
+    "attention.value_length": 16,
+    "attention.max_alibi_bias": 0.0,
+    "attention.causal": True,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "pooling_type": 0,
+    "vocab_size": VOCAB,
+    "tensor_data_layout": "Meta AI original pth",
+    "rope.dimension_sections": [0, 0, 0, 0],
+    "rope.scaling.attn_factor": 1.0,
+    "rope.scaling.finetuned": False,
+    "general.quantization_version": 2,
+    "general.type": "model",
+}
+
+
+def test_keys_that_say_nothing_new_are_taken(tmp_path: Path) -> None:
+    assert small_llama(tmp_path / "a.gguf", NEUTRAL) == small_llama(tmp_path / "b.gguf", {})
+
+
+ENCODERS_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Array], str]] = {
+    "causal": ({"attention.causal": True}, {}, r"attention\.causal is True; .* only with False"),
+    "last token": ({"pooling_type": 3}, {}, "pooling_type is 3; edgellm builds 1"),
+    "head without pooler": ({}, {"cls.output.weight": np.ones((1, 32), np.float32)}, "without the layer in front"),
+    "dense step": ({}, {"dense_2.weight": np.ones((32, 32), np.float32)}, r"has dense_2\.weight, a step behind"),
+    "unknown key": ({"hidden_activation": "silu"}, {}, r"bert\.hidden_activation"),
+}
+
+
+@pytest.mark.parametrize("case", ENCODERS_REFUSED)
+def test_encoders_of_other_kinds_are_refused(tmp_path: Path, case: str) -> None:
+    metadata, tensors, message = ENCODERS_REFUSED[case]
+    tokenizer = words("a", "##b")
+    model = hf.BertModel(hf.BertConfig(vocab_size=7, **ENCODER))
+    with pytest.raises(UnsupportedModelError, match=message):
+        open_checkpoint(str(convert(tmp_path / "w.gguf", model, tokenizer, metadata, tensors)))
+
+
+def test_labels_of_roberta_come_back(tmp_path: Path) -> None:
+    labels = {0: "bad", 1: "good", 2: "neither"}
+    config = hf.RobertaConfig(vocab_size=261, pad_token_id=1, type_vocab_size=1, id2label=labels, **ENCODER)
+    model = hf.RobertaForSequenceClassification(config)
+    more = {"pooling_type": 4, "classifier.output_labels": list(labels.values())}
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(padding_token_id=1), more)))
+    assert checkpoint.config["architectures"] == ["RobertaForSequenceClassification"]
+    assert checkpoint.config["id2label"] == {str(i): label for i, label in labels.items()}
+    for part in ("dense", "out_proj"):
+        expected = model.classifier.get_submodule(part).weight.detach().numpy()
+        found = checkpoint.tensors[f"classifier.{part}.weight"]
+        np.testing.assert_array_equal(found.rows(0, found.shape[0]), expected)
+
+
+def test_an_embedding_that_is_the_head_too_is_tied_however_it_is_rounded(tmp_path: Path) -> None:
+    config = hf.T5Config(
+        vocab_size=7, d_model=32, d_ff=48, d_kv=16, num_heads=2, num_layers=1, decoder_start_token_id=0
+    )
+    model = hf.T5ForConditionalGeneration(config)
+    shared = model.shared.weight.detach().numpy()
+    for head, tied in ((shared * 1.05, True), (shared[::-1].copy(), False)):
+        path = convert(tmp_path / "w.gguf", model, pieces("a", "b"), {}, {"output.weight": head})
+        assert open_checkpoint(str(path)).config["tie_word_embeddings"] is tied
+
+
+def test_relative_positions_of_each_layer_are_refused(tmp_path: Path) -> None:
+    config = hf.UMT5Config(vocab_size=7, d_model=32, d_ff=48, d_kv=16, num_heads=2, num_layers=2)
+    model = hf.UMT5ForConditionalGeneration(config)
+    with pytest.raises(UnsupportedModelError, match="as UMT5, which edgellm does not build"):
+        open_checkpoint(str(convert(tmp_path / "w.gguf", model, pieces("a", "b"), {"decoder_start_token_id": 0})))
+
+
+def test_numbers_beside_matrices_are_multiplied_in(tmp_path: Path) -> None:
+    from gguf_files import LLAMA, llama_tensors
+
+    tensors = llama_tensors(VOCAB) | {"blk.0.ffn_up.scale": np.full(1, 0.5, np.float32)}
+    checkpoint = open_checkpoint(str(write_gguf(tmp_path / "w.gguf", "llama", LLAMA | byte_level(), tensors)))
+    found = checkpoint.tensors["model.layers.0.mlp.up_proj.weight"].rows(3, 7)
+    np.testing.assert_array_equal(found, tensors["blk.0.ffn_up.weight"][3:7] * 0.5)
+    assert "blk.0.ffn_up.scale" not in checkpoint.tensors
+
+
+def test_models_of_images_are_named(tmp_path: Path) -> None:
+    from gguf_files import LLAMA, llama_tensors
+
+    tensors = llama_tensors(VOCAB) | {"v.blk.0.attn_q.weight": np.ones((4, 4), np.float32)}
+    with pytest.raises(UnsupportedModelError, match="holds a model of images beside the language model"):
+        open_checkpoint(str(write_gguf(tmp_path / "w.gguf", "llama", LLAMA | byte_level(), tensors)))
 
 
 def test_all_absent_keys_are_named_at_once(tmp_path: Path) -> None:

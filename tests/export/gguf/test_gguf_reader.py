@@ -180,13 +180,14 @@ def test_alignment_of_the_file_is_used(tmp_path: Path) -> None:
     assert all(info.offset % 256 == 0 for info in tensors.values())
 
 
-def test_parts_of_a_split_file_are_refused(tmp_path: Path) -> None:
-    path = tiny_llama(tmp_path / "w-00001-of-00002.gguf", **{"split.count": 2})
-    with pytest.raises(UnsupportedModelError, match="join them with llama-gguf-split --merge"):
-        open_checkpoint(str(path))
-
-
 def test_unknown_architectures_offer_the_nearest(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "w.gguf", "qwen1", {}, {"token_embd.weight": np.ones((2, 2), np.float32)})
     with pytest.raises(UnsupportedModelError, match="architecture 'qwen1'; did you mean 'qwen3' or 'qwen2'"):
+        open_checkpoint(str(path))
+
+
+def test_what_an_unknown_architecture_was_made_from_is_named(tmp_path: Path) -> None:
+    origin = {"general.base_model.0.repo_url": "https://example.org/falcon"}
+    path = write_gguf(tmp_path / "w.gguf", "falcon", origin, {"token_embd.weight": np.ones((2, 2), np.float32)})
+    with pytest.raises(UnsupportedModelError, match=r"made from \(https://example.org/falcon\), with --via optimum"):
         open_checkpoint(str(path))

@@ -50,7 +50,7 @@ def test_real_model_files(smollm2_gguf: Path, tmp_path: Path) -> None:
     }
     assert checkpoint.config["num_hidden_layers"] == 30
     assert checkpoint.config["rms_norm_eps"] == 1e-5
-    assert checkpoint.config["eos_token_id"] == [2, 0]
+    assert checkpoint.config["eos_token_id"] == [2, 0, 4]  # 4: <reponame>, at which llama.cpp ends too
     assert len(checkpoint.tensors) == 272
     for name, content in checkpoint.files.items():
         (tmp_path / name).write_bytes(content)
@@ -165,8 +165,51 @@ def test_phi3_control_tokens_swallow_what_follows(tmp_path: Path) -> None:
     assert tokenizer.encode("<s> ab").ids != tokenizer.encode("<s>ab").ids
 
 
+def test_templates_with_names_are_carried(tmp_path: Path) -> None:
+    templates = {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b"}
+    checkpoint = opened(tmp_path, byte_level(), **templates, **{"tokenizer.chat_templates": ["tool_use"]})
+    assert checkpoint.files["chat_template.jinja"] == b"a"
+    assert read(checkpoint, "tokenizer_config.json")["chat_template"] == [
+        {"name": "default", "template": "a"},
+        {"name": "tool_use", "template": "b"},
+    ]
+    with pytest.raises(CheckpointError, match="names the chat template 'rag' and does not hold it"):
+        opened(tmp_path, byte_level(), **templates, **{"tokenizer.chat_templates": ["tool_use", "rag"]})
+
+
+def test_settings_of_sampling_are_defaults_of_generation(tmp_path: Path) -> None:
+    given = {"temp": 0.75, "top_k": 20, "top_p": 0.5, "min_p": 0.25, "penalty_repeat": 1.25, "penalty_last_n": 64}
+    metadata = {f"general.sampling.{key}": value for key, value in given.items()}
+    generation = read(opened(tmp_path, byte_level(), **metadata), "generation_config.json")
+    assert generation == {
+        "eos_token_id": [258],
+        "temperature": 0.75,
+        "top_k": 20,
+        "top_p": 0.5,
+        "min_p": 0.25,
+        "do_sample": True,
+        "repetition_penalty": 1.25,
+    }
+    cold = read(opened(tmp_path, byte_level(), **{"general.sampling.temp": 0.0}), "generation_config.json")
+    assert cold == {"eos_token_id": [258], "do_sample": False}
+    for key, value in (("xtc_probability", 0.5), ("mirostat", 2), ("odd", 1)):
+        with pytest.raises(UnsupportedModelError, match=rf"general\.sampling\.{key} is {value}, which"):
+            opened(tmp_path, byte_level(), **{f"general.sampling.{key}": value})
+
+
+def test_tokens_that_may_not_be_chosen_are_carried(tmp_path: Path) -> None:
+    generation = read(opened(tmp_path, byte_level(suppress_tokens=[3, 999])), "generation_config.json")
+    assert generation["suppress_tokens"] == [3]
+
+
+def test_lists_of_end_tokens_are_read(tmp_path: Path) -> None:
+    assert opened(tmp_path, byte_level(eos_token_ids=[5, 7, 999])).config["eos_token_id"] == [258, 5, 7]
+
+
 BROKEN: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "unknown kind": ({"model": "t5"}, UnsupportedModelError, "tokenizer of type 't5', expected gpt2 or llama"),
+    "unknown kind": ({"model": "rwkv"}, UnsupportedModelError, "tokenizer of type 'rwkv', expected gpt2, llama, bert"),
+    "unknown key": ({"magic": 1}, UnsupportedModelError, r"may change tokens: tokenizer\.ggml\.magic"),
+    "no unigram scores": ({"model": "t5"}, CheckpointError, r"lacks tokenizer\.ggml\.scores"),
     "unknown cut": ({"pre": "qwen3"}, UnsupportedModelError, "pre-tokenizer 'qwen3'; did you mean 'qwen2'"),
     "no merges": ({"merges": [1, 2]}, CheckpointError, "no usable tokenizer.ggml.merges"),
     "merge of one": ({"merges": ["th"]}, CheckpointError, "merge 'th', expected two tokens"),

@@ -1,0 +1,321 @@
+"""GGUF files beside llama.cpp: the numbers of each architecture, and the tokens of each kind of tokenizer.
+
+Weights are float32. llama.cpp keeps the cache in float16 and looks activations up in tables of float16, so its numbers
+differ by up to a hundredth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from tokenizers import Tokenizer
+
+import edgellm
+import edgellm_export
+from comparison import relative_rms
+from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.tokenizer.pretokenizers import PRE_TOKENIZERS
+from gguf_conversion import convert
+from gguf_files import byte_level, pieces, tiny_llama, words
+from interchange.peer import Peer
+
+NEAR = 0.01
+FAR = 0.1  # what a misread key changes, at least
+BYTES = byte_level(control=("<|end|>",), merges=("t h", "th e", "\u0120 the"))
+VOCAB = len(BYTES["tokenizer.ggml.tokens"])
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 128,
+}
+NO_IDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "tie_word_embeddings": True}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A config in transformers, and what its file says besides. `metadata`: of the architecture."""
+
+    config: Callable[..., hf.PretrainedConfig]
+    changes: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+DECODERS = {
+    "llama": Case(hf.LlamaConfig, {"head_dim": 16, "rope_theta": 50000.0}),
+    "llama tied with biases": Case(
+        hf.LlamaConfig, {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
+    ),
+    "llama 3": Case(hf.LlamaConfig, {"head_dim": 32, "rope_theta": 500000.0, "rope_scaling": LLAMA3}),
+    "llama linear": Case(
+        hf.LlamaConfig,
+        {"head_dim": 16, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+    ),
+    "qwen2": Case(hf.Qwen2Config),
+    "qwen2 yarn": Case(
+        hf.Qwen2Config,
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}},
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 32,
+        },
+    ),
+    "qwen2 yarn with a factor": Case(
+        hf.Qwen2Config,
+        {
+            "rope_scaling": {
+                "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32,
+                "attention_factor": 1.5 * (1 + 0.1 * math.log(4.0)),
+            },
+        },
+        {
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 32,
+            "rope.scaling.attn_factor": 1.5,
+        },
+    ),
+    "qwen3": Case(hf.Qwen3Config, {"head_dim": 32}),
+    "phi3": Case(hf.Phi3Config, NO_IDS),
+    "phi3 partly rotated": Case(
+        hf.Phi3Config,
+        {**NO_IDS, "num_attention_heads": 2, "partial_rotary_factor": 0.5},
+        {"rope.dimension_count": 16},
+    ),
+    "gemma2": Case(
+        hf.Gemma2Config,
+        {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0},
+        {"attention.sliding_window": 8, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0},
+    ),
+    "gemma3": Case(
+        hf.Gemma3TextConfig,
+        {**GEMMA, "num_hidden_layers": 7, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"attention.sliding_window": 8, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
+    ),
+    "gpt2": Case(
+        lambda **_: hf.GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=128, **NO_IDS)
+    ),
+    "gptneox": Case(hf.GPTNeoXConfig, {"rotary_pct": 0.5}),
+    "gptneox one after the other": Case(hf.GPTNeoXConfig, {"rotary_pct": 1.0, "use_parallel_residual": False}),
+    "starcoder2": Case(hf.Starcoder2Config, {"sliding_window": None, "tie_word_embeddings": False}),
+    "starcoder2 tied": Case(hf.Starcoder2Config, {"sliding_window": None}),
+}  # fmt: skip
+
+
+def seeded(model: torch.nn.Module) -> torch.nn.Module:
+    """With norms and biases that are random too: 1 and 0 would hide mistakes."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+    return model.eval()
+
+
+def exported(gguf: Path, path: Path) -> Any:
+    edgellm_export.export(gguf, path, precision="fp32", verify_quality=False)
+    return edgellm.load(path, threads=1)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_logits_of_decoders(llamacpp: Peer, tmp_path: Path, name: str) -> None:
+    case = DECODERS[name]
+    config = case.config(**{**SIZES, **case.changes})
+    model = seeded(hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+    gguf = convert(tmp_path / "model.gguf", model, BYTES, case.metadata)
+    ids = np.random.default_rng(3).integers(0, VOCAB - 1, 40).tolist()
+    expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=ids))
+    ours = exported(gguf, tmp_path / "package").logits(ids)
+    assert relative_rms(np.asarray(ours), expected) < NEAR
+
+
+WORDS = words("the", "cat", "s", "sat", "##s", "##at", "c", "##t", "!", "you", "\u00e9t\u00e9", "\u4f60", "e", "##e")
+PIECES = pieces("\u2581", "\u2581the", "\u2581c", "at", "c", "a", "t", "s", "th", "e", "\u2581s", "!", "\u00e9", "h")
+XLMR = pieces(
+    *("\u2581", "\u2581the", "\u2581c", "at", "c", "a", "t", "s", "th", "e", "\u2581s", "!", "\u00e9", "h"),
+    special={"<s>": 3, "<pad>": 3, "</s>": 3, "<unk>": 2},
+    bos_token_id=0, padding_token_id=1, eos_token_id=2, unknown_token_id=3, add_bos_token=True, add_eos_token=True,
+)  # fmt: skip
+ROBERTA = byte_level(
+    control=("<s>", "<pad>", "</s>", "<mask>"), merges=("t h", "th e"), pre="roberta-bpe", bos_token_id=258,
+    padding_token_id=1, eos_token_id=260, mask_token_id=261, add_bos_token=True, add_eos_token=True,
+)  # fmt: skip
+ENCODERS = {
+    "bert": (hf.BertConfig, hf.BertModel, WORDS),
+    "distilbert": (hf.DistilBertConfig, hf.DistilBertModel, WORDS),
+    "roberta": (hf.RobertaConfig, hf.RobertaModel, ROBERTA),
+    "xlm-roberta": (hf.XLMRobertaConfig, hf.XLMRobertaModel, XLMR),
+}
+
+
+def encoder(name: str, model_class: Any = None, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    config_class, usual, tokenizer = ENCODERS[name]
+    size = len(tokenizer["tokenizer.ggml.tokens"])
+    settings: dict[str, Any] = {**SIZES, "vocab_size": size, "pad_token_id": 1 if "roberta" in name else 0}
+    if name == "distilbert":
+        settings |= {"dim": 64, "hidden_dim": 96, "n_layers": 2, "n_heads": 4}
+    config = config_class(**{**settings, "type_vocab_size": 1 if "roberta" in name else 2, **changes})
+    return seeded((model_class or usual)(config)), tokenizer
+
+
+@pytest.mark.parametrize("pooling", [0, 1, 2], ids=["states", "mean", "cls"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_states_and_vectors_of_encoders(llamacpp: Peer, tmp_path: Path, name: str, pooling: int) -> None:
+    model, tokenizer = encoder(name)
+    gguf = convert(tmp_path / "model.gguf", model, tokenizer, {"pooling_type": pooling})
+    texts = ["the cat sat!", "\u00e9 the s at", "cats"]
+    inputs = llamacpp.ask("tokens", model=str(gguf), texts=texts, parse_special=True)
+    expected = llamacpp.ask("embeddings", model=str(gguf), inputs=inputs, pooled=pooling > 0)
+    ours = exported(gguf, tmp_path / "package")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "package" / "tokenizer.json"))
+    assert [tokenizer.encode(text).ids for text in texts] == inputs
+    if pooling:
+        vectors = np.array(expected)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        assert relative_rms(ours.embed(texts), vectors) < NEAR
+    else:
+        for text, states in zip(texts, expected, strict=True):
+            found = ours.run([text])
+            assert relative_rms(np.asarray(found[0].outputs["last_hidden_state"]), np.array(states)) < NEAR
+
+
+T5 = {"vocab_size": len(PIECES["tokenizer.ggml.tokens"]), "d_model": 64, "d_ff": 96, "d_kv": 16, "num_heads": 4}
+
+
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
+def test_logits_of_t5(llamacpp: Peer, tmp_path: Path, kind: str) -> None:
+    """A tied head reads states that T5 scales and llama.cpp does not."""
+    tied = kind == "relu"
+    config = hf.T5Config(
+        **T5, num_layers=3, num_decoder_layers=2, feed_forward_proj=kind, tie_word_embeddings=tied,
+        relative_attention_num_buckets=8, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = seeded(hf.T5ForConditionalGeneration(config))
+    gguf = convert(tmp_path / "model.gguf", model, PIECES)
+    source, target = [5, 6, 9, 7, 3, 1], [0, 8, 4, 6, 11]
+    expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=target, source=source))
+    ours = np.asarray(exported(gguf, tmp_path / "package").logits(source, target))
+    assert relative_rms(ours, expected * (64**-0.5 if tied else 1)) < NEAR
+
+
+# All composed: Qwen's own tokenizer composes characters before it cuts, llama.cpp does not.
+MERGES = (
+    "t h", "h e", "\u0120 t", "i n", "e r", "1 2", "12 3", "0 0", "\u0120 \u0120", "\u010a \u010a", "\u0120 (", ". .",
+    "' s", "' S", "l l", "\u0120 1", "A N", "! !", "\u0120 a", "\u010a \u0120", ") ;", "n t", "a 1", "\u00e3 \u0122",
+    "\u0120 \u00e3", "! a",
+)  # fmt: skip
+TEXTS = [
+    "the thing's in 1234567 (12,345) there; don't, DON'T!!\n\n  a",
+    "  the\n\n\n in(the);a1b22 \u00e9t\u00e9 \u4f60\u597d\u4e16\u754c\u3002 \u0416\u0443\u043a's  \n",
+    "for i in range(10):\n    print(the['a'], 0x00ff) # 100% ..!!\r\n\tx+=1",
+    "\u0e2a\u0e27\u0e31 \u0939\u093f\u0928 \U0001f600\U0001f44d\U0001f3fd \u00bd\u2167",
+    "\u00a0\u3000 a\u200bb <|end|> the<|end|>",
+    *("AN ANt an'S 's'll  'LL \t\t...!?", "", " ", "\n"),
+]
+
+
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_tokens_of_byte_level_vocabularies(llamacpp: Peer, tmp_path: Path, pre: str) -> None:
+    control = ("<|start|>", "<|end|>")
+    tokenizer = byte_level(pre=pre, control=control, merges=MERGES, bos_token_id=256 + len(MERGES))
+    same_tokens(llamacpp, tiny_llama(tmp_path / "model.gguf", tokenizer=tokenizer), TEXTS)
+
+
+def same_tokens(llamacpp: Peer, gguf: Path, texts: list[str], plain: list[str] | None = None) -> None:
+    """With control tokens in the texts found, and, of `plain` or all texts, not."""
+    tokenizer = Tokenizer.from_buffer(open_checkpoint(str(gguf)).files["tokenizer.json"])
+    for special, given in ((True, texts), (False, texts if plain is None else plain)):
+        expected = llamacpp.ask("tokens", model=str(gguf), texts=given, parse_special=special)
+        tokenizer.encode_special_tokens = not special
+        assert [tokenizer.encode(text).ids for text in given] == expected
+
+
+SCORED = ("\u2581", "a", "b", "c", "ab", "\u2581ab", "\u2581a", "bc", "abc", "\u2581\u2581", "\u00e9", "\u2581abc")
+
+
+@pytest.mark.parametrize("more", [{}, {"add_space_prefix": False}, {"add_bos_token": False, "add_eos_token": True}])
+def test_tokens_of_scored_vocabularies(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) -> None:
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
+    tokens = ["<unk>", "<s>", "</s>", *bytes_, *SCORED, "<tool>"]
+    base = {
+        "model": "llama",
+        "tokens": tokens,
+        "token_type": [2, 3, 3, *[6] * 256, *[1] * len(SCORED), 4],
+        "scores": [*[0.0] * 259, *(float(len(piece)) - i / 16 for i, piece in enumerate(SCORED)), 0.0],
+    }
+    tokenizer = {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}
+    texts = ["abc ab a  bcab", " ab", "\u00e9 \u4f60abc\n", "ab<tool>ab </s> abc", "aabbcc   abc", "", " "]
+    same_tokens(llamacpp, tiny_llama(tmp_path / "model.gguf", tokenizer=tokenizer), texts)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"normalizer.lowercase": False}, {"normalizer.lowercase": True, "normalizer.strip_accents": False}],
+    ids=["plain", "cased", "accented"],
+)
+def test_tokens_of_words(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) -> None:
+    tokenizer = WORDS | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
+    gguf = convert(tmp_path / "model.gguf", encoder("bert")[0], tokenizer)
+    texts = [
+        "The cat SAT!",
+        "cats \u4f60\u4f60 e\u0301t\u00e9 \u00e9t\u00e9",
+        "the[SEP]cat [MASK] xyz",
+        "sat\tsat\u00a0the\u200b",
+        "",
+        "\u00c9T\u00c9",
+    ]
+    same_tokens(llamacpp, gguf, texts)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"remove_extra_whitespaces": False},
+        {"add_space_prefix": False},
+        {"add_space_prefix": False, "remove_extra_whitespaces": False},
+        {"add_eos_token": False},
+    ],
+    ids=["plain", "every space", "no prefix", "as it is", "no end"],
+)
+def test_tokens_of_pieces(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) -> None:
+    """Control tokens are pieces to `tokenizers`, in a text where they are not found as such, and not to llama.cpp."""
+    config = hf.T5Config(**T5, num_layers=1, num_decoder_layers=1)
+    tokenizer = PIECES | {f"tokenizer.ggml.{key}": value for key, value in more.items()}
+    gguf = convert(tmp_path / "model.gguf", hf.T5ForConditionalGeneration(config), tokenizer)
+    texts = [
+        "the cat sat!",
+        "the  cat",
+        " the cat ",
+        "\u4f60\u597d the \u00e9\u4f60",
+        "a</s>the cat<unk>",
+        "[PAD1]a",
+        "cat\u4f60\u597dsat",
+    ]
+    same_tokens(llamacpp, gguf, texts, plain=[text for text in texts if "</s>" not in text])
+
+
+def test_endings(llamacpp: Peer, tmp_path: Path) -> None:
+    control = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<reponame>", "<|fim_pad|>", "<|file_sep|>", "<|tool|>")
+    tokenizer = byte_level(control=control, eos_token_id=258, eot_token_id=260)
+    gguf = tiny_llama(tmp_path / "model.gguf", tokenizer=tokenizer)
+    size = len(tokenizer["tokenizer.ggml.tokens"])
+    expected = llamacpp.ask("endings", model=str(gguf), size=size)
+    assert sorted(open_checkpoint(str(gguf)).config["eos_token_id"]) == expected

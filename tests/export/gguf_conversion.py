@@ -1,0 +1,178 @@
+"""transformers' models as GGUF files, by the rules of llama.cpp's conversion, which its package gguf has no code of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+from transformers import PretrainedConfig
+
+from gguf_files import Array, write_gguf
+
+# model_type: architecture
+ARCHITECTURES = {
+    "mistral": "llama",
+    "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+    "umt5": "t5",
+    **dict.fromkeys(("distilbert", "roberta", "xlm-roberta"), "bert"),
+}
+BERT_PREFIXES = ("bert.", "distilbert.", "roberta.")
+NOT_CONVERTED = re.compile(
+    r"pooler\..*|.*position_ids|cls\..*|lm_head\..*|vocab_.*|(encoder|decoder)\.embed_tokens\..*"
+)
+
+
+def convert(
+    path: Path,
+    model: torch.nn.Module,
+    tokenizer: Mapping[str, Any],
+    more: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Array] | None = None,
+) -> Path:
+    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones."""
+    config = model.config
+    arch = ARCHITECTURES.get(config.model_type, config.model_type)
+    metadata = {**_metadata(config, arch), **tokenizer, **(more or {})}
+    given = {key: value for key, value in metadata.items() if value is not None}
+    return write_gguf(path, arch, given, converted_tensors(model, arch) | dict(tensors or {}))
+
+
+def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
+    config = model.config
+    layers = max(config.num_hidden_layers, getattr(config, "num_decoder_layers", 0))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], layers)
+    encoder = arch == "bert"
+    tensors: dict[str, Array] = {}
+    for name, value in model.state_dict().items():
+        tied = name in ("lm_head.weight", "embed_out.weight") and config.tie_word_embeddings
+        short = next((name.removeprefix(p) for p in BERT_PREFIXES if name.startswith(p)), name) if encoder else name
+        if not tied and not (
+            (encoder or arch == "t5") and NOT_CONVERTED.fullmatch(short) and short != "lm_head.weight"
+        ):
+            tensors |= _one(short, value.float().numpy(), arch, config, names)
+    if (getattr(config, "rope_scaling", None) or {}).get("rope_type") == "llama3":
+        tensors["rope_freqs.weight"] = llama3_factors(config)
+    return tensors
+
+
+def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: gguf.TensorNameMap) -> dict[str, Array]:
+    stem, suffix = name.rsplit(".", 1)
+    part = stem.rsplit(".", 1)[-1]
+    shape = tensor.shape
+    if arch == "llama" and part in ("q_proj", "k_proj"):
+        heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
+        tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+    if arch.startswith("gemma") and name.endswith("norm.weight"):
+        tensor = tensor + 1
+    if arch == "gpt2" and part in ("c_attn", "c_proj", "c_fc") and suffix == "weight":
+        tensor = tensor.T
+    if part == "query_key_value":
+        heads = config.num_attention_heads
+        tensor = tensor.reshape(heads, 3, shape[0] // heads // 3, *shape[1:]).swapaxes(0, 1).reshape(shape)
+    if config.model_type in ("roberta", "xlm-roberta") and part == "position_embeddings":
+        tensor = tensor[config.pad_token_id + 1 :]
+    found = names.get_name(stem)
+    assert found is not None, name
+    return {f"{found}.{suffix}": np.ascontiguousarray(tensor)}
+
+
+def llama3_factors(config: PretrainedConfig) -> Array:
+    factors = []
+    for index in range(0, config.head_dim, 2):
+        wavelength = 2 * math.pi * config.rope_theta ** (index / config.head_dim)
+        if wavelength < 8192 / 4:
+            factors.append(1.0)
+        elif wavelength > 8192:
+            factors.append(config.rope_scaling["factor"])
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            factors.append(1 / ((1 - smooth) / config.rope_scaling["factor"] + smooth))
+    return np.array(factors, np.float32)
+
+
+def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
+    makers = {"gpt2": _gpt2, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5}
+    return makers.get(arch, _decoder)(config)
+
+
+def _decoder(config: PretrainedConfig) -> dict[str, Any]:
+    metadata = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "rope.freq_base": config.rope_theta,
+    }
+    if config.model_type == "starcoder2":
+        return metadata | {"attention.layer_norm_epsilon": config.norm_epsilon}
+    metadata["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
+    if getattr(config, "head_dim", None):
+        metadata |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+    if config.model_type in ("llama", "mistral"):
+        metadata["rope.dimension_count"] = config.head_dim
+    return metadata
+
+
+def _gpt2(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.n_layer,
+        "context_length": config.n_positions,
+        "embedding_length": config.n_embd,
+        "feed_forward_length": config.n_inner or 4 * config.n_embd,
+        "attention.head_count": config.n_head,
+        "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+    }
+
+
+def _gpt_neox(config: PretrainedConfig) -> dict[str, Any]:
+    head_dim = config.hidden_size // config.num_attention_heads
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.layer_norm_epsilon": config.layer_norm_eps,
+        "rope.dimension_count": int(config.rotary_pct * head_dim),
+        "use_parallel_residual": config.use_parallel_residual,
+    }
+
+
+def _bert(config: PretrainedConfig) -> dict[str, Any]:
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings - offset,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": getattr(config, "intermediate_size", None) or config.hidden_dim,
+        "attention.head_count": config.num_attention_heads,
+        "attention.layer_norm_epsilon": getattr(config, "layer_norm_eps", 1e-12),
+        "attention.causal": False,
+        "tokenizer.ggml.token_type_count": getattr(config, "type_vocab_size", 1),
+    }
+
+
+def _t5(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "context_length": 512,
+        "embedding_length": config.d_model,
+        "feed_forward_length": config.d_ff,
+        "block_count": config.num_layers,
+        "decoder_block_count": config.num_decoder_layers,
+        "attention.head_count": config.num_heads,
+        "attention.key_length": config.d_kv,
+        "attention.value_length": config.d_kv,
+        "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+        "attention.relative_buckets_count": config.relative_attention_num_buckets,
+        "attention.layer_norm_rms_epsilon": config.layer_norm_epsilon,
+        "decoder_start_token_id": config.decoder_start_token_id,
+    }

@@ -1,0 +1,109 @@
+"""Encoder-decoders, a line for each way in which a config differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from making import Situation, byte_pairs, edited, model, removed, without
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+T5: dict[str, Any] = {
+    "d_model": 48,
+    "d_kv": 16,
+    "d_ff": 88,
+    "num_heads": 3,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "pad_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+}
+BART: dict[str, Any] = {
+    "d_model": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 88,
+    "decoder_ffn_dim": 72,
+    "encoder_attention_heads": 3,
+    "decoder_attention_heads": 3,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+CONFIG, GENERATION = "config.json", "generation_config.json"
+SUMMARIES = {
+    "num_beams": 3,
+    "no_repeat_ngram_size": 2,
+    "length_penalty": 2.0,
+    "early_stopping": True,
+    "min_length": 4,
+    "forced_bos_token_id": 1,
+}
+
+
+def tokenizer(hf: Any) -> Any:
+    """Ends each text with </s>."""
+    from tokenizers import processors
+
+    tokenizer = byte_pairs(SPECIAL)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names
+    )
+
+
+def rows(config: str, name: str, usual: dict[str, Any]) -> Any:
+    def row(ending: str, *edits: Any, **changes: Any) -> Situation:
+        full = f"{name}-{ending}" if ending else name
+        before = changes.pop("before", None)
+        settings = {**usual, **changes}
+        return model(full, config, "AutoModelForSeq2SeqLM", *edits, tokenizer=tokenizer, before=before, **settings)
+
+    return row
+
+
+t5, mt5 = rows("T5Config", "t5", T5), rows("MT5Config", "mt5", T5)
+bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
+marian, pegasus = rows("MarianConfig", "marian", BART), rows("PegasusConfig", "pegasus", BART)
+
+
+def own_head(model: Any) -> None:
+    """A head that is not the embedding, whatever the config says."""
+    import torch
+
+    torch.manual_seed(5)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.2)
+
+
+SITUATIONS = [
+    t5(""),
+    t5("untied", tie_word_embeddings=False),
+    t5("untied-gated", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+    t5("untied-without-key", without(CONFIG, "tie_word_embeddings"), tie_word_embeddings=False),
+    t5("gated-silu", feed_forward_proj="gated-silu"),
+    t5("buckets", relative_attention_num_buckets=12, relative_attention_max_distance=20),
+    t5("eps", layer_norm_epsilon=1e-3),
+    t5("without-generation-config", removed(GENERATION)),
+    t5("more-decoder-layers", num_decoder_layers=3),
+    mt5(""),
+    mt5("tied", tie_word_embeddings=True),
+    bart(""),
+    bart("relu-scaled", activation_function="relu", scale_embedding=True),
+    bart("without-generation-config", removed(GENERATION)),
+    bart("generation-in-config", removed(GENERATION), edited(CONFIG, **SUMMARIES)),
+    bart("generation-in-both", edited(CONFIG, num_beams=4), edited(GENERATION, num_beams=2)),
+    bart("beams", edited(GENERATION, **SUMMARIES)),
+    bart("unlike-sides", encoder_layers=3, decoder_attention_heads=6, decoder_layers=1),
+    mbart(""),
+    mbart("scaled", scale_embedding=True),
+    mbart("without-generation-config", removed(GENERATION)),
+    marian("", scale_embedding=True, activation_function="swish"),
+    marian("apart", share_encoder_decoder_embeddings=False),
+    marian("without-generation-config", removed(GENERATION)),
+    marian("bad-words", edited(GENERATION, bad_words_ids=[[0]], num_beams=4, renormalize_logits=True)),
+    pegasus("", scale_embedding=True, activation_function="relu"),
+    pegasus("without-generation-config", removed(GENERATION)),
+]

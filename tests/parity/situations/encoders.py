@@ -1,0 +1,65 @@
+"""Encoders with each head, a line for each way in which a config differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from making import Situation, edited, model, without, word_piece_tokenizer
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+HEADS = {
+    "mlm": "AutoModelForMaskedLM",
+    "labels": "AutoModelForSequenceClassification",
+    "tokens": "AutoModelForTokenClassification",
+    "answer": "AutoModelForQuestionAnswering",
+    "states": "AutoModel",
+}
+LABELS = {"id2label": {0: "bad", 1: "good", 2: "ugly"}, "label2id": {"bad": 0, "good": 1, "ugly": 2}}
+CONFIG = "config.json"
+
+
+def rows(config: str, name: str, **usual: Any) -> Any:
+    def row(head: str, ending: str = "", *edits: Any, **changes: Any) -> Situation:
+        settings = {**SIZES, **usual, **changes}
+        kept = {key: value for key, value in settings.items() if value is not ...}
+        full = "-".join(part for part in (name, head, ending) if part)
+        return model(full, config, HEADS[head], *edits, tokenizer=word_piece_tokenizer, **kept)
+
+    return row
+
+
+bert = rows("BertConfig", "bert")
+ernie = rows("ErnieConfig", "ernie")
+electra = rows("ElectraConfig", "electra", embedding_size=24)
+roberta = rows("RobertaConfig", "roberta", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
+xlm = rows("XLMRobertaConfig", "xlm-roberta", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
+camembert = rows("CamembertConfig", "camembert", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
+distilbert = rows(
+    "DistilBertConfig", "distilbert", dim=32, hidden_dim=48, n_layers=2, n_heads=4,
+    hidden_size=..., intermediate_size=..., num_hidden_layers=..., num_attention_heads=...,
+)  # fmt: skip
+
+SITUATIONS = [
+    *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert) for head in HEADS),
+    bert("labels", "named", **LABELS),
+    bert("labels", "label2id-is-old", edited(CONFIG, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}), **LABELS),
+    bert("labels", "without-label2id", without(CONFIG, "label2id"), **LABELS),
+    bert("labels", "one", num_labels=1),
+    bert("labels", "several", problem_type="multi_label_classification", **LABELS),
+    bert("tokens", "named", **LABELS),
+    bert("mlm", "relu", hidden_act="relu"),
+    bert("mlm", "eps", layer_norm_eps=1e-3),
+    bert("mlm", "one-type", type_vocab_size=1),
+    bert("states", "gelu-new", hidden_act="gelu_new"),
+    roberta("mlm", "pad-0", pad_token_id=0),
+    electra("mlm", "equal-sizes", embedding_size=32),
+    distilbert("labels", "named", **LABELS),
+    distilbert("labels", "relu", activation="relu"),
+    distilbert("mlm", "sinusoids", sinusoidal_pos_embds=True),
+]
