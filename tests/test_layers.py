@@ -43,7 +43,7 @@ TABLE = {
         checkpoint:
         weights:
         package: checkpoint / package
-        tokenizer: checkpoint / text
+        tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
         sources: checkpoint weights tokenizer gguf / package
         onnx: checkpoint package / engines

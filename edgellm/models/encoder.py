@@ -107,21 +107,30 @@ class EncoderModel:
         ]
 
     def embed(
-        self, texts: Sequence[TextOrIds], *, normalize: bool | None = None, truncation: Truncation | None = None
+        self,
+        texts: Sequence[TextOrIds],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        truncation: Truncation | None = None,
     ) -> FloatArray:
         """[texts, dim] float32: a vector for each text, of a package made of a sentence encoder.
 
+        prompt: what stands before each text. prompt_name: the checkpoint's prompt of that name instead, such as
+        "query"; without both, its default prompt if it has one. Token ids are taken as they are.
         normalize: unit vectors; None is what the checkpoint says. truncation: cut longer texts than those of the
-        training; without it they are an error. Raises TaskError for other packages, and what `run` raises.
+        training; without it they are an error. Raises TaskError for other packages, OptionError, and what `run` raises.
         """
         embedding = self.manifest.model.embedding
         if embedding is None:
             raise TaskError(
                 f"{self.info.path} says nothing of how to make one vector of a text: its checkpoint had no "
-                "modules.json and pooling config; use run for the states of all tokens"
+                "modules.json and pooling config, or was exported for another task; use run for the states of all "
+                "tokens"
             )
         limit = embedding.max_tokens
-        encodings = self._encodings(texts, truncation, limit, limit)
+        encodings = self._encodings(_behind(texts, embedding.before(prompt, prompt_name)), truncation, limit, limit)
         if "sentence_embedding" in self._graph.outputs:
             rows = [outputs["sentence_embedding"] for outputs in self._outputs(encodings, ["sentence_embedding"])]
         else:
@@ -220,6 +229,18 @@ def open_encoder(package: Path, manifest: Manifest[EncoderFacts], settings: Load
     loaded = settings.open(package / only_graph(manifest).file, fuse=not manifest.arrives_fused)
     check_encoder(loaded, manifest, INPUTS)
     return EncoderModel(package, manifest, tokenizer, loaded)
+
+
+def _behind(inputs: Sequence[TextOrIds], prompt: str) -> Sequence[TextOrIds]:
+    """The texts, and the first ones of pairs, behind a prompt."""
+    if not prompt or isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
+        return inputs
+    return [
+        prompt + one if isinstance(one, str)
+        else (prompt + one[0], one[1]) if isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)
+        else one
+        for one in inputs
+    ]  # fmt: skip
 
 
 def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[list[int]]:

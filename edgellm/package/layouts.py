@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from edgellm.errors import OptionError, nearest
 
 Task = Literal[
     "text-generation",
@@ -19,6 +21,7 @@ GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
 LABEL_TASKS: tuple[Task, ...] = ("text-classification", "token-classification")
 ENCODER_TASKS: tuple[Task, ...] = ("fill-mask", *LABEL_TASKS, "question-answering", "feature-extraction")
 Pooling = Literal["mean", "cls", "max"]
+USUAL_PROMPTS = ("query", "document")  # nothing, where a checkpoint has none of the name
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
@@ -124,11 +127,27 @@ class Rope:
 @dataclass(frozen=True)
 class Embedding:
     """How a sentence encoder makes one vector of a text: the graph pools the hidden states of its tokens, the runtime
-    makes the result a unit vector if `normalize`. `max_tokens`: longer texts were cut in training."""
+    makes the result a unit vector if `normalize`. `max_tokens`: longer texts were cut in training. `prompts`: by name,
+    what may stand before a text; the one called `default_prompt` does where the caller does not say."""
 
     pooling: Pooling
     normalize: bool
     max_tokens: int
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+
+    def before(self, prompt: str | None, name: str | None) -> str:
+        """What stands before a text: the prompt, or that of the name, or the default one. Raises OptionError."""
+        if prompt is not None and name is not None:
+            raise OptionError("prompt and prompt_name were both given; leave out one of them")
+        if prompt is not None:
+            return prompt
+        chosen = self.default_prompt if name is None else name
+        if chosen is not None and chosen not in {*self.prompts, *USUAL_PROMPTS}:
+            raise OptionError(
+                f"the checkpoint has no prompt {chosen!r}; {nearest(chosen, {*self.prompts, *USUAL_PROMPTS})}"
+            )
+        return "" if chosen is None else self.prompts.get(chosen, "")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Sentence encoders: what modules.json and its configs say of how a text becomes one vector, and the pooling."""
+"""Sentence encoders: what the files of a checkpoint say of how a text becomes one vector."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,46 +10,100 @@ from typing import Any
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
-from edgellm.package.manifest import Embedding, Pooling
+from edgellm.package.layouts import USUAL_PROMPTS, Embedding, Pooling
+from edgellm.package.sentence_steps import (
+    BY_TOKEN,
+    MODEL_CONFIG,
+    MODULES,
+    SENTENCE_CONFIGS,
+    TOKENIZER_CONFIG,
+    DenseStep,
+    check_normalize,
+    check_order,
+    dense_of,
+    json_object,
+    modules_of,
+    pooling_of,
+    transformer_config,
+)  # fmt: skip
 from edgellm.types import FloatArray
 
-MODULES, SENTENCE_CONFIG = "modules.json", "sentence_bert_config.json"
-STEPS = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
-POOLINGS: Mapping[str, Pooling] = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-}
-# The newer spelling of the same.
-NAMES: Mapping[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """From a text to its vector: the model's states pooled, `dense` layers, and what `embedding` says."""
+
+    embedding: Embedding
+    dense: tuple[DenseStep, ...] = ()
+
+
+def is_sentence_encoder(files: Mapping[str, bytes]) -> bool:
+    """Whether sentence-transformers makes one vector of a text with a checkpoint of these files; not where it scores
+    pairs. Raises UnsupportedModelError for its other kinds of model."""
+    if MODULES not in files:
+        return False
+    kind = json_object(files, MODEL_CONFIG).get("model_type", "SentenceTransformer") if MODEL_CONFIG in files else None
+    if kind not in (None, "SentenceTransformer", "CrossEncoder"):
+        raise UnsupportedModelError(
+            f"{MODEL_CONFIG}: model_type is {kind!r}, whose vectors edgellm does not make; {BY_TOKEN}"
+        )
+    return kind != "CrossEncoder"
 
 
 def read_embedding(root: Path, context_length: int) -> Embedding | None:
-    """What a directory of another tool says; None where it is no sentence encoder, or one with steps that are not done
-    here."""
+    """What a directory of another tool says; None where it is no sentence encoder, or one with steps that its graph
+    does not have."""
     try:
-        return embedding_of(_files(root), context_length)
+        files = sentence_files(root)
+        found = sentence_encoder(files, context_length)
+        return None if found is None or found.dense or lowers(files) else found.embedding
     except CheckpointError:
         return None
 
 
-def embedding_of(files: Mapping[str, bytes], context_length: int, hidden_size: int | None = None) -> Embedding | None:
+def sentence_encoder(
+    files: Mapping[str, bytes], context_length: int, hidden_size: int | None = None
+) -> SentenceEncoder | None:
     """What a checkpoint's files, by their names in it, say; None where it is no sentence encoder. Raises
     UnsupportedModelError for steps that edgellm does not do, CheckpointError for files that cannot be read."""
-    if MODULES not in files:
+    if not is_sentence_encoder(files):
         return None
-    modules = _modules(_json(files, MODULES))
-    kinds = [module.kind for module in modules]
-    if kinds not in STEPS:
-        unknown = [kind for kind in kinds if kind not in STEPS[-1]]
-        what = f"a step {unknown[0]}" if unknown else f"the steps {', '.join(kinds)}"
+    modules = modules_of(files)
+    check_order([module.kind for module in modules])
+    if modules[0].path:
         raise UnsupportedModelError(
-            f"{MODULES} has {what}; edgellm builds sentence encoders of Transformer, Pooling and Normalize, in that "
-            "order; export with --task feature-extraction for the states of all tokens"
+            f"{MODULES} says that the model lies in {modules[0].path}; move its files to the top, and "
+            'make the path there ""'
         )
-    longest = _longest(files, context_length)
-    pooling = _pooling(files, modules[1].config, hidden_size)
-    return Embedding(pooling, "Normalize" in kinds, min(longest, context_length))
+    sentence = transformer_config(files)
+    prompts, default = _prompts(files)
+    for module in modules:
+        if module.kind == "Normalize":
+            check_normalize(files, module)
+    pooling = pooling_of(files, modules[1].config, hidden_size, has_prompts=any(prompts.values()))
+    return SentenceEncoder(
+        Embedding(
+            pooling=pooling,
+            normalize=any(module.kind == "Normalize" for module in modules),
+            max_tokens=min(_longest(files, sentence, context_length), context_length),
+            prompts=prompts,
+            default_prompt=default,
+        ),
+        tuple(dense_of(files, module) for module in modules if module.kind == "Dense"),
+    )
+
+
+def lowers(files: Mapping[str, bytes]) -> bool:
+    """Whether texts are lowered before the tokenizer's own normalizers."""
+    return bool(transformer_config(files).get("do_lower_case"))
+
+
+def check_widths(dense: Sequence[DenseStep], width: int) -> None:
+    """Raises CheckpointError where a layer does not read a vector as wide as what comes before it."""
+    for step in dense:
+        if step.inputs != width:
+            raise CheckpointError(f"{step.path}/config.json: in_features is {step.inputs}, and its inputs have {width}")
+        width = step.outputs
 
 
 def pooled(states: FloatArray, pooling: Pooling) -> FloatArray:
@@ -64,83 +117,46 @@ def pooled(states: FloatArray, pooling: Pooling) -> FloatArray:
             return np.asarray(states.max(axis=0), np.float32)
 
 
-@dataclass(frozen=True)
-class _Module:
-    """One step from text to vector. `kind`: the last part of its class's name."""
-
-    kind: str
-    path: str
-
-    @property
-    def config(self) -> str:
-        return f"{self.path}/config.json"
-
-
-def _files(root: Path) -> dict[str, bytes]:
-    """The files of a directory that say how its vectors are made, those outside of it left out."""
-    names = [MODULES, SENTENCE_CONFIG]
-    files = {name: content for name in names if (content := _content(root, name)) is not None}
-    if MODULES in files:
-        configs = [module.config for module in _modules(_json(files, MODULES))]
-        files |= {name: content for name in configs if (content := _content(root, name)) is not None}
-    return files
+def sentence_files(root: Path) -> dict[str, bytes]:
+    """The files of the directory `root` that say how its vectors are made, by their names in it: none where it is no
+    sentence encoder's."""
+    if not (root / MODULES).is_file():
+        return {}
+    names = [MODULES, MODEL_CONFIG, TOKENIZER_CONFIG, *SENTENCE_CONFIGS]
+    files = {name: (root / name).read_bytes() for name in names if (root / name).is_file()}
+    configs = [module.config for module in modules_of(files, strict=False)]
+    return files | {name: (root / name).read_bytes() for name in configs if (root / name).is_file()}
 
 
-def _content(root: Path, name: str) -> bytes | None:
-    try:
-        path = (root / name).resolve()
-        return path.read_bytes() if path.is_relative_to(root.resolve()) and path.is_file() else None
-    except (OSError, ValueError):
-        return None
+def module_paths(modules: bytes) -> list[str]:
+    """The directories that a modules.json of this content names, none outside of its own."""
+    return [module.path for module in modules_of({MODULES: modules}, strict=False) if module.path]
 
 
-def _longest(files: Mapping[str, bytes], context_length: int) -> int:
-    """The most tokens of a text."""
-    sentence = _json(files, SENTENCE_CONFIG) if SENTENCE_CONFIG in files else {}
-    if not isinstance(sentence, dict):
-        raise CheckpointError(f"{SENTENCE_CONFIG} is not a JSON object; download it again")
-    if sentence.get("do_lower_case") is True:
-        raise UnsupportedModelError(
-            f"{SENTENCE_CONFIG}: do_lower_case is true, which edgellm does not do; tokenizers do it themselves"
-        )
-    longest = sentence.get("max_seq_length") or context_length
-    if type(longest) is not int or longest < 1:
-        raise CheckpointError(f"{SENTENCE_CONFIG}: max_seq_length is {longest!r}, expected a whole number from 1")
-    return longest
+def _longest(files: Mapping[str, bytes], sentence: Mapping[str, Any], context_length: int) -> int:
+    """The most tokens of a text: the module's, or else the tokenizer's."""
+    found = (sentence.get("processor_kwargs") or {}).get("model_max_length", sentence.get("max_seq_length"))
+    if found is not None:
+        if type(found) is not int or found < 1:
+            raise CheckpointError(f"{SENTENCE_CONFIGS[0]}: max_seq_length is {found!r}, expected a whole number from 1")
+        return found
+    config = json_object(files, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+    longest = config.get("model_max_length", config.get("max_len"))
+    if longest is None:
+        return context_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
+        raise CheckpointError(f"{TOKENIZER_CONFIG}: model_max_length is {longest!r}, expected a number from 1")
+    return int(min(longest, context_length))
 
 
-def _pooling(files: Mapping[str, bytes], name: str, hidden_size: int | None) -> Pooling:
-    if name not in files:
-        raise CheckpointError(f"the checkpoint lacks {name}, which {MODULES} names; download it")
-    config = _json(files, name)
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{name} is not a JSON object; download it again")
-    size = config.get("word_embedding_dimension", config.get("embedding_dimension", hidden_size))
-    if hidden_size is not None and size != hidden_size:
-        raise CheckpointError(f"{name}: the dimension is {size!r}, and the model's hidden states have {hidden_size}")
-    given = config.get("pooling_mode")
-    if given is not None:
-        chosen = [str(mode) for mode in (given if isinstance(given, list) else [given])]
-        table = NAMES
-    else:
-        chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-        table = POOLINGS
-    if len(chosen) != 1:
-        raise UnsupportedModelError(f"{name} has {len(chosen)} pooling modes, edgellm builds one: {', '.join(chosen)}")
-    if chosen[0] not in table:
-        raise UnsupportedModelError(f"{name}: edgellm does not build {chosen[0]}; {nearest(chosen[0], table)}")
-    return table[chosen[0]]
-
-
-def _modules(data: Any) -> Sequence[_Module]:
-    try:
-        return [_Module(str(entry["type"]).rsplit(".", 1)[-1], str(entry["path"])) for entry in data]
-    except (TypeError, KeyError) as error:
-        raise CheckpointError(f"{MODULES} is not a list of modules with type and path ({error!r})") from error
-
-
-def _json(files: Mapping[str, bytes], name: str) -> Any:
-    try:
-        return json.loads(files[name])
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{name} is not valid JSON ({error}); download it again") from error
+def _prompts(files: Mapping[str, bytes]) -> tuple[dict[str, str], str | None]:
+    """What may stand before a text, by name, and the name of what does where the caller does not say."""
+    config = json_object(files, MODEL_CONFIG) if MODEL_CONFIG in files else {}
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    texts = isinstance(prompts, dict) and all(isinstance(text, str | None) for text in prompts.values())
+    if not texts or not isinstance(default, str | None):
+        raise CheckpointError(f"{MODEL_CONFIG}: prompts are not texts by name, or default_prompt_name is no name")
+    found = {name: text or "" for name, text in prompts.items()}
+    if default is not None and default not in {*USUAL_PROMPTS, *found}:
+        raise CheckpointError(f"{MODEL_CONFIG}: default_prompt_name is {default!r}; {nearest(default, found)}")
+    return found, default

@@ -14,8 +14,8 @@ def clean_up(text: str) -> str:
 
 
 class CleanUp:
-    """Cleans a text that comes in pieces: what `add` and at last `flush` give adds up to the clean text. A piece is held
-    back while what follows may change it."""
+    """Cleans a text that comes in pieces: what `add` and at last `flush` give adds up to the clean text. What may still
+    change is held back."""
 
     def __init__(self) -> None:
         self._held = ""

@@ -23,6 +23,7 @@ from edgellm_export.exporters.decoder import open_decoder
 from edgellm_export.exporters.encoder import open_encoder
 from edgellm_export.exporters.encoder_decoder import open_encoder_decoder
 from edgellm_export.exporters.outline import hollow
+from edgellm_export.exporters.sentence import as_sentence_encoder, check_kind
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
@@ -193,13 +194,15 @@ def open_export(
             raise ExportError(
                 "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
             )
-        checkpoint = open_source(str(source), revision)
+        checkpoint = as_sentence_encoder(open_source(str(source), revision), choices.task)
         return Opened(checkpoint, open_optimum(checkpoint, choices), None)
     checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
     _check_layers(checkpoint)
     with _memory_errors():
-        checkpoint = checkpoint if weights else hollow(checkpoint)
-        exporter = OPENERS[kind_of(checkpoint.config)](checkpoint, choices)
+        checkpoint = as_sentence_encoder(checkpoint if weights else hollow(checkpoint), choices.task)
+        kind = kind_of(checkpoint.config)
+        check_kind(checkpoint, kind, choices.task)
+        exporter = OPENERS[kind](checkpoint, choices)
     return Opened(checkpoint, exporter, exporter)
 
 

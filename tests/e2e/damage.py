@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,14 @@ def tensors(change: Callable[[dict[str, Any]], object]) -> Damage:
         save_file(arrays, path / WEIGHTS)
 
     return damage
+
+
+def pickled_program(path: Path) -> None:
+    """In the place of the weights, a PyTorch file that asks for a command to be run."""
+    (path / WEIGHTS).unlink()
+    program = b"\x80\x02cposix\nsystem\nX\x05\x00\x00\x00false\x85R."
+    with zipfile.ZipFile(path / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", program)
 
 
 def integer_weights(arrays: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def option(text: str, *words: str, error: type[Exception] = OptionError, command
 
 
 SAFETENSORS = [
-    export("no weights", d.gone(d.WEIGHTS), CheckpointNotFoundError, "neither model.safetensors nor", "no weights"),
+    export("no weights", d.gone(d.WEIGHTS), CheckpointNotFoundError, "has no weights: none of model.safetensors"),
     export("empty weights", d.written(d.WEIGHTS, b""), CheckpointError, "model.safetensors is damaged", "0"),
     export("weights cut short", d.cut(d.WEIGHTS, 0.9), CheckpointError, "damaged", "ends at byte", "the file has"),
     export("weights cut in the header", d.cut(d.WEIGHTS, 0.001), CheckpointError, "its header should have"),
@@ -112,7 +112,7 @@ SAFETENSORS = [
     export("lying dtype", d.header(lambda h: h[d.NORM].update(dtype="F16")), CheckpointError, "F16 [48] needs 96"),
     export("unknown dtype", d.header(lambda h: h[d.NORM].update(dtype="F31")), CheckpointError, "unknown type 'F31'"),
     export("lying shape", d.header(lambda h: h[d.NORM].update(shape=[49])), CheckpointError, "F32 [49] needs 196"),
-    export("integer weights", d.tensors(d.integer_weights), TensorError, "has type I8", "unquantized"),
+    export("integer weights", d.tensors(d.integer_weights), TensorError, "has type I8", "no quantization_config"),
     export(
         "tensors missing, extra and misshapen, all named",
         d.tensors(d.missing_and_extra),
@@ -129,9 +129,19 @@ DIRECTORIES = [
     case("too long a source", f"export {'x' * 300} OUT", CheckpointNotFoundError, "no checkpoint at"),
     export("an empty directory", d.emptied, CheckpointNotFoundError, "has no config.json; give the directory"),
     export(
-        "only pickles",
+        "a PyTorch file that is none",
         lambda path: (path / d.WEIGHTS).rename(path / "pytorch_model.bin"),
-        CheckpointError, "only pytorch_model.bin", "never loaded", "safe_serialization=True",
+        CheckpointError, "pytorch_model.bin is damaged or not a PyTorch file", "download or copy it again",
+    ),
+    export(
+        "a program in a PyTorch file's place",
+        d.pickled_program,
+        TensorError, "it asks for posix.system", "Nothing of it was executed", "save_pretrained(OUT)",
+    ),
+    export(
+        "weights under another name",
+        lambda path: (path / d.WEIGHTS).rename(path / "model.fp16.safetensors"),
+        CheckpointNotFoundError, "only model.fp16.safetensors: a variant of model.safetensors", "rename it",
     ),
     case("a weight file", "export CHECKPOINT/model.safetensors OUT", CheckpointError, "give its directory"),
     case("another file", "export CHECKPOINT/config.json OUT", CheckpointError, "neither a checkpoint directory nor"),
@@ -139,19 +149,19 @@ DIRECTORIES = [
     export(
         "a shard is absent",
         d.gone("model-00002-of-00004.safetensors"),
-        CheckpointNotFoundError, "lacks model-00002-of-00004.safetensors of the 4 shards", "download",
+        CheckpointNotFoundError, "lacks model-00002-of-00004.safetensors of the 4 files", "download",
         command="export SHARDED OUT",
     ),
     export(
         "an index that leaves the directory",
         d.index_map(lambda m: m.update({d.NORM: "../CHECKPOINT/model.safetensors"})),
-        CheckpointError, "names '../CHECKPOINT/model.safetensors', expected .safetensors files beside it",
+        CheckpointError, "names '../CHECKPOINT/model.safetensors', expected .safetensors or .bin files",
         command="export SHARDED OUT",
     ),
     export(
         "a tensor is not in its shard",
-        d.index_map(lambda m: m.update({d.NORM: m[d.EMBEDDING]})),
-        CheckpointError, "promises tensors that are not there: model.norm.weight in model-0000",
+        d.index_map(lambda m: m.update({"model.other.weight": m[d.EMBEDDING]})),
+        CheckpointError, "promises tensors that are not there: model.other.weight",
         command="export SHARDED OUT",
     ),
     case(

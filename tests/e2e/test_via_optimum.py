@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 import edgellm
 import edgellm_export
@@ -262,5 +265,17 @@ def test_checkpoints_that_optimum_does_not_export(checkpoint: Callable[[str], Pa
             edgellm_export.export(source, tmp_path / "out", via="optimum")
         assert "\n" not in str(raised.value)
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pickles"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is damaged or not a PyTorch file"):
         edgellm_export.export(source, tmp_path / "out", via="optimum")
+
+
+def test_pytorch_files_go_through_optimum_too(
+    checkpoint: Callable[[str], Path], package: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The same weights as from SafeTensors."""
+    source = shutil.copytree(checkpoint("opt"), tmp_path / "source")
+    torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    made = edgellm_export.export(source, tmp_path / "out", precision="fp32", via="optimum")
+    name = "model.onnx.data"
+    assert (made.path / name).read_bytes() == (package("opt", "fp32").path / name).read_bytes()

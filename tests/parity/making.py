@@ -155,12 +155,6 @@ def word_pieces(size: int = 400) -> Any:
     return trained._tokenizer
 
 
-def word_piece_tokenizer(hf: Any, **settings: Any) -> Any:
-    names = {name: f"[{name.removesuffix('_token').upper()}]" for name in
-             ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}  # fmt: skip
-    return hf.PreTrainedTokenizerFast(tokenizer_object=word_pieces(), **{**names, **settings})
-
-
 def from_files(files: Mapping[str, Any]) -> Callable[[Any], Any]:
     """What AutoTokenizer makes of files of these names, and saves again in its own way. A dict is JSON; a tokenizer of
     the tokenizers library is saved."""
@@ -178,6 +172,53 @@ def from_files(files: Mapping[str, Any]) -> Callable[[Any], Any]:
             return hf.AutoTokenizer.from_pretrained(made)
 
     return opened
+
+
+def word_piece_tokenizer(hf: Any) -> Any:
+    """BERT's."""
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **names}
+    return from_files({"tokenizer.json": word_pieces, "tokenizer_config.json": config})(hf)
+
+
+def roberta_byte_pairs() -> Any:
+    from tokenizers import AddedToken, processors
+
+    tokenizer = byte_pairs(("<s>", "<pad>", "</s>", "<unk>"))
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True)
+    return tokenizer
+
+
+SENTENCE = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>",
+            "pad_token": "<pad>", "mask_token": "<mask>"}  # fmt: skip
+
+
+def roberta_tokenizer(hf: Any) -> Any:
+    config = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False, **SENTENCE}
+    return from_files({"tokenizer.json": roberta_byte_pairs, "tokenizer_config.json": config})(hf)
+
+
+def unigrams() -> Any:
+    """As XLM-RoBERTa's: pieces with ▁ for a space."""
+    import tokenizers
+    from tokenizers import processors
+
+    trained = tokenizers.SentencePieceUnigramTokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    settings = {"special_tokens": special, "unk_token": "<unk>", "show_progress": False}
+    trained.train_from_iterator(corpus(), vocab_size=400, **settings)
+    tokenizer = trained._tokenizer
+    tokenizer.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def unigram_tokenizer(hf: Any) -> Any:
+    config = {"tokenizer_class": "XLMRobertaTokenizer", **SENTENCE}
+    return from_files({"tokenizer.json": unigrams, "tokenizer_config.json": config})(hf)
 
 
 def make_all(out: Path) -> None:

@@ -1,7 +1,7 @@
 """Tokenizers as they are met: each kind of vocabulary, in each of the forms in which directories hold one, and edited.
 
-`python making_tokenizers.py OUT` makes all of them, a directory each, with the transformers that runs it. A form that this
-version cannot make has a file `failed` instead. It imports nothing of edgellm.
+`python making_tokenizers.py OUT` makes all of them, a directory each, with the transformers that runs it. A form that
+this version cannot make has a file `failed` instead. It imports nothing of edgellm.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from typing import Any
 
 from making import Edit, corpus, edited, removed, without
 
-TOKENIZER, CONFIG, MAP, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+TOKENIZER, CONFIG, MAP, ADDED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 DECODER = "added_tokens_decoder"
 BARE, SLOW, FAST = "bare", "slow", "fast"  # only the vocabulary; as the slow, or the fast class of 4.57 saves it
-SPM, BYTES, PIECES, ROBERTA = "spm", "bytes", "pieces", "roberta"
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Row:
-    """A kind in one form, and edits. `same`: transformers 4.57 reads it as 5 does. `refused`: a pattern of the error that
-    the export ends in. `made_by`: the version that saves it."""
+    """A kind in one form, and edits. `same`: transformers 4.57 reads it as 5 does. `refused`: a pattern of the error
+    that the export ends in. `made_by`: the version that saves it."""
 
     name: str
     kind: str
     form: str
     edits: tuple[Edit, ...] = ()
-    same: bool = True
+    same: bool = False
     refused: str | None = None
     made_by: str = "4"
 
@@ -63,7 +67,9 @@ def sentencepiece_model(**options: Any) -> bytes:
 
     made = io.BytesIO()
     usual = {"vocab_size": 420, "minloglevel": 2, "hard_vocab_limit": False, "num_threads": 1}
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(sentences()), model_writer=made, **{**usual, **options})
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences()), model_writer=made, **{**usual, **options}
+    )
     return made.getvalue()
 
 
@@ -128,7 +134,12 @@ def named(name: str, vocabulary: Callable[[Path], None]) -> Callable[[Path], Non
     return write
 
 
-BPE = {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+BPE = {
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+}
 GEMMA_IDS = {"pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
 PAD_FIRST = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 BERT = word_pieces("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -139,7 +150,13 @@ GEMMA = spm(
 )  # fmt: skip
 FAIRSEQ = spm("sentencepiece.bpe.model")
 ALBERT = spm(
-    "spiece.model", pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols="[CLS],[SEP]", user_defined_symbols="[MASK]"
+    "spiece.model",
+    pad_id=0,
+    unk_id=1,
+    bos_id=-1,
+    eos_id=-1,
+    control_symbols="[CLS],[SEP]",
+    user_defined_symbols="[MASK]",
 )
 XLNET = spm("spiece.model", control_symbols="<cls>,<sep>,<pad>,<mask>,<eod>", user_defined_symbols="<eop>")
 DEBERTA = spm(
@@ -248,7 +265,7 @@ def forms() -> Iterator[Row]:
     for kind in KINDS:
         if kind != "nllb":  # whose bare file neither version reads as the models were trained
             yield Row(f"{kind}-bare", kind, BARE, same=kind not in (*NOT_SAME, *NOT_SAME_BARE))
-            yield Row(f"{kind}-5", kind, BARE, same=False, made_by="5")
+            yield Row(f"{kind}-5", kind, BARE, made_by="5")
         if kind not in ("gpt_neox",):
             yield Row(f"{kind}-slow", kind, SLOW, same=kind not in (*NOT_SAME, "gemma2", "gemma3", "mpnet"))
         if kind not in NO_FAST:
@@ -265,21 +282,26 @@ def bert_rows() -> Iterator[Row]:
             "cased-without-accents": options(do_lower_case=False, strip_accents=True),
         }.items():
             yield Row(f"{kind}-{form}-{name}", kind, form, (edit,), same=form != BARE)
-    yield Row("bert-lower-over-cased", "bert", FAST, (normalizer(lowercase=False), options(do_lower_case=True)))
-    yield Row("bert-as-it-is", "bert", FAST, (options(tokenizer_class="PreTrainedTokenizerFast"),), same=False)
-    types = ["input_ids", "token_type_ids", "attention_mask"]
-    as_it_is = options(tokenizer_class="PreTrainedTokenizerFast", model_input_names=types)
-    yield Row("bert-as-it-is-with-types", "bert", FAST, (as_it_is,))
-    yield Row("bert-without-types", "bert", FAST, (options(model_input_names=["input_ids", "attention_mask"]),))
-    yield Row("bert-other-cls", "bert", FAST, (options(cls_token="the", sep_token="."),), same=False)
-    yield Row("bert-cut-and-padded", "bert", FAST, (in_tokenizer_json(cut_and_padded),))
+    yield Row(
+        "bert-lower-over-cased", "bert", FAST, (normalizer(lowercase=False), options(do_lower_case=True)), same=True
+    )
+    yield Row("bert-as-it-is", "bert", FAST, (options(tokenizer_class="PreTrainedTokenizerFast"),))
+    types = options(model_input_names=["input_ids", "token_type_ids", "attention_mask"])
+    without_types = options(model_input_names=["input_ids", "attention_mask"])
+    as_it_is = options(tokenizer_class="PreTrainedTokenizerFast")
+    yield Row("bert-as-it-is-with-types", "bert", FAST, (as_it_is, types), same=True)
+    yield Row(
+        "bert-without-types", "bert", FAST, (options(model_input_names=["input_ids", "attention_mask"]),), same=True
+    )
+    yield Row("bert-other-cls", "bert", FAST, (options(cls_token="the", sep_token="."),))
+    yield Row("bert-cut-and-padded", "bert", FAST, (in_tokenizer_json(cut_and_padded),), same=True)
     yield Row("bert-without-unk", "bert", FAST, (options(unk_token=None),), refused="lacks the token None")
 
 
 def special_rows() -> Iterator[Row]:
     """Tokens that one of the files calls special, or that only one has."""
-    for kind, form in (("gpt2", FAST), ("gpt2", BARE), ("gpt2", SLOW), ("qwen2", FAST), ("mistral", FAST), ("bert", FAST),
-                       ("roberta", FAST), ("t5", FAST), ("gemma2", FAST), ("xlm-roberta", FAST)):  # fmt: skip
+    fast = ("gpt2", "qwen2", "mistral", "bert", "roberta", "t5", "gemma2", "xlm-roberta")
+    for kind, form in (("gpt2", BARE), ("gpt2", SLOW), *((kind, FAST) for kind in fast)):
         bare = form == BARE
         rows = {
             "eos": options(eos_token="<new>"),
@@ -297,18 +319,18 @@ def special_rows() -> Iterator[Row]:
             "no-space": options(add_prefix_space=False),
         }
         for name, edit in rows.items():
-            yield Row(f"{kind}-{form}-{name}", kind, form, (edit,), same=False)
+            yield Row(f"{kind}-{form}-{name}", kind, form, (edit,))
         special = {"eos_token": "<new>", "additional_special_tokens": ["<more>"]}
-        listed = written(ADDED, {"<new>": 1300, "<word>": 1301})
+        listed = written(ADDED, {"<new>": 1300, "<more>": 1301})
         undecided = [] if bare else [without(CONFIG, DECODER)]
-        yield Row(f"{kind}-{form}-map", kind, form, (*undecided, written(MAP, special)), same=False)
-        yield Row(f"{kind}-{form}-added", kind, form, (*undecided, written(MAP, special), listed), same=False)
+        yield Row(f"{kind}-{form}-map", kind, form, (*undecided, written(MAP, special)))
+        yield Row(f"{kind}-{form}-added", kind, form, (*undecided, written(MAP, special), listed))
         if form == FAST:
             more = in_tokenizer_json(two_more_tokens)
-            yield Row(f"{kind}-json", kind, form, (more,), same=False)
-            yield Row(f"{kind}-json-alone", kind, form, (more, removed(CONFIG, MAP)), same=False)
+            yield Row(f"{kind}-json", kind, form, (more,))
+            yield Row(f"{kind}-json-alone", kind, form, (more, removed(CONFIG, MAP)))
             named_only = options(eos_token="<new>")
-            yield Row(f"{kind}-json-eos", kind, form, (more, without(CONFIG, DECODER), named_only), same=False)
+            yield Row(f"{kind}-json-eos", kind, form, (more, without(CONFIG, DECODER), named_only))
 
 
 def class_rows() -> Iterator[Row]:
@@ -319,46 +341,54 @@ def class_rows() -> Iterator[Row]:
                 "legacy": options(legacy=True),
                 "not-legacy": options(legacy=False),
                 "legacy-null": options(legacy=None),
-                "no-space": options(add_prefix_space=False),
-                "eos": options(add_bos_token=False, add_eos_token=True),
+                "spaceless": options(add_prefix_space=False),
+                "ended": options(add_bos_token=False, add_eos_token=True),
             }.items():
-                yield Row(f"{kind}-{form}-{name}", kind, form, (edit,), same=False)
-    as_code = options(tokenizer_class="CodeLlamaTokenizer")
-    yield Row("llama-code", "llama", FAST, (as_code,), same=False)
+                yield Row(f"{kind}-{form}-{name}", kind, form, (edit,))
     digits = in_tokenizer_json(single_digits)
     for name in ("gpt2", "llama", "starcoder2", "gpt_bigcode"):
-        yield Row(f"digits-{name}", "gpt2", FAST, (digits, model_type(name)), same=False)
+        yield Row(f"digits-{name}", "gpt2", FAST, (digits, model_type(name)))
     as_llama = options(tokenizer_class="LlamaTokenizer")
-    yield Row("bytes-called-llama", "gpt2", FAST, (as_llama, model_type("llama")), same=False)
-    yield Row("qwen2-called-llama", "qwen2", FAST, (options(tokenizer_class="LlamaTokenizerFast"),), same=False)
-    yield Row("unknown-class", "gpt2", FAST, (options(tokenizer_class="OtherTokenizer"), model_type("other")), same=False)
+    yield Row("bytes-called-llama", "gpt2", FAST, (as_llama, model_type("llama")))
+    yield Row("qwen2-called-llama", "qwen2", FAST, (options(tokenizer_class="LlamaTokenizerFast"),))
+    yield Row("unknown-class", "gpt2", FAST, (options(tokenizer_class="OtherTokenizer"), model_type("other")))
     in_config = edited("config.json", tokenizer_class="GPT2Tokenizer")
-    yield Row("class-in-config", "gpt2", FAST, (without(CONFIG, "tokenizer_class"), model_type("llama"), in_config), same=False)
-    yield Row("bytes-as-they-are", "gpt2", BARE, (options(tokenizer_class="PreTrainedTokenizerFast"),), refused="merges.txt")
-    yield Row("another-model", "bert", FAST, (options(tokenizer_class="T5Tokenizer"),), refused="holds a WordPiece model")
+    yield Row(
+        "class-in-config",
+        "gpt2",
+        FAST,
+        (without(CONFIG, "tokenizer_class"), model_type("llama"), in_config),
+        same=False,
+    )
+    yield Row(
+        "bytes-as-they-are", "gpt2", BARE, (options(tokenizer_class="PreTrainedTokenizerFast"),), refused="merges.txt"
+    )
+    yield Row(
+        "another-model", "bert", FAST, (options(tokenizer_class="T5Tokenizer"),), refused="holds a WordPiece model"
+    )
 
 
 def other_rows() -> Iterator[Row]:
     for language in ("fr_XX", "ro_RO"):
         for kind in ("mbart", "mbart50"):
-            yield Row(f"{kind}-{language}", kind, FAST, (options(src_lang=language),), same=False)
-            yield Row(f"{kind}-bare-{language}", kind, BARE, (options(src_lang=language),), same=False)
-    yield Row("nllb-fra", "nllb", FAST, (options(src_lang="fra_Latn", tgt_lang="deu_Latn"),), same=False)
-    yield Row("nllb-legacy", "nllb", SLOW, (options(legacy_behaviour=True),), same=False)
+            yield Row(f"{kind}-{language}", kind, FAST, (options(src_lang=language),))
+            yield Row(f"{kind}-bare-{language}", kind, BARE, (options(src_lang=language),))
+    yield Row("nllb-fra", "nllb", FAST, (options(src_lang="fra_Latn", tgt_lang="deu_Latn"),))
+    yield Row("nllb-legacy", "nllb", SLOW, (options(legacy_behaviour=True),))
     yield Row("nllb-nowhere", "nllb", FAST, (options(src_lang="xxx_Latn"),), refused="src_lang of its tokenizer is")
-    yield Row("m2m100-fr", "m2m100", BARE, (options(src_lang="fr"),), same=False)
-    yield Row("t5-without-extra", "t5", BARE, (options(extra_ids=0),))
-    yield Row("t5-seven", "t5", FAST, (options(extra_ids=7),), same=False)
-    yield Row("pegasus-offset", "pegasus", BARE, (options(offset=10),), same=False)
-    yield Row("albert-accents", "albert", BARE, (options(keep_accents=True, do_lower_case=False),), same=False)
-    yield Row("xlnet-lower", "xlnet", FAST, (options(do_lower_case=True),), same=False)
-    yield Row("deberta-punctuation", "deberta", BARE, (options(do_lower_case=True, split_by_punct=True),), same=False)
-    yield Row("camembert-extra", "camembert", BARE, (options(additional_special_tokens=["<new>"]),), same=False)
-    yield Row("xlm-roberta-no-prefix", "xlm-roberta", BARE, (options(add_prefix_space=False),), same=False)
-    yield Row("roberta-mask", "roberta", BARE, (written(MAP, {"mask_token": token("<mask>", lstrip=True)}),), same=False)
-    yield Row("roberta-trim", "roberta", FAST, (options(trim_offsets=False),))
+    yield Row("m2m100-fr", "m2m100", BARE, (options(src_lang="fr"),))
+    yield Row("t5-without-extra", "t5", BARE, (options(extra_ids=0),), same=True)
+    yield Row("t5-seven", "t5", FAST, (options(extra_ids=7),))
+    yield Row("pegasus-offset", "pegasus", BARE, (options(offset=10),))
+    yield Row("albert-accents", "albert", BARE, (options(keep_accents=True, do_lower_case=False),))
+    yield Row("xlnet-lower", "xlnet", FAST, (options(do_lower_case=True),))
+    yield Row("deberta-punctuation", "deberta", BARE, (options(do_lower_case=True, split_by_punct=True),))
+    yield Row("camembert-extra", "camembert", BARE, (options(additional_special_tokens=["<new>"]),))
+    yield Row("xlm-roberta-no-prefix", "xlm-roberta", BARE, (options(add_prefix_space=False),))
+    yield Row("roberta-mask", "roberta", BARE, (written(MAP, {"mask_token": token("<mask>", lstrip=True)}),))
+    yield Row("roberta-trim", "roberta", FAST, (options(trim_offsets=False),), same=True)
     for kind in ("t5", "xlm-roberta", "mbart", "pegasus", "albert"):
-        yield Row(f"{kind}-cleaned", kind, FAST, (options(clean_up_tokenization_spaces=True),), same=False)
+        yield Row(f"{kind}-cleaned", kind, FAST, (options(clean_up_tokenization_spaces=True),))
 
 
 ROWS = [*forms(), *bert_rows(), *special_rows(), *class_rows(), *other_rows()]

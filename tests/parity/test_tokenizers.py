@@ -14,14 +14,16 @@ from edgellm.errors import EdgellmError
 from edgellm.text.tokenizer import Detokenizer, Tokenizer, open_tokenizer
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.witness.process import Reader
-from edgellm_export.witness.questions import Question
+from edgellm_export.witness.questions import TEXTS, Question
 from edgellm_export.witness.text import text_checks
 from making_tokenizers import ROWS, Row
 
 pytestmark = pytest.mark.parity
 
-# Slow tokenizers drop spaces beside unknown tokens when they decode; ids of codes are not in their length.
+# Slow tokenizers drop spaces beside unknown tokens when they decode. (And the library's table of a SentencePiece
+# normalization drops marks that nothing stands for, where SentencePiece makes an unknown token of them.)
 DECODES_DIFFERENTLY = ("m2m100",)
+DECODERS = ("gpt2", "starcoder2", "qwen2", "qwen3", "gpt_neox", "llama", "mistral", "phi3", "gemma2", "gemma3")
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +60,7 @@ def test_a_tokenizer_means_what_it_means_in_transformers(
             read_text_files(source)
         return
     tokenizer = packaged(source, tmp_path)
-    found = answer(reader(read), source, tmp_path)
+    found = answer(reader(read), source, tmp_path, row.kind)
     assert "error" not in found, found
     model = cast(Any, SimpleNamespace(tokenizer=tokenizer))
     skipped = ("text", "text with special tokens") if row.kind in DECODES_DIFFERENTLY else ()
@@ -76,12 +78,11 @@ def packaged(source: Path, out: Path) -> Tokenizer:
     return tokenizer
 
 
-def answer(reader: Reader, source: Path, out: Path) -> Any:
-    """What that transformers says of the tokenizer; it has no model to speak of."""
-    question = Question(
-        checkpoint=str(source), revision=None, task="feature-extraction", out=str(out), length=16, embed=False, ids=[]
-    )
-    return reader.ask(question)["tokenizer"]
+def answer(reader: Reader, source: Path, out: Path, kind: str) -> Any:
+    """What that transformers says of the tokenizer; there is no model."""
+    task = "text-generation" if kind in DECODERS else "feature-extraction"  # these read pairs
+    texts = [text for text in TEXTS if kind != "m2m100" or "\u0301\u0301" not in text]
+    return reader.ask(Question(str(source), None, task, str(out), length=16, texts=texts))["tokenizer"]
 
 
 def streamed(tokenizer: Tokenizer, ids: list[int]) -> str:

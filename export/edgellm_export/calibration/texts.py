@@ -50,11 +50,11 @@ class Encoder(Protocol):
 def evaluation_tokens(
     tokenizer: Encoder | None, vocab_size: int, length: int, count: int
 ) -> tuple[list[TokenArray], str]:
-    """Sequences of `length` tokens, about `count` in all, and what they are. Without a tokenizer: seeded random
-    tokens."""
+    """Sequences of `length` tokens, at least `count` in all where there is text enough, and what they are. Without a
+    tokenizer: seeded random tokens."""
     if tokenizer is None:
         rng = np.random.default_rng(0)
-        return [rng.integers(0, vocab_size, length) for _ in range(max(1, count // length))], "random tokens"
+        return [rng.integers(0, vocab_size, length) for _ in range(-(-count // length))], "random tokens"
     return _sequences(topics(EVALUATION_TOPICS), tokenizer, vocab_size, length, count), "English text"
 
 
@@ -67,8 +67,8 @@ class CalibrationText:
     given: bool = False
 
     def tokens(self, tokenizer: Encoder, vocab_size: int, length: int, count: int) -> list[TokenArray]:
-        """Sequences of `length` tokens, about `count` in all or what there is. Raises ExportError where given text is
-        too short for one."""
+        """Sequences of `length` tokens, at least `count` in all or what there is. Raises ExportError where given text
+        is too short for one."""
         sequences = _sequences(self.texts, tokenizer, vocab_size, length, count)
         if self.given and not sequences:
             raise ExportError(
@@ -101,7 +101,7 @@ def _sequences(texts: Sequence[str], tokenizer: Encoder, vocab_size: int, length
         ids = tokenizer.encode(text)
         ids = ids[ids < vocab_size]
         sequences += [ids[i : i + length] for i in range(0, len(ids) - length + 1, length)]
-    spread = np.linspace(0, len(sequences) - 1, min(max(1, count // length), len(sequences))).astype(int)
+    spread = np.linspace(0, len(sequences) - 1, min(-(-count // length), len(sequences))).astype(int)
     return [sequences[i] for i in dict.fromkeys(spread.tolist())]
 
 

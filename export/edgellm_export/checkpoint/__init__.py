@@ -6,7 +6,7 @@ Weights stay on disk until a slice of rows is asked for, so opening costs memory
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class Checkpoint:
     `config` is config.json. `files` are the text files that belong in a package: tokenizer.json, tokenizer_config.json,
     special_tokens_map.json, chat_template.jinja, generation_config.json, as far as the checkpoint has them. `source` is
     provenance for the manifest and never holds an absolute path; `directory` is where the checkpoint lies, None for a
-    GGUF file.
+    GGUF file. `steps` are the tensors of the layers behind a sentence encoder's model, whose names begin with that of
+    their directory.
     """
 
     config: Mapping[str, Any]
@@ -31,3 +32,4 @@ class Checkpoint:
     files: Mapping[str, bytes]
     source: Mapping[str, Any]
     directory: Path | None = None
+    steps: Mapping[str, LazyTensor] = field(default_factory=dict)

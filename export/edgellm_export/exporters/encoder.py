@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import Embedding, EncoderFacts, GraphFile, Manifest, TokenIds
+from edgellm.package.manifest import EncoderFacts, GraphFile, Manifest, TokenIds
 from edgellm.package.report import Report
-from edgellm.package.sentence import embedding_of
+from edgellm.package.sentence import SentenceEncoder, check_widths, sentence_encoder
 from edgellm.text.encodings import Encoding
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress, ProgressHook
@@ -80,19 +80,29 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     _check_combination(choices)
     found: EncoderFamily = open_family(checkpoint.config)
     checkpoint = canonical(checkpoint, found.names)
-    task = task_of(checkpoint.config, choices.task)
-    labels = labels_of(checkpoint.config, task, _classifier_rows(checkpoint.tensors, found.classifiers))
-    embedding = _embedding(checkpoint, found, choices) if task == "feature-extraction" else None
-    model = HeadedEncoder(found, task, len(labels), None if embedding is None else embedding.pooling)
-    facts = EncoderFacts(labels, problem_of(checkpoint.config, task), embedding)
+    sentences = _sentence_encoder(checkpoint, found, choices)
+    if sentences is not None:
+        checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **checkpoint.steps})
+        model = HeadedEncoder(found, "feature-extraction", 0, sentences.embedding.pooling, sentences.dense)
+        facts = EncoderFacts(embedding=sentences.embedding)
+    else:
+        task = task_of(checkpoint.config, choices.task)
+        labels = labels_of(checkpoint.config, task, _classifier_rows(checkpoint.tensors, found.classifiers))
+        model, facts = (
+            HeadedEncoder(found, task, len(labels)),
+            EncoderFacts(labels, problem_of(checkpoint.config, task)),
+        )
     return Driver(EncoderRecipe(checkpoint, choices, found.names, model.shape, model, facts))
 
 
-def _embedding(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -> Embedding | None:
-    """Not where the states of all tokens were asked for."""
-    if choices.task == "feature-extraction":
+def _sentence_encoder(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -> SentenceEncoder | None:
+    """What makes one vector of a text, where the checkpoint says so and nothing else was asked for."""
+    if choices.task is not None:
         return None
-    return embedding_of(checkpoint.files, found.config.context_length, found.config.hidden_size)
+    sentences = sentence_encoder(checkpoint.files, found.config.context_length, found.config.hidden_size)
+    if sentences is not None:
+        check_widths(sentences.dense, found.config.hidden_size)
+    return sentences
 
 
 def _classifier_rows(tensors: Mapping[str, LazyTensor], layers: Sequence[str]) -> int | None:

@@ -4,12 +4,12 @@ usually chooses."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ZeroTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.onnx.builder import Projection
 from edgellm_export.quantize import scheme_for
@@ -23,8 +23,11 @@ SOFTMAX, LONG, OTHERS = -1, 1, 0  # of an int8 scheme's candidates, the one that
 
 def hollow(checkpoint: Checkpoint) -> Checkpoint:
     """The same without its weights."""
-    tensors = {name: ZeroTensor(name, tensor.shape) for name, tensor in checkpoint.tensors.items()}
-    return replace(checkpoint, tensors=tensors)
+
+    def hollowed(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+        return {name: ZeroTensor(name, tensor.shape) for name, tensor in tensors.items()}
+
+    return replace(checkpoint, tensors=hollowed(checkpoint.tensors), steps=hollowed(checkpoint.steps))
 
 
 def is_calibrated(choices: Choices, checkpoint: Checkpoint) -> bool:

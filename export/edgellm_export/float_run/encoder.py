@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,11 +37,12 @@ class EncoderRun:
     def num_layers(self) -> int:
         return self.model.family.config.num_layers
 
-    def outputs(self, texts: Sequence[Encoding], states: States) -> list[Outputs]:
-        """The model's outputs by name for the last layer's states, without the axis of the batch."""
+    def outputs(self, texts: Sequence[Encoding], states: States) -> Iterator[Outputs]:
+        """The model's outputs by name for each text's states behind the last layer, without the axis of the batch."""
         segment = segment_of(build_head(self.model, Material(self.tensors, FLOAT)))
-        runs = [segment.run_all({**_feeds(s), "hidden": h}) for s, h in zip(texts, states, strict=True)]
-        return [{name: array[0] for name, array in run.items()} for run in runs]
+        for text, hidden in zip(texts, states, strict=True):
+            run = segment.run_all({**_feeds(text), "hidden": hidden})
+            yield {name: array[0] for name, array in run.items()}
 
 
 def _feeds(encoding: Encoding) -> Feeds:

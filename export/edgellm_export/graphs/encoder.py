@@ -8,32 +8,42 @@ feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
 
 from edgellm.package.manifest import Pooling, Task
+from edgellm.package.sentence_steps import Activation, DenseStep
 from edgellm_export.architectures.contract import EncoderFamily, HeadKind, SourceMask
 from edgellm_export.architectures.post_norm import unscaled
-from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built
+from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built, node
+from edgellm_export.blocks.layers import linear
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
-from edgellm_export.onnx.builder import BuiltGraph
+from edgellm_export.onnx.builder import MICROSOFT, BuiltGraph
 
 ROWS: list[int | str] = ["batch_size", "sequence_length"]
+DENSE_ACTIVATIONS: Mapping[Activation, tuple[str, str, dict[str, Any]]] = {
+    "Tanh": ("Tanh", "", {}),
+    "ReLU": ("Relu", "", {}),
+    "Sigmoid": ("Sigmoid", "", {}),
+    "GELU": ("Gelu", MICROSOFT, {}),
+}
 LOWEST = -3.0e38  # below any hidden state
 
 
 @dataclass(frozen=True)
 class HeadedEncoder:
-    """A family, what its head is for, and how many labels that has. `pooling`: of sentence encoders."""
+    """A family, what its head is for, and how many labels that has. `pooling`, and `dense` behind it: of sentence
+    encoders."""
 
     family: EncoderFamily
     task: Task
     labels: int = 0
     pooling: Pooling | None = None
+    dense: Sequence[DenseStep] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -130,8 +140,10 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
             states: list[Output] = [(x, "last_hidden_state", FLOAT, [*ROWS, hidden])]
             if model.pooling is None:
                 return states
-            return [*states, (_pooled(b, x, attention_mask, model.pooling), "sentence_embedding", FLOAT,
-                              ["batch_size", hidden])]  # fmt: skip
+            vector, width = _pooled(b, x, attention_mask, model.pooling), hidden
+            for step in model.dense:
+                vector, width = _dense(b, vector, step), step.outputs
+            return [*states, (vector, "sentence_embedding", FLOAT, ["batch_size", width])]
         case "question-answering":
             both = family.head(b, x, "question-answering", 2)
             sides = b.graph.ops("Split", both, axis=-1, num_outputs=2, outputs=2, name="/answer/Split")
@@ -167,6 +179,16 @@ def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -
     return g.op(
         "Div", total, g.op("ReduceSum", column, g.ints(1), keepdims=0, name="/pooling/Count"), name="/pooling/Div"
     )
+
+
+def _dense(b: Build, vector: ir.Value, step: DenseStep) -> ir.Value:
+    """[B, inputs] to [B, outputs]."""
+    name = f"{step.path}.linear"
+    found = linear(b, vector, name, step.outputs, step.inputs, bias=step.bias)
+    if step.activation == "Identity":
+        return found
+    op_type, domain, attributes = DENSE_ACTIVATIONS[step.activation]
+    return b.graph.op(op_type, found, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
 
 
 def head_patterns(model: HeadedEncoder) -> Sequence[str]:

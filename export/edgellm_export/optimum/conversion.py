@@ -79,7 +79,7 @@ class TorchOriginal:
             }
             self._torch = torch
             self._model = classes[task].from_pretrained(
-                checkpoint, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+                checkpoint, dtype=torch.float32, local_files_only=True, trust_remote_code=False
             )
             self._model.eval()
 

@@ -25,6 +25,8 @@ from edgellm.package.manifest import (
     Weights,
     is_of,
 )
+from edgellm.package.sentence import sentence_encoder
+from edgellm.package.sentence_steps import BY_TOKEN, MODULES
 from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
@@ -35,10 +37,11 @@ from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.package.genai_config import can_run, genai_config
 from edgellm_export.package.output import disk_errors
 from edgellm_export.package.side_files import generation_config, versions, write_generation_config, write_json
-from edgellm_export.sources.directory import INDEX, WEIGHTS
+from edgellm_export.sources.choice import ORDER, resaving
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
 
+ANY_LENGTH = 2**31  # tokens: what a text may have shows in the graph, later
 NAMES = {"model": WHOLE, "decoder": MERGED, "first": FIRST, "later": LATER, "encoder": ENCODER}
 
 
@@ -90,7 +93,7 @@ class GraphsExport:
 def open_source(source: str, revision: str | None) -> Checkpoint:
     """A checkpoint directory or hub id, or a directory with graphs in place of weights."""
     path = Path(source).expanduser()
-    is_known = any((path / name).is_file() for name in (WEIGHTS, INDEX, MANIFEST_NAME))
+    is_known = any((path / name).is_file() for name in (*(file.name for file in ORDER), MANIFEST_NAME))
     if is_known or not is_foreign(path):
         return open_checkpoint(source, revision=revision)
     root, found = read_foreign(path)
@@ -117,10 +120,17 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
         return GraphsExport(checkpoint, choices.precision, checkpoint.directory)
+    if checkpoint.source["format"] == "tensorflow":
+        raise CheckpointError(
+            f"--via optimum takes weights that PyTorch reads; {resaving(checkpoint.config, ', from_tf=True')} "
+            "(transformers 4.57 with tensorflow)"
+        )
+    sentences = None if choices.task is not None else sentence_encoder(checkpoint.files, ANY_LENGTH)
+    if sentences is not None and sentences.dense:
+        raise UnsupportedModelError(f"{MODULES} has a step Dense, which graphs of optimum's lack; {BY_TOKEN}")
     check_installed()
-    return OptimumExport(
-        checkpoint, choices.precision, checkpoint.directory, choices.task or task_of(checkpoint.config)
-    )
+    task = "feature-extraction" if sentences is not None else choices.task or task_of(checkpoint.config)
+    return OptimumExport(checkpoint, choices.precision, checkpoint.directory, task)
 
 
 def _check_graphs(path: Path, choices: Choices) -> None:

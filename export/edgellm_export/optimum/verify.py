@@ -57,11 +57,13 @@ def verify_package(
 ) -> Report:
     """Score the package in `package` and compare it with its original. Holds one of them at a time."""
     if is_of(manifest, EncoderFacts):
-        scored = encoder_verify.score_package(package, manifest, progress)
-        original = open_original()
-        expected = [_expected(original, encoding, manifest.model) for encoding in scored.sequences]
+        with tempfile.TemporaryFile(dir=package) as ours:
+            scored = encoder_verify.score_package(package, manifest, ours, progress)
+            original = open_original()
+            expected = (_expected(original, encoding, manifest.model) for encoding in scored.sequences)
+            quality = encoder_verify.quality_of(manifest, scored, ours, expected)
         progress("original", 1, 1)
-        return encoder_verify.report_of(manifest, scored, expected)
+        return encoder_verify.report_of(manifest, quality)
     with tempfile.TemporaryFile(dir=package) as ours, tempfile.TemporaryFile(dir=package) as theirs:
         texts, sources = _score_package(package, manifest, ours, progress)
         rows = write_logits(

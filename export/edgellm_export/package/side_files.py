@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 def write_side_files(directory: Path, checkpoint: Checkpoint) -> None:
     """Tokenizer, chat template, config.json and whatever else the checkpoint has that belongs in a package."""
     for name, content in checkpoint.files.items():
-        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(content)
     write_json(directory / "config.json", checkpoint.config)
 

@@ -58,6 +58,7 @@ class Plan:
         return {
             "files": dict(it.files),
             "size_bytes": it.size,
+            "scratch_bytes": it.scratch,
             "peak_memory_bytes": it.peak,
             "peak_memory_by_step": dict(it.peaks),
             "seconds": self.seconds,
@@ -128,8 +129,11 @@ def _prompt_tokens_per_second(prediction: Prediction, machine: Resources) -> flo
 def problems(prediction: Prediction, machine: Resources) -> list[str]:
     """Why the export would fail here, in a line each."""
     found = []
-    if machine.disk_free < prediction.size:
-        found.append(f"the disk has {size(machine.disk_free)} left, and the package takes {size(prediction.size)}")
+    if machine.disk_free < prediction.size + prediction.scratch:
+        more = f", its comparison {size(prediction.scratch)} more" if prediction.scratch else ""
+        found.append(
+            f"the disk has {size(machine.disk_free)} left, and the package takes {size(prediction.size)}{more}"
+        )
     free = machine.memory_free
     if free is not None and free < prediction.peak - prediction.base:
         found.append(f"{size(free)} of memory are free, and the export takes {size(prediction.peak)}")

@@ -19,7 +19,7 @@ from edgellm.system.memory import peak_memory_bytes
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import ForeseenExporter, Outline
 from edgellm_export.package.side_files import write_side_files
-from edgellm_export.planning.work_memory import Work, peaks
+from edgellm_export.planning.work_memory import Work, peaks, scratch
 from edgellm_export.planning.work_time import measured_speed, seconds
 
 # Of report.json: what every one has, and for each layer and matrix.
@@ -29,12 +29,13 @@ CONTEXT = 2048  # tokens, or what the model has: for which the package's own mem
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an export writes and takes: `files` are bytes by name, `peaks` bytes of its process by step, of which it had
-    `base` before. `package` is what running the result takes; a decoding step of it reads `read_per_token` bytes of
-    weights, with a graph of `nodes`."""
+    """What an export writes and takes: `files` are bytes by name, `scratch` those that lie beside them for a while,
+    `peaks` bytes of its process by step, of which it had `base` before. `package` is what running the result takes; a
+    decoding step of it reads `read_per_token` bytes of weights, with a graph of `nodes`."""
 
     manifest: Manifest
     files: Mapping[str, int]
+    scratch: int
     base: int
     peaks: Mapping[str, int]
     package: Footprint
@@ -67,6 +68,7 @@ def predict(
         return Prediction(
             manifest=manifest,
             files=_files(work, outline, of_export),
+            scratch=scratch(of_export),
             base=base,
             peaks=peaks(of_export, base),
             package=package,

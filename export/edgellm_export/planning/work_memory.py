@@ -1,5 +1,6 @@
-"""How much memory an export takes, step by step. The steps hold one layer at a time, so what counts is the largest
-layer, the text, and the package when it is run; the factors are how many copies of each a step has alive.
+"""How much memory an export takes, step by step, and how much disk on the way. The steps hold one layer at a time, so
+what counts is the largest layer, the text, and the package when it is run; the factors are how many copies of each a
+step has alive.
 
 Calibrated on exports of SmolLM2-135M, MiniLM, and the shapes of Qwen2.5-0.5B, T5-base and BERT-base on Linux x86-64
 (benchmarks/plan.py).
@@ -11,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.inspection.footprint import Footprint
+from edgellm.inspection.footprint import CHUNK_TOKENS, Footprint
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
 from edgellm_export.exporters.contract import Outline
 from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
@@ -30,11 +31,11 @@ INPUT_COPIES = 2  # of the longest inputs: in one piece, and each token of lengt
 MOMENTS_COPIES = 5  # of columns x columns in float64, where errors are spread
 PIECE_COPIES = 6
 SESSION = 10 * MIB
-LOGITS_COPIES = 3.5  # of a text's logits, when the package is run
-COMPARED_COPIES = 7.2  # of a slice of all logits in float64, when they are compared
+LOGITS_COPIES = 2.1  # of a chunk's logits, when the package is run
+COMPARED_COPIES = 3  # of a slice of all logits, when they are compared
 ENCODER_COPIES = 5  # of its tokens by the widest layer
 EMBEDDING_COPIES = 3  # in float32, of an encoder: others read the rows that the text needs
-OUTPUTS_COPIES = 3  # of an encoder's numbers for each entry of the vocabulary
+OUTPUTS_COPIES = 2.1, 4.2  # of an encoder's numbers for the vocabulary: of a run, and of a text that is compared
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def _calibrating(work: Work) -> int:
 def _running(work: Work) -> int:
     package, manifest = work.package, work.manifest
     if isinstance(manifest.model, EncoderFacts):
-        run = 4 * ENCODER_COPIES * encoder.TOKENS * work.widest
+        run = 4 * ENCODER_COPIES * encoder.TOKENS * work.widest + _outputs(manifest)[0]
     else:
-        run = int(4 * LOGITS_COPIES * _text_length(manifest) * manifest.vocab_size)
+        run = int(4 * LOGITS_COPIES * min(CHUNK_TOKENS, _text_length(manifest)) * manifest.vocab_size)
     return package.tokenizer + package.weights + SESSION + max(package.loading, run)
 
 
@@ -140,9 +141,9 @@ def _comparing(work: Work) -> int:
     weights = max((sum(matrix.elements for matrix in layer) for layer in work.layers.values()), default=0)
     layer = 4 * LAYER_COPIES * weights
     if isinstance(manifest.model, EncoderFacts):
-        return COMPARING + layer + _embedding(work) + _outputs(manifest)
+        return COMPARING + layer + _embedding(work) + _outputs(manifest)[1]
     entries = min(SLICE, manifest.vocab_size)
-    logits = int(8 * COMPARED_COPIES * compared_rows(manifest) * entries)
+    logits = 4 * COMPARED_COPIES * compared_rows(manifest) * entries
     return COMPARING + max(layer, logits + 4 * LAYER_COPIES * entries * work.hidden)
 
 
@@ -151,16 +152,30 @@ def _embedding(work: Work) -> int:
     return 4 * EMBEDDING_COPIES * work.embedding if isinstance(work.manifest.model, EncoderFacts) else 0
 
 
-def _outputs(manifest: Manifest) -> int:
+def _outputs(manifest: Manifest) -> tuple[int, int]:
+    """The bytes of an encoder's numbers for the vocabulary, while the package runs and while it is compared."""
     if manifest.task != "fill-mask":
-        return 0
-    return 4 * OUTPUTS_COPIES * min(encoder.LARGE, encoder.TOKENS * manifest.vocab_size)
+        return 0, 0
+    text = encoder.LENGTH * manifest.vocab_size
+    running, comparing = OUTPUTS_COPIES
+    return int(4 * running * max(encoder.RUN, text)), int(4 * comparing * text)
 
 
 def _text_length(manifest: Manifest) -> int:
     if is_of(manifest, EncoderDecoderFacts):
-        return encoder_decoder.text_sizes(manifest)[0] + 1
-    return decoder.text_sizes(manifest)[0]
+        return encoder_decoder.pair_length(manifest, encoder_decoder.LENGTH) + 1
+    return decoder.text_length(manifest)
+
+
+def scratch(work: Work) -> int:
+    """The bytes of disk that the comparison takes beside the package, until it is done."""
+    return 4 * compared_rows(work.manifest) * compared_outputs(work.manifest) if work.verifies else 0
+
+
+def compared_outputs(manifest: Manifest) -> int:
+    """How many numbers of each token are compared, where they are many."""
+    generates = not isinstance(manifest.model, EncoderFacts)
+    return manifest.vocab_size if generates or manifest.task == "fill-mask" else 0
 
 
 def compared_rows(manifest: Manifest) -> int:

@@ -13,8 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from edgellm.package.manifest import EncoderFacts
-from edgellm_export.planning.work_memory import Work, compared_rows
+from edgellm_export.planning.work_memory import Work, compared_outputs, compared_rows
 from edgellm_export.quantize.choice import SPREAD_COLUMNS
 
 MEGA, GIGA = 1e6, 1e9
@@ -66,7 +65,7 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
         total += ROUNDING * weights / MEGA
     if work.verifies:
         rows = compared_rows(work.manifest)
-        logits = 0 if isinstance(work.manifest.model, EncoderFacts) else rows * work.manifest.vocab_size
+        logits = rows * compared_outputs(work.manifest)
         total += RUNNING * 2 * rows * weights / GIGA + COMPARING * logits / MEGA
     return total / speed.factor
 

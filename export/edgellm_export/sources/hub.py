@@ -8,15 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
-from edgellm_export.sources.directory import CONFIG, INDEX, WEIGHTS, shard_names
+from edgellm.package.sentence import module_paths
+from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
+from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.sources.choice import CONFIG, find_weights
+from edgellm_export.sources.reading import shard_names, step_weights
 from edgellm_export.tokenizer.effective import TOKENIZER
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD, OLD_TEMPLATE, SENTENCE
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD, OLD_TEMPLATE
 from edgellm_export.tokenizer.settings import ADDED
 
 
@@ -30,7 +33,7 @@ class Snapshot:
 
 
 def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
-    """Download the config, tokenizer and SafeTensors files of `repo` into the hub cache, or find them there. Without
+    """Download the config, tokenizer and weights of `repo` into the hub cache, or find them there. Without
     `weights` those are left where they are.
 
     Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
@@ -55,6 +58,8 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
         large = _weight_files(repo, names, pinned)
         for name in [*_text_files(names), *(large if weights else [])]:
             pinned(name)
+        for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
+            pinned(name)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 
@@ -65,6 +70,11 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     headers = {}
     with _explained(repo, snapshot.revision):
         for name in snapshot.absent:
+            if not name.endswith(".safetensors"):
+                raise CheckpointError(
+                    f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
+                    f"download it first (`hf download {repo}`), and plan then"
+                )
             try:
                 found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
             except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
@@ -93,29 +103,26 @@ def _text_files(names: set[str]) -> list[str]:
     wanted = [*CARRIED, OLD_TEMPLATE, ADDED]
     if TOKENIZER not in names or any(names.issuperset(files) for files in INSTEAD):
         wanted += ANCESTORS
-    steps = [name for pattern in SENTENCE for name in sorted(names) if fnmatchcase(name, pattern)]
-    return [*(name for name in wanted if name in names), *(steps if SENTENCE[0] in names else [])]
+    return [name for name in wanted if name in names]
+
+
+def _sentence_files(names: set[str], modules: Path) -> list[str]:
+    """What a sentence encoder has besides its model: each step's config, and its weights, which are small."""
+    steps = module_paths(modules.read_bytes())
+    weights = filter(None, (step_weights(step, names.__contains__) for step in steps))
+    configs = [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *(f"{s}/{CONFIG}" for s in steps)) if name in names]
+    return [*configs, *weights]
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:
-    if INDEX in names:
-        index = download(INDEX)
-        absent = [name for name in shard_names(index) if name not in names]
-        if absent:
-            raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {INDEX} names")
-        return shard_names(index)
-    if WEIGHTS in names:
-        return [WEIGHTS]
-    pickles = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
-    ggufs = sorted(name for name in names if name.endswith(".gguf"))
-    if ggufs:
-        raise CheckpointNotFoundError(f"{repo} holds GGUF files; download one, such as {ggufs[0]}, and give its path")
-    if pickles:
-        raise CheckpointError(
-            f"{repo} holds its weights only as Python pickles ({', '.join(pickles[:3])}), which can run code and are "
-            "never loaded; look for a revision with SafeTensors files (often refs/pr/N), or convert it once"
-        )
-    raise CheckpointNotFoundError(f"{repo} has neither {WEIGHTS} nor {INDEX}")
+    """The files of weights that an export reads; an index is downloaded to see which."""
+    file = find_weights(repo, names, read_json(download(CONFIG)))
+    if not file.is_index:
+        return [file.name]
+    shards = shard_names(download(file.name))
+    if absent := [name for name in shards if name not in names]:
+        raise CheckpointNotFoundError(f"{repo} lacks {', '.join(absent)}, which its {file.name} names")
+    return shards
 
 
 def _from_cache(hub: Any, repo: str, revision: str | None, cache_dir: Path | None, cause: Exception) -> Snapshot:

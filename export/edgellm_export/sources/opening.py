@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf import open_gguf
-from edgellm_export.sources.directory import open_directory
+from edgellm_export.sources.choice import ORDER
+from edgellm_export.sources.directory import file_names, open_directory
 from edgellm_export.sources.hub import fetch, fetch_headers
 from edgellm_export.weights.safetensors import hollow_directory
 
@@ -59,11 +61,26 @@ def _open_path(path: Path) -> Checkpoint:
     if (path / MANIFEST_NAME).is_file():
         raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
     if path.is_dir():
+        if files := _only_gguf(path):
+            return _open_gguf_directory(path, files)
         return open_directory(path, {"name": path.resolve().name})
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF" or path.suffix == ".gguf":
         return open_gguf(path)
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".bin", ".h5"):
         raise CheckpointError(f"{path} is a weight file alone; give its directory, which also holds config.json")
     raise CheckpointError(f"{path} is neither a checkpoint directory nor a GGUF file")
+
+
+def _only_gguf(path: Path) -> list[str]:
+    """The GGUF files of a directory that has no weights of another kind."""
+    names = file_names(path)
+    return [] if names & {file.name for file in ORDER} else sorted(name for name in names if name.endswith(".gguf"))
+
+
+def _open_gguf_directory(path: Path, files: Sequence[str]) -> Checkpoint:
+    """The one place that knows of directories of GGUF files."""
+    if len(files) > 1:
+        raise CheckpointError(f"{path} has several GGUF files, {', '.join(files[:5])}; give one of them by its path")
+    return open_gguf(path / files[0])

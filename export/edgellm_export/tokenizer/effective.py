@@ -43,8 +43,8 @@ from edgellm_export.tokenizer.source import (
 TOKENIZER = "tokenizer.json"
 SEPARATE = {"Marian": marian, "M2M100": m2m100}  # classes that do without tokenizer.json
 VOCABULARIES = (
-    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT, MERGES,
-    "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
+    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT,
+    VOCAB_JSON, MERGES, "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
 )  # fmt: skip
 
 
@@ -170,9 +170,7 @@ def _special(token: Token, with_names: set[str]) -> AddedToken:
     if isinstance(token, str):
         return AddedToken(token, special=True)
     if token.content in with_names and not token.special:
-        token.special = (
-            True  # in place: a copy would not know whether `normalized` follows it
-        )
+        token.special = True  # in place: a copy would not know whether `normalized` follows it
     return token
 
 

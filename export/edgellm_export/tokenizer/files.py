@@ -8,31 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError
+from edgellm.package.sentence import sentence_files
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.tokenizer import m2m100, marian
 from edgellm_export.tokenizer.build import compact
 from edgellm_export.tokenizer.effective import TOKENIZER, VOCABULARIES, effective_tokenizer
 from edgellm_export.tokenizer.settings import CONFIG as TOKENIZER_CONFIG
 from edgellm_export.tokenizer.settings import SPECIAL_MAP, text_of_json
-from edgellm_export.tokenizer.source import VOCAB_JSON
 
 TEMPLATE = "chat_template.jinja"
 OLD_TEMPLATE = "chat_template.json"
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_MAP, TEMPLATE, "generation_config.json")
-# Of sentence encoders: what comes behind the model, each step's config in a directory of its own.
-SENTENCE = ("modules.json", "sentence_bert_config.json", "*_*/config.json")
 # What a tokenizer may be built of, beside tokenizer.json or where there is none.
-ANCESTORS = (*VOCABULARIES, VOCAB_JSON)
+ANCESTORS = VOCABULARIES
 INSTEAD = (marian.MARIAN, m2m100.FILES)  # files that are read even where there is a tokenizer.json
 
 
 def read_text_files(path: Path) -> dict[str, bytes]:
     """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
     files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
-    if (path / SENTENCE[0]).is_file():
-        found = [file for pattern in SENTENCE for file in sorted(path.glob(pattern)) if file.is_file()]
-        files |= {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
-    for name in files.keys() - {TOKENIZER, *SENTENCE}:  # what the runtime will have to read
+    for name in files.keys() - {TOKENIZER}:  # what the runtime will have to read
         (read_json if name.endswith(".json") else read_text)(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if effective := effective_tokenizer(path):
@@ -40,7 +35,7 @@ def read_text_files(path: Path) -> dict[str, bytes]:
         files |= _named(config, effective.named)
     if TEMPLATE not in files and (template := _old_template(path, config)):
         files[TEMPLATE] = _encoded(path, template)
-    return files
+    return sentence_files(path) | files
 
 
 def _named(config: Mapping[str, Any], special: Mapping[str, str]) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -17,11 +18,10 @@ from edgellm.types import Progress, TokenArray
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.decoder import DecoderRun
 from edgellm_export.verification import generation
-from edgellm_export.verification.generation import LOGITS_ON_DISK, ScoredTexts
+from edgellm_export.verification.generation import ScoredTexts
 from edgellm_export.verification.layers import WrittenPackage, original_states
 
 LENGTH, COUNT = 256, 1024  # tokens of each text, and of all
-LOGITS_IN_MEMORY = 12 << 20  # float32 values of one text's logits: 48 MiB
 GREEDY, PROMPT, CONTINUATION = 4, 16, 32  # texts that are also continued; tokens of each such check
 
 
@@ -39,26 +39,25 @@ def verify(written: WrittenPackage[DecoderFacts], run: DecoderRun, progress: Pro
 def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> ScoredTexts:
     """Run the package as a user would; its logits go to `scratch`."""
     model = load_as(Model, package, device=generation.device_for(manifest))
-    length, count = text_sizes(manifest)
-    texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, count)
+    texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, text_length(manifest), COUNT)
     generation.check_numbers([model.logits(texts[0][:PROMPT])], manifest)
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:GREEDY] if len(text) >= PROMPT and room > 0]
     sequences = [*texts, *greedy]
-    generation.write_logits(scratch, sequences, map(model.logits, sequences), partial(progress, "package"))
+    logits = chain.from_iterable(map(model.logits_in_chunks, sequences))
+    generation.write_logits(scratch, sequences, logits, partial(progress, "package"))
     return ScoredTexts(sequences, len(texts), origin, model.info.device, PROMPT)
 
 
-def text_sizes(manifest: Manifest) -> tuple[int, int]:
-    """Tokens of each text, and of all, about."""
-    length = min(LENGTH, manifest.context_length, max(2, LOGITS_IN_MEMORY // manifest.vocab_size))
-    return length, max(length, min(COUNT, LOGITS_ON_DISK // manifest.vocab_size - GREEDY * (PROMPT + CONTINUATION)))
+def text_length(manifest: Manifest) -> int:
+    """Tokens of each text."""
+    return min(LENGTH, manifest.context_length)
 
 
 def compared_tokens(manifest: Manifest) -> int:
     """Tokens of text and of continuations, where there is text enough."""
-    length, count = text_sizes(manifest)
-    return count // length * length + GREEDY * (PROMPT + CONTINUATION)
+    length = text_length(manifest)
+    return -(-COUNT // length) * length + GREEDY * (PROMPT + CONTINUATION)
 
 
 def _continue(model: Model, prompt: TokenArray, count: int) -> TokenArray:

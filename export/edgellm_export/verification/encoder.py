@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.report import EncoderQuality, EncoderReport, LayerReport
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
-from edgellm.types import FloatArray, Progress
+from edgellm.types import BoolArray, FloatArray, Progress
 from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
@@ -24,59 +26,76 @@ from edgellm_export.verification.layers import WrittenPackage, original_states
 from edgellm_export.verification.report import ENCODER_THRESHOLDS, matrix_reports
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
-LARGE = 1 << 26  # numbers of each model's outputs: 256 MiB
+LEAST, MANY = 1024, 1 << 26  # a large vocabulary has fewer tokens of text: about so many numbers, but no fewer tokens
+RUN, COMPARED = 1 << 24, 1 << 20  # numbers that the package gives, and that are compared, at a time
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a package, on `device`, gives for texts, which are `origin`."""
+    """The texts that a package on `device` read, which are `origin`, and the names of what it gave for each."""
 
     sequences: Sequence[Encoding]
     origin: str
     device: str
-    found: Sequence[Outputs]
+    outputs: Sequence[str]
 
 
 def verify_encoder(written: WrittenPackage[EncoderFacts], run: EncoderRun, progress: Progress) -> EncoderReport:
     """Run the package as a user would and compare it with the float model `run`."""
-    scored = score_package(written.path, written.manifest, progress)
-    return_freed_memory()  # the package's, before the original takes as much
-    states, layers = original_states(run, written.layers, scored.sequences, progress)
-    expected = run.outputs(scored.sequences, states)
-    return report_of(written.manifest, scored, expected, layers, written.calibration)
+    manifest = written.manifest
+    with tempfile.TemporaryFile(dir=written.path) as scratch:
+        scored = score_package(written.path, manifest, scratch, progress)
+        return_freed_memory()  # the package's, before the original takes as much
+        states, layers = original_states(run, written.layers, scored.sequences, progress)
+        quality = quality_of(manifest, scored, scratch, run.outputs(scored.sequences, states))
+    return report_of(manifest, quality, layers, written.calibration)
 
 
-def score_package(package: Path, manifest: Manifest[EncoderFacts], progress: Progress) -> Scored:
-    """What the package gives for the texts. Raises QualityGateError where its outputs are not numbers."""
+def score_package(package: Path, manifest: Manifest[EncoderFacts], scratch: IO[bytes], progress: Progress) -> Scored:
+    """Run the package; what it gives for the texts goes to `scratch`, one behind the other. Raises QualityGateError
+    where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
     sequences, origin = _texts(model, manifest)
-    device = model.info.device
-    found = [dict(result.outputs) for result in model.run(sequences)]
-    if manifest.model.embedding is not None:
-        found = [{"sentence_embedding": vector} for vector in model.embed(sequences, normalize=False)]
+    for part in _parts(sequences, RUN // manifest.vocab_size if manifest.task == "fill-mask" else TOKENS):
+        for outputs in _found(model, part):
+            check_numbers(outputs.values(), manifest)
+            for array in outputs.values():
+                np.save(scratch, array)
     progress("package", 1, 1)
-    for outputs in found:
-        check_numbers(outputs.values(), manifest)
-    return Scored(sequences, origin, device, found)
+    return Scored(sequences, origin, model.info.device, list(outputs))
+
+
+def _parts(sequences: Sequence[Encoding], most: int) -> Iterator[list[Encoding]]:
+    """The texts in turn, in parts of `most` tokens or a single text."""
+    part: list[Encoding] = []
+    for sequence in sequences:
+        if part and sum(map(len, part)) + len(sequence) > most:
+            yield part
+            part = []
+        part.append(sequence)
+    yield part
+
+
+def _found(model: EncoderModel, sequences: Sequence[Encoding]) -> list[Outputs]:
+    if model.manifest.model.embedding is not None:
+        return [{"sentence_embedding": vector} for vector in model.embed(sequences, normalize=False)]
+    return [dict(result.outputs) for result in model.run(sequences)]
 
 
 def report_of(
     manifest: Manifest[EncoderFacts],
-    scored: Scored,
-    expected: Sequence[Outputs],
+    quality: EncoderQuality,
     layers: Sequence[LayerReport] = (),
     calibration: Calibration = NOT_CALIBRATED,
 ) -> EncoderReport:
-    """`expected`: the original's outputs. `layers`: where their errors are known."""
-    sequences = scored.sequences
-    quality = _quality(sequences, scored.found, expected, manifest)
+    """`layers`: where their errors are known."""
     precision = manifest.weights.precision
     return EncoderReport(
         precision=precision,
         scheme=manifest.weights.scheme,
         calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
-        quality=EncoderQuality(len(sequences), sum(map(len, sequences)), scored.origin, scored.device, *quality),
+        quality=quality,
         layers=tuple(layers),
         matrices=matrix_reports(calibration),
         thresholds=ENCODER_THRESHOLDS[precision],
@@ -96,32 +115,57 @@ def _texts(model: EncoderModel, manifest: Manifest[EncoderFacts]) -> tuple[list[
 
 def compared_tokens(manifest: Manifest) -> int:
     """Tokens of all texts, about."""
-    return min(TOKENS, LARGE // manifest.vocab_size) if manifest.task == "fill-mask" else TOKENS
+    return max(LEAST, min(TOKENS, MANY // manifest.vocab_size)) if manifest.task == "fill-mask" else TOKENS
 
 
-def _quality(
-    sequences: Sequence[Encoding],
-    found: Sequence[Outputs],
-    expected: Sequence[Outputs],
-    manifest: Manifest[EncoderFacts],
-) -> tuple[str, float, float, float, float | None]:
-    """Name of the outputs, error, cosine, its minimum, top-1 agreement."""
-    names = [name for name in expected[0] if name in found[0]]
-    squares = size = 0.0
-    cosines: list[FloatArray] = []
-    agreed: list[FloatArray] = []
-    for ours, theirs in zip(found, expected, strict=True):
+@dataclass
+class _Closeness:
+    """How close rows of numbers are to those they should be; grows row by row."""
+
+    squares: float = 0.0
+    size: float = 0.0
+    cosines: list[FloatArray] = field(default_factory=list)
+    agreed: list[BoolArray] = field(default_factory=list)
+
+    def add(self, found: FloatArray, expected: FloatArray) -> None:
+        """[rows, numbers] both."""
+        rows = max(1, COMPARED // max(1, expected.shape[1]))
+        for at in range(0, len(expected), rows):
+            a, b = found[at : at + rows], expected[at : at + rows]
+            self.squares += float(np.square(a - b, dtype=np.float64).sum())
+            self.size += float(np.square(b, dtype=np.float64).sum())
+            self.cosines.append(cosine(a, b))
+            self.agreed.append(a.argmax(axis=-1) == b.argmax(axis=-1))
+
+    @property
+    def error(self) -> float:
+        return float((self.squares / max(self.size, 1e-30)) ** 0.5)
+
+
+def quality_of(
+    manifest: Manifest[EncoderFacts], scored: Scored, scratch: IO[bytes], original: Iterable[Outputs]
+) -> EncoderQuality:
+    """What the package gave, in `scratch`, beside what the `original` gives for each of the texts."""
+    closeness, names = _Closeness(), [""]
+    scratch.seek(0)
+    for expected in original:
+        found = {name: np.load(scratch) for name in scored.outputs}
+        names = [name for name in expected if name in found]
         for name in names:
-            a, b = np.atleast_2d(ours[name]), np.atleast_2d(theirs[name])
-            squares += float(np.square(a - b, dtype=np.float64).sum())
-            size += float(np.square(b, dtype=np.float64).sum())
-            cosines.append(cosine(a, b))
-            agreed.append(a.argmax(axis=-1) == b.argmax(axis=-1))
+            closeness.add(np.atleast_2d(found[name]), np.atleast_2d(expected[name]))
     counts = manifest.task != "feature-extraction" and len(manifest.model.labels) != 1
-    every = np.concatenate(cosines)
-    error = (squares / max(size, 1e-30)) ** 0.5
-    agreement = float(np.concatenate(agreed).mean()) if counts else None
-    return " and ".join(names), error, float(every.mean()), float(every.min()), agreement
+    cosines = np.concatenate(closeness.cosines)
+    return EncoderQuality(
+        texts=len(scored.sequences),
+        tokens=sum(map(len, scored.sequences)),
+        text=scored.origin,
+        device=scored.device,
+        output=" and ".join(names),
+        error=closeness.error,
+        cosine=float(cosines.mean()),
+        cosine_min=float(cosines.min()),
+        top1_agreement=float(np.concatenate(closeness.agreed).mean()) if counts else None,
+    )
 
 
 def cosine(a: FloatArray, b: FloatArray) -> FloatArray:

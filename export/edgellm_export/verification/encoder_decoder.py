@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -18,10 +19,10 @@ from edgellm.types import Progress, TokenArray
 from edgellm_export.calibration.texts import evaluation_tokens
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
 from edgellm_export.verification import generation
-from edgellm_export.verification.generation import LOGITS_ON_DISK, ScoredTexts
+from edgellm_export.verification.generation import ScoredTexts
 from edgellm_export.verification.layers import WrittenPackage, original_states
 
-LENGTH, COUNT = 64, 768  # tokens of a source and its target; of all targets
+LENGTH, COUNT = 64, 1024  # tokens of a source and its target; of all targets
 GREEDY, GREEDY_TOKENS = 8, 32  # sources that are also generated from, and how far
 
 PROCESSORS = (
@@ -71,28 +72,22 @@ def score_package(
 ) -> tuple[list[Pair], ScoredTexts]:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
     model = load_as(EncoderDecoderModel, package, device=generation.device_for(manifest))
-    length, count = text_sizes(manifest)
-    sequences, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, count)
+    length = pair_length(manifest, LENGTH)
+    sequences, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, COUNT)
     pairs = pairs_of(sequences, manifest, length + 1)
     generation.check_numbers([model.logits(pairs[0].source, pairs[0].target)], manifest)
     greedy = [_continued(model, pair, min(GREEDY_TOKENS, manifest.context_length - 1)) for pair in pairs[:GREEDY]]
     scored = [*pairs, *greedy]
     targets = [pair.target for pair in scored]
-    logits = (model.logits(pair.source, pair.target) for pair in scored)
+    logits = chain.from_iterable(model.logits_in_chunks(pair.source, pair.target) for pair in scored)
     generation.write_logits(scratch, targets, logits, partial(progress, "package"))
     return scored, ScoredTexts(targets, len(pairs), origin, model.info.device, prompt=1)
 
 
-def text_sizes(manifest: Manifest[EncoderDecoderFacts]) -> tuple[int, int]:
-    """Tokens of each source and of its target without the start, and of all targets, about."""
-    length = pair_length(manifest, LENGTH)
-    return length, max(length, min(COUNT, LOGITS_ON_DISK // manifest.vocab_size - GREEDY * (GREEDY_TOKENS + 1)))
-
-
 def compared_tokens(manifest: Manifest[EncoderDecoderFacts]) -> int:
     """Tokens of all targets, where there is text enough."""
-    length, count = text_sizes(manifest)
-    return count // length * (length + 1) + GREEDY * (GREEDY_TOKENS + 1)
+    length = pair_length(manifest, LENGTH)
+    return -(-COUNT // length) * (length + 1) + GREEDY * (GREEDY_TOKENS + 1)
 
 
 def _continued(model: EncoderDecoderModel, pair: Pair, count: int) -> Pair:

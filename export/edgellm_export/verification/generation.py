@@ -19,7 +19,6 @@ from edgellm_export.verification.divergence import Comparison
 from edgellm_export.verification.report import matrix_reports, thresholds
 
 SLICE = 8192  # vocabulary entries compared at a time
-LOGITS_ON_DISK = 64 << 20  # float32 values of the package's logits: 256 MiB
 
 GenerationManifest = Manifest[DecoderFacts] | Manifest[EncoderDecoderFacts]
 
@@ -92,12 +91,12 @@ def check_numbers(outputs: Iterable[FloatArray], manifest: Manifest) -> None:
 def write_logits(
     scratch: IO[bytes], texts: Sequence[TokenArray], logits: Iterable[FloatArray], progress: ProgressHook
 ) -> int:
-    """Put the logits [length, vocab] of each of the texts into `scratch`, slice by slice of the vocabulary. Returns how
-    many rows there are in all."""
+    """Put the logits of the texts, pieces [some tokens, vocab] one behind the other, into `scratch`, slice by slice of
+    the vocabulary. Returns how many rows there are in all."""
     rows, done = sum(map(len, texts)), 0
-    for one in logits:
-        write_slices(scratch, rows, done, one)
-        done += len(one)
+    for piece in logits:
+        write_slices(scratch, rows, done, piece)
+        done += len(piece)
         progress(done, rows)
     return rows
 

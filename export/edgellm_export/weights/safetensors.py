@@ -18,24 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from edgellm.errors import CheckpointError
+from edgellm.types import Array, FloatArray
+from edgellm_export.weights.values import ITEM_BITS, MAX_ELEMENTS, as_floats, check_float, check_no_pointer, read_stored
 
-from edgellm.errors import CheckpointError, TensorError
-from edgellm.types import FloatArray
-
-MAX_ELEMENTS = 1 << 48  # of an empty tensor's shape, zeros aside: numpy refuses what it could not address
+METADATA = "__metadata__"
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
-ITEM_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
-    "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
-}  # fmt: skip
-FLOATS: dict[str, np.dtype[Any]] = {
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "F32": np.dtype("<f4"),
-    "F64": np.dtype("<f8"),
-}
 
 
 @dataclass(frozen=True)
@@ -50,28 +38,44 @@ class SafetensorsTensor:
 
     def rows(self, start: int, stop: int) -> FloatArray:
         """[stop - start, *shape[1:]] float32. Raises TensorError for a type that is not a plain floating-point one."""
-        if self.dtype not in FLOATS:
-            raise TensorError(
-                f"{self.name} in {self.path.name} has type {self.dtype}, expected one of {', '.join(FLOATS)}; "
-                "export the original, unquantized checkpoint"
-            )
-        dtype, width = FLOATS[self.dtype], math.prod(self.shape[1:])
-        count = (stop - start) * width
-        raw = np.fromfile(self.path, dtype, count, offset=self.offset + start * width * dtype.itemsize)
-        if raw.size != count:
-            raise CheckpointError(f"{self.path} became shorter while {self.name} was read; copy the checkpoint again")
-        if self.dtype == "BF16":  # the upper half of a float32
-            raw = (raw.astype(np.uint32) << 16).view(np.float32)
-        return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
+        check_float(self.path, self.name, self.dtype)
+        return as_floats(self.stored(start, stop), self.dtype)
+
+    def stored(self, start: int, stop: int) -> Array:
+        """[stop - start, *shape[1:]] of a type in STORED, as they are in the file."""
+        width = math.prod(self.shape[1:])
+        offset = self.offset + start * width * ITEM_BITS[self.dtype] // 8
+        raw = read_stored(self.path, self.name, self.dtype, (stop - start) * width, offset)
+        return raw.reshape(stop - start, *self.shape[1:])
 
 
 def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
     """The tensors of one file by name, after checking the whole header. Raises CheckpointError."""
+    header, data_start = _read_header(path)
+    header.pop(METADATA, None)
+    size = path.stat().st_size
+    tensors = {name: _tensor(path, name, entry, data_start, size) for name, entry in header.items()}
+    _check_overlaps(path, tensors)
+    return tensors
+
+
+def read_format(path: Path) -> str | None:
+    """Whose names and layouts the file says that it has: "pt", "tf", "flax", "mlx". Raises CheckpointError."""
+    metadata = _read_header(path)[0].get(METADATA)
+    made_by = metadata.get("format") if isinstance(metadata, dict) else None
+    return made_by if isinstance(made_by, str) else None
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header's JSON object, and where the data begins."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(32)
+        check_no_pointer(path, start)
+        length = int.from_bytes(start[:8], "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             raise _corrupt(path, f"its header should have {length} bytes, the file has {size}")
+        file.seek(8)
         text = file.read(length)
     try:
         header = json.loads(text)
@@ -79,10 +83,7 @@ def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
         raise _corrupt(path, f"its header is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise _corrupt(path, "its header is not a JSON object")
-    header.pop("__metadata__", None)
-    tensors = {name: _tensor(path, name, entry, 8 + length, size) for name, entry in header.items()}
-    _check_overlaps(path, tensors)
-    return tensors
+    return header, 8 + length
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import edgellm
 import edgellm_export
+import families
 from comparison import relative
-from edgellm.errors import CheckpointError, ContextOverflowError, EdgellmError, UnsupportedModelError
+from edgellm.errors import CheckpointError, ContextOverflowError, UnsupportedModelError
+from edgellm.types import FloatArray
 from encoder_checks import TOLERANCE, expected
 
 
@@ -61,55 +63,92 @@ def test_embeddings(
     assert model.embed(["a text that is longer than twenty letters"], truncation="longest_first").shape == (1, 48)
 
 
-SENTENCE_ERRORS: dict[str, tuple[Callable[[Path], None], type[EdgellmError], str]] = {
-    "another pooling": (
-        lambda p: sentence_files(p, pooling={"pooling_mode_mean_sqrt_len_tokens": True}, normalize=False),
-        UnsupportedModelError, "does not build pooling_mode_mean_sqrt_len_tokens",
-    ),
-    "two poolings": (
-        lambda p: sentence_files(p, pooling=dict.fromkeys(POOLED, True), normalize=False),
-        UnsupportedModelError, "3 pooling modes",
-    ),
-    "a newer spelling": (
-        lambda p: sentence_files(p, pooling={"pooling_mode": "lasttoken"}, normalize=False),
-        UnsupportedModelError, "does not build lasttoken",
-    ),
-    "another size": (
-        lambda p: sentence_files(p, pooling={"word_embedding_dimension": 7}, normalize=False),
-        CheckpointError, "the dimension is 7",
-    ),
-    "lower case": (
-        lambda p: sentence_files(p, pooling={"pooling_mode": "mean"}, normalize=False, do_lower_case=True),
-        UnsupportedModelError, "do_lower_case is true",
-    ),
-    "a length that is none": (
-        lambda p: sentence_files(p, pooling={"pooling_mode": "mean"}, normalize=False, max_seq_length="long"),
-        CheckpointError, "max_seq_length is 'long'",
-    ),
-    "a dense layer": (
-        lambda p: (p / "modules.json").write_text(json.dumps(
-            [{"path": str(i), "type": f"m.{kind}"} for i, kind in enumerate(["Transformer", "Pooling", "Dense"])]
-        )) and None,
-        UnsupportedModelError, "has a step Dense",
-    ),
-    "no pooling config": (
-        lambda p: (p / "modules.json").write_text(json.dumps(
-            [{"path": "", "type": "m.Transformer"}, {"path": "1_Pooling", "type": "m.Pooling"}]
-        )) and None,
-        CheckpointError, "lacks 1_Pooling/config.json",
-    ),
-    "modules that are none": (
-        lambda p: (p / "modules.json").write_text("[7]") and None, CheckpointError, "modules.json is not a list",
-    ),
-}  # fmt: skip
+def test_a_checkpoint_with_a_head_for_masked_words_is_a_sentence_encoder(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint("bert", "fill-mask"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    exported = edgellm_export.export(source, tmp_path / "package", precision="fp32")
+    assert exported.manifest.task == "feature-extraction"
+    assert cast(edgellm.EncoderModel, edgellm.load(exported.path)).embed(["a text"]).shape == (1, 48)
+    asked = edgellm_export.export(source, tmp_path / "asked", precision="fp32", task="fill-mask")
+    assert asked.manifest.task == "fill-mask"
 
 
-@pytest.mark.parametrize("name", SENTENCE_ERRORS)
-def test_sentence_encoders_that_are_not_built(name: str, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    damage, error, words = SENTENCE_ERRORS[name]
+def test_layers_behind_the_pooling(
+    reference: Callable[..., Any], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
-    damage(source)
-    with pytest.raises(error, match=re.escape(words)) as caught:
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    rng = np.random.default_rng(0)
+    first, second, bias = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((40, 48), (24, 40), (24,)))
+    dense_files(source, "2_Dense", first, None, "activation.Tanh")
+    dense_files(source, "then/another", second, bias, "linear.Identity")
+    for precision, tolerance in (("fp32", TOLERANCE), ("int8", 0.03)):
+        exported = edgellm_export.export(source, tmp_path / precision, precision=precision)  # type: ignore[arg-type]
+        model = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1))
+        states = expected(reference("bert", "feature-extraction"), model.tokenizer.encoding("a text"))
+        wanted = second @ np.tanh(first @ states["last_hidden_state"].mean(axis=0)) + bias
+        assert relative(model.embed(["a text", "a longer text"])[0], wanted / np.linalg.norm(wanted)) < tolerance
+
+
+def dense_files(path: Path, step: str, weight: FloatArray, bias: FloatArray | None, activation: str) -> None:
+    """A step behind the others but the last."""
+    (path / step).mkdir(parents=True)
+    (path / step / "config.json").write_text(
+        json.dumps(
+            {
+                "in_features": weight.shape[1],
+                "out_features": weight.shape[0],
+                "bias": bias is not None,
+                "activation_function": f"torch.nn.modules.{activation}",
+            }
+        )
+    )
+    tensors = {"linear.weight": weight} if bias is None else {"linear.weight": weight, "linear.bias": bias}
+    save_file(tensors, path / step / "model.safetensors")
+    modules = json.loads((path / "modules.json").read_text())
+    modules.insert(len(modules) - 1, {"path": step, "type": "sentence_transformers.models.Dense"})
+    (path / "modules.json").write_text(json.dumps(modules))
+
+
+def test_a_checkpoint_that_lowers_texts_and_has_prompts(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "cls"}, normalize=False)
+    plain = edgellm.load(edgellm_export.export(source, tmp_path / "plain", precision="fp32").path, threads=1)
+    sentence_files(source, pooling={"pooling_mode": "cls"}, normalize=False, do_lower_case=True)
+    prompts = {"prompts": {"query": "Q: ", "passage": "p: "}, "default_prompt_name": "query"}
+    (source / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    model = edgellm.load(edgellm_export.export(source, tmp_path / "package", precision="fp32").path, threads=1)
+    assert isinstance(plain, edgellm.EncoderModel)
+    assert isinstance(model, edgellm.EncoderModel)
+    assert np.array_equal(model.embed(["A Text"]), plain.embed(["q: a text"]))
+    assert np.array_equal(model.embed(["A Text"], prompt_name="passage"), plain.embed(["p: a text"]))
+    assert np.array_equal(model.embed(["A Text", "x"], prompt="a "), plain.embed(["a a text", "a x"]))
+    assert np.array_equal(model.embed([[3, 4]]), plain.embed([[3, 4]]))
+    assert np.array_equal(model.embed([("A", "B")]), plain.embed([("q: a", "b")]))
+
+
+def test_a_sentence_encoder_made_of_a_decoder_is_refused_unless_a_task_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "checkpoint"
+    families.save_checkpoint(families.make_model(families.BY_NAME["llama"]), source)
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    with pytest.raises(UnsupportedModelError, match="makes a sentence encoder of llama"):
         edgellm_export.export(source, tmp_path / "package")
-    assert type(caught.value) is error
+    plan = edgellm_export.plan(source, tmp_path / "package", task="text-generation")
+    assert plan.prediction.manifest.task == "text-generation"
+
+
+def test_steps_that_are_not_built_leave_nothing_behind(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "lasttoken"}, normalize=False)
+    with pytest.raises(UnsupportedModelError, match="does not build lasttoken"):
+        edgellm_export.export(source, tmp_path / "package")
+    sentence_files(source, pooling={"pooling_mode": "mean", "word_embedding_dimension": 7}, normalize=False)
+    with pytest.raises(CheckpointError, match="the dimension is 7"):
+        edgellm_export.export(source, tmp_path / "package")
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    dense_files(source, "2_Dense", np.zeros((4, 7), np.float32), None, "activation.Tanh")
+    with pytest.raises(CheckpointError, match="in_features is 7, and its inputs have 48"):
+        edgellm_export.export(source, tmp_path / "package")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]

@@ -70,12 +70,6 @@ def _drop_shard(path: Path) -> None:
     (path / "model-00002-of-00002.safetensors").unlink()
 
 
-def _only_pickle(path: Path) -> None:
-    for file in path.glob("*.safetensors*"):
-        file.unlink()
-    (path / "pytorch_model.bin").touch()
-
-
 def _no_weights(path: Path) -> None:
     for file in path.glob("*.safetensors*"):
         file.unlink()
@@ -91,20 +85,21 @@ BROKEN = {
         UnsupportedModelError,
         r"already quantized \(gptq\); export the original",
     ),
-    "absent shard": (_drop_shard, CheckpointNotFoundError, "lacks model-00002-of-00002.safetensors of the 2 shards"),
+    "absent shard": (_drop_shard, CheckpointNotFoundError, "lacks model-00002-of-00002.safetensors of the 2 files"),
     "tensor not in its shard": (
         lambda p: put_index(p, {"a": "model-00001-of-00002.safetensors", "c": "model-00001-of-00002.safetensors"}),
         CheckpointError,
-        "c in model-00001-of-00002.safetensors",
+        "promises tensors that are not there: c",
     ),
     "index without a map": (lambda p: put_index(p, None), CheckpointError, "no usable weight_map"),
     "index with an empty map": (lambda p: put_index(p, {}), CheckpointError, "no usable weight_map"),
     "shard name not text": (lambda p: put_index(p, {"a": 1}), CheckpointError, "no usable weight_map"),
-    "shard above": (lambda p: put_index(p, {"a": "../x.safetensors"}), CheckpointError, "beside it"),
-    "shard elsewhere": (lambda p: put_index(p, {"a": "/etc/x.safetensors"}), CheckpointError, "beside it"),
-    "shard a pickle": (lambda p: put_index(p, {"a": "pytorch_model.bin"}), CheckpointError, "beside it"),
-    "only pickles": (_only_pickle, CheckpointError, "pytorch_model.bin.*never loaded.*safe_serialization=True"),
-    "no weights": (_no_weights, CheckpointNotFoundError, "it holds no weights"),
+    "shard above": (lambda p: put_index(p, {"a": "../x.safetensors"}), CheckpointError, "in its directory"),
+    "shard above below": (lambda p: put_index(p, {"a": "a/../../x.safetensors"}), CheckpointError, "in its directory"),
+    "shard elsewhere": (lambda p: put_index(p, {"a": "/etc/x.safetensors"}), CheckpointError, "in its directory"),
+    "shard of Windows": (lambda p: put_index(p, {"a": "..\\x.safetensors"}), CheckpointError, "in its directory"),
+    "shard another file": (lambda p: put_index(p, {"a": "config.json"}), CheckpointError, "in its directory"),
+    "no weights": (_no_weights, CheckpointNotFoundError, "has no weights: none of model.safetensors"),
     "tokenizer damaged": (
         lambda p: (p / "tokenizer.json").write_text("{}"),
         CheckpointError,

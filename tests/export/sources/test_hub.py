@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import threading
@@ -16,6 +17,7 @@ import huggingface_hub.constants
 import huggingface_hub.file_download
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.utils._http import reset_sessions
 from safetensors.numpy import save
 
@@ -185,8 +187,9 @@ def test_a_header_that_is_none(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_index_cannot_ask_for_other_files(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
     hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "../../x.safetensors"}}).encode()
-    with pytest.raises(CheckpointError, match="beside it"):
+    with pytest.raises(CheckpointError, match="in its directory"):
         fetch(tmp_path)
 
 
@@ -228,18 +231,74 @@ def test_unknown_revisions(hub: Hub, tmp_path: Path) -> None:
         fetch(tmp_path, revision="v9")
 
 
-NOT_MODELS = {
-    "config.json": "has no config.json; it is not a Transformers model",
-    "model.safetensors": r"only as Python pickles \(pytorch_model.bin\)",
-}
-
-
-@pytest.mark.parametrize("absent", NOT_MODELS)
-def test_repositories_that_cannot_be_exported(hub: Hub, tmp_path: Path, absent: str) -> None:
-    del hub.files[absent]
-    with pytest.raises(CheckpointError, match=NOT_MODELS[absent]):
+def test_a_repository_without_a_config_is_no_model(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["config.json"]
+    with pytest.raises(CheckpointError, match=r"has no config\.json; it is not a Transformers model"):
         fetch(tmp_path)
+    assert hub.downloads == []
+
+
+def torch_file(**tensors: torch.Tensor) -> bytes:
+    made = io.BytesIO()
+    torch.save(tensors, made)
+    return made.getvalue()
+
+
+def test_pytorch_files_are_downloaded_where_there_is_nothing_better(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    hub.files |= {"pytorch_model.bin": torch_file(w=torch.arange(4.0)), "tf_model.h5": b"no", "rust_model.ot": b"no"}
+    checkpoint = fetch(tmp_path)
+    assert checkpoint.tensors["w"].rows(1, 3).tolist() == [1, 2]
+    assert checkpoint.source["format"] == "pytorch"
+    assert not {"tf_model.h5", "rust_model.ot"} & set(hub.downloads)
+
+
+def test_pytorch_files_in_parts(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    index = {"weight_map": {"w": "parts/1.bin", "v": "parts/2.bin"}}
+    hub.files |= {
+        "pytorch_model.bin.index.json": json.dumps(index).encode(),
+        "parts/1.bin": torch_file(w=torch.ones(2)),
+        "parts/2.bin": torch_file(v=torch.ones(3)),
+    }
+    assert {name: tensor.shape for name, tensor in fetch(tmp_path).tensors.items()} == {"w": (2,), "v": (3,)}
+
+
+def test_safetensors_come_before_an_index_and_pytorch_files(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["model.safetensors.index.json"] = json.dumps({"weight_map": {"w": "old.safetensors"}}).encode()
+    assert fetch(tmp_path).tensors["w"].shape == (4,)
+    assert not {"model.safetensors.index.json", "pytorch_model.bin"} & set(hub.downloads)
+
+
+def test_the_file_that_the_config_names(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["config.json"] = b'{"model_type": "llama", "transformers_weights": "other.safetensors"}'
+    with pytest.raises(CheckpointNotFoundError, match=r"has no other\.safetensors, which its config\.json names"):
+        fetch(tmp_path)
+    hub.files["other.safetensors"] = save({"w": np.zeros(7, np.float32)})
+    assert fetch(tmp_path).tensors["w"].shape == (7,)
+    assert "model.safetensors" not in hub.downloads
+
+
+def test_pytorch_files_are_not_planned_without_their_content(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"], hub.files["model.safetensors"]
+    hub.files["pytorch_model.bin"] = torch_file(w=torch.arange(4.0))
+    with pytest.raises(CheckpointError, match=r"in pytorch_model\.bin.*download it first \(`hf download org/tiny`\)"):
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
     assert "pytorch_model.bin" not in hub.downloads
+    fetch(tmp_path)
+    assert open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False).tensors["w"].shape == (4,)
+
+
+def test_a_repository_with_other_weights_says_what_it_has(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    hub.files["model.fp16.safetensors"] = WEIGHTS
+    with pytest.raises(
+        CheckpointNotFoundError, match=r"org/tiny has none of .*only model\.fp16\.safetensors: a variant"
+    ):
+        fetch(tmp_path)
+    assert "model.fp16.safetensors" not in hub.downloads
 
 
 def test_repositories_of_gguf_files_name_one(hub: Hub, tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ LLAMA3 = {
     "original_max_position_embeddings": 16,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+TRAINED = {"original_max_position_embeddings": 32}
 LONGROPE = {
     "short_factor": [1.0 + 0.05 * i for i in range(8)],
     "long_factor": [1.5 + 0.4 * i for i in range(8)],
 }
+OLD_TYPE = {"type": "linear", "factor": 2.0}
 CONFIG = "config.json"
 
 
@@ -50,7 +52,7 @@ qwen3 = rows("Qwen3Config", "qwen3")
 phi3 = rows("Phi3Config", "phi3", hidden_size=96, sliding_window=None)
 gemma2 = rows("Gemma2Config", "gemma2", sliding_window=14, query_pre_attn_scalar=24)
 gemma3 = rows("Gemma3TextConfig", "gemma3", sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)
-starcoder2 = rows("Starcoder2Config", "starcoder2", head_dim=...)
+starcoder2 = rows("Starcoder2Config", "starcoder2", hidden_size=96, head_dim=...)
 neox = rows("GPTNeoXConfig", "gpt_neox", hidden_size=96, head_dim=..., num_key_value_heads=...)
 gpt2_sizes = dict.fromkeys(SIZES, ...)
 gpt2 = rows("GPT2Config", "gpt2", **gpt2_sizes, n_embd=48, n_layer=3, n_head=3, n_positions=128)
@@ -73,9 +75,7 @@ SITUATIONS = [
     llama("without-theta", without(CONFIG, "rope_theta", "rope_parameters", "rope_scaling")),
     llama("old-rope-beside-new", edited(CONFIG, rope_theta=123.0)),
     llama("old-scaling-of-5", without(CONFIG, "rope_parameters"), edited(CONFIG, rope_theta=5000.0, rope_scaling=None)),
-    llama(
-        "old-type-key", without(CONFIG, "rope_parameters"), edited(CONFIG, rope_scaling={"type": "linear", "factor": 2})
-    ),
+    llama("old-type-key", without(CONFIG, "rope_parameters"), edited(CONFIG, rope_scaling=OLD_TYPE)),
     llama("no-kv-heads", without(CONFIG, "num_key_value_heads"), num_key_value_heads=6),
     llama("eos-list", eos_token_id=[0, 7, 9]),
     llama("eos-minus-one", edited("generation_config.json", eos_token_id=-1)),
@@ -100,13 +100,11 @@ SITUATIONS = [
     phi3("window", sliding_window=17),
     phi3("partial", hidden_size=192, head_dim=..., partial_rotary_factor=0.5),
     phi3("theta", rope_theta=20000.0),
-    phi3(
-        "longrope", rope_scaling={"type": "longrope", **LONGROPE}, original_max_position_embeddings=32, versions=("4",)
-    ),
+    phi3("longrope", rope_scaling={"type": "longrope", **LONGROPE}, **TRAINED, versions=("4",)),
     phi3(
         "longrope-5",
         rope_scaling={"rope_type": "longrope", **LONGROPE},
-        original_max_position_embeddings=32,
+        **TRAINED,
         versions=("5",),
     ),
     gemma2(""),

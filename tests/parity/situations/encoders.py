@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from making import Situation, edited, model, without, word_piece_tokenizer
+from making import (
+    Situation,
+    edited,
+    model,
+    roberta_tokenizer,
+    unigram_tokenizer,
+    without,
+    word_piece_tokenizer,
+)
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -24,12 +32,12 @@ LABELS = {"id2label": {0: "bad", 1: "good", 2: "ugly"}, "label2id": {"bad": 0, "
 CONFIG = "config.json"
 
 
-def rows(config: str, name: str, **usual: Any) -> Any:
+def rows(config: str, name: str, tokenizer: Any = word_piece_tokenizer, **usual: Any) -> Any:
     def row(head: str, ending: str = "", *edits: Any, **changes: Any) -> Situation:
         settings = {**SIZES, **usual, **changes}
         kept = {key: value for key, value in settings.items() if value is not ...}
         full = "-".join(part for part in (name, head, ending) if part)
-        return model(full, config, HEADS[head], *edits, tokenizer=word_piece_tokenizer, **kept)
+        return model(full, config, HEADS[head], *edits, tokenizer=tokenizer, **kept)
 
     return row
 
@@ -37,9 +45,15 @@ def rows(config: str, name: str, **usual: Any) -> Any:
 bert = rows("BertConfig", "bert")
 ernie = rows("ErnieConfig", "ernie")
 electra = rows("ElectraConfig", "electra", embedding_size=24)
-roberta = rows("RobertaConfig", "roberta", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
-xlm = rows("XLMRobertaConfig", "xlm-roberta", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
-camembert = rows("CamembertConfig", "camembert", max_position_embeddings=130, type_vocab_size=1, pad_token_id=1)
+roberta = rows(
+    "RobertaConfig", "roberta", roberta_tokenizer, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
+)
+xlm = rows(
+    "XLMRobertaConfig", "xlm-roberta", unigram_tokenizer, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
+)
+camembert = rows(
+    "CamembertConfig", "camembert", unigram_tokenizer, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
+)
 distilbert = rows(
     "DistilBertConfig", "distilbert", dim=32, hidden_dim=48, n_layers=2, n_heads=4,
     hidden_size=..., intermediate_size=..., num_hidden_layers=..., num_attention_heads=...,
