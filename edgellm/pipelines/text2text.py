@@ -60,7 +60,8 @@ class Text2Text(Pipeline):
         how = truncation_of(truncation)
         if how is None:
             return text
-        ids: list[int] = truncated(self.tokenizer.encoding(text), self.special.max_length, how).ids.tolist()
+        side = self.tokenizer.truncation_side
+        ids: list[int] = truncated(self.tokenizer.encoding(text), self.special.max_length, how, at=side).ids.tolist()
         return ids
 
 

@@ -113,7 +113,7 @@ class TextGeneration(Pipeline):
             return self.tokenizer.encode(text, add_special_tokens=reading.add_special_tokens)
         encoding = self.tokenizer.encoding(text)
         kept = encoding if reading.add_special_tokens else encoding.take(~encoding.special)
-        return truncated(kept, self.special.max_length, reading.truncation).ids
+        return truncated(kept, self.special.max_length, reading.truncation, at=self.tokenizer.truncation_side).ids
 
     def _encode_chat(self, messages: Any, continues: bool | None) -> IntArray:
         ends_open = _continues(messages, continues)

@@ -15,7 +15,7 @@ from edgellm.package.json_data import read_json
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.clean_up import CleanUp
 from edgellm.text.clean_up import clean_up as cleaned_up
-from edgellm.text.encodings import Encoding, from_tokenizer
+from edgellm.text.encodings import Encoding, Side, from_tokenizer
 from edgellm.text.tokenizer_errors import check_growth, library_errors
 from edgellm.types import IntArray
 
@@ -25,7 +25,7 @@ REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a cha
 
 class Tokenizer:
     """A `tokenizer.json`, with what tokenizer_config.json alone can say, its `config`: whether decoded text is cleaned
-    up, and whether special tokens in a text are text."""
+    up, whether special tokens in a text are text, and at which side long ones are cut."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._tokenizer = tokenizer
@@ -34,6 +34,7 @@ class Tokenizer:
         tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
         # Merges of bytes or characters have their spaces where they belong: transformers cleans up other texts only.
         self._may_clean_up = type(tokenizer.model).__name__ != "BPE" or config.get(CLEAN_BPE) is True
+        self.truncation_side: Side = "left" if config.get("truncation_side") == "left" else "right"
         self.cleans_up = self._may_clean_up and config.get("clean_up_tokenization_spaces") is True
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.special_ids = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)

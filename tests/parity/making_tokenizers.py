@@ -290,9 +290,7 @@ def bert_rows() -> Iterator[Row]:
     without_types = options(model_input_names=["input_ids", "attention_mask"])
     as_it_is = options(tokenizer_class="PreTrainedTokenizerFast")
     yield Row("bert-as-it-is-with-types", "bert", FAST, (as_it_is, types), same=True)
-    yield Row(
-        "bert-without-types", "bert", FAST, (options(model_input_names=["input_ids", "attention_mask"]),), same=True
-    )
+    yield Row("bert-without-types", "bert", FAST, (without_types,), same=True)
     yield Row("bert-other-cls", "bert", FAST, (options(cls_token="the", sep_token="."),))
     yield Row("bert-cut-and-padded", "bert", FAST, (in_tokenizer_json(cut_and_padded),), same=True)
     yield Row("bert-without-unk", "bert", FAST, (options(unk_token=None),), refused="lacks the token None")

@@ -18,6 +18,7 @@ from edgellm_export.tokenizer.classes import AS_IT_IS, CLASSES, PLAIN_MODEL, Tok
 from edgellm_export.tokenizer.m2m100 import m2m100
 from edgellm_export.tokenizer.marian import marian
 from edgellm_export.tokenizer.plain import plain
+from edgellm_export.tokenizer.pretokenizers import TEKKEN
 from edgellm_export.tokenizer.scheme import (
     Draft,
     Ids,
@@ -63,6 +64,7 @@ def effective_tokenizer(path: Path) -> Effective | None:
     raw = file.read_bytes() if file.is_file() else None
     content = None if raw is None else _checked(file, raw)
     config, options = _optional(path / "config.json"), _optional(path / CONFIG)
+    _refuse(path, options, raw)
     name = class_name(config, options, is_byte_level=raw is not None and b'"ByteLevel"' in raw)
     if content is None and not any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
         return None
@@ -75,6 +77,21 @@ def effective_tokenizer(path: Path) -> Effective | None:
         built = str(tokenizer.to_str()).encode()
     check_growth(tokenizer, unfit)
     return Effective(built, {key: text_of(token) for key, token in named.items() if token is not None})
+
+
+def _refuse(path: Path, options: Mapping[str, Any], raw: bytes | None) -> None:
+    """Raises UnsupportedModelError for what would make another tokenizer of tokenizer.json."""
+    files = options.get("fast_tokenizer_files") or []
+    others = [str(name) for name in files if name != TOKENIZER] if isinstance(files, list) else []
+    if others:
+        raise UnsupportedModelError(
+            f"{path / CONFIG} has a tokenizer for each version of transformers, {', '.join(others)}; call the newest "
+            f"{TOKENIZER}, and take fast_tokenizer_files out"
+        )
+    if options.get("fix_mistral_regex") is True and json.dumps(TEKKEN).encode()[1:-1] not in (raw or b""):
+        raise UnsupportedModelError(
+            f"{path / CONFIG} asks for fix_mistral_regex, and {TOKENIZER} cuts words in the old way; {REMEDY}"
+        )
 
 
 def _made(path: Path, name: str, content: Mapping[str, Any] | None) -> tuple[Tokenizer, Mapping[str, Token | None]]:
