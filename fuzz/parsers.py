@@ -61,9 +61,19 @@ def checkpoint(root: Path) -> None:
 
 def gguf_file(root: Path) -> None:
     """Header, config, tensors, tokenizer."""
-    opened = open_checkpoint(str(root / "model.gguf"))
+    _gguf(root / "model.gguf")
+
+
+def gguf_parts(root: Path) -> None:
+    """The same of a model in parts."""
+    _gguf(root / "model-00002-of-00002.gguf")
+
+
+def _gguf(path: Path) -> None:
+    opened = open_checkpoint(str(path))
     for tensor in list(opened.tensors.values())[:8]:
         tensor.rows(0, 1)
+    _use(Tokenizer(tokenizers.Tokenizer.from_buffer(opened.files["tokenizer.json"])))
     _architecture(opened.config)
 
 

@@ -187,6 +187,8 @@ def _gpt2(keys: Keys) -> Config:
 def _gptneox(keys: Keys) -> Config:
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = max(hidden // heads, 1)
+    if hidden % heads:
+        keys.problem(f"{keys.arch}.embedding_length is {hidden}, expected a multiple of the {heads} heads")
     rotary = keys.integer("rope.dimension_count", head_dim)
     _causal(keys)
     keys.must_be("attention.head_count_kv", 0, heads)

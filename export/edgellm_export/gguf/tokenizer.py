@@ -125,11 +125,19 @@ def _tokenizer(file: GgufFile, vocabulary: Vocabulary, special: Mapping[str, str
             strip = flag(file, "normalizer.strip_accents", lowercase)
             return build_wordpiece(vocabulary, special, lowercase=lowercase, strip_accents=strip)
         case "t5":
-            charsmap = file.metadata.get(f"{PREFIX}precompiled_charsmap")
-            table = charsmap.tobytes() if isinstance(charsmap, np.ndarray) else b""
             merge = flag(file, "remove_extra_whitespaces", False)
-            return build_unigram(vocabulary, table, merge_spaces=merge)
+            return build_unigram(vocabulary, _charsmap(file), merge_spaces=merge)
     return build_tokenizer(vocabulary)
+
+
+def _charsmap(file: GgufFile) -> bytes:
+    """SentencePiece's table of how characters are normalized; may be empty. Raises CheckpointError."""
+    value = file.metadata.get(f"{PREFIX}precompiled_charsmap")
+    if value is None:
+        return b""
+    if not isinstance(value, np.ndarray) or value.dtype.itemsize != 1:
+        raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is no list of bytes; convert it again")
+    return value.tobytes()
 
 
 def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:

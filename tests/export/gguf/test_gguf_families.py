@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto import CONFIG_MAPPING
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.package.manifest import Embedding
-from edgellm.package.sentence import embedding_of
+from edgellm.package.sentence import sentence_encoder
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf.rope import LLAMA3, llama3_factors
 from edgellm_export.sources.opening import open_checkpoint
@@ -157,7 +156,10 @@ def test_encoders_come_back(tmp_path: Path, name: str) -> None:
         expected[f"{prefix}.embeddings.position_embeddings.weight"][:2] = 0
     same_tensors(checkpoint, expected)
     assert json.loads(checkpoint.files["1_Pooling/config.json"])["pooling_mode_mean_tokens"] is True
-    assert embedding_of(checkpoint.files, 512, 32) == Embedding("mean", True, 40 - 2 * ("roberta" in name))
+    found = sentence_encoder(checkpoint.files, 512)
+    assert found is not None
+    assert (found.embedding.pooling, found.embedding.normalize) == ("mean", True)
+    assert found.embedding.max_tokens == 40 - 2 * ("roberta" in name)
 
 
 def test_t5_comes_back(tmp_path: Path) -> None:
