@@ -79,37 +79,43 @@ def spm(name: str, **options: Any) -> Callable[[Path], None]:
 
 def byte_pairs(*special: str) -> Callable[[Path], None]:
     """vocab.json and merges.txt."""
+    return lambda path: trained_byte_pairs(special).save(str(path)) and None
 
-    def write(path: Path) -> None:
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        settings = {"initial_alphabet": alphabet, "special_tokens": list(special), "show_progress": False}
-        tokenizer.train_from_iterator(sentences(), trainers.BpeTrainer(vocab_size=500, **settings))
-        tokenizer.model.save(str(path))
+@cache
+def trained_byte_pairs(special: tuple[str, ...]) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    return write
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    settings = {"initial_alphabet": alphabet, "special_tokens": list(special), "show_progress": False}
+    tokenizer.train_from_iterator(sentences(), trainers.BpeTrainer(vocab_size=500, **settings))
+    return tokenizer.model
 
 
 def word_pieces(*special: str) -> Callable[[Path], None]:
     """vocab.txt, of pieces in both cases."""
 
     def write(path: Path) -> None:
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False)
-        tokenizer.train_from_iterator(sentences(), trainer)
-        vocab = tokenizer.get_vocab()
-        pieces = sorted((piece for piece in vocab if piece not in special), key=lambda piece: vocab[piece])
+        pieces = trained_word_pieces()
         every = dict.fromkeys([*special, *pieces, *map(str.lower, pieces)])
         (path / "vocab.txt").write_text("\n".join(every) + "\n", encoding="utf-8")
 
     return write
+
+
+@cache
+def trained_word_pieces() -> list[str]:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator(sentences(), trainer)
+    vocab = tokenizer.get_vocab()
+    return sorted(vocab, key=lambda piece: vocab[piece])
 
 
 def m2m100(path: Path) -> None:
@@ -319,7 +325,7 @@ def special_rows() -> Iterator[Row]:
         for name, edit in rows.items():
             yield Row(f"{kind}-{form}-{name}", kind, form, (edit,))
         special = {"eos_token": "<new>", "additional_special_tokens": ["<more>"]}
-        listed = written(ADDED, {"<new>": 1300, "<more>": 1301})
+        listed = written(ADDED, {"<new>": 1300})
         undecided = [] if bare else [without(CONFIG, DECODER)]
         yield Row(f"{kind}-{form}-map", kind, form, (*undecided, written(MAP, special)))
         yield Row(f"{kind}-{form}-added", kind, form, (*undecided, written(MAP, special), listed))
