@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -28,9 +26,10 @@ from edgellm.sessions.file import open_file
 from edgellm.sessions.header import StoredCache
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.tokenizer import Tokenizer
-from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
-from edgellm_export.checkpoint import json_file
-from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.adapters.checkpoint import merge_adapters, open_adapters
+from edgellm_export.architectures import read_family
+from edgellm_export.checkpoint import Checkpoint, json_file
+from edgellm_export.checkpoint.tensors import ZeroTensor
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.weights.safetensors import read_safetensors
@@ -44,6 +43,24 @@ MESSAGES = [
 TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
 TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+LAYER = "model.layers.0"
+ADAPTED = Checkpoint(
+    config={
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "head_dim": 16, "vocab_size": 10, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+    },
+    tensors={
+        name: ZeroTensor(name, shape)
+        for name, shape in {
+            "model.embed_tokens.weight": (10, 16), f"{LAYER}.self_attn.q_proj.weight": (16, 16),
+            f"{LAYER}.self_attn.q_proj.bias": (16,), f"{LAYER}.mlp.down_proj.weight": (16, 12),
+            "model.norm.weight": (16,),
+        }.items()
+    },
+    files={},
+    source={},
+)  # fmt: skip
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
@@ -57,6 +74,13 @@ def safetensors_file(root: Path) -> None:
 
 def checkpoint(root: Path) -> None:
     open_checkpoint(str(root))
+
+
+def adapter(root: Path) -> None:
+    """A LoRA adapter, merged into a model that its names may be those of, and rows of what came of it."""
+    merged = merge_adapters(ADAPTED, open_adapters([(root, 1.0)])).tensors
+    for tensor in list(merged.values())[:8]:
+        tensor.rows(0, min(2, tensor.shape[0]))
 
 
 def gguf_file(root: Path) -> None:
@@ -74,12 +98,12 @@ def _gguf(path: Path) -> None:
     for tensor in list(opened.tensors.values())[:8]:
         tensor.rows(0, 1)
     _use(Tokenizer(tokenizers.Tokenizer.from_buffer(opened.files["tokenizer.json"])))
-    _architecture(opened.config)
+    read_family(opened.config, len(opened.tensors))
 
 
 def config(root: Path) -> None:
     """config.json, as far as the architecture's own config."""
-    _architecture(json_file.read_json(root / CONFIG))
+    read_family(json_file.read_json(root / CONFIG), 100)
 
 
 def text_files(root: Path) -> None:
@@ -155,13 +179,6 @@ def evaluation_data(root: Path) -> None:
         with contextlib.suppress(EdgellmError):
             for record in open_data(root / f"data{suffix}"):
                 columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
-
-
-def _architecture(config: Mapping[str, Any]) -> None:
-    families = {"decoder": DECODERS, "encoder": ENCODERS, "encoder-decoder": ENCODER_DECODERS}[kind_of(config)]
-    reader = ConfigReader(config)
-    family(families[config["model_type"]]).parse(reader)
-    reader.finish()
 
 
 def _use(found: Tokenizer) -> None:

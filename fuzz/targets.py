@@ -12,6 +12,7 @@ from typing import Any
 
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm.sessions.header import FORMAT_VERSION, MAGIC, aligned
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fuzz import parsers
 from fuzz.corpus import PARTS
 from fuzz.gguf_bytes import gguf_bytes, gguf_parts
@@ -73,6 +74,13 @@ def header_and_data(header: bytes) -> Files:
     return {WEIGHTS: len(header).to_bytes(8, "little") + header + bytes(4096)}
 
 
+def adapter_files(data: bytes) -> Files:
+    """The input is JSON: of adapter_config.json and of the header of its tensors."""
+    content = _object(data)
+    (weights,) = header_and_data(_content(content.get("header", {}))).values()
+    return {ADAPTER_CONFIG: _content(content.get("config", {})), ADAPTER_WEIGHTS: weights}
+
+
 LLAMA, T5 = b'{"model_type": "llama"}', b'{"model_type": "t5"}'
 
 
@@ -95,6 +103,7 @@ TARGETS: Mapping[str, Target] = {
             is_json=True,
             share=1,
         ),
+        Target("adapter", adapter_files, parsers.adapter, is_json=True, share=4),
         Target("gguf", one_file("model.gguf"), parsers.gguf_file, share=2),
         Target(
             "gguf_metadata",

@@ -45,11 +45,14 @@ TABLE = {
         package: checkpoint / package
         tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
-        sources: checkpoint weights tokenizer gguf / package
+        prequantized: checkpoint
+        sources: checkpoint weights prequantized tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package
         architectures: checkpoint quantize blocks
+        adapters: checkpoint tokenizer sources architectures / package
+        adapters: checkpoint tokenizer sources architectures / package
         graphs: onnx blocks architectures / package
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
         calibration: checkpoint quantize blocks architectures float_run / text
@@ -58,7 +61,7 @@ TABLE = {
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
         planning: checkpoint package quantize verification exporters / system package inspection
-        pipeline: checkpoint package sources architectures calibration verification exporters optimum planning witness / system package
+        pipeline: checkpoint package sources architectures adapters calibration verification exporters optimum planning witness / system package
         *: pipeline
     """,  # noqa: E501
 }

@@ -9,8 +9,15 @@ from typing import Any
 
 import click
 
-from edgellm.commands.export_text import findings_lines, outcome_dict, outcome_lines, plan_lines, quality_lines
-from edgellm.commands.options import json_option
+from edgellm.commands.export_text import (
+    adapter_lines,
+    findings_lines,
+    outcome_dict,
+    outcome_lines,
+    plan_lines,
+    quality_lines,
+)
+from edgellm.commands.options import adapter_option, json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.library import onnxruntime
@@ -48,6 +55,7 @@ NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan do
                        "feature-extraction"]),
     help="What an encoder is for, where its config does not say, or another task that its weights allow.",
 )  # fmt: skip
+@adapter_option
 @click.option(
     "--via",
     type=click.Choice(["optimum"]),
@@ -97,7 +105,8 @@ def export(
         found = {"package": str(out), "report": content, "plan": outcome_dict(outcome), "findings": findings}
         click.echo(json.dumps(found))
     else:
-        lines = [f"exported     {out}", *quality_lines(report), *outcome_lines(outcome)]
+        adapters = adapter_lines(exported.manifest.source)
+        lines = [f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]
         click.echo("\n".join([*lines, *findings_lines(exported.findings)]))
 
 

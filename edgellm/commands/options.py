@@ -14,6 +14,22 @@ from edgellm.errors import InputError
 F = TypeVar("F", bound=Callable[..., Any])
 STDIN = "-"
 
+
+class AdapterType(click.ParamType[tuple[str, float]]):
+    """A path or hub id, or that, = and a weight; what exists is a path."""
+
+    name = "adapter"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        source, equals, weight = str(value).rpartition("=")
+        if not equals or Path(value).exists():
+            return str(value), 1.0
+        try:
+            return source, float(weight)
+        except ValueError:
+            self.fail(f"{weight!r} is not a weight; expected a number behind =", param, ctx)
+
+
 package_argument = click.argument("package", metavar="PKG", type=click.Path(path_type=Path))
 device_option = click.option(
     "--device",
@@ -22,6 +38,14 @@ device_option = click.option(
     help="Where to run; auto is what the package was exported for.",
 )
 threads_option = click.option("--threads", type=int, help="CPU threads.  [default: all usable cores]")
+adapter_option = click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    type=AdapterType(),
+    metavar="DIR[=WEIGHT]",
+    help="A LoRA adapter, directory or hub id, to merge into the weights; may be repeated.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 stats_option = click.option("--stats", is_flag=True, help="Print times, speed and memory to stderr.")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from edgellm.errors import ExportError, QualityGateError, TensorError
+from edgellm.errors import ExportError, QualityGateError
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.package.report import ExportOutcome, Report, write_report
 from edgellm.system.memory import resident_bytes
 from edgellm.types import Progress
+from edgellm_export.adapters.checkpoint import GivenAdapter, merge_adapters, open_adapters, task_of_adapters, weighted
+from edgellm_export.adapters.refusals import MERGE
 from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint import Checkpoint
@@ -79,6 +81,7 @@ def export(
     target: Target = "cpu",
     kv_cache: KVCacheType = "float",
     task: Task | None = None,
+    adapters: Sequence[GivenAdapter] = (),
     via: Literal["optimum"] | None = None,
     attentions: bool = False,
     revision: str | None = None,
@@ -96,15 +99,17 @@ def export(
     int8 and int4 weights are rounded, and int8's formats chosen layer by layer, by what calibration text shows of the
     layers' inputs: the text file `calibration`, or else built-in English; not without `calibrate`, and not where the
     checkpoint has no tokenizer. `task`: what the model is for, where its config does not say, or another of the tasks
-    that its weights allow. `via` "optimum": the graphs of another exporter, for families that edgellm does not build;
-    needs torch. `attentions`: the package can give its attention weights, and is slower for it. `kv_cache`: "float" is
-    the type of the graph's activations; "int8", a quarter of float32's bytes, always takes scales from that text, and
-    so needs a tokenizer. The result is compared with the float model on other built-in text; further away than its
-    precision allows, it raises QualityGateError and nothing is kept, unless `keep_failed` (then it stays as
-    `out`.failed). A CUDA package is compared on the CPU where there is no CUDA: slower, the same numbers. `verify_with`
-    "transformers": it is compared with what transformers makes of the checkpoint, too, see `verify`; what differs is a
-    QualityGateError. `progress` is called with (step name, done, total). Until the last step succeeds, `out` is as it
-    was. Raises CheckpointError or ExportError.
+    that its weights allow. `adapters`: LoRA adapters to merge into the weights, each the directory or hub id of one, or
+    that and a weight for it; a tokenizer that lies with one takes the place of the checkpoint's. `via` "optimum": the
+    graphs of another exporter, for families that edgellm does not build; needs torch. `attentions`: the package can
+    give its attention weights, and is slower for it. `kv_cache`: "float" is the type of the graph's activations;
+    "int8", a quarter of float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is
+    compared with the float model on other built-in text; further away than its precision allows, it raises
+    QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is
+    compared on the CPU where there is no CUDA: slower, the same numbers. `verify_with` "transformers": it is compared
+    with what transformers makes of the checkpoint, too, see `verify`; what differs is a QualityGateError. `progress` is
+    called with (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or
+    ExportError.
     """
     out, failed = Path(out), Path(f"{out}.failed") if keep_failed else None
     check_target(out, force=force)
@@ -112,8 +117,8 @@ def export(
         check_target(failed, force=True)
     choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
     if verify_with is not None:
-        Reader(python).check(str(source))
-    opened = open_export(source, choices, via, revision)
+        Reader(python).check(str(source), adapters=bool(adapters))
+    opened = open_export(source, choices, via, revision, adapters)
 
     def keep(error: BaseException) -> Path | None:
         return failed if isinstance(error, QualityGateError) else None
@@ -131,24 +136,26 @@ def export(
             write_report(work, report)
             manifest = seal(work, manifest)
             gate(report, failed)
-        findings = (
-            None if verify_with is None else ask_transformers(work, str(source), python=python, revision=revision)
-        )
-        if findings is not None:
+        findings = None
+        if verify_with is not None:
+            findings = verify(work, source, adapters=adapters, revision=revision, python=python)
             gate_findings(findings, failed)
     return Exported(out, manifest, report, outcome, findings)
 
 
 def verify(
-    package: str | Path, source: str | Path, *, revision: str | None = None, python: str | None = None
-) -> Findings:
-    """Compare a package with what transformers makes of its checkpoint `source`: the tokens of some hundred texts,
-    decoded text, rendered chats, logits or an encoder's numbers, defaults of generation, and what is generated by them.
+    package: str | Path, source: str | Path, *, adapters: Sequence[GivenAdapter] = (), revision: str | None = None,
+    python: str | None = None,
+) -> Findings:  # fmt: skip
+    """Compare a package with what transformers, and PEFT with the `adapters`, make of its checkpoint `source`: the
+    tokens of some hundred texts, decoded text, rendered chats, logits or an encoder's numbers, defaults of generation,
+    and what is generated by them.
 
     transformers (4.57 or newer) reads the checkpoint in a process of `python`, an interpreter that has it and torch;
     None is the one that runs this. Raises MissingDependencyError where it has not, and what loading a package raises.
     """
-    return ask_transformers(Path(package), str(source), python=python, revision=revision)
+    pairs = weighted(adapters)
+    return ask_transformers(Path(package), str(source), python=python, revision=revision, adapters=pairs)
 
 
 def plan(
@@ -159,6 +166,7 @@ def plan(
     target: Target = "cpu",
     kv_cache: KVCacheType = "float",
     task: Task | None = None,
+    adapters: Sequence[GivenAdapter] = (),
     via: Literal["optimum"] | None = None,
     attentions: bool = False,
     revision: str | None = None,
@@ -172,7 +180,7 @@ def plan(
     downloads none. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
     check_target(Path(out), force=force)
     choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
-    prediction = open_export(source, choices, via, revision, weights=False).predict(verify=verify_quality)
+    prediction = open_export(source, choices, via, revision, adapters, weights=False).predict(verify=verify_quality)
     if prediction is None:
         raise ExportError(
             f"there is no plan of an export via {via}, whose graphs are known when it has made them; leave out --plan"
@@ -185,11 +193,17 @@ def open_export(
     choices: Choices,
     via: Literal["optimum"] | None,
     revision: str | None,
+    adapters: Sequence[GivenAdapter],
     *,
     weights: bool = True,
 ) -> Opened:
     """Without `weights` they are zeros, and not read. Raises CheckpointError or ExportError."""
     if via is not None:
+        if adapters:
+            raise ExportError(
+                "adapters are merged into the weights of families that edgellm builds itself; for --via optimum, merge "
+                f"them with PEFT first: {MERGE}"
+            )
         if choices.attentions:
             raise ExportError(
                 "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
@@ -197,8 +211,10 @@ def open_export(
         checkpoint = as_sentence_encoder(open_source(str(source), revision), choices.task)
         return Opened(checkpoint, open_optimum(checkpoint, choices), None)
     checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
-    _check_layers(checkpoint)
     with _memory_errors():
+        opened = open_adapters(adapters, weights=weights)
+        checkpoint = merge_adapters(checkpoint if weights else hollow(checkpoint), opened)
+        choices = replace(choices, task=choices.task or task_of_adapters(opened, checkpoint.files))
         checkpoint = as_sentence_encoder(checkpoint if weights else hollow(checkpoint), choices.task)
         kind = kind_of(checkpoint.config)
         check_kind(checkpoint, kind, choices.task)
@@ -226,15 +242,3 @@ def _memory_errors() -> Iterator[None]:
             f"the export needs more memory than there is ({error or 'no size given'}); "
             "check the sizes in the model's config, or export on a larger machine"
         ) from error
-
-
-def _check_layers(checkpoint: Checkpoint) -> None:
-    """Each layer has tensors; a number beyond reason would keep the graph builder busy for ever."""
-    tensors = len(checkpoint.tensors)
-    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"):
-        layers = checkpoint.config.get(key)
-        if isinstance(layers, int) and layers > tensors:
-            raise TensorError(
-                f"config.json: {key} is {layers}, and the checkpoint has only {tensors} tensors; "
-                "check that config.json and the weights belong together"
-            )

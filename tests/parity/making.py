@@ -24,13 +24,14 @@ Edit = Callable[[Path], None]
 class Situation:
     """`make(hf, path)` saves the checkpoint with the transformers `hf`. `refused`: a pattern of the error that the
     export ends in. `versions`: of transformers that can save it. `differs`: what 4.57 reads in another way than 5, by
-    the name of the check, and why."""
+    the name of the check, and why. `adapters`: of PEFT, in directories of these names, each with its weight."""
 
     name: str
     make: Callable[[Any, Path], None]
     refused: str | None = None
     versions: tuple[str, ...] = ("4", "5")
     differs: Mapping[str, str] = field(default_factory=dict)
+    adapters: Mapping[str, float] = field(default_factory=dict)
 
 
 def model(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from edgellm.errors import TensorError, nearest
+from edgellm_export.checkpoint.integers import UnusedBias
 from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 SHOWN = 20
@@ -41,12 +42,13 @@ class TensorReader:
 
     def finish(self) -> None:
         """Raises TensorError naming everything missing, of another shape, or not taken."""
-        left = [name for name in self._tensors if name not in self._taken]
+        needed = {name for name, tensor in self._tensors.items() if not isinstance(tensor, UnusedBias)}
+        left = [name for name in self._tensors if name in needed - self._taken]
         unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
-            _listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
-            _listing("of another shape", self._wrong),
-            _listing("not used", unused),
+            listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
+            listing("of another shape", self._wrong),
+            listing("not used", unused),
         ]
         if any(problems):
             raise TensorError(
@@ -61,7 +63,8 @@ def _hint(missing: str, left: Sequence[str]) -> str:
     return hint if hint.startswith("did") else "nothing like it"
 
 
-def _listing(title: str, items: Sequence[str]) -> str:
+def listing(title: str, items: Sequence[str]) -> str:
+    """A paragraph of a message; empty without items."""
     if not items:
         return ""
     more = f"\n    ... and {len(items) - SHOWN} more" if len(items) > SHOWN else ""

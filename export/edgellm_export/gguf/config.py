@@ -38,7 +38,7 @@ def _scaling(keys: Keys, config: Config) -> Config:
 
 def _unknown(file: GgufFile, arch: str) -> str:
     """Why an architecture is refused, and what would work."""
-    origin = file.metadata.get("general.source.repo_url") or file.metadata.get("general.base_model.0.repo_url")
+    origin = file.fact("general.source.repo_url") or file.fact("general.base_model.0.repo_url")
     named = f" ({origin})" if isinstance(origin, str) else ""
     return (
         f"{file.path} has architecture {arch!r}; {nearest(arch, FAMILIES)}; or export the Hugging Face checkpoint that "

@@ -16,6 +16,7 @@ from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDepe
 from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAPTER_WEIGHTS, refuse_adapter
 from edgellm_export.sources.choice import CONFIG, find_weights
 from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
 from edgellm_export.sources.reading import shard_names, step_weights
@@ -54,6 +55,8 @@ def fetch(
             return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG in names:
+            raise refuse_adapter(read_json(download(ADAPTER_CONFIG)), repo, beside_model=CONFIG in names)
         if tag is not None or is_only_gguf(names):
             files = choose(repo, gguf_choices(names), tag).files
             known = hub.try_to_load_from_cache(repo, files[0], cache_dir=cache_dir, revision=info.sha)
@@ -74,6 +77,25 @@ def fetch(
             pinned(name)
         for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
             pinned(name)
+    return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+    """Download an adapter's config, tensors and tokenizer as `fetch` does with a model's."""
+    hub, errors = _import_hub()
+    with _explained(repo, None):
+        api = hub.HfApi()
+        try:
+            info = api.model_info(repo)
+        except (errors.OfflineModeIsEnabled, *_connection_errors()) as error:
+            return _from_cache(hub, repo, None, cache_dir, error)
+        names = {sibling.rfilename for sibling in info.siblings}
+        if ADAPTER_CONFIG not in names:
+            raise CheckpointNotFoundError(f"{repo} has no {ADAPTER_CONFIG}; it is not an adapter that PEFT saved")
+        snapshot = Path(api.hf_hub_download(repo, ADAPTER_CONFIG, cache_dir=cache_dir)).parent
+        large = [name for name in (ADAPTER_WEIGHTS, ADAPTER_PYTORCH) if name in names][:1]
+        for name in [*_text_files(names), *(large if weights else [])]:
+            api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.gguf import open_gguf
+from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles, open_adapter_directory, refuse_adapter
+from edgellm_export.sources.choice import CONFIG
 from edgellm_export.sources.directory import file_names, open_directory
 from edgellm_export.sources.gguf_choice import SUFFIX, GgufChoice, choose, gguf_choices, is_only_gguf, split_tag
-from edgellm_export.sources.hub import fetch, fetch_headers
+from edgellm_export.sources.hub import fetch, fetch_adapter, fetch_headers
 from edgellm_export.weights.safetensors import hollow_directory
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -36,13 +40,11 @@ def open_checkpoint(
             raise CheckpointError(
                 f"{source} is a local path, which has no revision {revision!r}; leave the revision out"
             )
-        with system_errors(
-            CheckpointError,
-            lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
-        ):
+        with _readable(path):
             return _open_path(path, tag)
     if HUB_ID.fullmatch(place) and not place.endswith(".gguf"):
         snapshot = fetch(place, revision=revision, cache_dir=cache_dir, weights=weights, tag=tag)
+        _check_no_adapter(snapshot.path, place)
         origin = {"name": place, "revision": snapshot.revision}
         if choices := _gguf_choices(snapshot.path, tag):
             return _open_gguf_directory(snapshot.path, place, choices, tag, origin)
@@ -52,6 +54,32 @@ def open_checkpoint(
             return open_directory(directory, origin)
     raise CheckpointNotFoundError(
         f"no checkpoint at {source}; expected a checkpoint directory, a .gguf file, or a hub id such as org/name"
+    )
+
+
+def open_adapter(source: str, *, cache_dir: Path | None = None, weights: bool = True) -> AdapterFiles:
+    """Open the adapter directory or hub id `source`, as `open_checkpoint` does with a checkpoint. Raises
+    CheckpointError."""
+    path = Path(source).expanduser()
+    if _exists(path):
+        with _readable(path):
+            return open_adapter_directory(path, source, {"name": path.resolve().name})
+    if HUB_ID.fullmatch(source):
+        snapshot = fetch_adapter(source, cache_dir=cache_dir, weights=weights)
+        origin = {"name": source, "revision": snapshot.revision}
+        if not snapshot.absent:
+            return open_adapter_directory(snapshot.path, source, origin)
+        with hollow_directory(snapshot.path, fetch_headers(source, snapshot)) as directory:
+            return open_adapter_directory(directory, source, origin)
+    raise CheckpointNotFoundError(
+        f"no adapter at {source}; expected a directory in which PEFT saved one, or a hub id such as org/name"
+    )
+
+
+def _readable(path: Path) -> AbstractContextManager[None]:
+    return system_errors(
+        CheckpointError,
+        lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
     )
 
 
@@ -65,6 +93,7 @@ def _exists(path: Path) -> bool:
 def _open_path(path: Path, tag: str | None) -> Checkpoint:
     if (path / MANIFEST_NAME).is_file():
         raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
+    _check_no_adapter(path, str(path))
     if path.is_dir():
         if choices := _gguf_choices(path, tag):
             return _open_gguf_directory(path, str(path), choices, tag)
@@ -78,6 +107,11 @@ def _open_path(path: Path, tag: str | None) -> Checkpoint:
     if path.suffix in (".safetensors", ".bin", ".h5"):
         raise CheckpointError(f"{path} is a weight file alone; give its directory, which also holds config.json")
     raise CheckpointError(f"{path} is neither a checkpoint directory nor a GGUF file")
+
+
+def _check_no_adapter(path: Path, where: str) -> None:
+    if (path / ADAPTER_CONFIG).is_file():
+        raise refuse_adapter(read_json(path / ADAPTER_CONFIG), where, beside_model=(path / CONFIG).is_file())
 
 
 def _gguf_choices(path: Path, tag: str | None) -> Sequence[GgufChoice]:

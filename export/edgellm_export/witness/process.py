@@ -16,7 +16,6 @@ from edgellm.errors import ExportError, MissingDependencyError
 from edgellm_export.witness.questions import Question
 
 PROGRAM = Path(__file__).with_name("reading.py")
-PROBE = "import transformers, torch"
 
 
 class Reader:
@@ -37,16 +36,17 @@ class Reader:
             self._process.communicate()
             self._process = None
 
-    def check(self, source: str) -> None:
+    def check(self, source: str, *, adapters: bool = False) -> None:
         """Raises MissingDependencyError where there is no transformers to ask about `source`, and ExportError where it
-        is nobody to ask."""
+        is nobody to ask. `adapters`: whether PEFT is needed, too."""
         if source.endswith(".gguf"):
             raise ExportError(
                 f"{source} is a GGUF file: what it means is llama.cpp's to say, and transformers reads its tokenizer "
                 "in another way; compare with the Hugging Face checkpoint that it was made of"
             )
+        needed = ("transformers", "torch", *(("peft",) if adapters else ()))
         try:
-            probed = subprocess.run([self._python, "-c", PROBE], capture_output=True, text=True)
+            probed = subprocess.run([self._python, "-c", f"import {', '.join(needed)}"], capture_output=True, text=True)
         except OSError as error:
             raise MissingDependencyError(
                 f"{self._python} cannot be run ({error}); name a Python interpreter that has transformers"
@@ -54,8 +54,8 @@ class Reader:
         if probed.returncode:
             reason = (probed.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise MissingDependencyError(
-                f"comparing with transformers needs transformers and torch in {self._python} ({reason}); "
-                "run `pip install transformers torch`, or name an interpreter that has them with --python"
+                f"comparing with transformers needs {' and '.join(needed)} in {self._python} ({reason}); "
+                f"run `pip install {' '.join(needed)}`, or name an interpreter that has them with --python"
             )
 
     def ask(self, question: Question) -> Mapping[str, Any]:

@@ -92,7 +92,7 @@ CHATS = (
 class Question:
     """A line for reading.py. `checkpoint`: a directory or a hub id. `out`: where arrays go. `length`: the
     most tokens of a text whose numbers are compared. `embed`: by sentence-transformers. `ids`: in the place of texts
-    where there is no tokenizer."""
+    where there is no tokenizer. `adapters`: of PEFT, each with its weight; `labels`: how many there are with them."""
 
     checkpoint: str
     revision: str | None
@@ -100,6 +100,8 @@ class Question:
     out: str
     length: int
     embed: bool = False
+    adapters: Sequence[tuple[str, float]] = ()
+    labels: int = 0
     ids: Sequence[Sequence[int]] = ()
     texts: Sequence[str] = TEXTS
     pairs: Sequence[tuple[str, str]] = PAIRS

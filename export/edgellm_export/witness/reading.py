@@ -70,7 +70,19 @@ def open_tokenizer(question: Mapping[str, Any]) -> Any:
     import transformers
 
     opener: Any = transformers.AutoTokenizer
+    for adapter, _ in question["adapters"]:
+        if has_tokenizer(adapter):
+            return opener.from_pretrained(adapter)
     return opener.from_pretrained(**origin(question))
+
+
+def has_tokenizer(adapter: str) -> bool:
+    name = "tokenizer_config.json"
+    if Path(adapter).exists():
+        return (Path(adapter) / name).is_file()
+    from huggingface_hub import file_exists
+
+    return bool(file_exists(adapter, name))
 
 
 def about_text(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +135,10 @@ def about_model(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     if question["embed"]:
         return about_embedding(question)
     model, loading = open_model(question)
-    found: dict[str, Any] = {"class": type(model).__name__, "missing": sorted(loading["missing_keys"])}
+    found: dict[str, Any] = {"class": type(model).__name__}
+    if question["adapters"]:
+        model = with_adapters(model, tokenizer, question["adapters"])
+    found["missing"] = sorted(set(loading["missing_keys"]) - brought(model))
     config = model.config.get_text_config()
     found["labels"] = [str(label) for _, label in sorted((model.config.id2label or {}).items())]
     if question["task"] not in GENERATIVE:
@@ -150,8 +165,41 @@ def open_model(question: Mapping[str, Any]) -> tuple[Any, Any]:
 
     kind = getattr(transformers, CLASSES[question["task"]])
     settings = {"output_loading_info": True, "attn_implementation": "eager", "dtype": torch.float32}
+    if question["adapters"] and question["labels"]:
+        settings["num_labels"] = question["labels"]
     model, loading = kind.from_pretrained(**origin(question), **settings)
     return model.eval(), loading
+
+
+def with_adapters(model: Any, tokenizer: Any, adapters: Sequence[tuple[str, float]]) -> Any:
+    """The model that runs them, as it was trained; merging changes both of a tied pair where one was. Not PEFT's
+    own around it: that for answers drops token types."""
+    import peft
+
+    if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))
+    names, weights = [f"adapter-{i}" for i in range(len(adapters))], [weight for _, weight in adapters]
+    wrapped = peft.PeftModel.from_pretrained(model, adapters[0][0], adapter_name=names[0])
+    for name, (adapter, _) in zip(names[1:], adapters[1:], strict=True):
+        wrapped.load_adapter(adapter, adapter_name=name)
+    if any(weight != 1 for weight in weights):
+        wrapped.add_weighted_adapter(names, weights, "sum", combination_type="cat")
+        wrapped.set_adapter("sum")
+    elif len(names) > 1:
+        wrapped.base_model.set_adapter(names)
+    return wrapped.get_base_model().eval()
+
+
+def brought(model: Any) -> set[str]:
+    """The names of tensors that adapters bring whole."""
+    wrapped = {
+        name: module for name, module in model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"
+    }
+    return {
+        f"{name}.{tensor}"
+        for name, module in wrapped.items()
+        for tensor, _ in module.original_module.named_parameters()
+    }
 
 
 def token_rows(tokenizer: Any, question: Mapping[str, Any], vocab_size: int) -> list[list[int]]:
@@ -196,7 +244,7 @@ def generated(model: Any, prompt: list[int]) -> list[int]:
 
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
-    out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS)
+    out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS)
     skipped = 1 if model.config.is_encoder_decoder else len(prompt)
     tokens: list[int] = out[0, skipped:].tolist()
     return tokens
@@ -231,6 +279,9 @@ def about_embedding(question: Mapping[str, Any]) -> dict[str, Any]:
     from sentence_transformers import SentenceTransformer, __version__
 
     model = SentenceTransformer(question["checkpoint"], revision=question["revision"], device="cpu")
+    for number, (adapter, weight) in enumerate(question["adapters"]):
+        assert weight == 1, "sentence-transformers gives adapters no weights"
+        model.load_adapter(adapter, adapter_name=f"adapter-{number}")
     vectors = [model.encode(text, convert_to_numpy=True) for text in question["long_texts"]]
     for i, vector in enumerate(vectors):
         save(question, f"sentence_embedding-{i}", vector)

@@ -48,6 +48,7 @@ def test_renamed_parts_are_asked_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"no": [1, 2]}, r"says that it is part \[1, 2\] of 3"),
         ({"no": 0}, "says that it is part 0 of 3, counted from 0, expected 2 of 3"),
         ({"count": 2}, "says that it is part 2 of 2"),
     ],

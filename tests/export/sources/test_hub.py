@@ -23,7 +23,7 @@ from safetensors.numpy import save
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.sources.opening import open_adapter, open_checkpoint
 from gguf_files import split, tiny_llama
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -366,3 +366,55 @@ def test_nothing_is_told_about_the_machine(hub: Hub, tmp_path: Path) -> None:
     fetch(tmp_path)
     assert hub.agents
     assert not [agent for agent in hub.agents if "torch/" in agent or "session" in agent]
+
+
+ADAPTER = {
+    "adapter_config.json": b'{"peft_type": "LORA", "base_model_name_or_path": "org/base"}',
+    "adapter_model.safetensors": save({"a": np.arange(4, dtype=np.float32)}),
+    "tokenizer_config.json": b"{}",
+    "README.md": b"no",
+    "checkpoint-10/adapter_model.safetensors": b"no",
+    "training_args.bin": b"no",
+}
+
+
+def test_an_adapter_downloads_its_own_files_only(hub: Hub, tmp_path: Path) -> None:
+    hub.files = dict(ADAPTER)
+    opened = open_adapter("org/tiny", cache_dir=tmp_path / "cache")
+    assert opened.tensors["a"].rows(2, 4).tolist() == [2, 3]
+    assert set(hub.downloads) == {"adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json"}
+    assert opened.source["name"] == "org/tiny"
+    assert opened.source["revision"] == COMMIT
+
+
+def test_a_plan_leaves_an_adapters_tensors_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    hub.files = dict(ADAPTER)
+    opened = open_adapter("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    assert opened.tensors["a"].shape == (4,)
+    assert hub.ranges.keys() == {"adapter_model.safetensors"}
+
+
+def test_an_adapter_in_the_cache_needs_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = dict(ADAPTER)
+    open_adapter("org/tiny", cache_dir=tmp_path / "cache")
+    point_to("http://127.0.0.1:9", monkeypatch)
+    assert open_adapter("org/tiny", cache_dir=tmp_path / "cache").source["revision"] == COMMIT
+
+
+def test_an_adapter_in_the_cache_is_not_a_model(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = dict(ADAPTER)
+    open_adapter("org/tiny", cache_dir=tmp_path / "cache")
+    point_to("http://127.0.0.1:9", monkeypatch)
+    with pytest.raises(CheckpointError, match="org/tiny is a LoRA adapter of org/base"):
+        fetch(tmp_path)
+
+
+def test_a_repository_without_an_adapter(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny has no adapter_config.json"):
+        open_adapter("org/tiny", cache_dir=tmp_path / "cache")
+
+
+def test_a_repository_of_an_adapter_is_not_a_model(hub: Hub, tmp_path: Path) -> None:
+    hub.files = dict(ADAPTER)
+    with pytest.raises(CheckpointError, match=r"org/tiny is a LoRA adapter of org/base.*--adapter org/tiny"):
+        fetch(tmp_path)
