@@ -152,7 +152,8 @@ class EncoderModel:
             raise OptionError(f"max_length is {length!r}, expected a whole number from 1 to {limit}")
         encodings = [self._encoding(one) for one in inputs]
         if truncation is not None:
-            encodings = [truncated(encoding, length, truncation) for encoding in encodings]
+            side = "right" if self.tokenizer is None else self.tokenizer.truncation_side
+            encodings = [truncated(encoding, length, truncation, at=side) for encoding in encodings]
         for number, encoding in enumerate(encodings):
             if len(encoding) > limit:
                 raise ContextOverflowError(
