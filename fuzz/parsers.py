@@ -29,7 +29,11 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm_export.adapters.checkpoint import merge_adapters, open_adapters
 from edgellm_export.architectures import read_family
 from edgellm_export.checkpoint import Checkpoint, json_file
+from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import ZeroTensor
+from edgellm_export.prequantized import widened
+from edgellm_export.quantize.carried import carried
+from edgellm_export.quantize.grid import Grid
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
 from edgellm_export.weights.safetensors import read_safetensors
@@ -62,6 +66,7 @@ ADAPTED = Checkpoint(
     source={},
 )  # fmt: skip
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
+GRIDS = (Grid(4, 32, False), Grid(8, 32, True))
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
 
@@ -70,6 +75,16 @@ def safetensors_file(root: Path) -> None:
     for tensor in list(read_safetensors(root / WEIGHTS).values())[:8]:
         if 0 < len(tensor.shape) < 4:
             tensor.rows(0, min(2, tensor.shape[0]))
+
+
+def quantized(root: Path) -> None:
+    """Quantized matrices: some rows, as numbers and as integers that are kept."""
+    found = widened(json_file.read_json(root / CONFIG), read_safetensors(root / WEIGHTS))
+    for tensor in [tensor for tensor in found.values() if isinstance(tensor, QuantizedTensor)][:4]:
+        start = tensor.shape[0] // 2
+        tensor.rows(start, min(start + 2, tensor.shape[0]))
+        for grid in GRIDS:
+            carried(tensor, grid, start, start + 1)
 
 
 def checkpoint(root: Path) -> None:

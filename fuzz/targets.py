@@ -17,6 +17,7 @@ from fuzz import parsers
 from fuzz.corpus import PARTS
 from fuzz.gguf_bytes import gguf_bytes, gguf_parts
 from fuzz.parsers import CONFIG, GRAPH, SUFFIXES, WEIGHTS
+from fuzz.quantized_files import quantized_files
 
 INDEX = "model.safetensors.index.json"
 NAMES = {
@@ -103,6 +104,7 @@ TARGETS: Mapping[str, Target] = {
             is_json=True,
             share=1,
         ),
+        Target("quantized", lambda data: quantized_files(_object(data)), parsers.quantized, is_json=True, share=4),
         Target("adapter", adapter_files, parsers.adapter, is_json=True, share=4),
         Target("gguf", one_file("model.gguf"), parsers.gguf_file, share=2),
         Target(
