@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,13 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
 from edgellm_export.checkpoint import json_file
 from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.sources.choice import find_weights
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.weights.hdf5 import read_hdf5
+from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import read_safetensors
+from edgellm_export.weights.tensorflow import translated
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -44,6 +49,7 @@ MESSAGES = [
 TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
 TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
+PYTORCH, TENSORFLOW = "pytorch_model.bin", "tf_model.h5"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
@@ -53,6 +59,28 @@ def safetensors_file(root: Path) -> None:
     for tensor in list(read_safetensors(root / WEIGHTS).values())[:8]:
         if 0 < len(tensor.shape) < 4:
             tensor.rows(0, min(2, tensor.shape[0]))
+
+
+def pytorch_file(root: Path) -> None:
+    """The same of PyTorch's own file."""
+    for tensor in list(read_pytorch(root / PYTORCH).values())[:8]:
+        if 0 < len(tensor.shape) < 4 and math.prod(tensor.shape[1:]) < 1 << 12:
+            tensor.rows(0, min(2, tensor.shape[0]))
+
+
+def tensorflow_file(root: Path) -> None:
+    """Of TensorFlow's, with its names and layouts translated."""
+    for tensor in list(translated(read_hdf5(root / TENSORFLOW)).values())[:8]:
+        if 0 < len(tensor.shape) < 4:
+            tensor.rows(0, min(2, tensor.shape[0]))
+
+
+def weight_choice(root: Path) -> None:
+    """Which of a repository's files hold the weights, or what is said of them: {"names": [...], "config": {...}}."""
+    data = json_file.read_json(root / CONFIG)
+    names, config = data.get("names"), data.get("config")
+    if isinstance(names, list) and isinstance(config, dict):
+        find_weights("org/name", [name for name in names if isinstance(name, str)], config)
 
 
 def checkpoint(root: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
-from fuzz.seeds import configs, gguf_files, packages, texts
+from fuzz.seeds import configs, gguf_files, packages, texts, weights
 from fuzz.seeds.writing import write_input, write_json, write_part
 
 
 def main() -> None:
     write_safetensors()
+    weights.write_pytorch()
+    weights.write_tensorflow()
+    weights.write_choices()
     gguf_files.write_gguf()
     configs.write_configs()
     texts.write_text_files()
