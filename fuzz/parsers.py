@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,12 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
 from edgellm_export.checkpoint import json_file
 from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.sources.choice import find_weights
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
-from edgellm_export.weights.hdf5 import read_hdf5
+from edgellm_export.weights import hdf5_structure
+from edgellm_export.weights.hdf5 import tensors_of
 from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import read_safetensors
 from edgellm_export.weights.tensorflow import translated
@@ -56,23 +57,21 @@ SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
 def safetensors_file(root: Path) -> None:
     """Weights, and the first numbers of some of them."""
-    for tensor in list(read_safetensors(root / WEIGHTS).values())[:8]:
-        if 0 < len(tensor.shape) < 4:
-            tensor.rows(0, min(2, tensor.shape[0]))
+    _first_rows(read_safetensors(root / WEIGHTS))
 
 
 def pytorch_file(root: Path) -> None:
     """The same of PyTorch's own file."""
-    for tensor in list(read_pytorch(root / PYTORCH).values())[:8]:
-        if 0 < len(tensor.shape) < 4 and math.prod(tensor.shape[1:]) < 1 << 12:
-            tensor.rows(0, min(2, tensor.shape[0]))
+    _first_rows(read_pytorch(root / PYTORCH))
 
 
 def tensorflow_file(root: Path) -> None:
-    """Of TensorFlow's, with its names and layouts translated."""
-    for tensor in list(translated(read_hdf5(root / TENSORFLOW)).values())[:8]:
-        if 0 < len(tensor.shape) < 4:
-            tensor.rows(0, min(2, tensor.shape[0]))
+    """Of TensorFlow's, with its names and layouts translated. What reads its structure has a process of its own, and
+    is called here without."""
+    path = root / TENSORFLOW
+    with contextlib.suppress(*hdf5_structure.ERRORS):
+        arrays = hdf5_structure.arrays(path)
+        _first_rows(translated(tensors_of(path, arrays)))
 
 
 def weight_choice(root: Path) -> None:
@@ -173,6 +172,12 @@ def evaluation_data(root: Path) -> None:
         with contextlib.suppress(EdgellmError):
             for record in open_data(root / f"data{suffix}"):
                 columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
+
+
+def _first_rows(tensors: Mapping[str, LazyTensor]) -> None:
+    for tensor in list(tensors.values())[:8]:
+        if 0 < len(tensor.shape) < 4:
+            tensor.rows(0, min(2, tensor.shape[0]))
 
 
 def _architecture(config: Mapping[str, Any]) -> None:
