@@ -23,6 +23,15 @@ def gguf_bytes(data: dict[str, Any]) -> bytes:
     return head + bytes(-len(head) % ALIGNMENT) + DATA
 
 
+def gguf_parts(data: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a model in two parts, {"first": ..., "second": ...}."""
+    parts = [data.get(name) for name in ("first", "second")]
+    return {
+        f"model-{number:05}-of-00002.gguf": gguf_bytes(part if isinstance(part, dict) else {})
+        for number, part in enumerate(parts, 1)
+    }
+
+
 def _string(text: str) -> bytes:
     raw = text.encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(raw)) + raw
@@ -44,6 +53,9 @@ def _value(value: Any) -> bytes:
             return struct.pack("<I", STRING) + _string(value)
         case list():
             return struct.pack("<I", ARRAY) + _array(value)
+        case {"bytes": str(text)}:
+            raw = text.encode("latin-1", "replace")
+            return struct.pack("<IIQ", ARRAY, U8, len(raw)) + raw
     return b""
 
 

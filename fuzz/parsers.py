@@ -10,7 +10,6 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -28,9 +27,8 @@ from edgellm.sessions.file import open_file
 from edgellm.sessions.header import StoredCache
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.tokenizer import Tokenizer
-from edgellm_export.architectures import DECODERS, ENCODER_DECODERS, ENCODERS, family, kind_of
+from edgellm_export.architectures import read_family
 from edgellm_export.checkpoint import json_file
-from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.sources.choice import find_weights
 from edgellm_export.sources.opening import open_checkpoint
@@ -88,15 +86,25 @@ def checkpoint(root: Path) -> None:
 
 def gguf_file(root: Path) -> None:
     """Header, config, tensors, tokenizer."""
-    opened = open_checkpoint(str(root / "model.gguf"))
+    _gguf(root / "model.gguf")
+
+
+def gguf_parts(root: Path) -> None:
+    """The same of a model in parts."""
+    _gguf(root / "model-00002-of-00002.gguf")
+
+
+def _gguf(path: Path) -> None:
+    opened = open_checkpoint(str(path))
     for tensor in list(opened.tensors.values())[:8]:
         tensor.rows(0, 1)
-    _architecture(opened.config)
+    _use(Tokenizer(tokenizers.Tokenizer.from_buffer(opened.files["tokenizer.json"])))
+    read_family(opened.config, len(opened.tensors))
 
 
 def config(root: Path) -> None:
     """config.json, as far as the architecture's own config."""
-    _architecture(json_file.read_json(root / CONFIG))
+    read_family(json_file.read_json(root / CONFIG), 100)
 
 
 def text_files(root: Path) -> None:
@@ -178,13 +186,6 @@ def _first_rows(tensors: Mapping[str, LazyTensor]) -> None:
     for tensor in list(tensors.values())[:8]:
         if 0 < len(tensor.shape) < 4:
             tensor.rows(0, min(2, tensor.shape[0]))
-
-
-def _architecture(config: Mapping[str, Any]) -> None:
-    families = {"decoder": DECODERS, "encoder": ENCODERS, "encoder-decoder": ENCODER_DECODERS}[kind_of(config)]
-    reader = ConfigReader(config)
-    family(families[config["model_type"]]).parse(reader)
-    reader.finish()
 
 
 def _use(found: Tokenizer) -> None:

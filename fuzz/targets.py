@@ -14,7 +14,7 @@ from edgellm.package.manifest import MANIFEST_NAME
 from edgellm.sessions.header import FORMAT_VERSION, MAGIC, aligned
 from fuzz import parsers
 from fuzz.corpus import PARTS
-from fuzz.gguf_bytes import gguf_bytes
+from fuzz.gguf_bytes import gguf_bytes, gguf_parts
 from fuzz.parsers import CONFIG, GRAPH, PYTORCH, SUFFIXES, TENSORFLOW, WEIGHTS
 from fuzz.weight_files import behind_one_another, hdf5_bytes, zipped
 
@@ -122,6 +122,7 @@ TARGETS: Mapping[str, Target] = {
             is_json=True,
             share=3,
         ),
+        Target("gguf_parts", lambda data: gguf_parts(_object(data)), parsers.gguf_parts, is_json=True, share=2),
         Target("config", one_file(CONFIG), parsers.config, is_json=True, share=6),
         Target("text_files", several_files(), parsers.text_files, is_json=True, share=2),
         Target(

@@ -45,7 +45,8 @@ TABLE = {
         package: checkpoint / package
         tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
-        sources: checkpoint weights tokenizer gguf / package
+        prequantized: checkpoint
+        sources: checkpoint weights prequantized tokenizer gguf / package
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package

@@ -77,9 +77,10 @@ def export(
 ) -> None:
     """Export the checkpoint SOURCE to the package OUT.
 
-    SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file. The package is compared
-    with the original on built-in text; one that is too far from it is an error, and nothing is kept. OUT appears only
-    when everything has succeeded. With --plan nothing is made: it says what the same command without it would do.
+    SOURCE is a Hugging Face checkpoint directory, a hub id such as org/name, or a .gguf file; DIR:Q4_K_M and
+    org/name:Q4_K_M are one of several. The package is compared with the original on built-in text; one that is too far
+    from it is an error, and nothing is kept. OUT appears only when everything has succeeded. With --plan nothing is
+    made: it says what the same command without it would do.
     """
     exporter = import_exporter(verify=not no_verify)
     options |= {"verify_quality": not no_verify, "calibrate": not no_calibration}

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgellm.inspection.footprint import size
-from edgellm.package.report import EncoderReport, ExportOutcome, Foreseen, GenerationReport, Report
+from edgellm.package.report import EncoderReport, ExportOutcome, Foreseen, GenerationReport, QuantizedSource, Report
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
     from edgellm_export.planning.plan import Plan
@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the exporter is imported where it is needed
 
 NAMES = 24  # characters of the column of what was compared with transformers
 MINUTE = 120  # seconds from which minutes are shown
+NAMED = 4  # matrices
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -105,8 +106,21 @@ def quality_lines(report: Report | None) -> list[str]:
         f"package      {report.size_bytes / 2**20:.0f} MiB, {report.precision} ({_scheme(report)}){cache}",
         *(_generation_lines(report) if isinstance(report, GenerationReport) else []),
         *(_encoder_lines(report) if isinstance(report, EncoderReport) else []),
+        *_source_lines(report.source),
         f"verdict      {report.verdict}; least faithful layers: {worst}",
     ]
+
+
+def _source_lines(source: QuantizedSource | None) -> list[str]:
+    if source is None:
+        return []
+    anew = f" ({', '.join(source.rounded)})" if 0 < len(source.rounded) <= NAMED else ""
+    parts = [
+        f"{len(source.kept)} keep their integers" if source.kept else "",
+        f"{len(source.rounded)} rounded anew{anew}" if source.rounded else "",
+        f"{len(source.widened)} widened" if source.widened else "",
+    ]
+    return [f"checkpoint   {source.method}; of its matrices {', '.join(filter(None, parts)) or 'none is used'}"]
 
 
 def _generation_lines(report: GenerationReport) -> list[str]:

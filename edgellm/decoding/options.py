@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from edgellm.decoding import validation as v
@@ -75,7 +75,8 @@ class GenerationOptions:
 
         An option that is None is switched off, whatever the package says. Raises OptionError naming every problem.
         """
-        defaults = {name: value for name, value in (defaults or {}).items() if _is_set(name, value)}
+        heard = {name: _heard(name, value) for name, value in (defaults or {}).items()}
+        defaults = {name: value for name, value in heard.items() if value is not None}
         problems = [f"unknown option {name!r}; {nearest(name, _CHECKS)}" for name in options if name not in _CHECKS]
         values: dict[str, Any] = {}
         for name in _CHECKS:
@@ -125,6 +126,13 @@ class GenerationOptions:
         if self.min_new_tokens is not None:
             return self.min_new_tokens
         return max(0, self.min_length - prompt_len)
+
+    def within(self, vocab_size: int, given: Mapping[str, Any]) -> GenerationOptions:
+        """The same without ids that no token has, as far as the package names them and they change nothing. `given`
+        are the caller's."""
+        names = [name for name in _SILENT_IDS if name not in given and getattr(self, name)]
+        known: dict[str, Any] = {name: tuple(i for i in getattr(self, name) if i < vocab_size) for name in names}
+        return replace(self, **known)
 
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raises OptionError if an option names a token id outside the model's vocabulary."""
@@ -197,9 +205,15 @@ BEAMS_ONLY = ("length_penalty", "early_stopping")
 _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 
 
-def _is_set(name: str, value: Any) -> bool:
-    """Whether the package's file says something: null is silence, and so is the old spelling -1 of "no padding"."""
-    return value is not None and not (name == "pad_token_id" and value == -1)
+_SILENT_IDS = ("eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # where an id that no token has does nothing
+
+
+def _heard(name: str, value: Any) -> Any:
+    """What the package's file says, None where it is silent: ids below 0 stand for no token."""
+    if name in _SILENT_IDS and isinstance(value, list | int):
+        ids = value if isinstance(value, list) else [value]
+        return [i for i in ids if not (type(i) is int and i < 0)]
+    return None if name == "pad_token_id" and type(value) is int and value < 0 else value
 
 
 def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

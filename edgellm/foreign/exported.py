@@ -20,7 +20,7 @@ from edgellm.errors import PackageError
 from edgellm.foreign.concat_cache import check_concat_cache, concat_layout
 from edgellm.foreign.config import context_length_of, has_no_end, text_length_of, vocab_size_of, weights_of
 from edgellm.foreign.files import ENCODER, ForeignDirectory, graph_file, open_directory, past_names
-from edgellm.package.json_data import read_json
+from edgellm.package.generation import read_settings
 from edgellm.package.manifest import (
     LABEL_TASKS,
     CrossCacheLayout,
@@ -62,7 +62,7 @@ def read_exported(path: Path) -> tuple[Path, Manifest]:
         target="cpu",
         weights=weights_of(directory),
         vocab_size=vocab_size,
-        tokens=TokenIds.of(read_json(root / "generation_config.json"), config, vocab_size),
+        tokens=TokenIds.of(read_settings(root), vocab_size),
         files=directory.files(),
         source={"kind": "onnx", "name": root.resolve().name},
         **_kind(directory),

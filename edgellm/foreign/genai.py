@@ -63,7 +63,7 @@ def read_genai(root: Path) -> Manifest:
         weights=weights_of(directory),
         vocab_size=vocab_size,
         context_length=min(size_of("?", model, "context_length"), MAX_SENSIBLE_LENGTH),
-        tokens=TokenIds.of({}, model, vocab_size),
+        tokens=TokenIds.of(model, vocab_size),
         files=directory.files(),
         source={"kind": "onnx", "name": root.resolve().name},
     )

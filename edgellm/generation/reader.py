@@ -16,6 +16,7 @@ from edgellm.decoding import Beginning, Ends, GenerationOptions, SequencePlan
 from edgellm.errors import ChatTemplateError, OptionError
 from edgellm.generation.call import Call, ChatArguments, Options, Request
 from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fit_prompt, system_messages
+from edgellm.package.generation import GENERATION, read_settings, refused
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.chat import ChatTemplate, Message, check_messages
@@ -74,6 +75,14 @@ class Reader(ABC):
     def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
         """The prompt with its plan. Raises OptionError or ContextOverflowError where no new token has room."""
 
+    def _options(self, given: Options) -> GenerationOptions:
+        """`given` on top of the defaults. Raises OptionError."""
+        if problems := refused({**self.defaults, **given}):
+            raise OptionError(f"{GENERATION}: {'; '.join(problems)}; remove the key from the package's file")
+        options = GenerationOptions.create(self.defaults, **given).within(self.manifest.vocab_size, given)
+        options.check_vocabulary(self.manifest.vocab_size)
+        return options
+
     def _plan(self, options: GenerationOptions) -> SequencePlan:
         tokens = self.manifest.tokens
         ends = Ends(
@@ -111,8 +120,7 @@ class PromptReader(Reader):
         return read_prompt(text, self.tokenizer, self.manifest, add_special_tokens=False)
 
     def _settle(self, given: Options) -> Settled:
-        options = GenerationOptions.create(self.defaults, **given)
-        options.check_vocabulary(self.manifest.vocab_size)
+        options = self._options(given)
         asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
         if asked and options.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
             raise OptionError(
@@ -185,11 +193,10 @@ SAMPLING: Mapping[str, Callable[[Any], bool]] = {
 
 
 def read_generation_defaults(package: Path) -> dict[str, Any]:
-    """generation_config.json; without one, what genai_config.json says under "search". Raises PackageCorruptError."""
-    if (package / "generation_config.json").is_file():
-        return read_json(package / "generation_config.json")
+    """generation_config.json; without one, what genai_config.json says under "search" or, without that, config.json.
+    Raises PackageCorruptError."""
     search = read_json(package / "genai_config.json").get("search")
-    if not isinstance(search, dict):
-        return {}
+    if (package / GENERATION).is_file() or not isinstance(search, dict):
+        return read_settings(package)
     heard = {**SEARCH, **(SAMPLING if search.get("do_sample") is True else {})}
     return {name: search[name] for name, fits in heard.items() if name in search and fits(search[name])}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.decoding import Beginning, GenerationOptions, SequencePlan
+from edgellm.decoding import Beginning, SequencePlan
 from edgellm.errors import OptionError, nearest
 from edgellm.generation.call import ChatArguments, Options
 from edgellm.generation.overflow import Fitted, fit_source
@@ -63,8 +63,7 @@ class SourceReader(Reader):
                 'overflow="shift" and overflow_keep are for text-generation: a source is read whole; '
                 'overflow="truncate" cuts its end'
             )
-        settled = replace(GenerationOptions.create(self.defaults, **options), prompt_lookup=False)
-        settled.check_vocabulary(self.manifest.vocab_size)
+        settled = replace(self._options(options), prompt_lookup=False)
         return Settled(settled, self._start(first, forced), source_language)
 
     def _check_together(self, settled: Sequence[Settled]) -> None:

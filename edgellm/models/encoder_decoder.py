@@ -30,7 +30,7 @@ from edgellm.models.attentions import (
 )
 from edgellm.models.generative import GenerativeModel
 from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
-from edgellm.package.json_data import read_json
+from edgellm.package.generation import read_settings
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import Prompt, is_single
 from edgellm.text.tokenizer import Tokenizer, open_tokenizer
@@ -75,7 +75,7 @@ class EncoderDecoderModel(GenerativeModel[EncoderDecoderEngine | ConcatEncoderDe
         new_engine: Callable[..., EncoderDecoderEngine | ConcatEncoderDecoderEngine],
     ) -> None:
         super().__init__(package, manifest, tokenizer, loaded, new_engine)
-        self.generation_defaults = read_json(package / "generation_config.json")
+        self.generation_defaults = read_settings(package)
         self._reader: SourceReader = SourceReader(manifest, tokenizer, self.generation_defaults)
 
     @overload

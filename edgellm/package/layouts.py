@@ -212,11 +212,12 @@ class TokenIds:
     decoder_start: int | None = None
 
     @classmethod
-    def of(cls, generation: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> TokenIds:
-        """The ids that generation_config.json gives or, where it is silent, config.json."""
+    def of(cls, settings: Mapping[str, Any], vocab_size: int) -> TokenIds:
+        """The ids that settings of generation name: see `edgellm.package.generation`. Those that no token has are left
+        out."""
 
         def ids(key: str) -> tuple[int, ...]:
-            value = generation.get(key, config.get(key))
+            value = settings.get(key)
             values = value if isinstance(value, list) else [value]
             return tuple(v for v in values if type(v) is int and 0 <= v < vocab_size)
 

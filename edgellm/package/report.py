@@ -43,6 +43,18 @@ class MatrixReport:
 
 
 @dataclass(frozen=True)
+class QuantizedSource:
+    """What became of the matrices of a checkpoint that was quantized already, by `method`. `kept`: the layers, or
+    lookups, whose integers the package has too. `rounded`: those that were widened and rounded anew. `widened`: those
+    that are stored as floating-point numbers."""
+
+    method: str
+    kept: tuple[str, ...] = ()
+    rounded: tuple[str, ...] = ()
+    widened: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class GenerationThresholds:
     """The furthest a package that generates may be from its original. KL divergence in nats per token, agreement as a
     share of tokens."""
@@ -121,7 +133,8 @@ class ExportOutcome:
 class Report(ABC):
     """The file's content. `cache`: the type of the key/value cache, of models that generate. `calibration`: the text
     that channel scales came from, or "none". `size_bytes`: weights and graph. `matrices`: those that calibration
-    rounded. `passed`: the quality is within `thresholds`. `plan`: None where nothing was foreseen."""
+    rounded. `passed`: the quality is within `thresholds`. `source`: None where the checkpoint was not quantized.
+    `plan`: None where nothing was foreseen."""
 
     precision: Precision
     scheme: str
@@ -132,6 +145,7 @@ class Report(ABC):
     layers: tuple[LayerReport, ...]
     matrices: tuple[MatrixReport, ...] = ()
     thresholds: GenerationThresholds | EncoderThresholds
+    source: QuantizedSource | None = None
     plan: ExportOutcome | None = None
 
     @property

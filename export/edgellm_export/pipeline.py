@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgellm.errors import ExportError, QualityGateError, TensorError
+from edgellm.errors import ExportError, QualityGateError
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.package.report import ExportOutcome, Report, write_report
 from edgellm.system.memory import resident_bytes
@@ -197,7 +197,6 @@ def open_export(
         checkpoint = as_sentence_encoder(open_source(str(source), revision), choices.task)
         return Opened(checkpoint, open_optimum(checkpoint, choices), None)
     checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
-    _check_layers(checkpoint)
     with _memory_errors():
         checkpoint = as_sentence_encoder(checkpoint if weights else hollow(checkpoint), choices.task)
         kind = kind_of(checkpoint.config)
@@ -226,15 +225,3 @@ def _memory_errors() -> Iterator[None]:
             f"the export needs more memory than there is ({error or 'no size given'}); "
             "check the sizes in the model's config, or export on a larger machine"
         ) from error
-
-
-def _check_layers(checkpoint: Checkpoint) -> None:
-    """Each layer has tensors; a number beyond reason would keep the graph builder busy for ever."""
-    tensors = len(checkpoint.tensors)
-    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"):
-        layers = checkpoint.config.get(key)
-        if isinstance(layers, int) and layers > tensors:
-            raise TensorError(
-                f"config.json: {key} is {layers}, and the checkpoint has only {tensors} tensors; "
-                "check that config.json and the weights belong together"
-            )

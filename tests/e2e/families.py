@@ -97,6 +97,10 @@ FAMILIES = [
     Family("llama-yarn", _sized(hf.LlamaConfig, rope_scaling=YARN)),
     Family("mistral", _sized(hf.MistralConfig, sliding_window=None)),
     Family("mistral-sliding", _sized(hf.MistralConfig, sliding_window=13)),
+    Family(
+        "ministral",
+        _sized(hf.MinistralConfig, sliding_window=13, layer_types=["sliding_attention", *["full_attention"] * 2]),
+    ),
     Family("qwen2", _sized(hf.Qwen2Config, tie_word_embeddings=True)),
     Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
     Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),

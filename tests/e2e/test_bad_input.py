@@ -191,7 +191,7 @@ CONFIGS = [
     export(
         "config without needed keys",
         d.config(hidden_size=d.ABSENT, num_attention_heads=d.ABSENT),
-        CheckpointError, "hidden_size is missing", "num_attention_heads is missing, expected a whole number",
+        TensorError, "expected [4096]", "check that config.json and the weights belong together",
     ),
     export(
         "config with values of wrong types",
@@ -204,7 +204,7 @@ CONFIGS = [
     export("an infinite number", d.config(rms_norm_eps=float("inf")), CheckpointError, "rms_norm_eps is inf"),
     export("head size", d.config(head_dim=24), CheckpointError, "the head size is 24", "multiples of 16"),
     export("heads", d.config(num_key_value_heads=4), CheckpointError, "num_attention_heads 6 is not a multiple of"),
-    export("layers beyond reason", d.config(num_hidden_layers=10**9), TensorError, "num_hidden_layers is 1000000000"),
+    export("layers beyond reason", d.config(num_hidden_layers=10**9), CheckpointError, "is 1000000000, and the"),
     export("more than 32 bits", d.config(hidden_size=10**30), CheckpointError, "hidden_size is 1000", "to 2147483647"),
     export("a context beyond reason", d.config(max_position_embeddings=10**9), CheckpointError, "to 16777216"),
     export(
@@ -216,7 +216,11 @@ CONFIGS = [
         "too little memory", d.nothing, ExportError, "needs more memory than there is", "larger machine",
         boundary=d.no_memory,
     ),
-    export("more rotation than head", d.config(partial_rotary_factor=2.0), CheckpointError, "partial_rotary_factor is"),
+    export(
+        "a share of rotation",
+        d.config(partial_rotary_factor=0.5),
+        UnsupportedModelError, "partial_rotary_factor is 0.5", "rotates whole heads",
+    ),
     export("rope not an object", d.config(rope_scaling="linear"), CheckpointError, "rope_scaling is 'linear'"),
     export(
         "unknown rope", d.config(rope_scaling={"rope_type": "liner"}), UnsupportedModelError, "mean 'linear'"
@@ -240,8 +244,8 @@ CONFIGS = [
     export("frequency factors", d.config(rope_freq_factors=["x"]), CheckpointError, "rope_freq_factors is"),
     export("unknown activation", d.config(hidden_act="silo"), UnsupportedModelError, "'silo'", "mean 'silu'"),
     export(
-        "already quantized", d.config(quantization_config={"quant_method": "gptq"}), UnsupportedModelError,
-        "already quantized (gptq); export the original",
+        "already quantized", d.config(quantization_config={"quant_method": "hqq"}), UnsupportedModelError,
+        "quant_method is 'hqq'; edgellm reads checkpoints that were quantized by awq,", "export the original",
     ),
 ]  # fmt: skip
 
@@ -276,12 +280,13 @@ GGUF_FILES = [
     gguf("not GGUF", lambda p: p.write_bytes(b"PK" * 99) and None, CheckpointError, "does not start with 'GGUF'"),
     gguf("GGUF version", d.replaced(b"GGUF\3", b"GGUF\1"), UnsupportedModelError, "version 1", "2 or 3"),
     gguf("unknown type", d.unknown_type, UnsupportedModelError, "token_embd.weight has the unknown", "type 77"),
-    gguf("unknown tokenizer", d.gguf(tokenizer__ggml__model="t5"), UnsupportedModelError, "'t5'"),
+    gguf("unknown tokenizer", d.gguf(tokenizer__ggml__model="rwkv"), UnsupportedModelError, "'rwkv'"),
+    gguf("unknown GGUF key", d.gguf(magic=3), UnsupportedModelError, "does not know", "llama.magic"),
     gguf("unknown pre-tokenizer", d.gguf(tokenizer__ggml__pre="qwen9"), UnsupportedModelError, "mean 'qwen2'"),
     gguf("GGUF without heads", d.gguf(attention__head_count=0), CheckpointError, "llama.attention.head_count is 0"),
     gguf("unknown GGUF architecture", d.replaced(b"llama", b"lllma"), UnsupportedModelError, "'lllma'", "'llama'"),
     gguf("GGUF tensor renamed", d.replaced(b"blk.0.ffn_up", b"blk.0.ffn_xx"), TensorError, "ffn_xx"),
-    gguf("GGUF part", d.gguf(split__count=2), UnsupportedModelError, "one of 2 parts", "--merge"),
+    gguf("GGUF part", d.gguf(split__count=2), CheckpointError, "one of 2 parts", "NAME-00001-of-00002.gguf"),
 ]
 
 OUTPUTS = [

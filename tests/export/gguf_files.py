@@ -11,6 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+QUANTIZABLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"]
+# gguf cannot quantize to these, so tests make their blocks of random bytes.
+READABLE = [
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4", "NVFP4"),
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
+]
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 # GPT-2's characters for the bytes: printable ones stand for themselves, the others follow from U+0100.
 BYTES = [*map(chr, PRINTABLE), *(chr(256 + n) for n in range(256 - len(PRINTABLE)))]
@@ -143,3 +149,19 @@ def pieces(*vocabulary: str, special: Mapping[str, int] = T5_SPECIAL, **more: An
         "remove_extra_whitespaces": True,
     }
     return {f"tokenizer.ggml.{key}": value for key, value in (base | more).items()}
+
+
+def split(path: Path, stem: str = "w", **changes: Any) -> list[Path]:
+    """A tiny llama in three parts, as llama-gguf-split makes them: metadata is in the first. changes: of what the last
+    says of itself."""
+    count = 3
+    tokenizer = byte_level()
+    tensors = llama_tensors(len(tokenizer["tokenizer.ggml.tokens"]))
+    paths = []
+    for number in range(count):
+        facts = {"no": number, "count": count, "tensors.count": len(tensors)}
+        facts |= changes if number == count - 1 else {}
+        metadata = (LLAMA | tokenizer if number == 0 else {}) | {f"split.{key}": v for key, v in facts.items()}
+        part = {name: tensors[name] for name in list(tensors)[number::count]}
+        paths.append(write_gguf(path / f"{stem}-{number + 1:05}-of-{count:05}.gguf", "llama", metadata, part))
+    return paths

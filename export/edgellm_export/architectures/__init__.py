@@ -7,7 +7,11 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.architectures.defaults import completed
+from edgellm_export.architectures.elsewhere import advice
+from edgellm_export.architectures.names import canonical
+from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.config import ConfigReader
 
 Kind = Literal["decoder", "encoder", "encoder-decoder"]
@@ -19,6 +23,7 @@ DECODERS = {
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
     "llama": "llama",
+    "ministral": "mistral",
     "mistral": "mistral",
     "phi3": "phi3",
     "qwen2": "qwen2",
@@ -61,14 +66,23 @@ def kind_of(config: Mapping[str, Any]) -> Kind:
         if model_type in families:
             return kind
     known = [name for families in FAMILIES.values() for name in families]
-    raise UnsupportedModelError(f"edgellm has no architecture {model_type!r}; {nearest(model_type, known)}")
+    raise UnsupportedModelError(f"edgellm does not build the architecture {model_type!r}; {advice(config, known)}")
 
 
-def open_family(config: Mapping[str, Any]) -> Any:
-    """The family that config.json describes, of its kind in `contract`. Raises UnsupportedModelError or
+def open_family(checkpoint: Checkpoint) -> tuple[Any, Checkpoint]:
+    """The family that a checkpoint is of, of its kind in `contract`, and the checkpoint under its names. Raises
+    UnsupportedModelError or CheckpointError."""
+    found = read_family(checkpoint.config, len(checkpoint.tensors))
+    named = canonical(checkpoint, found.names, tied=found.tied, defaults=found.defaults)
+    return found.fitted(named.tensors), named
+
+
+def read_family(config: Mapping[str, Any], tensors: int) -> Any:
+    """The family that config.json describes, for a checkpoint with so many tensors. Raises UnsupportedModelError or
     CheckpointError."""
-    reader = ConfigReader(config)
-    found = family(FAMILIES[kind_of(config)][config["model_type"]]).parse(reader)
+    kind = kind_of(config)
+    reader = ConfigReader(completed(config), tensors=tensors)
+    found = family(FAMILIES[kind][config["model_type"]]).parse(reader)
     reader.finish()
     return found
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
-from edgellm_export.architectures.names import Names
+from edgellm_export.architectures.names import Names, differ, head_differs
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState, sinusoids
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 OFFSET = 2  # rows of the table of learned positions before that of the first token
 EPSILON = 1e-5
@@ -42,7 +44,7 @@ class Side:
 class BartConfig:
     """`pre_norm`: norms stand before each block, and one more at the end. `embedding_norm`: one behind the embedding.
     `learned_positions`: without them, a checkpoint need not hold its table, which is then one of sinusoids.
-    `one_embedding`: of sources and targets."""
+    `own_embeddings`: the sides that have one each; the others share one."""
 
     shape: DecoderShape
     encoder: Side
@@ -52,7 +54,7 @@ class BartConfig:
     pre_norm: bool
     embedding_norm: bool
     learned_positions: bool
-    one_embedding: bool = True
+    own_embeddings: tuple[str, ...] = ()
 
 
 def parse(config: ConfigReader) -> Bart:
@@ -63,26 +65,19 @@ def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, le
     config.must_be("is_encoder_decoder", True)
     hidden = config.integer("d_model")
     encoder, decoder = _side(config, "encoder", hidden), _side(config, "decoder", hidden)
-    one_embedding = config.flag("share_encoder_decoder_embeddings", True)
     vocab_size = config.integer("vocab_size")
-    config.require(
-        config.integer("decoder_vocab_size", vocab_size) == vocab_size,
-        "decoder_vocab_size is not vocab_size; edgellm builds models with one size for both",
-    )
     shape = DecoderShape(
         vocab_size=vocab_size,
         hidden_size=hidden,
         num_layers=decoder.layers,
         num_kv_heads=decoder.heads.num_heads,
         head_dim=decoder.heads.head_dim,
-        context_length=config.integer("max_position_embeddings", 1024, maximum=MAX_POSITIONS),
-        tied_embedding=config.flag("tie_word_embeddings", True),
+        context_length=config.integer("max_position_embeddings", maximum=MAX_POSITIONS),
+        tied_embedding=config.flag("tie_word_embeddings"),
     )
     scale = hidden**0.5 if config.flag("scale_embedding") else 1.0
-    act = config.choice("activation_function", "gelu", list(blocks.ACTIVATIONS))
-    return Bart(
-        BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, learned_positions, one_embedding)
-    )
+    act = config.choice("activation_function", list(blocks.ACTIVATIONS))
+    return Bart(BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, learned_positions))
 
 
 def _side(config: ConfigReader, name: str, hidden: int) -> Side:
@@ -105,6 +100,20 @@ class Bart:
         return self.config.shape
 
     @property
+    def tied(self) -> bool:
+        return self.shape.tied_embedding
+
+    def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
+        """Where a side turns out to have an embedding of its own, the head is taken to have one, too."""
+        own = tuple(
+            side for side, name in zip(SIDES, EMBEDDINGS, strict=True) if differ(tensors, f"{EMBEDDING}.weight", name)
+        )
+        if not own and not (self.tied and head_differs(tensors, self.names)):
+            return self
+        shape = replace(self.shape, tied_embedding=False)
+        return replace(self, config=replace(self.config, shape=shape, own_embeddings=own or self.config.own_embeddings))
+
+    @property
     def source_layers(self) -> int:
         return self.config.encoder.layers
 
@@ -114,7 +123,9 @@ class Bart:
 
     @property
     def names(self) -> Names:
-        return ONE_EMBEDDING if self.config.one_embedding else TWO_EMBEDDINGS
+        own = self.config.own_embeddings
+        others = tuple(f"{self._embedding_name(side)}.weight" for side in own)
+        return TWO_EMBEDDINGS if own == SIDES else replace(ONE_EMBEDDING, others=others)
 
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
@@ -190,7 +201,7 @@ class Bart:
         return b.project(hidden, weight, bias if bias.any() else None, self.names.head, outer=True)
 
     def _embedding_name(self, side: str) -> str:
-        return EMBEDDING if self.config.one_embedding else f"model.{side}.embed_tokens"
+        return f"model.{side}.embed_tokens" if side in self.config.own_embeddings else EMBEDDING
 
     def _embed(self, b: Build, side: Side, input_ids: ir.Value, positions: ir.Value) -> Stream:
         name, shape = f"model.{side.name}", self.shape

@@ -27,11 +27,12 @@ def text_head(prefix: str) -> TextHead:
     return TextHead("pooler", f"{prefix}pooler.dense", "tanh", (f"{prefix}pooler.*", f"{CLASSIFIER}.*"))
 
 
-def bert_names(prefix: str, head: str = MASKED.decoder) -> Names:
-    """Tensors as BERT and its closest relatives name them. A tied head may have the bias once more."""
-    embedding = f"{prefix}embeddings.word_embeddings"
-    unused = (*UNUSED, f"{head}.bias", "cls.seq_relationship.*")
-    return Names(prefix, embedding, head, older=OLDER, unused=unused)
+def bert_names(prefix: str, masked: MaskedHead = MASKED) -> Names:
+    """Tensors as BERT and its closest relatives name them. The head's bias may be there twice."""
+    embedding, twins = f"{prefix}embeddings.word_embeddings", {masked.bias: f"{masked.decoder}.bias"}
+    return Names(
+        prefix, embedding, masked.decoder, twins=twins, older=OLDER, unused=(*UNUSED, "cls.seq_relationship.*")
+    )
 
 
 def bert_places(prefix: str) -> EncoderNames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import onnx_ir as ir
 
@@ -13,18 +13,35 @@ from edgellm.types import FloatArray
 from edgellm_export.architectures.names import Names
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, LayerCache, Stream
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
+from edgellm_export.checkpoint.tensors import LazyTensor
 
 HeadKind = Literal["fill-mask", "text-classification", "token-classification", "question-answering"]
 
 
-class DecoderFamily(Protocol):
+class Family(Protocol):
+    """What all kinds have."""
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding."""
+
+    @property
+    def defaults(self) -> Mapping[str, FloatArray]:
+        """What follows from the config, by name, where a checkpoint does not hold it."""
+
+    def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
+        """The same with what these tensors, under the family's names, say of which weights are tied, whatever
+        config.json says. Raises TensorError where they are not what a family can be."""
+
+
+class DecoderFamily(Family, Protocol):
     """A decoder-only family."""
 
     @property
     def shape(self) -> DecoderShape: ...
-
-    @property
-    def names(self) -> Names: ...
 
     @property
     def known_to_genai(self) -> bool:
@@ -98,14 +115,11 @@ class SourceMask:
     keys: ir.Value
 
 
-class EncoderFamily(Protocol):
+class EncoderFamily(Family, Protocol):
     """An encoder-only family."""
 
     @property
     def config(self) -> EncoderConfig: ...
-
-    @property
-    def names(self) -> Names: ...
 
     @property
     def embedding_norm(self) -> str:
@@ -131,7 +145,7 @@ class EncoderFamily(Protocol):
         """Patterns of the tensors that `head` may take: those of other heads are left alone."""
 
 
-class EncoderDecoderFamily(Protocol):
+class EncoderDecoderFamily(Family, Protocol):
     """A family of encoder-decoders. "source" is what the encoder reads, "target" what the decoder writes."""
 
     @property
@@ -139,18 +153,11 @@ class EncoderDecoderFamily(Protocol):
         """Of the decoder. `context_length`: the longest target."""
 
     @property
-    def names(self) -> Names: ...
-
-    @property
     def source_layers(self) -> int: ...
 
     @property
     def source_length(self) -> int | None:
         """Tokens of the longest source; None for no limit."""
-
-    @property
-    def defaults(self) -> Mapping[str, FloatArray]:
-        """What follows from the config, by name, where a checkpoint does not hold it."""
 
     def source_state(self, b: Build, source: SourceState) -> SourceState:
         """`source` with what all layers of the encoder share."""

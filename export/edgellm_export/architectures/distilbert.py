@@ -20,6 +20,7 @@ MASKED = MaskedHead(
     dense="vocab_transform", norm="vocab_layer_norm", decoder="vocab_projector", bias="vocab_projector.bias",
     patterns=("vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*"),
 )  # fmt: skip
+EPSILON = 1e-12
 TEXT = TextHead("pre_classifier", "pre_classifier", "relu", ("pre_classifier.*", "classifier.*"))
 KEYS = ConfigKeys(
     hidden_size="dim", heads="n_heads", layers="n_layers", intermediate_size="hidden_dim", act="activation"
@@ -39,5 +40,5 @@ PLACES = EncoderNames(
 
 
 def parse(config: ConfigReader) -> PostNormEncoder:
-    sizes = read_config(config, KEYS, has_types=False)
+    sizes = read_config(config, KEYS, has_types=False, eps=EPSILON)
     return PostNormEncoder(sizes, NAMES, PLACES, MASKED, TEXT)

@@ -18,5 +18,5 @@ TEXT = TextHead("classifier", "classifier.dense", "gelu", ("classifier.*",), "cl
 
 def parse(config: ConfigReader) -> PostNormEncoder:
     sizes = read_config(config)
-    sizes = replace(sizes, embedding_size=config.integer("embedding_size", sizes.hidden_size))
-    return PostNormEncoder(sizes, bert_names(PREFIX, MASKED.decoder), bert_places(PREFIX), MASKED, TEXT)
+    sizes = replace(sizes, embedding_size=config.integer("embedding_size"))
+    return PostNormEncoder(sizes, bert_names(PREFIX, MASKED), bert_places(PREFIX), MASKED, TEXT)

@@ -4,8 +4,9 @@ A family's file gives the config, the names of its tensors, and the lines in whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import onnx_ir as ir
@@ -13,10 +14,11 @@ import onnx_ir as ir
 from edgellm.types import FloatArray
 from edgellm_export.architectures import post_norm
 from edgellm_export.architectures.contract import EncoderConfig, HeadKind, LayerNames, SourceMask
-from edgellm_export.architectures.names import Names
+from edgellm_export.architectures.names import Names, head_differs
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.quantize import scheme_for
 
 UNUSED = ("*.position_ids", "*token_type_ids")  # buffers that older checkpoints hold
@@ -69,6 +71,19 @@ class PostNormEncoder:
     masked: MaskedHead
     text: TextHead
     pad: int | None = None
+
+    @property
+    def tied(self) -> bool:
+        return self.config.tied_embedding
+
+    @property
+    def defaults(self) -> Mapping[str, FloatArray]:
+        return {}
+
+    def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
+        if not self.tied or not head_differs(tensors, self.names):
+            return self
+        return replace(self, config=replace(self.config, tied_embedding=False))
 
     @property
     def embedding_norm(self) -> str:
@@ -153,9 +168,11 @@ BERT_KEYS = ConfigKeys()
 
 
 def read_config(
-    config: ConfigReader, keys: ConfigKeys = BERT_KEYS, *, first_position: int = 0, has_types: bool = True
-) -> EncoderConfig:
-    """The sizes in config.json. Refuses what makes another model of the same tensors."""
+    config: ConfigReader, keys: ConfigKeys = BERT_KEYS, *, first_position: int = 0, has_types: bool = True,
+    eps: float | None = None,
+) -> EncoderConfig:  # fmt: skip
+    """The sizes in config.json. Refuses what makes another model of the same tensors. `eps`: of norms, where it is not
+    for the config to say."""
     config.must_be("is_decoder", False)
     config.must_be("add_cross_attention", False)
     config.must_be("position_embedding_type", "absolute")
@@ -172,10 +189,10 @@ def read_config(
         intermediate_size=config.integer(keys.intermediate_size),
         positions=positions,
         first_position=first_position,
-        types=config.integer("type_vocab_size", 2) if has_types else 0,
-        act=config.choice(keys.act, "gelu", list(blocks.ACTIVATIONS)),
-        eps=config.number("layer_norm_eps", 1e-12),
-        tied_embedding=config.flag("tie_word_embeddings", True),
+        types=config.integer("type_vocab_size") if has_types else 0,
+        act=config.choice(keys.act, list(blocks.ACTIVATIONS)),
+        eps=config.number("layer_norm_eps") if eps is None else eps,
+        tied_embedding=config.flag("tie_word_embeddings"),
     )
 
 

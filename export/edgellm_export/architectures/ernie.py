@@ -28,5 +28,5 @@ class Ernie(PostNormEncoder):
 
 
 def parse(config: ConfigReader) -> Ernie:
-    tasks = config.integer("task_type_vocab_size", 3) if config.flag("use_task_id") else 0
+    tasks = config.integer("task_type_vocab_size") if config.flag("use_task_id") else 0
     return Ernie(read_config(config), bert_names(PREFIX), bert_places(PREFIX), MASKED, text_head(PREFIX), None, tasks)

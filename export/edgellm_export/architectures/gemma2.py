@@ -14,7 +14,7 @@ from edgellm_export.architectures.llama import read_heads
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.blocks.rope import Rope, read_rope
+from edgellm_export.blocks.rope import Rope, read_rope, rope_request
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 
 
@@ -35,36 +35,32 @@ class GemmaConfig:
 
 
 def parse(config: ConfigReader) -> Gemma:
-    gemma = read_gemma(config, positions=8192)
-    rope = read_rope(
-        config,
-        theta=config.number("rope_theta", 10000.0),
-        rotary_dim=gemma.heads.head_dim,
-        max_positions=gemma.shape.context_length,
-    )
-    layers = gemma.shape.num_layers
-    window = config.integer("sliding_window", 4096)
+    gemma = read_gemma(config)
+    layers, positions, theta = gemma.shape.num_layers, gemma.shape.context_length, config.number("rope_theta")
+    rope = read_rope(config, rope_request(config, head_dim=gemma.heads.head_dim, positions=positions, theta=theta))
     default = ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
-    windows = [window if kind == "sliding_attention" else None for kind in config.layer_types(layers, default)]
+    windows = config.windows(config.optional_integer("sliding_window"), default)
     return Gemma(replace(gemma, windows=windows, ropes=[rope] * layers, shape=replace(gemma.shape, ropes=(rope,))))
 
 
-def read_gemma(config: ConfigReader, positions: int) -> GemmaConfig:
-    """The keys that Gemma 2 and 3 share; windows and ropes are still to come. `positions`: the default context."""
+def read_gemma(config: ConfigReader) -> GemmaConfig:
+    """The keys that Gemma 2 and 3 share; windows and ropes are still to come."""
+    config.must_be("is_causal", True)
+    config.must_be("use_bidirectional_attention", False)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
     heads = replace(
         heads,
-        scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        scale=config.number("query_pre_attn_scalar") ** -0.5,
         softcap=config.optional_number("attn_logit_softcapping") or 0.0,
     )
-    context = config.integer("max_position_embeddings", positions, maximum=MAX_POSITIONS)
+    context = config.integer("max_position_embeddings", maximum=MAX_POSITIONS)
     return GemmaConfig(
-        shape=read_shape(config, hidden, layers, heads, context=context, tied=True),
+        shape=read_shape(config, hidden, layers, heads, context=context),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
-        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
-        hidden_act=config.choice("hidden_activation", "gelu_pytorch_tanh", list(blocks.ACTIVATIONS)),
+        rms_norm_eps=config.number("rms_norm_eps"),
+        hidden_act=config.choice("hidden_activation", list(blocks.ACTIVATIONS)),
         windows=[None] * layers,
         ropes=(),
         head_softcap=config.optional_number("final_logit_softcapping") or 0.0,

@@ -3,31 +3,49 @@ window."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from edgellm.errors import UnsupportedModelError
 from edgellm_export.architectures.gemma2 import Gemma, read_gemma
-from edgellm_export.blocks.rope import default_rope, read_rope
+from edgellm_export.blocks.rope import read_rope, request_of
 from edgellm_export.checkpoint.config import ConfigReader
+
+WIDE, LOCAL = "full_attention", "sliding_attention"
+THETAS = {WIDE: "rope_theta", LOCAL: "rope_local_base_freq"}
 
 
 def parse(config: ConfigReader) -> Gemma:
-    config.must_be("use_bidirectional_attention", False)
-    gemma = read_gemma(config, positions=131072)
-    layers, head_dim = gemma.shape.num_layers, gemma.heads.head_dim
-    wide = read_rope(
-        config, theta=config.number("rope_theta", 1e6), rotary_dim=head_dim, max_positions=gemma.shape.context_length
-    )
-    local = default_rope(config.number("rope_local_base_freq", 10000.0), head_dim)
-    window = config.integer("sliding_window", 4096)
-    pattern = config.integer("sliding_window_pattern", 6)
-    default = ["sliding_attention" if (i + 1) % pattern else "full_attention" for i in range(layers)]
-    sliding = [kind == "sliding_attention" for kind in config.layer_types(layers, default)]
+    gemma = read_gemma(config)
+    layers, positions, asked = gemma.shape.num_layers, gemma.shape.context_length, _parameters(config)
+    ropes = {
+        kind: read_rope(config, request_of(asked[kind], config, head_dim=gemma.heads.head_dim, positions=positions))
+        for kind in THETAS
+    }
+    pattern = config.integer("sliding_window_pattern")
+    default = [LOCAL if (i + 1) % pattern else WIDE for i in range(layers)]
+    windows = config.windows(config.optional_integer("sliding_window"), default)
     return Gemma(
         replace(
             gemma,
-            windows=[window if is_sliding else None for is_sliding in sliding],
-            ropes=[local if is_sliding else wide for is_sliding in sliding],
-            shape=replace(gemma.shape, ropes=(wide, local)),
+            windows=windows,
+            ropes=[ropes[WIDE if window is None else LOCAL] for window in windows],
+            shape=replace(gemma.shape, ropes=tuple(ropes.values())),
             qk_norm=True,
         )
     )
+
+
+def _parameters(config: ConfigReader) -> Mapping[str, Mapping[str, Any]]:
+    """What is asked for of each kind of layer; `rope_scaling` is about those that see everything."""
+    given, scaling = (config.data.get(key) or {} for key in ("rope_parameters", "rope_scaling"))
+    own = [given.get(kind) or {} for kind in THETAS] if isinstance(given, dict) else [None]
+    if not all(isinstance(part, dict) for part in (*own, scaling)) or {"rope_type", "rope_theta", "type"} & {*given}:
+        raise UnsupportedModelError(
+            f"config.json: rope_parameters is {given!r} and rope_scaling {scaling!r}; this family has a rope for "
+            f"{WIDE} and one for {LOCAL}, expected an object for each in rope_parameters"
+        )
+    found = {kind: {"rope_theta": config.number(theta), **(given.get(kind) or {})} for kind, theta in THETAS.items()}
+    found[WIDE] |= scaling
+    return {kind: {**part, "truncate": given.get("truncate", True)} for kind, part in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -20,15 +20,18 @@ NAMES = Names(prefix="transformer.", embedding="transformer.wte", unused=MASKS)
 
 @dataclass(frozen=True)
 class GPT2Config:
+    """`less_with_depth`: attention scores are also divided by the layer's number, from 1."""
+
     shape: DecoderShape
     heads: Heads
+    less_with_depth: bool
     intermediate_size: int
     layer_norm_eps: float
     hidden_act: str
 
 
 def parse(config: ConfigReader) -> GPT2:
-    config.must_be("scale_attn_by_inverse_layer_idx", False)
+    config.must_be("is_causal", True)
     config.must_be("add_cross_attention", False)
     hidden, count = config.integer("n_embd"), config.integer("n_head")
     config.require(hidden % count == 0, f"n_embd {hidden} is not a multiple of n_head {count}")
@@ -40,17 +43,18 @@ def parse(config: ConfigReader) -> GPT2:
         num_layers=config.layers("n_layer"),
         num_kv_heads=count,
         head_dim=head_dim,
-        context_length=config.integer("n_positions", 1024, maximum=MAX_POSITIONS),
-        tied_embedding=config.flag("tie_word_embeddings", True),
+        context_length=config.integer("n_positions", maximum=MAX_POSITIONS),
+        tied_embedding=config.flag("tie_word_embeddings"),
         learned_positions=True,
     )
     return GPT2(
         GPT2Config(
             shape=shape,
-            heads=Heads(count, count, head_dim, scale=None if config.flag("scale_attn_weights", True) else 1.0),
+            heads=Heads(count, count, head_dim, scale=head_dim**-0.5 if config.flag("scale_attn_weights") else 1.0),
+            less_with_depth=config.flag("scale_attn_by_inverse_layer_idx"),
             intermediate_size=config.integer("n_inner", 4 * hidden),
-            layer_norm_eps=config.number("layer_norm_epsilon", 1e-5),
-            hidden_act=config.choice("activation_function", "gelu_new", list(blocks.ACTIVATIONS)),
+            layer_norm_eps=config.number("layer_norm_epsilon"),
+            hidden_act=config.choice("activation_function", list(blocks.ACTIVATIONS)),
         ),
         NAMES,
     )
@@ -73,7 +77,8 @@ class GPT2(NamedDecoder[GPT2Config]):
         residual = norms.add(b, stream, f"{name}.residual")
         x = norms.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
         qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden, into_softmax=True)
-        x, present = attention.grouped_query(b, [qkv], c.heads, cache, batch, None, 0, f"{name}.attn")
+        heads = replace(c.heads, scale=(c.heads.scale or 1.0) / (index + 1)) if c.less_with_depth else c.heads
+        x, present = attention.grouped_query(b, [qkv], heads, cache, batch, None, 0, f"{name}.attn")
         stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
         residual = norms.add(b, stream, f"{name}.attn.residual")
         x = norms.layer_norm(b, residual, f"{name}.ln_2", hidden, c.layer_norm_eps)

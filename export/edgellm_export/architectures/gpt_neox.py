@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from edgellm_export.architectures.decoder import NamedDecoder
-from edgellm_export.architectures.llama import stretched_context
 from edgellm_export.architectures.names import Names
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.blocks.rope import Rope, read_rope
+from edgellm_export.blocks.rope import Rope, read_rope, rope_request
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.checkpoint.tensors import HeadPart, RowConcat
 
@@ -35,25 +34,25 @@ class GPTNeoXConfig:
 
 
 def parse(config: ConfigReader) -> GPTNeoX:
-    hidden, count = config.integer("hidden_size", 6144), config.integer("num_attention_heads", 64)
+    hidden, count = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.require(hidden % count == 0, f"hidden_size {hidden} is not a multiple of num_attention_heads {count}")
     head_dim = max(1, hidden // count)
     config.require(head_dim % 8 == 0, f"the head size is {head_dim}; ONNX Runtime's attention takes multiples of 8")
     config.must_be("head_dim", head_dim)
-    share = config.number("rotary_pct", 0.25)
-    rotary_dim = int(head_dim * min(share, 1.0))
-    config.require(share <= 1, f"rotary_pct is {share}, expected at most 1")
-    config.require(rotary_dim % 2 == 0 and rotary_dim > 0, f"{rotary_dim} of head_dim are rotated, expected pairs")
-    positions = config.integer("max_position_embeddings", 2048, maximum=MAX_POSITIONS)
-    theta = config.number("rotary_emb_base", 10000.0)
-    rope = read_rope(config, theta=theta, rotary_dim=max(rotary_dim, 2), max_positions=positions)
+    config.must_be("is_causal", True)
+    positions = config.integer("max_position_embeddings", maximum=MAX_POSITIONS)
+    theta, share = config.number("rotary_emb_base"), config.number("rotary_pct")
+    request = rope_request(config, head_dim=head_dim, positions=positions, theta=theta, share=share)
+    rotated = request.rotary_dim
+    config.require(rotated % 2 == 0 and rotated > 0, f"{rotated} of head_dim are rotated, expected pairs")
+    rope = read_rope(config, replace(request, rotary_dim=max(rotated, 2)))
     shape = DecoderShape(
-        vocab_size=config.integer("vocab_size", 50432),
+        vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,
-        num_layers=config.layers("num_hidden_layers", 44),
+        num_layers=config.layers("num_hidden_layers"),
         num_kv_heads=count,
         head_dim=head_dim,
-        context_length=stretched_context(config, positions),
+        context_length=request.context_length,
         tied_embedding=config.flag("tie_word_embeddings"),
         ropes=(rope,),
     )
@@ -61,12 +60,12 @@ def parse(config: ConfigReader) -> GPTNeoX:
         GPTNeoXConfig(
             shape=shape,
             heads=Heads(count, count, head_dim),
-            intermediate_size=config.integer("intermediate_size", 24576),
-            layer_norm_eps=config.number("layer_norm_eps", 1e-5),
-            hidden_act=config.choice("hidden_act", "gelu", list(blocks.ACTIVATIONS)),
+            intermediate_size=config.integer("intermediate_size"),
+            layer_norm_eps=config.number("layer_norm_eps"),
+            hidden_act=config.choice("hidden_act", list(blocks.ACTIVATIONS)),
             rope=rope,
-            parallel=config.flag("use_parallel_residual", True),
-            attention_bias=config.flag("attention_bias", True),
+            parallel=config.flag("use_parallel_residual"),
+            attention_bias=config.flag("attention_bias"),
         ),
         NAMES,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -11,10 +11,8 @@ from edgellm_export.architectures.decoder import NamedDecoder, read_shape
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.blocks.rope import Rope, read_rope
-from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader, is_positive
-
-BEYOND_REASON = 10**15  # tokens
+from edgellm_export.blocks.rope import KINDS, Rope, read_rope, rope_request
+from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class LlamaConfig:
 
 
 def parse(config: ConfigReader) -> Llama:
-    config.must_be("pretraining_tp", 1)
     attention_bias = config.flag("attention_bias")
     return Llama(
         replace(
@@ -45,32 +42,28 @@ def parse(config: ConfigReader) -> Llama:
     )
 
 
-def read_llama(config: ConfigReader, *, long_rope: bool = False) -> LlamaConfig:
-    """The keys that all relatives have."""
+def read_llama(
+    config: ConfigReader, *, share: float | None = None, kinds: Mapping[str, str] = KINDS, eps: str = "rms_norm_eps"
+) -> LlamaConfig:
+    """The keys that all relatives have. `share`: of a head that is rotated, where it need not be all. `kinds`: of
+    rope. `eps`: the norms' key."""
+    config.must_be("is_causal", True)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
-    positions = config.integer("max_position_embeddings", 2048, maximum=MAX_POSITIONS)
-    share = config.number("partial_rotary_factor", 1.0)
-    config.require(share <= 1, f"partial_rotary_factor is {share}, expected at most 1")
-    rotary_dim = int(heads.head_dim * min(share, 1.0))
+    positions = config.integer("max_position_embeddings", maximum=MAX_POSITIONS)
+    theta = config.number("rope_theta")
+    request = rope_request(config, head_dim=heads.head_dim, positions=positions, theta=theta, share=share)
+    rotated = request.rotary_dim
     config.require(
-        rotary_dim % 16 == 0, f"{rotary_dim} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
+        rotated % 16 == 0, f"{rotated} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
     )
-    rope = read_rope(
-        config,
-        theta=config.number("rope_theta", 10000.0),
-        rotary_dim=rotary_dim,
-        max_positions=positions,
-        long_rope=long_rope,
-    )
-    context = stretched_context(config, positions)
-    config.require(context <= MAX_POSITIONS, f"rope_scaling stretches the context to {context} tokens")
+    rope = read_rope(config, request, kinds)
     return LlamaConfig(
-        shape=read_shape(config, hidden, layers, heads, context=context, tied=False, ropes=(rope,)),
+        shape=read_shape(config, hidden, layers, heads, context=request.context_length, ropes=(rope,)),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
-        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
-        hidden_act=config.choice("hidden_act", "silu", list(blocks.ACTIVATIONS)),
+        rms_norm_eps=config.number(eps),
+        hidden_act=config.choice("hidden_act", list(blocks.ACTIVATIONS)),
         rope=rope,
         windows=[None] * layers,
     )
@@ -88,27 +81,6 @@ def read_heads(config: ConfigReader, hidden: int) -> Heads:
         head_dim % 16 == 0, f"the head size is {head_dim}; ONNX Runtime's rotary attention takes multiples of 16"
     )
     return Heads(count, kv_heads, head_dim)
-
-
-def stretched_context(config: ConfigReader, positions: int) -> int:
-    """Tokens the model takes: some rope scalings stretch max_position_embeddings, others already include the
-    stretch."""
-    scaling = config.data.get("rope_scaling") or {}
-    factor = scaling.get("factor", 1) if isinstance(scaling, dict) else 1
-    kind = scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
-    if not is_positive(factor) or factor < 1:
-        return positions
-    if kind in ("linear", "dynamic"):
-        return _stretched(positions, factor)
-    if kind == "yarn":
-        original = scaling.get("original_max_position_embeddings") or positions
-        return max(positions, _stretched(original, factor)) if isinstance(original, int) else positions
-    return positions
-
-
-def _stretched(positions: int, factor: float) -> int:
-    """What is beyond reason stays so, whatever the factor, and stays a number."""
-    return int(min(positions * factor, BEYOND_REASON)) if positions <= MAX_POSITIONS else positions
 
 
 class Llama(NamedDecoder[LlamaConfig]):

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from edgellm_export.architectures.bart import Bart, parse_bart
+from dataclasses import replace
+
+from edgellm_export.architectures.bart import SIDES, Bart, parse_bart
 from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Bart:
-    return parse_bart(config, pre_norm=False, embedding_norm=False, learned_positions=False)
+    bart = parse_bart(config, pre_norm=False, embedding_norm=False, learned_positions=False)
+    if config.flag("share_encoder_decoder_embeddings"):
+        return bart
+    vocab_size = bart.shape.vocab_size
+    config.require(
+        (config.data.get("decoder_vocab_size") or vocab_size) == vocab_size,
+        "decoder_vocab_size is not vocab_size; edgellm builds models with one size for both",
+    )
+    return replace(bart, config=replace(bart.config, own_embeddings=SIDES))

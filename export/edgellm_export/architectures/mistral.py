@@ -1,4 +1,4 @@
-"""Mistral: Llama with a sliding window on every layer (early versions) or none."""
+"""Mistral and Ministral: Llama with a sliding window on every layer (early versions), on some, or on none."""
 
 from __future__ import annotations
 
@@ -10,4 +10,12 @@ from edgellm_export.checkpoint.config import ConfigReader
 
 def parse(config: ConfigReader) -> Llama:
     llama = read_llama(config)
-    return Llama(replace(llama, windows=[config.optional_integer("sliding_window")] * llama.shape.num_layers))
+    window = config.optional_integer("sliding_window")
+    default = ["full_attention" if window is None else "sliding_attention"] * llama.shape.num_layers
+    found = replace(llama, windows=config.windows(window, default))
+    apart = config.data["model_type"] == "ministral" or config.data.get("layer_types") is not None
+    return Ministral(found) if apart else Llama(found)
+
+
+class Ministral(Llama):
+    known_to_genai = False

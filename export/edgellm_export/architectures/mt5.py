@@ -7,4 +7,4 @@ from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> T5:
-    return parse_t5(config, feed_forward="gated-gelu", tied=False)
+    return parse_t5(config, scaled=False)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
+
+COMPARED_ROWS = 1024  # at a time
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,9 @@ class Names:
     `prefix`: what a checkpoint that was saved without its head leaves out of its names. `embedding`, `head`: matrices
     with a row per token, without ".weight". `head_bias`: a vector with an entry per token, which is stored as a matrix
     with one row. `others`: the full names of further tensors with a row per token. `aliases`: full names under which
-    the embedding may be stored too, or instead. `older`: ends of names as older checkpoints have them, and today's.
-    `unused`: patterns of the full names of what a checkpoint may hold for nothing.
+    the embedding may be stored too, or instead. `twins`: full names, and those of tensors that win over them where a
+    checkpoint has both. `older`: ends of names as older checkpoints have them, and today's. `unused`: patterns of the
+    full names of what a checkpoint may hold for nothing.
     """
 
     prefix: str = "model."
@@ -27,6 +32,7 @@ class Names:
     head_bias: str | None = None
     others: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    twins: Mapping[str, str] = field(default_factory=dict)
     older: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
 
@@ -44,21 +50,40 @@ class Names:
 USUAL = Names()  # as Llama and its relatives have them
 
 
-def canonical(checkpoint: Checkpoint, names: Names, defaults: Mapping[str, FloatArray] | None = None) -> Checkpoint:
-    """The same checkpoint with each tensor under its family's full name. `defaults`: of tensors that may be missing, by
-    name."""
+def canonical(
+    checkpoint: Checkpoint, names: Names, *, tied: bool, defaults: Mapping[str, FloatArray] | None = None
+) -> Checkpoint:
+    """The same checkpoint with each tensor under its family's full name. `tied`: config.json says that the head is the
+    embedding. `defaults`: of tensors that may be missing, by name."""
     tensors = _prefixed({_of_today(name, names.older): tensor for name, tensor in checkpoint.tensors.items()}, names)
-    embedding, head = f"{names.embedding}.weight", f"{names.head}.weight"
-    if embedding not in tensors and not all(name in tensors for name in names.aliases):
-        for name in [name for name in (*names.aliases, head) if name in tensors][
-            :1
-        ]:  # one stands for all that are tied
-            tensors[embedding] = tensors[name]
+    tensors |= {name: tensors.pop(twin) for name, twin in names.twins.items() if twin in tensors}
+    embedding = f"{names.embedding}.weight"
+    others = (*names.aliases, *((f"{names.head}.weight",) if tied else ()))
+    stored = next((name for name in (embedding, *others) if name in tensors), None)
+    if stored is not None:  # one stands for all that are tied
+        tensors[embedding] = tensors[stored]
     if names.head_bias in tensors:
         row = tensors[names.head_bias]
         tensors[names.head_bias] = ArrayTensor(names.head_bias, row.rows(0, row.shape[0]).reshape(-1))
     missing = {name: ArrayTensor(name, array) for name, array in (defaults or {}).items() if name not in tensors}
     return replace(checkpoint, tensors={**tensors, **missing})
+
+
+def differ(tensors: Mapping[str, LazyTensor], one: str, other: str) -> bool:
+    """Whether a checkpoint has two tensors, and not the same numbers in both."""
+    if one not in tensors or other not in tensors or tensors[one] is tensors[other]:
+        return False
+    a, b = tensors[one], tensors[other]
+    starts = range(0, a.shape[0], COMPARED_ROWS)
+    return a.shape != b.shape or not all(
+        np.array_equal(a.rows(start, stop), b.rows(start, stop))
+        for start, stop in ((start, min(start + COMPARED_ROWS, a.shape[0])) for start in starts)
+    )
+
+
+def head_differs(tensors: Mapping[str, LazyTensor], names: Names) -> bool:
+    """Whether a checkpoint has a head of its own, whatever its config says: transformers 5 then takes that one."""
+    return differ(tensors, f"{names.embedding}.weight", f"{names.head}.weight")
 
 
 def _of_today(name: str, older: Mapping[str, str]) -> str:

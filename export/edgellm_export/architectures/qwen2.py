@@ -17,7 +17,7 @@ def parse(config: ConfigReader) -> Llama:
 
 def qwen_windows(config: ConfigReader, layers: int) -> Sequence[int | None]:
     """`max_window_layers` layers see everything; those after it a window, if `use_sliding_window`."""
-    window = config.integer("sliding_window", 4096) if config.flag("use_sliding_window") else None
-    first = config.integer("max_window_layers", 28, minimum=0)
+    window = config.optional_integer("sliding_window") if config.flag("use_sliding_window") else None
+    first = config.integer("max_window_layers", minimum=0)
     default = ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)]
-    return [window if kind == "sliding_attention" else None for kind in config.layer_types(layers, default)]
+    return config.windows(window, default)

@@ -15,6 +15,6 @@ TEXT = TextHead("classifier", "classifier.dense", "tanh", ("classifier.*",), "cl
 
 
 def parse(config: ConfigReader) -> PostNormEncoder:
-    pad = config.integer("pad_token_id", 1, minimum=0)
-    sizes, names = read_config(config, first_position=pad + 1), bert_names(PREFIX, MASKED.decoder)
+    pad = config.integer("pad_token_id", minimum=0)
+    sizes, names = read_config(config, first_position=pad + 1), bert_names(PREFIX, MASKED)
     return PostNormEncoder(sizes, names, bert_places(PREFIX), MASKED, TEXT, pad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import onnx_ir as ir
 
@@ -13,33 +12,12 @@ from edgellm_export.blocks import norms
 from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
 from edgellm_export.checkpoint.config import ConfigReader
 
-# What transformers takes where config.json says nothing.
-DEFAULTS: dict[str, Any] = {
-    "vocab_size": 49152,
-    "hidden_size": 3072,
-    "intermediate_size": 12288,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 24,
-    "num_key_value_heads": 2,
-    "hidden_act": "gelu_pytorch_tanh",
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-}
-
 
 def parse(config: ConfigReader) -> StarCoder2:
-    llama = read_llama(ConfigReader({**DEFAULTS, **config.data}, config.problems))
-    bias, window = config.flag("use_bias", True), config.optional_integer("sliding_window")
-    return StarCoder2(
-        replace(
-            llama,
-            qkv_bias=bias,
-            output_bias=bias,
-            mlp_bias=bias,
-            windows=[window] * llama.shape.num_layers,
-            rms_norm_eps=config.number("norm_epsilon", 1e-5),
-        )
-    )
+    llama = read_llama(config, eps="norm_epsilon")
+    bias, window = config.flag("use_bias"), config.optional_integer("sliding_window")
+    windows = [window] * llama.shape.num_layers
+    return StarCoder2(replace(llama, qkv_bias=bias, output_bias=bias, mlp_bias=bias, windows=windows))
 
 
 class StarCoder2(Llama):

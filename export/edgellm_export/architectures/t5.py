@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import onnx_ir as ir
 
+from edgellm.errors import TensorError
 from edgellm.types import FloatArray
-from edgellm_export.architectures.names import Names
+from edgellm_export.architectures.names import Names, differ, head_differs
 from edgellm_export.blocks import cross_attention as cross
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks import norms
@@ -23,11 +25,13 @@ ALIASES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 NEVER_USED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 NAMES = Names(prefix="", embedding="shared", aliases=ALIASES, unused=(*ALIASES, NEVER_USED))
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu", "silu", "gated-relu")
+ACTIVATIONS = tuple(blocks.ACTIVATIONS)
 
 
 @dataclass(frozen=True)
 class T5Config:
-    """`source_layers`: of the encoder. `gated`: activation(wi_0 x) * wi_1 x, without: activation(wi x)."""
+    """`source_layers`: of the encoder. `gated`: activation(wi_0 x) * wi_1 x, without: activation(wi x).
+    `scaled`: what the head reads is divided by the root of its size."""
 
     shape: DecoderShape
     heads: Heads
@@ -37,20 +41,23 @@ class T5Config:
     layer_norm_epsilon: float
     hidden_act: str
     gated: bool
+    scaled: bool
 
 
 def parse(config: ConfigReader) -> T5:
-    return parse_t5(config, feed_forward="relu", tied=True)
+    """tie_word_embeddings says whether the head's input is scaled, as in transformers 5: what is tied, the weights say.
+    There scale_decoder_outputs says it, too, and wins."""
+    tied = config.data.get("tie_word_embeddings") is not False
+    return parse_t5(config, scaled=config.flag("scale_decoder_outputs", tied))
 
 
-def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
-    """`feed_forward`, `tied`: what a config that is silent about them means."""
+def parse_t5(config: ConfigReader, *, scaled: bool) -> T5:
     head_dim, count = config.integer("d_kv"), config.integer("num_heads")
     config.require(head_dim % 8 == 0, f"d_kv is {head_dim}; ONNX Runtime's attention takes multiples of 8")
     layers = config.layers("num_layers")
     config.must_be("is_encoder_decoder", True)
-    kind = config.choice("feed_forward_proj", feed_forward, FEED_FORWARDS)
-    act = kind.removeprefix("gated-")
+    kind = config.choice("feed_forward_proj", FEED_FORWARDS)
+    act = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
     shape = DecoderShape(
         vocab_size=config.integer("vocab_size"),
         hidden_size=config.integer("d_model"),
@@ -58,7 +65,7 @@ def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
         num_kv_heads=count,
         head_dim=head_dim,
         context_length=CONTEXT,
-        tied_embedding=config.flag("tie_word_embeddings", tied),
+        tied_embedding=True,
     )
     return T5(
         T5Config(
@@ -66,13 +73,14 @@ def parse_t5(config: ConfigReader, *, feed_forward: str, tied: bool) -> T5:
             heads=Heads(count, count, head_dim, scale=1.0),
             source_layers=layers,
             positions=RelativePositions(
-                config.integer("relative_attention_num_buckets", 32, minimum=4),
-                config.integer("relative_attention_max_distance", 128, minimum=4, maximum=1 << 16),
+                config.integer("relative_attention_num_buckets", minimum=4),
+                config.integer("relative_attention_max_distance", minimum=4, maximum=1 << 16),
             ),
             intermediate_size=config.integer("d_ff"),
-            layer_norm_epsilon=config.number("layer_norm_epsilon", 1e-6),
-            hidden_act="gelu_new" if kind == "gated-gelu" else act,
-            gated=kind.startswith("gated-"),
+            layer_norm_epsilon=config.number("layer_norm_epsilon"),
+            hidden_act=act if config.data.get("dense_act_fn") is None else config.choice("dense_act_fn", ACTIVATIONS),
+            gated=config.flag("is_gated_act", kind.startswith("gated-")),
+            scaled=scaled,
         )
     )
 
@@ -86,6 +94,20 @@ class T5:
     @property
     def shape(self) -> DecoderShape:
         return self.config.shape
+
+    @property
+    def tied(self) -> bool:
+        return self.shape.tied_embedding
+
+    def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
+        embedding = f"{self.names.embedding}.weight"
+        if wrong := [name for name in ALIASES if differ(tensors, embedding, name)]:
+            raise TensorError(
+                f"{wrong[0]} and {embedding} differ; edgellm builds this family with one table for sources and targets"
+            )
+        if not head_differs(tensors, self.names):
+            return self
+        return replace(self, config=replace(self.config, shape=replace(self.shape, tied_embedding=False)))
 
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
@@ -152,7 +174,7 @@ class T5:
         return self._norm(b, stream, "decoder.final_layer_norm")[0]
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        if self.shape.tied_embedding:
+        if self.config.scaled:
             hidden = blocks.scale(b, hidden, self.shape.hidden_size**-0.5, "lm_head.scale")
         return blocks.head(b, hidden, self.names.embedding, self.names.head)
 

@@ -107,7 +107,7 @@ class Build:
         missing = None if bias_behind else self.channels.missing(x, weight)
         if missing is not None:
             bias = missing if bias is None else bias + missing
-        matrix = self.channels.read(x, weight, place, into_softmax=into_softmax)
+        matrix = self.channels.read(x, weight, place, into_softmax=into_softmax, outer=outer)
         return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
 
 

@@ -77,10 +77,12 @@ class Channels:
         shift = self.shift_of(x)
         return None if shift is None else np.asarray(weight.rows(0, weight.shape[0]) @ shift, np.float32)
 
-    def read(self, x: ir.Value, weight: LazyTensor, name: str, *, into_softmax: bool) -> LazyTensor:
+    def read(
+        self, x: ir.Value, weight: LazyTensor, name: str, *, into_softmax: bool, outer: bool = False
+    ) -> LazyTensor:
         """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
         origin = self._origins.get(x)
         if origin is not None and origin in self.moves.scales:
             weight = ScaledColumns(weight, self.moves.scales[origin])
-        self.projections.append(Projection(name, x, weight, origin, into_softmax))
+        self.projections.append(Projection(name, x, weight, origin, into_softmax, outer))
         return weight

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,10 @@ import numpy as np
 
 from edgellm.errors import UnsupportedModelError, nearest
 from edgellm.types import FloatArray
-from edgellm_export.checkpoint.config import ConfigReader, is_positive
+from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader, is_positive
+
+KINDS = {name: name for name in ("default", "linear", "dynamic", "yarn", "llama3", "proportional")}
+BEYOND_REASON = 10**15  # tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,46 +61,105 @@ class LongRope:
 Rope = StaticRope | DynamicRope | LongRope
 
 
-def default_rope(theta: float, rotary_dim: int) -> StaticRope:
-    return StaticRope(_inverse_frequencies(theta, rotary_dim))
+@dataclass(frozen=True)
+class RopeRequest:
+    """What config.json asks for, as transformers 5 settles it: one object, `values`, with all keys about rotary
+    positions. `positions`: max_position_embeddings. `trained_length`: tokens before any stretch. `context_length`:
+    tokens that the model takes, as some kinds stretch `positions` and others say it with the stretch."""
+
+    values: ConfigReader
+    kind: str
+    theta: float
+    head_dim: int
+    rotary_dim: int
+    positions: int
+    trained_length: int
+    context_length: int
 
 
-def read_rope(
-    config: ConfigReader, *, theta: float, rotary_dim: int, max_positions: int, long_rope: bool = False
-) -> Rope:
-    """The rope that `rope_scaling` asks for; `long_rope` says whether the family has LongRoPE."""
-    scaling = config.data.get("rope_scaling")
-    factors = config.data.get("rope_freq_factors")
-    if factors is not None:
-        return StaticRope(
-            _inverse_frequencies(theta, rotary_dim) / _factors(config, "rope_freq_factors", rotary_dim // 2)
-        )
-    if scaling is None:
-        return default_rope(theta, rotary_dim)
-    if not isinstance(scaling, dict):
-        config.problems.append(f"rope_scaling is {scaling!r}, expected an object or null")
-        return default_rope(theta, rotary_dim)
-    kind = scaling.get("rope_type", scaling.get("type"))
-    known = ["default", "linear", "dynamic", "yarn", "llama3", *(["longrope"] if long_rope else [])]
-    kind = {"su": "longrope"}.get(str(kind), str(kind))
-    if kind not in known:
+def rope_request(
+    config: ConfigReader, *, head_dim: int, positions: int, theta: float, share: float | None = None
+) -> RopeRequest:
+    """`rope_scaling`, where transformers before 5 puts it, or else `rope_parameters`. Both win over `theta` and
+    `share`, the keys beside them; None: the family rotates whole heads."""
+    given = _object(config, "rope_scaling") or _object(config, "rope_parameters")
+    if nested := [name for name in ("full_attention", "sliding_attention") if name in given]:
         raise UnsupportedModelError(
-            f"config.json: rope_scaling has the type {kind!r}, which edgellm does not build here; "
-            f"{nearest(kind, known)}"
+            f"config.json: rope_parameters holds {nested[0]}, and all layers of this family have one rope; "
+            "expected rope_type and rope_theta themselves"
         )
-    values = ConfigReader(scaling, config.problems)
-    match kind:
+    original = config.data.get("original_max_position_embeddings")
+    beside = {} if original is None else {"original_max_position_embeddings": original}
+    whole = config.data.get("partial_rotary_factor", 1.0)
+    found = {"rope_theta": theta, "partial_rotary_factor": whole if share is None else share, **given, **beside}
+    return request_of(found, config, head_dim=head_dim, positions=positions, partial=share is not None)
+
+
+def request_of(
+    given: Mapping[str, Any], config: ConfigReader, *, head_dim: int, positions: int, partial: bool = False
+) -> RopeRequest:
+    """A request for `given`, whose problems are those of `config`. `partial`: heads may be rotated in part."""
+    values = ConfigReader(given, config.problems)
+    kind = str(given.get("rope_type", given.get("type", "default")))
+    share = values.number("partial_rotary_factor", 1.0)
+    if share != 1 and kind != "proportional" and not partial:
+        raise UnsupportedModelError(
+            f"config.json: partial_rotary_factor is {share:g}, and this family rotates whole heads, also in "
+            "transformers; leave it out, or say with model_type which family it is"
+        )
+    config.require(share <= 1, f"partial_rotary_factor is {share:g}, expected at most 1")
+    trained = values.integer("original_max_position_embeddings", positions)
+    context = _context(kind, given.get("factor"), positions, trained)
+    config.require(context <= MAX_POSITIONS, f"rope_scaling stretches the context to {context} tokens")
+    theta, rotary_dim = (
+        values.number("rope_theta"),
+        head_dim if kind == "proportional" else int(head_dim * min(share, 1.0)),
+    )
+    return RopeRequest(values, kind, theta, head_dim, rotary_dim, positions, trained, context)
+
+
+def _context(kind: str, factor: object, positions: int, trained: int) -> int:
+    if not is_positive(factor) or factor < 1 or kind not in ("linear", "dynamic", "yarn"):
+        return positions
+    return max(positions, _stretched(trained if kind == "yarn" else positions, factor))
+
+
+def _stretched(length: int, factor: float) -> int:
+    """What is beyond reason stays so, whatever the factor, and stays a number."""
+    return int(min(length * factor, BEYOND_REASON)) if length <= MAX_POSITIONS else length
+
+
+def _object(config: ConfigReader, key: str) -> Mapping[str, Any]:
+    value = config.data.get(key)
+    config.require(value is None or isinstance(value, dict), f"{key} is {value!r}, expected an object or null")
+    return value if isinstance(value, dict) else {}
+
+
+def read_rope(config: ConfigReader, request: RopeRequest, kinds: Mapping[str, str] = KINDS) -> Rope:
+    """The rope that is asked for; `kinds` are those that the family has, by their names in config.json."""
+    if request.kind not in kinds:
+        raise UnsupportedModelError(
+            f"config.json: rope_scaling has the type {request.kind!r}, which edgellm does not build here; "
+            f"{nearest(request.kind, kinds)}"
+        )
+    values, theta, rotary_dim = request.values, request.theta, request.rotary_dim
+    if config.data.get("rope_freq_factors") is not None:
+        factors = _factors(config, "rope_freq_factors", rotary_dim // 2)
+        return StaticRope(_inverse_frequencies(theta, rotary_dim) / factors)
+    match kinds[request.kind]:
         case "linear":
             return StaticRope(_inverse_frequencies(theta, rotary_dim) / np.float32(values.number("factor")))
         case "dynamic":
-            return DynamicRope(theta, rotary_dim, values.number("factor"), max_positions)
+            return DynamicRope(theta, rotary_dim, values.number("factor"), request.positions)
         case "yarn":
-            return _yarn(values, theta, rotary_dim, max_positions)
+            return _yarn(values, theta, rotary_dim, request)
         case "llama3":
-            return _llama3(values, theta, rotary_dim)
+            return _llama3(values, theta, rotary_dim, request.trained_length)
         case "longrope":
-            return _longrope(values, config, theta, rotary_dim, max_positions)
-    return default_rope(theta, rotary_dim)
+            return _longrope(values, theta, rotary_dim, request)
+        case "proportional":
+            return _proportional(values, theta, request.head_dim)
+    return StaticRope(_inverse_frequencies(theta, rotary_dim))
 
 
 def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
@@ -105,9 +167,17 @@ def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
     return np.asarray(np.float32(1) / np.power(np.float32(theta), exponents), np.float32)
 
 
-def _llama3(values: ConfigReader, theta: float, rotary_dim: int) -> StaticRope:
+def _proportional(values: ConfigReader, theta: float, head_dim: int) -> StaticRope:
+    """A share of the frequencies of a whole head; the other pairs of channels stand still."""
+    turning = int(values.number("partial_rotary_factor", 1.0) * head_dim // 2)
+    frequencies = _inverse_frequencies(theta, head_dim) / np.float32(values.number("factor", 1.0))
+    frequencies[turning:] = 0
+    return StaticRope(frequencies)
+
+
+def _llama3(values: ConfigReader, theta: float, rotary_dim: int, trained: int) -> StaticRope:
     factor, low = values.number("factor"), values.number("low_freq_factor")
-    high, trained = values.number("high_freq_factor"), values.integer("original_max_position_embeddings")
+    high = values.number("high_freq_factor")
     plain = _inverse_frequencies(theta, rotary_dim)
     wavelength = np.float32(2 * math.pi) / plain
     smooth = (np.float32(trained) / wavelength - np.float32(low)) / np.float32(max(high - low, 1e-9))
@@ -117,11 +187,11 @@ def _llama3(values: ConfigReader, theta: float, rotary_dim: int) -> StaticRope:
     return StaticRope(np.where(between, blended, scaled).astype(np.float32))
 
 
-def _yarn(values: ConfigReader, theta: float, rotary_dim: int, max_positions: int) -> StaticRope:
-    factor = values.number("factor")
+def _yarn(values: ConfigReader, theta: float, rotary_dim: int, request: RopeRequest) -> StaticRope:
+    trained = request.trained_length
+    factor = values.number("factor", request.positions / trained if "factor" in values.data else None)
     values.require(theta > 1, f"rope_theta is {theta}, expected more than 1 for a yarn rope")
     theta = max(theta, 1.5)
-    trained = values.optional_integer("original_max_position_embeddings") or max_positions
     fast, slow = values.number("beta_fast", 32.0), values.number("beta_slow", 1.0)
     low, high = (_yarn_dimension(r, theta, rotary_dim, trained) for r in (fast, slow))
     if values.flag("truncate", True):
@@ -152,17 +222,12 @@ def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
     return magnitude(mscale) / whole if mscale and mscale_all and whole else magnitude(1)
 
 
-def _longrope(
-    values: ConfigReader, config: ConfigReader, theta: float, rotary_dim: int, max_positions: int
-) -> LongRope:
-    trained = config.optional_integer("original_max_position_embeddings") or values.optional_integer(
-        "original_max_position_embeddings"
-    )
-    trained = trained or max_positions
-    factor = max_positions / trained if trained != max_positions else values.number("factor", 1.0)
-    given = values.optional_number("attention_factor")
+def _longrope(values: ConfigReader, theta: float, rotary_dim: int, request: RopeRequest) -> LongRope:
+    trained = request.trained_length
     values.require(trained > 1, f"original_max_position_embeddings is {trained}, expected more than 1")
     trained = max(trained, 2)
+    factor = values.number("factor", request.positions / trained)
+    given = values.optional_number("attention_factor")
     attention_factor = given or (math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0)
     plain = _inverse_frequencies(theta, rotary_dim)
     short, long = (_factors(values, key, rotary_dim // 2) for key in ("short_factor", "long_factor"))
@@ -208,11 +273,13 @@ __all__ = [
     "DynamicRope",
     "LongRope",
     "Rope",
+    "RopeRequest",
     "StaticRope",
-    "default_rope",
     "needs_length_input",
     "needs_positions",
     "read_rope",
+    "request_of",
+    "rope_request",
     "rotary_dim",
     "turned_by_attention",
 ]

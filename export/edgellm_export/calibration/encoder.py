@@ -19,6 +19,7 @@ from edgellm_export.calibration.rounding import (
     channel_scales,
     channel_shifts,
     described,
+    scalable,
     shifted,
 )
 from edgellm_export.checkpoint.tensors import LazyTensor
@@ -48,7 +49,7 @@ def calibrate_encoder(
         after, linears = layer.observed(states)
         shifts.update(channel_shifts(linears))
         linears = shifted(linears, shifts)
-        scales.update(worthwhile(channel_scales(linears)))
+        scales.update(worthwhile(channel_scales(scalable(layer, linears, rounding))))
         moves, names = ChannelMoves(scales, shifts), run.model.family.layer_names(layer.index)
         whole = _rounded(linears, layer.weights(moves), moves, rounding)
         parts, matrices = _in_parts(layer, names, linears, whole, rounding, moves)
@@ -95,6 +96,9 @@ def _in_parts(
     and the matrices as they are `whole`."""
     up, down = node(names.up), node(names.down)
     if isinstance(whole[down].form, RowFormat) or not any(isinstance(f, RowFormat) for f in rounding.candidates):
+        return (), whole
+    weights = layer.weights(moves)
+    if rounding.keeps(weights[up]) or rounding.keeps(weights[down]):
         return (), whole
     read = {linear.name: linear for linear in linears}
     inputs = np.concatenate(read[down].inputs)

@@ -15,7 +15,8 @@ from edgellm.types import FloatArray, ProgressHook
 from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, ChannelScales, ChannelShifts
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.layers import FloatLayer, FloatRun, ObservedLinear, States, Texts
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, PreparedMatrix, choose, keep
+from edgellm_export.quantize.carried import carries
+from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, PreparedMatrix, choose, choose_carried, keep
 from edgellm_export.quantize.formats import MatrixFormat
 from edgellm_export.quantize.row_formats import with_uneven
 
@@ -44,7 +45,7 @@ NOT_CALIBRATED = Calibration()
 @dataclass(frozen=True)
 class Rounding:
     """How matrices are rounded: as the fastest of `candidates` that is close enough. Their arrays lie in `directory`
-    afterwards."""
+    afterwards. What the checkpoint holds as integers that a candidate can hold too is not rounded."""
 
     candidates: Sequence[MatrixFormat]
     directory: Path
@@ -54,9 +55,15 @@ class Rounding:
         self, inputs: FloatArray, weight: LazyTensor, candidates: Sequence[MatrixFormat], limit: float
     ) -> PreparedMatrix:
         """A matrix that is multiplied by inputs [tokens, columns], with an error of at most `limit` if it can be."""
-        choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
+        choice = choose_carried(weight, inputs, candidates, limit)
+        if choice is None:
+            choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
         file = self.directory / f"{next(self._numbers)}.npy"
         return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
+
+    def keeps(self, weight: LazyTensor) -> bool:
+        """Whether the checkpoint's own integers of a matrix can stay."""
+        return any(carries(weight, form.grid) for form in self.candidates)
 
     def linear(self, linear: ObservedLinear, weight: LazyTensor, scales: ChannelScales) -> PreparedMatrix:
         """The layer's matrix `weight`, which `scales` have changed already."""
@@ -77,7 +84,7 @@ def calibrate_layers(
 
     def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
         after, linears = layer.observed(states)
-        scales.update(channel_scales(linears))
+        scales.update(channel_scales(scalable(layer, linears, rounding)))
         weights = layer.weights(ChannelMoves(scales))
         prepared.update({each.name: rounding.linear(each, weights[each.name], scales) for each in linears})
         progress(next(done), run.num_layers)
@@ -85,6 +92,14 @@ def calibrate_layers(
 
     run.through(texts, round_layer)
     return Calibration(described(texts, origin), ChannelMoves(scales), prepared)
+
+
+def scalable(layer: FloatLayer, linears: Sequence[ObservedLinear], rounding: Rounding) -> list[ObservedLinear]:
+    """Those that read values whose channels may be scaled: not where a matrix that reads the same keeps its integers,
+    whose columns would be multiplied."""
+    weights = layer.weights(UNMOVED)
+    kept = {linear.origin for linear in linears if rounding.keeps(weights[linear.name])}
+    return [linear for linear in linears if linear.origin not in kept]
 
 
 def described(texts: Sequence[Sized], origin: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from edgellm.errors import TensorError, nearest
+from edgellm_export.checkpoint.integers import UnusedBias
 from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 SHOWN = 20
@@ -41,7 +42,8 @@ class TensorReader:
 
     def finish(self) -> None:
         """Raises TensorError naming everything missing, of another shape, or not taken."""
-        left = [name for name in self._tensors if name not in self._taken]
+        needed = {name for name, tensor in self._tensors.items() if not isinstance(tensor, UnusedBias)}
+        left = [name for name in self._tensors if name in needed - self._taken]
         unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
             _listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),

@@ -13,6 +13,8 @@ MAX_HEAD_DIM = 1 << 16
 MAX_LAYERS = 1 << 12  # the deepest models have some hundred
 TINY, HUGE = 1e-30, 1e30  # beyond which float32 and the formulas of rope scalings lose themselves
 
+SLIDING = "sliding_attention"
+
 T = TypeVar("T")
 
 
@@ -27,10 +29,12 @@ def is_positive(value: object) -> TypeGuard[float]:
 
 @dataclass(frozen=True)
 class ConfigReader:
-    """Typed access to one config.json. Problems are collected and raised together by `finish`."""
+    """Typed access to one config.json. Problems are collected and raised together by `finish`. `tensors`: how many the
+    checkpoint has."""
 
     data: Mapping[str, Any]
     problems: list[str] = field(default_factory=list)
+    tensors: int = MAX_LAYERS
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 1, maximum: int = (1 << 31) - 1) -> int:
         """A whole number within limits; required unless there is a default. null counts as absent."""
@@ -43,8 +47,10 @@ class ConfigReader:
         return minimum
 
     def layers(self, key: str, default: int | None = None) -> int:
-        """A number of layers, so few that lists of them may be made before the tensors are counted."""
-        return self.integer(key, default, maximum=MAX_LAYERS)
+        """A number of layers, each of which has tensors: lists of them may be made."""
+        value = self.integer(key, default)
+        self.require(value <= self.tensors, f"{key} is {value}, and the checkpoint has only {self.tensors} tensors")
+        return min(value, self.tensors, MAX_LAYERS)
 
     def optional_integer(self, key: str) -> int | None:
         return None if self.data.get(key) is None else self.integer(key)
@@ -64,13 +70,13 @@ class ConfigReader:
     def flag(self, key: str, default: bool = False) -> bool:
         return self._of_type(key, default, bool, "true or false")
 
-    def text(self, key: str, default: str) -> str:
-        return self._of_type(key, default, str, "a string")
+    def text(self, key: str) -> str:
+        return self._of_type(key, "", str, "a string")
 
-    def choice(self, key: str, default: str, known: Sequence[str]) -> str:
+    def choice(self, key: str, known: Sequence[str]) -> str:
         """One of `known`; anything else is a feature that edgellm does not build."""
-        value = self.text(key, default)
-        if value not in known:
+        value = self.text(key)
+        if isinstance(self.data.get(key), str) and value not in known:
             raise UnsupportedModelError(
                 f"config.json: {key} is {value!r}, which edgellm does not build; {nearest(value, known)}"
             )
@@ -84,12 +90,17 @@ class ConfigReader:
                 f"config.json: {key} is {value!r}; edgellm builds this family only with {expected!r}"
             )
 
-    def layer_types(self, count: int, default: Sequence[str]) -> Sequence[str]:
-        """Each layer's kind of attention, "full_attention" or "sliding_attention"."""
-        value = self.data.get("layer_types")
-        if value is None:
-            return default
-        known = {"full_attention", "sliding_attention"}
+    def windows(self, window: int | None, default: Sequence[str]) -> Sequence[int | None]:
+        """What each layer sees: so many tokens, or all (None). `default`: each layer's kind where config.json does not
+        say them in layer_types, "full_attention" or "sliding_attention"."""
+        kinds = self._layer_types(len(default)) if self.data.get("layer_types") is not None else default
+        self.require(
+            window is not None or SLIDING not in kinds, f"layer_types has {SLIDING}, and there is no sliding_window"
+        )
+        return [window if kind == SLIDING else None for kind in kinds]
+
+    def _layer_types(self, count: int) -> Sequence[str]:
+        value, known = self.data.get("layer_types"), {"full_attention", SLIDING}
         if isinstance(value, list) and len(value) == count and all(isinstance(v, str) for v in value):
             if unknown := sorted(set(value) - known):
                 raise UnsupportedModelError(
@@ -98,7 +109,7 @@ class ConfigReader:
                 )
             return value
         self._problem("layer_types", value, f"a list of {count} names")
-        return default
+        return []
 
     def require(self, condition: bool, message: str) -> None:
         if not condition:

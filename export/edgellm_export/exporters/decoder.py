@@ -16,7 +16,6 @@ from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
-from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import CacheScales, Material, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
@@ -32,6 +31,7 @@ from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.genai_config import genai_config
 from edgellm_export.package.side_files import (
     GRAPH,
+    check_generation,
     generation_config,
     token_ids,
     write_generation_config,
@@ -66,7 +66,7 @@ class DecoderRecipe(Recipe[TokenArray]):
     def describe(self, work: Path, manifest: Manifest[DecoderFacts]) -> None:
         checkpoint = self.checkpoint
         generation, known = generation_config(checkpoint), self.family.known_to_genai
-        write_generation_config(work, checkpoint, manifest.tokens)
+        write_generation_config(work, checkpoint)
         write_json(work / "genai_config.json", genai_config(manifest, checkpoint.config, generation, known=known))
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
@@ -114,8 +114,10 @@ class DecoderRecipe(Recipe[TokenArray]):
 def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    family: DecoderFamily = open_family(checkpoint.config)
-    return Driver(DecoderRecipe(canonical(checkpoint, family.names), choices, family.names, family.shape, family))
+    check_generation(checkpoint)
+    family: DecoderFamily
+    family, named = open_family(checkpoint)
+    return Driver(DecoderRecipe(named, choices, family.names, family.shape, family))
 
 
 def _check_combination(choices: Choices) -> None:

@@ -16,6 +16,7 @@ from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rou
 from edgellm_export.checkpoint import TensorReader
 from edgellm_export.exporters.contract import Outline, Written
 from edgellm_export.exporters.outline import expected_scheme, is_calibrated
+from edgellm_export.exporters.quantized_source import quantized_source
 from edgellm_export.exporters.recipe import Recipe, Text
 from edgellm_export.exporters.storing import store_borrowers, store_graphs
 from edgellm_export.float_run.layers import FLOAT, StoredLayers
@@ -39,11 +40,14 @@ class Driver(Generic[Text]):
             calibration = self._calibrated(work, manifest, Path(matrices), progress)
             scheme = recipe.scheme.calibrated(calibration.prepared)
             material = Material(tensors, scheme, calibration.moves, cache)
-            data = store_graphs(recipe.graphs(material), work, write_graph, partial(progress, "weights"))
+            graphs = recipe.graphs(material)
+            projections = [each for graph in graphs.values() for each in graph.projections]
+            data = store_graphs(graphs, work, write_graph, partial(progress, "weights"))
             store_borrowers(recipe.borrowers(material), work, data)
 
         def verify(sealed: Manifest[Any]) -> Report:
-            return recipe.verify(WrittenPackage(work, sealed, StoredLayers(material, data), calibration), progress)
+            report = recipe.verify(WrittenPackage(work, sealed, StoredLayers(material, data), calibration), progress)
+            return replace(report, source=quantized_source(recipe.checkpoint, projections, scheme))
 
         return Written(_stored_as(manifest, scheme), verify)
 

@@ -16,7 +16,6 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress, ProgressHook
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderFamily
-from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.encoder import calibrate_encoder
 from edgellm_export.calibration.encoder_texts import check_given, paragraphs
@@ -78,8 +77,8 @@ class EncoderRecipe(Recipe[Encoding]):
 def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    found: EncoderFamily = open_family(checkpoint.config)
-    checkpoint = canonical(checkpoint, found.names)
+    found: EncoderFamily
+    found, checkpoint = open_family(checkpoint)
     sentences = _sentence_encoder(checkpoint, found, choices)
     if sentences is not None:
         checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **checkpoint.steps})

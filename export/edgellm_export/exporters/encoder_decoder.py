@@ -13,7 +13,6 @@ from edgellm.package.report import Report
 from edgellm.types import Progress, ProgressHook
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderDecoderFamily
-from edgellm_export.architectures.names import canonical
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
@@ -25,7 +24,7 @@ from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
 from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAST, PRESENT, build_decoder, build_encoder
 from edgellm_export.graphs.merged import build_merged
 from edgellm_export.onnx.builder import BuiltGraph
-from edgellm_export.package.side_files import token_ids, write_generation_config
+from edgellm_export.package.side_files import check_generation, token_ids, write_generation_config
 from edgellm_export.verification.encoder_decoder import pair_length, pairs_of, verify
 from edgellm_export.verification.layers import WrittenPackage
 
@@ -52,7 +51,7 @@ class EncoderDecoderRecipe(Recipe[Pair]):
         return self.described("text2text-generation", self._graph_files(), self._facts(), tokens)
 
     def describe(self, work: Path, manifest: Manifest[Any]) -> None:
-        write_generation_config(work, self.checkpoint, manifest.tokens)
+        write_generation_config(work, self.checkpoint)
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
         encoder, decoder = (
@@ -97,8 +96,9 @@ class EncoderDecoderRecipe(Recipe[Pair]):
 def open_encoder_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
-    family: EncoderDecoderFamily = open_family(checkpoint.config)
-    named = canonical(checkpoint, family.names, family.defaults)
+    check_generation(checkpoint)
+    family: EncoderDecoderFamily
+    family, named = open_family(checkpoint)
     return Driver(EncoderDecoderRecipe(named, choices, family.names, family.shape, family))
 
 

@@ -47,31 +47,34 @@ def task_of(config: Mapping[str, Any], asked: Task | None) -> Task:
 
 
 def labels_of(config: Mapping[str, Any], task: Task, outputs: int | None) -> tuple[str, ...]:
-    """What the classes are called, in order. outputs: how many rows the checkpoint's classifier has, if it has one.
-    Raises CheckpointError where the map of labels is damaged or has another number."""
+    """What the classes are called, in order: as in transformers 5, id2label says it, whatever label2id holds, but for a
+    num_labels that contradicts it. outputs: how many rows the checkpoint's classifier has, if it has one. Raises
+    CheckpointError where the map of labels is damaged or has another number."""
     if task not in LABEL_TASKS:
         return ()
-    names = config.get("id2label")
-    if names is None:
-        count = config.get("num_labels", outputs if outputs is not None else 2)
-        if type(count) is not int or count < 1:
-            raise CheckpointError(f"config.json: num_labels is {count!r}, expected a whole number from 1")
-        names = {str(i): f"LABEL_{i}" for i in range(count)}
-    if not isinstance(names, Mapping) or not names or {*names} != {str(i) for i in range(len(names))}:
-        raise CheckpointError(f"config.json: the keys of id2label are not the numbers from 0: {_short(names)}")
-    labels = tuple(names[str(i)] for i in range(len(names)))
-    if not all(isinstance(label, str) for label in labels):
-        raise CheckpointError(f"config.json: id2label has labels that are not text: {_short(names)}")
-    backward = config.get("label2id")
-    if isinstance(backward, Mapping) and len(set(labels)) == len(labels) == len(backward):
-        wrong = [label for i, label in enumerate(labels) if backward.get(label) != i]
-        if wrong:
-            raise CheckpointError(f"config.json: id2label and label2id disagree about {wrong[0]!r}")
+    names, count = config.get("id2label"), config.get("num_labels")
+    if count is not None and (type(count) is not int or count < 1):
+        raise CheckpointError(f"config.json: num_labels is {count!r}, expected a whole number from 1")
+    agree = count is None or (isinstance(names, Mapping) and len(names) == count)
+    labels = _named(names) if names is not None and agree else _numbered(count or outputs or 2)
     if outputs is not None and outputs != len(labels):
         raise CheckpointError(
             f"config.json names {len(labels)} labels ({_short(list(labels))}), and the checkpoint's classifier has "
             f"{outputs} outputs; correct id2label"
         )
+    return labels
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{i}" for i in range(count))
+
+
+def _named(names: object) -> tuple[str, ...]:
+    if not isinstance(names, Mapping) or not names or {*names} != {str(i) for i in range(len(names))}:
+        raise CheckpointError(f"config.json: the keys of id2label are not the numbers from 0: {_short(names)}")
+    labels = tuple(names[str(i)] for i in range(len(names)))
+    if not all(isinstance(label, str) for label in labels):
+        raise CheckpointError(f"config.json: id2label has labels that are not text: {_short(names)}")
     return labels
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint.integers import UnusedBias
 from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.onnx.builder import Projection
@@ -25,9 +26,14 @@ def hollow(checkpoint: Checkpoint) -> Checkpoint:
     """The same without its weights."""
 
     def hollowed(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
-        return {name: ZeroTensor(name, tensor.shape) for name, tensor in tensors.items()}
+        return {name: _hollow(name, tensor) for name, tensor in tensors.items()}
 
     return replace(checkpoint, tensors=hollowed(checkpoint.tensors), steps=hollowed(checkpoint.steps))
+
+
+def _hollow(name: str, tensor: LazyTensor) -> LazyTensor:
+    zeros = ZeroTensor(name, tensor.shape)
+    return UnusedBias(name, tensor.shape, zeros) if isinstance(tensor, UnusedBias) else zeros
 
 
 def is_calibrated(choices: Choices, checkpoint: Checkpoint) -> bool:

@@ -57,7 +57,7 @@ def open_gguf(path: Path, source: Mapping[str, Any] | None = None, *, hashes: bo
 
 def _architecture(file: GgufFile) -> str:
     """The name of the architecture. Raises CheckpointError, or UnsupportedModelError for files that are no model."""
-    arch, kind = file.metadata.get("general.architecture"), file.metadata.get("general.type", "model")
+    arch, kind = file.fact("general.architecture"), file.fact("general.type", "model")
     if not isinstance(arch, str):
         raise CheckpointError(f"{file.path} does not say its architecture; is it a language model?")
     if arch == "clip" or kind == "mmproj":
@@ -72,7 +72,7 @@ def _architecture(file: GgufFile) -> str:
             f"{file.path} holds a model of images beside the language model; edgellm builds text models: use a file "
             "that llama.cpp made, which has the text part alone"
         )
-    version = file.metadata.get("general.quantization_version", QUANTIZATION)
+    version = file.fact("general.quantization_version", QUANTIZATION)
     if version != QUANTIZATION:
         raise UnsupportedModelError(
             f"{file.path} has quantization version {version!r}, expected {QUANTIZATION}; quantize it again"

@@ -38,7 +38,7 @@ def _scaling(keys: Keys, config: Config) -> Config:
 
 def _unknown(file: GgufFile, arch: str) -> str:
     """Why an architecture is refused, and what would work."""
-    origin = file.metadata.get("general.source.repo_url") or file.metadata.get("general.base_model.0.repo_url")
+    origin = file.fact("general.source.repo_url") or file.fact("general.base_model.0.repo_url")
     named = f" ({origin})" if isinstance(origin, str) else ""
     return (
         f"{file.path} has architecture {arch!r}; {nearest(arch, FAMILIES)}; or export the Hugging Face checkpoint that "
@@ -187,6 +187,8 @@ def _gpt2(keys: Keys) -> Config:
 def _gptneox(keys: Keys) -> Config:
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = max(hidden // heads, 1)
+    if hidden % heads:
+        keys.problem(f"{keys.arch}.embedding_length is {hidden}, expected a multiple of the {heads} heads")
     rotary = keys.integer("rope.dimension_count", head_dim)
     _causal(keys)
     keys.must_be("attention.head_count_kv", 0, heads)

@@ -53,10 +53,10 @@ def bert_config(keys: Keys) -> Config:
 def pooling_of(file: GgufFile) -> str | None:
     """How a sentence encoder makes one vector of a text's states; None for other models. Raises
     UnsupportedModelError."""
-    value = file.metadata.get("bert.pooling_type", 0)
+    value = file.fact("bert.pooling_type", 0)
     if value in (0, RANK):
         return None
-    if value not in POOLINGS:
+    if type(value) is not int or value not in POOLINGS:
         raise UnsupportedModelError(
             f"{file.path}: bert.pooling_type is {value!r}; edgellm builds 1 (the mean) and 2 (the first token)"
         )
@@ -100,8 +100,8 @@ def t5_config(keys: Keys) -> Config:
 
 
 def _bert_type(file: GgufFile) -> str:
-    tokenizer = file.metadata.get(TOKENIZER)
-    if tokenizer not in BERT_TYPES:
+    tokenizer = file.fact(TOKENIZER)
+    if not isinstance(tokenizer, str) or tokenizer not in BERT_TYPES:
         raise UnsupportedModelError(
             f"{file.path} is an encoder with a tokenizer of type {tokenizer!r}, expected {', '.join(BERT_TYPES)}; "
             "export the Hugging Face checkpoint"

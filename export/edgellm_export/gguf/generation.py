@@ -45,7 +45,7 @@ def token_ids(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
 
 def generation_config(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:
     """generation_config.json, empty for models that do not generate. Raises UnsupportedModelError."""
-    if file.metadata.get("general.architecture") == "bert":
+    if file.fact("general.architecture") == "bert":
         return {}
     given = token_ids(file, vocabulary) | _sampling(file)
     if "decoder_start_token_id" in config:

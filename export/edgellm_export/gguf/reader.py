@@ -35,6 +35,11 @@ class GgufFile:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, GgufTensor]
 
+    def fact(self, key: str, default: Any = None) -> Any:
+        """A value of the metadata that can be compared: arrays are lists."""
+        value = self.metadata.get(key, default)
+        return value.tolist() if isinstance(value, np.ndarray) else value
+
 
 def read_gguf(path: Path) -> GgufFile:
     """Read a file's header. Raises CheckpointError for a damaged file, UnsupportedModelError for a type or version that

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm_export.gguf.reader import GgufFile, read_gguf
@@ -20,7 +19,7 @@ def read_model(path: Path) -> GgufFile:
     """The header of a file, or of all the parts of which it is one, in which case `path` is the first's. Raises
     CheckpointNotFoundError naming the parts that are not there, CheckpointError or UnsupportedModelError."""
     file = read_gguf(path)
-    count = file.metadata.get(COUNT, 1)
+    count = file.fact(COUNT, 1)
     if type(count) is not int or not 0 <= count <= MOST:
         raise CheckpointError(f"{path}: {COUNT} is {count!r}, expected the number of its parts; download it again")
     if count <= 1:
@@ -47,22 +46,22 @@ def shard_paths(path: Path, count: int) -> list[Path]:
 def _joined(files: Sequence[GgufFile], count: int) -> GgufFile:
     tensors: dict[str, GgufTensor] = {}
     for number, file in enumerate(files):
-        _check_part(file.path, file.metadata, number, count)
+        _check_part(file, number, count)
         twice = sorted(tensors.keys() & file.tensors.keys())
         if twice:
             raise CheckpointError(f"{file.path} has the tensor {twice[0]}, as a part before it; download all parts")
         tensors |= file.tensors
     first = files[0]
-    expected = first.metadata.get(TENSORS, len(tensors))
+    expected = first.fact(TENSORS, len(tensors))
     if expected != len(tensors):
         raise CheckpointError(f"{first.path} and its other parts have {len(tensors)} tensors, expected {expected}")
     return GgufFile(first.path, first.metadata, tensors)
 
 
-def _check_part(path: Path, metadata: Mapping[str, Any], number: int, count: int) -> None:
-    found = (metadata.get(NUMBER), metadata.get(COUNT))
+def _check_part(file: GgufFile, number: int, count: int) -> None:
+    found = (file.fact(NUMBER), file.fact(COUNT))
     if found != (number, count):
         raise CheckpointError(
-            f"{path} says that it is part {found[0]!r} of {found[1]!r}, counted from 0, expected {number} of {count}; "
-            "do the parts belong together?"
+            f"{file.path} says that it is part {found[0]!r} of {found[1]!r}, counted from 0, expected {number} of "
+            f"{count}; do the parts belong together?"
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, processors
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.gguf.generation import generation_config, override
@@ -125,11 +126,35 @@ def _tokenizer(file: GgufFile, vocabulary: Vocabulary, special: Mapping[str, str
             strip = flag(file, "normalizer.strip_accents", lowercase)
             return build_wordpiece(vocabulary, special, lowercase=lowercase, strip_accents=strip)
         case "t5":
-            charsmap = file.metadata.get(f"{PREFIX}precompiled_charsmap")
-            table = charsmap.tobytes() if isinstance(charsmap, np.ndarray) else b""
             merge = flag(file, "remove_extra_whitespaces", False)
-            return build_unigram(vocabulary, table, merge_spaces=merge)
-    return build_tokenizer(vocabulary)
+            return build_unigram(vocabulary, _charsmap(file), merge_spaces=merge)
+    built = build_tokenizer(vocabulary)
+    return _around_pairs(built, vocabulary) if file.fact("general.architecture") == "bert" else built
+
+
+def _around_pairs(tokenizer: bytes, vocabulary: Vocabulary) -> bytes:
+    """RoBERTa's tokenizer, in which two texts are <s> A </s></s> B </s>."""
+    bos, eos = vocabulary.bos, vocabulary.eos
+    if bos is None or eos is None or not (vocabulary.add_bos and vocabulary.add_eos):
+        return tokenizer
+    made = Tokenizer.from_buffer(tokenizer)
+    made.post_processor = processors.RobertaProcessing(
+        (vocabulary.tokens[eos], eos), (vocabulary.tokens[bos], bos), trim_offsets=True, add_prefix_space=False
+    )
+    return str(made.to_str()).encode()
+
+
+def _charsmap(file: GgufFile) -> bytes:
+    """SentencePiece's table of how characters are normalized; may be empty. Raises CheckpointError."""
+    value = file.metadata.get(f"{PREFIX}precompiled_charsmap")
+    if value is None:
+        return b""
+    if not isinstance(value, np.ndarray) or value.dtype.itemsize != 1:
+        raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is no list of bytes; convert it again")
+    table = value.tobytes()
+    if int.from_bytes(table[:4], "little") + 4 >= len(table):  # the library makes room for what it says
+        raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is cut off; download the file again")
+    return table
 
 
 def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:
@@ -140,7 +165,7 @@ def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:
         begin = token_id(file, "cls", size) if f"{PREFIX}bos_token_id" not in file.metadata else vocabulary.bos
         ids = {"cls": vocabulary.bos if begin is None else begin, "sep": token_id(file, "seperator", size)}
         plain = {"unk": vocabulary.unk, "pad": vocabulary.pad, "mask": token_id(file, "mask", size), **ids}
-    elif file.metadata.get("general.architecture") == "bert":
+    elif file.fact("general.architecture") == "bert":
         plain |= {"cls": vocabulary.bos, "sep": vocabulary.eos, "mask": token_id(file, "mask", size)}
     return {name: vocabulary.token(index) for name, index in plain.items()}
 

@@ -36,7 +36,13 @@ from edgellm_export.optimum.verify import GraphsOriginal, verify_package
 from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.package.genai_config import can_run, genai_config
 from edgellm_export.package.output import disk_errors
-from edgellm_export.package.side_files import generation_config, versions, write_generation_config, write_json
+from edgellm_export.package.side_files import (
+    check_generation,
+    generation_config,
+    versions,
+    write_generation_config,
+    write_json,
+)
 from edgellm_export.sources.choice import ORDER, resaving
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
@@ -111,12 +117,18 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
     have."""
     if checkpoint.directory is None:
         raise CheckpointError("--via optimum takes a checkpoint directory or a hub id, not a GGUF file")
+    if "quantized" in checkpoint.source:
+        raise CheckpointError(
+            "--via optimum takes checkpoints in floating point, this one is quantized "
+            f"({checkpoint.source['quantized']}); export the original checkpoint that it was made from"
+        )
     if choices.target != "cpu":
         raise ExportError("packages made with --via optimum are for the CPU; leave out --target cuda")
     if choices.kv_cache != "float":
         raise ExportError("packages made with --via optimum have a float key/value cache; leave out --kv-cache int8")
     if choices.text.given:
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
+    check_generation(checkpoint)
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
         return GraphsExport(checkpoint, choices.precision, checkpoint.directory)
@@ -155,7 +167,7 @@ def _describe(
 ) -> Manifest:
     """The manifest; the configs of a model that generates are written to `work`."""
     if found.task in GENERATION_TASKS:
-        write_generation_config(work, checkpoint, found.tokens)
+        write_generation_config(work, checkpoint)
         if can_run(found):
             content = genai_config(found, checkpoint.config, generation_config(checkpoint))
             write_json(work / "genai_config.json", content)

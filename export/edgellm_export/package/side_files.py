@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edgellm.errors import UnsupportedModelError
 from edgellm.package.files import sha256_of, write_manifest
+from edgellm.package.generation import GENERATION, refused, settings_of
 from edgellm.package.manifest import MANIFEST_NAME, Facts, FileEntry, Manifest, TokenIds
 from edgellm_export.checkpoint import Checkpoint
 
@@ -29,11 +31,10 @@ def write_side_files(directory: Path, checkpoint: Checkpoint) -> None:
     write_json(directory / "config.json", checkpoint.config)
 
 
-def write_generation_config(directory: Path, checkpoint: Checkpoint, ids: TokenIds) -> None:
+def write_generation_config(directory: Path, checkpoint: Checkpoint) -> None:
     """generation_config.json of a model that generates, where the checkpoint has none."""
-    if "generation_config.json" not in checkpoint.files:
-        known = {"bos_token_id": ids.bos, "eos_token_id": list(ids.eos) or None, "pad_token_id": ids.pad}
-        write_json(directory / "generation_config.json", {k: v for k, v in known.items() if v is not None})
+    if GENERATION not in checkpoint.files:
+        write_json(directory / GENERATION, generation_config(checkpoint))
 
 
 def seal(directory: Path, manifest: Manifest[Facts]) -> Manifest[Facts]:
@@ -50,13 +51,20 @@ def seal(directory: Path, manifest: Manifest[Facts]) -> Manifest[Facts]:
 
 
 def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """What the checkpoint says of how to generate, mostly nothing."""
-    content: Mapping[str, Any] = json.loads(checkpoint.files.get("generation_config.json", b"{}"))
-    return content
+    """What the checkpoint says of how to generate, mostly little."""
+    file = checkpoint.files.get(GENERATION)
+    return settings_of(None if file is None else json.loads(file), checkpoint.config)
+
+
+def check_generation(checkpoint: Checkpoint) -> None:
+    """Raises UnsupportedModelError where the checkpoint is to generate in a way that edgellm does not have."""
+    if problems := refused(generation_config(checkpoint)):
+        where = GENERATION if GENERATION in checkpoint.files else "config.json"
+        raise UnsupportedModelError(f"{where}: {'; '.join(problems)}; remove the key to export the model without")
 
 
 def token_ids(checkpoint: Checkpoint, vocab_size: int) -> TokenIds:
-    return TokenIds.of(generation_config(checkpoint), checkpoint.config, vocab_size)
+    return TokenIds.of(generation_config(checkpoint), vocab_size)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm_export.exporters.contract import Outline
 from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
 from edgellm_export.quantize.choice import SPREAD_COLUMNS
-from edgellm_export.quantize.schemes import PIECE_ELEMENTS
+from edgellm_export.quantize.pieces import PIECE_ELEMENTS
 from edgellm_export.verification import decoder, encoder, encoder_decoder
 from edgellm_export.verification.generation import SLICE
 

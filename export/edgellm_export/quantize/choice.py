@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from edgellm.types import FloatArray
+from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.quantize.carried import carried, carries
 from edgellm_export.quantize.formats import Arrays, MatrixFormat
-from edgellm_export.quantize.grid import Codes, compensated, nearest
+from edgellm_export.quantize.grid import Codes, Grid, compensated, nearest
 
 # Relative error of a layer's outputs. On SmolLM2-135M, per-row integers (errors of 0.01 to 0.015) in all of gate_proj,
 # up_proj or o_proj leave the divergence as it is; in the queries and keys (0.01) they raise it by half.
@@ -46,12 +49,9 @@ class PreparedMatrix:
 def choose(rows: FloatArray, inputs: FloatArray, candidates: Sequence[MatrixFormat], limit: float) -> Choice:
     """For a layer that multiplies inputs [tokens, columns] by rows [outputs, columns]: the first of `candidates` whose
     error is within `limit`, or the last one."""
-    sample = inputs[:: -(-len(inputs) // MEASURED)]
-    outputs = sample @ rows.T
-    for form in candidates:
-        found = _measured(form, nearest(rows, form.grid), sample, outputs)
-        if found.error <= limit:
-            break
+    sample, outputs = _sampled(rows, inputs)
+    found = _first([(form, partial(nearest, rows, form.grid)) for form in candidates], sample, outputs, limit)
+    form = found.form
     if not np.isfinite(outputs).all():  # a damaged model, which the comparison with the original will refuse
         return found
     if form.grid.bits == 8 and (form.grid.block_size == 32 or rows.shape[1] > SPREAD_COLUMNS):
@@ -60,6 +60,44 @@ def choose(rows: FloatArray, inputs: FloatArray, candidates: Sequence[MatrixForm
     alike = inputs / np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), 1e-30)
     better = _measured(form, compensated(rows, alike, form.grid), sample, outputs)
     return min(found, better, key=lambda choice: choice.error)
+
+
+def choose_carried(
+    weight: LazyTensor, inputs: FloatArray, candidates: Sequence[MatrixFormat], limit: float
+) -> Choice | None:
+    """The same for a matrix that the checkpoint holds as integers, of the candidates that can hold these; None where
+    none can."""
+    held = [form for form in candidates if carries(weight, form.grid)]
+    if not held:
+        return None
+    count = weight.shape[0]
+    sample, outputs = _sampled(weight.rows(0, count), inputs)
+    return _first([(form, partial(_all_carried, weight, form.grid)) for form in held], sample, outputs, limit)
+
+
+def _all_carried(weight: LazyTensor, grid: Grid) -> Codes:
+    codes = carried(weight, grid, 0, weight.shape[0])
+    assert codes is not None
+    return codes
+
+
+def _sampled(rows: FloatArray, inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Some of the inputs, and what the float layer makes of them."""
+    sample = inputs[:: -(-len(inputs) // MEASURED)]
+    return sample, sample @ rows.T
+
+
+def _first(
+    candidates: Sequence[tuple[MatrixFormat, Callable[[], Codes]]],
+    sample: FloatArray,
+    outputs: FloatArray,
+    limit: float,
+) -> Choice:
+    for form, codes in candidates:
+        found = _measured(form, codes(), sample, outputs)
+        if found.error <= limit:
+            break
+    return found
 
 
 def _measured(form: MatrixFormat, codes: Codes, inputs: FloatArray, outputs: FloatArray) -> Choice:

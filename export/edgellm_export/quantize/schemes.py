@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Produced, Region
+from edgellm_export.quantize.carried import carried, carries
 from edgellm_export.quantize.choice import PreparedMatrix
 from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat, MatrixFormat, RowFormat
 from edgellm_export.quantize.grid import nearest
+from edgellm_export.quantize.pieces import pieces
 
-PIECE_ELEMENTS = 4 << 20  # weights handled at a time: 16 MiB of float32
 FLOAT16 = np.dtype(np.float16)
 
 
@@ -83,14 +83,17 @@ class IntegerScheme:
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
     ) -> ir.Value:
-        prepared = self.prepared.get(name)
+        prepared, form = self.prepared.get(name), self.form_of(name, outer=outer)
         if prepared is None:
-            form: MatrixFormat = self.outer if outer else self.inner
             stored = _store(g, form, weight, lambda: _rounded_pieces(form, weight))
         else:
-            form = prepared.form
             stored = _store(g, form, weight, lambda: iter([prepared.arrays()]))
         return form.multiply(g, x, stored, bias, name, *weight.shape)
+
+    def form_of(self, name: str, *, outer: bool) -> MatrixFormat:
+        """Of the layer at a node."""
+        prepared = self.prepared.get(name)
+        return prepared.form if prepared is not None else self.outer if outer else self.inner
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
         form, (rows, columns) = self.outer, weight.shape
@@ -139,16 +142,13 @@ def _store(
 
 
 def _rounded_pieces(form: MatrixFormat, weight: LazyTensor) -> Iterator[Arrays]:
-    for rows in [weight.rows(0, weight.shape[0])] if form.whole else _row_pieces(weight):
-        yield form.arrays(nearest(rows, form.grid))
-
-
-def _row_pieces(weight: LazyTensor) -> Iterator[npt.NDArray[np.float32]]:
-    step = max(1, PIECE_ELEMENTS // max(1, int(np.prod(weight.shape[1:]))))
-    for start in range(0, weight.shape[0], step):
-        yield weight.rows(start, min(start + step, weight.shape[0]))
+    """Integers that the checkpoint holds already stay as they are."""
+    known = carries(weight, form.grid)
+    for start, stop in [(0, weight.shape[0])] if form.whole else pieces(weight):
+        codes = carried(weight, form.grid, start, stop) if known else None
+        yield form.arrays(nearest(weight.rows(start, stop), form.grid) if codes is None else codes)
 
 
 def _float_pieces(weight: LazyTensor, dtype: np.dtype[Any]) -> Iterator[Arrays]:
-    for rows in _row_pieces(weight):
-        yield (np.ascontiguousarray(rows, dtype),)
+    for start, stop in pieces(weight):
+        yield (np.ascontiguousarray(weight.rows(start, stop), dtype),)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import CheckpointNotFoundError, UnsupportedModelError
+from edgellm.errors import CheckpointNotFoundError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.prequantized import KEY, method_of, widened
 from edgellm_export.sources.choice import CONFIG, NAMED, find_weights, is_inside, no_weights
 from edgellm_export.sources.reading import read_steps, read_weights
 from edgellm_export.tokenizer.files import read_text_files
@@ -19,14 +20,16 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     """Open the directory `path`; `source` is what is known of its origin (name, revision)."""
     config = _read_config(path)
     file = find_weights(str(path), file_names(path) | _named(path, config), config)
+    method = method_of(config)
     tensors = read_weights(path, file, config)
     hashes = {name: sha256_of(path / name) for name in (CONFIG, *([file.name] if file.is_index else []))}
     about = {"format": file.format, "dtypes": sorted({tensor.dtype for tensor in tensors.values()}), "sha256": hashes}
+    quantized = {} if method is None else {"quantized": method}
     return Checkpoint(
-        config=config,
-        tensors=tensors,
+        config={name: value for name, value in config.items() if name != KEY},  # a package's is its own
+        tensors=widened(config, tensors),
         files=read_text_files(path),
-        source={"kind": "huggingface", **source, **about},
+        source={"kind": "huggingface", **source, **about, **quantized},
         directory=path,
         steps=read_steps(path),
     )
@@ -50,11 +53,4 @@ def _read_config(path: Path) -> dict[str, Any]:
         if any(name.startswith("consolidated") for name in names):
             raise no_weights(str(path), names, {})
         raise CheckpointNotFoundError(f"{path} has no {CONFIG}; give the directory that holds the model's {CONFIG}")
-    config = read_json(path / CONFIG)
-    quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else quantization
-        raise UnsupportedModelError(
-            f"{path.name} is already quantized ({method}); export the original checkpoint it was made from"
-        )
-    return config
+    return read_json(path / CONFIG)

@@ -17,6 +17,7 @@ from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.choice import CONFIG, find_weights
+from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
 from edgellm_export.sources.reading import shard_names, step_weights
 from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, OLD_TEMPLATE, TOKENIZER
 
@@ -30,9 +31,12 @@ class Snapshot:
     absent: tuple[str, ...] = ()
 
 
-def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True) -> Snapshot:
+def fetch(
+    repo: str, *, revision: str | None, cache_dir: Path | None, weights: bool = True, tag: str | None = None
+) -> Snapshot:
     """Download the config, tokenizer and weights of `repo` into the hub cache, or find them there. Without
-    `weights` those are left where they are.
+    `weights` those are left where they are. `tag`: which of its GGUF files to download in their place; where there is
+    nothing else that is done without it.
 
     Raises CheckpointNotFoundError, CheckpointError or MissingDependencyError.
     """
@@ -48,6 +52,16 @@ def fetch(repo: str, *, revision: str | None, cache_dir: Path | None, weights: b
             return Path(api.hf_hub_download(repo, name, revision=commit, cache_dir=cache_dir))
 
         names = {sibling.rfilename for sibling in info.siblings}
+        if tag is not None or is_only_gguf(names):
+            files = choose(repo, gguf_choices(names), tag).files
+            known = hub.try_to_load_from_cache(repo, files[0], cache_dir=cache_dir, revision=info.sha)
+            if not weights and not isinstance(known, str):
+                raise _undownloaded(repo, files[0])
+            first = download(files[0])
+            snapshot = first.parents[files[0].count("/")]
+            for name in files[1:]:
+                download(name, snapshot.name)
+            return Snapshot(snapshot, snapshot.name)
         if CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
@@ -69,10 +83,7 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
     with _explained(repo, snapshot.revision):
         for name in snapshot.absent:
             if not name.endswith(".safetensors"):
-                raise CheckpointError(
-                    f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
-                    f"download it first (`hf download {repo}`), and plan then"
-                )
+                raise _undownloaded(repo, name)
             try:
                 found = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=snapshot.revision)
             except (errors.SafetensorsParsingError, AttributeError, TypeError, ValueError, struct.error) as error:
@@ -82,6 +93,14 @@ def fetch_headers(repo: str, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
                 for tensor, info in found.tensors.items()
             }
     return headers
+
+
+def _undownloaded(repo: str, name: str) -> CheckpointError:
+    named = f" {name}" if name.endswith(SUFFIX) else ""
+    return CheckpointError(
+        f"{repo} has its weights in {name}, whose beginning does not say what is in it; "
+        f"download it first (`hf download {repo}{named}`), and plan then"
+    )
 
 
 def _import_hub() -> tuple[Any, Any]:

@@ -1,17 +1,19 @@
-"""From what the user typed to an open checkpoint: a directory, a .gguf file, or a hub id."""
+"""From what the user typed to an open checkpoint: a directory, a .gguf file, or a hub id, and which of several GGUF
+files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, system_errors
 from edgellm.package.manifest import MANIFEST_NAME
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf import open_gguf
-from edgellm_export.sources.choice import ORDER
 from edgellm_export.sources.directory import file_names, open_directory
+from edgellm_export.sources.gguf_choice import SUFFIX, GgufChoice, choose, gguf_choices, is_only_gguf, split_tag
 from edgellm_export.sources.hub import fetch, fetch_headers
 from edgellm_export.weights.safetensors import hollow_directory
 
@@ -27,7 +29,8 @@ def open_checkpoint(
     hub id are not downloaded. Reads headers and small files; weights are read slice by slice later.
     Raises CheckpointNotFoundError, CheckpointError, TensorError or UnsupportedModelError.
     """
-    path = Path(source).expanduser()
+    place, tag = (source, None) if _exists(Path(source).expanduser()) else split_tag(source)
+    path = Path(place).expanduser()
     if _exists(path):
         if revision is not None:
             raise CheckpointError(
@@ -37,13 +40,15 @@ def open_checkpoint(
             CheckpointError,
             lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
         ):
-            return _open_path(path)
-    if HUB_ID.fullmatch(source) and not source.endswith(".gguf"):
-        snapshot = fetch(source, revision=revision, cache_dir=cache_dir, weights=weights)
-        origin = {"name": source, "revision": snapshot.revision}
+            return _open_path(path, tag)
+    if HUB_ID.fullmatch(place) and not place.endswith(".gguf"):
+        snapshot = fetch(place, revision=revision, cache_dir=cache_dir, weights=weights, tag=tag)
+        origin = {"name": place, "revision": snapshot.revision}
+        if choices := _gguf_choices(snapshot.path, tag):
+            return _open_gguf_directory(snapshot.path, place, choices, tag, origin)
         if not snapshot.absent:
             return open_directory(snapshot.path, origin)
-        with hollow_directory(snapshot.path, fetch_headers(source, snapshot)) as directory:
+        with hollow_directory(snapshot.path, fetch_headers(place, snapshot)) as directory:
             return open_directory(directory, origin)
     raise CheckpointNotFoundError(
         f"no checkpoint at {source}; expected a checkpoint directory, a .gguf file, or a hub id such as org/name"
@@ -57,13 +62,15 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _open_path(path: Path) -> Checkpoint:
+def _open_path(path: Path, tag: str | None) -> Checkpoint:
     if (path / MANIFEST_NAME).is_file():
         raise CheckpointError(f"{path} is an edgellm package already; give the checkpoint that it was exported from")
     if path.is_dir():
-        if files := _only_gguf(path):
-            return _open_gguf_directory(path, files)
+        if choices := _gguf_choices(path, tag):
+            return _open_gguf_directory(path, str(path), choices, tag)
         return open_directory(path, {"name": path.resolve().name})
+    if tag is not None:
+        raise CheckpointNotFoundError(f"{path} is a file, and {tag!r} names one in a directory; leave :{tag} out")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF" or path.suffix == ".gguf":
@@ -73,14 +80,17 @@ def _open_path(path: Path) -> Checkpoint:
     raise CheckpointError(f"{path} is neither a checkpoint directory nor a GGUF file")
 
 
-def _only_gguf(path: Path) -> list[str]:
-    """The GGUF files of a directory that has no weights of another kind."""
-    names = file_names(path)
-    return [] if names & {file.name for file in ORDER} else sorted(name for name in names if name.endswith(".gguf"))
+def _gguf_choices(path: Path, tag: str | None) -> Sequence[GgufChoice]:
+    """The GGUF models of a directory, if it has no other weights or `tag` asks for one."""
+    if tag is None and not is_only_gguf(file_names(path)):
+        return []
+    found = (file for pattern in ("*", "*/*") for file in path.glob(pattern + SUFFIX))
+    choices = gguf_choices([file.relative_to(path).as_posix() for file in found if file.is_file()])
+    return [choose(str(path), [], tag)] if tag is not None and not choices else choices
 
 
-def _open_gguf_directory(path: Path, files: Sequence[str]) -> Checkpoint:
-    """The one place that knows of directories of GGUF files."""
-    if len(files) > 1:
-        raise CheckpointError(f"{path} has several GGUF files, {', '.join(files[:5])}; give one of them by its path")
-    return open_gguf(path / files[0])
+def _open_gguf_directory(
+    path: Path, where: str, choices: Sequence[GgufChoice], tag: str | None, origin: Mapping[str, Any] | None = None
+) -> Checkpoint:
+    """`where`: the directory or repository as the user calls it."""
+    return open_gguf(path / choose(where, choices, tag).files[0], origin)

@@ -52,7 +52,7 @@ def check_float(path: Path, name: str, dtype: str) -> None:
     if dtype not in FLOATS:
         raise TensorError(
             f"{name} in {path.name} has type {dtype}, expected one of {', '.join(FLOATS)}; config.json has no "
-            "quantization_config, which would say what such numbers stand for: export the original checkpoint"
+            "quantization_config that says what such numbers stand for: export the original checkpoint"
         )
 
 

@@ -100,7 +100,7 @@ def _defaults(model: Generative, generation: Mapping[str, Any]) -> Check:
 
 def _special_ids(model: Generative, generation: Mapping[str, Any]) -> Check:
     ours = asdict(model.manifest.tokens)
-    theirs = asdict(TokenIds.of(generation, {}, model.manifest.vocab_size))
+    theirs = asdict(TokenIds.of(generation, model.manifest.vocab_size))
     different = [f"{name} is {ours[name]} here and {theirs[name]} there" for name in ours if ours[name] != theirs[name]]
     return Check("special tokens", len(ours), "ids", tuple(different))
 

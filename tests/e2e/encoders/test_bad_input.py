@@ -66,10 +66,6 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], None], dict[str, Any], type[E
     "labels that are numbers": (
         "text-classification", config(id2label={"0": 1, "1": 2, "2": 3}), {}, CheckpointError, "not text",
     ),
-    "two maps that disagree": (
-        "text-classification", config(label2id={"bad": 1, "good": 0, "neither": 2}), {}, CheckpointError,
-        "id2label and label2id disagree about 'bad'",
-    ),
     "another problem": (
         "text-classification", config(problem_type="ranking"), {}, UnsupportedModelError, "problem_type is 'ranking'",
     ),

@@ -20,7 +20,6 @@ from llamacpp_logits import INT, POINTER, SIGNATURES, Batch, _library
 TEXT, IDS, FLOATS = ctypes.c_char_p, ctypes.POINTER(ctypes.c_int32), ctypes.POINTER(ctypes.c_float)
 MORE = {
     "llama_tokenize": (INT, [POINTER, TEXT, INT, IDS, INT, ctypes.c_bool, ctypes.c_bool]),
-    "llama_detokenize": (INT, [POINTER, IDS, INT, TEXT, INT, ctypes.c_bool, ctypes.c_bool]),
     "llama_vocab_is_eog": (ctypes.c_bool, [POINTER, INT]),
     "llama_set_embeddings": (None, [POINTER, ctypes.c_bool]),
     "llama_get_embeddings_seq": (FLOATS, [POINTER, INT]),
@@ -28,16 +27,29 @@ MORE = {
     "llama_model_n_embd": (INT, [POINTER]),
     "llama_encode": (INT, [POINTER, Batch]),
     "llama_log_set": (None, [POINTER, POINTER]),
-    "llama_model_chat_template": (TEXT, [POINTER, TEXT]),
 }
 MOST = 4096  # tokens of a text
 SILENT = ctypes.CFUNCTYPE(None, INT, TEXT, POINTER)(lambda *_: None)
 
 
+class Traits(ctypes.Structure):
+    """ggml_type_traits of ggml.h, up to what turns blocks into numbers."""
+
+    _fields_ = (
+        ("type_name", TEXT),
+        ("block", ctypes.c_int64),
+        ("block_interleave", ctypes.c_int64),
+        ("size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, POINTER, FLOATS, ctypes.c_int64)),
+    )
+
+
 @cache
 def library() -> ctypes.CDLL:
     found = _library()
-    for name, (result, arguments) in (SIGNATURES | MORE).items():
+    more = {"ggml_get_type_traits": (ctypes.POINTER(Traits), [INT])}
+    for name, (result, arguments) in (SIGNATURES | MORE | more).items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments
     found.llama_log_set(SILENT, None)
@@ -103,6 +115,15 @@ def embeddings(model: str, inputs: list[list[int]], pooled: bool) -> list[list]:
     return found
 
 
+def dequantized(kind: int, blocks: str) -> list[float]:
+    """The numbers in blocks, given in hexadecimal, of a type."""
+    traits, raw = library().ggml_get_type_traits(kind).contents, bytes.fromhex(blocks)
+    count = len(raw) // traits.size * traits.block
+    numbers = (ctypes.c_float * count)()
+    traits.to_float(raw, numbers, count)
+    return list(numbers)
+
+
 def _run(function: object, context: int, ids: list[int]) -> None:
     lib = library()
     batch = lib.llama_batch_init(len(ids), 0, 1)
@@ -119,4 +140,6 @@ def _run(function: object, context: int, ids: list[int]) -> None:
 
 if __name__ == "__main__":
     np.seterr(all="ignore")
-    serve({"tokens": tokens, "endings": endings, "logits": logits, "embeddings": embeddings})
+    serve(
+        {"tokens": tokens, "endings": endings, "logits": logits, "embeddings": embeddings, "dequantized": dequantized}
+    )

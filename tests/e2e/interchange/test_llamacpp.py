@@ -5,16 +5,20 @@ differ by up to a hundredth."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 import transformers as hf
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 
 import edgellm
@@ -23,7 +27,7 @@ from comparison import relative_rms
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.pretokenizers import PRE_TOKENIZERS
 from gguf_conversion import convert
-from gguf_files import byte_level, pieces, tiny_llama, words
+from gguf_files import QUANTIZABLE, READABLE, byte_level, pieces, tiny_llama, words
 from interchange.peer import Peer
 
 NEAR = 0.01
@@ -144,6 +148,21 @@ def test_logits_of_decoders(llamacpp: Peer, tmp_path: Path, name: str) -> None:
     expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=ids))
     ours = exported(gguf, tmp_path / "package").logits(ids)
     assert relative_rms(np.asarray(ours), expected) < NEAR
+
+
+TYPES = [name for name in (*QUANTIZABLE, *READABLE) if name != "F32"]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_numbers_of_each_type(llamacpp: Peer, name: str) -> None:
+    """Random bits that are numbers: scales with small exponents."""
+    kind = gguf.GGMLQuantizationType[name]
+    size = gguf.GGML_QUANT_SIZES[kind][1]
+    blocks = np.random.default_rng(5).integers(0, 120, (40, size), np.uint8)
+    expected = np.array(llamacpp.ask("dequantized", kind=int(kind), blocks=blocks.tobytes().hex()), np.float32)
+    with np.errstate(all="ignore"):
+        found = gguf.quants.dequantize(blocks, kind).reshape(-1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
 
 WORDS = words("the", "cat", "s", "sat", "##s", "##at", "c", "##t", "!", "you", "\u00e9t\u00e9", "\u4f60", "e", "##e")
@@ -312,6 +331,31 @@ def test_tokens_of_pieces(llamacpp: Peer, tmp_path: Path, more: dict[str, Any]) 
     same_tokens(llamacpp, gguf, texts, plain=[text for text in texts if "</s>" not in text])
 
 
+def test_tokens_behind_a_table_of_characters(llamacpp: Peer, tmp_path: Path) -> None:
+    """A vocabulary that SentencePiece trained, with its table that makes full-width letters usual ones."""
+    made = io.BytesIO()
+    lines = ["the cat sat on the mat", "a \u4f60\u597d mat, the 1/2 cats", "it's 12 o'clock!"] * 4
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=made, vocab_size=48, hard_vocab_limit=False, pad_id=0, eos_id=1,
+        unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece_model_pb2.ModelProto.FromString(made.getvalue())
+    kinds, scores = [int(piece.type) for piece in model.pieces], [float(piece.score) for piece in model.pieces]
+    base = {"model": "t5", "tokens": [piece.piece for piece in model.pieces], "token_type": kinds, "scores": scores}
+    base |= {"add_space_prefix": True, "remove_extra_whitespaces": True}
+    base |= {"precompiled_charsmap": model.normalizer_spec.precompiled_charsmap}
+    tokenizer = {f"tokenizer.ggml.{key}": value for key, value in base.items()}
+    config = hf.T5Config(**{**T5, "vocab_size": len(kinds)}, num_layers=1, num_decoder_layers=1)
+    gguf = convert(tmp_path / "model.gguf", hf.T5ForConditionalGeneration(config), tokenizer)
+    texts = [
+        "\uff34\uff48\uff45 cat \u00bd \ufb01t",
+        "the\u3000cat\tsat\non\u00a0a\u200b mat",
+        "caf\u00e9 e\u0301 \u2460 \u2167",
+        "\u00ad!",
+    ]
+    same_tokens(llamacpp, gguf, [*texts, *TEXTS])
+
+
 def test_endings(llamacpp: Peer, tmp_path: Path) -> None:
     control = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<reponame>", "<|fim_pad|>", "<|file_sep|>", "<|tool|>")
     tokenizer = byte_level(control=control, eos_token_id=258, eot_token_id=260)
@@ -319,3 +363,39 @@ def test_endings(llamacpp: Peer, tmp_path: Path) -> None:
     size = len(tokenizer["tokenizer.ggml.tokens"])
     expected = llamacpp.ask("endings", model=str(gguf), size=size)
     assert sorted(open_checkpoint(str(gguf)).config["eos_token_id"]) == expected
+
+
+@pytest.mark.real_model
+def test_logits_of_a_real_model(llamacpp: Peer, smollm2_gguf: Path, smollm2_package: Callable[[str], Path]) -> None:
+    """llama.cpp rounds what 4-bit matrices read to 8 bits."""
+    ids = Tokenizer.from_file(str(smollm2_package("fp32") / "tokenizer.json")).encode(PROSE).ids
+    expected = np.array(llamacpp.ask("logits", model=str(smollm2_gguf), ids=ids))
+    ours = np.asarray(edgellm.load(smollm2_package("fp32"), threads=1).logits(ids))
+    assert relative_rms(ours, expected) < 0.05
+    assert (ours.argmax(-1) == expected.argmax(-1)).mean() > 0.9
+
+
+PROSE = "The sky is blue because air scatters short waves of light more than long ones, which is why the sun looks red."
+
+
+@pytest.mark.real_model
+def test_a_real_encoder(llamacpp: Peer, minilm: Path, tmp_path: Path) -> None:
+    """Tokens are the original's; llama.cpp's differ from them where marks stand on emoji and the like."""
+    ids = Tokenizer.from_file(str(minilm / "tokenizer.json")).get_vocab()
+    original = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    original.no_truncation()
+    original.no_padding()
+    vocabulary = sorted(ids, key=ids.__getitem__)
+    assert vocabulary[100:104] == ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # ids that the file need not name
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    tokens = [token if token in special else f"\u2581{token}".replace("\u2581##", "") for token in vocabulary]
+    kinds = [3 if token in special else 1 for token in vocabulary]
+    tokenizer = {"tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
+    gguf = convert(tmp_path / "model.gguf", hf.BertModel.from_pretrained(minilm), tokenizer, {"pooling_type": 1})
+    read = Tokenizer.from_buffer(open_checkpoint(str(gguf)).files["tokenizer.json"])
+    for text in [*TEXTS, PROSE, "1\ufe0f\u20e3 \u00c9t\u00e9 [MASK] na\u00efve \u4f60\u597d"]:
+        assert read.encode(text).ids == original.encode(text).ids
+    inputs = llamacpp.ask("tokens", model=str(gguf), texts=[PROSE, "A cat sat."], parse_special=True)
+    vectors = np.array(llamacpp.ask("embeddings", model=str(gguf), inputs=inputs, pooled=True))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert relative_rms(exported(gguf, tmp_path / "package").embed([PROSE, "A cat sat."]), vectors) < NEAR

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 from transformers.models.auto import CONFIG_MAPPING
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.package.manifest import Embedding
-from edgellm.package.sentence import embedding_of
+from edgellm.package.sentence import sentence_encoder
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.gguf.rope import LLAMA3, llama3_factors
 from edgellm_export.sources.opening import open_checkpoint
@@ -157,7 +157,30 @@ def test_encoders_come_back(tmp_path: Path, name: str) -> None:
         expected[f"{prefix}.embeddings.position_embeddings.weight"][:2] = 0
     same_tensors(checkpoint, expected)
     assert json.loads(checkpoint.files["1_Pooling/config.json"])["pooling_mode_mean_tokens"] is True
-    assert embedding_of(checkpoint.files, 512, 32) == Embedding("mean", True, 40 - 2 * ("roberta" in name))
+    found = sentence_encoder(checkpoint.files, 512)
+    assert found is not None
+    assert (found.embedding.pooling, found.embedding.normalize) == ("mean", True)
+    assert found.embedding.max_tokens == 40 - 2 * ("roberta" in name)
+
+
+ENDS = {"bos_token_id": 0, "add_bos_token": True, "add_eos_token": True}
+PAIRS = {
+    "bert": (words("a", "b"), "[CLS]a[SEP]b[SEP]"),
+    "distilbert": (words("a", "b"), "[CLS]a[SEP]b[SEP]"),
+    "roberta": (byte_level(**ENDS, padding_token_id=1), "!a<|end|><|end|>b<|end|>"),
+    "xlm-roberta": (pieces("\u2581a", "\u2581b", **ENDS, padding_token_id=1), "<pad>\u2581a</s></s>\u2581b</s>"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_texts_are_put_together_as_the_family_does(tmp_path: Path, name: str) -> None:
+    tokenizer, expected = PAIRS[name]
+    model_class, changes, _ = ENCODERS[name]
+    vocab = len(tokenizer["tokenizer.ggml.tokens"])
+    model = model_class(model_class.config_class(**{"vocab_size": vocab, **ENCODER, **changes}))
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, tokenizer)))
+    read = Tokenizer.from_buffer(checkpoint.files["tokenizer.json"])
+    assert "".join(read.encode("a", "b").tokens) == expected
 
 
 def test_t5_comes_back(tmp_path: Path) -> None:

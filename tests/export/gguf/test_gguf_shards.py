@@ -5,34 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm_export.sources.opening import open_checkpoint
-from gguf_files import LLAMA, Array, byte_level, llama_tensors, write_gguf
+from gguf_files import LLAMA, byte_level, llama_tensors, split, write_gguf
 
 COUNT = 3
 TOKENIZER = byte_level()
 TENSORS = llama_tensors(len(TOKENIZER["tokenizer.ggml.tokens"]))
-
-
-def split(path: Path, stem: str = "w", **changes: Any) -> list[Path]:
-    """The parts; metadata is in the first. changes: of what the last says of itself."""
-    names = list(TENSORS)
-    paths = []
-    for number in range(COUNT):
-        metadata: dict[str, Any] = LLAMA | TOKENIZER if number == 0 else {}
-        facts = {"no": number, "count": COUNT, "tensors.count": len(TENSORS)}
-        facts |= changes if number == COUNT - 1 else {}
-        metadata = metadata | {f"split.{key}": value for key, value in facts.items()}
-        part: dict[str, Array | tuple[Array, gguf.GGMLQuantizationType]] = {
-            name: TENSORS[name] for name in names[number::COUNT]
-        }
-        file = path / f"{stem}-{number + 1:05}-of-{COUNT:05}.gguf"
-        paths.append(write_gguf(file, "llama", metadata, part))
-    return paths
 
 
 @pytest.mark.parametrize("given", range(COUNT))
@@ -66,6 +48,7 @@ def test_renamed_parts_are_asked_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"no": [1, 2]}, r"says that it is part \[1, 2\] of 3"),
         ({"no": 0}, "says that it is part 0 of 3, counted from 0, expected 2 of 3"),
         ({"count": 2}, "says that it is part 2 of 2"),
     ],

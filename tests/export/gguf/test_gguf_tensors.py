@@ -12,11 +12,7 @@ from edgellm_export.checkpoint.tensors import ArrayTensor
 from edgellm_export.gguf.reader import read_gguf
 from edgellm_export.gguf.tensors import InterleavedRows, Shifted, check_types
 from edgellm_export.sources.opening import open_checkpoint
-from gguf_files import LLAMA, Array, byte_level, llama_tensors, random, write_gguf
-
-QUANTIZABLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"]
-# gguf cannot quantize to these, so their blocks are random bytes.
-READABLE = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_XS", "IQ3_S", "MXFP4"]
+from gguf_files import LLAMA, QUANTIZABLE, READABLE, Array, byte_level, llama_tensors, random, write_gguf
 
 
 def stored(path: Path, kind: gguf.GGMLQuantizationType, shape: tuple[int, ...]) -> Array:
@@ -49,7 +45,7 @@ def test_rows_are_what_gguf_dequantizes(tmp_path: Path, name: str, shape: tuple[
         np.testing.assert_array_equal(rows, expected.reshape(shape)[start:stop])
 
 
-@pytest.mark.parametrize("name", ["Q8_K", "I32"])
+@pytest.mark.parametrize("name", ["Q8_K", "Q8_1", "Q1_0", "I32", "F64"])
 def test_types_that_cannot_be_read_are_named(tmp_path: Path, name: str) -> None:
     writer = gguf.GGUFWriter(tmp_path / "w.gguf", "llama")
     kind = gguf.GGMLQuantizationType[name]

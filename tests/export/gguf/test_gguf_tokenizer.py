@@ -206,9 +206,16 @@ def test_lists_of_end_tokens_are_read(tmp_path: Path) -> None:
     assert opened(tmp_path, byte_level(eos_token_ids=[5, 7, 999])).config["eos_token_id"] == [258, 5, 7]
 
 
+UNIGRAM = {"model": "t5", "scores": [-1.0] * 259}
 BROKEN: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown kind": ({"model": "rwkv"}, UnsupportedModelError, "tokenizer of type 'rwkv', expected gpt2, llama, bert"),
     "unknown key": ({"magic": 1}, UnsupportedModelError, r"may change tokens: tokenizer\.ggml\.magic"),
+    "cut table": ({**UNIGRAM, "precompiled_charsmap": b"\xff\xff\xff\x7f\0\0"}, CheckpointError, "charsmap is cut off"),
+    "table of other numbers": (
+        {**UNIGRAM, "precompiled_charsmap": [300, 2]},
+        CheckpointError,
+        "charsmap is no list of bytes",
+    ),
     "no unigram scores": ({"model": "t5"}, CheckpointError, r"lacks tokenizer\.ggml\.scores"),
     "unknown cut": ({"pre": "qwen3"}, UnsupportedModelError, "pre-tokenizer 'qwen3'; did you mean 'qwen2'"),
     "no merges": ({"merges": [1, 2]}, CheckpointError, "no usable tokenizer.ggml.merges"),

@@ -81,9 +81,9 @@ BROKEN = {
     "config not an object": (lambda p: put(p / "config.json", []), CheckpointError, "expected an object"),
     "config in UTF-16": (lambda p: (p / "config.json").write_bytes(b"\xff\xfe{"), CheckpointError, "not valid JSON"),
     "quantized": (
-        lambda p: put(p / "config.json", {"quantization_config": {"quant_method": "gptq"}}),
+        lambda p: put(p / "config.json", {"quantization_config": {"quant_method": "aqlm"}}),
         UnsupportedModelError,
-        r"already quantized \(gptq\); export the original",
+        r"quant_method is 'aqlm'; edgellm reads .* gptq, .*; export the original",
     ),
     "absent shard": (_drop_shard, CheckpointNotFoundError, "lacks model-00002-of-00002.safetensors of the 2 files"),
     "tensor not in its shard": (

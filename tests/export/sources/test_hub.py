@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.sources.opening import open_checkpoint
+from gguf_files import split, tiny_llama
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = save({"w": np.arange(4, dtype=np.float32)})
@@ -301,10 +302,63 @@ def test_a_repository_with_other_weights_says_what_it_has(hub: Hub, tmp_path: Pa
     assert "model.fp16.safetensors" not in hub.downloads
 
 
-def test_repositories_of_gguf_files_name_one(hub: Hub, tmp_path: Path) -> None:
-    hub.files = {"config.json": b"{}", "tiny-Q4_0.gguf": b""}
-    with pytest.raises(CheckpointNotFoundError, match=r"download one, such as tiny-Q4_0\.gguf"):
+def gguf_files(path: Path) -> dict[str, bytes]:
+    """Of a repository with two quantizations, one in parts, and what lies beside them."""
+    whole = tiny_llama(path / "a.gguf").read_bytes()
+    parts = [part.read_bytes() for part in split(path, "b")]
+    names = [f"Q8_0/tiny-Q8_0-{number:05}-of-00003.gguf" for number in (1, 2, 3)]
+    return {"config.json": b"{}", "tiny-Q4_0.gguf": whole, "mmproj.gguf": b"no", **dict(zip(names, parts, strict=True))}
+
+
+def test_repositories_of_gguf_files_ask_which(hub: Hub, tmp_path: Path) -> None:
+    hub.files = gguf_files(tmp_path)
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny holds several GGUF models: Q8_0, Q4_0; say .*:Q8_0"):
         fetch(tmp_path)
+    with pytest.raises(CheckpointNotFoundError, match=r"no GGUF models called 'Q5_0'"):
+        fetch(tmp_path, "org/tiny:Q5_0")
+    assert hub.downloads == []
+
+
+def test_one_of_several_gguf_files_is_downloaded_by_its_tag(hub: Hub, tmp_path: Path) -> None:
+    hub.files = gguf_files(tmp_path)
+    checkpoint = fetch(tmp_path, "org/tiny:q4_0")
+    assert hub.downloads == ["tiny-Q4_0.gguf"]
+    assert (checkpoint.source["kind"], checkpoint.source["name"]) == ("gguf", "org/tiny")
+    assert checkpoint.source["revision"] == COMMIT
+    assert set(checkpoint.source["sha256"]) == {"tiny-Q4_0.gguf"}
+    assert len(checkpoint.tensors) == 11
+
+
+def test_parts_in_a_folder_are_downloaded_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files = gguf_files(tmp_path)
+    assert len(fetch(tmp_path, "org/tiny:Q8_0", "v1").tensors) == 11
+    assert sorted(hub.downloads) == [name for name in sorted(hub.files) if name.startswith("Q8_0/")]
+    point_to("http://127.0.0.1:9", monkeypatch)
+    assert len(fetch(tmp_path, "org/tiny:Q8_0", "v1").tensors) == 11
+    with pytest.raises(CheckpointNotFoundError, match="no GGUF models called 'Q4_0'"):
+        fetch(tmp_path, "org/tiny:Q4_0", "v1")
+
+
+def test_a_gguf_file_beside_other_weights_is_only_read_when_asked_for(hub: Hub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.model"]
+    hub.files["tiny-Q4_0.gguf"] = tiny_llama(tmp_path / "a.gguf").read_bytes()
+    assert fetch(tmp_path).source["format"] == "safetensors"
+    assert "tiny-Q4_0.gguf" not in hub.downloads
+    assert fetch(tmp_path, "org/tiny:Q4_0").source["format"] == "gguf"
+    assert fetch(tmp_path).source["format"] == "safetensors"
+
+
+def test_the_only_gguf_file_needs_no_tag(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"tiny-Q4_0.gguf": tiny_llama(tmp_path / "a.gguf").read_bytes(), "README.md": b""}
+    with pytest.raises(CheckpointError, match=r"download it first \(`hf download org/tiny tiny-Q4_0\.gguf`\)"):
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False)
+    assert fetch(tmp_path).source["format"] == "gguf"
+    assert open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False).source["format"] == "gguf"
+
+
+def test_repositories_without_gguf_files_have_no_tags(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny has no GGUF file of a model; leave 'Q4_0' out"):
+        fetch(tmp_path, "org/tiny:Q4_0")
 
 
 def test_nothing_is_told_about_the_machine(hub: Hub, tmp_path: Path) -> None:

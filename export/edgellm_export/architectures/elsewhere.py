@@ -1,0 +1,42 @@
+"""What to do with a model that edgellm does not build itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgellm.errors import nearest
+
+# The model types that optimum-onnx 0.1 exports with the tasks of edgellm.
+OPTIMUM = frozenset({
+    "albert", "arcee", "bart", "bert", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "bloom",
+    "camembert", "codegen", "cohere", "convbert", "data2vec-text", "deberta", "deberta-v2", "deepseek_v3",
+    "distilbert", "electra", "esm", "falcon", "flaubert", "gemma", "gemma2", "gemma3_text", "glm", "gpt2",
+    "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "helium", "ibert", "internlm2", "llama",
+    "longformer", "longt5", "m2m_100", "marian", "mbart", "megatron-bert", "mistral", "mobilebert", "modernbert",
+    "mpnet", "mpt", "mt5", "nemotron", "nystromformer", "olmo", "olmo2", "opt", "pegasus", "phi", "phi3", "qwen2",
+    "qwen3", "qwen3_moe", "rembert", "roberta", "roformer", "smollm3", "splinter", "squeezebert", "stablelm", "t5",
+    "xlm", "xlm-roberta",
+})  # fmt: skip
+
+# Classes that are the text part of a model with more parts, by the whole's model_type.
+TEXT_CLASSES = {"gemma3": "Gemma3ForCausalLM"}
+
+
+def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
+    """What would work for a checkpoint whose model_type is not `known`."""
+    model_type = str(config["model_type"])
+    if model_type in TEXT_CLASSES:
+        name = TEXT_CLASSES[model_type]
+        return (
+            "it is a text model with others around it: save that by itself, with transformers: "
+            "whole = AutoModelForImageTextToText.from_pretrained(DIR); "
+            f"text = {name}(whole.config.text_config); text.model, text.lm_head = whole.model.language_model, "
+            "whole.lm_head; text.save_pretrained(OUT); and copy the tokenizer's files"
+        )
+    if model_type in OPTIMUM:
+        return "optimum-onnx has it: export with --via optimum"
+    parts = [name for name, part in config.items() if name.endswith("_config") and isinstance(part, Mapping)]
+    if "text_config" in parts:
+        return f"it has several parts ({', '.join(sorted(parts))}), and edgellm builds models of text alone"
+    return f"{nearest(model_type, known)}; for other text models, --via optimum may have them"

@@ -1,0 +1,124 @@
+"""Matrices that a checkpoint holds quantized, and the integers of those that are integers, which a package may keep."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from edgellm.types import ByteArray, FloatArray
+from edgellm_export.checkpoint.tensors import (
+    DividedRows,
+    HeadPart,
+    LazyTensor,
+    NamedView,
+    RowConcat,
+    RowSlice,
+    TensorView,
+)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Rows of a matrix: weight = scale * (level - zero point). `group_size` weights of a row share both; the last ones
+    of a row may be fewer. levels: [rows, columns] below 2**bits. scales, zero_points: [rows, groups] float32."""
+
+    bits: int
+    group_size: int
+    levels: ByteArray
+    scales: FloatArray
+    zero_points: FloatArray
+
+
+@dataclass(frozen=True)
+class QuantizedTensor(ABC):
+    """A LazyTensor that the checkpoint holds in fewer bits than floating-point numbers have."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """[stop - start, *shape[1:]] float32."""
+
+    def integers(self, start: int, stop: int) -> Integers | None:
+        """The same rows; None where they are no integers, or share scales in another way."""
+        return None
+
+
+@dataclass(frozen=True)
+class UnusedBias:
+    """A bias of zeros, which some tools write for layers that have none: it may be taken, and need not be."""
+
+    name: str
+    shape: tuple[int, ...]
+    tensor: LazyTensor
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(start, stop)
+
+
+def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ...]:
+    """The integers of some rows of a tensor or of a view of one, one behind the other; nothing where a row has none."""
+    match tensor:
+        case QuantizedTensor():
+            found = tensor.integers(start, stop)
+            return () if found is None else (found,)
+        case RowSlice():
+            return integers_of(tensor.tensor, tensor.start + start, tensor.start + stop)
+        case DividedRows():
+            return _divided(integers_of(tensor.tensor, start, stop), tensor.scale[start:stop])
+        case HeadPart():
+            return _of_heads(tensor, start, stop)
+        case RowConcat():
+            return _of_parts(tensor, start, stop)
+    return ()
+
+
+def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:
+    """The quantized tensors that a tensor or view shows numbers of."""
+    match tensor:
+        case QuantizedTensor():
+            yield tensor
+        case RowConcat():
+            for part in tensor.parts:
+                yield from quantized_in(part)
+        case NamedView() | TensorView():
+            yield from quantized_in(tensor.tensor)
+
+
+def _divided(found: tuple[Integers, ...], scale: FloatArray) -> tuple[Integers, ...]:
+    pieces, at = [], 0
+    for each in found:
+        rows = len(each.levels)
+        pieces.append(replace(each, scales=each.scales / scale[at : at + rows, None]))
+        at += rows
+    return tuple(pieces)
+
+
+def _of_heads(part: HeadPart, start: int, stop: int) -> tuple[Integers, ...]:
+    """Head by head, as far as they are asked for."""
+    pieces: list[Integers] = []
+    for head in range(start // part.size, -(-stop // part.size)):
+        first = (head * part.parts + part.part) * part.size - head * part.size
+        found = integers_of(
+            part.tensor, first + max(start, head * part.size), first + min(stop, (head + 1) * part.size)
+        )
+        if not found:
+            return ()
+        pieces += found
+    return tuple(pieces)
+
+
+def _of_parts(whole: RowConcat, start: int, stop: int) -> tuple[Integers, ...]:
+    pieces: list[Integers] = []
+    offset = 0
+    for part in whole.parts:
+        low, high = max(start - offset, 0), min(stop - offset, part.shape[0])
+        if low < high:
+            found = integers_of(part, low, high)
+            if not found:
+                return ()
+            pieces += found
+        offset += part.shape[0]
+    return tuple(pieces)

@@ -1,0 +1,74 @@
+"""What a config leaves unsaid is what transformers takes, for every family."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.architectures import FAMILIES, kind_of, read_family
+from edgellm_export.architectures.defaults import ALIASES, DEFAULTS, completed
+from edgellm_export.architectures.elsewhere import OPTIMUM
+
+TYPES = sorted(name for families in FAMILIES.values() for name in families)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_config_of_nothing_but_its_type_is_one_with_all_defaults_of_the_class(model_type: str) -> None:
+    whole = json.loads(CONFIG_MAPPING[model_type]().to_json_string(use_diff=False))
+    assert repr(read_family({"model_type": model_type}, 1000)) == repr(read_family(whole, 1000))
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_key_has_the_names_that_the_class_has_for_it(model_type: str) -> None:
+    names = CONFIG_MAPPING[model_type].attribute_map
+    known = dict(ALIASES.get(model_type, {}))
+    if model_type in ("bart", "marian", "mbart", "pegasus"):
+        assert known.pop("num_hidden_layers") == "encoder_layers"  # since transformers 5
+    assert known == names
+
+
+def test_every_family_has_its_defaults() -> None:
+    assert sorted(DEFAULTS) == TYPES
+
+
+def test_another_name_of_a_key_wins() -> None:
+    config = completed({"model_type": "gpt2", "n_embd": 8, "hidden_size": 16})
+    assert config["n_embd"] == 16
+    assert "hidden_size" not in config
+
+
+def test_null_is_not_the_default() -> None:
+    assert completed({"model_type": "mistral", "sliding_window": None})["sliding_window"] is None
+
+
+def test_layers_beyond_the_tensors_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="num_hidden_layers is 32, and the checkpoint has only 7 tensors"):
+        read_family({"model_type": "llama"}, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "lama"}, "did you mean 'llama'"),
+        ({"model_type": "opt"}, "export with --via optimum"),
+        ({"model_type": "gemma3", "text_config": {}}, r"Gemma3ForCausalLM\(whole.config.text_config\)"),
+        ({"model_type": "llava", "text_config": {}, "vision_config": {}}, "several parts .text_config, vision_config"),
+        ({"model_type": "mamba"}, "--via optimum may have them"),
+    ],
+)
+def test_an_unknown_model_type_says_what_would_work(config: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=expected):
+        kind_of(config)
+
+
+def test_the_list_of_optimums_model_types_is_optimums() -> None:
+    pytest.importorskip("optimum.exporters.onnx")
+    import optimum.exporters.onnx.model_configs  # noqa: F401  # which fills the tables
+    from optimum.exporters.tasks import TasksManager
+
+    supported = TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"]
+    assert {name for name, exporters in supported.items() if "onnx" in exporters} >= OPTIMUM
