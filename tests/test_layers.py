@@ -46,7 +46,7 @@ TABLE = {
         tokenizer: checkpoint / package text
         gguf: checkpoint tokenizer / package text
         prequantized: checkpoint
-        sources: checkpoint weights prequantized tokenizer gguf / package
+        sources: checkpoint weights prequantized tokenizer gguf / package text
         onnx: checkpoint package / engines
         quantize: checkpoint onnx
         blocks: checkpoint onnx quantize / package

@@ -27,7 +27,7 @@ from edgellm.errors import EdgellmError, InputError
 from edgellm.loading import load_as
 from edgellm.sessions.file import check_writable
 from edgellm.sessions.saving import check_savable
-from edgellm.text.chat import check_messages
+from edgellm.text.messages import check_messages
 
 PROMPT = "> "
 INTERRUPTED = "cancelled"  # the finish reason of an answer that Ctrl-C ended

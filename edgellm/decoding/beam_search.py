@@ -88,7 +88,7 @@ class Group:
         new_len = extended.ids.shape[1] - self.prompt_len
         cut = "length" if new_len >= self.limit else cut
 
-        ends = [self.plan.ends.of_text(ids) for ids in extended.ids[:, self.prompt_len :].tolist()]
+        ends = [self.plan.ends.of_text(ids) for ids in extended.ids]
         if not self.diverse:
             ends = [end or cut for end in ends]
         self._finish([(i, end) for i, end in enumerate(ends[: self.size]) if end is not None], extended)

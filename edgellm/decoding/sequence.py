@@ -54,20 +54,20 @@ class Hypothesis:
 class Ends:
     """What ends a sequence, beside its number of tokens: the conditions that the tokenizer and the clock decide.
 
-    `matches_stop_string`: whether the text of a sequence's new tokens contains a stop string.
+    `matches_stop_string`: whether a stop string reaches into the last token of a sequence, prompt included.
     `deadline` is a `time.monotonic()` value. `pad_token_id` is what a finished group of beams goes on with.
     """
 
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
-    matches_stop_string: Callable[[Sequence[int]], bool] | None = None
+    matches_stop_string: Callable[[TokenArray], bool] | None = None
     deadline: float | None = None
 
-    def of_text(self, tokens: Sequence[int]) -> str | None:
-        """Why the new `tokens` are complete in themselves: "eos", "stop_string" or None."""
-        if tokens[-1] in self.eos_token_ids:
+    def of_text(self, ids: TokenArray) -> str | None:
+        """Why prompt and new tokens are complete in themselves: "eos", "stop_string" or None."""
+        if ids[-1] in self.eos_token_ids:
             return "eos"
-        if self.matches_stop_string is not None and self.matches_stop_string(tokens):
+        if self.matches_stop_string is not None and self.matches_stop_string(ids):
             return "stop_string"
         return None
 
@@ -161,7 +161,7 @@ class Continuation:
         if logprob is not None:
             self.logprobs.append(logprob)
         limit = "length" if len(self.tokens) >= self.max_new_tokens else None
-        self.finish_reason = self._ends.of_text(self.tokens) or limit or cut
+        self.finish_reason = self._ends.of_text(self.ids()) or limit or cut
         return Emitted(self.number, token, logprob, self.finish_reason)
 
     def ids(self) -> TokenArray:

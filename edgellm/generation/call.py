@@ -10,6 +10,7 @@ from edgellm.decoding import Beginning
 from edgellm.decoding.shifting import ContextWindow
 from edgellm.errors import OptionError
 from edgellm.text.tokenizer import Tokenizer
+from edgellm.text.tools import Tool
 from edgellm.types import ProgressHook
 
 Options = Mapping[str, Any]
@@ -26,7 +27,7 @@ class Cancel(Protocol):
 class ChatArguments:
     """How messages become a prompt: see `ChatTemplate.render`."""
 
-    tools: Sequence[dict[str, Any]] | None = None
+    tools: Sequence[Tool] | None = None
     template: str | None = None
     variables: Mapping[str, Any] | None = None
 

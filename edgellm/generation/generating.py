@@ -13,8 +13,9 @@ from edgellm.generation.call import Call, Cancel, ChatArguments, Request
 from edgellm.generation.reader import PromptReader, Reader
 from edgellm.generation.results import Generation, Piece
 from edgellm.generation.run import Run
-from edgellm.text.chat import Message
+from edgellm.text.messages import Message
 from edgellm.text.prompts import Prompt, is_single
+from edgellm.text.tools import Tool
 from edgellm.types import ProgressHook
 
 
@@ -59,7 +60,7 @@ class Conversing(Generating):
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[dict[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
         cancel: Cancel | None = None,
@@ -74,7 +75,7 @@ class Conversing(Generating):
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[dict[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
         cancel: Cancel | None = None,

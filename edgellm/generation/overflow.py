@@ -19,7 +19,7 @@ from edgellm.decoding import GenerationOptions
 from edgellm.decoding.shifting import ContextWindow
 from edgellm.errors import ContextOverflowError, MemoryBudgetError, OptionError
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.text.chat import Message
+from edgellm.text.messages import Message
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray
 

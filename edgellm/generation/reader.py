@@ -19,7 +19,8 @@ from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fi
 from edgellm.package.generation import GENERATION, read_settings, refused
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.text.chat import ChatTemplate, Message, check_messages
+from edgellm.text.chat import ChatTemplate
+from edgellm.text.messages import Message, check_messages
 from edgellm.text.prompts import read_prompt
 from edgellm.text.tokenizer import Tokenizer, stop_string_matcher
 from edgellm.types import IntArray

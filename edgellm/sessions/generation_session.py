@@ -29,7 +29,7 @@ from edgellm.sessions.file import open_file
 from edgellm.sessions.holder import EngineHolder
 from edgellm.sessions.saving import check_savable, copy_into, load_into, save_engine
 from edgellm.sessions.source import SessionSource
-from edgellm.text.chat import Message, check_messages
+from edgellm.text.messages import Message, check_messages
 from edgellm.text.prompts import Prompt, is_single, read_prompt
 from edgellm.types import IntArray, ProgressHook
 

@@ -14,15 +14,12 @@ from typing import Any
 
 import jinja2
 
-from edgellm.errors import ChatTemplateError, InputError, corrupt, nearest
+from edgellm.errors import ChatTemplateError, InputError, nearest
 from edgellm.package.json_data import read_json
+from edgellm.text.messages import Message, as_templates_read, check_messages, cut_at_mark, joined, marked, text_parts
 from edgellm.text.sandbox import Sandbox
-from edgellm.text.tokenizer import check_text
-
-Message = Mapping[str, Any]
-
-MARK = "|the message goes on here| "
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+from edgellm.text.template_files import read_templates, special_tokens
+from edgellm.text.tools import Tool, tool_schemas
 
 
 class ChatTemplate:
@@ -35,13 +32,10 @@ class ChatTemplate:
 
     @classmethod
     def from_package(cls, package: Path) -> ChatTemplate:
-        """`chat_template.jinja` wins over tokenizer_config.json. Having neither is an error only when it is used."""
+        """See `read_templates`. Having none is an error only when it is used."""
         config = read_json(package / "tokenizer_config.json")
-        templates = _templates(config.get("chat_template"))
-        file = package / "chat_template.jinja"
-        if file.is_file():
-            templates["default"] = _read_template(file)
-        return cls(templates, _special_tokens(config))
+        tokens = special_tokens(config, read_json(package / "special_tokens_map.json"))
+        return cls(read_templates(package, config), tokens)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,36 +45,38 @@ class ChatTemplate:
         self,
         messages: Sequence[Message],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[Tool] | None = None,
         template: str | None = None,
         add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
+        continue_final_message: bool | str = False,
         **variables: Any,
     ) -> str:
-        """The prompt, special tokens included. `template` names one of several; `variables` are the template's own.
-        `continue_final_message`: end inside the last message, so that the model continues it.
+        """The prompt, special tokens included. `tools`: JSON schemas, or functions with docstrings and type hints.
+        `template` names one of several; `variables` are the template's own. `continue_final_message`: end inside the
+        last message, so that the model continues it; a name says which of its texts, as "reasoning_content".
 
-        Raises InputError for messages that are none, ChatTemplateError where the template fails or refuses them.
+        Content in parts, [{"type": "text", "text": ...}], is given to the template as it is; where the template takes
+        texts alone, as their lines. Raises InputError for messages that are none, ChatTemplateError where the template
+        fails or refuses them.
         """
         check_messages(messages)
-        compiled = self._get(template or self._default_name(tools))
+        schemas = None if tools is None else tool_schemas(tools)
+        chosen = template or self._default_name(tools)
+        compiled = self._get(chosen)
+        final, read = "", as_templates_read(messages)
         if continue_final_message:
-            messages = _marked(messages)
+            name = continue_final_message if isinstance(continue_final_message, str) else "content"
+            read, final = marked(read, name, self._sources[chosen])
         given: dict[str, Any] = {
             **self._special_tokens,
-            "messages": messages,
-            "tools": tools,
+            "tools": schemas,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
             **variables,
         }
-        try:
-            text = compiled.render(given)
-        except ChatTemplateError:
-            raise
-        except Exception as error:  # a template may raise anything: it is a program
-            raise ChatTemplateError(f"the chat template failed on these messages: {error}") from error
-        return _cut_at_mark(text) if continue_final_message else text
+        _check_documents(given["documents"])
+        text = _rendered(compiled, read, given)
+        return cut_at_mark(text, final) if continue_final_message else text
 
     def _default_name(self, tools: object) -> str:
         if not self._sources:
@@ -107,44 +103,40 @@ class ChatTemplate:
         return self._compiled[name]
 
 
-def check_messages(messages: object) -> None:
-    """Raises InputError unless `messages` is a non-empty sequence of {"role": str, "content": ...} mappings."""
-    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        found = type(messages).__name__
-        raise InputError(f'messages must be a list like [{{"role": "user", "content": "Hi"}}], found {found}')
-    if not messages:
-        raise InputError("messages is empty, expected at least one")
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise InputError(f"messages[{i}] is {message!r}, expected an object with the text 'role' and a 'content'")
-        if "content" not in message and "tool_calls" not in message:
-            raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls', only {', '.join(message)}")
-        if isinstance(message.get("content"), str):
-            check_text(message["content"])
+def _rendered(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
+    """Messages in parts are rendered as such; where that fails, or shows the parts instead of their texts, in one
+    piece."""
+    parts = [part for message in messages for part in text_parts(message)]
+    if not parts:
+        return _render(template, messages, given)
+    try:
+        rendered = _render(template, messages, given)
+    except ChatTemplateError:
+        return _render(template, joined(messages), given)
+    return rendered if _shows(rendered, parts) else _render(template, joined(messages), given)
 
 
-def _marked(messages: Sequence[Message]) -> list[Message]:
-    """The messages with MARK at the end of the last one's text."""
-    *earlier, last = messages
-    content = last.get("content")
-    if isinstance(content, str):
-        return [*earlier, {**last, "content": content + MARK}]
-    if isinstance(content, Sequence):
-        texts = [i for i, part in enumerate(content) if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
-        if texts:
-            parts = list(content)
-            parts[texts[-1]] = {**parts[texts[-1]], "text": parts[texts[-1]]["text"] + MARK}
-            return [*earlier, {**last, "content": parts}]
-    raise InputError("there is no text in the last message to continue; leave continue_final_message out")
+def _render(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
+    try:
+        return template.render({**given, "messages": messages})
+    except ChatTemplateError:
+        raise
+    except Exception as error:  # a template may raise anything: it is a program
+        raise ChatTemplateError(f"the chat template failed on these messages: {error}") from error
 
 
-def _cut_at_mark(text: str) -> str:
-    """The text before MARK. Templates that strip messages take the mark's last space with them; the spaces before the
-    mark are then those that they would have stripped."""
-    before, mark, after = text.rpartition(MARK.strip())
-    if not mark:
-        raise ChatTemplateError("the chat template leaves the end of the last message out, so it cannot be continued")
-    return before if after.startswith(MARK[-1]) else before.rstrip()
+def _shows(rendered: str, parts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a template made texts of these parts: at least one stands there, and none is printed as an object."""
+    texts = [part["text"].strip() for part in parts]
+    printed = any(printed in rendered for part in parts for printed in (str(part), _tojson(part)))
+    return not printed and (not any(texts) or any(text and text in rendered for text in texts))
+
+
+def _check_documents(documents: object) -> None:
+    if documents is not None and not (
+        isinstance(documents, Sequence) and all(isinstance(document, Mapping) for document in documents)
+    ):
+        raise InputError(f"documents is {documents!r}, expected a list of objects with 'title' and 'text'")
 
 
 def _environment() -> Sandbox:
@@ -163,27 +155,3 @@ def _tojson(
 
 def _raise_exception(message: str) -> None:
     raise ChatTemplateError(f"the chat template refuses these messages: {message}")
-
-
-def _read_template(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise corrupt(f"{path} is not UTF-8 text ({error})") from error
-
-
-def _templates(value: object) -> dict[str, str]:
-    """The templates by name: tokenizer_config.json has one, or a list of {"name": ..., "template": ...}."""
-    if isinstance(value, str):
-        return {"default": value}
-    if isinstance(value, list):
-        named = [t for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()]
-        return {str(t["name"]): str(t["template"]) for t in named}
-    return {}
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the special tokens; each is a str or an object with "content"."""
-    found = {name: config.get(name) for name in SPECIAL_TOKENS}
-    texts = {name: t.get("content") if isinstance(t, dict) else t for name, t in found.items()}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}

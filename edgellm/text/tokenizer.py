@@ -164,13 +164,12 @@ class Detokenizer:
         return text
 
 
-def stop_string_matcher(
-    tokenizer: Tokenizer | None, stop_strings: Sequence[str]
-) -> Callable[[Sequence[int]], bool] | None:
-    """A function that says whether the text of a sequence's new tokens contains a stop string, to be called after each
-    token; None where there are no stop strings.
+def stop_string_matcher(tokenizer: Tokenizer | None, stop_strings: Sequence[str]) -> Callable[[IntArray], bool] | None:
+    """A function that says whether a stop string ends in, or lies in, the text of the last of some tokens, to be called
+    after each new one with all of them; None where there are no stop strings.
 
-    As in Hugging Face's `generate`, the text keeps the stop string and whatever else its last token carries.
+    As in Hugging Face's `generate`, special tokens have their text here, a stop string may begin in the prompt, and the
+    text that is given back keeps it and whatever else its last token carries, special tokens left out.
     """
     if not stop_strings:
         return None
@@ -179,9 +178,13 @@ def stop_string_matcher(
     # A character has at most four bytes and a token at least one, so this many tokens cover the longest stop string.
     reach = 4 * max(map(len, stop_strings)) + 4
 
-    def matches(tokens: Sequence[int]) -> bool:
-        text = tokenizer.decode(tokens[-reach:])
-        return any(stop in text for stop in stop_strings)
+    def matches(tokens: IntArray) -> bool:
+        last = tokens[-reach:].tolist()
+        before, text = (tokenizer.decode(part, skip_special_tokens=False) for part in (last[:-1], last))
+        known = 0  # not all of `before`: its last character may have been incomplete
+        while known < min(len(before), len(text)) and before[known] == text[known]:
+            known += 1
+        return any(stop in text[max(0, known - len(stop) + 1) :] for stop in stop_strings)
 
     return matches
 

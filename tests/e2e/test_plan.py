@@ -163,7 +163,8 @@ def shapes_of(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, voc
 
 def test_a_checkpoint_of_a_gigabyte_by_its_header(tmp_path: Path) -> None:
     """In Qwen2.5-0.5B's shape, whose file has a hole where its weights would be. Measured: 501 MiB, 829 MiB of memory
-    above 105, 31.8 s, 62.9 tokens/s at 44 GB/s, 1,200 tokens/s of a prompt."""
+    above 105, 62.9 tokens/s at 44 GB/s, 1,200 tokens/s of a prompt, and 31.8 s when 246 tokens were compared: about 5
+    less than for 1,024."""
     header, end = {}, 0
     for name, shape in shapes_of(**QWEN):
         count = 2
@@ -187,7 +188,7 @@ def test_a_checkpoint_of_a_gigabyte_by_its_header(tmp_path: Path) -> None:
     plan = plan_of(prediction, replace(MACHINE, bandwidth=Bandwidth(2, 44e9, 2**28, 2**25), speed=Speed(208e9)))
     assert prediction.size == pytest.approx(501 * MIB, rel=0.15)
     assert prediction.peak + 5 * MIB == pytest.approx(829 * MIB, rel=0.15)
-    assert plan.seconds == pytest.approx(31.8, rel=0.5)
+    assert plan.seconds == pytest.approx(37, rel=0.5)
     assert plan.tokens_per_second == pytest.approx(62.9, rel=0.2)
     assert plan.prompt_tokens_per_second == pytest.approx(1200, rel=0.3)
 

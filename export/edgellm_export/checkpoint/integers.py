@@ -21,7 +21,8 @@ from edgellm_export.checkpoint.tensors import (
 @dataclass(frozen=True)
 class Integers:
     """Rows of a matrix: weight = scale * (level - zero point). `group_size` weights of a row share both; the last ones
-    of a row may be fewer. levels: [rows, columns] below 2**bits. scales, zero_points: [rows, groups] float32."""
+    of a row may be fewer. levels: [rows, columns]. scales, zero_points: [rows, groups] float32. Levels and zero points
+    are from 0 to 2**bits - 1."""
 
     bits: int
     group_size: int
@@ -73,6 +74,17 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
         case RowConcat():
             return _of_parts(tensor, start, stop)
     return ()
+
+
+def samples_of(tensor: LazyTensor) -> tuple[Integers, ...]:
+    """A row of each tensor that a tensor or a view of some consists of; nothing where one has no integers."""
+    match tensor:
+        case RowSlice() | DividedRows() | HeadPart():
+            return samples_of(tensor.tensor)
+        case RowConcat():
+            found = [samples_of(part) for part in tensor.parts]
+            return tuple(each for samples in found for each in samples) if all(found) else ()
+    return integers_of(tensor, 0, 1)
 
 
 def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:

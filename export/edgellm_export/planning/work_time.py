@@ -24,8 +24,8 @@ SPREADING = 0.07  # for 10^9 of rows x columns^2
 INVERTING = 0.1  # for 10^9 of columns^3
 ROUNDING = 0.02  # for a million weights that are not calibrated
 WRITING = 0.004  # for a million bytes, with their hashes and the package's load
-RUNNING = 0.013  # for 10^9 of tokens x weights x 2: the original in float32, and the package
-COMPARING = 0.018  # for a million logits
+RUNNING = 0.011  # for 10^9 of tokens x weights x 2: the original in float32, and the package
+COMPARING = 0.012  # for a million logits
 PROBE_S, PROBE_FLOPS = 0.0349 / 8, 2 * 768**3  # a matrix product in float32
 PROBE_TRIES = 30
 

@@ -28,7 +28,7 @@ from edgellm_export.prequantized.contract import (
     whole,
 )
 from edgellm_export.prequantized.fp8 import FP8Tensor
-from edgellm_export.prequantized.levels import IntegerTensor, unpacked, words_for
+from edgellm_export.prequantized.levels import IntegerTensor, unpacked, widths, words_for
 from edgellm_export.prequantized.mxfp4 import fp4_values
 
 FORMATS = (
@@ -103,7 +103,7 @@ class CTFloat4(QuantizedTensor):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         found = fp4_values(self.packed.stored(start, stop))
-        found *= self._scales(start, stop)[:, np.arange(self.shape[1]) // self.scales.width]
+        found *= widths(self._scales(start, stop), self.scales.width, self.shape[1])
         return found
 
     def integers(self, start: int, stop: int) -> Integers:
@@ -209,6 +209,8 @@ def _scheme_of(name: str, schemes: list[Scheme]) -> Scheme:
 
 
 def _matrix(options: Options, stored: Stored, name: str, scheme: Scheme) -> LazyTensor:
+    if scheme.bits == 0:
+        raise TensorError(f"{name} is quantized, and the weights of its group in config.json's config_groups are not")
     packed = stored.optional(f"{name}.weight_packed", ("I32", "U8"))
     numbers = stored.matrix(f"{name}.weight", ("I8", "F8_E4M3", *FLOAT_TYPES)) if packed is None else packed
     if numbers.dtype in FLOAT_TYPES:
@@ -225,8 +227,8 @@ def _matrix(options: Options, stored: Stored, name: str, scheme: Scheme) -> Lazy
             divisor = stored.optional(f"{name}.weight_global_scale", ("F32",), (1,))
             return CTFloat4(weight, shape, numbers, scales, _one(divisor))
     groups = _groups_of_columns(stored, name, shape, scales)
-    zero_points = _zero_points(stored, name, shape, scales, scheme)
     bits = 8 if numbers.dtype == "I8" else scheme.bits
+    zero_points = _zero_points(stored, name, shape, scales, bits)
     return CTIntegers(weight, shape, bits, scales.width, groups, numbers, scales, zero_points)
 
 
@@ -247,7 +249,7 @@ def _shape(stored: Stored, name: str, numbers: StoredTensor, scheme: Scheme) -> 
 
 
 def _scales(tensor: StoredTensor, shape: tuple[int, int], scheme: Scheme) -> Scales:
-    height, width = (of or size for of, size in zip(scheme.block, shape, strict=True))
+    height, width = (min(of or size, size) for of, size in zip(scheme.block, shape, strict=True))
     grid = (-(-shape[0] // height), -(-shape[1] // width))
     if not _is_grid(tensor.shape, grid):
         raise misshapen(tensor, f"{list(grid)}, by its scheme")
@@ -272,7 +274,7 @@ def _groups_of_columns(stored: Stored, name: str, shape: tuple[int, int], scales
 
 
 def _zero_points(
-    stored: Stored, name: str, shape: tuple[int, int], scales: Scales, scheme: Scheme
+    stored: Stored, name: str, shape: tuple[int, int], scales: Scales, bits: int
 ) -> Scales | StoredTensor | None:
     found = stored.optional(f"{name}.weight_zero_point", ("I32", "I8"))
     if found is None:
@@ -280,8 +282,12 @@ def _zero_points(
     if found.dtype == "I8":
         if found.shape != scales.tensor.shape:
             raise misshapen(found, f"{list(scales.tensor.shape)}, as its scales have")
+        middle = 1 << (bits - 1)
+        values = whole(found)
+        if values.min() < -middle or values.max() >= middle:
+            raise TensorError(f"{found.name} has numbers beyond {bits} bits; {ORIGINAL}")
         return Scales(found, scales.height, scales.width)
-    packed = (words_for(shape[0], scheme.bits), -(-shape[1] // scales.width))
+    packed = (words_for(shape[0], bits), -(-shape[1] // scales.width))
     if found.shape != packed:
         raise misshapen(found, f"{list(packed)}, by its scales")
     return found

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.prequantized.contract import DECODED, Options, Scales, Stored, StoredTensor, misshapen
+from edgellm_export.prequantized.levels import widths
 
 SCALE = ".weight_scale_inv"
 BLOCK = (128, 128)
@@ -26,10 +25,8 @@ class FP8Tensor(QuantizedTensor):
     scales: Scales
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        scales = self.scales.rows(start, stop)
-        group = np.arange(self.shape[1]) // self.scales.width
         found = DECODED[self.numbers.dtype][self.numbers.stored(start, stop)]
-        found *= scales[:, group]
+        found *= widths(self.scales.rows(start, stop), self.scales.width, self.shape[1])
         return found
 
 
@@ -63,7 +60,7 @@ def _size_of_blocks(numbers: StoredTensor, scales: StoredTensor, block: tuple[in
     rows, columns = numbers.shape
     grid = scales.shape if len(scales.shape) == 2 else (1, 1)
     if block is not None and grid == (-(-rows // block[0]), -(-columns // block[1])):
-        return block
+        return min(block[0], rows), min(block[1], columns)
     if scales.shape not in ((), (1,), grid) or 0 in grid or rows % grid[0] or columns % grid[1]:
         raise misshapen(scales, f"one for each of the blocks of {block} of a matrix of {list(numbers.shape)}")
     return rows // grid[0], columns // grid[1]

@@ -23,6 +23,11 @@ def unpacked(words: Array, bits: int, count: int) -> ByteArray:
     return np.packbits(stream.reshape(len(packed), count, bits), axis=2, bitorder="little")[:, :, 0]
 
 
+def widths(values: FloatArray, size: int, columns: int) -> FloatArray:
+    """[rows, columns] of values [rows, groups] of `size` columns each; the last group may be smaller."""
+    return np.repeat(values, size, axis=1)[:, :columns] if values.shape[1] > 1 else values
+
+
 def words_for(count: int, bits: int) -> int:
     return -(-count * bits // 32)
 
@@ -42,11 +47,16 @@ class IntegerTensor(QuantizedTensor):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         levels, scales, zero_points = self.codes(start, stop)
-        group = np.arange(self.shape[1]) // self.group_size if self.groups is None else self.groups
         found = levels.astype(np.float32)
-        found -= zero_points[:, group]
-        found *= scales[:, group]
+        found -= self._of_columns(zero_points)
+        found *= self._of_columns(scales)
         return found
+
+    def _of_columns(self, values: FloatArray) -> FloatArray:
+        """[rows, columns] of [rows, groups]."""
+        if self.groups is not None:
+            return np.take(values, self.groups, axis=1)
+        return widths(values, self.group_size, self.shape[1])
 
     def integers(self, start: int, stop: int) -> Integers | None:
         return None if self.groups is not None else Integers(self.bits, self.group_size, *self.codes(start, stop))

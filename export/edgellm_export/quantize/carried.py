@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgellm.types import ByteArray
-from edgellm_export.checkpoint.integers import Integers, integers_of
+from edgellm_export.checkpoint.integers import Integers, integers_of, samples_of
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.quantize.grid import Codes, Grid
 from edgellm_export.quantize.pieces import pieces
@@ -13,9 +13,12 @@ from edgellm_export.quantize.pieces import pieces
 
 def carries(weight: LazyTensor, grid: Grid) -> bool:
     """Whether `grid` can hold the checkpoint's own integers of a whole matrix."""
-    if len(weight.shape) != 2 or carried(weight, grid, 0, 1) is None:
+    samples = samples_of(weight)
+    if not samples or any(_on(grid, each) is None for each in samples):
         return False
-    return all(carried(weight, grid, start, stop) is not None for start, stop in pieces(weight))
+    if not grid.symmetric or all(each.bits < grid.bits for each in samples):
+        return True
+    return all(carried(weight, grid, start, stop) is not None for start, stop in pieces(weight))  # levels may not fit
 
 
 def carried(weight: LazyTensor, grid: Grid, start: int, stop: int) -> Codes | None:
@@ -41,8 +44,7 @@ def _on(grid: Grid, found: Integers) -> Codes | None:
     blocks = [start // found.group_size for start, _ in grid.blocks(columns)]
     scales, zero_points = found.scales[:, blocks], found.zero_points[:, blocks]
     if not grid.symmetric:
-        fits = zero_points.min() >= 0 and zero_points.max() < 2 * grid.middle
-        return Codes(found.levels, scales, zero_points) if fits else None
+        return Codes(found.levels, scales, zero_points)
     levels = _moved(found, grid.middle)
     return None if levels is None else Codes(levels, scales, np.full(scales.shape, grid.middle, np.float32))
 

@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
 from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
+from edgellm.text.template_files import MORE_TEMPLATES, OLD_TEMPLATE
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAPTER_WEIGHTS, refuse_adapter
 from edgellm_export.sources.choice import CONFIG, find_weights
 from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
 from edgellm_export.sources.reading import shard_names, step_weights
 from edgellm_export.tokenizer.effective import TOKENIZER
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD, OLD_TEMPLATE
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD
 from edgellm_export.tokenizer.settings import ADDED
 
 
@@ -144,7 +145,8 @@ def _text_files(names: set[str]) -> list[str]:
     wanted = [*CARRIED, OLD_TEMPLATE, ADDED]
     if TOKENIZER not in names or any(names.issuperset(files) for files in INSTEAD):
         wanted += ANCESTORS
-    return [name for name in wanted if name in names]
+    templates = [name for name in sorted(names) if PurePosixPath(name).match(f"{MORE_TEMPLATES}/*.jinja")]
+    return [*(name for name in wanted if name in names), *templates]
 
 
 def _sentence_files(names: set[str], modules: Path) -> list[str]:

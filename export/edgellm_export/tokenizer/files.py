@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError
 from edgellm.package.sentence import sentence_files
+from edgellm.text.template_files import MORE_TEMPLATES, OLD_TEMPLATE, TEMPLATE, read_templates
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.tokenizer import m2m100, marian
 from edgellm_export.tokenizer.build import compact
@@ -16,8 +18,7 @@ from edgellm_export.tokenizer.effective import TOKENIZER, VOCABULARIES, effectiv
 from edgellm_export.tokenizer.settings import CONFIG as TOKENIZER_CONFIG
 from edgellm_export.tokenizer.settings import SPECIAL_MAP, text_of_json
 
-TEMPLATE = "chat_template.jinja"
-OLD_TEMPLATE = "chat_template.json"
+TEMPLATE_NAME = re.compile(r"[\w-][\w.-]*")
 CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_MAP, TEMPLATE, "generation_config.json")
 # What a tokenizer may be built of, beside tokenizer.json or where there is none.
 ANCESTORS = VOCABULARIES
@@ -27,15 +28,15 @@ INSTEAD = (marian.MARIAN, m2m100.FILES)  # files that are read even where there 
 def read_text_files(path: Path) -> dict[str, bytes]:
     """What a package carries of the directory `path`, as far as it exists. Raises CheckpointError."""
     files = {name: (path / name).read_bytes() for name in CARRIED if (path / name).is_file()}
-    for name in files.keys() - {TOKENIZER}:  # what the runtime will have to read
+    others = [OLD_TEMPLATE, *(f"{MORE_TEMPLATES}/{file.name}" for file in (path / MORE_TEMPLATES).glob("*.jinja"))]
+    read = {name for name in others if (path / name).is_file()}
+    for name in (files.keys() | read) - {TOKENIZER}:  # what the runtime, or this, will have to read
         (read_json if name.endswith(".json") else read_text)(path / name)
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if effective := effective_tokenizer(path):
         files[TOKENIZER] = compact(effective.content)
         files |= _named(config, effective.named)
-    if TEMPLATE not in files and (template := _old_template(path, config)):
-        files[TEMPLATE] = _encoded(path, template)
-    return sentence_files(path) | files
+    return sentence_files(path) | files | _templates(path, config)
 
 
 def _named(config: Mapping[str, Any], special: Mapping[str, str]) -> dict[str, bytes]:
@@ -52,12 +53,12 @@ def _encoded(path: Path, template: str) -> bytes:
         raise CheckpointError(f"{path} has a chat template that is not Unicode text ({error})") from error
 
 
-def _old_template(path: Path, config: Mapping[str, Any]) -> str | None:
-    """The chat template where older checkpoints keep it: in a JSON file, or in the tokenizer's config."""
-    template = config.get("chat_template")
-    if (path / OLD_TEMPLATE).is_file():
-        template = read_json(path / OLD_TEMPLATE).get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {str(entry.get("name")): entry.get("template") for entry in template if isinstance(entry, Mapping)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+def _templates(path: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """The chat templates, each in the file that newer checkpoints have it in."""
+    found = {}
+    for name, template in read_templates(path, config).items():
+        if not TEMPLATE_NAME.fullmatch(name):
+            raise CheckpointError(f"{path} has a chat template named {name!r}, which cannot be the name of a file")
+        file = TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"
+        found[file] = _encoded(path, template)
+    return found

@@ -46,12 +46,16 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "zero points of another": ("gptq-4", {"qzeros": torch.ones(3, 8).int()}, TensorError, r"expected \[4, 8\], by its"),
     "a group that is not there": ("gptq-4", {"g_idx": torch.full((128,), 4).int()}, TensorError, "groups of 32 of 128"),
     "a negative group": ("gptq-4", {"g_idx": torch.full((128,), -1).int()}, TensorError, "groups of 32 of 128 inputs"),
+    "a group for nothing": ("gptq-4", {"g_idx": torch.tensor(0).int()}, TensorError, "a number for each input"),
     "awq groups": ("awq", {"scales": torch.ones(3, 64).half()}, TensorError, r"w.scales has shape \[3, 64\], expected"),
     "ct columns": ("ct-int4", {"weight_shape": torch.tensor([64, 120])}, TensorError, r"\[64, 120\] weights of 4"),
     "ct rows": ("ct-int4", {"weight_shape": torch.tensor([63, 128])}, TensorError, r"\[63, 128\] weights of 4 bits"),
     "ct scales": ("ct-int4", {"weight_scale": torch.ones(64, 5)}, TensorError, r"expected \[64, 4\], by its scheme"),
     "ct zero points": (
         "ct-int4", {"weight_zero_point": torch.ones(7, 4).int()}, TensorError, r"\[7, 4\], expected \[8, 4\]",
+    ),
+    "ct zero points of more bits": (
+        "ct-int4", {"weight_zero_point": torch.full((64, 4), 8).char()}, TensorError, "numbers beyond 4 bits",
     ),
     "ct not compressed": (
         "ct-int8", {"weight": torch.ones(64, 128)}, UnsupportedModelError, "with 'compressed'; export the original",
@@ -107,6 +111,9 @@ CONFIGS: dict[str, tuple[str, Any, type[Exception], str]] = {
     "no such layer": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "targets": ["x"]}, "b": {**GROUP, "targets": ["re:y"]}}},
         TensorError, "w is quantized, and no target",
+    ),
+    "a group without weights": (
+        "ct-int4", {**INT4, "config_groups": {"a": {"targets": ["Linear"]}}}, TensorError, "weights of its group in",
     ),
     "sizes of mixed groups": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "weights": {"num_bits": 4, "strategy": "group"}}}},

@@ -72,7 +72,6 @@ NOT_CARRIED = {
     "groups that end within a block": (held(4, 48), INT4),
     "8 bits with other zero points": (held(8, 32), INT8),
     "groups on a grid per row": (held(4, 32), ROWS),
-    "zero points beyond the levels": (held(4, 32, zeros=17), INT4),
 }
 
 

@@ -116,14 +116,31 @@ def test_broken_directories_say_what_is_wrong(checkpoint: Path, case: str) -> No
         open_checkpoint(str(checkpoint))
 
 
-def test_chat_template_in_older_places(checkpoint: Path) -> None:
-    templates = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
-    put(checkpoint / "tokenizer_config.json", {"chat_template": templates})
-    assert open_checkpoint(str(checkpoint)).files["chat_template.jinja"] == b"D"
+def test_chat_templates_in_each_of_their_places(checkpoint: Path) -> None:
+    """A tokenizer's files win over its config; chat_template.json is a processor's, which transformers' tokenizers do
+    not read."""
+
+    def templates() -> dict[str, bytes]:
+        files = open_checkpoint(str(checkpoint)).files
+        return {name: content for name, content in files.items() if name.endswith(".jinja")}
+
+    put(checkpoint / "tokenizer_config.json", {})
     put(checkpoint / "chat_template.json", {"chat_template": "J"})
-    assert open_checkpoint(str(checkpoint)).files["chat_template.jinja"] == b"J"
+    assert templates() == {"chat_template.jinja": b"J"}
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    put(checkpoint / "tokenizer_config.json", {"chat_template": named})
+    assert templates() == {"chat_template.jinja": b"D", "additional_chat_templates/tool_use.jinja": b"T"}
+    (checkpoint / "additional_chat_templates").mkdir()
+    (checkpoint / "additional_chat_templates" / "rag.jinja").write_text("R")
+    assert templates() == {"additional_chat_templates/rag.jinja": b"R"}
     (checkpoint / "chat_template.jinja").write_text("newest")
-    assert open_checkpoint(str(checkpoint)).files["chat_template.jinja"] == b"newest"
+    assert templates() == {"chat_template.jinja": b"newest", "additional_chat_templates/rag.jinja": b"R"}
+
+
+def test_a_template_whose_name_is_no_file_name_is_refused(checkpoint: Path) -> None:
+    put(checkpoint / "tokenizer_config.json", {"chat_template": [{"name": "../x", "template": "T"}]})
+    with pytest.raises(CheckpointError, match=r"named '../x', which cannot be the name of a file"):
+        open_checkpoint(str(checkpoint))
 
 
 @pytest.mark.parametrize("source", ["no-such-directory", "a/b/c", "./x/y", "models/x.gguf", "bad id/x"])

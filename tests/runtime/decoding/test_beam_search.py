@@ -130,7 +130,7 @@ def test_a_stop_string_finishes_a_hypothesis() -> None:
     _, plain = search_table([[1, 2]], num_beams=3)
     stop = plain[0][0].tokens[2]
     _, result = search_table(
-        [[1, 2]], ends={"matches_stop_string": lambda tokens: stop in tokens}, num_beams=3, num_return_sequences=3
+        [[1, 2]], ends={"matches_stop_string": lambda tokens: tokens[-1] == stop}, num_beams=3, num_return_sequences=3
     )
     assert all(h.finish_reason != "stop_string" or h.tokens.index(stop) == len(h.tokens) - 1 for h in result[0])
     assert "stop_string" in {h.finish_reason for h in result[0]}

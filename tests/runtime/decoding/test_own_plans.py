@@ -30,7 +30,7 @@ def own(prompt, options) -> list[Beginning]:
     """A prompt with a plan of its own. `stop_at`: as if a stop string came with this token."""
     options = {"max_length": 14, **options}
     stop = options.pop("stop_at", None)
-    matches = None if stop is None else lambda tokens: stop in tokens
+    matches = None if stop is None else lambda tokens: tokens[-1] == stop
     return beginnings([prompt], Ends((3,), matches_stop_string=matches), **options)
 
 

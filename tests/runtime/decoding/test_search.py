@@ -36,16 +36,16 @@ def test_an_end_token_in_the_last_place_counts_as_end() -> None:
     assert result[0][0].finish_reason == "eos"
 
 
-def test_stop_strings_see_the_new_tokens_of_their_row() -> None:
+def test_stop_strings_see_the_prompt_and_the_new_tokens_of_their_row() -> None:
     seen = []
 
     def ends_in_56(tokens) -> bool:
         seen.append(list(tokens))
-        return tokens[-2:] == [5, 6]
+        return list(tokens[-2:]) == [5, 6]
 
     _, result = count_from(3, limits=[9], matches_stop_string=ends_in_56)
     assert result == [[Hypothesis((4, 5, 6), None, None, "stop_string")]]
-    assert seen == [[4], [4, 5], [4, 5, 6]]
+    assert seen == [[3, 4], [3, 4, 5], [3, 4, 5, 6]]
 
 
 def test_cancellation_is_asked_once_per_step_and_keeps_what_there_is() -> None:

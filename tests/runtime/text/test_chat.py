@@ -108,10 +108,81 @@ def test_the_last_message_continued(name: str, last: str) -> None:
 
 def test_the_last_message_in_parts_continued() -> None:
     template = "{% for m in messages %}{% for p in m.content %}<{{ p.text or p.type }}>{% endfor %}{% endfor %}"
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "image"}]
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}, {"type": "citation"}]
     messages = [{"role": "assistant", "content": parts}]
     assert ChatTemplate({"default": template}, {}).render(messages, continue_final_message=True) == "<a><b"
     assert parts[1]["text"] == "b"  # the caller's messages stay as they are
+
+
+def in_parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_parts_are_lines_of_a_template_that_takes_texts(name: str) -> None:
+    template = ChatTemplate({"default": TEMPLATES[name]}, SPECIAL)
+    messages = [{"role": "user", "content": in_parts("Hi", "there")}, {"role": "assistant", "content": "Yes?"}]
+    lines = [{"role": "user", "content": "Hi\nthere"}, messages[1]]
+    assert template.render(messages) == template.render(lines)
+    assert template.render(messages, continue_final_message=True, add_generation_prompt=False).endswith("Yes?")
+
+
+def test_parts_are_parts_of_a_template_that_loops_over_them() -> None:
+    source = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}"  # noqa: E501
+    template = ChatTemplate({"default": source}, {})
+    assert template.render([{"role": "user", "content": in_parts("a", "b")}]) == "<a><b>"
+    assert template.render([{"role": "user", "content": "{'type': 'text', 'text': 'a'}"}]).startswith("{")
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_audio", "video"])
+def test_parts_that_are_no_text_are_refused_by_name(kind: str) -> None:
+    messages = [{"role": "user", "content": [*in_parts("What is this?"), {"type": kind, kind: "x.png"}]}]
+    with pytest.raises(InputError, match=rf"messages\[0\].content\[1\] is a part of type '{kind}'"):
+        ChatTemplate({"default": CHATML}, {}).render(messages)
+
+
+def test_what_is_none_is_left_out_and_reasoning_has_each_of_its_names() -> None:
+    template = ChatTemplate({"default": "{% for m in messages %}{{ m | tojson }}{% endfor %}"}, {})
+    message = {"role": "assistant", "content": "a", "tool_calls": None, "reasoning": "r"}
+    assert json.loads(template.render([message])) == {
+        "thinking": "r", "role": "assistant", "content": "a", "reasoning": "r", "reasoning_content": "r",
+    }  # fmt: skip
+    shown = ChatTemplate({"default": "{% for m in messages %}{{ m.reasoning_content }}{% endfor %}"}, {})
+    assert shown.render([message], continue_final_message="reasoning") == "r"
+
+
+def test_python_functions_are_tools() -> None:
+    def add(a: int) -> int:
+        """Adds.
+
+        Args:
+            a: A number
+        """
+        return a
+
+    template = ChatTemplate({"default": "{{ tools | tojson }}"}, {})
+    (tool,) = json.loads(template.render([USER], tools=[add]))
+    assert tool["function"]["parameters"]["required"] == ["a"]
+
+
+def test_documents_are_objects() -> None:
+    with pytest.raises(InputError, match="expected a list of objects with 'title' and 'text'"):
+        ChatTemplate({"default": CHATML}, {}).render([USER], documents=["text"])
+
+
+def test_special_tokens_of_other_names_and_of_the_older_file(tmp_path: Path) -> None:
+    config = {
+        "chat_template": "{{ bos_token }}{{ image_token }}{{ call_token }}",
+        "bos_token": "<a>",
+        "call_token": "<call>",
+        "add_bos_token": True,
+        "extra_special_tokens": {"image_token": "<image>"},
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": {"content": "<b>"}}))
+    assert ChatTemplate.from_package(tmp_path).render([USER]) == "<b><image><call>"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "added_tokens_decoder": {}}))
+    assert ChatTemplate.from_package(tmp_path).render([USER]) == "<a><image><call>"
 
 
 def test_nothing_to_continue() -> None:

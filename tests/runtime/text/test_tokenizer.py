@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import example, given, settings
@@ -117,8 +118,23 @@ def test_stop_strings_match_where_they_are_complete(text: str, stops: list[str],
     tokenizer = TOKENIZERS["bytes"]
     matches = stop_string_matcher(tokenizer, stops)
     assert matches is not None
-    tokens = tokenizer.encode(text).tolist()
+    tokens = tokenizer.encode(text)
     assert next((n for n in range(1, len(tokens) + 1) if matches(tokens[:n])), None) == expected
+
+
+def test_a_special_token_may_be_a_stop_string_or_a_part_of_one() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    for stop, tokens in (("<|eos|>", [*b"ab", 257]), ("b<|eos|>", [*b"ab", 257]), ("os|>\n", [257, *b"\n"])):
+        matches = stop_string_matcher(tokenizer, [stop])
+        assert matches is not None
+        found = [matches(np.array(tokens[:n])) for n in range(1, len(tokens) + 1)]
+        assert found == [*[False] * (len(tokens) - 1), True]
+
+
+def test_a_stop_string_that_lies_before_the_last_token_is_over() -> None:
+    matches = stop_string_matcher(TOKENIZERS["bytes"], ["ab"])
+    assert matches is not None
+    assert [matches(np.array([*b"xabyb"][:n])) for n in range(1, 6)] == [False, False, True, False, False]
 
 
 def test_no_stop_strings_need_no_matcher() -> None:
