@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from making import Situation, byte_tokenizer, model, roberta_tokenizer, word_piece_tokenizer
+from making import Situation, byte_tokenizer, distilbert_tokenizer, model, roberta_tokenizer, word_piece_tokenizer
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -180,6 +180,6 @@ SITUATIONS = [
     encoder("electra", "AutoModelForTokenClassification", {"target_modules": ["query", "embeddings_project"],
             "task_type": "TOKEN_CLS"}, config="ElectraConfig", embedding_size=16),
     encoder("distilbert", LABELS, {"target_modules": ["q_lin", "ffn.lin1"], "task_type": "SEQ_CLS",
-            "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig", dim=32, hidden_dim=48,
-            n_layers=2, n_heads=2),
+            "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig",
+            tokenizer=distilbert_tokenizer, dim=32, hidden_dim=48, n_layers=2, n_heads=2),
 ]  # fmt: skip

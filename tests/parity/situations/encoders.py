@@ -6,6 +6,7 @@ from typing import Any
 
 from making import (
     Situation,
+    distilbert_tokenizer,
     edited,
     model,
     roberta_tokenizer,
@@ -55,7 +56,7 @@ camembert = rows(
     "CamembertConfig", "camembert", unigram_tokenizer, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
 )
 distilbert = rows(
-    "DistilBertConfig", "distilbert", dim=32, hidden_dim=48, n_layers=2, n_heads=4,
+    "DistilBertConfig", "distilbert", distilbert_tokenizer, dim=32, hidden_dim=48, n_layers=2, n_heads=4,
     hidden_size=..., intermediate_size=..., num_hidden_layers=..., num_attention_heads=...,
 )  # fmt: skip
 
