@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,18 @@ from edgellm_export.adapters.checkpoint import merge_adapters, open_adapters
 from edgellm_export.architectures import read_family
 from edgellm_export.checkpoint import Checkpoint, json_file
 from edgellm_export.checkpoint.integers import QuantizedTensor
-from edgellm_export.checkpoint.tensors import ZeroTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 from edgellm_export.prequantized import widened
 from edgellm_export.quantize.carried import carried
 from edgellm_export.quantize.grid import Grid
+from edgellm_export.sources.choice import find_weights
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
+from edgellm_export.weights import hdf5_structure
+from edgellm_export.weights.hdf5 import tensors_of
+from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import read_safetensors
+from edgellm_export.weights.tensorflow import translated
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -65,6 +71,7 @@ ADAPTED = Checkpoint(
     files={},
     source={},
 )  # fmt: skip
+PYTORCH, TENSORFLOW = "pytorch_model.bin", "tf_model.h5"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 GRIDS = (Grid(4, 32, False), Grid(8, 32, True))
 SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
@@ -72,9 +79,29 @@ SESSION = StoredCache(num_layers=1, num_kv_heads=1, head_dim=4, dtype="float32")
 
 def safetensors_file(root: Path) -> None:
     """Weights, and the first numbers of some of them."""
-    for tensor in list(read_safetensors(root / WEIGHTS).values())[:8]:
-        if 0 < len(tensor.shape) < 4:
-            tensor.rows(0, min(2, tensor.shape[0]))
+    _first_rows(read_safetensors(root / WEIGHTS))
+
+
+def pytorch_file(root: Path) -> None:
+    """The same of PyTorch's own file."""
+    _first_rows(read_pytorch(root / PYTORCH))
+
+
+def tensorflow_file(root: Path) -> None:
+    """Of TensorFlow's, with its names and layouts translated. What reads its structure has a process of its own, and
+    is called here without."""
+    path = root / TENSORFLOW
+    with contextlib.suppress(*hdf5_structure.ERRORS):
+        arrays = hdf5_structure.arrays(path)
+        _first_rows(translated(tensors_of(path, arrays)))
+
+
+def weight_choice(root: Path) -> None:
+    """Which of a repository's files hold the weights, or what is said of them: {"names": [...], "config": {...}}."""
+    data = json_file.read_json(root / CONFIG)
+    names, config = data.get("names"), data.get("config")
+    if isinstance(names, list) and isinstance(config, dict):
+        find_weights("org/name", [name for name in names if isinstance(name, str)], config)
 
 
 def quantized(root: Path) -> None:
@@ -194,6 +221,12 @@ def evaluation_data(root: Path) -> None:
         with contextlib.suppress(EdgellmError):
             for record in open_data(root / f"data{suffix}"):
                 columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
+
+
+def _first_rows(tensors: Mapping[str, LazyTensor]) -> None:
+    for tensor in list(tensors.values())[:8]:
+        if 0 < len(tensor.shape) < 4:
+            tensor.rows(0, min(2, tensor.shape[0]))
 
 
 def _use(found: Tokenizer) -> None:

@@ -16,8 +16,9 @@ from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fuzz import parsers
 from fuzz.corpus import PARTS
 from fuzz.gguf_bytes import gguf_bytes, gguf_parts
-from fuzz.parsers import CONFIG, GRAPH, SUFFIXES, WEIGHTS
+from fuzz.parsers import CONFIG, GRAPH, PYTORCH, SUFFIXES, TENSORFLOW, WEIGHTS
 from fuzz.quantized_files import quantized_files
+from fuzz.weight_files import behind_one_another, hdf5_bytes, zipped
 
 INDEX = "model.safetensors.index.json"
 NAMES = {
@@ -106,6 +107,24 @@ TARGETS: Mapping[str, Target] = {
         ),
         Target("quantized", lambda data: quantized_files(_object(data)), parsers.quantized, is_json=True, share=4),
         Target("adapter", adapter_files, parsers.adapter, is_json=True, share=4),
+        Target(
+            "pytorch_index",
+            one_file(f"{PYTORCH}.index.json", f"{CONFIG}=llama.json", "model-1.bin=torch", "model-2.bin=torch"),
+            parsers.checkpoint,
+            is_json=True,
+            share=1,
+        ),
+        Target("pytorch_pickle", lambda data: {PYTORCH: zipped(data)}, parsers.pytorch_file, share=8),
+        Target("pytorch_zip", one_file(PYTORCH), parsers.pytorch_file, share=3),
+        Target("pytorch_old", lambda data: {PYTORCH: behind_one_another(data)}, parsers.pytorch_file, share=3),
+        Target(
+            "tensorflow_layout",
+            lambda data: {TENSORFLOW: hdf5_bytes(_object(data))},
+            parsers.tensorflow_file,
+            is_json=True,
+            share=1,
+        ),
+        Target("weight_choice", one_file(CONFIG), parsers.weight_choice, is_json=True, share=1),
         Target("gguf", one_file("model.gguf"), parsers.gguf_file, share=2),
         Target(
             "gguf_metadata",

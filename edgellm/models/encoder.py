@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ TextOrIds = str | tuple[str, str] | Sequence[int] | npt.NDArray[np.integer[Any]]
 BATCH_TOKENS = 2048  # of a run, padding included: more gain nothing, and cost memory
 BATCH_LOGITS = 1 << 25  # numbers that a run gives: 128 MiB of float32
 PADDING = 1 / 8  # of a row, at most: shorter inputs go into another run
+TRIED = (3, 9)  # tokens of the rows that a graph of another tool is asked about
+AGREEMENT = {"float": 1e-3, "integer": 2e-2}  # of the largest number: less is rounding
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -152,7 +155,8 @@ class EncoderModel:
             raise OptionError(f"max_length is {length!r}, expected a whole number from 1 to {limit}")
         encodings = [self._encoding(one) for one in inputs]
         if truncation is not None:
-            encodings = [truncated(encoding, length, truncation) for encoding in encodings]
+            side = "right" if self.tokenizer is None else self.tokenizer.truncation_side
+            encodings = [truncated(encoding, length, truncation, at=side) for encoding in encodings]
         for number, encoding in enumerate(encodings):
             if len(encoding) > limit:
                 raise ContextOverflowError(
@@ -182,8 +186,10 @@ class EncoderModel:
     def _outputs(self, encodings: Sequence[Encoding], names: Sequence[str]) -> list[dict[str, FloatArray]]:
         """The outputs of each input, by name and without padding."""
         found: list[dict[str, FloatArray]] = [{}] * len(encodings)
+        lengths = [len(encoding) for encoding in encodings]
         room = 1 if self.manifest.model.rows_apart else BATCH_LOGITS // self._numbers_per_token(names)
-        for rows in buckets([len(encoding) for encoding in encodings], BATCH_TOKENS, room):
+        padding = PADDING if len(set(lengths)) == 1 or self.takes_padding else 0
+        for rows in buckets(lengths, BATCH_TOKENS, room, padding):
             arrays = self._loaded.run(self._feeds([encodings[row] for row in rows]), names)
             for place, row in enumerate(rows):
                 length, values = len(encodings[row]), (array.numpy()[place] for array in arrays)
@@ -192,6 +198,24 @@ class EncoderModel:
                     for name, value in zip(names, values, strict=True)
                 }
         return found
+
+    @cached_property
+    def takes_padding(self) -> bool:
+        """Whether a row gets the same when it is padded. Of another tool's graph nothing says so: it is asked when it
+        first matters."""
+        manifest = self.manifest
+        if manifest.model.lengths_apart or manifest.has_hashes:
+            return not manifest.model.lengths_apart
+        short, long = (_bare(np.linspace(manifest.vocab_size - 1, 0, n).astype(np.int64)) for n in TRIED)
+        names = [name for name in self._graph.outputs if name not in self._graph.attentions]
+        alone, padded = (self._loaded.run(self._feeds(rows), names) for rows in ([short], [short, long]))
+        limit = AGREEMENT["float" if manifest.weights.precision in ("fp32", "fp16") else "integer"]
+        for one, both in zip(alone, padded, strict=True):
+            expected = one.numpy()[0]
+            found = both.numpy()[0][: len(expected)]
+            if float(np.abs(found - expected).max()) > limit * float(np.abs(expected).max()):
+                return False
+        return True
 
     def _with_attentions(self, encoding: Encoding, names: Sequence[str]) -> EncoderResult:
         """One input by itself: the weights are right only where nothing is padded."""
@@ -243,14 +267,14 @@ def _behind(inputs: Sequence[TextOrIds], prompt: str) -> Sequence[TextOrIds]:
     ]  # fmt: skip
 
 
-def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int) -> Iterator[list[int]]:
-    """The numbers of the inputs of each run: inputs of like length, so that at most a share of PADDING is padding, and
+def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int, padding: float = PADDING) -> Iterator[list[int]]:
+    """The numbers of the inputs of each run: inputs of like length, so that at most a share `padding` is padding, and
     no more than `tokens` (or `rows_tokens`) tokens in a run unless a single input has more."""
     room = max(1, min(tokens, rows_tokens))
     bucket: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         longest = lengths[bucket[0]] if bucket else lengths[row]
-        if bucket and (lengths[row] < longest * (1 - PADDING) or (len(bucket) + 1) * longest > room):
+        if bucket and (lengths[row] < longest * (1 - padding) or (len(bucket) + 1) * longest > room):
             yield bucket
             bucket = []
         bucket.append(row)

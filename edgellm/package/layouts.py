@@ -180,12 +180,14 @@ class EncoderDecoderFacts:
 class EncoderFacts:
     """What the runtime must know of an encoder-only model. `labels`: what the outputs stand for, in order; none unless
     the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say.
-    `rows_apart`: the graph mixes the rows of a batch (one scale for all), so each is run by itself."""
+    `rows_apart`: the graph mixes the rows of a batch (one scale for all), so each is run by itself. `lengths_apart`:
+    padding changes what it gives for a row, so rows run with those of their length."""
 
     labels: tuple[str, ...] = ()
     problem_type: Problem | None = None
     embedding: Embedding | None = None
     rows_apart: bool = False
+    lengths_apart: bool = False
 
     def bytes_per_token(self) -> int:
         """0: an encoder has no cache."""

@@ -46,7 +46,8 @@ class EncoderPipeline(Pipeline):
         encoding = self.tokenizer.encoding(text, pair)
         if how is None:
             return encoding
-        return truncated(encoding, self.special.max_length if max_length is None else max_length, how)
+        length = self.special.max_length if max_length is None else max_length
+        return truncated(encoding, length, how, at=self.tokenizer.truncation_side)
 
 
 def cutting(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:

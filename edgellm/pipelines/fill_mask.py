@@ -12,7 +12,6 @@ from edgellm.errors import InputError
 from edgellm.pipelines.base import check_counts, texts_of
 from edgellm.pipelines.encoder import EncoderPipeline, cutting
 from edgellm.pipelines.scores import FloatArray, best, softmax
-from edgellm.pipelines.special import clean_up
 from edgellm.text.encodings import Encoding
 from edgellm.types import IntArray
 
@@ -69,13 +68,9 @@ class FillMask(EncoderPipeline):
         return {
             "score": score,
             "token": token,
-            "token_str": self._decode([token], skip_special_tokens=False),
-            "sequence": self._decode(ids.tolist(), skip_special_tokens=single),
+            "token_str": self.tokenizer.decode([token], skip_special_tokens=False),
+            "sequence": self.tokenizer.decode(ids.tolist(), skip_special_tokens=single),
         }
-
-    def _decode(self, tokens: Sequence[int], *, skip_special_tokens: bool) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
-        return clean_up(text) if self.special.clean_up else text
 
     def _targets(self, targets: str | Sequence[str]) -> IntArray:
         """The ids of the target words; a word that is no token of the vocabulary has that of its first token."""

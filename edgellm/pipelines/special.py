@@ -21,8 +21,7 @@ USUAL = {
 class Special:
     """Ids of special tokens, None where there is no such token, and how a user writes the mask, `mask_text`.
 
-    An input has at most `max_length` tokens, special ones included. `clean_up` says whether decoded text loses the
-    spaces before punctuation.
+    An input has at most `max_length` tokens, special ones included.
     """
 
     mask: int | None
@@ -31,7 +30,6 @@ class Special:
     pad: int | None
     mask_text: str | None
     max_length: int
-    clean_up: bool
 
     @classmethod
     def create(cls, config: Mapping[str, Any], tokenizer: Tokenizer, context_length: int) -> Special:
@@ -43,16 +41,7 @@ class Special:
             **ids,
             mask_text=texts["mask"],
             max_length=min(context_length, int(length)) if isinstance(length, int | float) else context_length,
-            clean_up=config.get("clean_up_tokenization_spaces") is True,
         )
-
-
-def clean_up(text: str) -> str:
-    """The text without the spaces that simple English tokenizers leave before punctuation and short forms; the rules,
-    and their order, are those of Hugging Face's tokenizers."""
-    for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
-        text = text.replace(spaced, spaced.strip())
-    return text
 
 
 def _text(config: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> str | None:

@@ -9,7 +9,6 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.pipelines import TRANSLATION
 from edgellm.pipelines.base import Pipeline, TruncationChoice, texts_of, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
-from edgellm.pipelines.special import clean_up
 from edgellm.text.encodings import truncated
 
 USUAL = {"num_beams": 4}
@@ -53,7 +52,7 @@ class Text2Text(Pipeline):
         def written(sequence: Any) -> Any:
             if return_tensors:
                 return list(sequence.tokens)
-            return clean_up(sequence.text) if clean_up_tokenization_spaces else sequence.text
+            return self.tokenizer.decode(sequence.tokens, clean_up=clean_up_tokenization_spaces)
 
         return [[{name: written(sequence)} for sequence in generation.sequences] for generation in generations]
 
@@ -61,7 +60,8 @@ class Text2Text(Pipeline):
         how = truncation_of(truncation)
         if how is None:
             return text
-        ids: list[int] = truncated(self.tokenizer.encoding(text), self.special.max_length, how).ids.tolist()
+        side = self.tokenizer.truncation_side
+        ids: list[int] = truncated(self.tokenizer.encoding(text), self.special.max_length, how, at=side).ids.tolist()
         return ids
 
 

@@ -10,7 +10,6 @@ from edgellm.errors import ContextOverflowError, OptionError
 from edgellm.models.decoder import Model
 from edgellm.pipelines.base import Pipeline, TruncationChoice, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
-from edgellm.pipelines.special import clean_up
 from edgellm.text.encodings import Truncation, truncated
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray
@@ -35,7 +34,7 @@ class Writing:
     tokenizer: Tokenizer
     full_text: bool
     skip_special_tokens: bool
-    clean_up: bool
+    clean_up: bool | None
     continues: bool | None
 
     def tokens(self, item: Any, prompt: IntArray, tokens: Sequence[int]) -> dict[str, Any]:
@@ -48,8 +47,7 @@ class Writing:
         return {"generated_text": continued(item, text, self.continues) if self.full_text else text}
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=self.skip_special_tokens)
-        return clean_up(text) if self.clean_up else text
+        return self.tokenizer.decode(tokens, skip_special_tokens=self.skip_special_tokens, clean_up=self.clean_up)
 
 
 class TextGeneration(Pipeline):
@@ -72,7 +70,7 @@ class TextGeneration(Pipeline):
         return_full_text: bool | None = None,
         return_text: bool | None = None,
         return_tensors: bool | None = None,
-        clean_up_tokenization_spaces: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
         skip_special_tokens: bool = True,
         prefix: str | None = None,
         add_special_tokens: bool = True,
@@ -115,7 +113,7 @@ class TextGeneration(Pipeline):
             return self.tokenizer.encode(text, add_special_tokens=reading.add_special_tokens)
         encoding = self.tokenizer.encoding(text)
         kept = encoding if reading.add_special_tokens else encoding.take(~encoding.special)
-        return truncated(kept, self.special.max_length, reading.truncation).ids
+        return truncated(kept, self.special.max_length, reading.truncation, at=self.tokenizer.truncation_side).ids
 
     def _encode_chat(self, messages: Any, continues: bool | None) -> IntArray:
         ends_open = _continues(messages, continues)

@@ -95,7 +95,7 @@ class TokenClassification(EncoderPipeline):
 
     def _cut(self, encoding: Encoding, stride: int | None) -> tuple[Encoding, ...]:
         if stride is None:
-            return (truncated(encoding, self.special.max_length),)
+            return (truncated(encoding, self.special.max_length, at=self.tokenizer.truncation_side),)
         return tuple(windows(encoding, 0, self.special.max_length, stride))
 
     def _entities(self, text: str, encoding: Encoding, logits: FloatArray, strategy: Strategy) -> list[Entity]:

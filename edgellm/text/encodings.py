@@ -14,6 +14,7 @@ import numpy as np
 from edgellm.errors import InputError, OptionError
 from edgellm.types import BoolArray, IntArray
 
+Side = Literal["left", "right"]
 Truncation = Literal["longest_first", "only_first", "only_second"]
 
 NONE = -1  # the word or text of a special token
@@ -77,9 +78,11 @@ def from_tokenizer(encoding: Any) -> Encoding:
     )
 
 
-def truncated(encoding: Encoding, max_length: int, truncation: Truncation = "longest_first") -> Encoding:
-    """The encoding with at most `max_length` tokens, special ones included: it is cut at the end of the text, of its
-    pair, or of the longer one first. Raises OptionError where what may be cut is too short for that."""
+def truncated(
+    encoding: Encoding, max_length: int, truncation: Truncation = "longest_first", *, at: Side = "right"
+) -> Encoding:
+    """The encoding with at most `max_length` tokens, special ones included: it is cut at the end of the text (`at` the
+    right), of its pair, or of the longer one first. Raises OptionError where what may be cut is too short for that."""
     if len(encoding) <= max_length:
         return encoding
     lengths = encoding.length_of(0), encoding.length_of(1)
@@ -90,7 +93,9 @@ def truncated(encoding: Encoding, max_length: int, truncation: Truncation = "lon
             f"the input cannot be cut to {max_length} tokens with truncation {truncation!r}: its text has {lengths[0]} "
             f"tokens, its pair {lengths[1]}, and {special} are special; raise the length or shorten the input"
         )
-    return encoding.take(_within(encoding, 0, 0, kept[0]) & _within(encoding, 1, 0, kept[1]))
+    first = [length - share if at == "left" else 0 for length, share in zip(lengths, kept, strict=True)]
+    within = [_within(encoding, text, first[text], first[text] + kept[text]) for text in (0, 1)]
+    return encoding.take(within[0] & within[1])
 
 
 def windows(encoding: Encoding, text: int, max_length: int, stride: int) -> list[Encoding]:

@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from edgellm.errors import InputError, OptionError, PackageCorruptError, corrupt
+from edgellm.package.json_data import read_json
 from edgellm.system.memory import return_freed_memory
-from edgellm.text.encodings import Encoding, from_tokenizer
+from edgellm.text.clean_up import CleanUp
+from edgellm.text.clean_up import clean_up as cleaned_up
+from edgellm.text.encodings import Encoding, Side, from_tokenizer
 from edgellm.text.tokenizer_errors import check_growth, library_errors
 from edgellm.types import IntArray
 
+CLEAN_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a character
 
 
 class Tokenizer:
-    """A `tokenizer.json`. `decode` leaves spaces as the tokens have them: no `clean_up_tokenization_spaces`."""
+    """A `tokenizer.json`, with what tokenizer_config.json alone can say, its `config`: whether decoded text is cleaned
+    up, whether special tokens in a text are text, and at which side long ones are cut."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any] = MappingProxyType({})) -> None:
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
+        # Merges of bytes or characters have their spaces where they belong: transformers cleans up other texts only.
+        self._may_clean_up = type(tokenizer.model).__name__ != "BPE" or config.get(CLEAN_BPE) is True
+        self.truncation_side: Side = "left" if config.get("truncation_side") == "left" else "right"
+        self.cleans_up = self._may_clean_up and config.get("clean_up_tokenization_spaces") is True
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.special_ids = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
         self.byte_ids = _byte_fallback_ids(tokenizer)
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
+    def from_file(cls, path: Path, config: Mapping[str, Any] = MappingProxyType({})) -> Tokenizer:
         def unreadable(reason: str) -> PackageCorruptError:
             return corrupt(f"{path} cannot be read: {reason}")
 
         with library_errors(unreadable):
             tokenizer = tokenizers.Tokenizer.from_file(str(path))
         check_growth(tokenizer, unreadable)
-        return cls(tokenizer)
+        return cls(tokenizer, config)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
         """The text's tokens [length] int64; with `add_special_tokens`, those that the post-processor adds (such as a
@@ -45,9 +57,12 @@ class Tokenizer:
         with library_errors(_failed):
             return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
 
-    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True, clean_up: bool | None = None) -> str:
+        """The tokens' text. Unless `clean_up` says so, the tokenizer does whether it is cleaned up."""
         with library_errors(_failed):
-            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+            text = str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+        wanted = self.cleans_up if clean_up is None else clean_up and self._may_clean_up
+        return cleaned_up(text) if wanted else text
 
     def encoding(self, text: str | Sequence[str], pair: str | None = None) -> Encoding:
         """A text, or a text and its pair, as an encoder reads them: special tokens included. A list is a text in words,
@@ -101,7 +116,7 @@ def open_tokenizer(package: Path) -> Tokenizer | None:
     file = package / "tokenizer.json"
     if not file.is_file():
         return None
-    tokenizer = Tokenizer.from_file(file)
+    tokenizer = Tokenizer.from_file(file, read_json(package / "tokenizer_config.json"))
     return_freed_memory()
     return tokenizer
 
@@ -118,9 +133,19 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._context: list[int] = []  # tokens whose text is out already
         self._pending: list[int] = []
+        self._clean = CleanUp() if tokenizer is not None and tokenizer.cleans_up else None
 
     def add(self, token: int) -> str:
         """The text that is complete now, often that of `token`, "" while a character is incomplete."""
+        text = self._decoded(token)
+        return text if self._clean is None else self._clean.add(text)
+
+    def flush(self) -> str:
+        """What was held back; call it when no more tokens follow."""
+        text = self._take(self._text(self._tokenizer)) if self._tokenizer and self._pending else ""
+        return text if self._clean is None else self._clean.add(text) + self._clean.flush()
+
+    def _decoded(self, token: int) -> str:
         if self._tokenizer is None or not self._tokenizer.has_text(token):
             return ""
         self._pending.append(token)
@@ -130,13 +155,9 @@ class Detokenizer:
         text = self._text(self._tokenizer)
         return "" if text.endswith(REPLACEMENT) else self._take(text)
 
-    def flush(self) -> str:
-        """What was held back; call it when no more tokens follow."""
-        return self._take(self._text(self._tokenizer)) if self._tokenizer and self._pending else ""
-
     def _text(self, tokenizer: Tokenizer) -> str:
-        known = tokenizer.decode(self._context)
-        return tokenizer.decode(self._context + self._pending)[len(known) :]
+        known = tokenizer.decode(self._context, clean_up=False)
+        return tokenizer.decode(self._context + self._pending, clean_up=False)[len(known) :]
 
     def _take(self, text: str) -> str:
         self._context, self._pending = self._pending, []

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fuzz.seeds import configs, gguf_files, packages, quantized, texts
+from fuzz.seeds import configs, gguf_files, packages, quantized, texts, weights
 from fuzz.seeds.writing import write_input, write_json, write_part
 
 
@@ -15,6 +15,9 @@ def main() -> None:
     write_safetensors()
     quantized.write_quantized()
     write_adapters()
+    weights.write_pytorch()
+    weights.write_tensorflow()
+    weights.write_choices()
     gguf_files.write_gguf()
     configs.write_configs()
     texts.write_text_files()

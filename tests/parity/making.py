@@ -175,16 +175,11 @@ def from_files(files: Mapping[str, Any]) -> Callable[[Any], Any]:
     return opened
 
 
-def word_piece_tokenizer(hf: Any, kind: str = "BertTokenizer") -> Any:
+def word_piece_tokenizer(hf: Any, **settings: Any) -> Any:
     """BERT's."""
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
-    config = {"tokenizer_class": kind, "do_lower_case": True, **names}
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **names, **settings}
     return from_files({"tokenizer.json": word_pieces, "tokenizer_config.json": config})(hf)
-
-
-def distilbert_tokenizer(hf: Any) -> Any:
-    """BERT's, without token types: 4.57's model takes none."""
-    return word_piece_tokenizer(hf, "DistilBertTokenizer")
 
 
 def roberta_byte_pairs() -> Any:

@@ -20,7 +20,8 @@ from edgellm_export.checkpoint.config import is_number
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles
 from edgellm_export.sources.opening import open_adapter
-from edgellm_export.tokenizer.files import CARRIED, TOKENIZER
+from edgellm_export.tokenizer.effective import TOKENIZER
+from edgellm_export.tokenizer.files import CARRIED
 
 GivenAdapter = str | Path | tuple[str | Path, float]
 # What an encoder's adapter is for; of other models, heads that edgellm does not build.

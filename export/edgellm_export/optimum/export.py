@@ -15,10 +15,13 @@ import onnx_ir as ir
 from edgellm.errors import CheckpointError, ExportError, UnsupportedModelError
 from edgellm.foreign import is_foreign, read_foreign
 from edgellm.foreign.files import CONFIG, ENCODER, FIRST, LATER, MERGED, WHOLE
+from edgellm.loading import load
+from edgellm.models.encoder import EncoderModel
 from edgellm.package.manifest import (
     GENERATION_TASKS,
     MANIFEST_NAME,
     DecoderFacts,
+    EncoderFacts,
     Manifest,
     Precision,
     Task,
@@ -65,13 +68,14 @@ class OptimumExport:
             progress("optimum", 0, 1)
             export_graphs(self.directory, Path(made), self.task)
             progress("optimum", 1, 1)
+            apart = _lengths_apart(Path(made))
             scheme = _store(_wanted(Path(made)), work, self.precision, progress)
         _, found = read_foreign(work)
         if found.task != self.task:
             raise UnsupportedModelError(f"the graphs that optimum makes for {self.task} are those of {found.task}")
         made_with = {name: importlib.metadata.version(name) for name in PACKAGES}
         weights = Weights(self.precision, scheme, tied_embedding=False)
-        manifest = _describe(work, found, self.checkpoint, weights, made_with)
+        manifest = _describe(work, found, self.checkpoint, weights, made_with, lengths_apart=apart)
         original = partial(TorchOriginal, self.directory, self.task)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -91,7 +95,8 @@ class GraphsExport:
             scheme = _store(graphs, work, self.precision, progress)
         _, found = read_foreign(work)
         weights = Weights(self.precision, scheme, tied_embedding=False)
-        manifest = _describe(work, found, self.checkpoint, weights, {})
+        apart = _lengths_apart(self.path)
+        manifest = _describe(work, found, self.checkpoint, weights, {}, lengths_apart=apart)
         original = partial(GraphsOriginal, self.path)
         return Written(manifest, lambda sealed: verify_package(work, sealed, original, progress))
 
@@ -162,10 +167,24 @@ def _store(graphs: Mapping[str, Path], work: Path, precision: Precision, progres
     return scheme
 
 
+def _lengths_apart(path: Path) -> bool:
+    """Whether padding changes what the float32 graphs of an encoder give, which they are asked, as nothing says so."""
+    model = load(path)
+    return isinstance(model, EncoderModel) and not model.takes_padding
+
+
 def _describe(
-    work: Path, found: Manifest, checkpoint: Checkpoint, weights: Weights, made_with: Mapping[str, str]
+    work: Path,
+    found: Manifest,
+    checkpoint: Checkpoint,
+    weights: Weights,
+    made_with: Mapping[str, str],
+    *,
+    lengths_apart: bool,
 ) -> Manifest:
     """The manifest; the configs of a model that generates are written to `work`."""
+    if is_of(found, EncoderFacts):
+        found = replace(found, model=replace(found.model, lengths_apart=lengths_apart))
     if found.task in GENERATION_TASKS:
         write_generation_config(work, checkpoint)
         if can_run(found):

@@ -74,7 +74,7 @@ def _matrix(stored: Stored, name: str, less_one: bool, expected: tuple[int, int]
     index = stored.optional(f"{name}.g_idx", ("I32", "I64"))
     groups, outputs = scales.shape
     bits = expected[0] if expected else zero_words.shape[1] * 32 // outputs
-    inputs = words.shape[0] * 32 // bits if index is None and bits else index.shape[0] if index is not None else 0
+    inputs = _inputs(words, bits, index)
     if bits not in BITS or words.shape != (words_for(inputs, bits), outputs):
         raise misshapen(words, f"[{inputs} * {bits} / 32, {outputs}], by its scales, bits and g_idx")
     if zero_words.shape != (groups, words_for(outputs, bits)):
@@ -83,6 +83,15 @@ def _matrix(stored: Stored, name: str, less_one: bool, expected: tuple[int, int]
     size = inputs if size == -1 else min(size, inputs)
     order = _order(index, inputs, groups, size, scales)
     return GPTQTensor(f"{name}.weight", (outputs, inputs), bits, size, order, words, zero_words, scales, less_one)
+
+
+def _inputs(words: StoredTensor, bits: int, index: StoredTensor | None) -> int:
+    """As many as have a group, or else as there is room for."""
+    if index is None:
+        return words.shape[0] * 32 // bits if bits else 0
+    if len(index.shape) != 1:
+        raise misshapen(index, "a number for each input")
+    return index.shape[0]
 
 
 def _order(index: StoredTensor | None, inputs: int, groups: int, size: int, scales: StoredTensor) -> IntArray | None:

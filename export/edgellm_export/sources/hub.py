@@ -21,7 +21,9 @@ from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAP
 from edgellm_export.sources.choice import CONFIG, find_weights
 from edgellm_export.sources.gguf_choice import SUFFIX, choose, gguf_choices, is_only_gguf
 from edgellm_export.sources.reading import shard_names, step_weights
-from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, TOKENIZER
+from edgellm_export.tokenizer.effective import TOKENIZER
+from edgellm_export.tokenizer.files import ANCESTORS, CARRIED, INSTEAD
+from edgellm_export.tokenizer.settings import ADDED
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,9 @@ def _import_hub() -> tuple[Any, Any]:
 
 
 def _text_files(names: set[str]) -> list[str]:
-    wanted = [*CARRIED, OLD_TEMPLATE]
-    if TOKENIZER not in names:
-        wanted += [*ANCESTORS, "added_tokens.json"]
+    wanted = [*CARRIED, OLD_TEMPLATE, ADDED]
+    if TOKENIZER not in names or any(names.issuperset(files) for files in INSTEAD):
+        wanted += ANCESTORS
     templates = [name for name in sorted(names) if PurePosixPath(name).match(f"{MORE_TEMPLATES}/*.jinja")]
     return [*(name for name in wanted if name in names), *templates]
 

@@ -1,48 +1,68 @@
-"""tokenizer.json from vocab.txt, for BERT and its kin: words cut into the longest pieces that the vocabulary has."""
+"""Tokenizers of BERT and its kin: words cut into the longest pieces that the vocabulary has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgellm.errors import CheckpointError
-from edgellm_export.checkpoint.json_file import read_text
-from edgellm_export.tokenizer.vocabulary import special_token
+from edgellm_export.tokenizer.scheme import (
+    Draft,
+    Ids,
+    Source,
+    cls_and_sep,
+    extra_tokens,
+    named_tokens,
+    text_of,
+    with_space_before,
+)
+from edgellm_export.tokenizer.settings import Settings, Token
 
-VOCAB = "vocab.txt"
-SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+BERT = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]",
+}  # fmt: skip
+MPNET = {
+    "bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "sep_token": "</s>", "pad_token": "<pad>",
+    "cls_token": "<s>", "mask_token": "<mask>",
+}  # fmt: skip
 
 
-def wordpiece_tokenizer(path: Path, config: Mapping[str, Any]) -> bytes:
-    """The content of tokenizer.json. config: tokenizer_config.json, which may say how text is normalized and what
-    special tokens are called. Raises CheckpointError."""
-    vocab = _read_vocab(path / VOCAB)
-    special = {name: special_token(config, name, usual) for name, usual in SPECIAL.items()}
-    missing = [token for token in (special["unk"], special["sep"], special["cls"]) if token not in vocab]
-    if missing:
-        raise CheckpointError(f"{path / VOCAB} lacks the token {missing[0]}; is it the vocabulary of a BERT model?")
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=special["unk"]))
+def bert(source: Source, settings: Settings, *, has_types: bool = True) -> Draft:
+    named = named_tokens(settings, BERT)
+    surrounding = cls_and_sep(named["cls_token"], named["sep_token"])
+    tokenizer = _wordpiece(source, settings, named)
+    return Draft(tokenizer, named, extra_tokens(settings), surrounding, has_types=has_types)
+
+
+distilbert = partial(bert, has_types=False)
+
+
+def mpnet(source: Source, settings: Settings) -> Draft:
+    named = named_tokens(settings, MPNET)
+    named["mask_token"] = with_space_before(named["mask_token"])
+
+    def surrounding(ids: Ids) -> Any:
+        sep, cls = ((text_of(named[name]), ids(named[name])) for name in ("sep_token", "cls_token"))
+        return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
+
+    return Draft(_wordpiece(source, settings, named), named, extra_tokens(settings), surrounding)
+
+
+def _wordpiece(source: Source, settings: Settings, named: Mapping[str, Token | None]) -> Tokenizer:
+    unknown = text_of(named["unk_token"])
+    if unknown not in source.ids:
+        raise CheckpointError(f"{source.origin} lacks the token {unknown}; is it the vocabulary of a BERT model?")
+    tokenizer = Tokenizer(models.WordPiece(dict(source.ids), unk_token=unknown))
+    strip_accents = settings.options.get("strip_accents")
     tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=config.get("do_lower_case", True) is not False,
-        strip_accents=config.get("strip_accents"),
-        handle_chinese_chars=config.get("tokenize_chinese_chars", True) is not False,
+        clean_text=True,
+        handle_chinese_chars=settings.flag("tokenize_chinese_chars", True),
+        strip_accents=None if strip_accents is None else bool(strip_accents),
+        lowercase=settings.flag("do_lower_case", True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    sep, cls = special["sep"], special["cls"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls}:0 $A:0 {sep}:0",
-        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
-        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
-    )
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocab])
-    return str(tokenizer.to_str()).encode()
-
-
-def _read_vocab(path: Path) -> dict[str, int]:
-    """The ids of a file's tokens, which have a line each, numbered from 0."""
-    lines = read_text(path).split("\n")
-    return {line.rstrip("\r"): i for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return tokenizer

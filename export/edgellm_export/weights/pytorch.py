@@ -121,7 +121,7 @@ def _check_stored(info: zipfile.ZipInfo) -> None:
 def _place(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> Place:
     """Where the content of an entry lies, as the header in front of it says."""
     _check_stored(info)
-    file.seek(info.header_offset)
+    file.seek(max(info.header_offset, 0))
     header = file.read(LOCAL_SIZE)
     if len(header) < LOCAL_SIZE or not header.startswith(LOCAL_HEADER):
         raise PickleError(f"the zip archive's entry {info.filename[:80]!r} has no header")

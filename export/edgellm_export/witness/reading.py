@@ -99,8 +99,8 @@ def about_text(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
         "chats": [guarded(render, tokenizer, chat) for chat in question["chats"]],
     }
     if question["task"] not in GENERATIVE:
-        pairs = [tokenizer(*pair, return_token_type_ids=True) for pair in question["pairs"]]
-        found["pairs"] = [[pair["input_ids"], pair["token_type_ids"]] for pair in pairs]
+        pairs = [tokenizer(*pair) for pair in question["pairs"]]  # models take types that they are not given for 0
+        found["pairs"] = [[p["input_ids"], p.get("token_type_ids") or [0] * len(p["input_ids"])] for p in pairs]
     return found
 
 

@@ -46,6 +46,7 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "zero points of another": ("gptq-4", {"qzeros": torch.ones(3, 8).int()}, TensorError, r"expected \[4, 8\], by its"),
     "a group that is not there": ("gptq-4", {"g_idx": torch.full((128,), 4).int()}, TensorError, "groups of 32 of 128"),
     "a negative group": ("gptq-4", {"g_idx": torch.full((128,), -1).int()}, TensorError, "groups of 32 of 128 inputs"),
+    "a group for nothing": ("gptq-4", {"g_idx": torch.tensor(0).int()}, TensorError, "a number for each input"),
     "awq groups": ("awq", {"scales": torch.ones(3, 64).half()}, TensorError, r"w.scales has shape \[3, 64\], expected"),
     "ct columns": ("ct-int4", {"weight_shape": torch.tensor([64, 120])}, TensorError, r"\[64, 120\] weights of 4"),
     "ct rows": ("ct-int4", {"weight_shape": torch.tensor([63, 128])}, TensorError, r"\[63, 128\] weights of 4 bits"),

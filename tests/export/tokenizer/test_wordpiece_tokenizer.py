@@ -28,6 +28,7 @@ TEXTS = [
 def test_tokens_of_transformers(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     reference = hf.BertTokenizer(str(tmp_path / "vocab.txt"), **settings)
     found = tokenizers.Tokenizer.from_buffer(read_text_files(tmp_path)["tokenizer.json"])
     for text in TEXTS:
@@ -39,5 +40,6 @@ def test_tokens_of_transformers(settings: dict[str, Any], tmp_path: Path) -> Non
 
 def test_a_vocabulary_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("a\nb\n")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(CheckpointError, match=r"vocab.txt lacks the token \[UNK\]"):
         read_text_files(tmp_path)

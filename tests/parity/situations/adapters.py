@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from making import Situation, byte_tokenizer, distilbert_tokenizer, model, roberta_tokenizer, word_piece_tokenizer
+from making import Situation, byte_tokenizer, model, roberta_tokenizer, word_piece_tokenizer
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -98,6 +99,7 @@ def encoder(name: str, head: str, *adapters: dict[str, Any], config: str = "Bert
     return tuned(name, config, head, *adapters, **{"tokenizer": word_piece_tokenizer, **sizes, **settings})
 
 
+WITHOUT_TYPES = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 LINEAR, QUERY = {"target_modules": "all-linear"}, {"target_modules": ["q_proj"]}
 LABELS, MASKED = "AutoModelForSequenceClassification", "AutoModelForMaskedLM"
 WORDS = {"target_modules": ["query", "word_embeddings"]}
@@ -181,5 +183,5 @@ SITUATIONS = [
             "task_type": "TOKEN_CLS"}, config="ElectraConfig", embedding_size=16),
     encoder("distilbert", LABELS, {"target_modules": ["q_lin", "ffn.lin1"], "task_type": "SEQ_CLS",
             "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig",
-            tokenizer=distilbert_tokenizer, dim=32, hidden_dim=48, n_layers=2, n_heads=2),
+            tokenizer=WITHOUT_TYPES, dim=32, hidden_dim=48, n_layers=2, n_heads=2),
 ]  # fmt: skip

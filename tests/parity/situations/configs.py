@@ -9,7 +9,7 @@ from typing import Any
 from making import Edit, edited, removed, renamed, without
 from situations.decoders import LLAMA3, YARN, gemma2, gemma3, gpt2, llama, mistral, neox, phi3, qwen2, qwen3, starcoder2
 from situations.encoder_decoders import SUMMARIES, bart, marian, mbart, mt5, pegasus, t5
-from situations.encoders import LABELS, bert, camembert, distilbert, electra, ernie, roberta
+from situations.encoders import LABELS, bert, distilbert, electra, ernie, roberta
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 ROPE = ("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor")
@@ -387,7 +387,6 @@ SITUATIONS = [
         without(CONFIG, "hidden_act", "layer_norm_eps", "pad_token_id", "position_embedding_type"),
         type_vocab_size=2,
     ),
-    camembert("states", "silent", without(CONFIG, "pad_token_id"), type_vocab_size=2),
     electra("mlm", "silent", without(CONFIG, "embedding_size", "hidden_act"), embedding_size=128),
     ernie("states", "tasks", use_task_id=True),
     ernie("states", "tasks-silent", without(CONFIG, "task_type_vocab_size"), use_task_id=True),
@@ -529,8 +528,6 @@ SITUATIONS = [
             num_assistant_tokens=3,
             remove_invalid_values=True,
             disable_compile=True,
-            output_scores=True,
-            return_dict_in_generate=True,
             is_assistant=False,
             custom_key=5,
         ),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from making import (
     Situation,
-    distilbert_tokenizer,
     edited,
     model,
     roberta_tokenizer,
@@ -55,8 +55,9 @@ xlm = rows(
 camembert = rows(
     "CamembertConfig", "camembert", unigram_tokenizer, max_position_embeddings=130, type_vocab_size=1, pad_token_id=1
 )
+without_types = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 distilbert = rows(
-    "DistilBertConfig", "distilbert", distilbert_tokenizer, dim=32, hidden_dim=48, n_layers=2, n_heads=4,
+    "DistilBertConfig", "distilbert", without_types, dim=32, hidden_dim=48, n_layers=2, n_heads=4,
     hidden_size=..., intermediate_size=..., num_hidden_layers=..., num_attention_heads=...,
 )  # fmt: skip
 

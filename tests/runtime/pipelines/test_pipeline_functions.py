@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.question_answering import likely_spans
 from edgellm.pipelines.scores import best, sigmoid, softmax
 from edgellm.pipelines.sentence_similarity import cosines
-from edgellm.pipelines.special import Special, clean_up
+from edgellm.pipelines.special import Special
 from edgellm.pipelines.zero_shot import entailed
 from edgellm.text.encodings import from_tokenizer
 from edgellm.text.tokenizer import Tokenizer
@@ -22,16 +21,6 @@ from tiny_package import tiny_tokenizer
 
 SAMPLING = {"do_sample": True, "temperature": 0.7}
 BEAMS = {"num_beams": 4}
-
-
-def test_clean_up_is_that_of_transformers() -> None:
-    from transformers import PreTrainedTokenizerBase
-
-    pieces = [" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're", " ", "a", "'", ".", "do"]
-    rng = random.Random(0)
-    for _ in range(500):
-        text = "".join(rng.choices(pieces, k=12))
-        assert clean_up(text) == PreTrainedTokenizerBase.clean_up_tokenization(text)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +98,7 @@ def test_special_tokens() -> None:
     config = {"mask_token": {"content": "<|pad|>"}, "unk_token": "no such token", "model_max_length": 1e30}
     special = Special.create(config, tokenizer, context_length=96)
     assert (special.mask, special.mask_text, special.unk, special.cls) == (258, "<|pad|>", None, None)
-    assert (special.max_length, special.clean_up) == (96, False)
+    assert special.max_length == 96
     assert Special.create({"model_max_length": 12}, tokenizer, 96).max_length == 12
 
 

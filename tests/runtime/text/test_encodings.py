@@ -48,17 +48,18 @@ def as_lists(encoding: Encoding) -> list[Any]:
 @pytest.mark.parametrize("truncation", ["longest_first", "only_first", "only_second"])
 @pytest.mark.parametrize("max_length", [28, 35, 40, 200])
 @pytest.mark.parametrize(("text", "pair"), [(TEXT, PAIR), (PAIR, TEXT)])
-def test_truncated_pairs(make: Any, truncation: Any, max_length: int, text: str, pair: str) -> None:
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_truncated_pairs(make: Any, truncation: Any, max_length: int, text: str, pair: str, side: Any) -> None:
     encoding = encode(make(), text, pair)
     cutting = make()
-    cutting.enable_truncation(max_length, strategy=truncation)
+    cutting.enable_truncation(max_length, strategy=truncation, direction=side)
     try:
         expected = encode(cutting, text, pair)
     except Exception:
         with pytest.raises(OptionError, match=r"cannot be cut to \d+ tokens"):
-            truncated(encoding, max_length, truncation)
+            truncated(encoding, max_length, truncation, at=side)
     else:
-        assert as_lists(truncated(encoding, max_length, truncation)) == as_lists(expected)
+        assert as_lists(truncated(encoding, max_length, truncation, at=side)) == as_lists(expected)
 
 
 @pytest.mark.parametrize("make", [word_pieces, byte_pieces])

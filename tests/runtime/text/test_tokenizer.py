@@ -11,13 +11,13 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from edgellm.errors import InputError, PackageCorruptError
 from edgellm.package.json_data import read_json
-from edgellm.text.tokenizer import Detokenizer, Tokenizer, stop_string_matcher
+from edgellm.text.tokenizer import CLEAN_BPE, Detokenizer, Tokenizer, stop_string_matcher
 from tiny_package import tiny_tokenizer
 
 CORPUS = ["Hello world, said the naïve café owner. 你好世界 🙂👍🏽 Zażółć gęślą jaźń."] * 3
 
 
-def byte_level() -> Tokenizer:
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -26,7 +26,7 @@ def byte_level() -> Tokenizer:
         vocab_size=300, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return Tokenizer(tokenizer)
+    return tokenizer
 
 
 def byte_fallback() -> Tokenizer:
@@ -53,7 +53,7 @@ def metaspace() -> Tokenizer:
 
 TOKENIZERS = {
     "bytes": Tokenizer(tiny_tokenizer()),
-    "byte-level": byte_level(),
+    "byte-level": Tokenizer(byte_level_tokenizer()),
     "byte-fallback": byte_fallback(),
     "metaspace": metaspace(),
 }
@@ -175,3 +175,42 @@ def test_broken_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(PackageCorruptError, match="holds a JSON list"):
         read_json(tmp_path / "config.json")
+
+
+CLEAN = {"clean_up_tokenization_spaces": True}
+
+
+def spaced() -> tokenizers.Tokenizer:
+    """Unigram, as T5's: words and marks with a space before each."""
+    pieces = ["<unk>", *(f"▁{word}" for word in ("it", "'", "s", ".", "do", "n't", "here"))]
+    tokenizer = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def test_text_is_cleaned_up_where_the_tokenizers_config_says_so() -> None:
+    cleaning, leaving = Tokenizer(spaced(), CLEAN), Tokenizer(spaced())
+    ids = leaving.encode("do n't it ' s here .").tolist()
+    assert leaving.decode(ids) == "do n't it ' s here ."
+    assert cleaning.decode(ids) == "don't it's here."
+    assert cleaning.decode(ids, clean_up=False) == "do n't it ' s here ."
+    assert leaving.decode(ids, clean_up=True) == "don't it's here."
+    detokenizer = Detokenizer(cleaning)
+    assert "".join(map(detokenizer.add, ids)) + detokenizer.flush() == "don't it's here."
+
+
+def test_merged_tokens_are_not_cleaned_up() -> None:
+    """As in transformers 5: their spaces are the text's."""
+    for config, expected in ((CLEAN, "a . b"), ({**CLEAN, CLEAN_BPE: True}, "a. b")):
+        tokenizer = Tokenizer(tiny_tokenizer(), config)
+        assert tokenizer.decode(tokenizer.encode("a . b", add_special_tokens=False).tolist()) == expected
+
+
+def test_special_tokens_in_a_text_are_text_where_the_tokenizers_config_says_so() -> None:
+    made = byte_level_tokenizer()
+    special = Tokenizer(made).encode("a<s>b").tolist()
+    text = Tokenizer(byte_level_tokenizer(), {"split_special_tokens": True}).encode("a<s>b").tolist()
+    assert made.token_to_id("<s>") in special
+    assert made.token_to_id("<s>") not in text
+    assert Tokenizer(byte_level_tokenizer()).decode(text) == "a<s>b"

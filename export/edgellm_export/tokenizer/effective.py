@@ -1,0 +1,237 @@
+"""The tokenizer that transformers makes of a checkpoint's files, as one tokenizer.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.text.tokenizer_errors import check_growth, library_errors
+from edgellm_export.checkpoint.json_file import read_json
+from edgellm_export.tokenizer.classes import AS_IT_IS, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
+from edgellm_export.tokenizer.m2m100 import m2m100
+from edgellm_export.tokenizer.marian import marian
+from edgellm_export.tokenizer.plain import plain
+from edgellm_export.tokenizer.pretokenizers import TEKKEN
+from edgellm_export.tokenizer.scheme import (
+    Draft,
+    Ids,
+    Source,
+    bos_and_eos,
+    extra_tokens,
+    named_tokens,
+    template,
+    text_of,
+)
+from edgellm_export.tokenizer.sentencepiece import REMEDY
+from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_settings
+from edgellm_export.tokenizer.source import (
+    MERGES,
+    VOCAB_JSON,
+    VOCAB_TXT,
+    from_sentencepiece,
+    from_tokenizer_json,
+    from_vocab_json,
+    from_vocab_txt,
+)
+
+TOKENIZER = "tokenizer.json"
+SEPARATE = {"Marian": marian, "M2M100": m2m100}  # classes that do without tokenizer.json
+VOCABULARIES = (
+    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT,
+    VOCAB_JSON, MERGES, "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Effective:
+    """The content of tokenizer.json, and the special tokens that have names, such as bos_token."""
+
+    content: bytes
+    named: Mapping[str, str]
+
+
+def effective_tokenizer(path: Path) -> Effective | None:
+    """The tokenizer of the directory `path`, None where it has no files of one. Raises CheckpointError or
+    UnsupportedModelError."""
+    file = path / TOKENIZER
+    raw = file.read_bytes() if file.is_file() else None
+    content = None if raw is None else _checked(file, raw)
+    config, options = _optional(path / "config.json"), _optional(path / CONFIG)
+    _refuse(path, options, raw)
+    name = class_name(config, options, is_byte_level=raw is not None and b'"ByteLevel"' in raw)
+    if content is None and not any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
+        return None
+
+    def unfit(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path}: no tokenizer can be built of its files ({reason}); download them again")
+
+    with library_errors(unfit):
+        tokenizer, named = _made(path, name, content)
+        built = str(tokenizer.to_str()).encode()
+    check_growth(tokenizer, unfit)
+    return Effective(built, {key: text_of(token) for key, token in named.items() if token is not None})
+
+
+def _refuse(path: Path, options: Mapping[str, Any], raw: bytes | None) -> None:
+    """Raises UnsupportedModelError for what would make another tokenizer of tokenizer.json."""
+    files = options.get("fast_tokenizer_files") or []
+    others = [str(name) for name in files if name != TOKENIZER] if isinstance(files, list) else []
+    if others:
+        raise UnsupportedModelError(
+            f"{path / CONFIG} has a tokenizer for each version of transformers, {', '.join(others)}; call the newest "
+            f"{TOKENIZER}, and take fast_tokenizer_files out"
+        )
+    if options.get("fix_mistral_regex") is True and json.dumps(TEKKEN).encode()[1:-1] not in (raw or b""):
+        raise UnsupportedModelError(
+            f"{path / CONFIG} asks for fix_mistral_regex, and {TOKENIZER} cuts words in the old way; {REMEDY}"
+        )
+
+
+def _made(path: Path, name: str, content: Mapping[str, Any] | None) -> tuple[Tokenizer, Mapping[str, Token | None]]:
+    settings = read_settings(path, content)
+    source, draft, settings = _draft(path, name, content, settings)
+    named = dict(draft.named)
+    if source.pad_token is not None:
+        named.setdefault("pad_token", source.pad_token)
+    return _finished(draft, source, settings, named), named
+
+
+def _draft(
+    path: Path, name: str, content: Mapping[str, Any] | None, settings: Settings
+) -> tuple[Source, Draft, Settings]:
+    known = CLASSES.get(name)
+    if name in SEPARATE and (content is None or (path / VOCAB_JSON).is_file()):
+        return Source(str(path)), SEPARATE[name](path, settings), settings
+    if content is not None:
+        if known is None:
+            tokenizer = Tokenizer.from_str(json.dumps(content))
+            source = Source(str(path / TOKENIZER), surrounding=tokenizer.post_processor, pad_token=_padding(content))
+            return source, Draft(tokenizer, named_tokens(settings, {}), extra_tokens(settings)), settings
+        source = from_tokenizer_json(path / TOKENIZER, content, known.model, f"{name}Tokenizer")
+    elif known is None:
+        draft, settings = plain(_found(path, PLAIN_MODEL, name), settings)
+        return Source(str(path)), draft, settings
+    else:
+        source, settings = _older(path, name, known, settings)
+    return source, known.scheme(source, settings), settings
+
+
+def _older(path: Path, name: str, known: TokenizerClass, settings: Settings) -> tuple[Source, Settings]:
+    """The vocabulary of a directory without tokenizer.json."""
+    if known.file == VOCAB_TXT:
+        return from_vocab_txt(_found(path, VOCAB_TXT, name)), settings
+    if known.file == VOCAB_JSON:
+        return from_vocab_json(_found(path, VOCAB_JSON, name)), settings
+    file = PLAIN_MODEL if (path / PLAIN_MODEL).is_file() else known.file
+    source = from_sentencepiece(_found(path, file, name), known.model)
+    source = known.rearrange(source, settings)
+    return source, dataclasses.replace(settings, additional=source.controls)
+
+
+def _found(path: Path, wanted: str, name: str) -> Path:
+    """The vocabulary file of a class. Raises UnsupportedModelError where there are only others."""
+    if not (path / wanted).is_file():
+        others = [vocabulary for vocabulary in VOCABULARIES if (path / vocabulary).is_file()]
+        whose = "tokenizer" if name == AS_IT_IS else f"{name}Tokenizer"
+        raise UnsupportedModelError(
+            f"{path} has {', '.join(others)} but no {TOKENIZER}, and a {whose} would be built of {wanted}; {REMEDY}"
+        )
+    return path / wanted
+
+
+def _finished(draft: Draft, source: Source, settings: Settings, named: Mapping[str, Token | None]) -> Tokenizer:
+    """The tokenizer with its added tokens, in the order in which transformers adds them, which gives new ones their
+    ids."""
+    tokenizer = draft.tokenizer
+    asked = any(name in settings.options for name in ("add_bos_token", "add_eos_token"))
+    if source.surrounding is not None:
+        tokenizer.post_processor = source.surrounding
+    _add(tokenizer, settings.added, named, draft.extra)
+    tokenizer.add_tokens(list(draft.late))
+    ids = _ids(tokenizer, named)
+    surrounding = draft.surrounding
+    if surrounding is None and (asked or tokenizer.post_processor is None):
+        surrounding = bos_and_eos(settings, named)
+    if surrounding is not None:
+        tokenizer.post_processor = surrounding(ids)
+    inputs = settings.options.get("model_input_names")
+    if not ("token_type_ids" in inputs if isinstance(inputs, list) else draft.has_types):
+        tokenizer.post_processor = _without_types(tokenizer.post_processor, tokenizer)
+    return tokenizer
+
+
+def _add(
+    tokenizer: Tokenizer,
+    added: Mapping[int, AddedToken],
+    named: Mapping[str, Token | None],
+    extra: Sequence[Token],
+) -> None:
+    there = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
+    tokens: list[Token] = [token for _, token in sorted(added.items()) if repr(token) not in there]
+    texts = {t.content for t in tokenizer.get_added_tokens_decoder().values()} | {text_of(t) for t in tokens}
+    for token in [*named.values(), *extra]:
+        if token is not None and text_of(token) not in texts and token not in tokens:
+            tokens.append(token)
+    with_names = {text_of(token) for token in named.values() if token is not None}
+    tokenizer.add_tokens([_special(token, with_names) for token in tokens])
+
+
+def _special(token: Token, with_names: set[str]) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=True)
+    if token.content in with_names and not token.special:
+        token.special = True  # in place: a copy would not know whether `normalized` follows it
+    return token
+
+
+def _ids(tokenizer: Tokenizer, named: Mapping[str, Token | None]) -> Ids:
+    def of(token: Token | None) -> int:
+        found = tokenizer.token_to_id(text_of(token))
+        if found is None:
+            found = tokenizer.token_to_id(text_of(named.get("unk_token")))
+        if found is None:
+            raise ValueError(f"its vocabulary lacks the token {text_of(token)!r}")
+        return int(found)
+
+    return of
+
+
+def _without_types(processor: Any, tokenizer: Tokenizer) -> Any:
+    """The same post-processor, which gives all tokens the type 0."""
+    state = json.loads(processor.__getstate__())
+    if state["type"] == "BertProcessing":
+        (sep, sep_id), (cls, cls_id) = state["sep"], state["cls"]
+        pair = [cls, "$A", sep, "$B:0", sep]
+        return template([cls, "$A", sep], pair, {sep: sep_id, cls: cls_id})
+    if state["type"] != "TemplateProcessing":
+        return processor
+    for piece in [*state["single"], *state["pair"]]:
+        next(iter(piece.values()))["type_id"] = 0
+    processor.__setstate__(json.dumps(state).encode())
+    return processor
+
+
+def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
+    """The content of a tokenizer.json that the library loads. Raises CheckpointError."""
+
+    def unreadable(reason: str) -> CheckpointError:
+        return CheckpointError(f"{path} cannot be loaded ({reason}); download it again")
+
+    with library_errors(unreadable):
+        check_growth(Tokenizer.from_buffer(raw), unreadable)
+    return read_json(path)
+
+
+def _padding(content: Mapping[str, Any]) -> str | None:
+    return (content.get("padding") or {}).get("pad_token")
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
