@@ -175,10 +175,10 @@ def from_files(files: Mapping[str, Any]) -> Callable[[Any], Any]:
     return opened
 
 
-def word_piece_tokenizer(hf: Any) -> Any:
+def word_piece_tokenizer(hf: Any, **settings: Any) -> Any:
     """BERT's."""
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **names}
+    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, **names, **settings}
     return from_files({"tokenizer.json": word_pieces, "tokenizer_config.json": config})(hf)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def encoder(name: str, head: str, *adapters: dict[str, Any], config: str = "Bert
     return tuned(name, config, head, *adapters, **{"tokenizer": word_piece_tokenizer, **sizes, **settings})
 
 
+WITHOUT_TYPES = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 LINEAR, QUERY = {"target_modules": "all-linear"}, {"target_modules": ["q_proj"]}
 LABELS, MASKED = "AutoModelForSequenceClassification", "AutoModelForMaskedLM"
 WORDS = {"target_modules": ["query", "word_embeddings"]}
@@ -180,6 +182,6 @@ SITUATIONS = [
     encoder("electra", "AutoModelForTokenClassification", {"target_modules": ["query", "embeddings_project"],
             "task_type": "TOKEN_CLS"}, config="ElectraConfig", embedding_size=16),
     encoder("distilbert", LABELS, {"target_modules": ["q_lin", "ffn.lin1"], "task_type": "SEQ_CLS",
-            "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig", dim=32, hidden_dim=48,
-            n_layers=2, n_heads=2),
+            "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig",
+            tokenizer=WITHOUT_TYPES, dim=32, hidden_dim=48, n_layers=2, n_heads=2),
 ]  # fmt: skip
