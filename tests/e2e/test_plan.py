@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True) -> Prediction:
     choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None))
-    exporter = open_export(source, choices, None, None, weights=False)
+    exporter = open_export(source, choices, None, None, (), weights=False)
     assert exporter.foreseen is not None
     return predict(exporter.foreseen, exporter.checkpoint, verify=verify, base=100 * MIB)
 
