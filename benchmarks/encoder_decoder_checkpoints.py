@@ -118,6 +118,7 @@ def write_checkpoint(directory: Path, shape: Shape) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     write_tensors(directory / "model.safetensors", list(shape.tensors(shape.config)))
     tokenizer(shape.config).save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     (directory / "config.json").write_text(json.dumps(shape.config, indent=2))
     return directory
 

@@ -67,6 +67,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], *, seed: int = 0) 
     directory.mkdir(parents=True, exist_ok=True)
     write_tensors(directory / "model.safetensors", list(qwen2_tensors(config)), seed=seed)
     _byte_tokenizer().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     (directory / "config.json").write_text(json.dumps(config, indent=2))
     return directory
 

@@ -13,7 +13,7 @@ import transformers as hf
 
 import edgellm_export
 from comparison import Expected, trimmed
-from families import tiny_tokenizer
+from families import save_tokenizer, tiny_tokenizer
 
 LONGEST = 48  # tokens of a source or a target, where there is a table of positions
 PAD, EOS = 0, 2
@@ -89,7 +89,7 @@ def make_model(family: Family) -> Any:
 
 def save_checkpoint(model: Any, path: Path) -> Path:
     model.save_pretrained(path)
-    tiny_tokenizer(model.config.vocab_size).save(str(path / "tokenizer.json"))
+    save_tokenizer(tiny_tokenizer(model.config.vocab_size), path)
     return path
 
 

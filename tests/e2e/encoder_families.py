@@ -10,6 +10,8 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from families import save_tokenizer
+
 CONTEXT = 40  # rows of the position tables
 
 SIZES: dict[str, Any] = {
@@ -83,7 +85,8 @@ def make_model(name: str, task: str, **changes: Any) -> Any:
 def save_checkpoint(model: Any, path: Path, **options: Any) -> Path:
     """As `save_pretrained` writes it, with a tokenizer of letters that adds [CLS] and [SEP]."""
     model.save_pretrained(path, **options)
-    tiny_tokenizer(model.config.vocab_size, model.config.pad_token_id).save(str(path / "tokenizer.json"))
+    tokenizer = tiny_tokenizer(model.config.vocab_size, model.config.pad_token_id)
+    save_tokenizer(tokenizer, path, model_input_names=["input_ids", "token_type_ids", "attention_mask"])
     return path
 
 

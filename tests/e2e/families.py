@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,10 +160,18 @@ def make_model(family: Family) -> Any:
     return model
 
 
+def save_tokenizer(tokenizer: Tokenizer, path: Path, **config: Any) -> None:
+    """tokenizer.json, and what says that it is meant as it is: else transformers makes of it what the model's class of
+    tokenizers is."""
+    tokenizer.save(str(path / "tokenizer.json"))
+    content = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (path / "tokenizer_config.json").write_text(json.dumps(content))
+
+
 def save_checkpoint(model: Any, path: Path, **options: Any) -> Path:
     """As `save_pretrained` writes it, with a byte-level tokenizer."""
     model.save_pretrained(path, **options)
-    tiny_tokenizer(model.config.vocab_size).save(str(path / "tokenizer.json"))
+    save_tokenizer(tiny_tokenizer(model.config.vocab_size), path)
     return path
 
 

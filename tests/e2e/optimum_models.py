@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers as hf
 
-from families import tiny_tokenizer
+from families import save_tokenizer, tiny_tokenizer
 
 VOCAB, CONTEXT = 131, 96
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -59,5 +59,5 @@ def make_model(name: str) -> Any:
 
 def save_checkpoint(model: Any, path: Path) -> Path:
     model.save_pretrained(path)
-    tiny_tokenizer(VOCAB).save(str(path / "tokenizer.json"))
+    save_tokenizer(tiny_tokenizer(VOCAB), path)
     return path

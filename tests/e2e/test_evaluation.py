@@ -28,7 +28,7 @@ from edgellm.commands.progress import Lines
 from edgellm.evaluation import evaluate
 from edgellm.evaluation.data import TOPICS, builtin_text
 from edgellm_export.calibration import texts as evaluation_text
-from families import CONTEXT, Family, make_model
+from families import CONTEXT, Family, make_model, save_tokenizer
 from text_checkpoints import SENTENCES, corpus
 
 TEXT = "\n\n".join([*SENTENCES, *SENTENCES[::-1]])
@@ -59,7 +59,7 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     model = make_model(Family("llama-text", lambda: hf.LlamaConfig(max_position_embeddings=CONTEXT, **sizes, **ids)))
     model.save_pretrained(directory / "checkpoint")
-    tokenizer.save(str(directory / "checkpoint" / "tokenizer.json"))
+    save_tokenizer(tokenizer, directory / "checkpoint")
     out = directory / "package"
     edgellm_export.export(directory / "checkpoint", out, precision="fp32", verify_quality=False, calibrate=False)
     return Decoder(model, tokenizer, directory / "checkpoint", out)

@@ -59,7 +59,7 @@ def test_export_json_and_no_verify(checkpoint: Checkpoints, tmp_path: Path) -> N
     result = run(checkpoint("llama"), tmp_path / "b", "--precision", "fp16", "--no-verify", "--json")
     found = json.loads(result.stdout)
     assert found.pop("plan")["size_bytes"]["actual"] > 0
-    assert found == {"package": str(tmp_path / "b"), "report": None}
+    assert found == {"package": str(tmp_path / "b"), "report": None, "findings": None}
     assert "running" not in result.stderr
 
 

@@ -57,7 +57,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True) -> Prediction:
     choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None))
-    exporter = open_export(source, choices, None, None, weights=False)
+    exporter = open_export(source, choices, None, None, (), weights=False)
     assert exporter.foreseen is not None
     return predict(exporter.foreseen, exporter.checkpoint, verify=verify, base=100 * MIB)
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_a_gigabyte_by_its_header(tmp_path: Path) -> None:
         "hidden_act": "silu",
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    families.tiny_tokenizer(259).save(str(tmp_path / "tokenizer.json"))
+    families.save_tokenizer(families.tiny_tokenizer(259), tmp_path)
     prediction = replace(predicted(tmp_path), base=105 * MIB)
     plan = plan_of(prediction, replace(MACHINE, bandwidth=Bandwidth(2, 44e9, 2**28, 2**25), speed=Speed(208e9)))
     assert prediction.size == pytest.approx(501 * MIB, rel=0.15)

@@ -18,7 +18,7 @@ import transformers as hf
 import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative_rms
-from families import BY_NAME, FAMILIES, SIZES, Family, make_model, tiny_tokenizer
+from families import BY_NAME, FAMILIES, SIZES, Family, make_model, save_tokenizer, tiny_tokenizer
 from rounding import rounded
 
 NAMES = [family.name for family in FAMILIES]
@@ -106,7 +106,7 @@ def test_a_tied_embedding_is_loaded_once(precision: Any, package: Callable[..., 
     settings = dict(SIZES, vocab_size=60_000, hidden_size=256, num_hidden_layers=1, tie_word_embeddings=True)
     family = Family("big-vocabulary", lambda: hf.Qwen2Config(**settings))
     make_model(family).save_pretrained(tmp_path / "checkpoint")
-    tiny_tokenizer(131).save(str(tmp_path / "checkpoint" / "tokenizer.json"))
+    save_tokenizer(tiny_tokenizer(131), tmp_path / "checkpoint")
     big = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "p", precision=precision, verify_quality=False).path
     command = [sys.executable, "-c", MEMORY, str(package("qwen2", precision)), str(big)]
     peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -18,6 +18,7 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
 }
+OWN_CLASS = {"tokens": "5 takes the class of the model's type"}
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 KEYS: dict[str, Any] = {"num_key_value_heads": 1}
 GEMMA: dict[str, Any] = {**KEYS, "head_dim": 16, "query_pre_attn_scalar": 16}
@@ -27,6 +28,7 @@ BART: dict[str, Any] = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
     "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128,
 }  # fmt: skip
+without_types = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 NEW = ["<new>", "<newer>"]
 
 
@@ -99,7 +101,6 @@ def encoder(name: str, head: str, *adapters: dict[str, Any], config: str = "Bert
     return tuned(name, config, head, *adapters, **{"tokenizer": word_piece_tokenizer, **sizes, **settings})
 
 
-WITHOUT_TYPES = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 LINEAR, QUERY = {"target_modules": "all-linear"}, {"target_modules": ["q_proj"]}
 LABELS, MASKED = "AutoModelForSequenceClassification", "AutoModelForMaskedLM"
 WORDS = {"target_modules": ["query", "word_embeddings"]}
@@ -143,7 +144,7 @@ SITUATIONS = [
     tied("words", QUERY | {"trainable_token_indices": [3, 5]}),
     tied("grown", QUERY, grown=True),
     decoder("mistral", "MistralConfig", LINEAR, **SIZES, **KEYS),
-    decoder("qwen2", "Qwen2Config", LINEAR | {"bias": "all"}, **SIZES, **KEYS),
+    decoder("qwen2", "Qwen2Config", LINEAR | {"bias": "all"}, **SIZES, **KEYS, differs=OWN_CLASS),
     decoder("qwen3", "Qwen3Config", LINEAR, **SIZES, **KEYS, head_dim=16),
     decoder("phi3", "Phi3Config", LINEAR, **SIZES, **KEYS),
     decoder("phi3-dora", "Phi3Config", LINEAR | {"use_dora": True}, **SIZES, **KEYS),
@@ -182,6 +183,7 @@ SITUATIONS = [
     encoder("electra", "AutoModelForTokenClassification", {"target_modules": ["query", "embeddings_project"],
             "task_type": "TOKEN_CLS"}, config="ElectraConfig", embedding_size=16),
     encoder("distilbert", LABELS, {"target_modules": ["q_lin", "ffn.lin1"], "task_type": "SEQ_CLS",
-            "modules_to_save": ["pre_classifier", "classifier"]}, config="DistilBertConfig",
-            tokenizer=WITHOUT_TYPES, dim=32, hidden_dim=48, n_layers=2, n_heads=2),
+            "modules_to_save": ["pre_classifier", "classifier"]}, tokenizer=without_types,
+            config="DistilBertConfig", dim=32, hidden_dim=48,
+            n_layers=2, n_heads=2),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from making import Situation, byte_tokenizer, edited, model, removed, without
@@ -33,11 +34,13 @@ OLD_TYPE = {"type": "linear", "factor": 2.0}
 CONFIG = "config.json"
 
 
-def rows(config: str, name: str, **usual: Any) -> Any:
-    """Makes situations of a family: their name's ending, edits, and what differs from `usual` settings."""
+def rows(config: str, name: str, older: Mapping[str, str] | None = None, **usual: Any) -> Any:
+    """Makes situations of a family: their name's ending, edits, and what differs from `usual` settings. `older`: what
+    4.57 reads in another way in all of them."""
 
     def row(ending: str, *edits: Any, **changes: Any) -> Situation:
-        settings = {**SIZES, **IDS, **usual, **changes}
+        differs = {**(older or {}), **changes.pop("differs", {})}
+        settings = {**SIZES, **IDS, **usual, **changes, "differs": differs}
         kept = {key: value for key, value in settings.items() if value is not ...}
         full = f"{name}-{ending}" if ending else name
         return model(full, config, "AutoModelForCausalLM", *edits, tokenizer=byte_tokenizer, **kept)
@@ -47,7 +50,8 @@ def rows(config: str, name: str, **usual: Any) -> Any:
 
 llama = rows("LlamaConfig", "llama")
 mistral = rows("MistralConfig", "mistral")
-qwen2 = rows("Qwen2Config", "qwen2")
+OWN_CLASS = {"tokens": "5 takes the class of the model's type, which composes characters and cuts in its own way"}
+qwen2 = rows("Qwen2Config", "qwen2", OWN_CLASS)
 qwen3 = rows("Qwen3Config", "qwen3")
 phi3 = rows("Phi3Config", "phi3", hidden_size=96, sliding_window=None)
 gemma2 = rows("Gemma2Config", "gemma2", sliding_window=14, query_pre_attn_scalar=24)
