@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -63,11 +63,7 @@ def fetch(
             known = hub.try_to_load_from_cache(repo, files[0], cache_dir=cache_dir, revision=info.sha)
             if not weights and not isinstance(known, str):
                 raise _undownloaded(repo, files[0])
-            first = download(files[0])
-            snapshot = first.parents[files[0].count("/")]
-            for name in files[1:]:
-                download(name, snapshot.name)
-            return Snapshot(snapshot, snapshot.name)
+            return _gguf_files(files, download)
         if CONFIG not in names:
             raise CheckpointNotFoundError(f"{repo} has no {CONFIG}; it is not a Transformers model")
         # By the name that was asked for, so that the cache knows it; the others by the commit that this gave.
@@ -79,6 +75,15 @@ def fetch(
         for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
             pinned(name)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def _gguf_files(files: Sequence[str], download: Callable[..., Path]) -> Snapshot:
+    """All of one commit, which the first gives."""
+    first, *others = files
+    snapshot = download(first).parents[first.count("/")]
+    for name in others:
+        download(name, snapshot.name)
+    return Snapshot(snapshot, snapshot.name)
 
 
 def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) -> Snapshot:
