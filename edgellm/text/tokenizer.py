@@ -16,7 +16,7 @@ from edgellm.system.memory import return_freed_memory
 from edgellm.text.clean_up import CleanUp
 from edgellm.text.clean_up import clean_up as cleaned_up
 from edgellm.text.encodings import Encoding, Side, from_tokenizer
-from edgellm.text.tokenizer_errors import check_growth, library_errors
+from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm.types import IntArray
 
 CLEAN_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
@@ -45,10 +45,11 @@ class Tokenizer:
         def unreadable(reason: str) -> PackageCorruptError:
             return corrupt(f"{path} cannot be read: {reason}")
 
-        with library_errors(unreadable):
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        check_growth(tokenizer, unreadable)
-        return cls(tokenizer, config)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise unreadable(str(error)) from error
+        return cls(load_tokenizer(content, unreadable), config)
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> IntArray:
         """The text's tokens [length] int64; with `add_special_tokens`, those that the post-processor adds (such as a

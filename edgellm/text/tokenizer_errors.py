@@ -1,4 +1,4 @@
-"""The tokenizers library's errors as edgellm's, and what its files must not ask for.
+"""A tokenizer.json through the tokenizers library: its errors as edgellm's, and what a file must not ask for.
 
 Its Rust code raises plain Exception, ValueError or TypeError, and where it panics (a regular expression that backtracks
 too long, a template with a token that is not there) a BaseException that nobody expects.
@@ -7,14 +7,54 @@ too long, a template with a token that is not there) a BaseException that nobody
 from __future__ import annotations
 
 import base64
+import binascii
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import tokenizers
+
 from edgellm.errors import EdgellmError
 
 MAX_GROWTH = 4096  # characters that normalization, or decoding, may make of one
+TABLE = re.compile(rb'"precompiled_charsmap"\s*:\s*"([^"]*)"')
+ESCAPED_LETTER = re.compile(rb"\\u00(?:5[fF]|[67])")  # of which no writer of JSON makes any; "_" and small letters
+
+
+def load_tokenizer(content: bytes, readable: Callable[[str], EdgellmError]) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises the error that `readable` makes of what is wrong with it."""
+    if ESCAPED_LETTER.search(content):
+        content = _rewritten(content, readable)
+    for table in TABLE.findall(content):
+        if not is_whole_table(_decoded(table)):
+            raise readable("its precompiled_charsmap is cut off")
+    with library_errors(readable):
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    check_growth(tokenizer, readable)
+    return tokenizer
+
+
+def _rewritten(content: bytes, readable: Callable[[str], EdgellmError]) -> bytes:
+    """The same JSON as Python writes it. Raises the error that `readable` makes."""
+    try:
+        return json.dumps(json.loads(content)).encode()
+    except (ValueError, RecursionError) as error:
+        raise readable(str(error)) from error
+
+
+def _decoded(table: bytes) -> bytes:
+    try:
+        return base64.b64decode(table.replace(b"\\/", b"/"), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def is_whole_table(table: bytes) -> bool:
+    """Whether SentencePiece's table of how characters are normalized (the size of a trie, the trie, texts) has the trie
+    that it says. The library makes room for any, and ends the process where there is none."""
+    return int.from_bytes(table[:4], "little") + 4 < len(table)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, processors
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm.text.tokenizer_errors import is_whole_table
 from edgellm_export.gguf.generation import generation_config, override
 from edgellm_export.gguf.ids import PREFIX, flag, kind_of, token_id
 from edgellm_export.gguf.reader import GgufFile
@@ -152,7 +153,7 @@ def _charsmap(file: GgufFile) -> bytes:
     if not isinstance(value, np.ndarray) or value.dtype.itemsize != 1:
         raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is no list of bytes; convert it again")
     table = value.tobytes()
-    if int.from_bytes(table[:4], "little") + 4 >= len(table):  # the library makes room for what it says
+    if not is_whole_table(table):
         raise CheckpointError(f"{file.path}: {PREFIX}precompiled_charsmap is cut off; download the file again")
     return table
 

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.text.tokenizer_errors import check_growth, library_errors
+from edgellm.text.tokenizer_errors import check_growth, library_errors, load_tokenizer
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.classes import AS_IT_IS, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
 from edgellm_export.tokenizer.m2m100 import m2m100
@@ -224,8 +224,7 @@ def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
     def unreadable(reason: str) -> CheckpointError:
         return CheckpointError(f"{path} cannot be loaded ({reason}); download it again")
 
-    with library_errors(unreadable):
-        check_growth(Tokenizer.from_buffer(raw), unreadable)
+    load_tokenizer(raw, unreadable)
     return read_json(path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, MissingDependencyError, UnsupportedModelError
+from edgellm.text.tokenizer_errors import is_whole_table
 from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind, Vocabulary
 
 UNIGRAM, BPE = 1, 2
@@ -27,6 +28,9 @@ def read_model(path: Path) -> Any:
         model.ParseFromString(path.read_bytes())
     except protobuf.DecodeError as error:
         raise CheckpointError(f"{path} is damaged or not a SentencePiece model; download it again") from error
+    table = bytes(model.normalizer_spec.precompiled_charsmap)
+    if table and not is_whole_table(table):
+        raise CheckpointError(f"{path} has a precompiled_charsmap that is cut off; download it again")
     return model
 
 

@@ -14,6 +14,7 @@ import pytest
 import sentencepiece as spm
 import torch
 import transformers as hf
+from sentencepiece import sentencepiece_model_pb2
 
 import edgellm
 import edgellm_export
@@ -140,6 +141,16 @@ def test_t5(extra: dict[str, int], tmp_path: Path) -> None:
         assert reference.convert_tokens_to_ids("<extra_id_0>") in tokenizer.encode("a <extra_id_0> b")
     ids = reference("The classes of exceptions.").input_ids
     assert tokenizer.decode(ids) == "The classes of exceptions."
+
+
+def test_a_table_that_claims_gigabytes(tmp_path: Path) -> None:
+    """The tokenizers library would end the process."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(train(ENGLISH, 300))
+    model.normalizer_spec.precompiled_charsmap = (0xFFFFFFF0).to_bytes(4, "little") + bytes(64)
+    (tmp_path / "spiece.model").write_bytes(model.SerializeToString())
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(CheckpointError, match=r"spiece.model has a precompiled_charsmap that is cut off"):
+        read_text_files(tmp_path)
 
 
 def test_pegasus(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -114,6 +115,19 @@ def test_a_tokenizer_that_multiplies_text(package: Path) -> None:
     (package / "tokenizer.json").write_text(json.dumps(data))
     with_hashes(package)
     with pytest.raises(PackageCorruptError, match="normalizer makes up to 4097 characters of one"):
+        edgellm.load(package)
+
+
+@pytest.mark.parametrize("key", ["precompiled_charsmap", r"precompiled\u005fcharsmap", r"\u0070recompiled_charsmap"])
+def test_a_tokenizer_whose_table_claims_gigabytes(package: Path, key: str) -> None:
+    """Its library would end the process."""
+    table = base64.b64encode((0xFFFFFFF0).to_bytes(4, "little") + bytes(64)).decode()
+    data = json.loads((package / "tokenizer.json").read_bytes())
+    data["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": table}
+    text = json.dumps(data).replace("precompiled_charsmap", key)
+    (package / "tokenizer.json").write_text(text)
+    with_hashes(package)
+    with pytest.raises(PackageCorruptError, match="its precompiled_charsmap is cut off"):
         edgellm.load(package)
 
 
