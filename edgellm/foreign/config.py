@@ -29,7 +29,7 @@ def context_length_of(directory: ForeignDirectory) -> int:
 def text_length_of(directory: ForeignDirectory) -> int:
     """The most tokens of an encoder's text."""
     rows = context_length_of(directory)
-    if directory.config.get("model_type") in BEHIND_PADDING:
+    if str(directory.config.get("model_type")) in BEHIND_PADDING:
         padding = directory.config.get("pad_token_id")
         rows -= max(2, padding + 1 if type(padding) is int else 0)
     return min(rows, tokenizer_length(directory))

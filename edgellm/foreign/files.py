@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgellm.errors import PackageError, PackageNotFoundError
+from edgellm.package.file_names import is_inside
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import FileEntry, GraphFile
 from edgellm.package.onnx_file import GraphFacts, read_graph
@@ -110,9 +111,8 @@ def _external_files(root: Path, graph: Graph) -> list[str]:
     folder = PurePosixPath(graph.file).parent
     names = []
     for location in graph.facts.external:
-        path = PurePosixPath(location)
-        name = (folder / path).as_posix()
-        if path.is_absolute() or ".." in path.parts or "\\" in location or not _inside(root, root / name):
+        name = (folder / location).as_posix()
+        if not is_inside(location) or not _inside(root, root / name):
             raise PackageError(
                 f"{graph.file} has weights in {location!r}, which leads outside {root}; it is not loaded"
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from edgellm.errors import PackageCorruptError, PackageVersionError, corrupt
+from edgellm.package.file_names import is_inside
 from edgellm.package.json_data import Mistyped, build
 from edgellm.package.layouts import (
     GENERATION_TASKS,
@@ -102,8 +102,7 @@ def _check_version(data: Mapping[str, Any]) -> None:
 def _check_paths(found: ManifestFile) -> None:
     graphs = {graph.file for graph in found.graphs.values()}
     for name in [*found.files, *graphs]:
-        path = PurePosixPath(name)
-        if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+        if not is_inside(name) or ":" in name:
             raise _corrupt(f"file name {name!r} is not a plain path inside the package")
     others = sorted(file for file in graphs if not file.endswith(".onnx"))
     if others:  # ONNX Runtime goes by the name, and has a format without the checks of this one

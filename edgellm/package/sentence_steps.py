@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
+from edgellm.package.file_names import is_inside
 from edgellm.package.layouts import Pooling
 
 MODULES, MODEL_CONFIG, TOKENIZER_CONFIG = "modules.json", "config_sentence_transformers.json", "tokenizer_config.json"
@@ -88,8 +88,7 @@ def modules_of(files: Mapping[str, bytes], *, strict: bool = True) -> Sequence[M
             f"{MODULES} has a step {foreign[0]}, code that comes with the checkpoint, which is never run; {BY_TOKEN}"
         )
     for _, path in found:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
+        if path and not is_inside(path):
             raise CheckpointError(f"{MODULES}: the path {path!r} is not inside the checkpoint")
     return [Module(name.rsplit(".", 1)[-1], "" if path == "." else path.rstrip("/")) for name, path in found]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError
+from edgellm.package.file_names import is_inside
 
 Format = Literal["safetensors", "pytorch", "tensorflow"]
 
@@ -65,14 +65,6 @@ def _named(where: str, names: Collection[str], name: Any) -> WeightFile:
     return WeightFile(name, "safetensors")
 
 
-def is_inside(name: Any) -> TypeGuard[str]:
-    """Whether this is a relative path of plain names, which stays where it begins."""
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and str(path) == name
-
-
 @dataclass(frozen=True)
 class Other:
     """Files that transformers does not read of itself. `remedy`: what to do, after "X has only FILES, "."""
@@ -87,7 +79,7 @@ def resaving(config: Mapping[str, Any], argument: str = "") -> str:
     name = names[0] if isinstance(names, list) and names else None
     if isinstance(name, str) and name.isidentifier():
         of = name
-    elif config.get("is_encoder_decoder") is True or config.get("model_type") in ENCODER_DECODERS:
+    elif config.get("is_encoder_decoder") is True or str(config.get("model_type")) in ENCODER_DECODERS:
         of = "AutoModelForSeq2SeqLM"
     else:
         return "load it with the class of transformers that it was trained as, and save it with save_pretrained(OUT)"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointNotFoundError
+from edgellm.package.file_names import is_inside
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.prequantized import KEY, method_of, widened
-from edgellm_export.sources.choice import CONFIG, NAMED, find_weights, is_inside, no_weights
+from edgellm_export.sources.choice import CONFIG, NAMED, find_weights, no_weights
 from edgellm_export.sources.reading import read_steps, read_weights
 from edgellm_export.tokenizer.files import read_text_files
 

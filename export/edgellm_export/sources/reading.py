@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, TensorError
+from edgellm.package.file_names import is_inside
 from edgellm.package.sentence import module_paths
 from edgellm.package.sentence_steps import MODULES
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.sources.choice import PYTORCH, WEIGHTS, WeightFile, is_inside, resaving
+from edgellm_export.sources.choice import PYTORCH, WEIGHTS, WeightFile, resaving
 from edgellm_export.weights.hdf5 import read_hdf5
 from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import SafetensorsTensor, read_format, read_safetensors
