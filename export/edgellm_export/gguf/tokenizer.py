@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer, processors
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.text.tokenizer_errors import is_whole_table
+from edgellm.text.tokenizer_errors import is_whole_table, load_tokenizer
 from edgellm_export.gguf.generation import generation_config, override
 from edgellm_export.gguf.ids import PREFIX, flag, kind_of, token_id
 from edgellm_export.gguf.reader import GgufFile
@@ -112,12 +112,18 @@ def tokenizer_files(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str,
     templates = chat_templates(file)
     special = _special(file, vocabulary)
     files = {
-        "tokenizer.json": compact(_tokenizer(file, vocabulary, special)),
+        "tokenizer.json": _loadable(file, compact(_tokenizer(file, vocabulary, special))),
         "tokenizer_config.json": _json(_tokenizer_config(vocabulary, special, context_length) | {**templates.config}),
         **{name: template.encode() for name, template in templates.files.items()},
     }
     generation = generation_config(file, vocabulary, config)
     return files | ({"generation_config.json": _json(generation)} if generation else {})
+
+
+def _loadable(file: GgufFile, built: bytes) -> bytes:
+    """Raises CheckpointError for a tokenizer that can be built and not be read again."""
+    load_tokenizer(built, lambda reason: CheckpointError(f"{file.path}: its tokenizer cannot be loaded ({reason})"))
+    return built
 
 
 def _tokenizer(file: GgufFile, vocabulary: Vocabulary, special: Mapping[str, str | None]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgellm.errors import CheckpointError
-from edgellm.text.tokenizer_errors import check_growth, library_errors
+from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind, Vocabulary
 
 HIDDEN = "\ufdd0"  # in front of tokens that no text is cut into
@@ -21,11 +21,7 @@ def build_unigram(vocabulary: Vocabulary, table: bytes, *, merge_spaces: bool) -
     if vocabulary.unk is None:
         raise CheckpointError(f"{vocabulary.origin} has no token for unknown characters; use another file")
     ids = vocabulary.ids()
-
-    def unfit(reason: str) -> CheckpointError:
-        return CheckpointError(f"{vocabulary.origin}: no tokenizer can be built of its vocabulary ({reason})")
-
-    with library_errors(unfit):
+    with library_errors(lambda reason: CheckpointError(f"{vocabulary.origin}: no tokenizer can be built ({reason})")):
         tokenizer = Tokenizer(models.Unigram(_pieces(vocabulary), unk_id=vocabulary.unk, byte_fallback=False))
         if steps := _normalizers(table, vocabulary.add_space, merge_spaces):
             tokenizer.normalizer = normalizers.Sequence(steps)
@@ -37,7 +33,6 @@ def build_unigram(vocabulary: Vocabulary, table: bytes, *, merge_spaces: bool) -
         found = [(vocabulary.tokens[index], vocabulary.kinds[index]) for index in vocabulary.special()]
         tokenizer.add_tokens([AddedToken(t, special=k != TokenKind.USER_DEFINED, normalized=False) for t, k in found])
         _around(tokenizer, vocabulary, ids)
-        check_growth(tokenizer, unfit)
         return json.dumps(json.loads(tokenizer.to_str()), ensure_ascii=False).encode()
 
 

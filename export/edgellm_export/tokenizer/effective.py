@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm.text.tokenizer_errors import check_growth, library_errors, load_tokenizer
+from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.classes import AS_IT_IS, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
 from edgellm_export.tokenizer.m2m100 import m2m100
@@ -75,7 +75,7 @@ def effective_tokenizer(path: Path) -> Effective | None:
     with library_errors(unfit):
         tokenizer, named = _made(path, name, content)
         built = str(tokenizer.to_str()).encode()
-    check_growth(tokenizer, unfit)
+    load_tokenizer(built, unfit)
     return Effective(built, {key: text_of(token) for key, token in named.items() if token is not None})
 
 
