@@ -135,7 +135,8 @@ def _source_lines(source: QuantizedSource | None) -> list[str]:
         f"{len(source.rounded)} rounded anew{anew}" if source.rounded else "",
         f"{len(source.widened)} widened" if source.widened else "",
     ]
-    return [f"checkpoint   {source.method}; of its matrices {', '.join(filter(None, parts)) or 'none is used'}"]
+    own = "" if source.activations is None else f"; its rounding of activations ({source.activations}) is left out"
+    return [f"checkpoint   {source.method}; of its matrices {', '.join(filter(None, parts)) or 'none is used'}{own}"]
 
 
 def _generation_lines(report: GenerationReport) -> list[str]:

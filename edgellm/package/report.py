@@ -46,12 +46,14 @@ class MatrixReport:
 class QuantizedSource:
     """What became of the matrices of a checkpoint that was quantized already, by `method`. `kept`: the layers, or
     lookups, whose integers the package has too. `rounded`: those that were widened and rounded anew. `widened`: those
-    that are stored as floating-point numbers."""
+    that are stored as floating-point numbers. `activations`: the type that the checkpoint rounds its layers' inputs to,
+    such as int8, which the package does not follow; None where it rounds none."""
 
     method: str
     kept: tuple[str, ...] = ()
     rounded: tuple[str, ...] = ()
     widened: tuple[str, ...] = ()
+    activations: str | None = None
 
 
 @dataclass(frozen=True)

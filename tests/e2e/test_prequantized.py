@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import edgellm
 import edgellm_export
+from adapter_files import save_adapter
 from comparison import reference_logits, relative, relative_rms
 from edgellm.commands.export_text import quality_lines
 from edgellm.errors import CheckpointError, UnsupportedModelError
@@ -123,6 +124,41 @@ def test_the_report_says_what_was_rounded_anew(llama: Any, tmp_path: Path) -> No
     report = edgellm_export.export(mixed, tmp_path / "out2", precision="int4").report
     names = "/model/layers.0/mlp/down_proj, /model/layers.1/mlp/down_proj"
     assert f"checkpoint   gptq; of its matrices 2 rounded anew ({names})" in quality_lines(report)
+
+
+@pytest.mark.parametrize(("name", "activations"), [("ct-int8", "int8"), ("fp8", "fp8"), ("bnb-int8", "int8")])
+def test_the_report_says_that_activations_are_not_rounded_as_in_the_checkpoint(
+    name: str, activations: str, quantized: Callable[[str], tuple[Path, Any]], tmp_path: Path
+) -> None:
+    path, _ = quantized(name)
+    config = json.loads((path / "config.json").read_bytes())
+    for group in config["quantization_config"].get("config_groups", {}).values():
+        group["input_activations"] = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True}
+    (path / "config.json").write_text(json.dumps(config))
+    lines = quality_lines(edgellm_export.export(path, tmp_path / "out", precision="int8").report)
+    assert any(line.endswith(f"; its rounding of activations ({activations}) is left out") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["gptq-4-128", "bnb-nf4", "fp8"])
+def test_an_adapter_on_a_quantized_base(
+    name: str, quantized: Callable[[str], tuple[Path, Any]], llama: Any, tmp_path: Path
+) -> None:
+    """What QLoRA trains: the matrices that it changes are widened, the others keep their integers."""
+    path, model = quantized(name)
+    added = save_adapter(llama, tmp_path / "tuned", ("q_proj", "down_proj"))
+    exported = edgellm_export.export(
+        path, tmp_path / "out", precision="fp32", adapters=[tmp_path / "tuned"], verify_quality=False
+    )
+    with torch.no_grad():
+        for module, change in added.items():
+            model.get_submodule(module).weight += torch.from_numpy(change)
+    found = edgellm.load(exported.path, threads=1).logits(IDS)
+    assert relative(found, reference_logits(model, IDS)) < 1e-5
+    source = edgellm_export.export(
+        path, tmp_path / "out4", precision="int4", adapters=[tmp_path / "tuned"]
+    ).report.source
+    kept = {layer.rpartition("/")[2] for layer in source.kept}
+    assert kept == ({"o_proj", "gate_proj", "up_proj"} if name.startswith("gptq") else set())
 
 
 def test_conv1d_layers_of_gpt2(tmp_path: Path) -> None:

@@ -20,15 +20,17 @@ def quantized_source(
     method, quantized = checkpoint.source.get("quantized"), _quantized(checkpoint)
     if method is None:
         return None
+    activations = checkpoint.source.get("activations")
     layers = {each.name: each.weight for each in projections if any(quantized_in(each.weight))}
     seen = {tensor.name for weight in layers.values() for tensor in quantized_in(weight)}
     lookups = {name: tensor for name, tensor in quantized.items() if name not in seen}
     if isinstance(scheme, FloatScheme):
-        return QuantizedSource(str(method), widened=(*layers, *lookups))
+        return QuantizedSource(str(method), widened=(*layers, *lookups), activations=activations)
     heads = {each.name for each in projections if each.outer}
     kept = [name for name, weight in layers.items() if carries(weight, scheme.form_of(name, outer=name in heads).grid)]
     kept += [name for name, weight in lookups.items() if carries(weight, scheme.outer.grid)]
-    return QuantizedSource(str(method), tuple(kept), tuple(name for name in (*layers, *lookups) if name not in kept))
+    rounded = tuple(name for name in (*layers, *lookups) if name not in kept)
+    return QuantizedSource(str(method), tuple(kept), rounded, activations=activations)
 
 
 def _quantized(checkpoint: Checkpoint) -> dict[str, LazyTensor]:

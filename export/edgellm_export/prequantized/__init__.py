@@ -40,6 +40,20 @@ def method_of(config: Mapping[str, Any]) -> str | None:
     return str(given.get("quant_method"))
 
 
+def activations_of(config: Mapping[str, Any]) -> str | None:
+    """The type that a quantized checkpoint rounds its layers' inputs to, None where it rounds none. Packages have a way
+    of their own."""
+    given = config[KEY]
+    match method_of(config):
+        case "fp8" | "mxfp8":
+            return "fp8"
+        case "bitsandbytes":
+            return "int8" if given.get("load_in_8bit") else None
+        case "compressed-tensors":
+            return compressed_tensors.activations(given)
+    return None
+
+
 def widened(config: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> Mapping[str, LazyTensor]:
     """`tensors`, with matrices of numbers in place of what a quantized one was stored as. Raises CheckpointError,
     TensorError, or UnsupportedModelError for what edgellm does not read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -45,6 +45,7 @@ FORMATS = (
 BESIDE = (".input_scale", ".input_zero_point", ".input_global_scale", ".output_scale", ".output_zero_point",
           ".k_scale", ".v_scale", ".q_scale", ".k_zero_point", ".v_zero_point", ".q_zero_point")  # fmt: skip
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "shared")  # layers that are no Linear
+TYPES = {"int4": ("int", 4), "int8": ("int", 8), "fp4": ("float", 4), "fp8": ("float", 8)}
 PATTERN = "re:"
 MOST_REPEATS, REPEATED_GROUP = 6, re.compile(r"\)[*+?{]")  # of a pattern that ends in time, whatever it is
 
@@ -128,6 +129,18 @@ def read(options: Options, stored: Stored) -> dict[str, LazyTensor]:
     for name in dict.fromkeys(stored.ending(".weight_packed", ".weight_scale")):
         found[f"{name}.weight"] = _matrix(options, stored, name, _scheme_of(name, schemes))
     return found
+
+
+def activations(config: Mapping[str, Any]) -> str | None:
+    """The types that layers' inputs are rounded to, such as int8."""
+    groups = config.get("config_groups")
+    found = [group.get("input_activations") for group in groups.values()] if _are_objects(groups) else []
+    types = [(each.get("type", "int"), each.get("num_bits", 8)) for each in found if isinstance(each, Mapping)]
+    return ", ".join(sorted(name for name in TYPES if TYPES[name] in types)) or None
+
+
+def _are_objects(groups: Any) -> TypeGuard[Mapping[str, Mapping[str, Any]]]:
+    return isinstance(groups, Mapping) and all(isinstance(group, Mapping) for group in groups.values())
 
 
 def _groups(options: Options) -> Mapping[str, Any]:

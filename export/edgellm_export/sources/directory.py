@@ -11,7 +11,7 @@ from edgellm.package.file_names import is_inside
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.prequantized import KEY, method_of, widened
+from edgellm_export.prequantized import KEY, activations_of, method_of, widened
 from edgellm_export.sources.choice import CONFIG, NAMED, find_weights, no_weights
 from edgellm_export.sources.reading import read_steps, read_weights
 from edgellm_export.tokenizer.files import read_text_files
@@ -25,7 +25,7 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
     tensors = read_weights(path, file, config)
     hashes = {name: sha256_of(path / name) for name in (CONFIG, *([file.name] if file.is_index else []))}
     about = {"format": file.format, "dtypes": sorted({tensor.dtype for tensor in tensors.values()}), "sha256": hashes}
-    quantized = {} if method is None else {"quantized": method}
+    quantized = {} if method is None else {"quantized": method, "activations": activations_of(config)}
     return Checkpoint(
         config={name: value for name, value in config.items() if name != KEY},  # a package's is its own
         tensors=widened(config, tensors),
