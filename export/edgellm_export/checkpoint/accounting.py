@@ -43,10 +43,11 @@ class TensorReader:
     def finish(self) -> None:
         """Raises TensorError naming everything missing, of another shape, or not taken."""
         needed = {name for name, tensor in self._tensors.items() if not isinstance(tensor, UnusedBias)}
-        left = [name for name in self._tensors if name in needed - self._taken]
+        left_over = needed - self._taken
+        left = [name for name in self._tensors if name in left_over]
         unused = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in self._ignore)]
         problems = [
-            listing("missing", [f"{text} ({_hint(text, left)})" if unused else text for text in self._missing]),
+            listing("missing", self._hinted(left) if unused else self._missing),
             listing("of another shape", self._wrong),
             listing("not used", unused),
         ]
@@ -56,6 +57,11 @@ class TensorReader:
                 + "\n".join(p for p in problems if p)
                 + "\ncheck that config.json and the weights belong together"
             )
+
+    def _hinted(self, left: Sequence[str]) -> list[str]:
+        """What is missing, with the name most like it of those that were not taken, for those that are shown."""
+        shown = [f"{text} ({_hint(text, left)})" for text in self._missing[:SHOWN]]
+        return [*shown, *self._missing[SHOWN:]]
 
 
 def _hint(missing: str, left: Sequence[str]) -> str:

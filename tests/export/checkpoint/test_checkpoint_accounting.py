@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from edgellm.errors import TensorError
 from edgellm_export.architectures import gpt2
 from edgellm_export.architectures.names import USUAL
-from edgellm_export.checkpoint import TensorReader
+from edgellm_export.checkpoint import TensorReader, accounting
 from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
 
 
@@ -48,6 +50,27 @@ def test_optional_tensors_of_another_shape_are_reported() -> None:
     assert reader.optional("bias", (4,)) is not None
     with pytest.raises(TensorError, match=r"bias has shape \[3\], expected \[4\]"):
         reader.finish()
+
+
+def test_models_of_many_tensors_are_accounted_for_in_time() -> None:
+    names = [f"model.layers.{number}.weight" for number in range(20_000)]
+    reader = TensorReader(tensors(**dict.fromkeys(names, (1,))))
+    for name in names:
+        reader.take(name, (1,))
+    begin = time.process_time()
+    reader.finish()
+    assert time.process_time() - begin < 1
+
+
+def test_hints_are_looked_for_where_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(accounting, "nearest", lambda name, _: asked.append(name) or "expected another")
+    reader = TensorReader(tensors(extra=(1,)))
+    for index in range(50):
+        reader.take(f"layer.{index}", (1,))
+    with pytest.raises(TensorError, match=r"layer.19 \[1\] \(nothing like it\)\n +... and 30 more"):
+        reader.finish()
+    assert len(asked) == 20
 
 
 def test_long_lists_are_cut() -> None:
