@@ -70,7 +70,7 @@ def read_places(environment: Mapping[str, str]) -> tuple[Directory, ...]:
     wanted = {
         "working directory": Path.cwd(),
         "temporary files": Path(tempfile.gettempdir()),
-        "the hub's cache": Path(cache).expanduser(),
+        "the hub's cache": Path(os.path.expanduser(cache)),
     }
     return tuple(_place(purpose, path) for purpose, path in wanted.items())
 

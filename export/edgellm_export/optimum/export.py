@@ -47,7 +47,7 @@ from edgellm_export.package.side_files import (
     write_json,
 )
 from edgellm_export.sources.choice import ORDER, resaving
-from edgellm_export.sources.opening import open_checkpoint
+from edgellm_export.sources.opening import local_path, open_checkpoint
 from edgellm_export.tokenizer.files import read_text_files
 
 ANY_LENGTH = 2**31  # tokens: what a text may have shows in the graph, later
@@ -103,7 +103,7 @@ class GraphsExport:
 
 def open_source(source: str, revision: str | None) -> Checkpoint:
     """A checkpoint directory or hub id, or a directory with graphs in place of weights."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     is_known = any((path / name).is_file() for name in (*(file.name for file in ORDER), MANIFEST_NAME))
     if is_known or not is_foreign(path):
         return open_checkpoint(source, revision=revision)

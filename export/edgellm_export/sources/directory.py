@@ -13,6 +13,7 @@ from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.prequantized import KEY, activations_of, method_of, widened
 from edgellm_export.sources.choice import CONFIG, NAMED, find_weights, no_weights
+from edgellm_export.sources.gguf_choice import SUFFIX
 from edgellm_export.sources.reading import read_steps, read_weights
 from edgellm_export.tokenizer.files import read_text_files
 
@@ -37,8 +38,8 @@ def open_directory(path: Path, source: Mapping[str, Any]) -> Checkpoint:
 
 
 def file_names(path: Path) -> set[str]:
-    """The files of a directory, and of its folder of graphs, as a repository lists them."""
-    found = (file for pattern in ("*", "onnx/*") for file in path.glob(pattern))
+    """The files of a directory, of its folder of graphs, and GGUF files in any folder, as a repository lists them."""
+    found = (file for pattern in ("*", "onnx/*", f"*/*{SUFFIX}") for file in path.glob(pattern))
     return {file.relative_to(path).as_posix() for file in found if file.is_file()}
 
 

@@ -53,8 +53,8 @@ def split_tag(source: str) -> tuple[str, str | None]:
 
 
 def is_only_gguf(names: Collection[str]) -> bool:
-    """Whether a directory or repository has GGUF files and no weights of another kind."""
-    return any(name.endswith(SUFFIX) for name in names) and not {file.name for file in ORDER} & set(names)
+    """Whether a directory or repository has GGUF files of a model and no weights of another kind."""
+    return bool(gguf_choices(names)) and not {file.name for file in ORDER} & set(names)
 
 
 def gguf_choices(names: Collection[str]) -> list[GgufChoice]:

@@ -28,11 +28,13 @@ from edgellm_export.tokenizer.settings import ADDED
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A downloaded revision: the directory and the commit it is. `absent`: its weights' files that are not there."""
+    """A downloaded revision: the directory and the commit it is. `absent`: its weights' files that are not there.
+    `gguf`: the GGUF file that was downloaded in their place."""
 
     path: Path
     revision: str
     absent: tuple[str, ...] = ()
+    gguf: str | None = None
 
 
 def fetch(
@@ -70,11 +72,16 @@ def fetch(
         snapshot = download(CONFIG).parent
         pinned = partial(download, commit=snapshot.name)
         large = _weight_files(repo, names, pinned)
-        for name in [*_text_files(names), *(large if weights else [])]:
-            pinned(name)
-        for name in _sentence_files(names, pinned(MODULES)) if MODULES in names else []:
-            pinned(name)
+        _download_all(names, large if weights else [], pinned)
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
+
+
+def _download_all(names: set[str], weights: Sequence[str], download: Callable[[str], Path]) -> None:
+    """`weights`, and all small files that an export reads."""
+    for name in [*_text_files(names), *weights]:
+        download(name)
+    for name in _sentence_files(names, download(MODULES)) if MODULES in names else []:
+        download(name)
 
 
 def _gguf_files(files: Sequence[str], download: Callable[..., Path]) -> Snapshot:
@@ -83,7 +90,7 @@ def _gguf_files(files: Sequence[str], download: Callable[..., Path]) -> Snapshot
     snapshot = download(first).parents[first.count("/")]
     for name in others:
         download(name, snapshot.name)
-    return Snapshot(snapshot, snapshot.name)
+    return Snapshot(snapshot, snapshot.name, gguf=first)
 
 
 def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) -> Snapshot:
@@ -100,8 +107,11 @@ def fetch_adapter(repo: str, *, cache_dir: Path | None, weights: bool = True) ->
             raise CheckpointNotFoundError(f"{repo} has no {ADAPTER_CONFIG}; it is not an adapter that PEFT saved")
         snapshot = Path(api.hf_hub_download(repo, ADAPTER_CONFIG, cache_dir=cache_dir)).parent
         large = [name for name in (ADAPTER_WEIGHTS, ADAPTER_PYTORCH) if name in names][:1]
-        for name in [*_text_files(names), *(large if weights else [])]:
-            api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)
+        _download_all(
+            names,
+            large if weights else [],
+            lambda name: Path(api.hf_hub_download(repo, name, revision=snapshot.name, cache_dir=cache_dir)),
+        )
     return Snapshot(snapshot, snapshot.name, tuple(name for name in large if not (snapshot / name).is_file()))
 
 

@@ -3,6 +3,7 @@ files."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from edgellm_export.gguf import open_gguf
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles, open_adapter_directory, refuse_adapter
 from edgellm_export.sources.choice import CONFIG
 from edgellm_export.sources.directory import file_names, open_directory
-from edgellm_export.sources.gguf_choice import SUFFIX, GgufChoice, choose, gguf_choices, is_only_gguf, split_tag
+from edgellm_export.sources.gguf_choice import GgufChoice, choose, gguf_choices, is_only_gguf, split_tag
 from edgellm_export.sources.hub import fetch, fetch_adapter, fetch_headers
 from edgellm_export.weights.safetensors import hollow_directory
 
@@ -33,8 +34,8 @@ def open_checkpoint(
     hub id are not downloaded. Reads headers and small files; weights are read slice by slice later.
     Raises CheckpointNotFoundError, CheckpointError, TensorError or UnsupportedModelError.
     """
-    place, tag = (source, None) if _exists(Path(source).expanduser()) else split_tag(source)
-    path = Path(place).expanduser()
+    place, tag = (source, None) if _exists(local_path(source)) else split_tag(source)
+    path = local_path(place)
     if _exists(path):
         if revision is not None:
             raise CheckpointError(
@@ -46,7 +47,9 @@ def open_checkpoint(
         snapshot = fetch(place, revision=revision, cache_dir=cache_dir, weights=weights, tag=tag)
         _check_no_adapter(snapshot.path, place)
         origin = {"name": place, "revision": snapshot.revision}
-        if choices := _gguf_choices(snapshot.path, tag):
+        if snapshot.gguf is not None:
+            return open_gguf(snapshot.path / snapshot.gguf, origin)
+        if choices := _gguf_choices(snapshot.path, tag):  # of the cache, where the hub cannot be asked
             return _open_gguf_directory(snapshot.path, place, choices, tag, origin)
         if not snapshot.absent:
             return open_directory(snapshot.path, origin)
@@ -60,7 +63,7 @@ def open_checkpoint(
 def open_adapter(source: str, *, cache_dir: Path | None = None, weights: bool = True) -> AdapterFiles:
     """Open the adapter directory or hub id `source`, as `open_checkpoint` does with a checkpoint. Raises
     CheckpointError."""
-    path = Path(source).expanduser()
+    path = local_path(source)
     if _exists(path):
         with _readable(path):
             return open_adapter_directory(path, source, {"name": path.resolve().name})
@@ -81,6 +84,10 @@ def _readable(path: Path) -> AbstractContextManager[None]:
         CheckpointError,
         lambda error: f"{error.filename or path} cannot be read: {error.strerror}; check its permissions",
     )
+
+
+def local_path(source: str) -> Path:
+    return Path(os.path.expanduser(source))  # Path's own fails where no user has the name behind ~
 
 
 def _exists(path: Path) -> bool:
@@ -116,10 +123,10 @@ def _check_no_adapter(path: Path, where: str) -> None:
 
 def _gguf_choices(path: Path, tag: str | None) -> Sequence[GgufChoice]:
     """The GGUF models of a directory, if it has no other weights or `tag` asks for one."""
-    if tag is None and not is_only_gguf(file_names(path)):
+    names = file_names(path)
+    if tag is None and not is_only_gguf(names):
         return []
-    found = (file for pattern in ("*", "*/*") for file in path.glob(pattern + SUFFIX))
-    choices = gguf_choices([file.relative_to(path).as_posix() for file in found if file.is_file()])
+    choices = gguf_choices(names)
     return [choose(str(path), [], tag)] if tag is not None and not choices else choices
 
 

@@ -88,6 +88,12 @@ def test_what_does_not_exist(tmp_path: Path) -> None:
         open_adapter(str(tmp_path / "nowhere"))
 
 
+def test_a_home_of_nobody_is_no_path() -> None:
+    for opened in (open_adapter, open_checkpoint):
+        with pytest.raises(CheckpointNotFoundError, match=r"no (adapter|checkpoint) at ~nosuchuser/model; expected"):
+            opened("~nosuchuser/model")
+
+
 def test_an_adapter_given_as_the_model_says_what_it_is_and_names_its_base(adapter: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(str(adapter))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import CheckpointNotFoundError
-from edgellm_export.sources.gguf_choice import choose, gguf_choices, split_tag
+from edgellm_export.sources.gguf_choice import choose, gguf_choices, is_only_gguf, split_tag
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import split, tiny_llama
 
@@ -105,6 +105,20 @@ def test_a_directory_with_several_asks_which(tmp_path: Path) -> None:
         assert open_checkpoint(f"{tmp_path}:{tag}").source["name"] == name
     with pytest.raises(CheckpointNotFoundError, match="no GGUF models called 'Q4_0'"):
         open_checkpoint(f"{tmp_path}:Q4_0")
+
+
+def test_a_model_in_a_folder_needs_no_tag(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    tiny_llama(tmp_path / "sub" / "m-Q4_K_M.gguf")
+    for source in (f"{tmp_path}", f"{tmp_path}:Q4_K_M"):
+        assert open_checkpoint(source).source["name"] == "m-Q4_K_M.gguf"
+
+
+def test_what_lies_beside_models_is_none(tmp_path: Path) -> None:
+    assert not is_only_gguf({"mmproj-F16.gguf", "README.md"})
+    (tmp_path / "mmproj-F16.gguf").write_bytes(b"no")
+    with pytest.raises(CheckpointNotFoundError, match=r"has no config\.json"):
+        open_checkpoint(str(tmp_path))
 
 
 def test_tags_of_what_has_none(tmp_path: Path) -> None:

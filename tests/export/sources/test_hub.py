@@ -356,6 +356,18 @@ def test_the_only_gguf_file_needs_no_tag(hub: Hub, tmp_path: Path) -> None:
     assert open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", weights=False).source["format"] == "gguf"
 
 
+def test_the_only_gguf_file_may_lie_in_folders(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"a/b/tiny-Q4_0.gguf": tiny_llama(tmp_path / "a.gguf").read_bytes(), "README.md": b""}
+    assert fetch(tmp_path).source["format"] == "gguf"
+    assert fetch(tmp_path, "org/tiny:Q4_0").source["format"] == "gguf"
+
+
+def test_a_repository_of_a_reader_of_images_alone_is_no_model(hub: Hub, tmp_path: Path) -> None:
+    hub.files = {"mmproj-F16.gguf": b"no"}
+    with pytest.raises(CheckpointNotFoundError, match=r"org/tiny has no config\.json"):
+        fetch(tmp_path)
+
+
 def test_repositories_without_gguf_files_have_no_tags(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"org/tiny has no GGUF file of a model; leave 'Q4_0' out"):
         fetch(tmp_path, "org/tiny:Q4_0")
@@ -385,6 +397,21 @@ def test_an_adapter_downloads_its_own_files_only(hub: Hub, tmp_path: Path) -> No
     assert set(hub.downloads) == {"adapter_config.json", "adapter_model.safetensors", "tokenizer_config.json"}
     assert opened.source["name"] == "org/tiny"
     assert opened.source["revision"] == COMMIT
+
+
+def test_the_files_of_a_sentence_encoder_beside_an_adapter_are_downloaded(hub: Hub, tmp_path: Path) -> None:
+    modules = {
+        "modules.json": json.dumps(
+            [
+                {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            ]
+        ).encode(),
+        "1_Pooling/config.json": b"{}",
+        "config_sentence_transformers.json": b"{}",
+    }
+    hub.files = ADAPTER | modules
+    assert modules.items() <= open_adapter("org/tiny", cache_dir=tmp_path / "cache").files.items()
 
 
 def test_a_plan_leaves_an_adapters_tensors_on_the_hub(hub: Hub, tmp_path: Path) -> None:
