@@ -13,6 +13,8 @@ from edgellm_export.adapters.refusals import check_features, check_type
 
 ALL_LINEAR = "all-linear"
 LAYER = r".*?\.[^.]*\.(\d{1,9})\."
+# Forms in which PEFT runs patterns.
+END, LAYER_OF = r"(.*\.)?({})$", r"(?:^|.*?\.)(?:{})\.(\d{{1,9}})\."
 
 T = TypeVar("T")
 
@@ -34,8 +36,14 @@ class Targets:
             return True
         return _matches(self.modules, module) and (not self.layers or self._layer_of(module) in self.layers)
 
+    @property
+    def patterns(self) -> list[str]:
+        """All that names are matched with."""
+        whole = [each for each in (self.modules, self.excluded) if isinstance(each, str)]
+        return [*whole, *map(LAYER_OF.format, self.layers_pattern)]
+
     def _layer_of(self, module: str) -> int | None:
-        patterns = [rf"(?:^|.*?\.)(?:{pattern})\.(\d{{1,9}})\." for pattern in self.layers_pattern] or [LAYER]
+        patterns = [LAYER_OF.format(pattern) for pattern in self.layers_pattern] or [LAYER]
         found = next((match for pattern in patterns if (match := re.match(pattern, module))), None)
         return None if found is None else int(found.groups()[-1])
 
@@ -59,6 +67,11 @@ class AdapterConfig:
     ensure_weight_tying: bool
     task_type: str | None
 
+    @property
+    def patterns(self) -> list[str]:
+        """All that modules' names are matched with."""
+        return [*self.targets.patterns, *map(END.format, (*self.rank_pattern, *self.alpha_pattern))]
+
     def rank_of(self, module: str) -> int:
         return _by_pattern(self.rank_pattern, module, self.rank)
 
@@ -69,9 +82,7 @@ class AdapterConfig:
 
     def is_saved(self, tensor: str) -> bool:
         """Whether a tensor is of one of `modules_to_save`, which are the ends of modules' names."""
-        parts = tensor.split(".")
-        modules = [".".join(parts[:count]) for count in range(1, len(parts))]
-        return any(module.endswith(end) for module in modules for end in self.modules_to_save)
+        return any(f"{end}." in tensor for end in self.modules_to_save)
 
 
 def parse_adapter_config(data: Mapping[str, Any], place: str) -> AdapterConfig:
@@ -82,13 +93,13 @@ def parse_adapter_config(data: Mapping[str, Any], place: str) -> AdapterConfig:
     config = AdapterConfig(
         rank=reader.rank("r", 8),
         alpha=reader.number("lora_alpha", 8),
-        rank_pattern=reader.rank_patterns("rank_pattern"),
-        alpha_pattern=reader.number_patterns("alpha_pattern"),
+        rank_pattern=reader.rank_patterns("rank_pattern", END),
+        alpha_pattern=reader.number_patterns("alpha_pattern", END),
         targets=Targets(
             None if data.get("target_modules") is None else reader.modules("target_modules"),
             reader.modules("exclude_modules"),
             reader.indices("layers_to_transform"),
-            reader.patterns("layers_pattern"),
+            reader.patterns("layers_pattern", LAYER_OF),
         ),
         modules_to_save=reader.names("modules_to_save"),
         token_indices=reader.token_indices("trainable_token_indices"),
@@ -110,5 +121,5 @@ def _matches(modules: str | Sequence[str], module: str) -> bool:
 
 def _by_pattern(patterns: Mapping[str, T], module: str, default: T) -> T:
     """The first pattern that matches the end of a module's name decides."""
-    found = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+    found = (value for pattern, value in patterns.items() if re.match(END.format(pattern), module))
     return next(found, default)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgellm.errors import ExportError, TensorError, UnsupportedModelError
+from edgellm.errors import CheckpointError, ExportError, TensorError, UnsupportedModelError
 from edgellm_export.adapters.base import Base
 from edgellm_export.adapters.config import AdapterConfig
 from edgellm_export.adapters.parts import Factors, sort_tensors
@@ -15,6 +15,7 @@ from edgellm_export.adapters.reader import EMBEDDING
 from edgellm_export.adapters.refusals import MERGE
 from edgellm_export.adapters.views import Added, KeptTranspose, LowRank, WithMagnitude, WithRows
 from edgellm_export.checkpoint.accounting import listing
+from edgellm_export.checkpoint.patterns import SECONDS, end_in_time
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, Transposed
 
 Tensors = dict[str, LazyTensor]
@@ -42,9 +43,15 @@ class Merge:
     replaced: set[str] = field(default_factory=set)
 
     def merge(self, adapter: Adapter) -> None:
-        """Raises TensorError for tensors that do not fit the base, ExportError where adapters cannot be combined."""
+        """Raises TensorError for tensors that do not fit the base, CheckpointError for patterns without end, and
+        ExportError where adapters cannot be combined."""
         step = _Step(self.base, self.tensors, adapter)
         parts = sort_tensors(adapter.tensors)
+        if not end_in_time(adapter.config.patterns, parts.factors):
+            raise CheckpointError(
+                f"{adapter.place}: its patterns of modules' names take more than {SECONDS} seconds to match; list the "
+                "modules by their names in adapter_config.json"
+            )
         step.unmatched.extend(parts.unknown)
         for name, tensor in parts.whole.items():
             step.replace(name, tensor)

@@ -39,12 +39,12 @@ class AdapterReader:
         value = self.data.get(key)
         return value if self._require(value is None or isinstance(value, str), key, value, "text") else None
 
-    def rank_patterns(self, key: str) -> Mapping[str, int]:
-        """Ranks by regular expressions for modules' names."""
-        return self._by_pattern(key, _is_rank, "whole numbers from 1")
+    def rank_patterns(self, key: str, form: str) -> Mapping[str, int]:
+        """Ranks by regular expressions for modules' names, which are run in a form, with {} in their place."""
+        return self._by_pattern(key, form, _is_rank, "whole numbers from 1")
 
-    def number_patterns(self, key: str) -> Mapping[str, float]:
-        return self._by_pattern(key, is_number, "numbers")
+    def number_patterns(self, key: str, form: str) -> Mapping[str, float]:
+        return self._by_pattern(key, form, is_number, "numbers")
 
     def modules(self, key: str) -> str | Sequence[str]:
         """A regular expression, or names."""
@@ -60,8 +60,8 @@ class AdapterReader:
         right = isinstance(names, list) and all(isinstance(name, str) for name in names)
         return tuple(names) if self._require(right, key, value, "names of modules") else ()
 
-    def patterns(self, key: str) -> Sequence[str]:
-        return tuple(name for name in self.names(key) if self._is_pattern(key, name))
+    def patterns(self, key: str, form: str) -> Sequence[str]:
+        return tuple(name for name in self.names(key) if self._is_pattern(key, name, form))
 
     def indices(self, key: str) -> Sequence[int]:
         return self._indices(key, self._value(key, []))
@@ -90,16 +90,18 @@ class AdapterReader:
         right = all(type(index) is int and index >= 0 for index in indices)
         return tuple(indices) if self._require(right, key, value, "whole numbers from 0") else ()
 
-    def _by_pattern(self, key: str, is_right: Callable[[object], bool], expected: str) -> Mapping[str, Any]:
+    def _by_pattern(self, key: str, form: str, is_right: Callable[[object], bool], expected: str) -> Mapping[str, Any]:
         value = self._value(key, {})
         right = isinstance(value, Mapping) and all(map(is_right, value.values()))
         if not self._require(right, key, value, f"{expected} by modules' names"):
             return {}
-        return {pattern: number for pattern, number in value.items() if self._is_pattern(key, pattern)}
+        return {pattern: number for pattern, number in value.items() if self._is_pattern(key, pattern, form)}
 
-    def _is_pattern(self, key: str, pattern: str) -> bool:
+    def _is_pattern(self, key: str, pattern: str, form: str = "{}") -> bool:
+        """Both by itself, so that nothing in it reaches out of its place in the form, and in the form."""
         try:
-            re.compile(f"({pattern})")
+            re.compile(pattern)
+            re.compile(form.format(pattern))
         except (re.error, OverflowError, RecursionError) as error:
             self.problems.append(f"{key} has {short(pattern)}, which is not a regular expression ({error})")
             return False

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, TensorError
 from edgellm.types import Array, ByteArray, FloatArray
+from edgellm_export.checkpoint.config import is_number
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.prequantized.contract import (
@@ -160,7 +161,7 @@ def _state(tensor: StoredTensor) -> Mapping[str, Any]:
     if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_size, (*shape, *sizes))):
         raise CheckpointError(f"{tensor.name} says {str(state)[:200]}, expected the shape of a matrix and its blocks")
     offset = state.get("nested_offset", 0.0)
-    if not isinstance(offset, int | float) or not math.isfinite(offset):
+    if not is_number(offset):
         raise CheckpointError(f"{tensor.name} says nested_offset {offset!r}, expected a number")
     return {"shape": tuple(shape), "blocksize": sizes[0], "nested_blocksize": sizes[1], "nested_offset": offset}
 

@@ -7,7 +7,7 @@ activations and of the key/value cache is not about weights: the package rounds 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -16,6 +16,7 @@ import numpy as np
 from edgellm.errors import TensorError
 from edgellm.types import ByteArray, FloatArray, IntArray
 from edgellm_export.checkpoint.integers import Integers, QuantizedTensor
+from edgellm_export.checkpoint.patterns import SECONDS, end_in_time
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.prequantized.contract import (
     FLOAT_TYPES,
@@ -47,7 +48,6 @@ BESIDE = (".input_scale", ".input_zero_point", ".input_global_scale", ".output_s
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "shared")  # layers that are no Linear
 TYPES = {"int4": ("int", 4), "int8": ("int", 8), "fp4": ("float", 4), "fp8": ("float", 8)}
 PATTERN = "re:"
-MOST_REPEATS, REPEATED_GROUP = 6, re.compile(r"\)[*+?{]")  # of a pattern that ends in time, whatever it is
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def read(options: Options, stored: Stored) -> dict[str, LazyTensor]:
     stored.drop(*BESIDE)
     schemes = [_scheme(options, name, group) for name, group in _groups(options).items()]
     found: dict[str, LazyTensor] = {}
-    for name in dict.fromkeys(stored.ending(".weight_packed", ".weight_scale")):
+    names = dict.fromkeys(stored.ending(".weight_packed", ".weight_scale"))
+    _check_time(options, schemes, names)
+    for name in names:
         found[f"{name}.weight"] = _matrix(options, stored, name, _scheme_of(name, schemes))
     return found
 
@@ -172,14 +174,18 @@ def _check_pattern(options: Options, place: str, target: str) -> None:
     if not target.startswith(PATTERN):
         return
     pattern = target.removeprefix(PATTERN)
-    if sum(map(pattern.count, "*+?{")) > MOST_REPEATS or REPEATED_GROUP.search(pattern):
-        raise options.refused(
-            f"{place}.targets", target, f"patterns of at most {MOST_REPEATS} repeats, none of a group"
-        )
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise options.wrong(f"{place}.targets", target, f"a regular expression ({error})") from error
+
+
+def _check_time(options: Options, schemes: list[Scheme], names: Iterable[str]) -> None:
+    """One scheme is that of all layers, whatever it says of their names."""
+    targets = [target for scheme in schemes for target in scheme.targets if target.startswith(PATTERN)]
+    patterns = [target.removeprefix(PATTERN) for target in targets]
+    if len(schemes) > 1 and not end_in_time(patterns, names):
+        raise options.refused("config_groups", targets, f"patterns that match in {SECONDS} seconds")
 
 
 def _block(said: Options, place: str) -> tuple[int | None, int | None]:
@@ -201,9 +207,14 @@ def _block(said: Options, place: str) -> tuple[int | None, int | None]:
 def _structure(said: Options, key: str) -> tuple[int, int]:
     value = said.data.get(key)
     found = value.split("x") if isinstance(value, str) else value
-    if isinstance(found, list) and len(found) == 2 and all(str(each).isdecimal() and int(each) > 0 for each in found):
+    if isinstance(found, list) and len(found) == 2 and all(map(_is_count, found)):
         return int(found[0]), int(found[1])
     raise said.wrong(key, value, "two numbers of rows and columns")
+
+
+def _is_count(value: object) -> bool:
+    """Whether a number, or text, is a whole number above 0 that Python turns text into."""
+    return len(str(value)) < 10 and str(value).isdecimal() and int(str(value)) > 0
 
 
 def _scheme_of(name: str, schemes: list[Scheme]) -> Scheme:

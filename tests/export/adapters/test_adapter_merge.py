@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgellm.errors import ExportError, TensorError, UnsupportedModelError
+from edgellm.errors import CheckpointError, ExportError, TensorError, UnsupportedModelError
 from edgellm_export.adapters.checkpoint import OpenAdapter, merge_adapters, task_of_adapters
 from edgellm_export.adapters.config import parse_adapter_config
-from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint import Checkpoint, patterns
 from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
 from edgellm_export.sources.adapter import AdapterFiles
 
@@ -91,6 +91,18 @@ def original(name: str, checkpoint: Checkpoint | None = None) -> np.ndarray:
 
 def product(content: Arrays, module: str) -> np.ndarray:
     return content[f"{module}.lora_B.weight"] @ content[f"{module}.lora_A.weight"]
+
+
+FOREVER = "(.+)+X"
+
+
+@pytest.mark.parametrize(
+    "keys", [{"target_modules": FOREVER}, {"rank_pattern": {FOREVER: 4}}, {"alpha_pattern": {FOREVER: 4}}]
+)
+def test_patterns_without_end_are_refused(keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 1)
+    with pytest.raises(CheckpointError, match=r"its patterns of modules' names take more than .* list the modules"):
+        merged(base(), adapter(factors(QUERY, 16, 16), **keys))
 
 
 def test_a_matrix_becomes_its_sum_with_the_scaled_product_and_the_others_stay() -> None:

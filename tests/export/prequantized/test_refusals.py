@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from edgellm.errors import CheckpointError, TensorError, UnsupportedModelError
+from edgellm_export.checkpoint import patterns
 from edgellm_export.checkpoint.integers import UnusedBias
 from edgellm_export.prequantized import widened
 from edgellm_export.weights.safetensors import read_safetensors
@@ -67,6 +68,7 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "nf4 of another shape": ("bnb-nf4", {NF4: state(shape=[64, 256])}, TensorError, "half a byte for each of the"),
     "nf4 without blocks": ("bnb-nf4", {NF4: state(blocksize=0)}, CheckpointError, "expected the shape of a matrix"),
     "nf4 infinite": ("bnb-nf4", {NF4: state(nested_offset=float("inf"))}, CheckpointError, "expected a number"),
+    "nf4 of a huge offset": ("bnb-nf4", {NF4: state(nested_offset=10**400)}, CheckpointError, "expected a number"),
     "nf4 not downloaded": ("bnb-nf4", {NF4: torch.zeros(40, dtype=torch.uint8)}, CheckpointError, "download it first"),
     "int8 of another order": ("bnb-int8", {"weight_format": torch.tensor(2)}, TensorError, "expected 0, the order of"),
     "int8 of no matrix": ("bnb-int8", {"weight": torch.ones(64).char()}, TensorError, "expected a matrix"),
@@ -101,9 +103,10 @@ CONFIGS: dict[str, tuple[str, Any, type[Exception], str]] = {
     "targets": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "targets": "Linear"}}}, CheckpointError, "a list of names",
     ),
-    "a pattern without end": (
-        "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "targets": ["re:(a+)+$"]}}}, UnsupportedModelError,
-        "none of a group",
+    "a structure of endless digits": (
+        "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "weights": {
+            "num_bits": 4, "strategy": "block", "block_structure": "1" * 5000 + "x128"}}}},
+        CheckpointError, "expected two numbers of rows and columns",
     ),
     "no pattern": (
         "ct-int4", {**INT4, "config_groups": {"a": {**GROUP, "targets": ["re:["]}}}, CheckpointError, "regular expr",
@@ -127,6 +130,22 @@ def test_configs_that_cannot_be_are_named(case: str, tmp_path: Path) -> None:
     method, config, error, message = CONFIGS[case]
     with pytest.raises(error, match=message):
         opened(tmp_path, config, parts(method))
+
+
+def test_patterns_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not run is none: a single scheme is that of all layers."""
+    monkeypatch.setattr(patterns, "SECONDS", 1)
+    forever = {**GROUP, "targets": ["re:(.+)+X"]}
+    tensors = {f"{'w' * 60}.{name}": value.contiguous().clone() for name, value in parts("ct-int4").items()}
+    save_file(tensors, tmp_path / "w")
+
+    def read(groups: Mapping[str, Any]) -> Mapping[str, Any]:
+        config = {"quantization_config": {**INT4, "config_groups": groups}}
+        return widened(config, read_safetensors(tmp_path / "w"))
+
+    with pytest.raises(UnsupportedModelError, match=r"config_groups is .* patterns that match in"):
+        read({"a": forever, "b": GROUP})
+    assert len(read({"a": forever})) == 1
 
 
 def test_layers_get_the_scheme_that_names_them_before_that_of_their_class(tmp_path: Path) -> None:
