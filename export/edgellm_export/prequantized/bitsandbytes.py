@@ -112,6 +112,8 @@ def _int8_matrix(stored: Stored, name: str) -> Int8Tensor:
     signed = stored.matrix(f"{name}.weight", ("I8",))
     largest = stored.take(f"{name}.SCB", ("F32",), signed.shape[:1])
     form = stored.optional(f"{name}.weight_format", ("U8", "I8", "I32", "I64"))
+    if form is not None and form.shape not in ((), (1,)):
+        raise misshapen(form, "one number")
     if form is not None and whole(form).any():
         raise TensorError(f"{form.name} is {whole(form).tolist()}, expected 0, the order of rows; {ORIGINAL}")
     return Int8Tensor(f"{name}.weight", signed.shape, 8, signed.shape[1], None, signed, largest)

@@ -60,7 +60,7 @@ def read(options: Options, stored: Stored) -> dict[str, LazyTensor]:
     for name in stored.ending(".qweight"):
         matrix = _matrix(stored, name, version == "gptq", None if varied else (bits, group_size))
         found[matrix.name] = matrix
-        bias = stored.optional(f"{name}.bias", FLOAT_TYPES)
+        bias = stored.optional(f"{name}.bias", FLOAT_TYPES, matrix.shape[:1])
         if bias is not None:
             found[bias.name] = UnusedBias(bias.name, bias.shape, bias) if _is_zero(bias) else bias
     return found

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgellm_export.weights.values import ITEM_BITS
+from edgellm_export.weights.strided import span
+from edgellm_export.weights.values import ITEM_BITS, MAX_RANK, are_sizes, is_size
 
 MAX_INSTRUCTION_ARGUMENT = 1 << 24  # bytes; names are some dozen
 PROTOCOL = 2
-MAX_RANK = 64  # axes of a tensor, as torch and numpy have them
 
 STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -207,22 +207,18 @@ def called(function: Any, arguments: Any) -> Any:
 def _tensor(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any, metadata: Any = None) -> StoredTensor:
     if metadata is not None and metadata != {}:
         raise ForeignError("it has a tensor whose numbers are conjugated or negated when they are read")
-    if not _is_size(offset) or not _are_sizes(shape) or not _are_sizes(strides) or len(shape) != len(strides):
+    if not is_size(offset) or not _are_sizes(shape) or not _are_sizes(strides) or len(shape) != len(strides):
         raise PickleError("it has a tensor whose shape or strides are none")
-    span = 0 if 0 in shape else 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    items = span(shape, strides)
     bits = ITEM_BITS[storage.dtype] * storage.items
-    if span and (offset + span) * ITEM_BITS[dtype] > bits:
+    if items and (offset + items) * ITEM_BITS[dtype] > bits:
         raise PickleError(f"it has a tensor of {list(shape)} that reaches beyond its storage")
     first = storage.start * ITEM_BITS[storage.dtype] // ITEM_BITS[dtype]
-    return StoredTensor(storage, dtype, first + offset if span else 0, shape, strides)
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 62
+    return StoredTensor(storage, dtype, first + offset if items else 0, shape, strides)
 
 
 def _are_sizes(value: Any) -> bool:
-    return type(value) is tuple and len(value) <= MAX_RANK and all(map(_is_size, value))
+    return type(value) is tuple and are_sizes(value)
 
 
 def _build(machine: Machine) -> None:
@@ -241,7 +237,7 @@ def _persistent(machine: Machine) -> None:
             kind = identity[0] if type(identity) is tuple and identity else identity
             what = kind[:40] if isinstance(kind, str) else type(kind).__name__
             raise ForeignError(f"it refers to a {what} outside of it")
-    if not _is_size(items) or machine.source.storages.setdefault(key, storage) != storage:
+    if not is_size(items) or machine.source.storages.setdefault(key, storage) != storage:
         raise PickleError(f"it gives the storage {key[:40]!r} two sizes or types")
     match view:
         case [] | [None]:

@@ -20,7 +20,15 @@ from typing import Any
 
 from edgellm.errors import CheckpointError
 from edgellm.types import Array, FloatArray
-from edgellm_export.weights.values import ITEM_BITS, MAX_ELEMENTS, as_floats, check_float, check_no_pointer, read_stored
+from edgellm_export.weights.values import (
+    ITEM_BITS,
+    MAX_ELEMENTS,
+    are_sizes,
+    as_floats,
+    check_float,
+    check_no_pointer,
+    read_stored,
+)
 
 METADATA = "__metadata__"
 MAX_HEADER = 100_000_000  # bytes; the limit of the reference implementation
@@ -114,9 +122,9 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int, file_size: int) 
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise _corrupt(path, f"{name!r} has unknown type {dtype!r}")
-    if not _are_sizes(shape) or (0 in shape and math.prod(filter(None, shape)) > MAX_ELEMENTS):
+    if not are_sizes(shape) or (0 in shape and math.prod(filter(None, shape)) > MAX_ELEMENTS):
         raise _corrupt(path, f"{name!r} has shape {shape!r}")
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _corrupt(path, f"{name!r} has data_offsets {offsets!r}")
     start, stop = offsets
     expected = math.prod(shape) * ITEM_BITS[dtype] // 8
@@ -125,10 +133,6 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int, file_size: int) 
     if data_start + stop > file_size:
         raise _corrupt(path, f"{name!r} ends at byte {data_start + stop}, the file has {file_size}")
     return SafetensorsTensor(name, tuple(shape), dtype, path, data_start + start)
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
 
 
 def _check_overlaps(path: Path, tensors: Mapping[str, SafetensorsTensor]) -> None:

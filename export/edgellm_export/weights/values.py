@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -33,7 +33,17 @@ STORED: dict[str, np.dtype[Any]] = {  # types that numpy has not, as whole numbe
     "I64": np.dtype("<i8"),
 }
 MAX_ELEMENTS = 1 << 48  # of an empty tensor's shape, zeros aside: numpy refuses what it could not address
+MAX_RANK = 64  # axes of a tensor, as torch and numpy have them
 LFS_POINTER = b"version https://git-lfs"
+
+
+def is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def are_sizes(value: object) -> bool:
+    """Whether a list or tuple may be a shape, or strides."""
+    return isinstance(value, list | tuple) and len(value) <= MAX_RANK and all(map(is_size, value))
 
 
 def read_stored(path: Path, name: str, dtype: str, count: int, offset: int) -> Array:

@@ -48,6 +48,7 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a group that is not there": ("gptq-4", {"g_idx": torch.full((128,), 4).int()}, TensorError, "groups of 32 of 128"),
     "a negative group": ("gptq-4", {"g_idx": torch.full((128,), -1).int()}, TensorError, "groups of 32 of 128 inputs"),
     "a group for nothing": ("gptq-4", {"g_idx": torch.tensor(0).int()}, TensorError, "a number for each input"),
+    "a bias of another shape": ("gptq-4", {"bias": torch.zeros(1, 64).half()}, TensorError, r"w.bias has shape \[1,"),
     "awq groups": ("awq", {"scales": torch.ones(3, 64).half()}, TensorError, r"w.scales has shape \[3, 64\], expected"),
     "ct columns": ("ct-int4", {"weight_shape": torch.tensor([64, 120])}, TensorError, r"\[64, 120\] weights of 4"),
     "ct rows": ("ct-int4", {"weight_shape": torch.tensor([63, 128])}, TensorError, r"\[63, 128\] weights of 4 bits"),
@@ -71,6 +72,7 @@ TENSORS: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "nf4 of a huge offset": ("bnb-nf4", {NF4: state(nested_offset=10**400)}, CheckpointError, "expected a number"),
     "nf4 not downloaded": ("bnb-nf4", {NF4: torch.zeros(40, dtype=torch.uint8)}, CheckpointError, "download it first"),
     "int8 of another order": ("bnb-int8", {"weight_format": torch.tensor(2)}, TensorError, "expected 0, the order of"),
+    "int8 of orders": ("bnb-int8", {"weight_format": torch.zeros(2).byte()}, TensorError, "expected one number"),
     "int8 of no matrix": ("bnb-int8", {"weight": torch.ones(64).char()}, TensorError, "expected a matrix"),
 }  # fmt: skip
 

@@ -84,8 +84,11 @@ MALFORMED = {
     "negative offset": ({"w": entry([1], -4, 0)}, None, "data_offsets"),
     "size and shape differ": ({"w": entry([3], 0, 8)}, None, r"has 8 bytes, F32 \[3\] needs 12"),
     "product overflows 64 bits": ({"w": entry([2**40, 2**40], 0, 8)}, None, "needs"),
+    "sizes of thousands of digits": ({"w": entry([10**4000, 10**4000], 0, 8)}, None, "has shape"),
+    "many axes": ({"w": entry([1] * 65, 0, 4)}, None, "has shape"),
+    "offsets of thousands of digits": ({"w": entry([1], 0, 10**4000)}, None, "has data_offsets"),
     "beyond the end": ({"w": entry([3], 0, 12)}, None, "ends at byte"),
-    "far beyond the end": ({"w": entry([2**60], 0, 2**62)}, None, "ends at byte"),
+    "far beyond the end": ({"w": entry([2**59], 0, 2**61)}, None, "ends at byte"),
     "overlap": ({"a": entry([1], 0, 4), "b": entry([2], 0, 8)}, None, "overlap"),
 }
 
