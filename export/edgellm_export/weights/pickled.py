@@ -17,6 +17,7 @@ from edgellm_export.weights.strided import span
 from edgellm_export.weights.values import ITEM_BITS, MAX_RANK, are_sizes, is_size
 
 MAX_INSTRUCTION_ARGUMENT = 1 << 24  # bytes; names are some dozen
+MAX_INSTRUCTIONS = 1 << 21  # of a pickle; a thousand tensors take some forty thousand
 PROTOCOL = 2
 
 STORAGES = {
@@ -95,7 +96,7 @@ class Pickles:
     def load(self) -> Any:
         """The value of the next pickle. Raises PickleError."""
         machine = Machine(self)
-        while True:
+        for _ in range(MAX_INSTRUCTIONS):
             code = self.take(1)[0]
             if code == STOP:
                 return machine.pop()
@@ -105,6 +106,7 @@ class Pickles:
                     f"it has the instruction {code:#04x} at byte {self.at - 1}, which torch does not write"
                 )
             run(machine)
+        raise PickleError(f"it has more than {MAX_INSTRUCTIONS} instructions")
 
     def take(self, count: int) -> bytes:
         if count > min(len(self.data) - self.at, MAX_INSTRUCTION_ARGUMENT):

@@ -72,15 +72,7 @@ def _read_zip(file: BinaryIO, size: int) -> Found:
             entries = _entries(archive)
             data = archive.read(entries["data.pkl"])
             order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        OSError,
-        struct.error,
-    ) as error:
+    except ZIP_ERRORS as error:
         raise PickleError(f"the zip archive cannot be read ({error})") from error
     if order.strip() != b"little":
         raise ForeignError("its numbers are stored with their high bytes first")
@@ -121,8 +113,10 @@ def _check_stored(info: zipfile.ZipInfo) -> None:
 def _place(file: BinaryIO, info: zipfile.ZipInfo, size: int) -> Place:
     """Where the content of an entry lies, as the header in front of it says."""
     _check_stored(info)
-    file.seek(max(info.header_offset, 0))
-    header = file.read(LOCAL_SIZE)
+    header = b""
+    if 0 <= info.header_offset <= size:
+        file.seek(info.header_offset)
+        header = file.read(LOCAL_SIZE)
     if len(header) < LOCAL_SIZE or not header.startswith(LOCAL_HEADER):
         raise PickleError(f"the zip archive's entry {info.filename[:80]!r} has no header")
     start = info.header_offset + LOCAL_SIZE + sum(struct.unpack_from("<HH", header, 26))  # name and extra field

@@ -268,6 +268,12 @@ def test_the_tensors_of_these_pickles_are_read(tmp_path: Path) -> None:
         assert torch.load(tmp_path / "w", weights_only=True)["w"].tolist() == [[0, 1], [2, 3]]
 
 
+def test_endless_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm_export.weights.pickled.MAX_INSTRUCTIONS", 100)
+    for content in (b"]" * 100 + b".", b"](" + b"N" * 96 + b"e.", b"(" * 100):
+        assert "more than 100 instructions" in refused(tmp_path, b"\x80\x02" + content)
+
+
 BOMBS = {
     "references": b"\x80\x02]q\x00(" + b"h\x00" * 20_000 + b"e.",
     "doubled tuples": b"\x80\x02N" + b"q\x00h\x00\x86" * 20_000 + b".",

@@ -175,6 +175,18 @@ def test_reading_rows_costs_memory_for_those_rows_only(tmp_path: Path) -> None:
 DATA = bytes(16)
 
 
+def far_away() -> bytes:
+    """Its last entry's place, in the directory, is 2^64 - 1, which takes a field of 64 bits."""
+    content = bytearray(changed(header=0xFFFFFFFF))
+    at, field = content.rindex(b"PK\x01\x02"), struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    name = struct.unpack_from("<H", content, at + 28)[0]
+    struct.pack_into("<H", content, at + 30, len(field))
+    content[at + 46 + name : at + 46 + name] = field
+    end = content.rindex(b"PK\x05\x06")
+    struct.pack_into("<I", content, end + 12, struct.unpack_from("<I", content, end + 12)[0] + len(field))
+    return bytes(content)
+
+
 def changed(**changes: Any) -> bytes:
     """A torch file with its last entry's place in the directory changed."""
     content = bytearray(zip_of(state(tensor()), {"0": DATA}))
@@ -207,6 +219,7 @@ ARCHIVES = {
     "two entries of a name": (doubled, "two entries of one name"),
     "numbers at another entry's place": (lambda: changed(header=4), "has no header"),
     "numbers behind the end": (lambda: changed(header=1 << 31), "has no header"),
+    "numbers far behind the end": (far_away, "'archive/data/0' has no header"),
     "no numbers": (lambda: zip_of(state(tensor())), "the storage '0' is not there"),
     "too few numbers": (lambda: zip_of(state(tensor()), {"0": DATA[:-1]}), "has 15 bytes, its tensor needs more"),
     "high bytes first": (lambda: zip_of(state(tensor()), {"0": DATA}, byteorder=b"big"), "high bytes first"),
