@@ -31,8 +31,8 @@ def open_gguf(path: Path, source: Mapping[str, Any] | None = None, *, hashes: bo
     """
     file = read_model(path)
     arch = _architecture(file)
-    config = translate_config(file, arch)
     check_types(file.tensors)
+    config = translate_config(file, arch)
     vocabulary = read_vocabulary(file)
     if len(vocabulary.tokens) > config["vocab_size"]:
         raise CheckpointError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from edgellm.errors import UnsupportedModelError
+from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.checkpoint.config import is_number, is_positive
 from edgellm_export.gguf.ids import PREFIX, token_id
 from edgellm_export.gguf.keys import plain
 from edgellm_export.gguf.reader import GgufFile
@@ -24,6 +25,11 @@ NAMED = ("eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 SAMPLING = "general.sampling."
 # What llama.cpp calls a setting: what Hugging Face does.
 SETTINGS = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p"}
+NUMBERS: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys(("temp", "top_p", "min_p"), (is_number, "a number")),
+    "top_k": (lambda value: type(value) is int, "a whole number"),
+    "penalty_repeat": (is_positive, "a number above 0"),
+}
 # Settings that Hugging Face does not have, and the values with which they do nothing.
 WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "penalty_last_n": (-1, 64),
@@ -56,7 +62,8 @@ def generation_config(file: GgufFile, vocabulary: Vocabulary, config: Mapping[st
 
 def _sampling(file: GgufFile) -> dict[str, Any]:
     given = {key.removeprefix(SAMPLING): plain(v) for key, v in file.metadata.items() if key.startswith(SAMPLING)}
-    settings = {SETTINGS[key]: value for key, value in given.items() if key in SETTINGS}
+    _check_numbers(file, given)
+    settings = {SETTINGS[key]: _within(key, value) for key, value in given.items() if key in SETTINGS}
     penalty = given.get("penalty_repeat", 1.0)
     for key, value in given.items():
         known = key in SETTINGS or key in IGNORED or key == "penalty_repeat"
@@ -66,10 +73,25 @@ def _sampling(file: GgufFile) -> dict[str, Any]:
                 "make a file without it (gguf_new_metadata.py --remove-metadata)"
             )
     if settings:
-        settings["do_sample"] = settings.get("temperature") != 0
+        settings["do_sample"] = is_positive(settings.get("temperature", 1.0))
         if not settings["do_sample"]:
             del settings["temperature"]
     return settings | ({"repetition_penalty": penalty} if penalty != 1 else {})
+
+
+def _check_numbers(file: GgufFile, given: Mapping[str, Any]) -> None:
+    for key in given.keys() & NUMBERS.keys():
+        fits, expected = NUMBERS[key]
+        if not fits(given[key]):
+            raise CheckpointError(
+                f"{file.path}: {SAMPLING}{key} is {given[key]!r}, expected {expected}; make a file without it "
+                "(gguf_new_metadata.py --remove-metadata)"
+            )
+
+
+def _within(key: str, value: float) -> float:
+    """As llama.cpp takes what is out of range."""
+    return max(value, 0) if key in ("temp", "top_k") else min(max(value, 0.0), 1.0)
 
 
 def _listed(file: GgufFile, key: str, size: int) -> list[int]:

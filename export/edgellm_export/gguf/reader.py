@@ -1,8 +1,8 @@
 """The header of a GGUF file: metadata, also with types, and tensor directory, checked against the size of the file.
 
 Layout (ggml's gguf.md): magic, version, counts, key-value pairs, tensor infos, padding, data. Every count and length
-is compared with the bytes that are left before anything of that size is made, so a damaged file costs an error and no
-more.
+is compared with the bytes that are left of the file, and of the most that a header has, before anything of that size is
+made, so a damaged file costs an error and no more.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from edgellm_export.gguf.tensors import GgufTensor
 
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
+MAX_HEADER = 1 << 28  # bytes; the largest vocabularies with their merges take some 2^24
+MAX_NAME = 256  # characters of a tensor's name; llama.cpp has 64
 MAX_DIMS = 4
 MAX_STRINGS = 1 << 22  # elements of a string array; the largest vocabularies have 2^18
 SCALARS = {0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "u1", 10: "<u8", 11: "<i8", 12: "<f8"}
@@ -79,6 +81,8 @@ def _read_counts(cursor: Cursor) -> tuple[int, int]:
 
 def _read_entry(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
     name = cursor.string("a tensor name")
+    if len(name) > MAX_NAME:
+        raise cursor.corrupt(f"a tensor has a name of {len(name)} characters, more than {MAX_NAME}")
     dims = cursor.integer("<u4", name)
     if not 1 <= dims <= MAX_DIMS:
         raise cursor.corrupt(f"{name!r} has {dims} dimensions")
@@ -124,14 +128,14 @@ def tensor_nbytes(cursor: Cursor, name: str, shape: tuple[int, ...], kind: int) 
 
 
 class Cursor:
-    """Reads forward and never past the end of the file."""
+    """Reads forward and never past the end of the file, or of the most that a header has."""
 
     def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self.path, self.size, self.position, self._file = path, size, 0, file
 
     @property
     def left(self) -> int:
-        return self.size - self.position
+        return min(self.size, MAX_HEADER) - self.position
 
     def read(self, count: int, what: str) -> bytes:
         if count > self.left:
@@ -180,7 +184,7 @@ class Cursor:
                 strings.append(read(length).decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise self.corrupt(f"{key!r} is not UTF-8 text ({error})") from error
-        self.position = self.size - left
+        self.position += self.left - left
         return strings
 
     def _numbers(self, kind: int, count: int, key: str) -> np.ndarray[Any, Any]:

@@ -347,6 +347,12 @@ def test_keys_that_say_nothing_new_are_taken(tmp_path: Path) -> None:
     assert small_llama(tmp_path / "a.gguf", NEUTRAL) == small_llama(tmp_path / "b.gguf", {})
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.int8])
+def test_types_are_looked_at_before_numbers(tmp_path: Path, dtype: type[np.generic]) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"rope_freqs\.weight has type .*, which cannot be read"):
+        small_llama(tmp_path / "w.gguf", {}, {"rope_freqs.weight": np.ones(8, dtype)})
+
+
 ENCODERS_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Array], str]] = {
     "causal": ({"attention.causal": True}, {}, r"attention\.causal is True; .* only with False"),
     "last token": ({"pooling_type": 3}, {}, "pooling_type is 3; edgellm builds 1"),

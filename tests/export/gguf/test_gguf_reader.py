@@ -74,6 +74,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "offset beyond the end": (header(1) + info(offset=2**50) + PAD, "ends at byte"),
     "misaligned": (header(1) + info(offset=4) + PAD, "misaligned"),
     "overlap": (header(2) + info("a", (16,)) + info("b", (16,), offset=32) + PAD, "overlaps"),
+    "long name": (header(1) + info("blk.1." * 43) + PAD, "a name of 258 characters, more than 256"),
     "repeated tensor": (header(2) + info("a") + info("a", offset=32) + PAD, "'a' occurs twice"),
 }
 
@@ -98,6 +99,28 @@ def test_lying_counts_cost_no_memory(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 300_000
+
+
+LARGE = {
+    "a key": struct.pack("<Q", 1 << 29),
+    "a string": text("k") + struct.pack("<IQ", STRING, 1 << 29),
+    "numbers": text("k") + struct.pack("<IIQ", ARRAY, F32, 1 << 27),
+    "strings": text("k") + struct.pack("<IIQQ", ARRAY, STRING, 2, 1 << 29),
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_headers_have_a_limit_in_large_files_too(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.gguf"
+    path.write_bytes(header(0, 1) + LARGE[case])
+    with path.open("r+b") as file:
+        file.truncate(1 << 31)  # of which the file system stores nothing
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="ends within"):
+        read_gguf(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300_000
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

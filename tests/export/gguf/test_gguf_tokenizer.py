@@ -197,6 +197,22 @@ def test_settings_of_sampling_are_defaults_of_generation(tmp_path: Path) -> None
             opened(tmp_path, byte_level(), **{f"general.sampling.{key}": value})
 
 
+def test_settings_of_sampling_out_of_range_are_taken_as_llamacpp_does(tmp_path: Path) -> None:
+    given = {"temp": -1.0, "top_k": -1, "top_p": 1.5, "min_p": -0.5}
+    metadata = {f"general.sampling.{key}": value for key, value in given.items()}
+    generation = read(opened(tmp_path, byte_level(), **metadata), "generation_config.json")
+    assert generation == {"eos_token_id": [258], "do_sample": False, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("temp", "hot"), ("top_k", 0.5), ("top_p", float("nan")), ("min_p", True), ("penalty_repeat", 0.0)],
+)
+def test_settings_of_sampling_that_are_no_numbers_are_refused(tmp_path: Path, key: str, value: Any) -> None:
+    with pytest.raises(CheckpointError, match=rf"w\.gguf: general\.sampling\.{key} is {value!r}, expected a"):
+        opened(tmp_path, byte_level(), **{f"general.sampling.{key}": value})
+
+
 def test_tokens_that_may_not_be_chosen_are_carried(tmp_path: Path) -> None:
     generation = read(opened(tmp_path, byte_level(suppress_tokens=[3, 999])), "generation_config.json")
     assert generation["suppress_tokens"] == [3]
