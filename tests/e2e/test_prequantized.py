@@ -161,19 +161,36 @@ def test_an_adapter_on_a_quantized_base(
     assert kept == ({"o_proj", "gate_proj", "up_proj"} if name.startswith("gptq") else set())
 
 
-def test_conv1d_layers_of_gpt2(tmp_path: Path) -> None:
+def quantized_gpt2(path: Path, method: Any) -> Any:
+    """A checkpoint whose layers are quantized as Linear would be, and the model with their numbers."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 131, "n_embd": 64, "n_layer": 1, "n_head": 4, "n_positions": 64}
     model = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)).eval()
-    path = save_checkpoint(model, tmp_path / "checkpoint")
+    save_checkpoint(model, path)
     tensors = load_file(path / "model.safetensors")
     turned = {name: each.T.contiguous() if "c_" in name and each.ndim == 2 else each for name, each in tensors.items()}
-    save_file(turned, path / "model.safetensors", {"format": "pt"})  # they are quantized as Linear would be
-    found = quantize(path, bnb_nf4(), ("c_attn", "c_proj", "c_fc"))
-    changed = with_weights(model, {name: np.ascontiguousarray(each.T) for name, each in found.items()})
+    save_file(turned, path / "model.safetensors", {"format": "pt"})
+    found = quantize(path, method, ("c_attn", "c_proj", "c_fc"))
+    return with_weights(model, {name: np.ascontiguousarray(each.T) for name, each in found.items()})
+
+
+@pytest.mark.parametrize("method", [bnb_nf4(), gptq(4, 32, symmetric=True)], ids=["bnb-nf4", "gptq-4"])
+def test_conv1d_layers_of_gpt2(method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    changed = quantized_gpt2(path, method)
     exported = edgellm_export.export(path, tmp_path / "out", precision="fp32", verify_quality=False)
     logits = edgellm.load(exported.path, threads=1).logits(IDS)
     assert relative(logits, reference_logits(changed, IDS)) < 1e-5
+
+
+def test_conv1d_layers_of_gpt2_keep_their_integers(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    changed = quantized_gpt2(path, gptq(4, 32, symmetric=True))
+    exported = edgellm_export.export(path, tmp_path / "out", precision="int4")
+    source = exported.report.source
+    assert (len(source.kept), source.rounded) == (4, ())
+    logits = edgellm.load(exported.path, threads=1).logits(IDS)
+    assert relative_rms(logits, reference_logits(changed, IDS)) < 0.045
 
 
 REFUSED = {

@@ -16,7 +16,7 @@ from edgellm_export.adapters.refusals import MERGE
 from edgellm_export.adapters.views import Added, KeptTranspose, LowRank, WithMagnitude, WithRows
 from edgellm_export.checkpoint.accounting import listing
 from edgellm_export.checkpoint.patterns import SECONDS, end_in_time
-from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, Transposed
+from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, Transposed, transposed
 
 Tensors = dict[str, LazyTensor]
 
@@ -213,7 +213,7 @@ class _Step:
             a, b = KeptTranspose(factors.b.name, factors.b), KeptTranspose(factors.a.name, factors.a)
             return LowRank(weight, a, b, scale)
         is_transposed = self.base.is_transposed(full)
-        changed: LazyTensor = Transposed(full, weight) if is_transposed else weight
+        changed = transposed(full, weight) if is_transposed else weight
         changed = LowRank(changed, factors.a, factors.b, scale)
         if factors.magnitude is not None:
             changed = WithMagnitude(changed, factors.magnitude)

@@ -12,7 +12,7 @@ from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
-from edgellm_export.checkpoint.tensors import Transposed
+from edgellm_export.checkpoint.tensors import transposed
 
 MASKS = ("*.attn.bias", "*.attn.masked_bias")  # of causal attention, which older checkpoints hold
 CONV1D = ("*.c_attn.weight", "*.c_proj.weight", "*.c_fc.weight")
@@ -95,5 +95,5 @@ class GPT2(NamedDecoder[GPT2Config]):
     def _conv1d(
         self, b: Build, x: ir.Value, name: str, rows: int, columns: int, *, into_softmax: bool = False
     ) -> ir.Value:
-        weight = Transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
+        weight = transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
         return b.project(x, weight, b.vector(f"{name}.bias", rows), name, into_softmax=into_softmax)

@@ -170,6 +170,11 @@ class Transposed(NamedView):
         return np.ascontiguousarray(self.tensor.rows(0, self.tensor.shape[0])[:, start:stop].T)
 
 
+def transposed(name: str, tensor: LazyTensor) -> LazyTensor:
+    """The transpose of a matrix; of one that is a transpose, what that was made of."""
+    return tensor.tensor if isinstance(tensor, Transposed) else Transposed(name, tensor)
+
+
 @dataclass(frozen=True)
 class ScaledColumns(TensorView):
     """A matrix with column j multiplied by scale[j]. scale: [columns] float32."""

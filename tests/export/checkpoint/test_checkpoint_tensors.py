@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgellm_export.checkpoint.tensors import ArrayTensor, HeadPart, LazyTensor, PickedColumns, RowConcat, Transposed
+from edgellm_export.checkpoint.tensors import (
+    ArrayTensor,
+    HeadPart,
+    LazyTensor,
+    PickedColumns,
+    RowConcat,
+    Transposed,
+    transposed,
+)
 
 MATRIX = np.random.default_rng(0).random((24, 6), np.float32)
 TENSOR = ArrayTensor("whole", MATRIX)
@@ -29,3 +37,9 @@ def test_slices_are_those_of_the_whole(view: LazyTensor, whole: np.ndarray) -> N
     for start in range(len(whole)):
         for stop in range(start + 1, len(whole) + 1):
             np.testing.assert_array_equal(view.rows(start, stop), whole[start:stop])
+
+
+def test_a_matrix_turned_twice_is_itself() -> None:
+    turned = transposed("turned", TENSOR)
+    assert isinstance(turned, Transposed)
+    assert transposed("again", turned) is TENSOR
