@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm_export.gguf.encoder_config import bert_config, t5_config
-from edgellm_export.gguf.keys import Config, Keys, layer_count
+from edgellm_export.gguf.keys import Config, Keys, check_heads, layer_count
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.rope import rope_scaling
 
@@ -170,12 +170,15 @@ def _gemma3(keys: Keys) -> Config:
 
 
 def _gpt2(keys: Keys) -> Config:
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    _causal(keys)
+    check_heads(keys, heads, max(hidden // heads, 1))
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "n_embd": keys.integer("embedding_length"),
+        "n_embd": hidden,
         "n_layer": layer_count(keys),
-        "n_head": keys.integer("attention.head_count"),
+        "n_head": heads,
         "n_inner": keys.integer("feed_forward_length"),
         "n_positions": keys.integer("context_length"),
         "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon"),
@@ -191,9 +194,7 @@ def _gptneox(keys: Keys) -> Config:
         keys.problem(f"{keys.arch}.embedding_length is {hidden}, expected a multiple of the {heads} heads")
     rotary = keys.integer("rope.dimension_count", head_dim)
     _causal(keys)
-    keys.must_be("attention.head_count_kv", 0, heads)
-    keys.must_be("attention.key_length", 0, head_dim)
-    keys.must_be("attention.value_length", 0, head_dim)
+    check_heads(keys, heads, head_dim)
     parallel = keys.get("use_parallel_residual")
     if not isinstance(parallel, bool):
         keys.problem(f"{keys.arch}.use_parallel_residual is {parallel!r}, expected true or false")

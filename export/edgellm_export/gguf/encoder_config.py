@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.gguf.keys import Config, Keys, layer_count
+from edgellm_export.gguf.keys import Config, Keys, check_heads, layer_count
 from edgellm_export.gguf.reader import GgufFile
 
 TOKENIZER = "tokenizer.ggml.model"
@@ -25,7 +25,8 @@ def bert_config(keys: Keys) -> Config:
     keys.must_be("attention.causal", False)
     _refuse_parts(file)
     kind = _bert_type(file)
-    hidden = keys.integer("embedding_length")
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    check_heads(keys, heads, max(hidden // heads, 1))
     config: Config = {
         "architectures": [f"{CLASSES[kind]}{'ForSequenceClassification' if _has_head(keys, kind) else 'Model'}"],
         "model_type": kind,
@@ -33,15 +34,12 @@ def bert_config(keys: Keys) -> Config:
         "layer_norm_eps": keys.number("attention.layer_norm_epsilon"),
         "hidden_size": hidden,
         "num_hidden_layers": layer_count(keys),
-        "num_attention_heads": keys.integer("attention.head_count"),
+        "num_attention_heads": heads,
         "intermediate_size": keys.integer("feed_forward_length"),
         "hidden_act": "gelu",
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
     }
-    keys.must_be("attention.head_count_kv", 0, config["num_attention_heads"])
-    keys.must_be("attention.key_length", 0, hidden // config["num_attention_heads"])
-    keys.must_be("attention.value_length", 0, hidden // config["num_attention_heads"])
     if types := file.tensors.get("token_types.weight"):
         config["type_vocab_size"] = types.shape[0]
     if kind in ("roberta", "xlm-roberta"):

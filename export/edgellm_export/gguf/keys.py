@@ -11,7 +11,8 @@ import numpy as np
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.gguf.reader import GgufFile
 
-# What these say is nothing that changes a number: sizes that tensors have too, and how the file came to be.
+# What these say is nothing that changes a number: sizes that tensors have too, norms of a kind that the architecture
+# does not have, and how the file came to be.
 NO_EFFECT = {
     "vocab_size",
     "tensor_data_layout",
@@ -112,6 +113,15 @@ def _equal(value: Any, expected: Any) -> bool:
     if isinstance(expected, float) and type(value) in (int, float):
         return math.isclose(value, expected, rel_tol=1e-5)
     return bool(value == expected)
+
+
+def check_heads(keys: Keys, heads: int, head_dim: int) -> None:
+    """Refuse a file whose heads share keys and values, or have other sizes or another scale than that of their share of
+    the hidden size."""
+    keys.must_be("attention.head_count_kv", 0, heads)
+    keys.must_be("attention.key_length", 0, head_dim)
+    keys.must_be("attention.value_length", 0, head_dim)
+    keys.must_be("attention.scale", 0, head_dim**-0.5)
 
 
 def layer_count(keys: Keys) -> int:

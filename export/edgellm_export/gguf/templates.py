@@ -32,10 +32,11 @@ def chat_templates(file: GgufFile) -> Templates:
     absent = [name for name in listed if name not in named] if isinstance(listed, list) else []
     if absent:
         raise CheckpointError(f"{file.path} names the chat template {absent[0]!r} and does not hold it")
-    if DEFAULT not in found:
+    default = found.get(DEFAULT, named.get("tool_use"))  # as in llama.cpp
+    if default is None:
         return Templates({}, {})
     if not named:
-        return Templates({FILE: found[DEFAULT]}, {"chat_template": found[DEFAULT]})
-    all_of_them = {"default": found[DEFAULT], **named}
+        return Templates({FILE: default}, {"chat_template": default})
+    all_of_them = {"default": default, **named}
     entries = [{"name": name, "template": template} for name, template in all_of_them.items()]
-    return Templates({FILE: found[DEFAULT]}, {"chat_template": entries})
+    return Templates({FILE: default}, {"chat_template": entries})

@@ -54,7 +54,7 @@ def _divides(block_size: int | None, group_size: int, columns: int) -> bool:
 
 
 def _moved(found: Integers, middle: int) -> ByteArray | None:
-    """Levels around `middle`; None where some would be out of a byte."""
+    """Levels around `middle`; None where some would be out of those that a grid around it has."""
     if (found.zero_points == middle).all():
         return found.levels
     group = np.arange(found.levels.shape[1]) // found.group_size

@@ -107,10 +107,29 @@ def test_config_and_tensors_come_back(tmp_path: Path, family: str) -> None:
 def test_gpt2_matrices_come_back_as_conv1d(tmp_path: Path) -> None:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 128}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["gpt2"](vocab_size=VOCAB, **sizes))
-    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level())))
+    says_nothing_new = {
+        "attention.causal": True,
+        "attention.head_count_kv": 4,
+        "attention.key_length": 8,
+        "attention.value_length": 8,
+        "attention.scale": 8**-0.5,
+        "pooling_type": 0,
+    }
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), says_nothing_new)))
     assert {key: checkpoint.config[key] for key in sizes} == sizes
     assert checkpoint.config["layer_norm_epsilon"] == 1e-5
     same_tensors(checkpoint, {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("attention.causal", False), ("attention.head_count_kv", 2), ("attention.scale", 1.0)]
+)
+def test_a_gpt2_of_another_kind_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    model = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING["gpt2"](vocab_size=VOCAB, n_embd=32, n_layer=1, n_head=4, n_positions=64, n_inner=128)
+    )
+    with pytest.raises(UnsupportedModelError, match=rf"gpt2\.{key} is {value}; edgellm builds this architecture only"):
+        open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), {key: value})))
 
 
 def same_tensors(checkpoint: Checkpoint, expected: dict[str, torch.Tensor]) -> None:

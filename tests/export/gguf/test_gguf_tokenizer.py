@@ -177,6 +177,13 @@ def test_templates_with_names_are_carried(tmp_path: Path) -> None:
         opened(tmp_path, byte_level(), **templates, **{"tokenizer.chat_templates": ["tool_use", "rag"]})
 
 
+def test_templates_without_a_default(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, byte_level(), **{"tokenizer.chat_template.tool_use": "b"})
+    assert checkpoint.files["chat_template.jinja"] == b"b"
+    checkpoint = opened(tmp_path, byte_level(), **{"tokenizer.chat_template.rag": "c"})
+    assert "chat_template.jinja" not in checkpoint.files
+
+
 def test_settings_of_sampling_are_defaults_of_generation(tmp_path: Path) -> None:
     given = {"temp": 0.75, "top_k": 20, "top_p": 0.5, "min_p": 0.25, "penalty_repeat": 1.25, "penalty_last_n": 64}
     metadata = {f"general.sampling.{key}": value for key, value in given.items()}
