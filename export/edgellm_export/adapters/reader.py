@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgellm.errors import CheckpointError
-from edgellm_export.checkpoint.config import is_number
+from edgellm_export.checkpoint.config import is_number, short
 
 EMBEDDING = ""  # whose rows `trainable_token_indices` are where it is a list
 MAX_RANK = 1 << 16
@@ -106,11 +106,6 @@ class AdapterReader:
             self.problems.append(f"{key} has {short(pattern)}, which is not a regular expression ({error})")
             return False
         return True
-
-
-def short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_rank(value: object) -> bool:

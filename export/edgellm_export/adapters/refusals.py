@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import UnsupportedModelError
-from edgellm_export.adapters.reader import short
+from edgellm_export.checkpoint.config import short
 
 READ = {
     "alpha_pattern", "ensure_weight_tying", "exclude_modules", "init_lora_weights", "layers_pattern",

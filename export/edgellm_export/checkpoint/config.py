@@ -27,6 +27,12 @@ def is_positive(value: object) -> TypeGuard[float]:
     return is_number(value) and value >= TINY
 
 
+def short(value: object) -> str:
+    """A value of somebody's file as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 @dataclass(frozen=True)
 class ConfigReader:
     """Typed access to one config.json. Problems are collected and raised together by `finish`. `tensors`: how many the

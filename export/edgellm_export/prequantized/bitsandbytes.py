@@ -15,7 +15,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, TensorError
 from edgellm.types import Array, ByteArray, FloatArray
-from edgellm_export.checkpoint.config import is_number
+from edgellm_export.checkpoint.config import is_number, short
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.prequantized.contract import (
@@ -164,7 +164,7 @@ def _state(tensor: StoredTensor) -> Mapping[str, Any]:
         raise CheckpointError(f"{tensor.name} says {str(state)[:200]}, expected the shape of a matrix and its blocks")
     offset = state.get("nested_offset", 0.0)
     if not is_number(offset):
-        raise CheckpointError(f"{tensor.name} says nested_offset {offset!r}, expected a number")
+        raise CheckpointError(f"{tensor.name} says nested_offset {short(offset)}, expected a number")
     return {"shape": tuple(shape), "blocksize": sizes[0], "nested_blocksize": sizes[1], "nested_offset": offset}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, TensorError, UnsupportedModelError
 from edgellm.types import Array, FloatArray
+from edgellm_export.checkpoint.config import short
 from edgellm_export.checkpoint.tensors import LazyTensor
 
 ORIGINAL = "export the original checkpoint that it was made from"
@@ -57,15 +58,15 @@ class Options:
                 raise self.refused(key, self.data[key], "nothing there")
 
     def refused(self, key: str, value: object, expected: str) -> UnsupportedModelError:
-        shown = repr(value)
         return UnsupportedModelError(
-            f"config.json: quantization_config.{key} is {shown if len(shown) < 80 else shown[:77] + '...'}; edgellm "
-            f"reads {self.method} checkpoints with {expected}; {ORIGINAL}"
+            f"config.json: quantization_config.{key} is {short(value)}; edgellm reads "
+            f"{self.method} checkpoints with {expected}; {ORIGINAL}"
         )
 
     def wrong(self, key: str, value: object, expected: str) -> CheckpointError:
         return CheckpointError(
-            f"config.json: quantization_config.{key} is {value!r}, expected {expected}; is it this checkpoint's config?"
+            f"config.json: quantization_config.{key} is {short(value)}, expected {expected}; is it this "
+            "checkpoint's config?"
         )
 
 

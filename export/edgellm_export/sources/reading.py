@@ -15,7 +15,7 @@ from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.choice import PYTORCH, WEIGHTS, WeightFile, resaving
 from edgellm_export.weights.hdf5 import read_hdf5
 from edgellm_export.weights.pytorch import read_pytorch
-from edgellm_export.weights.safetensors import SafetensorsTensor, read_format, read_safetensors
+from edgellm_export.weights.safetensors import SafetensorsTensor, read_with_format
 from edgellm_export.weights.strided import StridedTensor
 from edgellm_export.weights.tensorflow import of_safetensors, translated
 
@@ -49,10 +49,9 @@ def read_weights(path: Path, file: WeightFile, config: Mapping[str, Any]) -> Ten
 def _read_file(path: Path, config: Mapping[str, Any] | None = None) -> Tensors:
     if path.suffix != ".safetensors":
         return read_pytorch(path)
-    made_by = read_format(path)
+    tensors, made_by = read_with_format(path)
     if made_by == "flax":
         raise TensorError(f"{path} holds the weights of a Flax model; {resaving(config or {}, ', from_flax=True')}")
-    tensors = read_safetensors(path)
     return of_safetensors(tensors) if made_by == "tf" else tensors
 
 

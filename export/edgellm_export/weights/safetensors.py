@@ -59,19 +59,19 @@ class SafetensorsTensor:
 
 def read_safetensors(path: Path) -> dict[str, SafetensorsTensor]:
     """The tensors of one file by name, after checking the whole header. Raises CheckpointError."""
+    return read_with_format(path)[0]
+
+
+def read_with_format(path: Path) -> tuple[dict[str, SafetensorsTensor], str | None]:
+    """The tensors, and whose names and layouts the file says that it has: "pt", "tf", "flax", "mlx". Raises
+    CheckpointError."""
     header, data_start = _read_header(path)
-    header.pop(METADATA, None)
+    metadata = header.pop(METADATA, None)
+    made_by = metadata.get("format") if isinstance(metadata, dict) else None
     size = path.stat().st_size
     tensors = {name: _tensor(path, name, entry, data_start, size) for name, entry in header.items()}
     _check_overlaps(path, tensors)
-    return tensors
-
-
-def read_format(path: Path) -> str | None:
-    """Whose names and layouts the file says that it has: "pt", "tf", "flax", "mlx". Raises CheckpointError."""
-    metadata = _read_header(path)[0].get(METADATA)
-    made_by = metadata.get("format") if isinstance(metadata, dict) else None
-    return made_by if isinstance(made_by, str) else None
+    return tensors, made_by if isinstance(made_by, str) else None
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
