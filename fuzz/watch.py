@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import EdgellmError
+from edgellm_export.checkpoint.patterns import PROGRAM
 from fuzz.targets import Files, Target
 
 BASE_BYTES = 4 << 20  # that any input may take
@@ -24,6 +25,7 @@ SECONDS = 5.0
 NATIVE_BYTES = 1 << 30  # of address space, beyond what the process has when the fuzzing begins
 
 MACHINE = ("/sys/devices/system/cpu", "/sys/fs/cgroup", "/proc/self")  # what says how many cores there are
+MATCHING = ("-I", "-S", "-c", PROGRAM)  # a process that matches patterns with names, and has its own limit
 READING = {"open", "os.listdir", "os.scandir", "glob.glob"}
 NEVER = {
     "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.chown", "os.truncate",
@@ -92,6 +94,8 @@ class Watch:
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._inside or (event not in READING and event not in NEVER):
+            return
+        if event == "subprocess.Popen" and arguments[1][:-1] == [sys.executable, *MATCHING]:
             return
         if event in READING and (isinstance(arguments[0], int) or self._is_ours(arguments)):
             return

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-SECONDS = 5  # of the processor's time, for all patterns and names of a file
+SECONDS = 2  # of the processor's time, for all patterns and names of a file
 PROGRAM = """
 import json, re, resource, sys
 seconds = int(sys.argv[1])
