@@ -78,9 +78,10 @@ def _divergence(model: Generative, ours: Sequence[FloatArray], theirs: Sequence[
 
 
 def relative_error(ours: Sequence[FloatArray], theirs: Sequence[FloatArray]) -> float:
-    """The size of the difference relative to theirs, of the array where it is largest."""
+    """The size of the difference relative to theirs, of the array where it is largest or not a number."""
     pairs = zip(ours, theirs, strict=True)
-    return max(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30) for a, b in pairs)
+    errors = [float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30) for a, b in pairs]
+    return float(np.max(errors))  # is not a number where one of them is not
 
 
 def _beyond(error: float, limit: float) -> tuple[str, ...]:
@@ -146,7 +147,7 @@ def _outputs(model: EncoderModel, found: Mapping[str, Any], question: Question) 
     texts = question.long_texts
     if question.embed:
         return [{"sentence_embedding": vector} for vector in model.embed(texts, truncation="longest_first")]
-    if model.tokenizer is None:
+    if model.tokenizer is None or not found["tokenized"]:
         return [result.outputs for result in model.run(found["inputs"])]
     inputs: list[TextOrIds] = [*texts, *PAIRS]
     return [result.outputs for result in model.run(inputs, truncation="longest_first", max_length=question.length)]
