@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm.errors import corrupt
+from edgellm.package.text_limit import text_limit
 from edgellm.text.tokenizer import Tokenizer
 
 # Tokenizer classes know these by default, and older checkpoints do not repeat them.
@@ -33,15 +35,10 @@ class Special:
 
     @classmethod
     def create(cls, config: Mapping[str, Any], tokenizer: Tokenizer, context_length: int) -> Special:
-        """`config` is tokenizer_config.json, which wins over the usual names."""
+        """`config` is tokenizer_config.json, which wins over the usual names. Raises PackageCorruptError."""
         texts = {name: _text(config, name, tokenizer) for name in USUAL}
         ids = {name: None if text is None else tokenizer.id_of(text) for name, text in texts.items()}
-        length = config.get("model_max_length")
-        return cls(
-            **ids,
-            mask_text=texts["mask"],
-            max_length=min(context_length, int(length)) if isinstance(length, int | float) else context_length,
-        )
+        return cls(**ids, mask_text=texts["mask"], max_length=text_limit(config, context_length, corrupt))
 
 
 def _text(config: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> str | None:

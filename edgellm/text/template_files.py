@@ -31,7 +31,9 @@ def templates_of(value: object) -> dict[str, str]:
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):
-        value = {t["name"]: t["template"] for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()}
+        value = {
+            str(t["name"]): t["template"] for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()
+        }
     found = value if isinstance(value, dict) else {}
     return {str(name): template for name, template in found.items() if isinstance(template, str)}
 

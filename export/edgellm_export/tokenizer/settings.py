@@ -16,8 +16,11 @@ from edgellm_export.checkpoint.json_file import read_json
 
 CONFIG, SPECIAL_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MODEL_SPECIFIC = "model_specific_special_tokens"
 EXTRA, ADDITIONAL, DECODER = "extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+TYPE, TOKEN = "__type", "AddedToken"
 
 Token: TypeAlias = str | AddedToken  # a string leaves to the tokenizer's class what flags its token has
 
@@ -67,6 +70,8 @@ def _read(path: Path, tokenizer_json: Mapping[str, Any] | None) -> Settings:
         own |= _own_names(options)
         added = _older_added_tokens(path, options)
         added |= {int(token["id"]): _added_token(token) for token in (tokenizer_json or {}).get("added_tokens", ())}
+    specific = options.pop(MODEL_SPECIFIC, None) or {}
+    own = own or {name: _token(token) for name, token in specific.items()}  # others win over all of these
     by_text = {token.content: token for token in added.values()}
     named = {name: _named(name, options[name], by_text) for name in NAMES if name in options}
     return Settings(
@@ -85,7 +90,7 @@ def _optional(file: Path) -> dict[str, Any]:
 def _own_names(options: dict[str, Any]) -> dict[str, Token | None]:
     """Takes special tokens with names of the model's own out of `options`, such as image_token."""
     own = {key: value for key, value in options.items() if key.endswith("_token") and key not in NAMES}
-    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_token(value)}
+    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_typed(value)}
     if isinstance(options.get(EXTRA), Mapping) and not _is_token(options[EXTRA]):
         own |= options.pop(EXTRA)
     for key in own.keys() & options.keys():
@@ -100,7 +105,7 @@ def _merge_special_map(options: dict[str, Any], special: Mapping[str, Any]) -> N
             before = list(options.get(EXTRA) or [])
             options[EXTRA] = [*before, *(token for token in value if token not in before)]
         else:
-            options[key] = value | {"special": True} if _is_token(value) else value
+            options[key] = value | {"special": True, TYPE: TOKEN} if _is_token(value) else value
 
 
 def _older_added_tokens(path: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
@@ -141,6 +146,11 @@ def _added_token(value: Any) -> AddedToken:
 
 def _is_token(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and isinstance(value.get("content"), str)
+
+
+def _is_typed(value: Any) -> bool:
+    """Whether transformers makes a token of an object whose key is not one of the usual `NAMES`."""
+    return _is_token(value) and value.get(TYPE) == TOKEN
 
 
 def text_of_json(value: Any) -> str:

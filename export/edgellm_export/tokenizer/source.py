@@ -38,7 +38,7 @@ def from_tokenizer_json(path: Path, content: Mapping[str, Any], kind: str, name:
         merges=[_pair(merge) for merge in model.get("merges") or ()],
         scores=[(str(token), float(score)) for token, score in vocab] if kind == "Unigram" else (),
         table=_table(content.get("normalizer")),
-        surrounding=_post_processor(content.get("post_processor")),
+        surrounding=post_processor(content.get("post_processor")),
         pad_token=(content.get("padding") or {}).get("pad_token"),
     )
 
@@ -63,7 +63,7 @@ def _table(normalizer: Any) -> bytes | None:
     return base64.b64decode(tables[0]) if tables and tables[0] else None
 
 
-def _post_processor(content: Any) -> Any:
+def post_processor(content: Any) -> Any:
     """The part of a tokenizer.json as the library's object, made without its vocabulary."""
     nothing = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     empty = {"type": "BPE", "vocab": {}, "merges": []}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgellm.decoding.options import GenerationOptions
+from edgellm.errors import PackageCorruptError
 from edgellm.pipelines.entities import Entity, entities_of, split_label, without_overlaps
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.question_answering import likely_spans
@@ -99,7 +100,12 @@ def test_special_tokens() -> None:
     special = Special.create(config, tokenizer, context_length=96)
     assert (special.mask, special.mask_text, special.unk, special.cls) == (258, "<|pad|>", None, None)
     assert special.max_length == 96
-    assert Special.create({"model_max_length": 12}, tokenizer, 96).max_length == 12
+    for length in ({"model_max_length": 12}, {"max_len": 12}, {"model_max_length": 12.5}):
+        assert Special.create(length, tokenizer, 96).max_length == 12
+    assert Special.create({"model_max_length": float("inf")}, tokenizer, 96).max_length == 96
+    for wrong in (float("nan"), True, -3, "12"):
+        with pytest.raises(PackageCorruptError, match=r"model_max_length is .*, expected a number from 1"):
+            Special.create({"model_max_length": wrong}, tokenizer, 96)
 
 
 def test_an_encoding_of_nothing() -> None:
