@@ -15,6 +15,7 @@ from edgellm.pipelines.question_answering import likely_spans
 from edgellm.pipelines.scores import best, sigmoid, softmax
 from edgellm.pipelines.sentence_similarity import cosines
 from edgellm.pipelines.special import Special
+from edgellm.pipelines.text_generation import continued
 from edgellm.pipelines.zero_shot import entailed
 from edgellm.text.encodings import from_tokenizer
 from edgellm.text.tokenizer import Tokenizer
@@ -111,3 +112,13 @@ def test_special_tokens() -> None:
 def test_an_encoding_of_nothing() -> None:
     encoding = from_tokenizer(tiny_tokenizer().encode(""))
     assert (len(encoding), encoding.offsets.shape) == (0, (0, 2))
+
+
+def test_what_was_generated_is_more_of_the_last_message() -> None:
+    asked, parts = {"role": "user", "content": "Hi"}, [{"type": "text", "text": "Yes"}, {"type": "citation"}]
+    assert continued("Hi", " you") == "Hi you"
+    assert continued([asked], "Yes") == [asked, {"role": "assistant", "content": "Yes"}]
+    assert continued([asked, {"role": "assistant", "content": "Yes"}], "!")[1]["content"] == "Yes!"
+    assert continued([asked, {"role": "assistant", "content": parts}], "!")[1]["content"] == [
+        {"type": "text", "text": "Yes!"}, {"type": "citation"},
+    ]  # fmt: skip
