@@ -8,6 +8,7 @@ from typing import Any
 
 from edgellm.errors import corrupt
 from edgellm.package.text_limit import text_limit
+from edgellm.text.template_files import token_text
 from edgellm.text.tokenizer import Tokenizer
 
 # Tokenizer classes know these by default, and older checkpoints do not repeat them.
@@ -42,9 +43,7 @@ class Special:
 
 
 def _text(config: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> str | None:
-    given = config.get(f"{name}_token")
-    if isinstance(given, Mapping):
-        given = given.get("content")
-    if isinstance(given, str):
+    given = token_text(config.get(f"{name}_token"))
+    if given is not None:
         return given
     return next((text for text in USUAL[name] if tokenizer.id_of(text) is not None), None)

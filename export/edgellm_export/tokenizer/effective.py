@@ -30,7 +30,7 @@ from edgellm_export.tokenizer.scheme import (
     text_of,
 )
 from edgellm_export.tokenizer.sentencepiece import REMEDY
-from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_settings
+from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_optional, read_settings
 from edgellm_export.tokenizer.source import (
     MERGES,
     VOCAB_JSON,
@@ -39,6 +39,7 @@ from edgellm_export.tokenizer.source import (
     from_tokenizer_json,
     from_vocab_json,
     from_vocab_txt,
+    padding_token,
     post_processor,
 )
 
@@ -65,7 +66,7 @@ def effective_tokenizer(path: Path) -> Effective | None:
     file = path / TOKENIZER
     raw = file.read_bytes() if file.is_file() else None
     content = None if raw is None else _checked(file, raw)
-    config, options = _optional(path / "config.json"), _optional(path / CONFIG)
+    config, options = read_optional(path / "config.json"), read_optional(path / CONFIG)
     _refuse(path, options, raw)
     name = class_name(config, options, is_byte_level=raw is not None and b'"ByteLevel"' in raw)
     if content is None and not any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
@@ -131,7 +132,9 @@ def _draft(
     if content is not None:
         if known is None:
             tokenizer = Tokenizer.from_str(json.dumps(content))
-            source = Source(str(path / TOKENIZER), surrounding=tokenizer.post_processor, pad_token=_padding(content))
+            source = Source(
+                str(path / TOKENIZER), surrounding=tokenizer.post_processor, pad_token=padding_token(content)
+            )
             return source, Draft(tokenizer, named_tokens(settings, {}), extra_tokens(settings)), settings
         source = from_tokenizer_json(path / TOKENIZER, content, known.model, f"{name}Tokenizer")
     elif known is None:
@@ -246,11 +249,3 @@ def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
 
     load_tokenizer(raw, unreadable)
     return read_json(path)
-
-
-def _padding(content: Mapping[str, Any]) -> str | None:
-    return (content.get("padding") or {}).get("pad_token")
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

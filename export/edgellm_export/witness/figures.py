@@ -15,6 +15,7 @@ from edgellm.loading import AnyModel
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel, TextOrIds
 from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.package.generation import OWN
 from edgellm.package.manifest import Precision, TokenIds
 from edgellm.types import FloatArray
 from edgellm_export.verification.divergence import Comparison
@@ -92,7 +93,8 @@ def _defaults(model: Generative, generation: Mapping[str, Any]) -> Check:
     """How it generates where the caller says nothing."""
     ours = asdict(GenerationOptions.create(model.generation_defaults))
     try:
-        theirs = asdict(GenerationOptions.create(generation))
+        said = {name: value for name, value in generation.items() if name not in OWN}
+        theirs = asdict(GenerationOptions.create(said))
     except EdgellmError as error:
         return Check("defaults", len(ours), "options", (f"those of transformers are refused here: {error}",))
     different = [f"{name} is {ours[name]} here and {theirs[name]} there" for name in ours if ours[name] != theirs[name]]
