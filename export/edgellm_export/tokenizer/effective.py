@@ -89,13 +89,14 @@ def effective_tokenizer(path: Path) -> Effective | None:
         built = str(tokenizer.to_str()).encode()
     load_tokenizer(built, unfit)
     texts = {key: text_of(token) for key, token in named.items() if token is not None}
-    return Effective(built, texts | _truncation_side(content or {}, options))
+    return Effective(built, texts | _truncation_side(name, content or {}, options))
 
 
-def _truncation_side(content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """The side at which tokenizer.json cuts is the usual one of callers who do not say it."""
-    truncation = content.get("truncation")
-    left = isinstance(truncation, dict) and truncation.get("direction") == "Left"
+def _truncation_side(name: str, content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """The side at which tokenizer.json cuts, or for a file as it is the options, is the usual one of callers who do
+    not say it."""
+    truncation = (name == AS_IT_IS and options.get("tokenizer_truncation")) or content.get("truncation")
+    left = isinstance(truncation, dict) and str(truncation.get("direction")).lower() == "left"
     return {"truncation_side": "left"} if left and "truncation_side" not in options else {}
 
 

@@ -168,7 +168,13 @@ def test_types_are_zero_in_a_sequence_of_steps(write: Write) -> None:
 
 @pytest.mark.parametrize(
     ("side", "config", "expected"),
-    [("left", {}, "left"), ("right", {}, "right"), ("left", {"truncation_side": "right"}, "right")],
+    [
+        ("left", {}, "left"),
+        ("right", {}, "right"),
+        ("left", {"truncation_side": "right"}, "right"),
+        ("right", {"tokenizer_truncation": {"direction": "left"}}, "right"),
+        ("right", {"tokenizer_truncation": {"direction": "left"}, "tokenizer_class": "TokenizersBackend"}, "left"),
+    ],
 )
 def test_the_side_at_which_tokenizer_json_cuts_is_the_usual_one(
     side: str, config: dict[str, Any], expected: str, write: Write
