@@ -57,7 +57,7 @@ TABLE = {
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
         calibration: checkpoint quantize blocks architectures float_run / text
         verification: float_run calibration / system package text ort models loading
-        witness: calibration verification / package text decoding models loading
+        witness: sources calibration verification / package text decoding models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
         planning: checkpoint package quantize verification exporters / system package inspection

@@ -31,6 +31,9 @@ KEYS = {
     "use_mtp", "watermarking_config",
 }  # fmt: skip
 
+# Options that a package's file may set and that are nothing to transformers: a checkpoint's file does not mean them.
+OWN = {"logprobs", "overflow", "overflow_keep", "prompt_lookup", "seed"}
+
 
 def settings_of(file: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any]:
     """What counts: the content of generation_config.json, whatever config.json holds; None: there is no such file."""

@@ -16,7 +16,6 @@ from edgellm.package.sentence_steps import (
     MODEL_CONFIG,
     MODULES,
     SENTENCE_CONFIGS,
-    TOKENIZER_CONFIG,
     DenseStep,
     check_normalize,
     check_order,
@@ -26,6 +25,7 @@ from edgellm.package.sentence_steps import (
     pooling_of,
     transformer_config,
 )  # fmt: skip
+from edgellm.package.text_limit import TOKENIZER_CONFIG, text_limit
 from edgellm.types import FloatArray
 
 
@@ -141,12 +141,7 @@ def _longest(files: Mapping[str, bytes], sentence: Mapping[str, Any], context_le
             raise CheckpointError(f"{SENTENCE_CONFIGS[0]}: max_seq_length is {found!r}, expected a whole number from 1")
         return found
     config = json_object(files, TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
-    longest = config.get("model_max_length", config.get("max_len"))
-    if longest is None:
-        return context_length
-    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
-        raise CheckpointError(f"{TOKENIZER_CONFIG}: model_max_length is {longest!r}, expected a number from 1")
-    return int(min(longest, context_length))
+    return text_limit(config, context_length, CheckpointError)
 
 
 def _prompts(files: Mapping[str, bytes]) -> tuple[dict[str, str], str | None]:

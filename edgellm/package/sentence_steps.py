@@ -11,7 +11,7 @@ from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm.package.file_names import is_inside
 from edgellm.package.layouts import Pooling
 
-MODULES, MODEL_CONFIG, TOKENIZER_CONFIG = "modules.json", "config_sentence_transformers.json", "tokenizer_config.json"
+MODULES, MODEL_CONFIG = "modules.json", "config_sentence_transformers.json"
 # Of the Transformer module, by the age of the checkpoint: the first that is there.
 SENTENCE_CONFIGS = (
     "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
@@ -164,6 +164,8 @@ def dense_of(files: Mapping[str, bytes], module: Module) -> DenseStep:
     config = json_object(files, name)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     sizes: tuple[Any, Any] = config.get("in_features"), config.get("out_features")
+    if not isinstance(activation, str):
+        raise CheckpointError(f"{name}: activation_function is {activation!r}, expected the name of a class")
     if activation not in ACTIVATIONS:
         raise UnsupportedModelError(f"{name}: edgellm does not build {activation}; {nearest(activation, ACTIVATIONS)}")
     if any(type(size) is not int or size < 1 for size in sizes):

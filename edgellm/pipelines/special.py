@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm.errors import corrupt
+from edgellm.package.text_limit import text_limit
+from edgellm.text.template_files import token_text
 from edgellm.text.tokenizer import Tokenizer
 
 # Tokenizer classes know these by default, and older checkpoints do not repeat them.
@@ -33,21 +36,14 @@ class Special:
 
     @classmethod
     def create(cls, config: Mapping[str, Any], tokenizer: Tokenizer, context_length: int) -> Special:
-        """`config` is tokenizer_config.json, which wins over the usual names."""
+        """`config` is tokenizer_config.json, which wins over the usual names. Raises PackageCorruptError."""
         texts = {name: _text(config, name, tokenizer) for name in USUAL}
         ids = {name: None if text is None else tokenizer.id_of(text) for name, text in texts.items()}
-        length = config.get("model_max_length")
-        return cls(
-            **ids,
-            mask_text=texts["mask"],
-            max_length=min(context_length, int(length)) if isinstance(length, int | float) else context_length,
-        )
+        return cls(**ids, mask_text=texts["mask"], max_length=text_limit(config, context_length, corrupt))
 
 
 def _text(config: Mapping[str, Any], name: str, tokenizer: Tokenizer) -> str | None:
-    given = config.get(f"{name}_token")
-    if isinstance(given, Mapping):
-        given = given.get("content")
-    if isinstance(given, str):
+    given = token_text(config.get(f"{name}_token"))
+    if given is not None:
         return given
     return next((text for text in USUAL[name] if tokenizer.id_of(text) is not None), None)

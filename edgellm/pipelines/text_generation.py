@@ -11,6 +11,7 @@ from edgellm.models.decoder import Model
 from edgellm.pipelines.base import Pipeline, TruncationChoice, truncation_of
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.text.encodings import Truncation, truncated
+from edgellm.text.messages import lengthened
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray
 
@@ -149,8 +150,8 @@ def continued(item: Any, text: str, continues: bool | None = None) -> Any:
     if isinstance(item, str):
         return item + text
     *earlier, last = item
-    if _continues(item, continues):
-        return [*earlier, {"role": last["role"], "content": last["content"] + text}]
+    if _continues(item, continues) and (longer := lengthened(last.get("content"), text)):
+        return [*earlier, {"role": last["role"], "content": longer[0]}]
     return [*item, {"role": "assistant", "content": text}]
 
 

@@ -6,6 +6,7 @@ much work.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -128,8 +129,16 @@ def _render(template: jinja2.Template, messages: Sequence[Message], given: Mappi
 def _shows(rendered: str, parts: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a template made texts of these parts: at least one stands there, and none is printed as an object."""
     texts = [part["text"].strip() for part in parts]
-    printed = any(printed in rendered for part in parts for printed in (str(part), _tojson(part)))
+    printed = any(printed in rendered for part in parts for printed in _printed(part))
     return not printed and (not any(texts) or any(text and text in rendered for text in texts))
+
+
+def _printed(part: Mapping[str, Any]) -> list[str]:
+    """A part as templates print objects."""
+    forms = [str(part)]
+    with contextlib.suppress(TypeError, ValueError, RecursionError):  # no JSON: no template prints that
+        forms.append(_tojson(part))
+    return forms
 
 
 def _check_documents(documents: object) -> None:

@@ -27,7 +27,9 @@ def check_messages(messages: object) -> None:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise InputError(f"messages[{i}] is {message!r}, expected an object with the text 'role' and a 'content'")
         if "content" not in message and "tool_calls" not in message:
-            raise InputError(f"messages[{i}] has neither 'content' nor 'tool_calls', only {', '.join(message)}")
+            raise InputError(
+                f"messages[{i}] has neither 'content' nor 'tool_calls', only {', '.join(map(str, message))}"
+            )
         _check_content(message.get("content"), f"messages[{i}].content")
 
 
@@ -79,16 +81,24 @@ def marked(messages: Sequence[Message], name: str, template: str) -> tuple[list[
     copies = [key for key in (REASONING if name in REASONING else (name,)) if last.get(key) == content]
     if not any(key in template for key in copies):
         raise ChatTemplateError(f"the chat template does not mention {name!r}, so it cannot be continued")
+    found = lengthened(content, MARK)
+    if found is None:
+        raise InputError("there is no text in the last message to continue; leave continue_final_message out")
+    longer, final = found
+    return [*earlier, {**last, **dict.fromkeys(copies, longer)}], final
+
+
+def lengthened(content: Any, more: str) -> tuple[Any, str] | None:
+    """A message's content with more at the end of its last text, and that text as it was; None where it has none."""
     if isinstance(content, str):
-        return [*earlier, {**last, **dict.fromkeys(copies, content + MARK)}], content
-    if isinstance(content, Sequence):
-        texts = [i for i, part in enumerate(content) if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
-        if texts:
-            parts = list(content)
-            final = parts[texts[-1]]["text"]
-            parts[texts[-1]] = {**parts[texts[-1]], "text": final + MARK}
-            return [*earlier, {**last, name: parts}], final
-    raise InputError("there is no text in the last message to continue; leave continue_final_message out")
+        return content + more, content
+    parts = list(content) if isinstance(content, Sequence) else []
+    texts = [i for i, part in enumerate(parts) if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    if not texts:
+        return None
+    final = parts[texts[-1]]["text"]
+    parts[texts[-1]] = {**parts[texts[-1]], "text": final + more}
+    return parts, final
 
 
 def cut_at_mark(text: str, final: str) -> str:

@@ -31,7 +31,9 @@ def templates_of(value: object) -> dict[str, str]:
     if isinstance(value, str):
         return {"default": value}
     if isinstance(value, list):
-        value = {t["name"]: t["template"] for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()}
+        value = {
+            str(t["name"]): t["template"] for t in value if isinstance(t, dict) and {"name", "template"} <= t.keys()
+        }
     found = value if isinstance(value, dict) else {}
     return {str(name): template for name, template in found.items() if isinstance(template, str)}
 
@@ -44,11 +46,11 @@ def special_tokens(config: Mapping[str, Any], older: Mapping[str, Any]) -> dict[
     both = {**config, **listed}
     extra = both.get("extra_special_tokens")
     named = {name: value for name, value in both.items() if name in SPECIAL_TOKENS or name.endswith("_token")}
-    texts = {name: _text(value) for name, value in {**named, **(extra if isinstance(extra, dict) else {})}.items()}
+    texts = {name: token_text(value) for name, value in {**named, **(extra if isinstance(extra, dict) else {})}.items()}
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def _text(token: Any) -> str | None:
+def token_text(token: Any) -> str | None:
     """A token is its text, or an object with "content"."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None

@@ -106,7 +106,7 @@ def _arguments(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _parameters(function: Callable[..., Any]) -> Schema:
-    hints, signature = typing.get_type_hints(function), inspect.signature(function)
+    hints, signature = _hints(function), inspect.signature(function)
     first = next(iter(signature.parameters.values()), None)
     implied = first is not None and first.name in ("self", "cls") and first.annotation is first.empty
     receiver = first.name if first is not None and implied else None
@@ -124,6 +124,13 @@ def _parameters(function: Callable[..., Any]) -> Schema:
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except Exception as error:  # hints that are texts are evaluated, and may be anything
+        raise InputError(f"the tool {function.__name__}: its type hints cannot be resolved ({error})") from error
+
+
 def _of_hint(hint: Any, where: str) -> Schema:
     """The JSON schema of a type. Raises InputError, which begins with `where`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -133,11 +140,11 @@ def _of_hint(hint: Any, where: str) -> Schema:
         return _of_union(arguments, where)
     if origin is Literal:
         return _of_values(list(arguments), where)
-    if origin is list:
+    if origin is list and len(arguments) == 1:
         return {"type": "array", "items": _of_hint(arguments[0], where)}
     if origin is tuple and len(arguments) > 1 and ... not in arguments:
         return {"type": "array", "prefixItems": [_of_hint(argument, where) for argument in arguments]}
-    if origin is dict:
+    if origin is dict and len(arguments) == 2:
         return {"type": "object", "additionalProperties": _of_hint(arguments[1], where)}
     raise InputError(f"{where} is {hint}, expected {HINTS}; or give the tool's JSON schema")
 
@@ -148,9 +155,10 @@ def _of_class(hint: Any, where: str) -> Schema:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _of_values([member.value for member in hint], where)
     known = {**SCALARS, **CONTAINERS, typing.List: "array", typing.Tuple: "array", typing.Dict: "object"}  # noqa: UP006
-    if hint not in known:
+    name = next((name for kind, name in known.items() if kind is hint), None)  # `hint` may be a list
+    if name is None:
         raise InputError(f"{where} is {hint!r}, expected {HINTS}; or give the tool's JSON schema")
-    return {"type": known[hint]}
+    return {"type": name}
 
 
 def _of_union(arguments: Sequence[Any], where: str) -> Schema:

@@ -248,6 +248,11 @@ def cut_and_padded(content: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def steps_around(content: dict[str, Any]) -> None:
+    """What is put around a text, as a step of a sequence."""
+    content["post_processor"] = {"type": "Sequence", "processors": [content["post_processor"]]}
+
+
 def single_digits(content: dict[str, Any]) -> None:
     steps = [{"type": "Digits", "individual_digits": True}, content["pre_tokenizer"]]
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
@@ -299,6 +304,10 @@ def bert_rows() -> Iterator[Row]:
     yield Row("bert-without-types", "bert", FAST, (without_types,), same=True)
     yield Row("bert-other-cls", "bert", FAST, (options(cls_token="the", sep_token="."),))
     yield Row("bert-cut-and-padded", "bert", FAST, (in_tokenizer_json(cut_and_padded),), same=True)
+    yield Row(
+        "bert-other-rules", "bert", FAST, (options(tokenizer_class="BertweetTokenizer"),), refused="rules of its own"
+    )
+    yield Row("bert-types-in-a-sequence", "bert", FAST, (as_it_is, in_tokenizer_json(steps_around)))
     yield Row("bert-without-unk", "bert", FAST, (options(unk_token=None),), refused="lacks the token None")
 
 
@@ -312,6 +321,9 @@ def special_rows() -> Iterator[Row]:
             "extra": options(additional_special_tokens=["<new>", "<more>"]),
             "extra-of-5": options(extra_special_tokens=["<new>", "<more>"]),
             "image": options(image_token="<new>"),
+            "image-object": options(image_token={"content": "<new>"}),
+            "image-of-5": options(model_specific_special_tokens={"image_token": "<new>"}),
+            "image-and-audio": options(image_token="<new>", model_specific_special_tokens={"audio_token": "<more>"}),
             "decoder": options(**{DECODER: {"3": token("<new>"), "1400": token("<more>", special=False)}}),
             "decoder-flags": options(
                 **{DECODER: {"1400": token("<new>", lstrip=True, rstrip=True), "1401": token("on", single_word=True)}}

@@ -82,6 +82,8 @@ def read_family(config: Mapping[str, Any], tensors: int) -> Any:
     CheckpointError."""
     kind = kind_of(config)
     reader = ConfigReader(completed(config), tensors=tensors)
+    for key in ("per_layer_config", "kv_sharing_modes"):  # which transformers 5 reads of every family
+        reader.must_be(key, None)
     found = family(FAMILIES[kind][config["model_type"]]).parse(reader)
     reader.finish()
     return found

@@ -63,6 +63,8 @@ def parse(config: ConfigReader) -> Bart:
 
 def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, learned_positions: bool) -> Bart:
     config.must_be("is_encoder_decoder", True)
+    config.must_be("is_causal", True, null=False)
+    config.no_windows()
     hidden = config.integer("d_model")
     encoder, decoder = _side(config, "encoder", hidden), _side(config, "decoder", hidden)
     vocab_size = config.integer("vocab_size")

@@ -174,6 +174,7 @@ def read_config(
     """The sizes in config.json. Refuses what makes another model of the same tensors. `eps`: of norms, where it is not
     for the config to say."""
     config.must_be("is_decoder", False)
+    config.must_be("is_causal", False)
     config.must_be("add_cross_attention", False)
     config.must_be("position_embedding_type", "absolute")
     hidden, heads = config.integer(keys.hidden_size), config.integer(keys.heads)

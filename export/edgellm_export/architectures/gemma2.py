@@ -45,7 +45,7 @@ def parse(config: ConfigReader) -> Gemma:
 
 def read_gemma(config: ConfigReader) -> GemmaConfig:
     """The keys that Gemma 2 and 3 share; windows and ropes are still to come."""
-    config.must_be("is_causal", True)
+    config.must_be("is_causal", True, null=False)
     config.must_be("use_bidirectional_attention", False)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)

@@ -46,6 +46,10 @@ def _parameters(config: ConfigReader) -> Mapping[str, Mapping[str, Any]]:
             f"config.json: rope_parameters is {given!r} and rope_scaling {scaling!r}; this family has a rope for "
             f"{WIDE} and one for {LOCAL}, expected an object for each in rope_parameters"
         )
+    if "type" in scaling and "rope_type" not in scaling:
+        raise UnsupportedModelError(
+            f"config.json: rope_scaling is {scaling!r}, whose type transformers 5 does not read; call it rope_type"
+        )
     found = {kind: {"rope_theta": config.number(theta), **(given.get(kind) or {})} for kind, theta in THETAS.items()}
     found[WIDE] |= scaling
     return {kind: {**part, "truncate": given.get("truncate", True)} for kind, part in found.items()}

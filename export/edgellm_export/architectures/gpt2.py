@@ -32,7 +32,8 @@ class GPT2Config:
 
 
 def parse(config: ConfigReader) -> GPT2:
-    config.must_be("is_causal", True)
+    config.must_be("is_causal", True, null=False)
+    config.no_windows()
     config.must_be("add_cross_attention", False)
     hidden, count = config.integer("n_embd"), config.integer("n_head")
     config.require(hidden % count == 0, f"n_embd {hidden} is not a multiple of n_head {count}")

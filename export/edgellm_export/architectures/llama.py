@@ -34,6 +34,7 @@ class LlamaConfig:
 
 
 def parse(config: ConfigReader) -> Llama:
+    config.no_windows()
     attention_bias = config.flag("attention_bias")
     return Llama(
         replace(
@@ -47,7 +48,7 @@ def read_llama(
 ) -> LlamaConfig:
     """The keys that all relatives have. `share`: of a head that is rotated, where it need not be all. `kinds`: of
     rope. `eps`: the norms' key."""
-    config.must_be("is_causal", True)
+    config.must_be("is_causal", True, null=False)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
     positions = config.integer("max_position_embeddings", maximum=MAX_POSITIONS)

@@ -9,6 +9,7 @@ from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Llama:
+    config.must_be("attention_chunk_size", None)
     llama = read_llama(config)
     window = config.optional_integer("sliding_window")
     default = ["full_attention" if window is None else "sliding_attention"] * llama.shape.num_layers

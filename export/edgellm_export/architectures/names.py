@@ -64,7 +64,7 @@ def canonical(
     stored = next((name for name in (embedding, *others) if name in tensors), None)
     if stored is not None:  # one stands for all that are tied
         tensors[embedding] = tensors[stored]
-    if names.head_bias in tensors:
+    if names.head_bias in tensors and tensors[names.head_bias].shape:
         row = tensors[names.head_bias]
         tensors[names.head_bias] = ArrayTensor(names.head_bias, row.rows(0, row.shape[0]).reshape(-1))
     missing = {name: ArrayTensor(name, array) for name, array in (defaults or {}).items() if name not in tensors}
@@ -76,8 +76,10 @@ def differ(tensors: Mapping[str, LazyTensor], one: str, other: str) -> bool:
     if one not in tensors or other not in tensors or tensors[one] is tensors[other]:
         return False
     a, b = tensors[one], tensors[other]
-    starts = range(0, a.shape[0], COMPARED_ROWS)
-    return a.shape != b.shape or not all(
+    if a.shape != b.shape:
+        return True
+    starts = range(0, a.shape[0] if a.shape else 0, COMPARED_ROWS)
+    return not all(
         np.array_equal(a.rows(start, stop), b.rows(start, stop))
         for start, stop in ((start, min(start + COMPARED_ROWS, a.shape[0])) for start in starts)
     )

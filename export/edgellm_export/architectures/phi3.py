@@ -16,6 +16,8 @@ KINDS = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn":
 def parse(config: ConfigReader) -> Llama:
     share = config.number("partial_rotary_factor")
     llama = read_llama(config, share=share, kinds=KINDS)
-    windows = [config.optional_integer("sliding_window")] * llama.shape.num_layers
+    window = config.optional_integer("sliding_window")
+    config.all_layers_see(window)
+    windows = [window] * llama.shape.num_layers
     limit = llama.rope.trained_length if isinstance(llama.rope, LongRope) else None
     return Llama(replace(llama, fused=True, windows=windows, shape=replace(llama.shape, recompute_beyond=limit)))

@@ -16,6 +16,7 @@ from edgellm_export.checkpoint.config import ConfigReader
 def parse(config: ConfigReader) -> StarCoder2:
     llama = read_llama(config, eps="norm_epsilon")
     bias, window = config.flag("use_bias"), config.optional_integer("sliding_window")
+    config.all_layers_see(window)
     windows = [window] * llama.shape.num_layers
     return StarCoder2(replace(llama, qkv_bias=bias, output_bias=bias, mlp_bias=bias, windows=windows))
 

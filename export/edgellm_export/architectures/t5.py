@@ -56,6 +56,8 @@ def parse_t5(config: ConfigReader, *, scaled: bool) -> T5:
     config.require(head_dim % 8 == 0, f"d_kv is {head_dim}; ONNX Runtime's attention takes multiples of 8")
     layers = config.layers("num_layers")
     config.must_be("is_encoder_decoder", True)
+    config.must_be("is_causal", True, null=False)
+    config.no_windows()
     kind = config.choice("feed_forward_proj", FEED_FORWARDS)
     act = "gelu_new" if kind == "gated-gelu" else kind.removeprefix("gated-")
     shape = DecoderShape(

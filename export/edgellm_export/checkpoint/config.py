@@ -13,7 +13,7 @@ MAX_HEAD_DIM = 1 << 16
 MAX_LAYERS = 1 << 12  # the deepest models have some hundred
 TINY, HUGE = 1e-30, 1e30  # beyond which float32 and the formulas of rope scalings lose themselves
 
-SLIDING = "sliding_attention"
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 T = TypeVar("T")
 
@@ -80,18 +80,19 @@ class ConfigReader:
         return self._of_type(key, "", str, "a string")
 
     def choice(self, key: str, known: Sequence[str]) -> str:
-        """One of `known`; anything else is a feature that edgellm does not build."""
+        """One of `known`; another name is a feature that edgellm does not build, and null is no name."""
         value = self.text(key)
+        self.require(self.data.get(key) is not None, f"{key} is null, expected a name such as {known[0]!r}")
         if isinstance(self.data.get(key), str) and value not in known:
             raise UnsupportedModelError(
                 f"config.json: {key} is {value!r}, which edgellm does not build; {nearest(value, known)}"
             )
         return value
 
-    def must_be(self, key: str, expected: object) -> None:
-        """Refuse a checkpoint whose `key` switches on something edgellm does not build."""
+    def must_be(self, key: str, expected: object, *, null: bool = True) -> None:
+        """Refuse a checkpoint whose `key` switches on something edgellm does not build. `null`: null does not."""
         value = self.data.get(key, expected)
-        if value is not None and value != expected:
+        if value != expected and not (null and value is None):
             raise UnsupportedModelError(
                 f"config.json: {key} is {value!r}; edgellm builds this family only with {expected!r}"
             )
@@ -105,8 +106,22 @@ class ConfigReader:
         )
         return [window if kind == SLIDING else None for kind in kinds]
 
+    def all_layers_see(self, window: int | None) -> None:
+        """Refuse other windows than one for all layers, None for none: transformers drops from its cache what is behind
+        them, whether or not a family's attention knows of them."""
+        self.must_be("attention_chunk_size", None)
+        kinds, kind = self.data.get("layer_types"), FULL if window is None else SLIDING
+        if kinds is not None and (not isinstance(kinds, list) or any(each != kind for each in kinds)):
+            raise UnsupportedModelError(
+                f"config.json: layer_types is {kinds!r}; edgellm builds this family only with {kind!r} for each layer"
+            )
+
+    def no_windows(self) -> None:
+        self.must_be("sliding_window", None)
+        self.all_layers_see(None)
+
     def _layer_types(self, count: int) -> Sequence[str]:
-        value, known = self.data.get("layer_types"), {"full_attention", SLIDING}
+        value, known = self.data.get("layer_types"), {FULL, SLIDING}
         if isinstance(value, list) and len(value) == count and all(isinstance(v, str) for v in value):
             if unknown := sorted(set(value) - known):
                 raise UnsupportedModelError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgellm.errors import UnsupportedModelError
 from edgellm.package.files import sha256_of, write_manifest
-from edgellm.package.generation import GENERATION, refused, settings_of
+from edgellm.package.generation import GENERATION, OWN, refused, settings_of
 from edgellm.package.manifest import MANIFEST_NAME, Facts, FileEntry, Manifest, TokenIds
 from edgellm_export.checkpoint import Checkpoint
 
@@ -32,8 +32,8 @@ def write_side_files(directory: Path, checkpoint: Checkpoint) -> None:
 
 
 def write_generation_config(directory: Path, checkpoint: Checkpoint) -> None:
-    """generation_config.json of a model that generates, where the checkpoint has none."""
-    if GENERATION not in checkpoint.files:
+    """generation_config.json of a model that generates, where the checkpoint has none or one with other meanings."""
+    if OWN & _generation_file(checkpoint).keys() or GENERATION not in checkpoint.files:
         write_json(directory / GENERATION, generation_config(checkpoint))
 
 
@@ -52,8 +52,12 @@ def seal(directory: Path, manifest: Manifest[Facts]) -> Manifest[Facts]:
 
 def generation_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """What the checkpoint says of how to generate, mostly little."""
-    file = checkpoint.files.get(GENERATION)
-    return settings_of(None if file is None else json.loads(file), checkpoint.config)
+    file = _generation_file(checkpoint) if GENERATION in checkpoint.files else None
+    return {name: value for name, value in settings_of(file, checkpoint.config).items() if name not in OWN}
+
+
+def _generation_file(checkpoint: Checkpoint) -> dict[str, Any]:
+    return dict(json.loads(checkpoint.files.get(GENERATION, b"{}")))
 
 
 def check_generation(checkpoint: Checkpoint) -> None:

@@ -10,9 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from edgellm.errors import CheckpointError
 from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.tokenizer.pretokenizers import pre_tokenizer
-from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind, Vocabulary
-
-LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
+from edgellm_export.tokenizer.vocabulary import SPACE, TokenKind, Vocabulary, check_lengths
 
 
 def build_tokenizer(vocabulary: Vocabulary) -> bytes:
@@ -67,12 +65,7 @@ def merges_from_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     ids, scores = vocabulary.ids(), vocabulary.scores or ()
     mergeable = {t for t, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind in _MERGEABLE}
     found: list[tuple[float, int, int, tuple[str, str]]] = []
-    longest = max(map(len, mergeable), default=0)
-    if longest > LONGEST_TOKEN:
-        raise CheckpointError(
-            f"{vocabulary.origin} has a token of {longest} characters, expected at most {LONGEST_TOKEN}; "
-            "use another file"
-        )
+    check_lengths(vocabulary.origin, mergeable)
     for token in mergeable:
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]

@@ -13,7 +13,6 @@ from edgellm_export.tokenizer.source import VOCAB_JSON, VOCAB_TXT
 
 # The class that takes tokenizer.json as it is.
 AS_IT_IS = "TokenizersBackend"
-MARIAN, M2M100 = "MarianTokenizer", "M2M100Tokenizer"
 PLAIN_MODEL, SPIECE, BPE_MODEL, SPM = "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"
 
 
@@ -55,6 +54,12 @@ CLASSES: dict[str, TokenizerClass] = {
     "DebertaV2": TokenizerClass(unigram.deberta_v2, "Unigram", SPM),
     "BigBird": TokenizerClass(unigram.big_bird, "Unigram", SPIECE),
 }
+# Classes that are written in Python, or around SentencePiece: they read their own files, even beside a tokenizer.json.
+BY_OWN_RULES = (
+    "Bartpho", "BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5",
+    "CTRL", "Canine", "CpmAnt", "Cpm", "Esm", "FSMT", "Flaubert", "GPTNeoXJapanese", "GPTSw3", "MyT5", "PLBart",
+    "Perceiver", "Phobert", "ProphetNet", "RoCBert", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
+)  # fmt: skip
 # Classes of models that say nothing, or something that transformers knows to be wrong. Models that are not here have
 # tokenizer.json as it is, unless tokenizer_config.json names a class.
 MODELS: dict[str, str] = {
@@ -108,7 +113,7 @@ def class_name(config: Mapping[str, Any], settings: Mapping[str, Any], is_byte_l
         return AS_IT_IS
     if own is not None and model in OVERRULED:
         return own
-    return name if name in (*CLASSES, "Marian", "M2M100") else AS_IT_IS
+    return name if name in (*CLASSES, *BY_OWN_RULES, "Marian", "M2M100") else AS_IT_IS
 
 
 def _short(name: str) -> str:

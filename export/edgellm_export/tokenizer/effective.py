@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm_export.checkpoint.json_file import read_json
-from edgellm_export.tokenizer.classes import AS_IT_IS, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
+from edgellm_export.tokenizer.classes import AS_IT_IS, BY_OWN_RULES, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
 from edgellm_export.tokenizer.m2m100 import m2m100
 from edgellm_export.tokenizer.marian import marian
 from edgellm_export.tokenizer.plain import plain
@@ -30,7 +30,7 @@ from edgellm_export.tokenizer.scheme import (
     text_of,
 )
 from edgellm_export.tokenizer.sentencepiece import REMEDY
-from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_settings
+from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_optional, read_settings
 from edgellm_export.tokenizer.source import (
     MERGES,
     VOCAB_JSON,
@@ -39,6 +39,8 @@ from edgellm_export.tokenizer.source import (
     from_tokenizer_json,
     from_vocab_json,
     from_vocab_txt,
+    padding_token,
+    post_processor,
 )
 
 TOKENIZER = "tokenizer.json"
@@ -51,10 +53,11 @@ VOCABULARIES = (
 
 @dataclass(frozen=True)
 class Effective:
-    """The content of tokenizer.json, and the special tokens that have names, such as bos_token."""
+    """The content of tokenizer.json, and what tokenizer_config.json has to say beside it: the special tokens that have
+    names, such as bos_token, and `truncation_side` where tokenizer.json says it."""
 
     content: bytes
-    named: Mapping[str, str]
+    said: Mapping[str, str]
 
 
 def effective_tokenizer(path: Path) -> Effective | None:
@@ -63,20 +66,38 @@ def effective_tokenizer(path: Path) -> Effective | None:
     file = path / TOKENIZER
     raw = file.read_bytes() if file.is_file() else None
     content = None if raw is None else _checked(file, raw)
-    config, options = _optional(path / "config.json"), _optional(path / CONFIG)
+    config, options = read_optional(path / "config.json"), read_optional(path / CONFIG)
     _refuse(path, options, raw)
     name = class_name(config, options, is_byte_level=raw is not None and b'"ByteLevel"' in raw)
     if content is None and not any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
         return None
+    if name in BY_OWN_RULES:
+        raise UnsupportedModelError(
+            f"{path} is for {name}Tokenizer, which transformers builds of its files by rules of its own, and edgellm "
+            'does not; for a tokenizer.json as it is, set "tokenizer_class": "PreTrainedTokenizerFast" in '
+            "tokenizer_config.json"
+        )
 
     def unfit(reason: str) -> CheckpointError:
         return CheckpointError(f"{path}: no tokenizer can be built of its files ({reason}); download them again")
 
     with library_errors(unfit):
-        tokenizer, named = _made(path, name, content)
+        try:
+            tokenizer, named = _made(path, name, content)
+        except (KeyError, AttributeError) as error:  # the library reads more than it writes
+            raise unfit(repr(error)) from error
         built = str(tokenizer.to_str()).encode()
     load_tokenizer(built, unfit)
-    return Effective(built, {key: text_of(token) for key, token in named.items() if token is not None})
+    texts = {key: text_of(token) for key, token in named.items() if token is not None}
+    return Effective(built, texts | _truncation_side(name, content or {}, options))
+
+
+def _truncation_side(name: str, content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """The side at which tokenizer.json cuts, or for a file as it is the options, is the usual one of callers who do
+    not say it."""
+    truncation = (name == AS_IT_IS and options.get("tokenizer_truncation")) or content.get("truncation")
+    left = isinstance(truncation, dict) and str(truncation.get("direction")).lower() == "left"
+    return {"truncation_side": "left"} if left and "truncation_side" not in options else {}
 
 
 def _refuse(path: Path, options: Mapping[str, Any], raw: bytes | None) -> None:
@@ -112,7 +133,9 @@ def _draft(
     if content is not None:
         if known is None:
             tokenizer = Tokenizer.from_str(json.dumps(content))
-            source = Source(str(path / TOKENIZER), surrounding=tokenizer.post_processor, pad_token=_padding(content))
+            source = Source(
+                str(path / TOKENIZER), surrounding=tokenizer.post_processor, pad_token=padding_token(content)
+            )
             return source, Draft(tokenizer, named_tokens(settings, {}), extra_tokens(settings)), settings
         source = from_tokenizer_json(path / TOKENIZER, content, known.model, f"{name}Tokenizer")
     elif known is None:
@@ -163,7 +186,8 @@ def _finished(draft: Draft, source: Source, settings: Settings, named: Mapping[s
         tokenizer.post_processor = surrounding(ids)
     inputs = settings.options.get("model_input_names")
     if not ("token_type_ids" in inputs if isinstance(inputs, list) else draft.has_types):
-        tokenizer.post_processor = _without_types(tokenizer.post_processor, tokenizer)
+        state = json.loads(tokenizer.post_processor.__getstate__())
+        tokenizer.post_processor = post_processor(_without_types(state))
     return tokenizer
 
 
@@ -203,19 +227,19 @@ def _ids(tokenizer: Tokenizer, named: Mapping[str, Token | None]) -> Ids:
     return of
 
 
-def _without_types(processor: Any, tokenizer: Tokenizer) -> Any:
-    """The same post-processor, which gives all tokens the type 0."""
-    state = json.loads(processor.__getstate__())
-    if state["type"] == "BertProcessing":
-        (sep, sep_id), (cls, cls_id) = state["sep"], state["cls"]
-        pair = [cls, "$A", sep, "$B:0", sep]
-        return template([cls, "$A", sep], pair, {sep: sep_id, cls: cls_id})
-    if state["type"] != "TemplateProcessing":
-        return processor
-    for piece in [*state["single"], *state["pair"]]:
-        next(iter(piece.values()))["type_id"] = 0
-    processor.__setstate__(json.dumps(state).encode())
-    return processor
+def _without_types(state: dict[str, Any]) -> dict[str, Any]:
+    """The same post-processor, as tokenizer.json has it, which gives all tokens the type 0."""
+    match state["type"]:
+        case "Sequence":
+            return state | {"processors": [_without_types(step) for step in state["processors"]]}
+        case "BertProcessing":
+            (sep, sep_id), (cls, cls_id) = state["sep"], state["cls"]
+            made = template([cls, "$A", sep], [cls, "$A", sep, "$B:0", sep], {sep: sep_id, cls: cls_id})
+            return dict(json.loads(made.__getstate__()))
+        case "TemplateProcessing":
+            for piece in [*state["single"], *state["pair"]]:
+                next(iter(piece.values()))["type_id"] = 0
+    return state
 
 
 def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
@@ -226,11 +250,3 @@ def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
 
     load_tokenizer(raw, unreadable)
     return read_json(path)
-
-
-def _padding(content: Mapping[str, Any]) -> str | None:
-    return (content.get("padding") or {}).get("pad_token")
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

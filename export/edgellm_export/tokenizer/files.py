@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import CheckpointError
+from edgellm.package.file_names import is_inside
 from edgellm.package.sentence import sentence_files
 from edgellm.text.template_files import MORE_TEMPLATES, OLD_TEMPLATE, TEMPLATE, read_templates
 from edgellm_export.checkpoint.json_file import read_json, read_text
@@ -35,14 +36,14 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     config = read_json(path / TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     if effective := effective_tokenizer(path):
         files[TOKENIZER] = compact(effective.content)
-        files |= _named(config, effective.named)
+        files |= _told(config, effective.said)
     return sentence_files(path) | files | _templates(path, config)
 
 
-def _named(config: Mapping[str, Any], special: Mapping[str, str]) -> dict[str, bytes]:
-    """tokenizer_config.json with the special tokens that have names, wherever the checkpoint says them; nothing where
-    it says them there."""
-    changed = {name: token for name, token in special.items() if text_of_json(config.get(name)) != token}
+def _told(config: Mapping[str, Any], said: Mapping[str, str]) -> dict[str, bytes]:
+    """tokenizer_config.json with what is `said`, the special tokens that have names among it, wherever the checkpoint
+    says it; nothing where it says it there."""
+    changed = {name: text for name, text in said.items() if text_of_json(config.get(name)) != text}
     return {TOKENIZER_CONFIG: (json.dumps(dict(config) | changed, indent=2) + "\n").encode()} if changed else {}
 
 
@@ -57,8 +58,8 @@ def _templates(path: Path, config: Mapping[str, Any]) -> dict[str, bytes]:
     """The chat templates, each in the file that newer checkpoints have it in."""
     found = {}
     for name, template in read_templates(path, config).items():
-        if not TEMPLATE_NAME.fullmatch(name):
-            raise CheckpointError(f"{path} has a chat template named {name!r}, which cannot be the name of a file")
         file = TEMPLATE if name == "default" else f"{MORE_TEMPLATES}/{name}.jinja"
+        if not TEMPLATE_NAME.fullmatch(name) or not is_inside(file):
+            raise CheckpointError(f"{path} has a chat template named {name!r}, which cannot be the name of a file")
         found[file] = _encoded(path, template)
     return found

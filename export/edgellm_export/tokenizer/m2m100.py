@@ -9,18 +9,16 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models
 
 from edgellm.errors import CheckpointError
-from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.languages import M2M100, WMT21, check_language
 from edgellm_export.tokenizer.plain import build_plain
 from edgellm_export.tokenizer.scheme import Draft, around, extra_tokens, named_tokens, text_of
 from edgellm_export.tokenizer.sentencepiece import UNIGRAM
 from edgellm_export.tokenizer.settings import Settings
-from edgellm_export.tokenizer.source import checked_model
+from edgellm_export.tokenizer.source import UNREACHABLE, checked_model, numbered_tokens
 
 VOCABULARY, MODEL = FILES = "vocab.json", "sentencepiece.bpe.model"
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "pad_token": "<pad>"}
 CODES = {"m2m100": M2M100, "wmt21": WMT21}
-UNREACHABLE = -1e4  # the score of tokens that no text is cut into
 
 
 def m2m100(path: Path, settings: Settings) -> Draft:
@@ -35,21 +33,12 @@ def m2m100(path: Path, settings: Settings) -> Draft:
     source = settings.options.get("src_lang") or "en"
     check_language(str(path), source, codes)
     named = named_tokens(settings, SPECIAL)
-    ids = _ids(path / VOCABULARY, text_of(named["unk_token"]))
+    ids = numbered_tokens(path / VOCABULARY, [text_of(named["unk_token"])])
     ids |= {f"__{code}__": len(ids) + i for i, code in enumerate(codes)}
     tokenizer = _tokenizer(path / MODEL, ids, text_of(named["unk_token"]))
     language, eos = f"__{source}__", named["eos_token"]
     surrounding = around([language, "$A", eos], [language, "$A", "$B", eos])
     return Draft(tokenizer, named, extra_tokens(settings), surrounding)
-
-
-def _ids(path: Path, unknown: str) -> dict[str, int]:
-    ids = read_json(path)
-    if not all(type(i) is int for i in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
-        raise CheckpointError(f"{path} does not number its tokens from 0 without gaps")
-    if unknown not in ids:
-        raise CheckpointError(f"{path} lacks the token {unknown}; download it again")
-    return ids
 
 
 def _tokenizer(path: Path, ids: Mapping[str, int], unknown: str) -> Tokenizer:

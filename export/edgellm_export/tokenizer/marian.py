@@ -10,16 +10,14 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.scheme import Draft, around, extra_tokens, named_tokens, text_of
 from edgellm_export.tokenizer.sentencepiece import UNIGRAM
 from edgellm_export.tokenizer.settings import Settings
-from edgellm_export.tokenizer.source import checked_model
+from edgellm_export.tokenizer.source import UNREACHABLE, checked_model, numbered_tokens
 from edgellm_export.tokenizer.vocabulary import SPACE
 
 SOURCE, TARGET, VOCABULARY = "source.spm", "target.spm", "vocab.json"
 MARIAN = (SOURCE, TARGET, VOCABULARY)
-UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
 HIDDEN = "\ufdd0"  # in front of tokens of targets alone
 ADVICE = "Marian checkpoints of Helsinki-NLP on the hub have such models; no other class reads this one"
 UNKNOWN, END, PAD = "<unk>", "</s>", "<pad>"
@@ -49,7 +47,7 @@ def marian(path: Path, settings: Settings) -> Draft:
         )
     if settings.flag("separate_vocabs", False):
         raise UnsupportedModelError(f"{path} has one vocabulary for sources and one for targets; edgellm builds one")
-    source, ids = _read(path / SOURCE), _ids(path / VOCABULARY)
+    source, ids = _read(path / SOURCE), numbered_tokens(path / VOCABULARY, (UNKNOWN, END))
     _read(path / TARGET)  # a damaged one is found now
     tokens = [*sorted(ids, key=lambda token: ids[token]), *[piece for piece in source.scores if piece not in ids]]
     named = named_tokens(settings, {"eos_token": END, "unk_token": UNKNOWN, "pad_token": PAD})
@@ -74,16 +72,6 @@ def _read(path: Path) -> Pieces:
     if model.trainer_spec.byte_fallback or not spec.remove_extra_whitespaces or not spec.add_dummy_prefix:
         raise UnsupportedModelError(f"{path} treats spaces or unknown characters in an unusual way; {ADVICE}")
     return Pieces({str(piece.piece): float(piece.score) for piece in model.pieces}, bytes(spec.precompiled_charsmap))
-
-
-def _ids(path: Path) -> dict[str, int]:
-    ids = read_json(path)
-    if not all(type(i) is int for i in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
-        raise CheckpointError(f"{path} does not number its tokens from 0 without gaps")
-    absent = [token for token in (UNKNOWN, END) if token not in ids]
-    if absent:
-        raise CheckpointError(f"{path} lacks the token {' and '.join(absent)}; download it again")
-    return ids
 
 
 def _tokenizer(vocabulary: list[tuple[str, float]], unknown: int, table: bytes) -> Tokenizer:

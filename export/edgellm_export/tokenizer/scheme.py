@@ -12,7 +12,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
-from edgellm_export.tokenizer.settings import NAMES, Settings, Token
+from edgellm.text.template_files import SPECIAL_TOKENS as NAMES
+from edgellm_export.tokenizer.settings import Settings, Token
 from edgellm_export.tokenizer.vocabulary import SPACE
 
 

@@ -11,13 +11,17 @@ from typing import Any, TypeAlias, TypeGuard
 from tokenizers import AddedToken
 
 from edgellm.errors import CheckpointError
+from edgellm.text.template_files import SPECIAL_TOKENS as NAMES
+from edgellm.text.template_files import token_text
 from edgellm.text.tokenizer_errors import library_errors
 from edgellm_export.checkpoint.json_file import read_json
 
 CONFIG, SPECIAL_MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MODEL_SPECIFIC = "model_specific_special_tokens"
 EXTRA, ADDITIONAL, DECODER = "extra_special_tokens", "additional_special_tokens", "added_tokens_decoder"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+TYPE, TOKEN = "__type", "AddedToken"
 
 Token: TypeAlias = str | AddedToken  # a string leaves to the tokenizer's class what flags its token has
 
@@ -54,7 +58,7 @@ def read_settings(path: Path, tokenizer_json: Mapping[str, Any] | None) -> Setti
 
 
 def _read(path: Path, tokenizer_json: Mapping[str, Any] | None) -> Settings:
-    options = _optional(path / CONFIG)
+    options = read_optional(path / CONFIG)
     if tokenizer_json is not None:  # which says itself what is put around a text
         options = {name: value for name, value in options.items() if name not in ("add_bos_token", "add_eos_token")}
     if ADDITIONAL in options and not options.get(EXTRA):
@@ -63,10 +67,12 @@ def _read(path: Path, tokenizer_json: Mapping[str, Any] | None) -> Settings:
     if options.get(DECODER) is not None:
         added = {int(i): _added_token(token) for i, token in options[DECODER].items()}
     else:
-        _merge_special_map(options, _optional(path / SPECIAL_MAP))
+        _merge_special_map(options, read_optional(path / SPECIAL_MAP))
         own |= _own_names(options)
         added = _older_added_tokens(path, options)
         added |= {int(token["id"]): _added_token(token) for token in (tokenizer_json or {}).get("added_tokens", ())}
+    specific = options.pop(MODEL_SPECIFIC, None) or {}
+    own = own or {name: _token(token) for name, token in specific.items()}  # others win over all of these
     by_text = {token.content: token for token in added.values()}
     named = {name: _named(name, options[name], by_text) for name in NAMES if name in options}
     return Settings(
@@ -78,14 +84,14 @@ def _read(path: Path, tokenizer_json: Mapping[str, Any] | None) -> Settings:
     )
 
 
-def _optional(file: Path) -> dict[str, Any]:
+def read_optional(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
 def _own_names(options: dict[str, Any]) -> dict[str, Token | None]:
     """Takes special tokens with names of the model's own out of `options`, such as image_token."""
     own = {key: value for key, value in options.items() if key.endswith("_token") and key not in NAMES}
-    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_token(value)}
+    own = {key: value for key, value in own.items() if isinstance(value, str) or _is_typed(value)}
     if isinstance(options.get(EXTRA), Mapping) and not _is_token(options[EXTRA]):
         own |= options.pop(EXTRA)
     for key in own.keys() & options.keys():
@@ -100,7 +106,7 @@ def _merge_special_map(options: dict[str, Any], special: Mapping[str, Any]) -> N
             before = list(options.get(EXTRA) or [])
             options[EXTRA] = [*before, *(token for token in value if token not in before)]
         else:
-            options[key] = value | {"special": True} if _is_token(value) else value
+            options[key] = value | {"special": True, TYPE: TOKEN} if _is_token(value) else value
 
 
 def _older_added_tokens(path: Path, options: Mapping[str, Any]) -> dict[int, AddedToken]:
@@ -109,7 +115,7 @@ def _older_added_tokens(path: Path, options: Mapping[str, Any]) -> dict[int, Add
     special |= {text_of_json(token) for token in options.get(EXTRA) or ()}
     return {
         int(index): AddedToken(text, normalized=text not in special, special=text in special)
-        for text, index in _optional(path / ADDED).items()
+        for text, index in read_optional(path / ADDED).items()
     }
 
 
@@ -143,6 +149,12 @@ def _is_token(value: Any) -> TypeGuard[dict[str, Any]]:
     return isinstance(value, dict) and isinstance(value.get("content"), str)
 
 
+def _is_typed(value: Any) -> bool:
+    """Whether transformers makes a token of an object whose key is not one of the usual `NAMES`."""
+    return _is_token(value) and value.get(TYPE) == TOKEN
+
+
 def text_of_json(value: Any) -> str:
     """The text of a token as JSON files have it: a string, or an object with the token's flags."""
-    return str(value["content"]) if _is_token(value) else str(value)
+    text = token_text(value)
+    return str(value) if text is None else text

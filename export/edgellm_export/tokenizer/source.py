@@ -14,10 +14,10 @@ from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.tokenizer.scheme import Source
 from edgellm_export.tokenizer.sentencepiece import BPE, REMEDY, UNIGRAM, read_model
-from edgellm_export.tokenizer.vocabulary import TokenKind
+from edgellm_export.tokenizer.vocabulary import TokenKind, check_lengths
 
 VOCAB_TXT, VOCAB_JSON, MERGES = "vocab.txt", "vocab.json", "merges.txt"
-LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
+UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
 KINDS = {UNIGRAM: "Unigram", BPE: "BPE"}
 
 
@@ -38,9 +38,13 @@ def from_tokenizer_json(path: Path, content: Mapping[str, Any], kind: str, name:
         merges=[_pair(merge) for merge in model.get("merges") or ()],
         scores=[(str(token), float(score)) for token, score in vocab] if kind == "Unigram" else (),
         table=_table(content.get("normalizer")),
-        surrounding=_post_processor(content.get("post_processor")),
-        pad_token=(content.get("padding") or {}).get("pad_token"),
+        surrounding=post_processor(content.get("post_processor")),
+        pad_token=padding_token(content),
     )
+
+
+def padding_token(content: Mapping[str, Any]) -> str | None:
+    return (content.get("padding") or {}).get("pad_token")
 
 
 def _kind_of(model: Mapping[str, Any]) -> str:
@@ -63,7 +67,7 @@ def _table(normalizer: Any) -> bytes | None:
     return base64.b64decode(tables[0]) if tables and tables[0] else None
 
 
-def _post_processor(content: Any) -> Any:
+def post_processor(content: Any) -> Any:
     """The part of a tokenizer.json as the library's object, made without its vocabulary."""
     nothing = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     empty = {"type": "BPE", "vocab": {}, "merges": []}
@@ -90,6 +94,17 @@ def from_vocab_json(path: Path) -> Source:
     if any(len(pair) != 2 for pair in pairs):
         raise CheckpointError(f"{path.with_name(MERGES)} has a line that is not two tokens with a space between")
     return Source(origin=str(path.parent), ids=ids, merges=[(left, right) for left, right in pairs])
+
+
+def numbered_tokens(path: Path, needed: Sequence[str]) -> dict[str, int]:
+    """Tokens by vocab.json, `path`, whose ids are those of a whole vocabulary. Raises CheckpointError."""
+    ids = read_json(path)
+    if not all(type(i) is int for i in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
+        raise CheckpointError(f"{path} does not number its tokens from 0 without gaps")
+    absent = [token for token in needed if token not in ids]
+    if absent:
+        raise CheckpointError(f"{path} lacks the token {' and '.join(absent)}; download it again")
+    return ids
 
 
 def from_sentencepiece(path: Path, kind: str) -> Source:
@@ -153,11 +168,7 @@ def merges_by_score(origin: str, scores: Mapping[str, tuple[float, int]]) -> lis
 def _ways(
     origin: str, ids: Mapping[str, int], parts: Mapping[str, int]
 ) -> Sequence[tuple[int, int, int, int, int, tuple[str, str]]]:
-    longest = max(map(len, ids), default=0)
-    if longest > LONGEST_TOKEN:
-        raise CheckpointError(
-            f"{origin} has a token of {longest} characters, expected at most {LONGEST_TOKEN}; use another file"
-        )
+    check_lengths(origin, ids)
     found = []
     for token, index in ids.items():
         for cut in range(1, len(token)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 from edgellm.errors import CheckpointError
 
+LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece writes one
 
 
@@ -67,8 +67,10 @@ class Vocabulary:
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]
 
 
-def special_token(config: Mapping[str, Any], name: str, usual: str) -> str:
-    """The text of the special token `name` (as in cls_token): what tokenizer_config.json says, or the usual one."""
-    given = config.get(f"{name}_token")
-    content = given.get("content") if isinstance(given, Mapping) else given
-    return content if isinstance(content, str) else usual
+def check_lengths(origin: str, tokens: Iterable[str]) -> None:
+    """Raises CheckpointError for a token that takes too long to be made of others."""
+    longest = max(map(len, tokens), default=0)
+    if longest > LONGEST_TOKEN:
+        raise CheckpointError(
+            f"{origin} has a token of {longest} characters, expected at most {LONGEST_TOKEN}; use another file"
+        )

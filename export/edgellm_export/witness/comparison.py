@@ -33,7 +33,11 @@ def compare(
         answer = reader.ask(question)
         tokenizer, found = answer["tokenizer"], answer["model"]
         if "error" in tokenizer:
-            notes.append(f"transformers opens no tokenizer there: {tokenizer['error']}")
+            reason = f"transformers opens no tokenizer there: {tokenizer['error']}"
+            if model.tokenizer is None:
+                notes.append(reason)
+            else:
+                checks.append(Check("tokens", 0, "texts", (reason,)))
         else:
             checks += text_checks(model, tokenizer)
         if found.get("missing"):

@@ -15,6 +15,7 @@ from edgellm.loading import AnyModel
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel, TextOrIds
 from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.package.generation import OWN
 from edgellm.package.manifest import Precision, TokenIds
 from edgellm.types import FloatArray
 from edgellm_export.verification.divergence import Comparison
@@ -78,9 +79,10 @@ def _divergence(model: Generative, ours: Sequence[FloatArray], theirs: Sequence[
 
 
 def relative_error(ours: Sequence[FloatArray], theirs: Sequence[FloatArray]) -> float:
-    """The size of the difference relative to theirs, of the array where it is largest."""
+    """The size of the difference relative to theirs, of the array where it is largest or not a number."""
     pairs = zip(ours, theirs, strict=True)
-    return max(float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30) for a, b in pairs)
+    errors = [float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30) for a, b in pairs]
+    return float(np.max(errors))  # is not a number where one of them is not
 
 
 def _beyond(error: float, limit: float) -> tuple[str, ...]:
@@ -91,7 +93,8 @@ def _defaults(model: Generative, generation: Mapping[str, Any]) -> Check:
     """How it generates where the caller says nothing."""
     ours = asdict(GenerationOptions.create(model.generation_defaults))
     try:
-        theirs = asdict(GenerationOptions.create(generation))
+        said = {name: value for name, value in generation.items() if name not in OWN}
+        theirs = asdict(GenerationOptions.create(said))
     except EdgellmError as error:
         return Check("defaults", len(ours), "options", (f"those of transformers are refused here: {error}",))
     different = [f"{name} is {ours[name]} here and {theirs[name]} there" for name in ours if ours[name] != theirs[name]]
@@ -146,7 +149,7 @@ def _outputs(model: EncoderModel, found: Mapping[str, Any], question: Question) 
     texts = question.long_texts
     if question.embed:
         return [{"sentence_embedding": vector} for vector in model.embed(texts, truncation="longest_first")]
-    if model.tokenizer is None:
+    if model.tokenizer is None or not found["tokenized"]:
         return [result.outputs for result in model.run(found["inputs"])]
     inputs: list[TextOrIds] = [*texts, *PAIRS]
     return [result.outputs for result in model.run(inputs, truncation="longest_first", max_length=question.length)]

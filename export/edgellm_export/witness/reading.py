@@ -6,6 +6,7 @@ directory that it names. It imports nothing of edgellm, so that any interpreter 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -23,13 +24,18 @@ CLASSES = {
     "feature-extraction": "AutoModel",
 }
 GENERATIVE = ("text-generation", "text2text-generation")
+VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+    "spm.model", "source.spm",
+)  # fmt: skip
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 MOST_SPECIAL = 48  # added tokens that are tried within texts
 PROMPT, NEW_TOKENS = 8, 12  # of the generated texts
 
 
 def main() -> None:
-    sys.path.remove(str(Path(__file__).parent))  # its neighbours are edgellm's, whatever their names
+    with contextlib.suppress(ValueError):  # which it is not in where Python puts no directory of programs there
+        sys.path.remove(str(Path(__file__).parent))  # its neighbours are edgellm's, whatever their names
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print
     for line in sys.stdin:
@@ -58,9 +64,9 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def origin(question: Mapping[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` takes to find the checkpoint."""
+    """What `from_pretrained` takes to find the checkpoint. Without `trust_remote_code` it asks, on our input."""
     revision = {"revision": question["revision"]} if question["revision"] else {}
-    return {"pretrained_model_name_or_path": question["checkpoint"], **revision}
+    return {"pretrained_model_name_or_path": question["checkpoint"], "trust_remote_code": False, **revision}
 
 
 # --- tokens and text
@@ -72,8 +78,22 @@ def open_tokenizer(question: Mapping[str, Any]) -> Any:
     opener: Any = transformers.AutoTokenizer
     for adapter, _ in question["adapters"]:
         if has_tokenizer(adapter):
-            return opener.from_pretrained(adapter)
-    return opener.from_pretrained(**origin(question))
+            return opener.from_pretrained(adapter, trust_remote_code=False)
+    if question["embed"]:
+        return sentence_encoder(question).tokenizer
+    tokenizer = opener.from_pretrained(**origin(question))
+    if not any(is_there(question, name) for name in VOCABULARIES):
+        raise FileNotFoundError("there is no vocabulary")  # transformers 5 makes an empty tokenizer
+    return tokenizer
+
+
+def is_there(question: Mapping[str, Any], name: str) -> bool:
+    """Whether a checkpoint that has been opened before has a file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(question["checkpoint"]).exists():
+        return (Path(question["checkpoint"]) / name).is_file()
+    return isinstance(try_to_load_from_cache(question["checkpoint"], name, revision=question["revision"]), str)
 
 
 def has_tokenizer(adapter: str) -> bool:
@@ -143,6 +163,7 @@ def about_model(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     found["labels"] = [str(label) for _, label in sorted((model.config.id2label or {}).items())]
     if question["task"] not in GENERATIVE:
         inputs = encoder_inputs(tokenizer, question)
+        found["tokenized"] = tokenizer is not None
         found["inputs"] = [each["input_ids"][0].tolist() for each in inputs]
         found["outputs"] = encoder_outputs(model, inputs, question)
         return found
@@ -228,7 +249,7 @@ def seq2seq_logits(model: Any, rows: list[list[int]], question: Mapping[str, Any
     """Each row is a source, the next one its target. Returns the sources."""
     import torch
 
-    start = model.config.decoder_start_token_id
+    start = first_of_target(model)
     for i, row in enumerate(rows):
         target = [start, *rows[(i + 1) % len(rows)]][: question["length"]]
         with torch.no_grad():
@@ -236,6 +257,12 @@ def seq2seq_logits(model: Any, rows: list[list[int]], question: Mapping[str, Any
         save(question, f"target-{i}", torch.tensor(target))
         save(question, f"logits-{i}", out.logits[0])
     return rows
+
+
+def first_of_target(model: Any) -> int:
+    """Any will do for numbers where neither config says it."""
+    said = (getattr(each, "decoder_start_token_id", None) for each in (model.generation_config, model.config))
+    return next((token for token in said if isinstance(token, int)), 0)
 
 
 def generated(model: Any, prompt: list[int]) -> list[int]:
@@ -276,9 +303,9 @@ def encoder_outputs(model: Any, inputs: Sequence[Any], question: Mapping[str, An
 
 
 def about_embedding(question: Mapping[str, Any]) -> dict[str, Any]:
-    from sentence_transformers import SentenceTransformer, __version__
+    from sentence_transformers import __version__
 
-    model = SentenceTransformer(question["checkpoint"], revision=question["revision"], device="cpu")
+    model = sentence_encoder(question)
     for number, (adapter, weight) in enumerate(question["adapters"]):
         assert weight == 1, "sentence-transformers gives adapters no weights"
         model.load_adapter(adapter, adapter_name=f"adapter-{number}")
@@ -286,6 +313,13 @@ def about_embedding(question: Mapping[str, Any]) -> dict[str, Any]:
     for i, vector in enumerate(vectors):
         save(question, f"sentence_embedding-{i}", vector)
     return {"class": f"SentenceTransformer {__version__}", "missing": [], "outputs": ["sentence_embedding"]}
+
+
+def sentence_encoder(question: Mapping[str, Any]) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    place, revision = question["checkpoint"], question["revision"]
+    return SentenceTransformer(place, revision=revision, trust_remote_code=False, device="cpu")
 
 
 def save(question: Mapping[str, Any], name: str, values: Any) -> None:

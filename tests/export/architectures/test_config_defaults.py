@@ -72,3 +72,51 @@ def test_the_list_of_optimums_model_types_is_optimums() -> None:
 
     supported = TasksManager._LIBRARY_TO_SUPPORTED_MODEL_TYPES["transformers"]
     assert {name for name, exporters in supported.items() if "onnx" in exporters} >= OPTIMUM
+
+
+DECODERS = ("bart", "gpt2", "gpt_neox", "llama", "marian", "mistral", "phi3", "starcoder2", "t5")
+OTHER_MODELS = [
+    *((name, "is_causal", False) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
+    *((name, "is_causal", None) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
+    *((name, "is_causal", True) for name in FAMILIES["encoder"]),
+    *((name, "attention_chunk_size", 4) for name in DECODERS),
+    *((name, "layer_types", [["a"]]) for name in DECODERS if name != "mistral"),
+    *((name, "layer_types", ["chunked_attention"]) for name in DECODERS if name != "mistral"),
+    *((name, "sliding_window", 4) for name in ("bart", "gpt2", "gpt_neox", "llama", "marian", "t5")),
+    *((name, "per_layer_config", {"0": {"hidden_act": "relu"}}) for name in TYPES),
+    ("gemma3_text", "rope_scaling", {"type": "linear", "factor": 8.0}),
+]
+
+
+@pytest.mark.parametrize(("model_type", "key", "value"), OTHER_MODELS)
+def test_a_key_that_makes_another_model_of_the_same_tensors_is_refused(model_type: str, key: str, value: Any) -> None:
+    with pytest.raises(UnsupportedModelError, match=key):
+        read_family({"model_type": model_type, key: value}, 1000)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("llama", {"sliding_window": None, "layer_types": ["full_attention"] * 32, "attention_chunk_size": None}),
+        ("phi3", {"sliding_window": 4, "layer_types": ["sliding_attention"] * 32}),
+        ("bert", {"is_causal": None}),
+        ("t5", {"layer_types": ["full_attention"] * 6}),
+    ],
+)
+def test_a_key_that_says_what_is_so_anyway_is_none(model_type: str, keys: dict[str, Any]) -> None:
+    beside = {"sliding_window": keys["sliding_window"]} if keys.get("sliding_window") else {}
+    assert repr(read_family({"model_type": model_type, **keys}, 1000)) == repr(
+        read_family({"model_type": model_type, **beside}, 1000)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [
+        ("bert", "hidden_act"), ("bart", "activation_function"), ("gemma2", "hidden_activation"),
+        ("llama", "hidden_act"), ("t5", "feed_forward_proj"),
+    ],
+)  # fmt: skip
+def test_null_is_no_name(model_type: str, key: str) -> None:
+    with pytest.raises(CheckpointError, match=f"{key} is null, expected a name"):
+        read_family({"model_type": model_type, key: None}, 1000)

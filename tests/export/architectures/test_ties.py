@@ -71,3 +71,12 @@ def test_a_side_of_bart_may_have_a_table_of_its_own() -> None:
     family, _ = opened({**BART, "tie_word_embeddings": False}, **tables)
     assert family.config.own_embeddings == ("decoder",)
     assert not family.tied
+
+
+def test_tensors_of_no_dimension_are_compared_and_left() -> None:
+    single = np.float32(1).reshape(())
+    family, _ = opened({**LLAMA, "tie_word_embeddings": True}, **{"model.embed_tokens.weight": TABLE,
+                       "lm_head.weight": single})  # fmt: skip
+    assert not family.tied
+    _, named = opened(BART, **{"model.shared.weight": TABLE, "final_logits_bias": single})
+    assert named.tensors["final_logits_bias"].shape == ()

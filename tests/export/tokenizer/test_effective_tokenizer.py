@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer import open_tokenizer
@@ -98,6 +98,8 @@ def test_options_that_only_tokenizer_config_has(
     [
         ({"eos_token": "<new>"}, {}),
         ({"image_token": "<new>"}, {}),
+        ({"image_token": {"content": "<new>", "__type": "AddedToken"}}, {}),
+        ({"model_specific_special_tokens": {"image_token": "<new>"}}, {}),
         ({"additional_special_tokens": ["<new>"]}, {}),
         ({"extra_special_tokens": ["<new>"]}, {}),
         ({"extra_special_tokens": {"image_token": "<new>"}}, {}),
@@ -118,6 +120,17 @@ def test_a_special_token_that_tokenizer_json_lacks(config: dict[str, Any], files
     assert tokenizer is not None
     assert tokenizer.id_of("<new>") == 257
     assert tokenizer.decode(tokenizer.encode("a<new>b").tolist()) == "ab"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"image_token": {"content": "<new>"}},
+        {"audio_token": "a", "model_specific_special_tokens": {"image_token": "<new>"}},
+    ],
+)
+def test_a_token_that_transformers_does_not_see(config: dict[str, Any], write: Write) -> None:
+    assert tokens_of(write(byte_pairs(), "gpt2", **config), "<new>") == [*"<new>"]
 
 
 def test_a_token_that_added_tokens_json_alone_has_is_text(write: Write) -> None:
@@ -142,6 +155,63 @@ def test_special_tokens_of_another_name_are_put_around_a_text(write: Write) -> N
 def test_types_are_zero_where_the_model_is_given_none(write: Write) -> None:
     path = write(bert(), "bert", model_input_names=["input_ids", "attention_mask"])
     assert set(Tokenizer.from_buffer(read_text_files(path)["tokenizer.json"]).encode("cat", "cafe").type_ids) == {0}
+
+
+def test_types_are_zero_in_a_sequence_of_steps(write: Write) -> None:
+    tokenizer = bert()
+    ends = processors.TemplateProcessing(single="$A [SEP]", pair="$A [SEP] $B:1 [SEP]:1", special_tokens=[("[SEP]", 3)])
+    tokenizer.post_processor = processors.Sequence([ends])
+    path = write(tokenizer, "bert", tokenizer_class="PreTrainedTokenizerFast")
+    encoding = Tokenizer.from_buffer(read_text_files(path)["tokenizer.json"]).encode("cat", "cafe")
+    assert (encoding.tokens, encoding.type_ids) == (["cat", "[SEP]", "cafe", "[SEP]"], [0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("side", "config", "expected"),
+    [
+        ("left", {}, "left"),
+        ("right", {}, "right"),
+        ("left", {"truncation_side": "right"}, "right"),
+        ("right", {"tokenizer_truncation": {"direction": "left"}}, "right"),
+        ("right", {"tokenizer_truncation": {"direction": "left"}, "tokenizer_class": "TokenizersBackend"}, "left"),
+    ],
+)
+def test_the_side_at_which_tokenizer_json_cuts_is_the_usual_one(
+    side: str, config: dict[str, Any], expected: str, write: Write
+) -> None:
+    tokenizer = bert()
+    tokenizer.enable_truncation(2, direction=side)
+    path = write(tokenizer, "bert", **config)
+    for name, content in read_text_files(path).items():
+        (path / name).write_bytes(content)
+    found = open_tokenizer(path)
+    assert found is not None
+    assert found.truncation_side == expected
+
+
+@pytest.mark.parametrize("name", ["BertweetTokenizer", "PhobertTokenizer", "BertJapaneseTokenizer"])
+def test_classes_with_rules_of_their_own_are_refused(name: str, write: Write) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"is for {name}, .* by rules of its own"):
+        read_text_files(write(bert(), "roberta", tokenizer_class=name))
+
+
+@pytest.mark.parametrize("normalizer", [["a"], {"type": "Sequence", "normalizers": [["a"]]}])
+def test_what_only_the_library_can_read_is_an_error(normalizer: Any, write: Write) -> None:
+    path = write(bert(), "bert")
+    content = json.loads((path / "tokenizer.json").read_text())
+    (path / "tokenizer.json").write_text(json.dumps(content | {"normalizer": normalizer}))
+    with pytest.raises(CheckpointError, match=r"no tokenizer can be built|cannot be loaded"):
+        read_text_files(path)
+
+
+def test_names_of_templates_are_names_of_files(write: Write) -> None:
+    for name in ("a" * 300, "..", "a/b"):
+        path = write(bert(), "bert", chat_template=[{"name": name, "template": "x"}])
+        with pytest.raises(CheckpointError, match="cannot be the name of a file"):
+            read_text_files(path)
+    odd = write(bert(), "bert", chat_template=[{"name": ["a"], "template": "x"}])
+    with pytest.raises(CheckpointError, match="cannot be the name of a file"):
+        read_text_files(odd)
 
 
 def test_cutting_and_padding_in_tokenizer_json_have_no_effect(write: Write) -> None:

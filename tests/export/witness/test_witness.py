@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import transformers as hf
 from click.testing import CliRunner
@@ -17,8 +18,10 @@ import edgellm_export
 from edgellm.cli import cli
 from edgellm.errors import ExportError, MissingDependencyError, QualityGateError
 from edgellm_export.witness.comparison import compare
+from edgellm_export.witness.figures import relative_error
 from edgellm_export.witness.findings import Findings
 from edgellm_export.witness.process import Reader
+from edgellm_export.witness.questions import Question
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
@@ -166,6 +169,85 @@ def test_without_transformers_it_says_what_is_needed(tmp_path: Path) -> None:
         Reader(str(tmp_path / "absent")).check("somewhere")
 
 
-def test_gguf_files_are_not_transformers_to_judge() -> None:
-    with pytest.raises(ExportError, match=r"llama\.cpp"):
-        Reader().check("model.gguf")
+def test_gguf_files_are_not_transformers_to_judge(tmp_path: Path) -> None:
+    (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    for source in ("model.gguf", "org/name:Q4_K_M", str(tmp_path)):
+        with pytest.raises(ExportError, match=r"llama\.cpp"):
+            Reader().check(source)
+
+
+def test_an_older_transformers_is_not_asked(tmp_path: Path) -> None:
+    with pytest.raises(MissingDependencyError, match=r"has transformers 4\.44\.2, expected 4\.57 or newer"):
+        Reader(program(tmp_path, "echo 4.44.2")).check("somewhere")
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo hello", "wrote 'hello', expected a line of JSON"),
+        ("echo 1", "wrote '1', expected a line of JSON"),
+        ("exit 3", "ended with 3 while it read somewhere"),
+        ("exec sleep 60", r"had not read somewhere after 0\.5 seconds"),
+    ],
+)
+def test_a_process_that_does_not_answer_is_ended(script: str, expected: str, tmp_path: Path) -> None:
+    question = Question(checkpoint="somewhere", revision=None, task="text-generation", out=str(tmp_path), length=8)
+    with Reader(program(tmp_path, script), limit=0.5) as reader, pytest.raises(ExportError, match=expected):
+        reader.ask(question)
+
+
+def program(path: Path, script: str) -> str:
+    made = path / "python"
+    made.write_text(f"#!/bin/sh\n{script}\n")
+    made.chmod(0o755)
+    return str(made)
+
+
+def test_what_is_not_a_number_differs() -> None:
+    ones, nans = np.ones(3, np.float32), np.full(3, np.nan, np.float32)
+    assert np.isnan(relative_error([ones, nans], [ones, ones]))
+    assert np.isnan(relative_error([nans, ones], [ones, ones]))
+
+
+def test_a_process_without_its_own_directory_reads(
+    package: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    with Reader() as reader:
+        assert not compare(package, str(checkpoint), reader).differing
+
+
+def test_a_tokenizer_that_transformers_cannot_open_is_told(
+    checkpoint: Path, package: Path, reader: Reader, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    (copy / "tokenizer.json").write_text("{}")
+    found = compare(package, str(copy), reader)
+    assert "tokens, 0 texts: transformers opens no tokenizer there" in found.summary
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without a tokenizer."""
+    path = tmp_path_factory.mktemp("witness") / "encoder"
+    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    hf.BertModel(hf.BertConfig(**sizes, num_attention_heads=2)).save_pretrained(path)
+    return path
+
+
+def test_no_tokenizer_on_both_sides_is_a_note(encoder: Path, reader: Reader, tmp_path: Path) -> None:
+    made = edgellm_export.export(encoder, tmp_path / "package", precision="fp32", verify_quality=False).path
+    found = compare(made, str(encoder), reader)
+    assert not found.differing, found.summary
+    assert "transformers opens no tokenizer" in found.notes[0]
+
+
+def test_an_encoder_is_compared_by_ids_where_only_one_side_has_a_tokenizer(
+    encoder: Path, reader: Reader, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(encoder, tmp_path / "checkpoint")
+    hf.PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(), pad_token="<end>").save_pretrained(copy)
+    made = edgellm_export.export(copy, tmp_path / "package", precision="fp32", verify_quality=False).path
+    found = compare(made, str(encoder), reader)
+    assert names(found) == {"tokens"}
+    assert {"tokens", "last_hidden_state"} <= {check.name for check in found.checks}

@@ -137,6 +137,17 @@ SITUATIONS = [
     llama("nested-rope", *rope(rope_parameters={"full_attention": {"rope_theta": 3.0}}), refused="have one rope"),
     llama("su", *rope(rope_scaling={"type": "su", **LONG}), refused="'su'"),
     llama("bidirectional", edited(CONFIG, is_causal=False), refused="is_causal"),
+    llama("bidirectional-null", edited(CONFIG, is_causal=None), refused="is_causal"),
+    bart("bidirectional", edited(CONFIG, is_causal=False), refused="is_causal"),
+    t5("bidirectional", edited(CONFIG, is_causal=False), refused="is_causal"),
+    bert("states", "causal", edited(CONFIG, is_causal=True), refused="is_causal"),
+    bert("states", "causal-null", edited(CONFIG, is_causal=None)),
+    llama("windowed", edited(CONFIG, sliding_window=4), refused="sliding_window"),
+    llama("windowless", edited(CONFIG, sliding_window=None, layer_types=["full_attention"] * 3)),
+    gpt2("chunked", edited(CONFIG, attention_chunk_size=4), refused="attention_chunk_size"),
+    bart("windowed", edited(CONFIG, sliding_window=4), refused="sliding_window"),
+    phi3("windowed-in-part", edited(CONFIG, layer_types=["sliding_attention"] * 3), refused="layer_types"),
+    llama("layers-apart", edited(CONFIG, per_layer_config={"0": {"hidden_act": "relu"}}), refused="per_layer_config"),
     phi3(
         "longrope-parameters",
         *rope(
@@ -203,6 +214,11 @@ SITUATIONS = [
     gemma3("rope-silent", *rope(*ROPE, "rope_local_base_freq")),
     gemma3(
         "flat", *rope(*ROPE, rope_parameters={"rope_type": "default", "rope_theta": 900.0}), refused="has a rope for"
+    ),
+    gemma3(
+        "older-type",
+        *rope("rope_parameters", rope_scaling={"type": "linear", "factor": 8.0}),
+        refused="call it rope_type",
     ),
     neox("rope-silent", *rope(*NEOX_ROPE)),
     neox("older-keys", *rope(*NEOX_ROPE, rotary_pct=0.5, rotary_emb_base=500)),
@@ -530,6 +546,9 @@ SITUATIONS = [
             disable_compile=True,
             is_assistant=False,
             custom_key=5,
+            seed=3,
+            logprobs=2,
+            overflow="shift",
         ),
     ),
     llama("contrastive", edited(GENERATION, penalty_alpha=0.6, top_k=4), refused="penalty_alpha"),

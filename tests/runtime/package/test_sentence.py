@@ -178,6 +178,18 @@ REFUSED: dict[str, tuple[dict[str, Any], type[EdgellmError], str]] = {
          "activation_function": "torch.nn.modules.activation.SiLU"}},
         UnsupportedModelError, "does not build torch.nn.modules.activation.SiLU",
     ),
+    "an activation that is no name": (
+        {"modules": modules(*MODULES, "Dense"), "2_Dense/config": {**DENSE, "activation_function": ["Tanh"]}},
+        CheckpointError, "activation_function is ['Tanh'], expected the name of a class",
+    ),
+    "no activation": (
+        {"modules": modules(*MODULES, "Dense"), "2_Dense/config": {**DENSE, "activation_function": None}},
+        CheckpointError, "activation_function is None, expected the name of a class",
+    ),
+    "a limit that is not a number": (
+        {"sentence_bert_config": {}, "tokenizer_config": {"model_max_length": float("nan")}},
+        CheckpointError, "model_max_length is nan, expected a number from 1",
+    ),
     "a dense layer without a config": (
         {"modules": modules(*MODULES, "Dense")},
         CheckpointError, "lacks 2_Dense/config.json",

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from edgellm.decoding.options import GenerationOptions
+from edgellm.errors import PackageCorruptError
 from edgellm.pipelines.entities import Entity, entities_of, split_label, without_overlaps
 from edgellm.pipelines.generation import generation_options, parameters_for
 from edgellm.pipelines.question_answering import likely_spans
 from edgellm.pipelines.scores import best, sigmoid, softmax
 from edgellm.pipelines.sentence_similarity import cosines
 from edgellm.pipelines.special import Special
+from edgellm.pipelines.text_generation import continued
 from edgellm.pipelines.zero_shot import entailed
 from edgellm.text.encodings import from_tokenizer
 from edgellm.text.tokenizer import Tokenizer
@@ -99,9 +101,24 @@ def test_special_tokens() -> None:
     special = Special.create(config, tokenizer, context_length=96)
     assert (special.mask, special.mask_text, special.unk, special.cls) == (258, "<|pad|>", None, None)
     assert special.max_length == 96
-    assert Special.create({"model_max_length": 12}, tokenizer, 96).max_length == 12
+    for length in ({"model_max_length": 12}, {"max_len": 12}, {"model_max_length": 12.5}):
+        assert Special.create(length, tokenizer, 96).max_length == 12
+    assert Special.create({"model_max_length": float("inf")}, tokenizer, 96).max_length == 96
+    for wrong in (float("nan"), True, -3, "12"):
+        with pytest.raises(PackageCorruptError, match=r"model_max_length is .*, expected a number from 1"):
+            Special.create({"model_max_length": wrong}, tokenizer, 96)
 
 
 def test_an_encoding_of_nothing() -> None:
     encoding = from_tokenizer(tiny_tokenizer().encode(""))
     assert (len(encoding), encoding.offsets.shape) == (0, (0, 2))
+
+
+def test_what_was_generated_is_more_of_the_last_message() -> None:
+    asked, parts = {"role": "user", "content": "Hi"}, [{"type": "text", "text": "Yes"}, {"type": "citation"}]
+    assert continued("Hi", " you") == "Hi you"
+    assert continued([asked], "Yes") == [asked, {"role": "assistant", "content": "Yes"}]
+    assert continued([asked, {"role": "assistant", "content": "Yes"}], "!")[1]["content"] == "Yes!"
+    assert continued([asked, {"role": "assistant", "content": parts}], "!")[1]["content"] == [
+        {"type": "text", "text": "Yes!"}, {"type": "citation"},
+    ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -127,6 +128,13 @@ def test_parts_are_lines_of_a_template_that_takes_texts(name: str) -> None:
     assert template.render(messages, continue_final_message=True, add_generation_prompt=False).endswith("Yes?")
 
 
+@pytest.mark.parametrize("part", [{"text": "Hi", "at": object()}, MappingProxyType({"text": "Hi"})])
+def test_parts_that_are_no_json_are_texts(part: Any) -> None:
+    template = ChatTemplate({"default": TEMPLATES["chatml"]}, SPECIAL)
+    plain = template.render([{"role": "user", "content": "Hi"}])
+    assert template.render([{"role": "user", "content": [part]}]) == plain
+
+
 def test_parts_are_parts_of_a_template_that_loops_over_them() -> None:
     source = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}<{{ p.text }}>{% endfor %}{% endif %}{% endfor %}"  # noqa: E501
     template = ChatTemplate({"default": source}, {})
@@ -208,6 +216,7 @@ def test_variables_of_the_template() -> None:
         (["Hi"], r"messages\[0\] is 'Hi', expected an object"),
         ([{"content": "Hi"}], r"messages\[0\] is"),
         ([USER, {"role": "user"}], r"messages\[1\] has neither 'content' nor 'tool_calls'"),
+        ([{"role": "user", 7: "Hi"}], "only role, 7"),
         ([{"role": "user", "content": "\ud800"}], "lone surrogate"),
     ],
 )

@@ -191,7 +191,23 @@ def with_a_class(x: Thermostat) -> None:
     """
 
 
+def with_a_hint(hint: Any) -> Any:
+    def tool(x: Any) -> None:
+        """Something.
+
+        Args:
+            x: What
+        """
+
+    tool.__annotations__["x"] = hint
+    return tool
+
+
 REFUSED = [
+    ([with_a_hint("Foo")], r"the tool tool: its type hints cannot be resolved .name 'Foo' is not defined"),
+    ([with_a_hint([int])], r"the type hint of 'x' is \[<class 'int'>\], expected"),
+    ([with_a_hint(dict[str])], r"the type hint of 'x' is dict\[str\], expected"),
+    ([with_a_hint(list[()])], r"the type hint of 'x' is list\[\(\)\], expected"),
     ([7], r"tools\[0\] is a int, expected a function"),
     ({"name": "f"}, "must be a list of functions"),
     ([without_hint], "'x' has no type hint"),
