@@ -95,7 +95,7 @@ class Watch:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._inside or (event not in READING and event not in NEVER):
             return
-        if event == "subprocess.Popen" and arguments[1][:-1] == [sys.executable, *MATCHING]:
+        if event == "subprocess.Popen" and arguments[1] == [sys.executable, *MATCHING]:
             return
         if event in READING and (isinstance(arguments[0], int) or self._is_ours(arguments)):
             return
