@@ -10,10 +10,10 @@
  *   load_zeros, to_floats, scaled, fma_floats, load_floats, store_floats, add_floats, no_floats */
 
 static inline __attribute__((always_inline)) void ISA(multiply_rows)(
-    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, float *out, size_t stride)
+    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, float *out, size_t stride)
 {
     const size_t block = matrix->block, blocks = matrix->blocks, depth = block * blocks;
-    const int four_bits = matrix->bits == 4, middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
+    const int middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
     const size_t column = vector * LANES, step = TILE * 4, steps = block / (four_bits ? 8 : 4);
     const uint8_t *weights = matrix->weights + tile * blocks * steps * step + column * 4;
     const float *scales = matrix->scales + tile * blocks * TILE + column;
@@ -28,6 +28,7 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
             const Ints zero = zeros ? load_zeros(zeros + b * TILE + v * LANES) : same_ints(middle);
             for (int r = 0; r < rows; r++) sums[r][v] = start(zero, shift, rounded.sums[r * blocks + b]);
         }
+#pragma GCC unroll 4
         for (size_t s = 0; s < steps; s++, weights += step, values += four_bits ? 8 : 4) {
             Weights first[VECTORS], second[VECTORS];
             for (int v = 0; v < VECTORS; v++) {
@@ -60,7 +61,8 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
 
 #define CASE(n) \
     case n: \
-        ISA(multiply_rows)(matrix, tile, vector, rest, n, out + row * stride, stride); \
+        if (matrix->bits == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, out + row * stride, stride); \
+        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, out + row * stride, stride); \
         break;
 
 static void ISA(multiplies)(
