@@ -5,6 +5,8 @@
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 
+#include "cpu_x86.h"
+
 #define ISA(name) avx2_##name
 #define LANES 8
 #define ROWS 4
@@ -46,11 +48,7 @@ static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 #include "linear_body.h"
 #include "rounding.h"
 
-static int is_there(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
+static int is_there(void) { return x86_features().avx2; }
 
 const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies)};
 #else

@@ -4,6 +4,8 @@
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
 #include <immintrin.h>
 
+#include "cpu_x86.h"
+
 #define ISA(name) avx512vnni_##name
 #define LANES 16
 #define ROWS 6
@@ -45,12 +47,7 @@ static inline Floats no_floats(void) { return _mm512_setzero_ps(); }
 #include "linear_body.h"
 #include "rounding.h"
 
-static int is_there(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
-}
+static int is_there(void) { return x86_features().avx512vnni; }
 
 const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies)};
 #else

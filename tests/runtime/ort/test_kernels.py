@@ -154,6 +154,23 @@ LAYERS = st.builds(
 )
 
 
+CPUINFO = Path("/proc/cpuinfo")
+FLAGS = {
+    "avx2": {"avx2", "fma"},
+    "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+    "neondot": {"asimddp"},
+}
+
+
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="the system does not say what its processor has")
+def test_all_that_the_processor_has_is_used() -> None:
+    lines = CPUINFO.read_text().splitlines()
+    flags = next(
+        (set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set()
+    )
+    assert {name for name, needed in FLAGS.items() if needed <= flags} == {*SETS} & FLAGS.keys()
+
+
 @given(LAYERS, st.integers(1, 20))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sums_are_right_and_the_same_on_every_instruction_set(opened: Opener, layer: Layer, rows: int) -> None:
