@@ -68,11 +68,13 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.run: pyproject.toml | $(VENV)/.made
+KERNELS := $(wildcard kernels/*.toml kernels/*.txt kernels/*.py kernels/*/*.py kernels/src/*)
+
+$(VENV)/.run: pyproject.toml setup.py $(KERNELS) | $(VENV)/.made
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cpu,export]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+$(VENV)/.dev: pyproject.toml setup.py $(KERNELS) | $(VENV)/.made
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.run
 

@@ -11,6 +11,7 @@ from edgellm.errors import OptionError, TaskError
 from edgellm.models.decoder import Model, open_model
 from edgellm.models.encoder import EncoderModel, open_encoder
 from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_decoder
+from edgellm.ort.kernels import KernelChoice
 from edgellm.ort.library import DeviceChoice, choose_device
 from edgellm.ort.loaded_graph import LoadSettings
 from edgellm.package.files import check_files, read_errors, read_manifest
@@ -47,6 +48,7 @@ def load(
     spinning: bool = True,
     verify: bool = False,
     prefill_chunk: int = 128,
+    kernels: KernelChoice = "auto",
 ) -> AnyModel:
     """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
 
@@ -57,14 +59,18 @@ def load(
     spinning: threads wait actively for the next operator, which is fastest; False saves power.
     verify: compare every file with its sha256 (otherwise files above 64 MiB by size only).
     prefill_chunk: prompt tokens per run, in effect at least 2; smaller needs less memory and can be cancelled sooner.
+    kernels: "auto" runs edgellm's own CPU kernels, where edgellm-kernels is installed, for those operators of ONNX
+    Runtime that they replace; "off" runs ONNX Runtime's alone: the same numbers to rounding, slower.
     Raises PackageError, ProviderError or MissingDependencyError.
     """
+    if kernels not in ("auto", "off"):
+        raise OptionError(f"kernels is {kernels!r}, expected 'auto' or 'off'")
     if type(prefill_chunk) is not int or prefill_chunk < 1:
         raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
     package, manifest = read_package(Path(path))
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
     chosen = choose_device(device, manifest.target)
-    settings = LoadSettings(chosen, threads, spinning, prefill_chunk)
+    settings = LoadSettings(chosen, threads, spinning, prefill_chunk, kernels)
     _, opener = CLASSES[type(manifest.model)]
     return opener(package, manifest, settings)
 

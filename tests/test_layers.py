@@ -20,7 +20,7 @@ TABLE = {
     RUNTIME: """
         errors types version system package decoding text.sandbox:
         text: system package text.sandbox
-        ort: system
+        ort: system package
         engines: package ort decoding
         engines.in_place: package ort decoding engines
         engines.concat: package ort decoding engines

@@ -14,6 +14,7 @@ from edgellm.commands.inspect_text import facts, matrix_table
 from edgellm.commands.options import json_option, package_argument
 from edgellm.inspection.contents import CONTEXT, Inspection, inspect_package
 from edgellm.loading import read_package
+from edgellm.ort.kernels import UsedKernels, used_kernels
 from edgellm.package.files import check_files
 from edgellm.package.json_data import read_json
 from edgellm.package.report import REPORT_NAME, read_report
@@ -54,7 +55,17 @@ def _report(package: Path) -> dict[str, Any]:
 
 def _lines(found: Inspection, verified: bool, matrices: bool) -> list[str]:
     quality = quality_lines(found.report) if found.manifest.has_hashes else []
-    return [*facts(found, verified=verified), *quality, *(["", *matrix_table(found.matrices)] if matrices else [])]
+    return [
+        *facts(found, _used_kernels(found), verified=verified),
+        *quality,
+        *(["", *matrix_table(found.matrices)] if matrices else []),
+    ]
+
+
+def _used_kernels(found: Inspection) -> UsedKernels:
+    if found.manifest.target != "cpu":
+        return UsedKernels(None, 0)
+    return used_kernels([found.path / graph.file for graph in found.manifest.graphs.values()])
 
 
 def _json(found: Inspection) -> dict[str, Any]:
@@ -72,6 +83,7 @@ def _json(found: Inspection) -> dict[str, Any]:
             }
             for name, graph in found.graphs.items()
         },
+        "kernels": asdict(_used_kernels(found)),
         "layers": [asdict(layer) for layer in found.layers],
         "matrices": [asdict(matrix) for matrix in found.matrices],
     }

@@ -10,6 +10,7 @@ from edgellm.commands.export_text import adapter_lines
 from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
 from edgellm.inspection.footprint import size
 from edgellm.inspection.graph_summary import GraphSummary
+from edgellm.ort.kernels import UsedKernels
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm.package.onnx_file import Port
 
@@ -17,7 +18,7 @@ LABELS = 8  # shown
 OPERATORS = 8  # shown
 
 
-def facts(found: Inspection, *, verified: bool) -> list[str]:
+def facts(found: Inspection, kernels: UsedKernels, *, verified: bool) -> list[str]:
     manifest, tokens = found.manifest, found.manifest.tokens
     return [
         f"path         {found.path}",
@@ -29,6 +30,7 @@ def facts(found: Inspection, *, verified: bool) -> list[str]:
         *_provenance(found),
         *_memory(found),
         *_files(manifest, verified=verified),
+        *_kernels(kernels),
         *(line for name, graph in found.graphs.items() for line in _graph(name, graph)),
         *_layer_table(found.layers),
     ]
@@ -47,6 +49,11 @@ def matrix_table(matrices: Sequence[StoredMatrix]) -> list[str]:
         for each in matrices
     ]
     return _table([("matrix", "operator", "format", "shape", "size", "error"), *rows], right={4, 5})
+
+
+def _kernels(kernels: UsedKernels) -> list[str]:
+    ours = f"edgellm's {kernels.instruction_set}" if kernels.instruction_set else "none of edgellm's here"
+    return [f"kernels      {ours}, for {kernels.operators} operators"] if kernels.operators else []
 
 
 def _files(manifest: Manifest, *, verified: bool) -> list[str]:

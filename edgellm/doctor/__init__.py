@@ -14,6 +14,7 @@ from edgellm.doctor.machine import read_facts
 from edgellm.doctor.machine_checks import check_disk, check_limits, check_memory, check_processor, check_threads
 from edgellm.doctor.software_checks import (
     check_extras,
+    check_kernels,
     check_onnxruntime,
     check_packages,
     check_python,
@@ -26,6 +27,7 @@ CHECKS: tuple[Callable[[Facts], list[Finding]], ...] = (
     check_python,
     check_packages,
     check_onnxruntime,
+    check_kernels,
     check_telemetry,
     check_cuda,
     check_processor,

@@ -40,7 +40,8 @@ class Requirement:
 class Runtime:
     """ONNX Runtime as a new process found it. `error` says why it cannot be imported, or cannot run a graph. `cuda` is
     the version of CUDA it was built for, "" for none, `cuda_error` why a graph does not run there; None where it does,
-    or where it was not tried. `telemetry_files` are what it left in a fresh home directory."""
+    or where it was not tried. `telemetry_files` are what it left in a fresh home directory. `kernels`: instruction sets
+    of edgellm's own that this machine runs, the one that is used first; `kernels_error`: why none is used."""
 
     version: str | None
     providers: tuple[str, ...] = ()
@@ -49,6 +50,8 @@ class Runtime:
     error: str | None = None
     cuda_error: str | None = None
     telemetry_files: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    kernels_error: str | None = None
 
 
 @dataclass(frozen=True)

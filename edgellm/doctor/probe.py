@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgellm.doctor.facts import Runtime
-from edgellm.errors import EdgellmError
+from edgellm.errors import EdgellmError, OptionError
+from edgellm.ort.kernels import open_library
 from edgellm.ort.library import PROVIDERS, Device, onnxruntime
 from edgellm.ort.loaded_graph import LoadedGraph
 
@@ -40,7 +41,8 @@ def probe_runtime() -> Runtime:
     if done.returncode:
         return Runtime(None, error=_death(done.returncode, done.stderr))
     content = json.loads(done.stdout.splitlines()[-1])
-    return Runtime(**{**content, "providers": tuple(content["providers"]), "telemetry_files": left})
+    lists = {name: tuple(content[name]) for name in ("providers", "kernels")}
+    return Runtime(**{**content, **lists, "telemetry_files": left})
 
 
 def _death(status: int, output: str) -> str:
@@ -58,6 +60,7 @@ def look() -> Runtime:
         return Runtime(None, error=str(error.__cause__ or error))
     providers = tuple(ort.get_available_providers())
     has_cuda = PROVIDERS["cuda"] in providers
+    kernels, kernels_error = _kernels()
     return Runtime(
         version=str(ort.__version__),
         providers=providers,
@@ -65,7 +68,21 @@ def look() -> Runtime:
         cuda=str(getattr(ort, "cuda_version", "") or "") if has_cuda else "",
         error=_error("cpu"),
         cuda_error=_error("cuda") if has_cuda else None,
+        kernels=kernels,
+        kernels_error=kernels_error,
     )
+
+
+def _kernels() -> tuple[tuple[str, ...], str | None]:
+    """The instruction sets of edgellm's kernels, the one that is used first, and what is wrong with them."""
+    try:
+        found = open_library()
+    except EdgellmError as error:
+        return (), str(error)
+    try:
+        return (found.chosen, *(name for name in found.instruction_sets if name != found.chosen)), None
+    except OptionError as error:
+        return found.instruction_sets, str(error)
 
 
 def _error(device: Device) -> str | None:

@@ -8,6 +8,7 @@ from edgellm.ort.library import INSTALL
 
 OLDEST_PYTHON = (3, 11)
 OLDEST_GLIBC = (2, 28)  # of ONNX Runtime's wheels
+KERNELS = "`pip install edgellm-kernels`, or `pip install ./kernels` where edgellm came from its source"
 TRY_AGAIN = "`pip install --force-reinstall --no-deps {}`"
 
 
@@ -64,6 +65,22 @@ def check_onnxruntime(facts: Facts) -> list[Finding]:
         message = f"{named} are installed beside each other, and have overwritten each other's files"
         findings.append(Finding("onnxruntime", "warning", message, _one_runtime(facts)))
     return findings
+
+
+def check_kernels(facts: Facts) -> list[Finding]:
+    """Which of edgellm's own kernels run; without them all is computed by ONNX Runtime's, slower."""
+    runtime = facts.runtime
+    if runtime.version is None:
+        return []
+    if runtime.kernels and runtime.kernels_error is not None:
+        return [Finding("kernels", "error", runtime.kernels_error, "`unset EDGELLM_KERNELS`")]
+    if runtime.kernels:
+        used, *others = runtime.kernels
+        also = f" (this machine also runs {', '.join(others)})" if others else ""
+        return [Finding("kernels", "ok", f"edgellm's own, {used}{also}")]
+    missing = runtime.kernels_error or "edgellm-kernels is not installed"
+    message = f"ONNX Runtime's, which are slower: {missing}"
+    return [Finding("kernels", "note", message, KERNELS)]
 
 
 def check_telemetry(facts: Facts) -> list[Finding]:

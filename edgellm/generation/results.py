@@ -121,7 +121,8 @@ class Score:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts about a loaded model. `provider` is ONNX Runtime's name for what runs it."""
+    """Facts about a loaded model. `provider` is ONNX Runtime's name for what runs it, `kernels` the instruction set of
+    edgellm's own that run some of its operators, None where ONNX Runtime's run all."""
 
     path: Path
     model_type: str
@@ -137,3 +138,4 @@ class ModelInfo:
     cache_bytes_per_token: int
     package_bytes: int
     onnxruntime_version: str
+    kernels: str | None = None

@@ -28,4 +28,5 @@ def model_info(package: Path, manifest: Manifest, loaded: LoadedGraph) -> ModelI
         cache_bytes_per_token=0 if cache is None else cache.bytes_per_token(),
         package_bytes=sum(entry.size for entry in manifest.files.values()),
         onnxruntime_version=version(),
+        kernels=loaded.kernels,
     )

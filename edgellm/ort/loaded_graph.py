@@ -11,6 +11,7 @@ from typing import Any
 
 from edgellm.errors import EdgellmError, OptionError, OutOfMemoryError, ProviderError, corrupt
 from edgellm.ort.binding import AnyArray, Binding, DeviceArray
+from edgellm.ort.kernels import KernelChoice, exchange
 from edgellm.ort.library import PROVIDERS, Device, onnxruntime
 from edgellm.ort.process import LeftToParent, native, remember
 from edgellm.system.cpu import adds_int8_products_in_16_bits, usable_cores
@@ -29,16 +30,21 @@ class LoadSettings:
     threads: int | None
     spinning: bool
     prefill_chunk: int
+    kernels: KernelChoice = "auto"
 
     def open(self, graph: Path, *, fuse: bool = False) -> LoadedGraph:
         """`fuse` is as for LoadedGraph."""
-        return LoadedGraph(graph, self.device, threads=self.threads, spinning=self.spinning, fuse=fuse)
+        return LoadedGraph(
+            graph, self.device, threads=self.threads, spinning=self.spinning, fuse=fuse, kernels=self.kernels
+        )
 
 
 class LoadedGraph:
     """One ONNX graph on one device. `run` of it and its bindings may be called from several threads.
 
-    `fuse`: have ONNX Runtime join operators, in graphs that do not arrive fused.
+    `fuse`: have ONNX Runtime join operators, in graphs that do not arrive fused. `kernels`: "auto" takes edgellm's own
+    where they are installed and a file has operators for them; the attribute says for which instruction set, None is
+    ONNX Runtime's alone.
     """
 
     def __init__(
@@ -49,12 +55,16 @@ class LoadedGraph:
         threads: int | None = None,
         spinning: bool = True,
         fuse: bool = False,
+        kernels: KernelChoice = "auto",
     ) -> None:
         ort = onnxruntime()
         self.device: Device = device
         self.threads = _check_threads(threads)
         options = _session_options(ort, self.threads, spinning, fuse)
         source = model if isinstance(model, bytes) else str(model)
+        ours = exchange(model, options) if kernels == "auto" and device == "cpu" and isinstance(model, Path) else None
+        self.kernels = None if ours is None else ours.instruction_set
+        source = source if ours is None else ours.graph
         if device == "cuda":
             _preload_cuda(ort)
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):

@@ -18,7 +18,7 @@ from edgellm.package.protobuf import Bytes, fields, messages, number, packed, te
 
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 5, 11, 12
-NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 3, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 1, 3, 5, 6, 11
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_EXTERNAL = 1, 2, 8, 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
@@ -73,6 +73,10 @@ class Node:
     @property
     def operator(self) -> str:
         return next(texts(self.message, NODE_OP_TYPE), "")
+
+    @property
+    def domain(self) -> str:
+        return next(texts(self.message, NODE_DOMAIN), "")
 
     @property
     def inputs(self) -> list[str]:

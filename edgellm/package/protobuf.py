@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 Bytes = memoryview
 
@@ -21,13 +21,44 @@ def number(data: Bytes, wanted: int) -> int | None:
 
 def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
     """Field numbers and values of a protocol buffer message: whole numbers, or the bytes of anything else."""
+    return ((field, value) for field, value, _ in spans(data))
+
+
+def rewritten(data: Bytes, change: Callable[[int, Bytes], bytes | None]) -> bytes:
+    """The message with other fields: `change` gives the new bytes of a field by its number and bytes, None for one that
+    stays."""
+    parts = []
+    for field, value, whole in spans(data):
+        changed = None if isinstance(value, int) else change(field, value)
+        parts.append(bytes(whole) if changed is None else encoded(field, changed))
+    return b"".join(parts)
+
+
+def encoded(field: int, value: int | bytes) -> bytes:
+    """A field as it lies in a message."""
+    if isinstance(value, int):
+        return _as_varint(field << 3) + _as_varint(value)
+    return _as_varint(field << 3 | 2) + _as_varint(len(value)) + value
+
+
+def _as_varint(value: int) -> bytes:
+    parts = bytearray()
+    while value > 127:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    return bytes(parts) + bytes([value])
+
+
+def spans(data: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
+    """The fields, and all that each takes in the message, its number included."""
     at = 0
     while at < len(data):
+        begin = at
         key, at = _varint(data, at)
         field, kind = key >> 3, key & 7
         if kind == 0:
             value, at = _varint(data, at)
-            yield field, value
+            yield field, value, data[begin:at]
             continue
         if kind == 2:
             size, at = _varint(data, at)
@@ -37,7 +68,7 @@ def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
             raise ValueError(f"field {field} has the unknown wire type {kind}")
         if at + size > len(data):
             raise ValueError("it ends in the middle of a field")
-        yield field, data[at : at + size]
+        yield field, data[at : at + size], data[begin : at + size]
         at += size
 
 

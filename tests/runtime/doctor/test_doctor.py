@@ -40,7 +40,7 @@ HEALTHY = Facts(
         Requirement("onnx", ">=1.19", "export", "1.22.0"),
     ),
     runtimes={"onnxruntime": "1.31.1"},
-    runtime=Runtime("1.31.1", CPU_ONLY),
+    runtime=Runtime("1.31.1", CPU_ONLY, kernels=("avx2", "scalar")),
     cuda=Cuda(),
     processor=Cpu("A processor", X86),
     threads=Threads(4, 4, None, 4),
@@ -53,10 +53,10 @@ GPU = Cuda("580.82", ("NVIDIA L4",), libraries=ALL_CUDA)
 ON_GPU = replace(
     HEALTHY,
     runtimes={"onnxruntime-gpu": "1.31.1"},
-    runtime=Runtime("1.31.1", WITH_CUDA, cuda="13.0"),
+    runtime=Runtime("1.31.1", WITH_CUDA, cuda="13.0", kernels=("avx2", "scalar")),
     cuda=GPU,
 )
-BROKEN_CUDA = Runtime("1.31.1", WITH_CUDA, cuda="13.0", cuda_error="it could not start its CUDA provider")
+BROKEN_CUDA = replace(ON_GPU.runtime, cuda_error="it could not start its CUDA provider")
 
 
 def without(*names: str) -> dict[str, str | None]:
@@ -118,6 +118,14 @@ SICK = {
     "an old onnxruntime": (
         replace(HEALTHY, runtime=Runtime("1.20.1", CPU_ONLY)),
         ("error", "onnxruntime", "1.20.1 is older", "pip install --upgrade onnxruntime"),
+    ),
+    "no kernels": (
+        replace(HEALTHY, runtime=Runtime("1.31.1", CPU_ONLY, kernels_error="edgellm-kernels is not installed")),
+        ("note", "kernels", "slower: edgellm-kernels is not installed", "pip install edgellm-kernels"),
+    ),
+    "kernels of another machine": (
+        replace(HEALTHY, runtime=replace(HEALTHY.runtime, kernels_error="the variable EDGELLM_KERNELS is 'neon'")),
+        ("error", "kernels", "EDGELLM_KERNELS is 'neon'", "unset EDGELLM_KERNELS"),
     ),
     "both onnxruntimes": (
         replace(HEALTHY, runtimes={"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}),

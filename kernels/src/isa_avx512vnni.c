@@ -1,0 +1,55 @@
+/* AVX-512 with VNNI: four products of eight bits and their sum in each of 16 lanes. */
+#include "linear.h"
+
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+#include <immintrin.h>
+
+#include "cpu_x86.h"
+
+#define ISA(name) avx512vnni_##name
+#define LANES 16
+#define ROWS 6
+#define VECTORS 2
+#define SHIFT 0
+typedef __m512 Floats;
+typedef __m512i Ints;
+typedef __m512i Weights;
+
+static inline Weights load_weights(const uint8_t *p) { return _mm512_loadu_si512(p); }
+static inline Weights low_weights(const uint8_t *p)
+{
+    return _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(15));
+}
+static inline Weights high_weights(const uint8_t *p)
+{
+    return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(15));
+}
+static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
+{
+    int32_t bits;
+    __builtin_memcpy(&bits, four, 4);
+    return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(bits));
+}
+static inline Ints load_zeros(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline Ints same_ints(int value) { return _mm512_set1_epi32(value); }
+static inline Ints start(Ints zeros, int shift, int32_t sum)
+{
+    return _mm512_mullo_epi32(_mm512_sub_epi32(_mm512_set1_epi32(shift), zeros), _mm512_set1_epi32(sum));
+}
+static inline Floats to_floats(Ints sums) { return _mm512_cvtepi32_ps(sums); }
+static inline Floats scaled(Floats scale, float by) { return _mm512_mul_ps(scale, _mm512_set1_ps(by)); }
+static inline Floats fma_floats(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+static inline Floats add_floats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+static inline Floats load_floats(const float *p) { return _mm512_loadu_ps(p); }
+static inline void store_floats(float *p, Floats a) { _mm512_storeu_ps(p, a); }
+static inline Floats no_floats(void) { return _mm512_setzero_ps(); }
+
+#include "linear_body.h"
+#include "rounding.h"
+
+static int is_there(void) { return x86_features().avx512vnni; }
+
+const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies)};
+#else
+const Kernels avx512vnni_kernels = {0};
+#endif

@@ -1,0 +1,36 @@
+/* Plain C, one number at a time: where nothing better is there, and what the others are compared with. */
+#include "linear.h"
+
+#define ISA(name) scalar_##name
+#include "rounding.h"
+
+static int weight(const Matrix *matrix, size_t tile, size_t b, size_t k, size_t column)
+{
+    const int four_bits = matrix->bits == 4;
+    const size_t each = four_bits ? 8 : 4, steps = matrix->block / each;
+    const size_t step = (tile * matrix->blocks + b) * steps + k / each;
+    const uint8_t byte = matrix->weights[(step * TILE + column) * 4 + k % 4];
+    return four_bits ? (k % 8 < 4 ? byte & 15 : byte >> 4) : byte;
+}
+
+static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, float *out, size_t stride)
+{
+    const size_t block = matrix->block, blocks = matrix->blocks;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t column = 0; column < TILE; column++) {
+            float total = 0;
+            for (size_t b = 0; b < blocks; b++) {
+                const size_t at = (tile * blocks + b) * TILE + column;
+                const int zero = matrix->zeros ? matrix->zeros[at] : matrix->bits == 4 ? 8 : 128;
+                int32_t sum = 0;
+                for (size_t k = 0; k < block; k++)
+                    sum += (weight(matrix, tile, b, k, column) - zero) * rounded.values[(r * blocks + b) * block + k];
+                total = fmaf((float)sum, matrix->scales[at] * rounded.scales[r * blocks + b], total);
+            }
+            out[r * stride + column] = matrix->bias ? total + matrix->bias[tile * TILE + column] : total;
+        }
+}
+
+static int is_there(void) { return 1; }
+
+const Kernels scalar_kernels = {"scalar", is_there, scalar_rounds, multiplies};

@@ -1,0 +1,50 @@
+/* Linear layers whose weights are whole numbers in blocks: the layout that the kernels of all instruction sets read.
+ *
+ * A matrix of `columns` outputs and `depth` inputs lies in tiles of TILE outputs. In a tile, the inputs go by blocks of
+ * `block`; of each block four inputs of all TILE outputs lie side by side (8 bits), or twice four, the first in the low
+ * halves of the bytes (4 bits). Weights are unsigned; what a block's numbers are above is its zero point.
+ *
+ * Activations are rounded for each row and block: 127 steps of the largest magnitude, ties to even. A block that holds a
+ * number that is not finite has the scale NaN, and makes its row NaN.
+ *
+ * An output is the sum over blocks, in order, of fma(sum of products, scale of the weights x scale of the activations),
+ * in float32: the same bits on every instruction set, whatever other rows and columns are computed beside it. */
+#ifndef EDGELLM_LINEAR_H
+#define EDGELLM_LINEAR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define TILE 32
+
+typedef struct {
+    size_t depth, columns, block, blocks, tiles;
+    int bits;
+    uint8_t *weights;    /* [tiles][blocks][block / 4 or block / 8][TILE][4] */
+    float *scales;       /* [tiles][blocks][TILE] */
+    uint8_t *zeros;      /* [tiles][blocks][TILE], or NULL where all are the middle, 128 or 8 */
+    const float *bias;   /* [tiles * TILE], or NULL */
+} Matrix;
+
+/* Rows of activations, rounded. `stride`: blocks x block, depth filled up with zeros. */
+typedef struct {
+    int8_t *values;  /* [rows][blocks][block] */
+    float *scales;   /* [rows][blocks] */
+    int32_t *sums;   /* [rows][blocks], of the values */
+} Rounded;
+
+/* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
+ * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written. */
+typedef struct {
+    const char *name;
+    int (*is_there)(void);
+    void (*rounds)(const Matrix *, const float *x, size_t rows, Rounded);
+    void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, float *out, size_t stride);
+} Kernels;
+
+extern const Kernels scalar_kernels, avx2_kernels, avx512vnni_kernels, neon_kernels, neondot_kernels;
+
+/* The best that this processor has, or the one that EDGELLM_KERNELS names; NULL where that is not there. */
+const Kernels *chosen_kernels(void);
+
+#endif

@@ -1,0 +1,95 @@
+/* The kernels of linear.h over a thin layer of vectors, which the including file defines:
+ *
+ *   LANES, ROWS, VECTORS     numbers in a vector; rows and vectors that are kept in registers
+ *   Floats, Ints, Weights    vectors of float32, of int32, and of LANES x 4 weights
+ *   ISA(name)                a name of its own for each instruction set
+ *   load_weights(p), low_weights(p), high_weights(p)   8 bits; the low and the high halves of bytes
+ *   dot(sums, weights, four) sums + products of each lane's four weights with the same four activations (int32 at `four`)
+ *   SHIFT                    what load_weights takes from its weights
+ *   start(zeros, shift, sum) what sums begin with: (shift - zeros) x sum
+ *   load_zeros, to_floats, scaled, fma_floats, load_floats, store_floats, add_floats, no_floats */
+
+static inline __attribute__((always_inline)) void ISA(multiply_rows)(
+    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, float *out, size_t stride)
+{
+    const size_t block = matrix->block, blocks = matrix->blocks, depth = block * blocks;
+    const int middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
+    const size_t column = vector * LANES, step = TILE * 4, steps = block / (four_bits ? 8 : 4);
+    const uint8_t *weights = matrix->weights + tile * blocks * steps * step + column * 4;
+    const float *scales = matrix->scales + tile * blocks * TILE + column;
+    const uint8_t *zeros = matrix->zeros ? matrix->zeros + tile * blocks * TILE + column : NULL;
+    Floats total[ROWS][VECTORS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECTORS; v++) total[r][v] = no_floats();
+    for (size_t b = 0; b < blocks; b++, scales += TILE) {
+        Ints sums[ROWS][VECTORS];
+        const int8_t *values = rounded.values + b * block;
+        for (int v = 0; v < VECTORS; v++) {
+            const Ints zero = zeros ? load_zeros(zeros + b * TILE + v * LANES) : same_ints(middle);
+            for (int r = 0; r < rows; r++) sums[r][v] = start(zero, shift, rounded.sums[r * blocks + b]);
+        }
+#pragma GCC unroll 4
+        for (size_t s = 0; s < steps; s++, weights += step, values += four_bits ? 8 : 4) {
+            Weights first[VECTORS], second[VECTORS];
+            for (int v = 0; v < VECTORS; v++) {
+                const uint8_t *at = weights + v * LANES * 4;
+                first[v] = four_bits ? low_weights(at) : load_weights(at);
+                if (four_bits) second[v] = high_weights(at);
+            }
+            for (int r = 0; r < rows; r++) {
+                const int8_t *at = values + r * depth;
+                for (int v = 0; v < VECTORS; v++) sums[r][v] = dot(sums[r][v], first[v], at);
+                if (four_bits)
+                    for (int v = 0; v < VECTORS; v++) sums[r][v] = dot(sums[r][v], second[v], at + 4);
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) {
+            const Floats scale = load_floats(scales + v * LANES);
+            for (int r = 0; r < rows; r++) {
+                const Floats both = scaled(scale, rounded.scales[r * blocks + b]);
+                total[r][v] = fma_floats(to_floats(sums[r][v]), both, total[r][v]);
+            }
+        }
+    }
+    const float *bias = matrix->bias ? matrix->bias + tile * TILE + column : NULL;
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECTORS; v++) {
+            const Floats sum = bias ? add_floats(total[r][v], load_floats(bias + v * LANES)) : total[r][v];
+            store_floats(out + r * stride + column + v * LANES, sum);
+        }
+}
+
+#define CASE(n) \
+    case n: \
+        if (matrix->bits == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, out + row * stride, stride); \
+        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, out + row * stride, stride); \
+        break;
+
+static void ISA(multiplies)(
+    const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, float *out, size_t stride)
+{
+    for (size_t row = 0; row < rows; row += ROWS) {
+        const size_t count = rows - row < ROWS ? rows - row : ROWS;
+        const Rounded rest = {
+            rounded.values + row * matrix->blocks * matrix->block,
+            rounded.scales + row * matrix->blocks,
+            rounded.sums + row * matrix->blocks,
+        };
+        for (size_t vector = 0; vector < TILE / LANES; vector += VECTORS) switch (count) {
+                CASE(1)
+#if ROWS > 1
+                CASE(2)
+#endif
+#if ROWS > 2
+                CASE(3)
+                CASE(4)
+#endif
+#if ROWS > 4
+                CASE(5)
+                CASE(6)
+#endif
+            }
+    }
+}
+
+#undef CASE

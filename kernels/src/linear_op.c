@@ -1,0 +1,329 @@
+/* The op BlockLinear: x [..., depth] float32 to [..., columns] float32. Inputs, attributes and what the numbers mean are
+ * those of com.microsoft's MatMulNBits with accuracy_level 4, without g_idx: weights [columns, blocks, bytes] uint8 of 4 or
+ * 8 bits, scales [columns, blocks] float32, zero_points uint8 or none (the middle), bias [columns] or none. Weights must be
+ * constants: they are packed once, when the graph is loaded. */
+#include "linear_op.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "linear.h"
+#include "pages.h"
+
+enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZEROS, INPUT_GROUPS, INPUT_BIAS, INPUTS };
+
+typedef struct {
+    const OrtApi *api;
+    const Kernels *kernels;
+    Matrix matrix;
+    float *bias;
+} Linear;
+
+static void destroy(void *state)
+{
+    Linear *linear = state;
+    if (!linear) return;
+    arena_free(linear->matrix.weights);
+    arena_free(linear->matrix.scales);
+    arena_free(linear->matrix.zeros);
+    arena_free(linear->bias);
+    free(linear);
+}
+
+#define TRY(call) \
+    do { \
+        OrtStatus *failed = (call); \
+        if (failed) return failed; \
+    } while (0)
+
+static OrtStatus *wrong(const OrtApi *api, const char *message)
+{
+    return ORT(api, CreateStatus)(ORT_INVALID_ARGUMENT, message);
+}
+
+static OrtStatus *no_memory(const OrtApi *api)
+{
+    return ORT(api, CreateStatus)(ORT_FAIL, "Failed to allocate memory for a linear layer");
+}
+
+static OrtStatus *whole_number(const OrtApi *api, const OrtKernelInfo *info, const char *name, size_t *value)
+{
+    int64_t found = 0;
+    TRY(ORT(api, KernelInfoGetAttribute_int64)(info, name, &found));
+    if (found < 1 || found > (int64_t)1 << 30) return wrong(api, "BlockLinear: an attribute is out of range");
+    *value = (size_t)found;
+    return NULL;
+}
+
+/* The data of a constant input, NULL where there is none. */
+static OrtStatus *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index, int type, size_t expected,
+                           const void **data)
+{
+    size_t count = 0;
+    *data = NULL;
+    TRY(ORT(api, KernelInfo_GetInputCount)(info, &count));
+    if (index >= count) return NULL;
+    int is_constant = 0, found_type = 0;
+    const OrtValue *value = NULL;
+    TRY(ORT(api, KernelInfoGetConstantInput_tensor)(info, index, &is_constant, &value));
+    if (!is_constant || !value) return NULL;
+    OrtTensorInfo *shape = NULL;
+    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
+    size_t elements = 0;
+    OrtStatus *status = ORT(api, GetTensorShapeElementCount)(shape, &elements);
+    if (!status) status = ORT(api, GetTensorElementType)(shape, &found_type);
+    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
+    if (status) return status;
+    if (elements != expected || found_type != type) return wrong(api, "BlockLinear: a weight has another size or type");
+    return ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)data);
+}
+
+static uint8_t level(const Matrix *m, const uint8_t *stored, size_t column, size_t k)
+{
+    const size_t b = k / m->block, within = k % m->block;
+    if (m->bits == 8) return stored[(column * m->blocks + b) * m->block + within];
+    const uint8_t pair = stored[((column * m->blocks + b) * m->block + within) / 2];
+    return within % 2 ? pair >> 4 : pair & 15;
+}
+
+static void pack_weights(Matrix *m, const uint8_t *stored)
+{
+    const size_t each = m->bits == 4 ? 8 : 4;
+    uint8_t *to = m->weights;
+    for (size_t tile = 0; tile < m->tiles; tile++)
+        for (size_t k = 0; k < m->blocks * m->block; k += each)
+            for (size_t c = 0; c < TILE; c++, to += 4) {
+                const size_t column = tile * TILE + c;
+                if (column >= m->columns) continue; /* zeros */
+                for (size_t i = 0; i < 4; i++) {
+                    to[i] = level(m, stored, column, k + i);
+                    if (m->bits == 4) to[i] |= (uint8_t)(level(m, stored, column, k + 4 + i) << 4);
+                }
+            }
+}
+
+static uint8_t zero_point(const Matrix *m, const uint8_t *stored, size_t column, size_t b)
+{
+    if (m->bits == 8) return stored[column * m->blocks + b];
+    const uint8_t pair = stored[column * ((m->blocks + 1) / 2) + b / 2];
+    return b % 2 ? pair >> 4 : pair & 15;
+}
+
+static void pack_blocks(Matrix *m, const float *scales, const uint8_t *zeros)
+{
+    for (size_t column = 0; column < m->columns; column++)
+        for (size_t b = 0; b < m->blocks; b++) {
+            const size_t to = ((column / TILE) * m->blocks + b) * TILE + column % TILE;
+            m->scales[to] = scales[column * m->blocks + b];
+            if (zeros) m->zeros[to] = zero_point(m, zeros, column, b);
+        }
+}
+
+static OrtStatus *fill(Linear *linear, const OrtKernelInfo *info)
+{
+    const OrtApi *api = linear->api;
+    Matrix *m = &linear->matrix;
+    size_t bits = 0;
+    TRY(whole_number(api, info, "K", &m->depth));
+    TRY(whole_number(api, info, "N", &m->columns));
+    TRY(whole_number(api, info, "block_size", &m->block));
+    TRY(whole_number(api, info, "bits", &bits));
+    if ((bits != 4 && bits != 8) || m->block % 16 || m->block > 1024)
+        return wrong(api, "BlockLinear: expected 4 or 8 bits and blocks of a multiple of 16, at most 1024");
+    m->bits = (int)bits;
+    m->blocks = (m->depth + m->block - 1) / m->block;
+    m->tiles = (m->columns + TILE - 1) / TILE;
+    const void *weights, *scales, *zeros, *bias;
+    const size_t zero_bytes = m->columns * (bits == 8 ? m->blocks : (m->blocks + 1) / 2);
+    TRY(constant(api, info, INPUT_WEIGHTS, ORT_UINT8, m->columns * m->blocks * m->block * bits / 8, &weights));
+    TRY(constant(api, info, INPUT_SCALES, ORT_FLOAT, m->columns * m->blocks, &scales));
+    TRY(constant(api, info, INPUT_ZEROS, ORT_UINT8, zero_bytes, &zeros));
+    TRY(constant(api, info, INPUT_BIAS, ORT_FLOAT, m->columns, &bias));
+    if (!weights || !scales) return wrong(api, "BlockLinear: weights and scales must be constants");
+    const size_t padded = m->tiles * TILE;
+    m->weights = arena_take(padded * m->blocks * m->block * bits / 8);
+    m->scales = arena_take(padded * m->blocks * sizeof *m->scales);
+    m->zeros = zeros ? arena_take(padded * m->blocks) : NULL;
+    linear->bias = bias ? arena_take(padded * sizeof *linear->bias) : NULL;
+    if (!m->weights || !m->scales || (zeros && !m->zeros) || (bias && !linear->bias)) return no_memory(api);
+    pack_weights(m, weights);
+    pack_blocks(m, scales, zeros);
+    drop_file_pages(weights, m->columns * m->blocks * m->block * bits / 8);
+    drop_file_pages(scales, m->columns * m->blocks * sizeof *m->scales);
+    if (bias) memcpy(linear->bias, bias, m->columns * sizeof *linear->bias);
+    m->bias = linear->bias;
+    return NULL;
+}
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **state)
+{
+    (void)op;
+    const Kernels *kernels = chosen_kernels();
+    if (!kernels) return wrong(api, "EDGELLM_KERNELS names an instruction set that this processor has not");
+    Linear *linear = calloc(1, sizeof *linear);
+    if (!linear) return no_memory(api);
+    linear->api = api;
+    linear->kernels = kernels;
+    OrtStatus *status = fill(linear, info);
+    if (status) destroy(linear);
+    else *state = linear;
+    return status;
+}
+
+/* One run: what its items, done by ONNX Runtime's threads, share. */
+enum { ROW_GROUP = 96, FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14 };
+
+typedef struct {
+    const Linear *linear;
+    const float *x;
+    float *out;
+    size_t rows, rows_each, tiles_each, tile_items;
+    Rounded rounded;
+} Run;
+
+static Rounded from_row(const Run *run, size_t row)
+{
+    const Matrix *m = &run->linear->matrix;
+    return (Rounded){
+        run->rounded.values + row * m->blocks * m->block,
+        run->rounded.scales + row * m->blocks,
+        run->rounded.sums + row * m->blocks,
+    };
+}
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static void round_item(void *data, size_t item)
+{
+    const Run *run = data;
+    const size_t first = item * run->rows_each, count = least(run->rows - first, run->rows_each);
+    const Matrix *m = &run->linear->matrix;
+    run->linear->kernels->rounds(m, run->x + first * m->depth, count, from_row(run, first));
+}
+
+static void multiply_tile(const Run *run, size_t tile, size_t first, size_t count)
+{
+    const Matrix *m = &run->linear->matrix;
+    float *out = run->out + first * m->columns + tile * TILE;
+    const size_t width = least(m->columns - tile * TILE, TILE);
+    if (width == TILE) {
+        run->linear->kernels->multiplies(m, tile, from_row(run, first), count, out, m->columns);
+        return;
+    }
+    float whole[ROW_GROUP * TILE];
+    run->linear->kernels->multiplies(m, tile, from_row(run, first), count, whole, TILE);
+    for (size_t r = 0; r < count; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
+}
+
+static void multiply_item(void *data, size_t item)
+{
+    const Run *run = data;
+    const size_t first = item / run->tile_items * ROW_GROUP, count = least(run->rows - first, ROW_GROUP);
+    const size_t tile = item % run->tile_items * run->tiles_each;
+    const size_t last = least(tile + run->tiles_each, run->linear->matrix.tiles);
+    for (size_t t = tile; t < last; t++) multiply_tile(run, t, first, count);
+}
+
+static OrtStatus *in_parallel(const OrtApi *api, OrtKernelContext *context, void (*item)(void *, size_t), size_t items,
+                              Run *run)
+{
+    if (items > 1) return ORT(api, KernelContext_ParallelFor)(context, item, items, 0, run);
+    item(run, 0);
+    return NULL;
+}
+
+static OrtStatus *multiply(Run *run, OrtKernelContext *context)
+{
+    const OrtApi *api = run->linear->api;
+    const Matrix *m = &run->linear->matrix;
+    const size_t stride = m->blocks * m->block, cells = run->rows * m->blocks;
+    const size_t value_bytes = (run->rows * stride + 63) / 64 * 64;
+    char *buffer = scratch_take(value_bytes + cells * 8);
+    if (!buffer) return no_memory(api);
+    run->rounded = (Rounded){(int8_t *)buffer, (float *)(buffer + value_bytes), (int32_t *)(buffer + value_bytes + cells * 4)};
+    run->rows_each = ITEM_VALUES / m->depth + 1;
+    OrtStatus *status = in_parallel(api, context, round_item, (run->rows + run->rows_each - 1) / run->rows_each, run);
+    if (!status) {
+        const size_t tile_bytes = stride * TILE * m->bits / 8, groups = (run->rows + ROW_GROUP - 1) / ROW_GROUP;
+        run->tiles_each = run->rows > FEW_ROWS ? 1 : ITEM_BYTES / tile_bytes + 1;
+        run->tile_items = (m->tiles + run->tiles_each - 1) / run->tiles_each;
+        status = in_parallel(api, context, multiply_item, groups * run->tile_items, run);
+    }
+    scratch_give_back(buffer);
+    return status;
+}
+
+enum { MOST_DIMENSIONS = 8 };
+
+static OrtStatus *dimensions(const OrtApi *api, const OrtValue *value, int64_t *sizes, size_t *rank)
+{
+    OrtTensorInfo *shape = NULL;
+    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
+    OrtStatus *status = ORT(api, GetDimensionsCount)(shape, rank);
+    if (!status && (*rank < 1 || *rank > MOST_DIMENSIONS)) status = wrong(api, "BlockLinear: expected 1 to 8 dimensions");
+    if (!status) status = ORT(api, GetDimensions)(shape, sizes, *rank);
+    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
+    return status;
+}
+
+static OrtStatus *compute(void *state, OrtKernelContext *context)
+{
+    Run run = {.linear = state, .rows = 1};
+    const OrtApi *api = run.linear->api;
+    const Matrix *m = &run.linear->matrix;
+    const OrtValue *x = NULL;
+    OrtValue *out = NULL;
+    int64_t sizes[MOST_DIMENSIONS];
+    size_t rank = 0;
+    TRY(ORT(api, KernelContext_GetInput)(context, INPUT_X, &x));
+    TRY(dimensions(api, x, sizes, &rank));
+    if ((size_t)sizes[rank - 1] != m->depth) return wrong(api, "BlockLinear: the input's last dimension is not K");
+    for (size_t i = 0; i + 1 < rank; i++) run.rows *= (size_t)sizes[i];
+    sizes[rank - 1] = (int64_t)m->columns;
+    TRY(ORT(api, KernelContext_GetOutput)(context, 0, sizes, rank, &out));
+    TRY(ORT(api, GetTensorMutableData)((OrtValue *)x, (void **)&run.x));
+    TRY(ORT(api, GetTensorMutableData)(out, (void **)&run.out));
+    return run.rows ? multiply(&run, context) : NULL;
+}
+
+static const char *name(const OrtCustomOp *op) { (void)op; return "BlockLinear"; }
+static const char *provider(const OrtCustomOp *op) { (void)op; return "CPUExecutionProvider"; }
+static size_t inputs(const OrtCustomOp *op) { (void)op; return INPUTS; }
+static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
+static int output_type(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_FLOAT; }
+static int required(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_REQUIRED; }
+static int memory(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return 0; }
+static int from_first(const OrtCustomOp *op) { (void)op; return 1; }
+static int to_last(const OrtCustomOp *op) { (void)op; return 0x7fffffff; }
+
+static int input_type(const OrtCustomOp *op, size_t index)
+{
+    static const int types[INPUTS] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT, ORT_UINT8, ORT_INT32, ORT_FLOAT};
+    (void)op;
+    return types[index];
+}
+
+static int optional_behind_scales(const OrtCustomOp *op, size_t index)
+{
+    (void)op;
+    return index > INPUT_SCALES ? ORT_OPTIONAL : ORT_REQUIRED;
+}
+
+const OrtCustomOp linear_op = {
+    .version = ORT_VERSION,
+    .GetName = name,
+    .GetExecutionProviderType = provider,
+    .GetInputType = input_type,
+    .GetInputTypeCount = inputs,
+    .GetOutputType = output_type,
+    .GetOutputTypeCount = outputs,
+    .KernelDestroy = destroy,
+    .GetInputCharacteristic = optional_behind_scales,
+    .GetOutputCharacteristic = required,
+    .GetInputMemoryType = memory,
+    .CreateKernelV2 = create,
+    .KernelComputeV2 = compute,
+    .GetStartVersion = from_first,
+    .GetEndVersion = to_last,
+};

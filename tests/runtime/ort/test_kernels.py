@@ -1,0 +1,352 @@
+"""The kernels beside whole numbers and plain sums, on each instruction set that this machine runs, and graphs in which
+they take the place of ONNX Runtime's operators."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import edgellm
+from edgellm.errors import OptionError, PackageCorruptError
+from edgellm.ort.kernels import library, replaceable, with_kernels
+from edgellm.ort.loaded_graph import LoadedGraph
+
+Floats = npt.NDArray[np.float32]
+
+Opener = Callable[..., LoadedGraph]
+
+FOUND = library()
+SETS = () if FOUND is None else FOUND.instruction_sets
+pytestmark = pytest.mark.skipif(FOUND is None, reason="edgellm-kernels is not installed")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of random weights in blocks, or of weights that are all of one `level`."""
+
+    depth: int
+    columns: int
+    bits: int = 8
+    block: int = 32
+    has_zeros: bool = False
+    has_bias: bool = False
+    seed: int = 0
+    level: int | None = None
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.depth // self.block)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As MatMulNBits takes them."""
+        rng = np.random.default_rng(self.seed)
+        zeros = (self.columns, self.blocks if self.bits == 8 else (self.blocks + 1) // 2)
+        found: dict[str, npt.NDArray[Any]] = {
+            "w": rng.integers(0, 256, (self.columns, self.blocks, self.block * self.bits // 8), np.uint8),
+            "s": rng.uniform(0.001, 0.02, (self.columns, self.blocks)).astype(np.float32),
+        }
+        if self.level is not None:
+            found["w"][:] = self.level
+        if self.has_zeros:
+            found["z"] = rng.integers(0, 256, zeros, np.uint8)
+        if self.has_bias:
+            found["b"] = rng.normal(size=self.columns).astype(np.float32)
+        return found
+
+    def model(self, **edits: Any) -> onnx.ModelProto:
+        arrays = self.arrays()
+        names = ["x", "w", "s", "z" if self.has_zeros else "", "", "b" if self.has_bias else ""]
+        sizes = {"K": self.depth, "N": self.columns, "bits": self.bits, "block_size": self.block}
+        attributes = {**sizes, "accuracy_level": 4, **edits}
+        node = helper.make_node("MatMulNBits", names, ["y"], "layer", domain="com.microsoft", **attributes)
+        ports = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length", size])
+            for name, size in (("x", self.depth), ("y", self.columns))
+        ]
+        constants = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+        graph = helper.make_graph([node], "layer", ports[:1], ports[1:], constants)
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def expected(self, x: Floats) -> npt.NDArray[np.float64]:
+        """Sums in float64 of what the numbers stand for; activations have 127 steps to their block's largest."""
+        arrays = self.arrays()
+        filled = np.zeros((*x.shape[:-1], self.blocks * self.block), np.float32)
+        filled[..., : self.depth] = x
+        blocks = filled.reshape(*x.shape[:-1], self.blocks, self.block)
+        scales = np.abs(blocks).max(-1) / np.float32(127)
+        with np.errstate(divide="ignore"):
+            steps = np.where(scales > 0, np.float32(1) / scales, np.float32(0)).astype(np.float32)
+        values = np.rint(np.clip(blocks * steps[..., None], -127, 127)).astype(np.int64)
+        weights = self._levels(arrays["w"], self.block) - self._zeros(arrays)[..., None]
+        sums = np.einsum("...bk,nbk->...nb", values, weights).astype(np.float64)
+        total = (sums * arrays["s"].astype(np.float64) * scales[..., None, :].astype(np.float64)).sum(-1)
+        return np.asarray(total + arrays.get("b", 0))
+
+    def _levels(self, stored: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int64]:
+        if self.bits == 8:
+            return stored.astype(np.int64)
+        pairs = np.stack([stored & 15, stored >> 4], -1)
+        return pairs.reshape(*stored.shape[:-1], -1)[..., :count].astype(np.int64)
+
+    def _zeros(self, arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
+        if "z" in arrays:
+            return self._levels(arrays["z"], self.blocks)
+        return np.full((self.columns, self.blocks), 1 << (self.bits - 1))
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
+    def load(layer: Layer, instruction_set: str | None = None, threads: int = 1) -> LoadedGraph:
+        path = tmp_path / "layer.onnx"
+        onnx.save(layer.model(), path)
+        if instruction_set is None:
+            monkeypatch.delenv("EDGELLM_KERNELS", raising=False)
+        else:
+            monkeypatch.setenv("EDGELLM_KERNELS", instruction_set)
+        graph = LoadedGraph(path, threads=threads, spinning=False)
+        assert graph.kernels == (instruction_set or SETS[0])
+        return graph
+
+    return load
+
+
+def run(graph: LoadedGraph, x: Floats) -> Floats:
+    (found,) = graph.run({"x": x}, ["y"])
+    return np.asarray(found.numpy(), np.float32)
+
+
+def same_bits(a: Floats, b: Floats) -> bool:
+    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
+
+
+def activations(rows: int, layer: Layer, seed: int = 1) -> Floats:
+    """[1, rows, depth], of sizes from block to block; one block is all zeros."""
+    rng = np.random.default_rng(seed)
+    x = (rng.normal(size=(1, rows, layer.depth)) * np.exp2(rng.integers(-8, 8, (1, rows, 1)))).astype(np.float32)
+    x[:, 0, : layer.block] = 0
+    return x
+
+
+LAYERS = st.builds(
+    Layer,
+    depth=st.integers(1, 200),
+    columns=st.integers(1, 100),
+    bits=st.sampled_from([4, 8]),
+    block=st.sampled_from([16, 32, 64, 128]),
+    has_zeros=st.booleans(),
+    has_bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
+
+
+CPUINFO = Path("/proc/cpuinfo")
+FLAGS = {
+    "avx2": {"avx2", "fma"},
+    "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+    "neondot": {"asimddp"},
+}
+
+
+@pytest.mark.skipif(not CPUINFO.is_file(), reason="the system does not say what its processor has")
+def test_all_that_the_processor_has_is_used() -> None:
+    lines = CPUINFO.read_text().splitlines()
+    flags = next(
+        (set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))), set()
+    )
+    assert {name for name, needed in FLAGS.items() if needed <= flags} == {*SETS} & FLAGS.keys()
+
+
+@given(LAYERS, st.integers(1, 20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_sums_are_right_and_the_same_on_every_instruction_set(opened: Opener, layer: Layer, rows: int) -> None:
+    layer = replace(layer, depth=layer.depth + layer.depth % 2)  # two of four bits share a byte
+    x, expected = activations(rows, layer), layer.expected(activations(rows, layer))
+    found = {name: run(opened(layer, name), x) for name in SETS}
+    # Sums of float32, of as many terms as there are blocks.
+    bound = np.abs(expected).max() * 1e-6 * (layer.blocks + 2)
+    assert np.abs(found["scalar"] - expected).max() <= bound
+    for name in SETS:
+        assert same_bits(found[name], found["scalar"]), name
+
+
+@pytest.mark.parametrize("layer", [Layer(576, 200, 8, 64), Layer(320, 96, 4, 32, True, True)], ids=["8 bits", "4 bits"])
+def test_a_row_is_the_same_whatever_is_beside_it(layer: Layer, opened: Opener) -> None:
+    x = activations(203, layer)
+    alone = run(opened(layer), np.ascontiguousarray(x.reshape(203, 1, -1)[:1]))
+    for threads in (1, 2, 3):
+        graph = opened(layer, threads=threads)
+        whole = run(graph, x)
+        assert same_bits(whole[:, :1], alone)
+        assert same_bits(whole, run(graph, x.reshape(7, 29, -1)).reshape(whole.shape))
+        parts = [run(graph, np.ascontiguousarray(x[:, start : start + 17])) for start in range(0, 203, 17)]
+        assert same_bits(np.concatenate(parts, 1), whole)
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_stay_in_their_row(name: str, value: float, opened: Opener) -> None:
+    layer = Layer(96, 40)
+    graph, x = opened(layer, name), activations(9, layer)
+    clean = run(graph, x)
+    x[0, 4, 70] = value
+    found = run(graph, x)
+    assert np.isnan(found[0, 4]).all()
+    assert same_bits(np.delete(found, 4, 1), np.delete(clean, 4, 1))
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("level", [0, 255])
+def test_the_largest_products_do_not_overflow(level: int, name: str, opened: Opener) -> None:
+    """AVX2 adds two of them in 16 bits."""
+    layer = Layer(128, 32, 8, 128, level=level)
+    x = np.ones((1, 1, 128), np.float32)
+    found = run(opened(layer, name), x)[0, 0]
+    assert np.allclose(found, (level - 128) * 128 * layer.arrays()["s"][:, 0], rtol=1e-6)
+
+
+def test_no_rows(opened: Opener) -> None:
+    assert run(opened(Layer(64, 32)), np.zeros((2, 0, 64), np.float32)).shape == (2, 0, 32)
+
+
+def test_many_threads_share_a_graph(opened: Opener) -> None:
+    layer = Layer(256, 300, 4, 32)
+    graph = opened(layer, threads=2)
+    inputs = [activations(rows, layer, rows) for rows in (1, 2, 9, 40, 130)]
+    expected = [run(graph, x) for x in inputs]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for turn in range(40):
+            which = (index + turn) % len(inputs)
+            if not same_bits(run(graph, inputs[which]), expected[which]):
+                wrong.append(which)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def saved(tmp_path: Path, model: onnx.ModelProto) -> Path:
+    path = tmp_path / "graph.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_weights_beside_the_graph_are_found(tmp_path: Path) -> None:
+    layer = Layer(64, 48, has_zeros=True)
+    path = tmp_path / "graph.onnx"
+    onnx.save(layer.model(), path, save_as_external_data=True, location="graph.data", size_threshold=0)
+    graph = LoadedGraph(path, threads=1)
+    assert graph.kernels == SETS[0]
+    x = activations(3, layer)
+    assert np.allclose(run(graph, x), layer.expected(x), rtol=1e-5, atol=1e-5)
+    (tmp_path / "graph.data").unlink()
+    with pytest.raises(PackageCorruptError, match=r"graph\.onnx cannot be loaded"):
+        LoadedGraph(path, threads=1)
+
+
+UNFIT: dict[str, dict[str, Any]] = {
+    "activations in full": {"accuracy_level": 0},
+    "no accuracy level": {"accuracy_level": None},
+    "another number of bits": {"bits": 2},
+}
+
+
+@pytest.mark.parametrize("edits", UNFIT.values(), ids=UNFIT)
+def test_operators_that_mean_something_else_stay(edits: dict[str, Any], tmp_path: Path) -> None:
+    path = saved(tmp_path, Layer(64, 32).model(**edits))
+    assert replaceable(path) == 0
+    assert with_kernels(path) is None
+
+
+def test_weights_that_are_no_constants_stay(tmp_path: Path) -> None:
+    model = Layer(64, 32).model()
+    scales = next(each for each in model.graph.initializer if each.name == "s")
+    model.graph.initializer.remove(scales)
+    model.graph.input.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, [32, 2]))
+    assert with_kernels(saved(tmp_path, model)) is None
+
+
+def test_float16_stays(tmp_path: Path) -> None:
+    model = Layer(64, 32).model()
+    scales = next(each for each in model.graph.initializer if each.name == "s")
+    scales.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scales).astype(np.float16), "s"))
+    assert with_kernels(saved(tmp_path, model)) is None
+
+
+def test_all_else_of_the_graph_stays_as_it_is(tmp_path: Path) -> None:
+    before = Layer(64, 32, has_bias=True).model()
+    changed = with_kernels(saved(tmp_path, before))
+    assert changed is not None
+    after = onnx.load_from_string(changed)
+    (node,) = after.graph.node
+    assert (node.op_type, node.domain) == ("BlockLinear", "edgellm")
+    assert [(each.domain, each.version) for each in after.opset_import][-1] == ("edgellm", 1)
+    node.op_type, node.domain = "MatMulNBits", "com.microsoft"
+    del after.opset_import[-1]
+    assert after == before
+
+
+def test_a_damaged_graph_is_onnx_runtimes_to_name(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(Layer(64, 32).model().SerializeToString()[:-100])
+    assert with_kernels(path) is None
+    with pytest.raises(PackageCorruptError):
+        LoadedGraph(path)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    model = Layer(64, 32).model(N=33)
+    with pytest.raises(edgellm.EdgellmError, match="BlockLinear: a weight has another size or type"):
+        LoadedGraph(saved(tmp_path, model))
+
+
+def test_off_is_onnx_runtime_alone(tmp_path: Path) -> None:
+    path = saved(tmp_path, Layer(64, 32).model())
+    assert LoadedGraph(path, threads=1, kernels="off").kernels is None
+
+
+def test_another_choice_is_refused(package: Path) -> None:
+    with pytest.raises(OptionError, match="kernels is 'on', expected 'auto' or 'off'"):
+        edgellm.load(package, kernels="on")  # type: ignore[arg-type]
+
+
+def test_an_instruction_set_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_KERNELS", "mmx")
+    with pytest.raises(OptionError, match="EDGELLM_KERNELS is 'mmx', expected one that this machine runs"):
+        LoadedGraph(saved(tmp_path, Layer(64, 32).model()))
+
+
+WITHOUT = """
+import sys
+sys.modules["edgellm_kernels"] = None
+from pathlib import Path
+from edgellm.ort.loaded_graph import LoadedGraph
+print(LoadedGraph(Path(sys.argv[1])).kernels)
+"""
+
+
+def test_without_the_kernels_onnx_runtime_runs_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, Layer(64, 32).model())
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(path)], capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert done.stdout.strip() == "None"
