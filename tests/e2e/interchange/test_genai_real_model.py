@@ -35,7 +35,7 @@ def path(smollm2_package: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(path: Path) -> edgellm.Model:
-    model = edgellm.load(path)
+    model = edgellm.load(path, kernels="off")
     assert isinstance(model, edgellm.Model)
     return model
 

@@ -25,7 +25,7 @@ BINDING = pytest.mark.parametrize("use_io_binding", [False, True], ids=["plain",
 
 
 def ours(package: Path, prompts: list[list[int]], **options: Any) -> list[tuple[int, ...]]:
-    model = edgellm.load(package, threads=1, prefill_chunk=CHUNK)
+    model = edgellm.load(package, threads=1, prefill_chunk=CHUNK, kernels="off")
     assert isinstance(model, edgellm.Model)
     return [result.tokens for result in model.generate(prompts, **options)]
 
@@ -41,7 +41,7 @@ def test_decoders(
     optimum: Peer, package: Callable[..., Path], family: str, precision: str, use_io_binding: bool
 ) -> None:
     path = package(family, precision)
-    model = edgellm.load(path, threads=1)
+    model = edgellm.load(path, threads=1, kernels="off")
     cache = model.manifest.model.cache
     heads = None if family in KNOWN_TO_OPTIMUM else [cache.num_kv_heads, cache.head_dim]
     options = {"max_new_tokens": NEW_TOKENS}
@@ -77,7 +77,7 @@ def test_beams_and_batches_of_one_length(optimum: Peer, package: Callable[..., P
 def test_the_real_model(optimum: Peer, smollm2_package: Callable[[str], Path]) -> None:
     """SmolLM2-135M-Instruct at int8, from a chat to its answer."""
     path = smollm2_package("int8")
-    model = edgellm.load(path, threads=1)
+    model = edgellm.load(path, threads=1, kernels="off")
     assert isinstance(model, edgellm.Model)
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     ids = optimum.ask("tokenize", package=str(path), messages=messages)
@@ -101,7 +101,7 @@ def test_encoder_decoders(optimum: Peer, translator: Callable[..., Path], family
     """A batch of sources of different lengths, greedily and with beams."""
     path = translator(family, precision)
     rows = [source.tolist() for source in encoder_decoder_families.sources(19, 5, 33, 2)]
-    model = edgellm.load(path, threads=1)
+    model = edgellm.load(path, threads=1, kernels="off")
     assert isinstance(model, edgellm.EncoderDecoderModel)
     for beams in (1, 4):
         options = {"max_new_tokens": 30, "num_beams": beams}
@@ -115,7 +115,7 @@ def test_encoder_decoders_bound(optimum: Peer, translator: Callable[..., Path], 
     """With IO binding optimum says the cache's shape beforehand, and must know the heads."""
     path, options = translator(family, "int8"), {"max_new_tokens": 20}
     rows = [source.tolist() for source in encoder_decoder_families.sources(19, 5)]
-    model = edgellm.load(path, threads=1)
+    model = edgellm.load(path, threads=1, kernels="off")
     assert isinstance(model, edgellm.EncoderDecoderModel)
     found = optimum.ask(
         "translate", package=str(path), sources=rows, options=options, use_io_binding=True,
@@ -151,7 +151,7 @@ def test_encoders(optimum: Peer, tmp_path: Path, family: str, task: str, precisi
     path = tmp_path / "package"
     edgellm_export.export(checkpoint, path, precision=precision, verify_quality=False, calibrate=False)
     rows = [np.random.default_rng(seed).integers(5, 131, length).tolist() for seed, length in enumerate((17, 5, 30))]
-    model = edgellm.load(path, threads=1)
+    model = edgellm.load(path, threads=1, kernels="off")
     assert isinstance(model, edgellm.EncoderModel)
     types = [[0] * len(row) for row in rows] if "token_type_ids" in model.manifest.graphs["model"].inputs else None
     found = optimum.ask("encode", package=str(path), kind=ENCODER_CLASSES[task], inputs=rows, type_ids=types)
