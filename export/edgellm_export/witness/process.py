@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from types import TracebackType
 from typing import Any
 
@@ -80,11 +80,11 @@ class Reader:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        with self._ended_by_failure(process) as timer:
+        with self._ended_by_failure(process) as late:
             with contextlib.suppress(BrokenPipeError):  # it has ended: there is no line
                 print(json.dumps(question.to_dict()), file=process.stdin, flush=True)
             line = process.stdout.readline()
-            if timer.finished.is_set():
+            if late.is_set():
                 raise ExportError(f"transformers had not read {question.checkpoint} after {self._limit:g} seconds")
             if not line:
                 raise ExportError(f"transformers ended with {process.wait()} while it read {question.checkpoint}")
@@ -94,12 +94,19 @@ class Reader:
         return found
 
     @contextlib.contextmanager
-    def _ended_by_failure(self, process: subprocess.Popen[str]) -> Iterator[Timer]:
-        """A process that has not answered, for whatever reason or in time, cannot be asked again: it is ended."""
-        timer = Timer(self._limit, process.kill)
+    def _ended_by_failure(self, process: subprocess.Popen[str]) -> Iterator[Event]:
+        """A process that has not answered, for whatever reason or in time, cannot be asked again: it is ended. Gives
+        whether it is late."""
+        late = Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = Timer(self._limit, end)
         timer.start()
         try:
-            yield timer
+            yield late
         except BaseException:
             self._process = None
             process.kill()

@@ -560,5 +560,9 @@ SITUATIONS = [
     llama("dola", edited(GENERATION, dola_layers="high"), refused="dola_layers"),
     llama("words", edited(GENERATION, force_words_ids=[[5]], num_beams=2), refused="force_words_ids"),
     llama("rounded-cache", edited(GENERATION, cache_implementation="quantized"), refused="cache_implementation"),
+    t5("start-in-generation", without(CONFIG, "decoder_start_token_id")),
+    mbart(
+        "start-in-generation", without(CONFIG, "decoder_start_token_id"), edited(GENERATION, decoder_start_token_id=2)
+    ),
     bart("starts", edited(GENERATION, decoder_start_token_id=[2, 3]), refused="decoder_start_token_id"),
 ]
