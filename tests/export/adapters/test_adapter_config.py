@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def test_modules_to_save_are_ends_of_the_names_of_modules_and_of_what_they_are_i
     assert config.is_saved("model.layers.0.input_layernorm.weight")
     assert config.is_saved("classifier.out_proj.weight")
     assert not config.is_saved("model.norms.weight")
+
+
+def test_long_names_cost_no_memory() -> None:
+    config, name = parse(modules_to_save=["norm"]), "a." * 10_000 + "weight"
+    tracemalloc.start()
+    assert not config.is_saved(name)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 @pytest.mark.parametrize("kind", ["IA3", "LOHA", "ADALORA", "VERA"])
