@@ -21,6 +21,8 @@ from edgellm.cli import cli
 from edgellm.commands.chat import Conversation
 from edgellm.generation.results import Piece
 
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+
 
 def run(*arguments: str | Path, stdin: bytes | None = None, **extra: Any) -> Result:
     return CliRunner().invoke(cli, list(map(str, arguments)), input=stdin, **extra)
@@ -69,7 +71,19 @@ def test_what_was_said_is_saved_after_an_error(package: Path, model: edgellm.Mod
     assert [message["role"] for message in model.load_session(file).metadata["messages"]] == ["user", "assistant"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.fixture
+def _signals_count() -> Iterator[None]:
+    """What this process was told to ignore, as nohup does, its children would ignore too."""
+    ignored = [each for each in SIGNALS if signal.getsignal(each) == signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, signal.SIG_DFL)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
+
+
+@pytest.mark.usefixtures("_signals_count")
+@pytest.mark.parametrize("number", SIGNALS)
 def test_what_was_said_is_saved_when_the_program_is_ended(
     package: Path, model: edgellm.Model, tmp_path: Path, number: int
 ) -> None:
