@@ -58,9 +58,9 @@ def _matrix(stored: Stored, name: str, block: tuple[int, int] | None) -> FP8Tens
 def _size_of_blocks(numbers: StoredTensor, scales: StoredTensor, block: tuple[int, int] | None) -> tuple[int, int]:
     """By the config, where its blocks are as many as there are scales; else by the number of scales."""
     rows, columns = numbers.shape
-    grid = scales.shape if len(scales.shape) == 2 else (1, 1)
+    grid = (1, 1) if scales.shape in ((), (1,)) else scales.shape
     if block is not None and grid == (-(-rows // block[0]), -(-columns // block[1])):
         return min(block[0], rows), min(block[1], columns)
-    if scales.shape not in ((), (1,), grid) or 0 in grid or rows % grid[0] or columns % grid[1]:
+    if len(grid) != 2 or 0 in grid or rows % grid[0] or columns % grid[1]:
         raise misshapen(scales, f"one for each of the blocks of {block} of a matrix of {list(numbers.shape)}")
     return rows // grid[0], columns // grid[1]
