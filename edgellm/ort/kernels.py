@@ -132,27 +132,33 @@ def replaceable(graph: Path) -> int:
 
 
 def _replaceable(graph: Bytes) -> int:
-    tensors = {name: read_tensor(message) for name, message in initializers_of(graph).items()}
+    tensors = _tensors(graph)
     return sum(_fits(node, tensors) for node in nodes_of(graph))
+
+
+def _tensors(graph: Bytes) -> dict[str, Tensor]:
+    return {name: read_tensor(message) for name, message in initializers_of(graph).items()}
 
 
 def _exchanged(data: Bytes) -> bytes | None:
     graph = next(messages(data, MODEL_GRAPH), None)
     if graph is None:
         return None
-    if not _replaceable(graph):
-        return None
-    tensors = {name: read_tensor(message) for name, message in initializers_of(graph).items()}
+    tensors, exchanged = _tensors(graph), 0
 
     def of_graph(field: int, message: Bytes) -> bytes | None:
-        fits = field == GRAPH_NODE and _fits(Node(message), tensors)
-        return rewritten(message, _renamed) if fits else None
+        nonlocal exchanged
+        if field != GRAPH_NODE or not _fits(Node(message), tensors):
+            return None
+        exchanged += 1
+        return rewritten(message, _renamed)
 
     def of_model(field: int, message: Bytes) -> bytes | None:
         return rewritten(message, of_graph) if field == MODEL_GRAPH else None
 
     opset = encoded(OPSET_DOMAIN, DOMAIN.encode()) + encoded(OPSET_VERSION, 1)
-    return rewritten(data, of_model) + encoded(MODEL_OPSET, opset)
+    changed = rewritten(data, of_model)
+    return changed + encoded(MODEL_OPSET, opset) if exchanged else None
 
 
 def _renamed(field: int, _: Bytes) -> bytes | None:

@@ -61,10 +61,9 @@ class LoadedGraph:
         self.device: Device = device
         self.threads = _check_threads(threads)
         options = _session_options(ort, self.threads, spinning, fuse)
-        source = model if isinstance(model, bytes) else str(model)
         ours = exchange(model, options) if kernels == "auto" and device == "cpu" and isinstance(model, Path) else None
         self.kernels = None if ours is None else ours.instruction_set
-        source = source if ours is None else ours.graph
+        source = ours.graph if ours is not None else model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
