@@ -1,11 +1,12 @@
-"""Memory, in processes of their own so that peaks are theirs alone.
+"""Memory and the import's time, in processes of their own so that peaks are theirs alone.
 
     python benchmarks/memory.py
 
 1. Generating: peak RSS after a prompt of 512 tokens and 64 new ones, above that of a process that only imported
    edgellm, against the package plus the cache in use; and what ONNX Runtime's library and the tokenizer take of it,
    whatever the model's size.
-2. Exporting: peak RSS and time of an int8 export, verification included, of a bf16 checkpoint in Qwen2.5-0.5B's shape.
+2. Importing: seconds of the processor, of edgellm and of numpy alone.
+3. Exporting: peak RSS and time of an int8 export, verification included, of a bf16 checkpoint in Qwen2.5-0.5B's shape.
 
 Peak RSS is VmHWM of /proc/self/status: it counts mapped file pages too. Prints a table and one JSON line.
 """
@@ -17,12 +18,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 from environments import CACHE
 from random_checkpoint import QWEN25_05B, write_checkpoint
 
 PEAK = "next(int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmHWM'))"
-IMPORT = f"import edgellm; print({PEAK})"
+IMPORT = f"""
+import sys, time
+start = time.process_time()
+__import__(sys.argv[1])
+print(time.process_time() - start, {PEAK})
+"""
 GENERATE = f"""
 import sys, edgellm
 model = edgellm.load(sys.argv[1], threads=2)
@@ -59,11 +66,18 @@ def run(code: str, *arguments: str) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
+def importing() -> dict[str, float]:
+    """Seconds of the processor, the median of several, for edgellm and for numpy alone, in turns."""
+    names = ("edgellm", "numpy")
+    rounds = [[run(IMPORT, name)[0] for name in names] for _ in range(9)]
+    return {f"{name}_seconds": median(taken) for name, taken in zip(names, zip(*rounds, strict=True), strict=True)}
+
+
 def generating() -> dict[str, float]:
     package = CACHE / "packages" / "smollm2-135m-int8"
     if not package.is_dir():
         raise SystemExit(f"{package} is missing; `make demo` makes it")
-    (bare,) = run(IMPORT)
+    _, bare = run(IMPORT, "edgellm")
     peak, size, cache = run(GENERATE, str(package))
     before, library, tokenizer = run(FIXED, str(package))
     return {
@@ -85,7 +99,7 @@ def exporting() -> dict[str, float]:
 
 
 def main() -> None:
-    results = {"generate": generating(), "export": exporting()}
+    results = {"import": importing(), "generate": generating(), "export": exporting()}
     for title, row in results.items():
         print(f"{title:10s}" + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
     print(json.dumps(results))
