@@ -35,7 +35,8 @@ static inline Ints load_zeros(const uint8_t *p) { return _mm256_cvtepu8_epi32(_m
 static inline Ints same_ints(int value) { return _mm256_set1_epi32(value); }
 static inline Ints start(Ints zeros, int shift, int32_t sum)
 {
-    return _mm256_mullo_epi32(_mm256_sub_epi32(_mm256_set1_epi32(shift), zeros), _mm256_set1_epi32(sum));
+    const Ints low = _mm256_set1_epi32(sum & 0xffff); /* a block's sum has 16 bits: one multiplication does */
+    return _mm256_madd_epi16(_mm256_sub_epi32(_mm256_set1_epi32(shift), zeros), low);
 }
 static inline Floats to_floats(Ints sums) { return _mm256_cvtepi32_ps(sums); }
 static inline Floats scaled(Floats scale, float by) { return _mm256_mul_ps(scale, _mm256_set1_ps(by)); }

@@ -28,13 +28,20 @@ static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
 {
     int32_t bits;
     __builtin_memcpy(&bits, four, 4);
-    return _mm512_dpbusd_epi32(sums, weights, _mm512_set1_epi32(bits));
+    const Ints same = _mm512_set1_epi32(bits);
+#if defined(__GNUC__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(weights), "v"(same)); /* in place: gcc copies registers otherwise */
+    return sums;
+#else
+    return _mm512_dpbusd_epi32(sums, weights, same);
+#endif
 }
 static inline Ints load_zeros(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 static inline Ints same_ints(int value) { return _mm512_set1_epi32(value); }
 static inline Ints start(Ints zeros, int shift, int32_t sum)
 {
-    return _mm512_mullo_epi32(_mm512_sub_epi32(_mm512_set1_epi32(shift), zeros), _mm512_set1_epi32(sum));
+    const Ints low = _mm512_set1_epi32(sum & 0xffff); /* a block's sum has 16 bits: one multiplication does */
+    return _mm512_madd_epi16(_mm512_sub_epi32(_mm512_set1_epi32(shift), zeros), low);
 }
 static inline Floats to_floats(Ints sums) { return _mm512_cvtepi32_ps(sums); }
 static inline Floats scaled(Floats scale, float by) { return _mm512_mul_ps(scale, _mm512_set1_ps(by)); }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define TILE 32
+#define LARGEST_BLOCK 256 /* the sum of so many activations fits in 16 bits */
 
 typedef struct {
     size_t depth, columns, block, blocks, tiles;

@@ -129,8 +129,8 @@ static OrtStatus *fill(Linear *linear, const OrtKernelInfo *info)
     TRY(whole_number(api, info, "N", &m->columns));
     TRY(whole_number(api, info, "block_size", &m->block));
     TRY(whole_number(api, info, "bits", &bits));
-    if ((bits != 4 && bits != 8) || m->block % 16 || m->block > 1024)
-        return wrong(api, "BlockLinear: expected 4 or 8 bits and blocks of a multiple of 16, at most 1024");
+    if ((bits != 4 && bits != 8) || m->block % 16 || m->block > LARGEST_BLOCK)
+        return wrong(api, "BlockLinear: expected 4 or 8 bits and blocks of a multiple of 16, at most 256");
     m->bits = (int)bits;
     m->blocks = (m->depth + m->block - 1) / m->block;
     m->tiles = (m->columns + TILE - 1) / TILE;
