@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import MissingDependencyError, OptionError, ProviderError
+from edgellm.ort.joining import joined
 from edgellm.package.onnx_file import (
     GRAPH_NODE,
     MODEL_GRAPH,
@@ -99,7 +100,7 @@ def exchange(graph: Path, options: Any) -> Exchanged | None:
         return None
     options.register_custom_ops_library(str(found.path))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-    return Exchanged(exchanged, found.chosen)
+    return Exchanged(joined(exchanged), found.chosen)
 
 
 def with_kernels(graph: Path) -> bytes | None:

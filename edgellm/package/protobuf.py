@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 
 Bytes = memoryview
@@ -39,6 +40,11 @@ def encoded(field: int, value: int | bytes) -> bytes:
     if isinstance(value, int):
         return _as_varint(field << 3) + _as_varint(value)
     return _as_varint(field << 3 | 2) + _as_varint(len(value)) + value
+
+
+def encoded_float(field: int, value: float) -> bytes:
+    """A float32 field as it lies in a message."""
+    return _as_varint(field << 3 | 5) + struct.pack("<f", value)
 
 
 def _as_varint(value: int) -> bytes:

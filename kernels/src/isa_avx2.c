@@ -48,10 +48,11 @@ static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 
 #include "linear_body.h"
 #include "rounding.h"
+#include "epilogue.h"
 
 static int is_there(void) { return x86_features().avx2; }
 
-const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies)};
+const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies), ISA(finishes)};
 #else
 const Kernels avx2_kernels = {0};
 #endif

@@ -3,6 +3,7 @@
 
 #define ISA(name) scalar_##name
 #include "rounding.h"
+#include "epilogue.h"
 
 static int weight(const Matrix *matrix, size_t tile, size_t b, size_t k, size_t column)
 {
@@ -33,4 +34,4 @@ static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_
 
 static int is_there(void) { return 1; }
 
-const Kernels scalar_kernels = {"scalar", is_there, scalar_rounds, multiplies};
+const Kernels scalar_kernels = {"scalar", is_there, scalar_rounds, multiplies, scalar_finishes};

@@ -24,7 +24,7 @@ typedef struct {
     uint8_t *weights;    /* [tiles][blocks][block / 4 or block / 8][TILE][4] */
     float *scales;       /* [tiles][blocks][TILE] */
     uint8_t *zeros;      /* [tiles][blocks][TILE], or NULL where all are the middle, 128 or 8 */
-    const float *bias;   /* [tiles * TILE], or NULL */
+    float *bias;         /* [tiles * TILE], or NULL */
 } Matrix;
 
 /* Rows of activations, rounded. `stride`: blocks x block, depth filled up with zeros. */
@@ -34,13 +34,18 @@ typedef struct {
     int32_t *sums;   /* [rows][blocks], of the values */
 } Rounded;
 
+/* What is done to a sum before it is stored: nothing, x sigmoid(alpha x), GELU by the error function or by tanh, ReLU. */
+typedef enum { PLAIN, SWISH, GELU, GELU_TANH, RELU, ACTIVATIONS } Activation;
+
 /* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
- * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written. */
+ * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written.
+ * `finishes`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL. */
 typedef struct {
     const char *name;
     int (*is_there)(void);
     void (*rounds)(const Matrix *, const float *x, size_t rows, Rounded);
     void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, float *out, size_t stride);
+    void (*finishes)(float *out, size_t stride, size_t rows, Activation, float alpha, const float *gated);
 } Kernels;
 
 extern const Kernels scalar_kernels, avx2_kernels, avx512vnni_kernels, neon_kernels, neondot_kernels;

@@ -1,7 +1,11 @@
 /* The op BlockLinear: x [..., depth] float32 to [..., columns] float32. Inputs, attributes and what the numbers mean are
  * those of com.microsoft's MatMulNBits with accuracy_level 4, without g_idx: weights [columns, blocks, bytes] uint8 of 4 or
  * 8 bits, scales [columns, blocks] float32, zero_points uint8 or none (the middle), bias [columns] or none. Weights must be
- * constants: they are packed once, when the graph is loaded. */
+ * constants: they are packed once, when the graph is loaded.
+ *
+ * Behind these, what else may be done in the same pass: `residual` of the output's shape is added last; a second matrix
+ * (weights, scales, zero_points, bias) of the first one's sizes is multiplied by the same x, and what the attribute
+ * `activation` (a number of Activation, with `alpha`) makes of the first product is multiplied by the second. */
 #include "linear_op.h"
 
 #include <stdlib.h>
@@ -11,23 +15,31 @@
 #include "linear.h"
 #include "pages.h"
 
-enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZEROS, INPUT_GROUPS, INPUT_BIAS, INPUTS };
+enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZEROS, INPUT_GROUPS, INPUT_BIAS, INPUT_RESIDUAL, SECOND_WEIGHTS,
+       SECOND_SCALES, SECOND_ZEROS, SECOND_BIAS, INPUTS };
 
 typedef struct {
     const OrtApi *api;
     const Kernels *kernels;
-    Matrix matrix;
-    float *bias;
+    Matrix matrix, second; /* without weights: there is no second */
+    Activation activation;
+    float alpha;
 } Linear;
+
+static void destroy_matrix(Matrix *m)
+{
+    arena_free(m->weights);
+    arena_free(m->scales);
+    arena_free(m->zeros);
+    arena_free(m->bias);
+}
 
 static void destroy(void *state)
 {
     Linear *linear = state;
     if (!linear) return;
-    arena_free(linear->matrix.weights);
-    arena_free(linear->matrix.scales);
-    arena_free(linear->matrix.zeros);
-    arena_free(linear->bias);
+    destroy_matrix(&linear->matrix);
+    destroy_matrix(&linear->second);
     free(linear);
 }
 
@@ -120,10 +132,8 @@ static void pack_blocks(Matrix *m, const float *scales, const uint8_t *zeros)
         }
 }
 
-static OrtStatus *fill(Linear *linear, const OrtKernelInfo *info)
+static OrtStatus *sizes_of(const OrtApi *api, const OrtKernelInfo *info, Matrix *m)
 {
-    const OrtApi *api = linear->api;
-    Matrix *m = &linear->matrix;
     size_t bits = 0;
     TRY(whole_number(api, info, "K", &m->depth));
     TRY(whole_number(api, info, "N", &m->columns));
@@ -134,26 +144,64 @@ static OrtStatus *fill(Linear *linear, const OrtKernelInfo *info)
     m->bits = (int)bits;
     m->blocks = (m->depth + m->block - 1) / m->block;
     m->tiles = (m->columns + TILE - 1) / TILE;
+    return NULL;
+}
+
+/* The matrix whose weights are the input `first`, and whose bias is the input `bias`. */
+static OrtStatus *fill(Matrix *m, const OrtApi *api, const OrtKernelInfo *info, size_t first, size_t bias_input)
+{
     const void *weights, *scales, *zeros, *bias;
-    const size_t zero_bytes = m->columns * (bits == 8 ? m->blocks : (m->blocks + 1) / 2);
-    TRY(constant(api, info, INPUT_WEIGHTS, ORT_UINT8, m->columns * m->blocks * m->block * bits / 8, &weights));
-    TRY(constant(api, info, INPUT_SCALES, ORT_FLOAT, m->columns * m->blocks, &scales));
-    TRY(constant(api, info, INPUT_ZEROS, ORT_UINT8, zero_bytes, &zeros));
-    TRY(constant(api, info, INPUT_BIAS, ORT_FLOAT, m->columns, &bias));
+    const size_t weight_bytes = m->columns * m->blocks * m->block * m->bits / 8, padded = m->tiles * TILE;
+    const size_t zero_bytes = m->columns * (m->bits == 8 ? m->blocks : (m->blocks + 1) / 2);
+    TRY(constant(api, info, first, ORT_UINT8, weight_bytes, &weights));
+    TRY(constant(api, info, first + 1, ORT_FLOAT, m->columns * m->blocks, &scales));
+    TRY(constant(api, info, first + 2, ORT_UINT8, zero_bytes, &zeros));
+    TRY(constant(api, info, bias_input, ORT_FLOAT, m->columns, &bias));
     if (!weights || !scales) return wrong(api, "BlockLinear: weights and scales must be constants");
-    const size_t padded = m->tiles * TILE;
-    m->weights = arena_take(padded * m->blocks * m->block * bits / 8);
+    m->weights = arena_take(padded * m->blocks * m->block * m->bits / 8);
     m->scales = arena_take(padded * m->blocks * sizeof *m->scales);
     m->zeros = zeros ? arena_take(padded * m->blocks) : NULL;
-    linear->bias = bias ? arena_take(padded * sizeof *linear->bias) : NULL;
-    if (!m->weights || !m->scales || (zeros && !m->zeros) || (bias && !linear->bias)) return no_memory(api);
+    m->bias = bias ? arena_take(padded * sizeof *m->bias) : NULL;
+    if (!m->weights || !m->scales || (zeros && !m->zeros) || (bias && !m->bias)) return no_memory(api);
     pack_weights(m, weights);
     pack_blocks(m, scales, zeros);
-    drop_file_pages(weights, m->columns * m->blocks * m->block * bits / 8);
+    drop_file_pages(weights, weight_bytes);
     drop_file_pages(scales, m->columns * m->blocks * sizeof *m->scales);
-    if (bias) memcpy(linear->bias, bias, m->columns * sizeof *linear->bias);
-    m->bias = linear->bias;
+    if (bias) memcpy(m->bias, bias, m->columns * sizeof *m->bias);
     return NULL;
+}
+
+static int has_input(const OrtApi *api, const OrtKernelInfo *info, size_t index)
+{
+    size_t count = 0;
+    OrtStatus *status = ORT(api, KernelInfo_GetInputCount)(info, &count);
+    if (status) ORT(api, ReleaseStatus)(status);
+    return index < count;
+}
+
+/* `value` stays as it is where the node has no such attribute. */
+static void optional_number(const OrtApi *api, const OrtKernelInfo *info, const char *name, float *value)
+{
+    OrtStatus *status = ORT(api, KernelInfoGetAttribute_float)(info, name, value);
+    if (status) ORT(api, ReleaseStatus)(status);
+}
+
+static OrtStatus *fill_all(Linear *linear, const OrtKernelInfo *info)
+{
+    const OrtApi *api = linear->api;
+    int64_t activation = PLAIN;
+    OrtStatus *none = ORT(api, KernelInfoGetAttribute_int64)(info, "activation", &activation);
+    if (none) ORT(api, ReleaseStatus)(none);
+    if (activation < PLAIN || activation >= ACTIVATIONS) return wrong(api, "BlockLinear: an activation that is not known");
+    linear->activation = (Activation)activation;
+    linear->alpha = 1.0f;
+    optional_number(api, info, "alpha", &linear->alpha);
+    TRY(sizes_of(api, info, &linear->matrix));
+    const Matrix sizes = linear->matrix;
+    TRY(fill(&linear->matrix, api, info, INPUT_WEIGHTS, INPUT_BIAS));
+    if (!has_input(api, info, SECOND_WEIGHTS)) return NULL;
+    linear->second = sizes;
+    return fill(&linear->second, api, info, SECOND_WEIGHTS, SECOND_BIAS);
 }
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info, void **state)
@@ -165,7 +213,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     if (!linear) return no_memory(api);
     linear->api = api;
     linear->kernels = kernels;
-    OrtStatus *status = fill(linear, info);
+    OrtStatus *status = fill_all(linear, info);
     if (status) destroy(linear);
     else *state = linear;
     return status;
@@ -176,7 +224,7 @@ enum { ROW_GROUP = 96, FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14
 
 typedef struct {
     const Linear *linear;
-    const float *x;
+    const float *x, *residual; /* NULL: there is none */
     float *out;
     size_t rows, rows_each, tiles_each, tile_items;
     Rounded rounded;
@@ -202,18 +250,33 @@ static void round_item(void *data, size_t item)
     run->linear->kernels->rounds(m, run->x + first * m->depth, count, from_row(run, first));
 }
 
+static void add_residual(const Run *run, size_t column, size_t width, size_t first, size_t count)
+{
+    const size_t columns = run->linear->matrix.columns;
+    for (size_t r = first; r < first + count; r++) {
+        float *out = run->out + r * columns + column;
+        const float *residual = run->residual + r * columns + column;
+        for (size_t i = 0; i < width; i++) out[i] += residual[i];
+    }
+}
+
 static void multiply_tile(const Run *run, size_t tile, size_t first, size_t count)
 {
-    const Matrix *m = &run->linear->matrix;
-    float *out = run->out + first * m->columns + tile * TILE;
+    const Linear *linear = run->linear;
+    const Matrix *m = &linear->matrix;
+    const Rounded rounded = from_row(run, first);
     const size_t width = least(m->columns - tile * TILE, TILE);
-    if (width == TILE) {
-        run->linear->kernels->multiplies(m, tile, from_row(run, first), count, out, m->columns);
-        return;
-    }
-    float whole[ROW_GROUP * TILE];
-    run->linear->kernels->multiplies(m, tile, from_row(run, first), count, whole, TILE);
-    for (size_t r = 0; r < count; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
+    float *out = run->out + first * m->columns + tile * TILE;
+    float whole[ROW_GROUP * TILE], gated[ROW_GROUP * TILE];
+    const int is_gated = linear->second.weights != NULL;
+    float *to = width == TILE ? out : whole;
+    const size_t stride = width == TILE ? m->columns : TILE;
+    linear->kernels->multiplies(m, tile, rounded, count, to, stride);
+    if (is_gated) linear->kernels->multiplies(&linear->second, tile, rounded, count, gated, TILE);
+    if (linear->activation || is_gated)
+        linear->kernels->finishes(to, stride, count, linear->activation, linear->alpha, is_gated ? gated : NULL);
+    for (size_t r = 0; r < count && to == whole; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
+    if (run->residual) add_residual(run, tile * TILE, width, first, count);
 }
 
 static void multiply_item(void *data, size_t item)
@@ -267,6 +330,25 @@ static OrtStatus *dimensions(const OrtApi *api, const OrtValue *value, int64_t *
     return status;
 }
 
+/* The data of an input that may be left out; NULL where it is. */
+static OrtStatus *optional_rows(const OrtApi *api, OrtKernelContext *context, size_t index, size_t elements, const float **rows)
+{
+    const OrtValue *value = NULL;
+    size_t count = 0, found = 0;
+    *rows = NULL;
+    TRY(ORT(api, KernelContext_GetInputCount)(context, &count));
+    if (index >= count) return NULL;
+    TRY(ORT(api, KernelContext_GetInput)(context, index, &value));
+    if (!value) return NULL;
+    OrtTensorInfo *shape = NULL;
+    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
+    OrtStatus *status = ORT(api, GetTensorShapeElementCount)(shape, &found);
+    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
+    if (status) return status;
+    if (found != elements) return wrong(api, "BlockLinear: the residual has another shape than the output");
+    return ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)rows);
+}
+
 static OrtStatus *compute(void *state, OrtKernelContext *context)
 {
     Run run = {.linear = state, .rows = 1};
@@ -281,6 +363,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     if ((size_t)sizes[rank - 1] != m->depth) return wrong(api, "BlockLinear: the input's last dimension is not K");
     for (size_t i = 0; i + 1 < rank; i++) run.rows *= (size_t)sizes[i];
     sizes[rank - 1] = (int64_t)m->columns;
+    TRY(optional_rows(api, context, INPUT_RESIDUAL, run.rows * m->columns, &run.residual));
     TRY(ORT(api, KernelContext_GetOutput)(context, 0, sizes, rank, &out));
     TRY(ORT(api, GetTensorMutableData)((OrtValue *)x, (void **)&run.x));
     TRY(ORT(api, GetTensorMutableData)(out, (void **)&run.out));
@@ -299,7 +382,8 @@ static int to_last(const OrtCustomOp *op) { (void)op; return 0x7fffffff; }
 
 static int input_type(const OrtCustomOp *op, size_t index)
 {
-    static const int types[INPUTS] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT, ORT_UINT8, ORT_INT32, ORT_FLOAT};
+    static const int types[INPUTS] = {ORT_FLOAT, ORT_UINT8, ORT_FLOAT, ORT_UINT8, ORT_INT32, ORT_FLOAT,
+                                      ORT_FLOAT, ORT_UINT8, ORT_FLOAT, ORT_UINT8, ORT_FLOAT};
     (void)op;
     return types[index];
 }

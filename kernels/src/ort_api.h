@@ -74,6 +74,7 @@ ORT_FUNCTION(GetDimensionsCount, 61, OrtStatus *, const OrtTensorInfo *, size_t 
 ORT_FUNCTION(GetDimensions, 62, OrtStatus *, const OrtTensorInfo *, int64_t *, size_t)
 ORT_FUNCTION(GetTensorShapeElementCount, 64, OrtStatus *, const OrtTensorInfo *, size_t *)
 ORT_FUNCTION(GetTensorTypeAndShape, 65, OrtStatus *, const OrtValue *, OrtTensorInfo **)
+ORT_FUNCTION(KernelInfoGetAttribute_float, 85, OrtStatus *, const OrtKernelInfo *, const char *, float *)
 ORT_FUNCTION(KernelInfoGetAttribute_int64, 86, OrtStatus *, const OrtKernelInfo *, const char *, int64_t *)
 ORT_FUNCTION(KernelContext_GetInputCount, 88, OrtStatus *, const OrtKernelContext *, size_t *)
 ORT_FUNCTION(KernelContext_GetInput, 90, OrtStatus *, const OrtKernelContext *, size_t, const OrtValue **)

@@ -1,11 +1,8 @@
 /* Activations rounded by blocks, in plain C that compilers make vectors of; the same bits wherever it is compiled. */
-#include <math.h>
-#include <string.h>
+#include "plain.h"
 
 #define STEPS 127.0f
-#define TO_WHOLE 12582912.0f /* 1.5 x 2^23: what is added to it loses its fraction, ties to even */
-#define AT_ONCE 64           /* blocks whose divisions are done together */
-#define INLINE static inline __attribute__((always_inline))
+#define AT_ONCE 64 /* blocks whose divisions are done together */
 
 /* Its largest magnitude; NaN where a number is not finite. */
 INLINE float ISA(top_of)(const float *restrict x, size_t count)
