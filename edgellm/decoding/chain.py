@@ -105,7 +105,8 @@ def _warpers(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list
 
 
 def _too_short(options: GenerationOptions, rows: ScoredRows) -> p.Mask:
-    return rows.new_lens < np.array([options.minimum(length) for length in rows.prompt_lens])
+    lengths = zip(rows.ids, rows.prompt_lens, strict=True)
+    return np.array([len(ids) - prompt < options.minimum(prompt) for ids, prompt in lengths])
 
 
 def _at_begin(options: GenerationOptions, rows: ScoredRows) -> p.Mask:

@@ -98,10 +98,12 @@ def exponential_decay_length_penalty(
 def exclude(scores: Scores, rows: Mask, tokens: Sequence[int]) -> Scores:
     """Exclude `tokens` in the chosen `rows` [rows] (SuppressTokens-, SuppressTokensAtBegin-, and of end tokens in rows
     that are too short MinLength-, MinNewTokensLengthLogitsProcessor)."""
-    if not rows.any() or not len(tokens):
+    chosen = np.flatnonzero(rows).tolist()
+    if not chosen or not len(tokens):
         return scores
-    result = scores.copy()
-    result[np.ix_(rows, np.asarray(tokens))] = MINUS_INFINITY
+    result, ids = scores.copy(), list(tokens)
+    for row in chosen:
+        result[row, ids] = MINUS_INFINITY
     return result
 
 
