@@ -72,6 +72,21 @@ def gguf_file(model: Model, precision: Precision) -> Path:
     return _made(model, "xllamacpp", precision, ["gguf"], make) / "model.gguf"
 
 
+def repacked_gguf_file(model: Model, precision: Precision) -> Path:
+    """The same numbers in ik_llama.cpp's own layout of rows side by side."""
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        library = "import ik_llama_cpp, pathlib; print(pathlib.Path(ik_llama_cpp.__file__).parent)"
+        found = subprocess.run([python_of("ik_llamacpp"), "-c", library], check=True, text=True, stdout=subprocess.PIPE)
+        home = Path(found.stdout.strip())
+        kind = {"int8": "q8_0", "int4": "q4_0"}[precision]
+        files = [str(gguf_file(model, precision)), str(out / "model.gguf")]
+        _run([str(home / "bin" / "llama-quantize"), "--repack", *files, kind], LD_LIBRARY_PATH=str(home / "lib"))
+
+    return _made(model, "ik_llamacpp", precision, ["repack"], make) / "model.gguf"
+
+
 def float_checkpoint(model: Model, precision: Precision) -> Path:
     """The checkpoint that transformers reads itself, in float32 whatever the precision of the others."""
     return model.checkpoint()
@@ -96,7 +111,7 @@ def _made(
     return out
 
 
-def _run(command: list[Any]) -> None:
-    done = subprocess.run(command, env=OFFLINE, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def _run(command: list[Any], **variables: str) -> None:
+    done = subprocess.run(command, env={**OFFLINE, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{' '.join(command)}: status {done.returncode}")

@@ -39,6 +39,18 @@ SYSTEMS = {
     "llama.cpp": System(
         "xllamacpp", "llamacpp.py", conversion.gguf_file, {"int8": "llama.cpp Q8_0", "int4": "llama.cpp Q4_0"}
     ),
+    "ik_llama.cpp": System(
+        "ik_llamacpp",
+        "ik_llamacpp.py",
+        conversion.gguf_file,
+        {"int8": "ik_llama.cpp 0.1.5 Q8_0", "int4": "ik_llama.cpp 0.1.5 Q4_0"},
+    ),
+    "ik_llama.cpp-repacked": System(
+        "ik_llamacpp",
+        "ik_llamacpp.py",
+        conversion.repacked_gguf_file,
+        {"int8": "ik_llama.cpp 0.1.5 Q8_0_R8", "int4": "ik_llama.cpp 0.1.5 Q4_0_R8"},
+    ),
     "ctranslate2": System(
         "ctranslate2", "ct2.py", conversion.ctranslate2_model, {"int8": "CTranslate2 4.8 int8"}
     ),  # no 4-bit weights on a CPU
