@@ -55,7 +55,7 @@ TABLE = {
         adapters: checkpoint tokenizer sources architectures / package
         graphs: onnx blocks architectures / package
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
-        calibration: checkpoint quantize blocks architectures float_run / text
+        calibration: checkpoint quantize blocks float_run / text
         verification: float_run calibration / system package text ort models loading
         witness: sources calibration verification / package text decoding models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -118,7 +117,7 @@ def quality_lines(report: Report | None) -> list[str]:
     worst = ", ".join(f"{layer.place} ({layer.error:.2%})" for layer in report.worst_layers()) or "none"
     cache = ", int8 cache" if report.cache == "int8" else ""
     return [
-        f"package      {report.size_bytes / 2**20:.0f} MiB, {report.precision} ({_scheme(report)}){cache}",
+        f"package      {report.size_bytes / 2**20:.0f} MiB, {report.precision} ({report.scheme}){cache}",
         *(_generation_lines(report) if isinstance(report, GenerationReport) else []),
         *(_encoder_lines(report) if isinstance(report, EncoderReport) else []),
         *_source_lines(report.source),
@@ -160,14 +159,6 @@ def _encoder_lines(report: EncoderReport) -> list[str]:
     if q.top1_agreement is not None:
         lines.append(f"agreement    top-1 {q.top1_agreement:.2%} (limit {limits.top1_agreement:.0%})")
     return lines
-
-
-def _scheme(report: Report) -> str:
-    """The scheme's name or, where calibration chose several for the matrices, how many have which."""
-    schemes = Counter(matrix.scheme for matrix in report.matrices)
-    if len(schemes) < 2:
-        return report.scheme
-    return ", ".join(f"{count} layers {scheme}" for scheme, count in schemes.most_common())
 
 
 def findings_lines(findings: Findings | None) -> list[str]:

@@ -34,12 +34,15 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class MatrixReport:
-    """How calibration rounded the matrix of the layer at a node. `error`: root mean square, over tokens of calibration
-    text, of the relative error of the layer's outputs."""
+    """How the matrix of the linear layer at a node is stored. `error`: root mean square, over tokens of calibration
+    text, of the relative error of the layer's outputs; None where calibration did not round it. `bits`, `block_size`:
+    of its integers; older files lack them."""
 
     node: str
     scheme: str
-    error: float
+    error: float | None
+    bits: int | None = None
+    block_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,9 @@ class ExportOutcome:
 @dataclass(frozen=True, kw_only=True)
 class Report(ABC):
     """The file's content. `cache`: the type of the key/value cache, of models that generate. `calibration`: the text
-    that channel scales came from, or "none". `size_bytes`: weights and graph. `matrices`: those that calibration
-    rounded. `passed`: the quality is within `thresholds`. `source`: None where the checkpoint was not quantized.
-    `plan`: None where nothing was foreseen."""
+    that channel scales came from, or "none". `size_bytes`: weights and graph. `matrices`: the linear
+    layers that have integers. `passed`: the quality is within `thresholds`. `source`: None where the checkpoint was not
+    quantized. `plan`: None where nothing was foreseen."""
 
     precision: Precision
     scheme: str

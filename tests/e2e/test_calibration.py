@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,15 +16,9 @@ import edgellm
 import edgellm_export
 from comparison import prompt, reference_logits, relative
 from edgellm.package.report import GenerationThresholds
-from edgellm_export.blocks.channels import ChannelMoves
-from edgellm_export.calibration.rounding import (
-    Calibration,
-    channel_scales,
-)
-from edgellm_export.float_run.decoder import DecoderRun
+from edgellm_export.calibration.rounding import Calibration, channel_scales
+from edgellm_export.exporters.driver import Driver
 from edgellm_export.float_run.layers import FloatLayer
-from edgellm_export.quantize import scheme_for
-from edgellm_export.quantize.formats import RowFormat
 from edgellm_export.verification.report import THRESHOLDS
 from families import BY_NAME, FAMILIES, save_checkpoint
 
@@ -43,9 +36,9 @@ def test_scales_change_nothing_in_float(
     """What a norm is divided by, exactly the layers behind it are multiplied by: in every family."""
     used: dict[str, Any] = {}
 
-    def calibrated(original: DecoderRun, *rest: Any) -> Calibration:
+    def calibrated(driver: Any, *rest: Any) -> Calibration:
         """As scales for an integer package would be, but large, and nothing rounded."""
-        rng = np.random.default_rng(0)
+        rng, original = np.random.default_rng(0), driver.recipe.original
 
         def step(layer: FloatLayer, states: Any) -> Any:
             after, linears = layer.observed(states)
@@ -54,11 +47,9 @@ def test_scales_change_nothing_in_float(
             return after
 
         original.through([np.arange(12) % original.family.shape.vocab_size], step)
-        return Calibration("test", ChannelMoves(used))
+        return Calibration("test", used)
 
-    float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.exporters.recipe.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.exporters.decoder.calibrate_layers", calibrated)
+    monkeypatch.setattr(Driver, "_calibrated", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.

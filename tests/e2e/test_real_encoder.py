@@ -59,8 +59,8 @@ def test_vectors_of_transformers(minilm: Path, sentences: list[str], embedded: C
         assert np.abs(vector - mean / np.linalg.norm(mean)).max() < 1e-5
 
 
-# Cosine to float32, at worst and on average. Measured: int8 0.9992 and 0.9995, int4 0.982 and 0.991.
-@pytest.mark.parametrize(("precision", "worst", "mean"), [("int8", 0.999, 0.9994), ("int4", 0.96, 0.985)])
+# Cosine to float32, at worst and on average. Measured: int8 0.9994 and 0.9997, int4 0.982 and 0.991.
+@pytest.mark.parametrize(("precision", "worst", "mean"), [("int8", 0.999, 0.9996), ("int4", 0.96, 0.985)])
 def test_cosine_to_float32(precision: str, worst: float, mean: float, embedded: Callable[[str], np.ndarray]) -> None:
     cosines = (embedded(precision) * embedded("fp32")).sum(axis=1)
     assert len(cosines) == COUNT
@@ -68,16 +68,9 @@ def test_cosine_to_float32(precision: str, worst: float, mean: float, embedded: 
     assert cosines.mean() >= mean
 
 
-def test_int8_is_integers_nearly_everywhere(minilm_package: Callable[[str], Path]) -> None:
-    """What makes it fast: with offsets moved into biases and large channels apart, only the first layer has blocks."""
-    schemes = [matrix.scheme for matrix in report_of(minilm_package("int8")).matrices]
-    assert sum("blocks" in scheme for scheme in schemes) <= 2
-    assert sum("fixed range" in scheme for scheme in schemes) >= 20
-
-
 def test_int8_ranks_as_float32_does(embedded: Callable[[str], np.ndarray]) -> None:
     """For each sentence, the others by similarity: only near ties change places. Measured: similarities are off by
-    0.003, at most 0.016; the nearest sentence is another for 1.5%, and was then less than 0.008 behind."""
+    0.002, at most 0.013; the nearest sentence is another for 4%, and was then less than 0.005 behind."""
     wanted, found = (similarities(embedded(precision)) for precision in ("fp32", "int8"))
     assert np.abs(wanted - found).max() < 0.02  # so no two that are 0.04 apart change places
     rows = np.arange(COUNT)

@@ -154,10 +154,7 @@ class Bart:
         x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
         hidden = self.shape.hidden_size
         qkv = [
-            blocks.linear(
-                b, x, f"{name}.self_attn.{p}_proj", side.heads.query_size, hidden, bias=True, into_softmax=p != "v"
-            )
-            for p in "qkv"
+            blocks.linear(b, x, f"{name}.self_attn.{p}_proj", side.heads.query_size, hidden, bias=True) for p in "qkv"
         ]
         y = cross.attention_to_source(b, qkv, side.heads, source, f"{name}.self_attn")
         y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, side.heads.query_size, bias=True)
@@ -185,7 +182,7 @@ class Bart:
         y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, size, bias=True)
         stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
         x, stream = self._before(b, stream, f"{name}.encoder_attn_layer_norm")
-        query = blocks.linear(b, x, f"{name}.encoder_attn.q_proj", size, hidden, bias=True, into_softmax=True)
+        query = blocks.linear(b, x, f"{name}.encoder_attn.q_proj", size, hidden, bias=True)
         y = cross.cross_attention(b, query, source, side.heads, target, f"{name}.encoder_attn")
         y = blocks.linear(b, y, f"{name}.encoder_attn.out_proj", hidden, size, bias=True)
         stream = self._behind(b, stream, y, f"{name}.encoder_attn_layer_norm")

@@ -17,6 +17,7 @@ from edgellm_export.architectures.contract import EncoderConfig, HeadKind, Layer
 from edgellm_export.architectures.names import Names, head_differs
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
+from edgellm_export.blocks.norms import layer_norm
 from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.quantize import scheme_for
@@ -105,7 +106,7 @@ class PostNormEncoder:
             table = b.graph.array(f"{n.types}.weight", self.type_table(b).astype(b.activation))
             kind = b.graph.op("Gather", table, types, axis=0, name=f"{node(n.types)}/Gather")
             x = b.graph.op("Add", x, kind, name=f"{node(n.types)}/Add")
-        x = post_norm.norm(b, x, n.embedding_norm, c.embedding_size, c.eps)
+        x = layer_norm(b, x, n.embedding_norm, c.embedding_size, c.eps)
         if c.embedding_size != c.hidden_size:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)
         return x
@@ -137,7 +138,7 @@ class PostNormEncoder:
         """Transformed states times the embedding of words: [B, S, vocab]."""
         c, head, size = self.config, self.masked, self.config.embedding_size
         x = blocks.linear(b, x, head.dense, size, c.hidden_size, bias=True)
-        x = post_norm.norm(b, blocks.activate(b, x, head.act or c.act, f"{head.dense}.act"), head.norm, size, c.eps)
+        x = layer_norm(b, blocks.activate(b, x, head.act or c.act, f"{head.dense}.act"), head.norm, size, c.eps)
         weight = b.tensors.take(
             f"{self.names.embedding if c.tied_embedding else head.decoder}.weight", (c.vocab_size, size)
         )

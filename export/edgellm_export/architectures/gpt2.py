@@ -78,7 +78,7 @@ class GPT2(NamedDecoder[GPT2Config]):
         c, name, hidden = self.config, f"transformer.h.{index}", self.shape.hidden_size
         residual = norms.add(b, stream, f"{name}.residual")
         x = norms.layer_norm(b, residual, f"{name}.ln_1", hidden, c.layer_norm_eps)
-        qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden, into_softmax=True)
+        qkv = self._conv1d(b, x, f"{name}.attn.c_attn", 3 * hidden, hidden)
         heads = replace(c.heads, scale=(c.heads.scale or 1.0) / (index + 1)) if c.less_with_depth else c.heads
         x, present = attention.grouped_query(b, [qkv], heads, cache, batch, None, 0, f"{name}.attn")
         stream = Stream(residual, self._conv1d(b, x, f"{name}.attn.c_proj", hidden, hidden))
@@ -93,8 +93,6 @@ class GPT2(NamedDecoder[GPT2Config]):
         residual = norms.add(b, stream, "transformer.residual")
         return norms.layer_norm(b, residual, "transformer.ln_f", self.shape.hidden_size, self.config.layer_norm_eps)
 
-    def _conv1d(
-        self, b: Build, x: ir.Value, name: str, rows: int, columns: int, *, into_softmax: bool = False
-    ) -> ir.Value:
+    def _conv1d(self, b: Build, x: ir.Value, name: str, rows: int, columns: int) -> ir.Value:
         weight = transposed(f"{name}.weight", b.tensors.take(f"{name}.weight", (columns, rows)))
-        return b.project(x, weight, b.vector(f"{name}.bias", rows), name, into_softmax=into_softmax)
+        return b.project(x, weight, b.vector(f"{name}.bias", rows), name)

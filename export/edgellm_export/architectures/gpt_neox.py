@@ -113,4 +113,4 @@ class GPTNeoX(NamedDecoder[GPTNeoXConfig]):
         bias = None
         if self.config.attention_bias:
             bias = b.vector(f"{name}.bias", 3 * hidden).reshape(-1, 3, size).swapaxes(0, 1).reshape(-1)
-        return b.project(x, RowConcat(f"{name}.weight", parts), bias, name, into_softmax=True)
+        return b.project(x, RowConcat(f"{name}.weight", parts), bias, name)

@@ -109,7 +109,7 @@ class Llama(NamedDecoder[LlamaConfig]):
             qkv = attention.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
         elif c.fused:
             rows = heads.query_size + 2 * heads.kv_size
-            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias, into_softmax=True)]
+            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias)]
         else:
             qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
         y, present = attention.grouped_query(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)

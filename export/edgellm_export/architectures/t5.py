@@ -130,7 +130,7 @@ class T5:
         name = f"encoder.block.{index}"
         x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
         attention = f"{name}.layer.0.SelfAttention"
-        qkv = [self._linear(b, x, f"{attention}.{side}", into_softmax=side != "v") for side in "qkv"]
+        qkv = [self._linear(b, x, f"{attention}.{side}") for side in "qkv"]
         y = cross.attention_to_source(b, qkv, self.config.heads, source, attention)
         stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
         return self._feed_forward(b, stream, f"{name}.layer.1")
@@ -162,12 +162,12 @@ class T5:
         x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
         attention = f"{name}.layer.0.SelfAttention"
         matrices = [self._matrix(b, f"{attention}.{side}") for side in "qkv"]
-        qkv = b.project(x, cross.stacked(f"{attention}.qkv", matrices), None, f"{attention}.qkv", into_softmax=True)
+        qkv = b.project(x, cross.stacked(f"{attention}.qkv", matrices), None, f"{attention}.qkv")
         y, present = cross.self_attention(b, qkv, self.config.heads, cache, target, attention)
         stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
         x, stream = self._norm(b, stream, f"{name}.layer.1.layer_norm")
         attention = f"{name}.layer.1.EncDecAttention"
-        query = self._linear(b, x, f"{attention}.q", into_softmax=True)
+        query = self._linear(b, x, f"{attention}.q")
         y = cross.cross_attention(b, query, source, self.config.heads, target, attention)
         stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
         return self._feed_forward(b, stream, f"{name}.layer.2"), present
@@ -214,8 +214,8 @@ class T5:
     def _matrix(self, b: Build, name: str) -> LazyTensor:
         return b.tensors.take(f"{name}.weight", (self.config.heads.query_size, self.shape.hidden_size))
 
-    def _linear(self, b: Build, x: ir.Value, name: str, *, into_softmax: bool) -> ir.Value:
-        return b.project(x, self._matrix(b, name), None, name, into_softmax=into_softmax)
+    def _linear(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        return b.project(x, self._matrix(b, name), None, name)
 
     def _output(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         return blocks.linear(b, x, name, self.shape.hidden_size, self.config.heads.query_size, bias=False)

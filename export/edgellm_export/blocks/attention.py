@@ -24,7 +24,7 @@ def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, 
     parts = [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
     matrices = tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
     vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
-    return b.project(x, RowConcat(f"{name}.qkv_proj.weight", matrices), vector, f"{name}.qkv_proj", into_softmax=True)
+    return b.project(x, RowConcat(f"{name}.qkv_proj.weight", matrices), vector, f"{name}.qkv_proj")
 
 
 def normed_qkv(
@@ -32,7 +32,7 @@ def normed_qkv(
 ) -> list[ir.Value]:
     """q, k and v apart, each head of q and k RMS-normed with weight + `shift`."""
     q, k, v = (
-        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias, into_softmax=side != "v")
+        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias)
         for side, size in (("q", heads.query_size), ("k", heads.kv_size), ("v", heads.kv_size))
     )
     normed = [

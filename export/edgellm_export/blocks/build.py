@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS
 from edgellm.types import FloatArray
-from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, Channels
+from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.rope import Rope
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder, as_model
@@ -45,17 +45,18 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What the matrices of graphs are made of: a checkpoint's tensors, their channels moved, stored in the scheme's
-    way. `cache`: what each layer's int8 key/value cache is multiplied by; none for a cache of the activations' type."""
+    """What the matrices of graphs are made of: a checkpoint's tensors, their channels scaled, stored in the
+    scheme's way. `cache`: what each layer's int8 key/value cache is multiplied by; none for a cache of the activations'
+    type."""
 
     tensors: TensorSource
     scheme: WeightScheme
-    moves: ChannelMoves = UNMOVED
+    scales: ChannelScales = field(default_factory=dict)
     cache: Sequence[CacheScales] = ()
 
     def build(self, shape: DecoderShape, name: str, *, attentions: bool = False) -> Build:
         """A graph to be. `attentions`: with what attention gives each token."""
-        channels = Channels(self.moves)
+        channels = Channels(self.scales)
         if attentions:
             return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels, [], [])
         return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels)
@@ -97,17 +98,10 @@ class Build:
         name: str,
         *,
         outer: bool = False,
-        into_softmax: bool = False,
-        bias_behind: bool = False,
     ) -> ir.Value:
-        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see FloatScheme.linear.
-        `into_softmax`: attention compares what comes out, which enlarges errors. `bias_behind`: the operator that reads
-        the product adds its bias, and what is missing (edgellm_export.blocks.channels)."""
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see FloatScheme.linear."""
         place = node(name)
-        missing = None if bias_behind else self.channels.missing(x, weight)
-        if missing is not None:
-            bias = missing if bias is None else bias + missing
-        matrix = self.channels.read(x, weight, place, into_softmax=into_softmax, outer=outer)
+        matrix = self.channels.read(x, weight, place, outer=outer)
         return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
 
 

@@ -67,8 +67,7 @@ def cross_keys_values(
 ) -> CrossState:  # fmt: skip
     """Keys and values of the encoder's output [B, T, hidden_size], as the cross-attention of a layer reads them."""
     projected = [
-        b.project(hidden, matrix, bias, name, into_softmax=i == 0)
-        for i, (matrix, bias, name) in enumerate(zip(matrices, biases, names, strict=True))
+        b.project(hidden, matrix, bias, name) for matrix, bias, name in zip(matrices, biases, names, strict=True)
     ]
     key, value = (_split_heads(b, x, heads, name) for x, name in zip(projected, names, strict=True))
     return CrossState(key, value)

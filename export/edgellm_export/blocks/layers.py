@@ -25,13 +25,11 @@ ACTIVATIONS = {
 }
 
 
-def linear(
-    b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool, into_softmax: bool = False
-) -> ir.Value:
+def linear(b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool) -> ir.Value:
     """x @ W.T (+ bias) with the checkpoint's `name`.weight [rows, columns]."""
     weight = b.tensors.take(f"{name}.weight", (rows, columns))
     vector = b.vector(f"{name}.bias", rows) if bias else None
-    return b.project(x, weight, vector, name, into_softmax=into_softmax)
+    return b.project(x, weight, vector, name)
 
 
 def embedding(b: Build, input_ids: ir.Value, name: str, rows: int, columns: int) -> ir.Value:

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.types import FloatArray, ProgressHook
-from edgellm_export.blocks.channels import UNMOVED, ChannelMoves, ChannelScales, ChannelShifts
+from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.layers import FloatLayer, FloatRun, ObservedLinear, States, Texts
+from edgellm_export.quantize import IntegerScheme
+from edgellm_export.quantize.calibrated import PreparedMatrix, keep, rounded
 from edgellm_export.quantize.carried import carries
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, PreparedMatrix, choose, choose_carried, keep
-from edgellm_export.quantize.formats import MatrixFormat
-from edgellm_export.quantize.row_formats import with_uneven
 
 # s = size ** STRENGTH: about half of the imbalance goes to the weights. On SmolLM2-135M at int8, 0.4 to 0.5 do equally
 # well, 0.6 costs half as much divergence again.
@@ -26,16 +25,16 @@ STRENGTH = 0.45
 # The first tokens of a sequence have a few enormous activations, which speak for no other token but must not be made
 # still larger beside the rest: a tenth of their largest counts as a channel's size.
 SINKS, SINK_SHARE = 4, 0.1
-MIDDLE = (0.1, 99.9)  # percentiles of a channel's values that its shift is half-way between
+UNLIKE = 2.0  # largest scale over smallest
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`text`: where it comes from, or "none". `moves`: of channels. `prepared`: by layer name, the matrices that are
+    """`text`: where it comes from, or "none". `scales`: of channels. `prepared`: by layer name, the matrices that are
     rounded already."""
 
     text: str = "none"
-    moves: ChannelMoves = UNMOVED
+    scales: ChannelScales = field(default_factory=dict)
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
 
 
@@ -44,34 +43,23 @@ NOT_CALIBRATED = Calibration()
 
 @dataclass(frozen=True)
 class Rounding:
-    """How matrices are rounded: as the fastest of `candidates` that is close enough. Their arrays lie in `directory`
-    afterwards. What the checkpoint holds as integers that a candidate can hold too is not rounded."""
+    """How matrices are rounded: in the formats of `scheme`. Their arrays lie in `directory` afterwards."""
 
-    candidates: Sequence[MatrixFormat]
+    scheme: IntegerScheme
     directory: Path
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    def rounded(
-        self, inputs: FloatArray, weight: LazyTensor, candidates: Sequence[MatrixFormat], limit: float
-    ) -> PreparedMatrix:
-        """A matrix that is multiplied by inputs [tokens, columns], with an error of at most `limit` if it can be."""
-        choice = choose_carried(weight, inputs, candidates, limit)
-        if choice is None:
-            choice = choose(weight.rows(0, weight.shape[0]), inputs, candidates, limit)
-        file = self.directory / f"{next(self._numbers)}.npy"
-        return keep(choice.form, choice.error, choice.form.arrays(choice.codes), file)
-
-    def keeps(self, weight: LazyTensor) -> bool:
-        """Whether the checkpoint's own integers of a matrix can stay."""
-        return any(carries(weight, form.grid) for form in self.candidates)
 
     def linear(self, linear: ObservedLinear, weight: LazyTensor, scales: ChannelScales) -> PreparedMatrix:
         """The layer's matrix `weight`, which `scales` have changed already."""
         inputs = np.concatenate(linear.inputs)
         if linear.origin is not None and linear.origin in scales:
             inputs /= scales[linear.origin]
-        limit = SOFTMAX_LIMIT if linear.into_softmax else LIMIT
-        return self.rounded(inputs, weight, with_uneven(self.candidates, inputs), limit)
+        form = self.scheme.form_of(linear.name, weight, outer=False)
+        return keep(form, rounded(weight, inputs, form), self.directory / f"{next(self._numbers)}.npy")
+
+    def keeps(self, name: str, weight: LazyTensor) -> bool:
+        """Whether the checkpoint's own integers of a layer's matrix stay."""
+        return carries(weight, self.scheme.form_of(name, weight, outer=False).grid)
 
 
 def calibrate_layers(
@@ -84,50 +72,34 @@ def calibrate_layers(
 
     def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
         after, linears = layer.observed(states)
-        scales.update(channel_scales(scalable(layer, linears, rounding)))
-        weights = layer.weights(ChannelMoves(scales))
+        found = channel_scales(scalable(layer, linears, rounding))
+        scales.update(found if layer.adds else worthwhile(found))
+        weights = layer.weights(scales)
         prepared.update({each.name: rounding.linear(each, weights[each.name], scales) for each in linears})
         progress(next(done), run.num_layers)
         return after
 
     run.through(texts, round_layer)
-    return Calibration(described(texts, origin), ChannelMoves(scales), prepared)
+    return Calibration(described(texts, origin), scales, prepared)
+
+
+def worthwhile(scales: ChannelScales) -> ChannelScales:
+    """Where norms make the residuals, too, and a scale is undone by a multiplication: without those of channels that
+    are of like size anyway."""
+    return {origin: scale for origin, scale in scales.items() if scale.max() > UNLIKE * scale.min()}
 
 
 def scalable(layer: FloatLayer, linears: Sequence[ObservedLinear], rounding: Rounding) -> list[ObservedLinear]:
     """Those that read values whose channels may be scaled: not where a matrix that reads the same keeps its integers,
     whose columns would be multiplied."""
-    weights = layer.weights(UNMOVED)
-    kept = {linear.origin for linear in linears if rounding.keeps(weights[linear.name])}
+    weights = layer.weights({})
+    kept = {linear.origin for linear in linears if rounding.keeps(linear.name, weights[linear.name])}
     return [linear for linear in linears if linear.origin not in kept]
 
 
 def described(texts: Sequence[Sized], origin: str) -> str:
     """For the report."""
     return f"{sum(map(len, texts))} tokens of {origin}"
-
-
-def channel_shifts(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:
-    """By origin, the middle [size] of each channel's range: with it subtracted, ranges are as narrow as they can be.
-    Zeros where values are not numbers."""
-    read = {linear.origin: np.concatenate(linear.inputs) for linear in linears if linear.origin is not None}
-    return {origin: _middle(values) for origin, values in read.items()}
-
-
-def _middle(values: FloatArray) -> FloatArray:
-    if not np.isfinite(values).all():
-        return np.zeros(values.shape[1], np.float32)
-    return np.asarray(np.percentile(values, MIDDLE, axis=0).mean(axis=0), np.float32)
-
-
-def shifted(linears: Sequence[ObservedLinear], shifts: ChannelShifts) -> list[ObservedLinear]:
-    """The same, with what they will read."""
-    return [
-        replace(linear, inputs=[values - shifts[linear.origin] for values in linear.inputs])
-        if linear.origin is not None and linear.origin in shifts
-        else linear
-        for linear in linears
-    ]
 
 
 def channel_scales(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:

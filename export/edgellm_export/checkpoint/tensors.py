@@ -143,20 +143,6 @@ class PickedRows(NamedView):
 
 
 @dataclass(frozen=True)
-class PickedColumns(NamedView):
-    """Some columns of a matrix. index: [columns]."""
-
-    index: IntArray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.tensor.shape[0], len(self.index))
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        return np.ascontiguousarray(self.tensor.rows(start, stop)[:, self.index])
-
-
-@dataclass(frozen=True)
 class Transposed(NamedView):
     """The transpose of a matrix. Each read goes through the whole matrix: for the few layers stored the other way
     round."""

@@ -15,14 +15,13 @@ from edgellm_export.blocks.build import Material
 from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rounding
 from edgellm_export.checkpoint import TensorReader
 from edgellm_export.exporters.contract import Outline, Written
-from edgellm_export.exporters.outline import expected_scheme, is_calibrated
-from edgellm_export.exporters.quantized_source import quantized_source
+from edgellm_export.exporters.matrices import matrix_reports, quantized_source
 from edgellm_export.exporters.recipe import Recipe, Text
 from edgellm_export.exporters.storing import store_borrowers, store_graphs
 from edgellm_export.float_run.layers import FLOAT, StoredLayers
 from edgellm_export.onnx.writer import outline_graph, write_graph
 from edgellm_export.package.output import disk_errors
-from edgellm_export.quantize import WeightScheme
+from edgellm_export.quantize import IntegerScheme
 from edgellm_export.verification.layers import WrittenPackage
 
 
@@ -38,30 +37,32 @@ class Driver(Generic[Text]):
         cache = recipe.cache(work, manifest, progress)
         with tempfile.TemporaryDirectory(dir=work) as matrices:
             calibration = self._calibrated(work, manifest, Path(matrices), progress)
-            scheme = recipe.scheme.calibrated(calibration.prepared)
-            material = Material(tensors, scheme, calibration.moves, cache)
+            scheme = recipe.scheme
+            if isinstance(scheme, IntegerScheme):
+                scheme = replace(scheme, prepared=calibration.prepared)
+            material = Material(tensors, scheme, calibration.scales, cache)
             graphs = recipe.graphs(material)
             projections = [each for graph in graphs.values() for each in graph.projections]
             data = store_graphs(graphs, work, write_graph, partial(progress, "weights"))
             store_borrowers(recipe.borrowers(material), work, data)
 
         def verify(sealed: Manifest[Any]) -> Report:
-            report = recipe.verify(WrittenPackage(work, sealed, StoredLayers(material, data), calibration), progress)
-            return replace(report, source=quantized_source(recipe.checkpoint, projections, scheme))
+            report = recipe.verify(WrittenPackage(work, sealed, StoredLayers(material, data)), progress)
+            matrices = matrix_reports(projections, scheme)
+            source = quantized_source(recipe.checkpoint, projections, scheme)
+            return replace(report, calibration=calibration.text, matrices=matrices, source=source)
 
-        return Written(_stored_as(manifest, scheme), verify)
+        return Written(manifest, verify)
 
     def outline(self, work: Path) -> Outline:
         recipe = self.recipe
         manifest, tensors = self._described(work), self._accounted()
-        material = Material(tensors, FLOAT, cache=recipe.expected_cache())
-        projections = [each for graph in recipe.graphs(material).values() for each in graph.projections]
-        scheme = expected_scheme(recipe.choices, recipe.checkpoint, projections)
-        material = replace(material, scheme=scheme)
-        data = store_graphs(recipe.graphs(material), work, outline_graph, lambda done, total: None)
+        material = Material(tensors, recipe.scheme, cache=recipe.expected_cache())
+        graphs = recipe.graphs(material)
+        projections = [each for graph in graphs.values() for each in graph.projections]
+        data = store_graphs(graphs, work, outline_graph, lambda done, total: None)
         store_borrowers(recipe.borrowers(material), work, data)
-        calibrates = is_calibrated(recipe.choices, recipe.checkpoint)
-        return Outline(_stored_as(manifest, scheme), projections, calibrates)
+        return Outline(manifest, projections, recipe.calibrates)
 
     def _described(self, work: Path) -> Manifest[Any]:
         manifest = self.recipe.manifest()
@@ -77,14 +78,11 @@ class Driver(Generic[Text]):
 
     def _calibrated(self, work: Path, manifest: Manifest[Any], matrices: Path, progress: Progress) -> Calibration:
         """The rounded matrices are files in `matrices`. Nothing where there is nothing to round, or no tokenizer."""
-        recipe = self.recipe
-        candidates = recipe.scheme.candidates if recipe.choices.calibrate else ()
-        texts = recipe.texts(work, manifest) if candidates else ()
+        recipe, scheme = self.recipe, self.recipe.scheme
+        if not isinstance(scheme, IntegerScheme) or not recipe.choices.calibrate:
+            return NOT_CALIBRATED
+        texts = recipe.texts(work, manifest)
         if not texts:
             return NOT_CALIBRATED
         with disk_errors(work):
-            return recipe.calibrate(texts, Rounding(candidates, matrices), partial(progress, "calibrate"))
-
-
-def _stored_as(manifest: Manifest[Any], scheme: WeightScheme) -> Manifest[Any]:
-    return replace(manifest, weights=replace(manifest.weights, scheme=scheme.name))
+            return recipe.calibrate(texts, Rounding(scheme, matrices), partial(progress, "calibrate"))

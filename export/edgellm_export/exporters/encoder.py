@@ -17,9 +17,8 @@ from edgellm.types import Progress, ProgressHook
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderFamily
 from edgellm_export.blocks.build import Material, attention_names
-from edgellm_export.calibration.encoder import calibrate_encoder
 from edgellm_export.calibration.encoder_texts import check_given, paragraphs
-from edgellm_export.calibration.rounding import Calibration, Rounding
+from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.exporters.contract import Choices, ForeseenExporter
@@ -68,7 +67,7 @@ class EncoderRecipe(Recipe[Encoding]):
         return found
 
     def calibrate(self, texts: Sequence[Encoding], rounding: Rounding, progress: ProgressHook) -> Calibration:
-        return calibrate_encoder(self.original, texts, self.choices.text.origin, rounding, progress)
+        return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify_encoder(written, self.original, progress)

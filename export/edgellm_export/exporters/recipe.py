@@ -19,7 +19,7 @@ from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import versions
-from edgellm_export.quantize import FloatScheme, IntegerScheme, scheme_for
+from edgellm_export.quantize import IntegerScheme, WeightScheme, scheme_for
 from edgellm_export.verification.layers import WrittenPackage
 
 Text = TypeVar("Text")
@@ -36,9 +36,15 @@ class Recipe(ABC, Generic[Text]):
     shape: DecoderShape
 
     @property
-    def scheme(self) -> FloatScheme | IntegerScheme:
+    def scheme(self) -> WeightScheme:
         """How weights are stored that no text has decided about."""
         return scheme_for(self.choices.precision, self.choices.target)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether text will decide: there is something to round, and a tokenizer to make tokens of text with."""
+        rounds = isinstance(self.scheme, IntegerScheme)
+        return self.choices.calibrate and rounds and "tokenizer.json" in self.checkpoint.files
 
     @property
     def ignored(self) -> Sequence[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from edgellm.system.cpu import usable_cores
 from edgellm.types import Array, FloatArray
 from edgellm_export.blocks.build import Material, TensorSource
-from edgellm_export.blocks.channels import ChannelMoves
+from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.segments import DataFiles, Segment
 from edgellm_export.onnx.builder import BuiltGraph
@@ -25,12 +25,11 @@ Texts = TypeVar("Texts", bound=Sized, contravariant=True)
 
 @dataclass(frozen=True)
 class ObservedLinear:
-    """A linear layer with what it read. `origin`, `into_softmax`: see edgellm_export.blocks.channels. `inputs`:
-    [length, columns] per sequence."""
+    """A linear layer with what it read. `origin`: see edgellm_export.blocks.channels. `inputs`: [length, columns] per
+    sequence."""
 
     name: str
     origin: str | None
-    into_softmax: bool
     inputs: Sequence[FloatArray]
 
 
@@ -61,15 +60,12 @@ class FloatLayer:
         built = self.build(Material(self.tensors, FLOAT), observe=True)
         segment = segment_of(built)
         runs = [{**fed, **segment.run_all(fed)} for fed in self.fed(states)]
-        linears = [
-            ObservedLinear(p.name, p.origin, p.into_softmax, [run[str(p.x.name)][0] for run in runs])
-            for p in built.projections
-        ]
+        linears = [ObservedLinear(p.name, p.origin, [run[str(p.x.name)][0] for run in runs]) for p in built.projections]
         return [run["hidden_out"] for run in runs], linears
 
-    def weights(self, moves: ChannelMoves) -> dict[str, LazyTensor]:
-        """The matrices of its linear layers by their names, as `moves` change them."""
-        built = self.build(Material(self.tensors, FLOAT, moves))
+    def weights(self, scales: ChannelScales) -> dict[str, LazyTensor]:
+        """The matrices of its linear layers by their names, as `scales` change them."""
+        built = self.build(Material(self.tensors, FLOAT, scales))
         return {projection.name: projection.weight for projection in built.projections}
 
     def fed(self, states: States) -> list[Feeds]:

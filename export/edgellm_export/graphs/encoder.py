@@ -92,7 +92,7 @@ def build_layer(model: HeadedEncoder, index: int, material: Material, *, observe
     b = material.build(model.shape, f"layer_{index}")
     mask = _mask(b, b.graph.input("attention_mask", INT64, ROWS))
     x = model.family.layer(b, index, _as_made(b, model, index, hidden_input(b)), mask)
-    return layer_segment(b, Stream(_unmoved(b, x)), observe=observe)
+    return layer_segment(b, Stream(unscaled(b, x)), observe=observe)
 
 
 def build_head(model: HeadedEncoder, material: Material) -> BuiltGraph:
@@ -118,19 +118,10 @@ def _as_made(b: Build, model: HeadedEncoder, index: int, hidden: ir.Value) -> ir
     if index == 0 and c.embedding_size != c.hidden_size:
         return hidden  # a linear layer made it
     origin = family.layer_names(index - 1).output_norm if index else family.embedding_norm
-    shift, scale = b.channels.moves.shifts.get(origin), b.channels.moves.scales.get(origin)
-    if shift is not None:
-        hidden = b.graph.op("Sub", hidden, b.graph.constant(f"{origin}.shift", shift), name="/hidden/Sub")
+    scale = b.channels.scales.get(origin)
     if scale is not None:
         hidden = b.graph.op("Div", hidden, b.graph.array(f"{origin}.scale", scale), name="/hidden/Div")
     return b.channels.made(hidden, origin)
-
-
-def _unmoved(b: Build, x: ir.Value) -> ir.Value:
-    """A norm's output with its channels as they were."""
-    shift = b.channels.shift_of(x)
-    x = unscaled(b, x)
-    return x if shift is None else b.graph.op("Add", x, b.graph.constant("hidden.shift", shift), name="/hidden/Add")
 
 
 def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value) -> list[Output]:

@@ -53,13 +53,12 @@ class Stored:
 @dataclass(frozen=True)
 class Projection:
     """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
-    the value whose channels may be scaled that `x` is, if any. `into_softmax`, `outer`: see Build.project."""
+    the value whose channels may be scaled that `x` is, if any. `outer`: see Build.project."""
 
     name: str
     x: ir.Value
     weight: LazyTensor
     origin: str | None
-    into_softmax: bool
     outer: bool = False
 
 

@@ -23,7 +23,7 @@ from edgellm_export.planning.work_memory import Work, peaks, scratch
 from edgellm_export.planning.work_time import measured_speed, seconds
 
 # Of report.json: what every one has, and for each layer and matrix.
-REPORT, REPORT_LAYER, REPORT_MATRIX = 1500, 75, 150
+REPORT, REPORT_LAYER, REPORT_MATRIX = 1500, 75, 180
 CONTEXT = 2048  # tokens, or what the model has: for which the package's own memory is estimated
 
 
@@ -83,7 +83,7 @@ def _files(work: Path, outline: Outline, of_export: Work) -> dict[str, int]:
     if of_export.verifies:
         facts = outline.manifest.model
         layers = 0 if isinstance(facts, EncoderFacts) else facts.cache.num_layers
-        matrices = len(of_export.matrices) if of_export.calibrates else 0
+        matrices = len(outline.projections) if outline.manifest.weights.precision in ("int8", "int4") else 0
         sizes[REPORT_NAME] = REPORT + REPORT_LAYER * layers + REPORT_MATRIX * matrices
     entries = {name: FileEntry(size, "0" * 64) for name, size in sizes.items()}
     manifest = Manifest.from_dict({**outline.manifest.to_dict(), "files": {n: vars(e) for n, e in entries.items()}})

@@ -16,7 +16,7 @@ from edgellm.inspection.footprint import CHUNK_TOKENS, Footprint
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
 from edgellm_export.exporters.contract import Outline
 from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
-from edgellm_export.quantize.choice import SPREAD_COLUMNS
+from edgellm_export.quantize.calibrated import SPREAD_COLUMNS
 from edgellm_export.quantize.pieces import PIECE_ELEMENTS
 from edgellm_export.verification import decoder, encoder, encoder_decoder
 from edgellm_export.verification.generation import SLICE
@@ -46,7 +46,6 @@ class WorkMatrix:
     rows: int
     columns: int
     reads: str
-    into_softmax: bool
 
     @property
     def elements(self) -> int:
@@ -71,7 +70,7 @@ class Work:
             match = re.match(r".*?\.\d+(?=/)", projection.name)
             if match is not None:
                 rows, columns = projection.weight.shape
-                matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name), projection.into_softmax))
+                matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name)))
         widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
         return cls(outline.manifest, matrices, package, widest, outline.calibrates, verifies)
 

@@ -14,12 +14,12 @@ from functools import cache
 import numpy as np
 
 from edgellm_export.planning.work_memory import Work, compared_outputs, compared_rows
-from edgellm_export.quantize.choice import SPREAD_COLUMNS
+from edgellm_export.quantize.calibrated import SPREAD_COLUMNS
 
 MEGA, GIGA = 1e6, 1e9
 # Seconds on the machine of the rates.
 START = 0.7
-FORMATS = 0.03  # for a million weights: formats tried, and the float run over the text
+MEASURING = 0.03  # for a million weights: their errors, and the float run over the text
 SPREADING = 0.07  # for 10^9 of rows x columns^2
 INVERTING = 0.1  # for 10^9 of columns^3
 ROUNDING = 0.02  # for a million weights that are not calibrated
@@ -60,7 +60,7 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
     weights = sum(matrix.elements for matrix in work.matrices)
     total = START + WRITING * size_bytes / MEGA + ROUNDING * work.embedding / MEGA
     if work.calibrates:
-        total += FORMATS * weights / MEGA + _spreading(work)
+        total += MEASURING * weights / MEGA + _spreading(work)
     elif work.manifest.weights.precision in ("int8", "int4"):
         total += ROUNDING * weights / MEGA
     if work.verifies:
@@ -71,8 +71,7 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
 
 
 def _spreading(work: Work) -> float:
-    """The seconds of rounding that makes up for its errors, which int8 leaves out for queries and keys, and for many
-    columns."""
+    """The seconds of rounding that makes up for its errors, which int8 leaves out for many columns."""
     int8 = work.manifest.weights.precision == "int8"
-    matrices = [m for m in work.matrices if not int8 or (m.columns <= SPREAD_COLUMNS and not m.into_softmax)]
+    matrices = [m for m in work.matrices if not int8 or m.columns <= SPREAD_COLUMNS]
     return sum(SPREADING * m.rows * m.columns**2 + INVERTING * m.columns**3 for m in matrices) / GIGA

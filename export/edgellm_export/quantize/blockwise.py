@@ -27,7 +27,6 @@ class Blocks:
 def arrange(codes: Codes, grid: Grid) -> Blocks:
     """`codes` in the operators' layout: K is padded to a whole number of blocks with weights of zero."""
     size = grid.block_size
-    assert size is not None
     rows, columns = codes.levels.shape
     levels = codes.levels
     if columns % size:

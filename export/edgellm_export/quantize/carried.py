@@ -39,7 +39,7 @@ def carried(weight: LazyTensor, grid: Grid, start: int, stop: int) -> Codes | No
 def _on(grid: Grid, found: Integers) -> Codes | None:
     """A group of weights becomes several blocks with the same scale; levels move with their zero points."""
     columns = found.levels.shape[1]
-    if found.bits > grid.bits or not _divides(grid.block_size, found.group_size, columns):
+    if found.bits > grid.bits or (found.group_size < columns and found.group_size % grid.block_size):
         return None
     blocks = [start // found.group_size for start, _ in grid.blocks(columns)]
     scales, zero_points = found.scales[:, blocks], found.zero_points[:, blocks]
@@ -47,10 +47,6 @@ def _on(grid: Grid, found: Integers) -> Codes | None:
         return Codes(found.levels, scales, zero_points)
     levels = _moved(found, grid.middle)
     return None if levels is None else Codes(levels, scales, np.full(scales.shape, grid.middle, np.float32))
-
-
-def _divides(block_size: int | None, group_size: int, columns: int) -> bool:
-    return group_size >= columns or (block_size is not None and group_size % block_size == 0)
 
 
 def _moved(found: Integers, middle: int) -> ByteArray | None:

@@ -15,10 +15,10 @@ DAMPING = 0.01  # of the mean square input, added to each: directions that the t
 @dataclass(frozen=True)
 class Grid:
     """Levels 0 to 2**bits - 1; weight = scale * (level - zero_point). `block_size` weights of a row share a scale and a
-    zero point, or (None) all of them do. Symmetric grids have their zero point in the middle."""
+    zero point. Symmetric grids have their zero point in the middle."""
 
     bits: int
-    block_size: int | None
+    block_size: int
     symmetric: bool
 
     @property
@@ -27,8 +27,7 @@ class Grid:
 
     def blocks(self, columns: int) -> list[tuple[int, int]]:
         """The blocks of a row, as (start, stop); the last one may be short."""
-        size = self.block_size or columns
-        return [(start, min(start + size, columns)) for start in range(0, columns, size)]
+        return [(start, min(start + self.block_size, columns)) for start in range(0, columns, self.block_size)]
 
     def fit(self, blocks: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Scales and zero points [...] float32 for blocks [..., weights]."""

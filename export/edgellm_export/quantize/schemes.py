@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Produced, Region
+from edgellm_export.quantize.calibrated import PreparedMatrix
 from edgellm_export.quantize.carried import carried, carries
-from edgellm_export.quantize.choice import PreparedMatrix
-from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat, MatrixFormat, RowFormat
+from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat
 from edgellm_export.quantize.grid import nearest
 from edgellm_export.quantize.pieces import pieces
 
@@ -28,11 +28,6 @@ class FloatScheme:
     name: str
     storage: np.dtype[Any]
     activation: np.dtype[Any]
-    candidates: tuple[MatrixFormat, ...] = ()
-
-    def calibrated(self, prepared: Mapping[str, PreparedMatrix]) -> FloatScheme:
-        assert not prepared
-        return self
 
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
@@ -62,38 +57,36 @@ class FloatScheme:
 @dataclass(frozen=True)
 class IntegerScheme:
     """Integers. Matrices that calibration has `prepared` are as it left them; others are rounded to `inner`.
-    Embedding and head are rounded to `outer`; a tied pair shares its bytes. `candidates`: what calibration chooses from
-    for each layer, the fastest first."""
+    Embedding and head are rounded to `outer`; a tied pair shares its bytes."""
 
     name: str
     inner: BlockFormat
     outer: BlockFormat
-    candidates: tuple[MatrixFormat, ...]
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
 
     @property
     def activation(self) -> np.dtype[Any]:
         return self.inner.activation
 
-    def calibrated(self, prepared: Mapping[str, PreparedMatrix]) -> IntegerScheme:
-        """The scheme with matrices that are rounded already. Called "mixed" where they have several formats."""
-        mixed = {matrix.form for matrix in prepared.values()} - {self.inner}
-        return replace(self, prepared=prepared, name="mixed" if mixed else self.name)
-
     def linear(
         self, g: GraphBuilder, x: ir.Value, weight: LazyTensor, bias: Bias, name: str, *, outer: bool = False
     ) -> ir.Value:
-        prepared, form = self.prepared.get(name), self.form_of(name, outer=outer)
+        prepared, form = self.prepared.get(name), self.form_of(name, weight, outer=outer)
         if prepared is None:
             stored = _store(g, form, weight, lambda: _rounded_pieces(form, weight))
         else:
             stored = _store(g, form, weight, lambda: iter([prepared.arrays()]))
         return form.multiply(g, x, stored, bias, name, *weight.shape)
 
-    def form_of(self, name: str, *, outer: bool) -> MatrixFormat:
-        """Of the layer at a node."""
-        prepared = self.prepared.get(name)
-        return prepared.form if prepared is not None else self.outer if outer else self.inner
+    def form_of(self, name: str, weight: LazyTensor, *, outer: bool) -> BlockFormat:
+        """How the matrix of a layer is stored: in the smaller blocks of `outer`, too, where only these hold the
+        checkpoint's own integers."""
+        if name in self.prepared:
+            return self.prepared[name].form
+        smaller = self.outer.bits == self.inner.bits and self.outer.block_size < self.inner.block_size
+        if outer or (smaller and carries(weight, self.outer.grid) and not carries(weight, self.inner.grid)):
+            return self.outer
+        return self.inner
 
     def embedding(self, g: GraphBuilder, ids: ir.Value, weight: LazyTensor, name: str) -> ir.Value:
         form, (rows, columns) = self.outer, weight.shape
@@ -121,18 +114,18 @@ def scheme_for(precision: str, target: str) -> WeightScheme:
         case "fp16":
             return FloatScheme("float16", FLOAT16, activation)
         case "int8":
-            blocks = BlockFormat(8, 32, True, activation)
-            # Not blocks of 128: that kernel rounds a row otherwise when it has other neighbours.
-            faster = (RowFormat(), BlockFormat(8, 64, True, activation)) if target == "cpu" else ()
-            return IntegerScheme("blockwise-32-symmetric", blocks, blocks, (*faster, blocks))
+            # Not blocks of 128: ONNX Runtime's kernel rounds a row otherwise when it has other neighbours.
+            size = 64 if target == "cpu" else 32
+            inner, outer = (BlockFormat(8, each, True, activation) for each in (size, 32))
+            return IntegerScheme(f"blockwise-{size}-symmetric", inner, outer)
         case "int4":
-            blocks = BlockFormat(4, 32, False, activation)
-            return IntegerScheme("blockwise-32-asymmetric", blocks, BlockFormat(8, 32, True, activation), (blocks,))
+            inner, outer = BlockFormat(4, 32, False, activation), BlockFormat(8, 32, True, activation)
+            return IntegerScheme("blockwise-32-asymmetric", inner, outer)
     raise AssertionError(f"no scheme for {precision}")
 
 
 def _store(
-    g: GraphBuilder, form: MatrixFormat, weight: LazyTensor, pieces: Callable[[], Iterator[Arrays]]
+    g: GraphBuilder, form: BlockFormat, weight: LazyTensor, pieces: Callable[[], Iterator[Arrays]]
 ) -> tuple[ir.Value, ...]:
     """The initializers of a matrix; those of a tied one are there already."""
     regions = form.regions(weight.name, *weight.shape)
@@ -141,10 +134,10 @@ def _store(
     return g.store(Produced(regions, pieces))
 
 
-def _rounded_pieces(form: MatrixFormat, weight: LazyTensor) -> Iterator[Arrays]:
+def _rounded_pieces(form: BlockFormat, weight: LazyTensor) -> Iterator[Arrays]:
     """Integers that the checkpoint holds already stay as they are."""
     known = carries(weight, form.grid)
-    for start, stop in [(0, weight.shape[0])] if form.whole else pieces(weight):
+    for start, stop in pieces(weight):
         codes = carried(weight, form.grid, start, stop) if known else None
         yield form.arrays(nearest(weight.rows(start, stop), form.grid) if codes is None else codes)
 

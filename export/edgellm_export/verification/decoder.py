@@ -33,7 +33,7 @@ def verify(written: WrittenPackage[DecoderFacts], run: DecoderRun, progress: Pro
         states, layers = original_states(run, written.layers, texts.sequences, progress)
         logits = partial(run.logits, run.normed(states))
         comparison = generation.compared(texts, scratch, manifest.vocab_size, logits, progress)
-    return generation.report_of(manifest, texts, comparison, layers, written.calibration)
+    return generation.report_of(manifest, texts, comparison, layers)
 
 
 def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> ScoredTexts:

@@ -18,12 +18,11 @@ from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
 from edgellm.types import BoolArray, FloatArray, Progress
 from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
-from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
 from edgellm_export.float_run.encoder import EncoderRun, Outputs
 from edgellm_export.verification.generation import check_numbers
 from edgellm_export.verification.layers import WrittenPackage, original_states
-from edgellm_export.verification.report import ENCODER_THRESHOLDS, matrix_reports
+from edgellm_export.verification.report import ENCODER_THRESHOLDS
 
 LENGTH, TOKENS = 128, 2048  # of each text, and of all, about
 LEAST, MANY = 1024, 1 << 26  # a large vocabulary has fewer tokens of text: about so many numbers, but no fewer tokens
@@ -48,7 +47,7 @@ def verify_encoder(written: WrittenPackage[EncoderFacts], run: EncoderRun, progr
         return_freed_memory()  # the package's, before the original takes as much
         states, layers = original_states(run, written.layers, scored.sequences, progress)
         quality = quality_of(manifest, scored, scratch, run.outputs(scored.sequences, states))
-    return report_of(manifest, quality, layers, written.calibration)
+    return report_of(manifest, quality, layers)
 
 
 def score_package(package: Path, manifest: Manifest[EncoderFacts], scratch: IO[bytes], progress: Progress) -> Scored:
@@ -83,21 +82,16 @@ def _found(model: EncoderModel, sequences: Sequence[Encoding]) -> list[Outputs]:
 
 
 def report_of(
-    manifest: Manifest[EncoderFacts],
-    quality: EncoderQuality,
-    layers: Sequence[LayerReport] = (),
-    calibration: Calibration = NOT_CALIBRATED,
+    manifest: Manifest[EncoderFacts], quality: EncoderQuality, layers: Sequence[LayerReport] = ()
 ) -> EncoderReport:
     """`layers`: where their errors are known."""
     precision = manifest.weights.precision
     return EncoderReport(
         precision=precision,
         scheme=manifest.weights.scheme,
-        calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if name.startswith("model.onnx")),
         quality=quality,
         layers=tuple(layers),
-        matrices=matrix_reports(calibration),
         thresholds=ENCODER_THRESHOLDS[precision],
     )
 

@@ -48,7 +48,7 @@ def verify(
         states, layers = original_states(run, written.layers, pairs, progress)
         logits = partial(run.logits, run.normed(states))
         comparison = generation.compared(texts, scratch, manifest.vocab_size, logits, progress)
-    return generation.report_of(manifest, texts, comparison, layers, written.calibration)
+    return generation.report_of(manifest, texts, comparison, layers)
 
 
 def pairs_of(sequences: Sequence[TokenArray], manifest: Manifest, longest_target: int) -> list[Pair]:

@@ -14,9 +14,8 @@ from edgellm.ort.library import choose_device
 from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, Manifest
 from edgellm.package.report import GenerationQuality, GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, ProgressHook, TokenArray
-from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration
 from edgellm_export.verification.divergence import Comparison
-from edgellm_export.verification.report import matrix_reports, thresholds
+from edgellm_export.verification.report import thresholds
 
 SLICE = 8192  # vocabulary entries compared at a time
 
@@ -40,7 +39,6 @@ def report_of(
     texts: ScoredTexts,
     comparison: Comparison,
     layers: Sequence[LayerReport] = (),
-    calibration: Calibration = NOT_CALIBRATED,
 ) -> GenerationReport:
     """`layers`: where their errors are known."""
     precision, cache = manifest.weights.precision, manifest.model.cache.dtype
@@ -48,11 +46,9 @@ def report_of(
         precision=precision,
         scheme=manifest.weights.scheme,
         cache=cache,
-        calibration=calibration.text,
         size_bytes=sum(entry.size for name, entry in manifest.files.items() if ".onnx" in name),
         quality=quality_of(texts, comparison),
         layers=tuple(layers),
-        matrices=matrix_reports(calibration),
         thresholds=thresholds(precision, cache),
     )
 

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 from edgellm.package.manifest import Manifest, ModelFacts
 from edgellm.package.report import LayerReport
 from edgellm.types import FloatArray, Progress
-from edgellm_export.calibration.rounding import Calibration
 from edgellm_export.float_run.layers import FloatLayer, FloatRun, States, StoredLayers, Texts
 
 Facts = TypeVar("Facts", bound=ModelFacts)
@@ -18,12 +17,11 @@ Facts = TypeVar("Facts", bound=ModelFacts)
 
 @dataclass(frozen=True)
 class WrittenPackage(Generic[Facts]):
-    """A directory that can be loaded, with its sealed manifest, and what calibration did to its matrices."""
+    """A directory that can be loaded, with its sealed manifest."""
 
     path: Path
     manifest: Manifest[Facts]
     layers: StoredLayers
-    calibration: Calibration
 
 
 def original_states(

@@ -6,13 +6,7 @@ from pathlib import Path
 
 from edgellm.errors import QualityGateError
 from edgellm.package.manifest import Precision
-from edgellm.package.report import (
-    EncoderThresholds,
-    GenerationThresholds,
-    MatrixReport,
-    Report,
-)
-from edgellm_export.calibration.rounding import Calibration
+from edgellm.package.report import EncoderThresholds, GenerationThresholds, Report
 
 # float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.005
 # and about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the
@@ -48,10 +42,6 @@ def thresholds(precision: Precision, cache: str) -> GenerationThresholds:
     return GenerationThresholds(
         limits.kl_divergence + INT8_CACHE.kl_divergence, limits.top1_agreement - INT8_CACHE.top1_agreement
     )
-
-
-def matrix_reports(calibration: Calibration) -> tuple[MatrixReport, ...]:
-    return tuple(MatrixReport(name, m.form.name, m.error) for name, m in calibration.prepared.items())
 
 
 def gate(report: Report, kept: Path | None = None) -> None:

@@ -1,9 +1,8 @@
-"""Exports of encoders: what calibration moves, what a report says, what damage comes to."""
+"""Exports of encoders: what calibration scales, what a report says, what damage comes to."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -18,12 +17,11 @@ import edgellm_export
 from comparison import relative
 from edgellm.cli import cli
 from edgellm.errors import QualityGateError
-from edgellm_export.blocks.channels import ChannelMoves
-from edgellm_export.calibration.rounding import Calibration, channel_scales, channel_shifts
-from edgellm_export.float_run.encoder import EncoderRun
+from edgellm.package.report import EncoderReport
+from edgellm_export.calibration.rounding import Calibration, channel_scales
+from edgellm_export.exporters.driver import Driver
 from edgellm_export.float_run.layers import FloatLayer
-from edgellm_export.quantize import blockwise, scheme_for
-from edgellm_export.quantize.formats import RowFormat
+from edgellm_export.quantize import blockwise
 from encoder_checks import TOLERANCE, expected, inputs
 from encoder_families import BY_NAME, CASES, save_checkpoint
 
@@ -89,43 +87,33 @@ def test_damaged_weights_end_in_one_error(
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_moves_change_nothing_in_float(
+def test_scales_change_nothing_in_float(
     name: str,
     checkpoint: Callable[..., Path],
     reference: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too; what
-    is subtracted from it, their biases have. And the sum of a layer's parts is the layer."""
+    """What a norm or a value is divided by, exactly the layers behind it are multiplied by, and the residual too."""
     used: dict[str, Any] = {}
-    subtracted: dict[str, Any] = {}
-    splits: dict[str, Any] = {}
 
-    def calibrated(original: EncoderRun, *rest: Any) -> Calibration:
+    def calibrated(driver: Any, *rest: Any) -> Calibration:
         """As for an integer package, but large, and nothing rounded."""
         rng = np.random.default_rng(0)
-        family = original.model.family
 
         def step(layer: FloatLayer, states: Any) -> Any:
             after, linears = layer.observed(states)
             found = channel_scales(linears)
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
-            shifts = channel_shifts(linears)
-            subtracted.update({key: rng.normal(0, 3, value.shape).astype(np.float32) for key, value in shifts.items()})
-            channels = rng.permutation(family.config.intermediate_size)
-            splits[family.layer_names(layer.index).up] = np.split(channels, [7, 30])
             return after
 
-        original.through(inputs(name), step)
-        return Calibration("test", moves=ChannelMoves(used, subtracted, splits))
+        driver.recipe.original.through(inputs(name), step)
+        return Calibration("test", used)
 
-    float_scheme = dataclasses.replace(scheme_for("fp32", "cpu"), candidates=(RowFormat(),))
-    monkeypatch.setattr("edgellm_export.exporters.recipe.scheme_for", lambda precision, target: float_scheme)
-    monkeypatch.setattr("edgellm_export.exporters.encoder.calibrate_encoder", calibrated)
+    monkeypatch.setattr(Driver, "_calibrated", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
     # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
-    assert len(used) == len(subtracted) == 3 * 3 - (name == "electra")
+    assert len(used) == 3 * 3 - (name == "electra")
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
     wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
     assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
@@ -133,24 +121,19 @@ def test_moves_change_nothing_in_float(
     assert max(layer.error for layer in exported.report.layers) < TOLERANCE
 
 
-def test_channels_that_are_always_large_cost_nothing(
-    reference: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As in trained models, whose norms' biases are large in some channels: what varies beside them is kept."""
+def test_channels_of_unlike_size_get_closer(reference: Callable[..., Any], tmp_path: Path) -> None:
+    """As in trained models, a few of whose channels are much larger than the rest."""
     model = copy.deepcopy(reference("bert", "feature-extraction"))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("LayerNorm.bias") and "encoder" in name:
-                parameter[::7] += 30
+            if "LayerNorm" in name and "encoder" in name:
+                parameter[::7] *= 30
     source = save_checkpoint(model, tmp_path / "checkpoint")
 
-    def varying(precision: Any, out: str) -> np.ndarray:
-        path = edgellm_export.export(source, tmp_path / out, precision=precision).path
-        results = cast(edgellm.EncoderModel, edgellm.load(path, threads=1)).run(inputs("bert"))
-        states = np.concatenate([result.logits for result in results])
-        return states - states.mean(axis=0)
+    def error(*, calibrate: bool) -> float:
+        out = tmp_path / str(calibrate)
+        report = edgellm_export.export(source, out, calibrate=calibrate).report
+        assert isinstance(report, EncoderReport)
+        return report.quality.error
 
-    wanted, shifted = varying("fp32", "float"), varying("int8", "shifted")
-    monkeypatch.setattr("edgellm_export.calibration.encoder.channel_shifts", lambda linears: {})
-    unshifted = varying("int8", "unshifted")
-    assert np.linalg.norm(shifted - wanted) < 0.7 * np.linalg.norm(unshifted - wanted)
+    assert error(calibrate=True) < 0.8 * error(calibrate=False)

@@ -9,7 +9,6 @@ from edgellm_export.checkpoint.tensors import (
     ArrayTensor,
     HeadPart,
     LazyTensor,
-    PickedColumns,
     RowConcat,
     Transposed,
     transposed,
@@ -27,7 +26,6 @@ VIEWS: list[tuple[LazyTensor, np.ndarray]] = [
     ),
     (HeadPart("biases", ArrayTensor("bias", MATRIX[:, 0]), 1, 3, 4), HEADS[:, 1, :, 0].reshape(8)),
     (Transposed("transposed", TENSOR), MATRIX.T),
-    (PickedColumns("picked", TENSOR, np.array([4, 1])), MATRIX[:, [4, 1]]),
 ]
 
 

@@ -12,20 +12,17 @@ from edgellm_export.checkpoint.tensors import (
     ArrayTensor,
     DividedRows,
     HeadPart,
-    LazyTensor,
-    PickedColumns,
     RowConcat,
     RowSlice,
     ScaledColumns,
     Transposed,
 )
+from edgellm_export.quantize.calibrated import rounded
 from edgellm_export.quantize.carried import carried, carries
-from edgellm_export.quantize.choice import choose_carried
-from edgellm_export.quantize.formats import BlockFormat, RowFormat
 from edgellm_export.quantize.grid import Grid
+from edgellm_export.quantize.schemes import IntegerScheme, scheme_for
 
-INT4, INT8, ROWS = Grid(4, 32, False), Grid(8, 32, True), Grid(8, None, True)
-FLOAT32 = np.dtype(np.float32)
+INT4, INT8, WIDE = Grid(4, 32, False), Grid(8, 32, True), Grid(8, 64, True)
 
 
 @dataclass(frozen=True)
@@ -63,15 +60,15 @@ CARRIED = {
     "2 bits": (held(2, 32), INT4),
     "4 bits in 8": (held(4, 64), INT8),
     "8 bits": (held(8, 32, zeros=128), INT8),
-    "8 bits with zero points near the middle": (held(8, 160, zeros=128), ROWS),
-    "4 bits per row": (held(4, 160), ROWS),
+    "8 bits with zero points near the middle": (held(8, 160, zeros=128), WIDE),
+    "4 bits per row": (held(4, 160), WIDE),
 }
 NOT_CARRIED = {
     "8 bits in 4": (held(8, 32, zeros=128), INT4),
     "groups smaller than blocks": (held(4, 16), INT4),
     "groups that end within a block": (held(4, 48), INT4),
     "8 bits with other zero points": (held(8, 32), INT8),
-    "groups on a grid per row": (held(4, 32), ROWS),
+    "groups that are half of a block": (held(4, 32), WIDE),
 }
 
 
@@ -105,7 +102,6 @@ VIEWS = {
     "divided rows": (DividedRows(held(4, 32), np.linspace(0.5, 2, 24, dtype=np.float32)), True),
     "a part of each head": (HeadPart("v", held(4, 32), 1, 3, 4), True),
     "scaled columns": (ScaledColumns(held(4, 32), np.full(160, 2, np.float32)), False),
-    "picked columns": (PickedColumns("v", held(4, 32), np.arange(32)), False),
     "transposed": (Transposed("v", held(4, 32, columns=24)), False),
     "with floats": (RowConcat("v", (held(4, 32), ArrayTensor("f", np.ones((3, 160), np.float32)))), False),
     "a vector": (ArrayTensor("f", np.ones(160, np.float32)), False),
@@ -125,24 +121,36 @@ def test_views_of_rows_are_carried_and_others_are_not(name: str) -> None:
 
 def test_views_know_what_they_show() -> None:
     names = [[tensor.name for tensor in quantized_in(view)] for view, _ in VIEWS.values()]
-    assert [len(each) for each in names] == [1, 3, 1, 1, 1, 1, 1, 1, 0]
+    assert [len(each) for each in names] == [1, 3, 1, 1, 1, 1, 1, 0]
     assert integers_of(ArrayTensor("f", np.ones((3, 4), np.float32)), 0, 1) == ()
 
 
-def test_calibration_chooses_among_the_formats_that_hold_the_integers() -> None:
-    rng = np.random.default_rng(0)
-    even = rng.standard_normal((64, 160)).astype(np.float32)
-    formats = [RowFormat(), BlockFormat(8, 64, True, FLOAT32), BlockFormat(8, 32, True, FLOAT32)]
+@pytest.mark.parametrize(
+    ("tensor", "size", "kept"),
+    [(held(4, 160), 64, True), (held(4, 64), 64, True), (held(4, 32), 32, True), (held(4, 16), 64, False)],
+)
+def test_int8_has_the_blocks_that_hold_the_integers(tensor: Held, size: int, kept: bool) -> None:
+    """Whether text calibrates it or not."""
+    scheme, inputs = scheme_for("int8", "cpu"), np.random.default_rng(0).standard_normal((64, 160)).astype(np.float32)
+    assert isinstance(scheme, IntegerScheme)
+    form = scheme.form_of("/layer", tensor, outer=False)
+    assert (form.bits, form.block_size) == (8, size)
+    assert carries(tensor, form.grid) == kept
+    codes = rounded(tensor, inputs, form).codes
+    assert np.array_equal(codes.weights(form.grid), tensor.rows(0, 24)) == kept
 
-    def chosen(tensor: LazyTensor, limit: float = 0.02) -> str | None:
-        choice = choose_carried(tensor, even, formats, limit)
-        if choice is None:
-            return None
-        np.testing.assert_array_equal(choice.codes.weights(choice.form.grid), tensor.rows(0, 24))
-        return choice.form.name
 
-    assert chosen(held(4, 160)) == "int8 x int8 per row"
-    assert chosen(held(4, 160), limit=0) == "8-bit blocks of 32"
-    assert chosen(held(4, 64)) == "8-bit blocks of 64"
-    assert chosen(held(4, 32)) == "8-bit blocks of 32"
-    assert chosen(held(4, 16)) is None
+def test_int4_has_one_format_whatever_the_checkpoint_holds() -> None:
+    scheme = scheme_for("int4", "cpu")
+    assert isinstance(scheme, IntegerScheme)
+    assert scheme.form_of("/layer", held(8, 32, zeros=128), outer=False) == scheme.inner
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_whole_rows_have_the_same_scale_in_each_block(bits: int) -> None:
+    """Bit for bit: the checkpoint's levels, and its scale once per block."""
+    tensor, grid = held(bits, 160, zeros=1 << (bits - 1)), Grid(8, 64, True)
+    codes = carried(tensor, grid, 0, 24)
+    assert codes is not None
+    np.testing.assert_array_equal(codes.scales, np.repeat(tensor.held.scales, 3, axis=1))
+    np.testing.assert_array_equal(codes.levels.astype(int) - 128, tensor.held.levels.astype(int) - (1 << (bits - 1)))

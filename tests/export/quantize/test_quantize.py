@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +9,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from edgellm_export.checkpoint.tensors import ArrayTensor
 from edgellm_export.onnx.builder import GraphBuilder, as_model
-from edgellm_export.quantize.choice import LIMIT, SOFTMAX_LIMIT, choose, keep
-from edgellm_export.quantize.formats import BlockFormat, MatrixFormat, RowFormat
-from edgellm_export.quantize.grid import Grid, compensated, nearest
-from edgellm_export.quantize.row_formats import StaticFormat, UnevenFormat, with_static, with_uneven
-from edgellm_export.quantize.schemes import scheme_for
+from edgellm_export.quantize.calibrated import SPREAD_COLUMNS, keep, rounded
+from edgellm_export.quantize.formats import BlockFormat
+from edgellm_export.quantize.grid import Codes, Grid, compensated, nearest
+from edgellm_export.quantize.schemes import IntegerScheme, scheme_for
 
 FLOAT32 = np.dtype(np.float32)
-ROWS, BLOCKS = RowFormat(), BlockFormat(8, 32, True, FLOAT32)
-GRIDS = [Grid(8, None, True), Grid(8, 32, True), Grid(4, 32, False), Grid(4, 16, True), Grid(8, 128, True)]
+BLOCKS, FINER = BlockFormat(8, 64, True, FLOAT32), BlockFormat(8, 32, True, FLOAT32)
+FORMATS = [BLOCKS, FINER, BlockFormat(8, 128, True, FLOAT32), BlockFormat(4, 32, False, FLOAT32)]
+GRIDS = [Grid(8, 64, True), Grid(8, 32, True), Grid(4, 32, False), Grid(4, 16, True), Grid(8, 128, True)]
 
 
 def drawn(rows: int, columns: int, seed: int = 0) -> np.ndarray:
@@ -32,7 +31,7 @@ def related_inputs(tokens: int, columns: int) -> np.ndarray:
     return drawn(tokens, columns // 4, 1) @ drawn(columns // 4, columns, 2) + 0.1 * drawn(tokens, columns, 3)
 
 
-def product(form: MatrixFormat, matrix: np.ndarray, x: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def product(form: BlockFormat, matrix: np.ndarray, x: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """x @ matrix.T as ONNX Runtime computes it in `form`."""
     g = GraphBuilder("test")
     codes = nearest(matrix, form.grid)
@@ -56,7 +55,7 @@ def test_each_weight_goes_to_its_nearest_level(grid: Grid, columns: int) -> None
         scale = codes.scales[:, i, None]
         wrong = np.abs(codes.weights(grid)[:, start:stop] - rows[:, start:stop])
         assert (wrong <= np.abs(scale) * (0.5001 if grid.bits == 8 else 1.001)).all()  # 4 bits may clip the other end
-    assert len(grid.blocks(columns)) == codes.scales.shape[1] == -(-columns // (grid.block_size or columns))
+    assert len(grid.blocks(columns)) == codes.scales.shape[1] == -(-columns // grid.block_size)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -71,7 +70,7 @@ def test_compensation_brings_outputs_closer(grid: Grid) -> None:
 
 def test_compensation_is_optimal_greedy_rounding() -> None:
     """Against the slow and obvious way: round a column, then solve for the others by least squares."""
-    rows, inputs, grid = drawn(3, 6), related_inputs(40, 6).astype(np.float64), Grid(8, None, True)
+    rows, inputs, grid = drawn(3, 6), related_inputs(40, 6).astype(np.float64), Grid(8, 8, True)
     codes = compensated(rows, inputs.astype(np.float32), grid)
     scales, zeros = grid.fit(rows)
     moments = inputs.T @ inputs
@@ -87,9 +86,9 @@ def test_compensation_is_optimal_greedy_rounding() -> None:
     np.testing.assert_allclose(codes.weights(grid), left, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", [ROWS, BLOCKS, BlockFormat(8, 128, True, FLOAT32), BlockFormat(4, 32, False, FLOAT32)])
+@pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_the_kernel_computes_what_the_choice_was_measured_with(form: MatrixFormat, with_bias: bool) -> None:
+def test_the_kernel_computes_what_the_error_was_measured_with(form: BlockFormat, with_bias: bool) -> None:
     matrix, x = drawn(40, 96), drawn(14, 96, 5).reshape(2, 7, 96) * np.float32(3)
     bias = drawn(1, 40, 6)[0] if with_bias else None
     expected = form.activations(x.reshape(14, 96)) @ nearest(matrix, form.grid).weights(form.grid).T
@@ -97,11 +96,12 @@ def test_the_kernel_computes_what_the_choice_was_measured_with(form: MatrixForma
     np.testing.assert_allclose(product(form, matrix, x, bias), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-USED = sorted({form for name in ("int8", "int4") for form in scheme_for(name, "cpu").candidates}, key=str)
+SCHEMES = [scheme for name in ("int8", "int4") if isinstance(scheme := scheme_for(name, "cpu"), IntegerScheme)]
+USED = sorted({form for scheme in SCHEMES for form in (scheme.inner, scheme.outer)}, key=str)
 
 
 @pytest.mark.parametrize("form", USED)
-def test_a_row_does_not_depend_on_its_neighbours(form: MatrixFormat) -> None:
+def test_a_row_does_not_depend_on_its_neighbours(form: BlockFormat) -> None:
     """To the bit, whatever the number of rows; and a row of zeros gives zeros."""
     matrix, x = drawn(200, 576), drawn(9, 576, 5)[None]
     x[0, 3] *= 1000
@@ -114,105 +114,43 @@ def test_a_row_does_not_depend_on_its_neighbours(form: MatrixFormat) -> None:
 
 
 def test_large_weights_and_activations_do_not_saturate() -> None:
-    """uint8 times int8 overflows 16-bit sums on kernels that add in pairs: the extremes must come out exactly."""
+    """Products of bytes overflow 16-bit sums on kernels that add in pairs: the extremes must come out exactly."""
     matrix, x = np.full((16, 512), 1, np.float32), np.full((1, 4, 512), 1, np.float32)
     matrix[::2] = -1
     expected = np.where(np.arange(16) % 2, 512, -512).astype(np.float32)
-    np.testing.assert_allclose(product(ROWS, matrix, x), np.broadcast_to(expected, (1, 4, 16)), rtol=1e-6)
+    np.testing.assert_allclose(product(BLOCKS, matrix, x), np.broadcast_to(expected, (1, 4, 16)), rtol=1e-6)
 
 
-def test_the_fastest_format_that_is_close_enough() -> None:
-    matrix, even = drawn(40, 256), drawn(300, 256, 5)
-    assert choose(matrix, even, (ROWS, BLOCKS), LIMIT).form == ROWS
-    assert choose(matrix, even, (ROWS, BLOCKS), SOFTMAX_LIMIT).form == BLOCKS
-    uneven = even.copy()
-    uneven[:, 7] *= 300  # one channel takes all of a row's levels
-    assert choose(matrix, uneven, (ROWS, BLOCKS), LIMIT).form == BLOCKS
-    found = choose(matrix, np.full((8, 256), np.nan, np.float32), (ROWS, BLOCKS), LIMIT)
-    assert found.form == BLOCKS
-    silent = choose(matrix, np.zeros((8, 256), np.float32), (ROWS, BLOCKS), LIMIT)
-    assert silent.error == 0
+@pytest.mark.parametrize("form", FORMATS)
+def test_rounding_makes_up_for_its_errors_where_that_is_better(form: BlockFormat) -> None:
+    matrix, inputs = drawn(40, 256), related_inputs(300, 256)
+    found, plain = rounded(ArrayTensor("w", matrix), inputs, form), nearest(matrix, form.grid)
+    outputs = inputs @ matrix.T
+
+    def error(codes: Codes) -> float:
+        wrong = form.activations(inputs) @ codes.weights(form.grid).T - outputs
+        return float(np.sqrt(np.mean((np.linalg.norm(wrong, axis=1) / np.linalg.norm(outputs, axis=1)) ** 2)))
+
+    assert found.error == pytest.approx(error(found.codes), rel=1e-4)
+    assert found.error < 0.95 * error(plain)
+
+
+def test_wide_matrices_go_to_their_nearest_levels() -> None:
+    matrix, inputs = drawn(2, SPREAD_COLUMNS + 64), related_inputs(9, SPREAD_COLUMNS + 64)
+    found = rounded(ArrayTensor("w", matrix), inputs, BLOCKS)
+    np.testing.assert_array_equal(found.codes.levels, nearest(matrix, BLOCKS.grid).levels)
+
+
+def test_inputs_that_are_no_numbers_or_all_zeros() -> None:
+    matrix = drawn(40, 256)
+    for value, error in ((np.nan, np.nan), (0, 0)):
+        found = rounded(ArrayTensor("w", matrix), np.full((8, 256), value, np.float32), BLOCKS)
+        np.testing.assert_array_equal(found.codes.levels, nearest(matrix, BLOCKS.grid).levels)
+        np.testing.assert_equal(found.error, error)
 
 
 def test_prepared_matrices_come_back_from_their_files(tmp_path: Path) -> None:
-    arrays = ROWS.arrays(nearest(drawn(8, 32), ROWS.grid))
-    again = keep(ROWS, 0.01, arrays, tmp_path / "0.npy").arrays()
-    assert all(np.array_equal(a, b) for a, b in zip(arrays, again, strict=True))
-
-
-def test_a_fixed_range_is_what_the_kernel_makes_of_it() -> None:
-    """One-sided as behind GELU, values beyond the range included; the kernel adds the bias."""
-    form = StaticFormat(low=-0.2, high=3.0)
-    matrix, bias = drawn(24, 64), drawn(1, 24, 5)[0]
-    x = np.abs(drawn(40, 64, 6)).reshape(2, 20, 64) - np.float32(0.17)
-    x[0, 0, :2] = 9.0, -5.0
-    found = product(form, matrix, x, bias)
-    rounded = nearest(matrix, form.grid).weights(form.grid)
-    wanted = form.activations(x.reshape(40, 64)) @ rounded.T + bias
-    np.testing.assert_allclose(found.reshape(40, 24), wanted, atol=1e-4)
-    assert form.activations(x.reshape(40, 64)).max() == pytest.approx(3.0, abs=0.01)
-    assert form.activations(np.zeros((1, 64), np.float32)).max() == 0
-
-
-def test_a_fixed_range_is_for_rows_that_are_alike() -> None:
-    alike = drawn(100, 64)
-    one_large = alike.copy()
-    one_large[7] *= 10
-    candidates = (ROWS, BLOCKS)
-    first, *others = with_static(candidates, alike)
-    assert isinstance(first, StaticFormat)
-    assert tuple(others) == candidates
-    assert first.low < alike.min() < alike.max() < first.high
-    assert with_static(candidates, one_large) == candidates
-    assert with_static((BLOCKS,), alike) == (BLOCKS,)
-    assert with_static(candidates, np.zeros((4, 64), np.float32)) == candidates
-    shift = np.full(64, 100, np.float32)  # rows are alike that hardly differ from it
-    assert with_static(candidates, one_large - shift, np.zeros(64, np.float32))[1:] == candidates
-    assert with_static(candidates, one_large, shift)[1:] == candidates
-    assert with_static(candidates, one_large, np.zeros(64, np.float32)) == candidates
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    return (0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))).astype(np.float32)
-
-
-@pytest.mark.parametrize("activate", [gelu, lambda x: np.maximum(x, 0)])
-def test_uneven_rows_are_what_the_kernel_makes_of_them(activate: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Rows of every size, one of them nothing but zeros, one that hardly leaves zero."""
-    x = activate(drawn(40, 64, 7) * np.logspace(-2, 1, 40, dtype=np.float32)[:, None])
-    x[3] = 0
-    (form,) = with_uneven((ROWS,), activate(2 * drawn(200, 64, 8)))
-    assert isinstance(form, UnevenFormat)
-    matrix, bias = drawn(24, 64), drawn(1, 24, 5)[0]
-    found = product(form, matrix, x.reshape(2, 20, 64), bias)
-    rounded = nearest(matrix, form.grid).weights(form.grid)
-    np.testing.assert_allclose(found.reshape(40, 24), form.activations(x) @ rounded.T + bias, rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(("activate", "gain"), [(gelu, 1.6), (lambda x: np.maximum(x, 0), 1.95)])
-def test_uneven_rows_have_finer_steps(activate: Callable[[np.ndarray], np.ndarray], gain: float) -> None:
-    x = activate(2 * drawn(200, 256))
-    (form,) = with_uneven((ROWS,), x)
-    errors = [np.abs(each.activations(x) - x).mean() for each in (ROWS, form)]
-    assert errors[0] > gain * errors[1]
-
-
-def test_uneven_rows_reach_the_lowest_value() -> None:
-    """Also where nothing in the row is above zero."""
-    (form,) = with_uneven((ROWS,), gelu(2 * drawn(200, 64)))
-    assert isinstance(form, UnevenFormat)
-    row = np.full((1, 64), form.low, np.float32)
-    np.testing.assert_allclose(form.activations(row), row, rtol=1e-5)
-
-
-def test_uneven_rows_are_for_what_hardly_falls_below_zero() -> None:
-    candidates = (ROWS, BLOCKS)
-    form, other = with_uneven(candidates, gelu(2 * drawn(200, 64)))
-    assert isinstance(form, UnevenFormat)
-    assert other == BLOCKS
-    damaged = [gelu(drawn(4, 64)) for _ in range(3)]
-    for inputs, value in zip(damaged, (np.nan, np.inf, -np.inf), strict=True):
-        inputs[:, 5] = value
-    for inputs in (drawn(100, 64), np.zeros((4, 64), np.float32), *damaged):
-        assert with_uneven(candidates, inputs) == candidates
-    assert list(with_uneven((BLOCKS,), gelu(drawn(100, 64)))) == [BLOCKS]
+    matrix = rounded(ArrayTensor("w", drawn(8, 32)), drawn(4, 32, 1), BLOCKS)
+    prepared = keep(BLOCKS, matrix, tmp_path / "0.npy")
+    assert prepared.error == matrix.error
+    assert all(np.array_equal(a, b) for a, b in zip(BLOCKS.arrays(matrix.codes), prepared.arrays(), strict=True))

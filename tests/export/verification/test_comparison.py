@@ -26,7 +26,7 @@ from edgellm_export.verification.divergence import BLOCK, Comparison
 from edgellm_export.verification.generation import SLICE, ScoredTexts, compared, read_slice, write_logits
 
 LARGE = 262_144
-WEIGHTS = Weights("int8", "mixed", tied_embedding=True)
+WEIGHTS = Weights("int8", "blockwise-64-symmetric", tied_embedding=True)
 
 
 def log_softmax(logits: DoubleArray) -> DoubleArray:
