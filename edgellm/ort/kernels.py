@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import MissingDependencyError, OptionError, ProviderError
 from edgellm.ort.joining import joined
 from edgellm.package.onnx_file import (
+    GRAPH_INPUT,
     GRAPH_NODE,
+    GRAPH_OUTPUT,
     MODEL_GRAPH,
     NODE_DOMAIN,
     NODE_OP_TYPE,
     Node,
+    Port,
     Tensor,
     initializers_of,
     nodes_of,
     parsed,
+    ports_of,
     read_tensor,
 )
 from edgellm.package.protobuf import Bytes, encoded, messages, rewritten
@@ -30,12 +34,18 @@ KernelChoice = Literal["auto", "off"]
 
 VARIABLE = "EDGELLM_KERNELS"  # names an instruction set, for tests
 LARGEST_GRAPH = 64 << 20  # bytes; a file that holds its weights itself is left to ONNX Runtime
-DOMAIN, BLOCK_LINEAR = "edgellm", b"BlockLinear"
+DOMAIN, REPLACED_DOMAIN = "edgellm", "com.microsoft"
 MODEL_OPSET, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2
 FLOAT32, UINT8 = 1, 2
+OTHER_FLOATS, OTHER_FLOAT_NAMES = {10, 11, 16}, {"float16", "float64", "bfloat16"}
 INPUTS = (None, UINT8, FLOAT32, UINT8, None, FLOAT32)  # of MatMulNBits: the types of those that are constants
 GROUPS = 4  # its input that says which block a column belongs to
 BLOCKS = (16, 32, 64, 128, 256)
+PAST_KEY, PAST_VALUE, ATTENTION_INPUTS, ATTENTION_OUTPUTS = 3, 4, 12, 3  # of GroupQueryAttention, that are known here
+ATTENTION_ATTRIBUTES = {
+    "num_heads", "kv_num_heads", "scale", "softcap", "local_window_size", "do_rotary", "rotary_interleaved",
+    "smooth_softmax", "qk_output",
+}  # fmt: skip
 
 log = logging.getLogger("edgellm")
 
@@ -133,26 +143,50 @@ def replaceable(graph: Path) -> int:
 
 
 def _replaceable(graph: Bytes) -> int:
-    tensors = _tensors(graph)
-    return sum(_fits(node, tensors) for node in nodes_of(graph))
+    facts = Facts(graph)
+    return sum(_replacement(node, facts) is not None for node in nodes_of(graph))
 
 
-def _tensors(graph: Bytes) -> dict[str, Tensor]:
-    return {name: read_tensor(message) for name, message in initializers_of(graph).items()}
+@dataclass(frozen=True)
+class Facts:
+    """What decides whether a node of the graph is replaced, read when it is asked for."""
+
+    graph: Bytes
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {name: read_tensor(message) for name, message in initializers_of(self.graph).items()}
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Port]:
+        return ports_of(self.graph, GRAPH_INPUT)
+
+    @cached_property
+    def is_float32(self) -> bool:
+        """Whether nothing in the graph is of another type of floating point numbers."""
+        ports = [*self.inputs.values(), *ports_of(self.graph, GRAPH_OUTPUT).values()]
+        types = {tensor.data_type for tensor in self.tensors.values()}
+        for node in nodes_of(self.graph):
+            if node.operator == "Cast":
+                types.add(node.numbers.get("to", 0))
+            elif node.operator == "Constant":
+                types |= {read_tensor(message).data_type for message in node.tensors}
+        return not types & OTHER_FLOATS and not {port.dtype for port in ports} & OTHER_FLOAT_NAMES
 
 
 def _exchanged(data: Bytes) -> bytes | None:
     graph = next(messages(data, MODEL_GRAPH), None)
     if graph is None:
         return None
-    tensors, exchanged = _tensors(graph), 0
+    facts, exchanged = Facts(graph), 0
 
     def of_graph(field: int, message: Bytes) -> bytes | None:
         nonlocal exchanged
-        if field != GRAPH_NODE or not _fits(Node(message), tensors):
+        name = _replacement(Node(message), facts) if field == GRAPH_NODE else None
+        if name is None:
             return None
         exchanged += 1
-        return rewritten(message, _renamed)
+        return rewritten(message, lambda part, _: {NODE_OP_TYPE: name.encode(), NODE_DOMAIN: DOMAIN.encode()}.get(part))
 
     def of_model(field: int, message: Bytes) -> bytes | None:
         return rewritten(message, of_graph) if field == MODEL_GRAPH else None
@@ -162,19 +196,48 @@ def _exchanged(data: Bytes) -> bytes | None:
     return changed + encoded(MODEL_OPSET, opset) if exchanged else None
 
 
-def _renamed(field: int, _: Bytes) -> bytes | None:
-    return {NODE_OP_TYPE: BLOCK_LINEAR, NODE_DOMAIN: DOMAIN.encode()}.get(field)
+def _replacement(node: Node, facts: Facts) -> str | None:
+    """The operator of edgellm's that computes the same, if there is one."""
+    found = OPERATORS.get(node.operator)
+    if found is None or node.domain != REPLACED_DOMAIN or not found.fits(node, facts):
+        return None
+    return found.name
 
 
-def _fits(node: Node, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether it is a MatMulNBits of constant weights that rounds its activations, as these kernels do, in float32."""
-    if node.operator != "MatMulNBits" or node.domain != "com.microsoft":
-        return False
+def _fits_linear(node: Node, facts: Facts) -> bool:
+    """Whether a MatMulNBits has constant weights and rounds its activations, as these kernels do, in float32."""
     numbers = node.numbers
     blocks = numbers.get("bits") in (4, 8) and numbers.get("block_size") in BLOCKS
     if not blocks or numbers.get("accuracy_level") != 4:
         return False
     given = [*node.inputs, *[""] * len(INPUTS)][: len(INPUTS)]
     types = {name: kind for name, kind in zip(given, INPUTS, strict=True) if kind is not None and name}
+    tensors = facts.tensors
     constants = all(name in tensors and tensors[name].data_type == kind for name, kind in types.items())
     return constants and bool(given[1] and given[2]) and not given[GROUPS]
+
+
+def _fits_attention(node: Node, facts: Facts) -> bool:
+    """Whether a GroupQueryAttention reads and writes a float32 cache, and gives nothing else."""
+    if not ATTENTION_ATTRIBUTES.issuperset(node.attributes) or not facts.is_float32:
+        return False
+    inputs, outputs = (list(names) for names in (node.inputs, node.outputs))
+    known = not any(inputs[ATTENTION_INPUTS:]) and not any(outputs[ATTENTION_OUTPUTS:])
+    if not known or not all(outputs[:ATTENTION_OUTPUTS]) or len(outputs) < ATTENTION_OUTPUTS:
+        return False
+    pasts = (facts.inputs.get(name) for name in inputs[PAST_KEY : PAST_VALUE + 1])
+    return all(past is not None and past.dtype == "float32" for past in pasts)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One of edgellm's, and for which nodes it can stand."""
+
+    name: str
+    fits: Callable[[Node, Facts], bool]
+
+
+OPERATORS = {
+    "MatMulNBits": Operator("BlockLinear", _fits_linear),
+    "GroupQueryAttention": Operator("Attention", _fits_attention),
+}

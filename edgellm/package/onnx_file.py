@@ -94,6 +94,11 @@ class Node:
         return {name: value for name, value in found.items() if value is not None}
 
     @property
+    def attributes(self) -> list[str]:
+        """The attributes' names."""
+        return [next(texts(each, ATTRIBUTE_NAME), "") for each in self._attributes]
+
+    @property
     def tensors(self) -> list[Bytes]:
         """The attributes that are tensors."""
         return [tensor for each in self._attributes for tensor in messages(each, ATTRIBUTE_TENSOR)]

@@ -42,19 +42,19 @@ INLINE float ISA(activated)(float x, Activation activation, float alpha)
     }
 }
 
-INLINE void ISA(activate)(float *restrict x, Activation activation, float alpha)
+INLINE void ISA(activate_row)(float *restrict x, Activation activation, float alpha)
 {
     for (size_t i = 0; i < TILE; i++) x[i] = ISA(activated)(x[i], activation, alpha);
 }
 
-static void ISA(finishes)(float *out, size_t stride, size_t rows, Activation activation, float alpha, const float *gated)
+static void ISA(activates)(float *out, size_t stride, size_t rows, Activation activation, float alpha, const float *gated)
 {
     for (size_t r = 0; r < rows; r++, out += stride) {
         switch (activation) { /* each a loop of its own, without the choice inside */
-        case SWISH: ISA(activate)(out, SWISH, alpha); break;
-        case GELU: ISA(activate)(out, GELU, alpha); break;
-        case GELU_TANH: ISA(activate)(out, GELU_TANH, alpha); break;
-        case RELU: ISA(activate)(out, RELU, alpha); break;
+        case SWISH: ISA(activate_row)(out, SWISH, alpha); break;
+        case GELU: ISA(activate_row)(out, GELU, alpha); break;
+        case GELU_TANH: ISA(activate_row)(out, GELU_TANH, alpha); break;
+        case RELU: ISA(activate_row)(out, RELU, alpha); break;
         default: break;
         }
         if (!gated) continue;

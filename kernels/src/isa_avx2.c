@@ -12,6 +12,8 @@
 #define ROWS 4
 #define VECTORS 1
 #define SHIFT 128
+#define QUERIES 6
+#define COLUMNS 2
 typedef __m256 Floats;
 typedef __m256i Ints;
 typedef __m256i Weights; /* less 128, or, of four bits, as they are */
@@ -44,15 +46,54 @@ static inline Floats fma_floats(Floats a, Floats b, Floats c) { return _mm256_fm
 static inline Floats add_floats(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 static inline Floats load_floats(const float *p) { return _mm256_loadu_ps(p); }
 static inline void store_floats(float *p, Floats a) { _mm256_storeu_ps(p, a); }
+static inline Floats same_floats(float value) { return _mm256_set1_ps(value); }
+static inline Floats subtract_floats(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+static inline Floats multiply_floats(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+static inline Floats divide_floats(Floats a, Floats b) { return _mm256_div_ps(a, b); }
+static inline Floats greater(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+static inline float greatest_of(Floats a)
+{
+    const __m128 half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 two = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+static inline Floats power_of_two(Floats shifted)
+{
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f800000)));
+}
+/* Four numbers of row `row` and of the fourth behind it. */
+static inline __m256 halves(const float *const *rows, int row, int column)
+{
+    const __m256 first = _mm256_castps128_ps256(_mm_loadu_ps(rows[row] + column));
+    return _mm256_insertf128_ps(first, _mm_loadu_ps(rows[row + 4] + column), 1);
+}
+static inline void transpose(const float *const *rows, float *to, size_t stride)
+{
+    for (int column = 0; column < LANES; column += 4, to += 4 * stride) {
+        const __m256 a = halves(rows, 0, column), b = halves(rows, 1, column);
+        const __m256 c = halves(rows, 2, column), d = halves(rows, 3, column);
+        const __m256d ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b)), cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+        const __m256d AB = _mm256_castps_pd(_mm256_unpackhi_ps(a, b)), CD = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+        _mm256_storeu_ps(to, _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+        _mm256_storeu_ps(to + stride, _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+        _mm256_storeu_ps(to + 2 * stride, _mm256_castpd_ps(_mm256_unpacklo_pd(AB, CD)));
+        _mm256_storeu_ps(to + 3 * stride, _mm256_castpd_ps(_mm256_unpackhi_pd(AB, CD)));
+    }
+}
 static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 
+#include "attention_body.h"
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
 
 static int is_there(void) { return x86_features().avx2; }
 
-const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies), ISA(finishes)};
+const Kernels avx2_kernels = {
+    "avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};
 #else
 const Kernels avx2_kernels = {0};
 #endif

@@ -11,6 +11,8 @@
 #define ROWS 6
 #define VECTORS 2
 #define SHIFT 0
+#define QUERIES 6
+#define COLUMNS 4
 typedef __m512 Floats;
 typedef __m512i Ints;
 typedef __m512i Weights;
@@ -49,15 +51,51 @@ static inline Floats fma_floats(Floats a, Floats b, Floats c) { return _mm512_fm
 static inline Floats add_floats(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 static inline Floats load_floats(const float *p) { return _mm512_loadu_ps(p); }
 static inline void store_floats(float *p, Floats a) { _mm512_storeu_ps(p, a); }
+static inline Floats same_floats(float value) { return _mm512_set1_ps(value); }
+static inline Floats subtract_floats(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+static inline Floats multiply_floats(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+static inline Floats divide_floats(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+static inline Floats greater(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+static inline float greatest_of(Floats a) { return _mm512_reduce_max_ps(a); }
+static inline Floats power_of_two(Floats shifted)
+{
+    const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)));
+}
+/* Four numbers of rows `row`, `row` + 4 and so on. */
+static inline __m512 quarters(const float *const *rows, int row, int column)
+{
+    __m512 all = _mm512_castps128_ps512(_mm_loadu_ps(rows[row] + column));
+    all = _mm512_insertf32x4(all, _mm_loadu_ps(rows[row + 4] + column), 1);
+    all = _mm512_insertf32x4(all, _mm_loadu_ps(rows[row + 8] + column), 2);
+    return _mm512_insertf32x4(all, _mm_loadu_ps(rows[row + 12] + column), 3);
+}
+static inline void transpose(const float *const *rows, float *to, size_t stride)
+{
+    for (int column = 0; column < LANES; column += 4, to += 4 * stride) {
+        const __m512 a = quarters(rows, 0, column), b = quarters(rows, 1, column);
+        const __m512 c = quarters(rows, 2, column), d = quarters(rows, 3, column);
+        const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+        const __m512d AB = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), CD = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+        _mm512_storeu_ps(to + stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+        _mm512_storeu_ps(to + 2 * stride, _mm512_castpd_ps(_mm512_unpacklo_pd(AB, CD)));
+        _mm512_storeu_ps(to + 3 * stride, _mm512_castpd_ps(_mm512_unpackhi_pd(AB, CD)));
+    }
+}
 static inline Floats no_floats(void) { return _mm512_setzero_ps(); }
 
+#include "attention_body.h"
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
 
 static int is_there(void) { return x86_features().avx512vnni; }
 
-const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(finishes)};
+const Kernels avx512vnni_kernels = {
+    "avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};
 #else
 const Kernels avx512vnni_kernels = {0};
 #endif

@@ -13,6 +13,8 @@
 #define ROWS 4
 #define VECTORS 2
 #define SHIFT 128
+#define QUERIES 6
+#define COLUMNS 4
 typedef float32x4_t Floats;
 typedef int32x4_t Ints;
 typedef int8x16_t Weights; /* less 128, or, of four bits, as they are */
@@ -54,8 +56,29 @@ static inline Floats fma_floats(Floats a, Floats b, Floats c) { return vfmaq_f32
 static inline Floats add_floats(Floats a, Floats b) { return vaddq_f32(a, b); }
 static inline Floats load_floats(const float *p) { return vld1q_f32(p); }
 static inline void store_floats(float *p, Floats a) { vst1q_f32(p, a); }
+static inline Floats same_floats(float value) { return vdupq_n_f32(value); }
+static inline Floats subtract_floats(Floats a, Floats b) { return vsubq_f32(a, b); }
+static inline Floats multiply_floats(Floats a, Floats b) { return vmulq_f32(a, b); }
+static inline Floats divide_floats(Floats a, Floats b) { return vdivq_f32(a, b); }
+static inline Floats greater(Floats a, Floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+static inline float greatest_of(Floats a) { return vmaxvq_f32(a); }
+static inline Floats power_of_two(Floats shifted)
+{
+    const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(shifted), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
+}
+static inline void transpose(const float *const *rows, float *to, size_t stride)
+{
+    const float32x4x2_t ab = vtrnq_f32(vld1q_f32(rows[0]), vld1q_f32(rows[1]));
+    const float32x4x2_t cd = vtrnq_f32(vld1q_f32(rows[2]), vld1q_f32(rows[3]));
+    for (int i = 0; i < 2; i++) {
+        vst1q_f32(to + i * stride, vcombine_f32(vget_low_f32(ab.val[i]), vget_low_f32(cd.val[i])));
+        vst1q_f32(to + (i + 2) * stride, vcombine_f32(vget_high_f32(ab.val[i]), vget_high_f32(cd.val[i])));
+    }
+}
 static inline Floats no_floats(void) { return vdupq_n_f32(0); }
 
+#include "attention_body.h"
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
@@ -69,10 +92,16 @@ static int is_there(void) { return 1; } /* every Apple silicon has them */
 #else
 static int is_there(void) { return 0; }
 #endif
-const Kernels neondot_kernels = {"neondot", is_there, ISA(rounds), ISA(multiplies), ISA(finishes)};
+const Kernels neondot_kernels = {
+    "neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};
 #else
 static int is_there(void) { return 1; }
-const Kernels neon_kernels = {"neon", is_there, ISA(rounds), ISA(multiplies), ISA(finishes)};
+const Kernels neon_kernels = {
+    "neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};
 #endif
 #elif defined(NEON_DOT_PRODUCTS)
 const Kernels neondot_kernels = {0};

@@ -1,7 +1,37 @@
 /* Plain C, one number at a time: where nothing better is there, and what the others are compared with. */
+#include <math.h>
+#include <string.h>
+
 #include "linear.h"
 
 #define ISA(name) scalar_##name
+#define LANES 1
+#define QUERIES 1
+#define COLUMNS 1
+typedef float Floats;
+
+static inline Floats load_floats(const float *p) { return *p; }
+static inline void store_floats(float *p, Floats a) { *p = a; }
+static inline Floats no_floats(void) { return 0; }
+static inline Floats same_floats(float value) { return value; }
+static inline Floats add_floats(Floats a, Floats b) { return a + b; }
+static inline Floats subtract_floats(Floats a, Floats b) { return a - b; }
+static inline Floats multiply_floats(Floats a, Floats b) { return a * b; }
+static inline Floats divide_floats(Floats a, Floats b) { return a / b; }
+static inline Floats fma_floats(Floats a, Floats b, Floats c) { return fmaf(a, b, c); }
+static inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
+static inline float greatest_of(Floats a) { return a; }
+static inline Floats power_of_two(Floats shifted)
+{
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits << 23) + 0x3f800000u;
+    memcpy(&shifted, &bits, 4);
+    return shifted;
+}
+static inline void transpose(const float *const *rows, float *to, size_t stride) { (void)stride, *to = **rows; }
+
+#include "attention_body.h"
 #include "rounding.h"
 #include "epilogue.h"
 
@@ -34,4 +64,7 @@ static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_
 
 static int is_there(void) { return 1; }
 
-const Kernels scalar_kernels = {"scalar", is_there, scalar_rounds, multiplies, scalar_finishes};
+const Kernels scalar_kernels = {
+    "scalar", is_there, ISA(rounds), multiplies, ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};

@@ -1,6 +1,7 @@
 /* What ONNX Runtime calls when the library is registered: all ops, in the domain "edgellm". */
 #include <stdatomic.h>
 
+#include "attention_op.h"
 #include "linear_op.h"
 
 #if defined(_WIN32)
@@ -22,6 +23,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     if (!domain) {
         OrtStatus *status = ORT(api, CreateCustomOpDomain)("edgellm", &domain);
         if (!status) status = ORT(api, CustomOpDomain_Add)(domain, &linear_op);
+        if (!status) status = ORT(api, CustomOpDomain_Add)(domain, &attention_op);
         if (status) return status;
         OrtCustomOpDomain *before = NULL;
         if (!atomic_compare_exchange_strong(&shared, &before, domain)) domain = before; /* another thread was first */

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "attention.h"
+
 #define TILE 32
 #define LARGEST_BLOCK 256 /* the sum of so many activations fits in 16 bits */
 
@@ -39,13 +41,14 @@ typedef enum { PLAIN, SWISH, GELU, GELU_TANH, RELU, ACTIVATIONS } Activation;
 
 /* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
  * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written.
- * `finishes`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL. */
+ * `activates`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL. */
 typedef struct {
     const char *name;
     int (*is_there)(void);
     void (*rounds)(const Matrix *, const float *x, size_t rows, Rounded);
     void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, float *out, size_t stride);
-    void (*finishes)(float *out, size_t stride, size_t rows, Activation, float alpha, const float *gated);
+    void (*activates)(float *out, size_t stride, size_t rows, Activation, float alpha, const float *gated);
+    AttentionKernels attention;
 } Kernels;
 
 extern const Kernels scalar_kernels, avx2_kernels, avx512vnni_kernels, neon_kernels, neondot_kernels;

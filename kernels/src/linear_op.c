@@ -13,6 +13,7 @@
 
 #include "arena.h"
 #include "linear.h"
+#include "op.h"
 #include "pages.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZEROS, INPUT_GROUPS, INPUT_BIAS, INPUT_RESIDUAL, SECOND_WEIGHTS,
@@ -41,22 +42,6 @@ static void destroy(void *state)
     destroy_matrix(&linear->matrix);
     destroy_matrix(&linear->second);
     free(linear);
-}
-
-#define TRY(call) \
-    do { \
-        OrtStatus *failed = (call); \
-        if (failed) return failed; \
-    } while (0)
-
-static OrtStatus *wrong(const OrtApi *api, const char *message)
-{
-    return ORT(api, CreateStatus)(ORT_INVALID_ARGUMENT, message);
-}
-
-static OrtStatus *no_memory(const OrtApi *api)
-{
-    return ORT(api, CreateStatus)(ORT_FAIL, "Failed to allocate memory for a linear layer");
 }
 
 static OrtStatus *whole_number(const OrtApi *api, const OrtKernelInfo *info, const char *name, size_t *value)
@@ -179,23 +164,13 @@ static int has_input(const OrtApi *api, const OrtKernelInfo *info, size_t index)
     return index < count;
 }
 
-/* `value` stays as it is where the node has no such attribute. */
-static void optional_number(const OrtApi *api, const OrtKernelInfo *info, const char *name, float *value)
-{
-    OrtStatus *status = ORT(api, KernelInfoGetAttribute_float)(info, name, value);
-    if (status) ORT(api, ReleaseStatus)(status);
-}
-
 static OrtStatus *fill_all(Linear *linear, const OrtKernelInfo *info)
 {
     const OrtApi *api = linear->api;
-    int64_t activation = PLAIN;
-    OrtStatus *none = ORT(api, KernelInfoGetAttribute_int64)(info, "activation", &activation);
-    if (none) ORT(api, ReleaseStatus)(none);
+    const int64_t activation = whole_number_or(api, info, "activation", PLAIN);
     if (activation < PLAIN || activation >= ACTIVATIONS) return wrong(api, "BlockLinear: an activation that is not known");
     linear->activation = (Activation)activation;
-    linear->alpha = 1.0f;
-    optional_number(api, info, "alpha", &linear->alpha);
+    linear->alpha = number_or(api, info, "alpha", 1);
     TRY(sizes_of(api, info, &linear->matrix));
     const Matrix sizes = linear->matrix;
     TRY(fill(&linear->matrix, api, info, INPUT_WEIGHTS, INPUT_BIAS));
@@ -240,12 +215,10 @@ static Rounded from_row(const Run *run, size_t row)
     };
 }
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-
 static void round_item(void *data, size_t item)
 {
     const Run *run = data;
-    const size_t first = item * run->rows_each, count = least(run->rows - first, run->rows_each);
+    const size_t first = item * run->rows_each, count = at_most(run->rows - first, run->rows_each);
     const Matrix *m = &run->linear->matrix;
     run->linear->kernels->rounds(m, run->x + first * m->depth, count, from_row(run, first));
 }
@@ -265,7 +238,7 @@ static void multiply_tile(const Run *run, size_t tile, size_t first, size_t coun
     const Linear *linear = run->linear;
     const Matrix *m = &linear->matrix;
     const Rounded rounded = from_row(run, first);
-    const size_t width = least(m->columns - tile * TILE, TILE);
+    const size_t width = at_most(m->columns - tile * TILE, TILE);
     float *out = run->out + first * m->columns + tile * TILE;
     float whole[ROW_GROUP * TILE], gated[ROW_GROUP * TILE];
     const int is_gated = linear->second.weights != NULL;
@@ -274,7 +247,7 @@ static void multiply_tile(const Run *run, size_t tile, size_t first, size_t coun
     linear->kernels->multiplies(m, tile, rounded, count, to, stride);
     if (is_gated) linear->kernels->multiplies(&linear->second, tile, rounded, count, gated, TILE);
     if (linear->activation || is_gated)
-        linear->kernels->finishes(to, stride, count, linear->activation, linear->alpha, is_gated ? gated : NULL);
+        linear->kernels->activates(to, stride, count, linear->activation, linear->alpha, is_gated ? gated : NULL);
     for (size_t r = 0; r < count && to == whole; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
     if (run->residual) add_residual(run, tile * TILE, width, first, count);
 }
@@ -282,18 +255,10 @@ static void multiply_tile(const Run *run, size_t tile, size_t first, size_t coun
 static void multiply_item(void *data, size_t item)
 {
     const Run *run = data;
-    const size_t first = item / run->tile_items * ROW_GROUP, count = least(run->rows - first, ROW_GROUP);
+    const size_t first = item / run->tile_items * ROW_GROUP, count = at_most(run->rows - first, ROW_GROUP);
     const size_t tile = item % run->tile_items * run->tiles_each;
-    const size_t last = least(tile + run->tiles_each, run->linear->matrix.tiles);
+    const size_t last = at_most(tile + run->tiles_each, run->linear->matrix.tiles);
     for (size_t t = tile; t < last; t++) multiply_tile(run, t, first, count);
-}
-
-static OrtStatus *in_parallel(const OrtApi *api, OrtKernelContext *context, void (*item)(void *, size_t), size_t items,
-                              Run *run)
-{
-    if (items > 1) return ORT(api, KernelContext_ParallelFor)(context, item, items, 0, run);
-    item(run, 0);
-    return NULL;
 }
 
 static OrtStatus *multiply(Run *run, OrtKernelContext *context)
@@ -314,19 +279,6 @@ static OrtStatus *multiply(Run *run, OrtKernelContext *context)
         status = in_parallel(api, context, multiply_item, groups * run->tile_items, run);
     }
     scratch_give_back(buffer);
-    return status;
-}
-
-enum { MOST_DIMENSIONS = 8 };
-
-static OrtStatus *dimensions(const OrtApi *api, const OrtValue *value, int64_t *sizes, size_t *rank)
-{
-    OrtTensorInfo *shape = NULL;
-    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
-    OrtStatus *status = ORT(api, GetDimensionsCount)(shape, rank);
-    if (!status && (*rank < 1 || *rank > MOST_DIMENSIONS)) status = wrong(api, "BlockLinear: expected 1 to 8 dimensions");
-    if (!status) status = ORT(api, GetDimensions)(shape, sizes, *rank);
-    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
     return status;
 }
 
@@ -360,7 +312,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     size_t rank = 0;
     TRY(ORT(api, KernelContext_GetInput)(context, INPUT_X, &x));
     TRY(dimensions(api, x, sizes, &rank));
-    if ((size_t)sizes[rank - 1] != m->depth) return wrong(api, "BlockLinear: the input's last dimension is not K");
+    if (!rank || (size_t)sizes[rank - 1] != m->depth) return wrong(api, "BlockLinear: the input's last dimension is not K");
     for (size_t i = 0; i + 1 < rank; i++) run.rows *= (size_t)sizes[i];
     sizes[rank - 1] = (int64_t)m->columns;
     TRY(optional_rows(api, context, INPUT_RESIDUAL, run.rows * m->columns, &run.residual));
@@ -371,14 +323,9 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
 }
 
 static const char *name(const OrtCustomOp *op) { (void)op; return "BlockLinear"; }
-static const char *provider(const OrtCustomOp *op) { (void)op; return "CPUExecutionProvider"; }
 static size_t inputs(const OrtCustomOp *op) { (void)op; return INPUTS; }
 static size_t outputs(const OrtCustomOp *op) { (void)op; return 1; }
 static int output_type(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_FLOAT; }
-static int required(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_REQUIRED; }
-static int memory(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return 0; }
-static int from_first(const OrtCustomOp *op) { (void)op; return 1; }
-static int to_last(const OrtCustomOp *op) { (void)op; return 0x7fffffff; }
 
 static int input_type(const OrtCustomOp *op, size_t index)
 {
@@ -397,17 +344,17 @@ static int optional_behind_scales(const OrtCustomOp *op, size_t index)
 const OrtCustomOp linear_op = {
     .version = ORT_VERSION,
     .GetName = name,
-    .GetExecutionProviderType = provider,
+    .GetExecutionProviderType = op_provider,
     .GetInputType = input_type,
     .GetInputTypeCount = inputs,
     .GetOutputType = output_type,
     .GetOutputTypeCount = outputs,
     .KernelDestroy = destroy,
     .GetInputCharacteristic = optional_behind_scales,
-    .GetOutputCharacteristic = required,
-    .GetInputMemoryType = memory,
+    .GetOutputCharacteristic = op_required,
+    .GetInputMemoryType = op_memory,
     .CreateKernelV2 = create,
     .KernelComputeV2 = compute,
-    .GetStartVersion = from_first,
-    .GetEndVersion = to_last,
+    .GetStartVersion = op_from_first,
+    .GetEndVersion = op_to_last,
 };

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import edgellm
@@ -33,3 +34,28 @@ def test_the_real_model(smollm2_package: Callable[[str], Path]) -> None:
     models = [edgellm.load(path, threads=2, kernels=kernels) for kernels in ("auto", "off")]
     ours, theirs = (model.generate(question, max_new_tokens=8, do_sample=False).text for model in models)
     assert ours == theirs
+
+
+def same_bits(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> bool:
+    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
+
+
+def test_logits_are_the_same_however_a_text_is_read(smollm2_package: Callable[[str], Path]) -> None:
+    path = smollm2_package("int4")
+    ids = np.random.default_rng(0).integers(0, 40_000, 300)
+    whole = edgellm.load(path, threads=2, prefill_chunk=300).logits(ids)
+    for threads, chunk in ((1, 300), (1, 128), (2, 37), (2, 1)):
+        found = edgellm.load(path, threads=threads, prefill_chunk=chunk).logits(ids)
+        assert same_bits(found, whole), (threads, chunk)
+
+
+def test_logits_are_the_same_in_a_batch(smollm2_package: Callable[[str], Path]) -> None:
+    model = edgellm.load(smollm2_package("int4"), threads=2)
+    rng, lengths = np.random.default_rng(1), (3, 70, 129)
+    texts = [rng.integers(0, 40_000, length + 4) for length in lengths]
+    alone = [model.logits(ids)[-5:] for ids in texts]
+    engine = model._new_engine()
+    found = [engine.prefill([ids[:-4] for ids in texts]).copy()]
+    found += [engine.decode(np.array([ids[i] for ids in texts])).copy() for i in range(-4, 0)]
+    for row, expected in enumerate(alone):
+        assert same_bits(np.stack([logits[row] for logits in found]), expected)

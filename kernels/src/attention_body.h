@@ -1,0 +1,299 @@
+/* The kernels of attention.h over a thin layer of vectors, which the including file defines:
+ *
+ *   LANES                          numbers in a vector: 1, 4, 8 or 16
+ *   QUERIES, COLUMNS               rows and vectors of sums that are kept in registers
+ *   Floats, load_floats, store_floats, no_floats, same_floats, add_floats, subtract_floats, multiply_floats,
+ *   divide_floats, fma_floats      on vectors of float32
+ *   greater(a, b)                  a where a > b, else b
+ *   greatest_of(a)                 the largest number of a, which has no NaN
+ *   power_of_two(x)                2^(x - 1.5 x 2^23), for numbers from 1.5 x 2^23 - 127 on, which gives 0
+ *   transpose(rows, to, stride)    LANES numbers of LANES rows; to [LANES][stride] */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define ALWAYS static inline __attribute__((always_inline))
+#define WHOLE 12582912.0f /* 1.5 x 2^23: what is added to it loses its fraction, ties to even */
+#define LOG2_E 1.44269504f
+
+/* 2^x for x at most 0, 0 below -126.5; NaN for NaN. A polynomial of the fraction, off by 2e-9. */
+ALWAYS Floats ISA(exp2)(Floats x)
+{
+    static const float factors[] = {0x1.41fbb8p-13f, 0x1.5f3e54p-10f, 0x1.3b2d4cp-7f, 0x1.c6aee8p-5f,
+                                    0x1.ebfbdcp-3f,  0x1.62e430p-1f,  1.0f};
+    const Floats inside = greater(same_floats(-127.0f), x), shifted = add_floats(inside, same_floats(WHOLE));
+    const Floats fraction = subtract_floats(inside, subtract_floats(shifted, same_floats(WHOLE)));
+    Floats sum = same_floats(factors[0]);
+    for (int i = 1; i < 7; i++) sum = fma_floats(sum, fraction, same_floats(factors[i]));
+    return multiply_floats(sum, power_of_two(shifted));
+}
+
+ALWAYS float ISA(exp2_of)(float x)
+{
+    float found[LANES];
+    store_floats(found, ISA(exp2)(same_floats(x)));
+    return found[0];
+}
+
+ALWAYS void ISA(product)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+                         size_t c_stride, int rows, int vectors, int adds)
+{
+    Floats sums[QUERIES][COLUMNS];
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) sums[r][v] = adds ? load_floats(c + r * c_stride + v * LANES) : no_floats();
+    for (size_t k = 0; k < depth; k++, b += b_stride) {
+        Floats right[COLUMNS];
+        for (int v = 0; v < vectors; v++) right[v] = load_floats(b + v * LANES);
+        for (int r = 0; r < rows; r++) {
+            const Floats left = same_floats(a[r * a_stride + k]);
+            for (int v = 0; v < vectors; v++) sums[r][v] = fma_floats(left, right[v], sums[r][v]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) store_floats(c + r * c_stride + v * LANES, sums[r][v]);
+}
+
+#define CASE(n) \
+    case n: ISA(product)(a, a_stride, b, b_stride, depth, c, c_stride, n, vectors, adds); break;
+
+ALWAYS void ISA(product_of)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+                            size_t c_stride, size_t rows, int vectors, int adds)
+{
+    switch (rows) {
+        CASE(1)
+#if QUERIES > 1
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+#endif
+    }
+}
+
+#undef CASE
+
+/* c [rows][columns] = a [rows][depth] x b [depth][columns], or what is more than was there; products are added up in the
+ * order of depth. At most QUERIES rows; columns are a multiple of SUMS. */
+ALWAYS void ISA(products)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+                          size_t c_stride, size_t rows, size_t columns, int adds)
+{
+    size_t column = 0;
+    for (; column + COLUMNS * LANES <= columns; column += COLUMNS * LANES)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, COLUMNS, adds);
+    for (; column < columns; column += LANES)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 1, adds);
+}
+
+static void ISA(scores)(const float *queries, const Head *head, const float *keys, float *scores, size_t rows,
+                        size_t columns)
+{
+    ISA(products)(queries, head->depth, keys, BLOCK, head->depth, scores, BLOCK, rows, columns, 0);
+}
+
+static void ISA(add_values)(const float *weights, const Head *head, const float *values, size_t stride, size_t count,
+                            float *states, size_t rows)
+{
+    ISA(products)(weights, BLOCK, values, stride, count, states + STATE_VALUES, state_size(head), rows, head->width, 1);
+}
+
+/* to [depth][BLOCK] from `count` keys; what is behind them is any number. */
+static void ISA(turn)(const float *keys, size_t stride, size_t count, size_t depth, float *to)
+{
+    for (size_t key = 0; key < count; key += LANES) {
+        const float *rows[LANES];
+        size_t k = 0;
+        for (size_t i = 0; i < LANES; i++) rows[i] = keys + (key + i < count ? key + i : count - 1) * stride;
+        for (; k + LANES <= depth; k += LANES) {
+            transpose(rows, to + k * BLOCK + key, BLOCK);
+            for (size_t i = 0; i < LANES; i++) rows[i] += LANES;
+        }
+        for (; k < depth; k++)
+            for (size_t i = 0; i < LANES; i++) to[k * BLOCK + key + i] = *rows[i]++;
+    }
+}
+
+/* scores [BLOCK] in the units of Head become softcap x tanh(score), in powers of two. */
+static void ISA(cap)(float *scores, float softcap)
+{
+    float heights[BLOCK];
+    for (size_t i = 0; i < BLOCK; i += LANES) {
+        const Floats x = load_floats(scores + i), one = same_floats(1.0f);
+        const Floats away = ISA(exp2)(subtract_floats(no_floats(), greater(x, subtract_floats(no_floats(), x))));
+        store_floats(heights + i, divide_floats(subtract_floats(one, away), add_floats(one, away)));
+    }
+    for (size_t i = 0; i < BLOCK; i++) scores[i] = copysignf(heights[i] * softcap, scores[i]);
+}
+
+/* Those of a block's scores that are left become what they are with bias and mask, which begin at the block's first key. */
+static void ISA(adjust)(const Head *head, float *scores, size_t first, size_t last, const float *bias, const float *mask)
+{
+    if (head->softcap > 0) ISA(cap)(scores, head->softcap);
+    if (bias)
+        for (size_t i = first; i < last; i++) {
+            const float more = bias[i] * LOG2_E;
+            scores[i] += more < -FLT_MAX ? -FLT_MAX : more;
+        }
+    if (mask)
+        for (size_t i = first; i < last; i++) scores[i] += mask[i];
+}
+
+ALWAYS float ISA(largest)(const float *scores, size_t columns, float before)
+{
+    Floats largest = same_floats(before);
+    for (size_t i = 0; i < columns; i += LANES) largest = greater(load_floats(scores + i), largest);
+    return greatest_of(largest);
+}
+
+/* A query's scores of a block become weights; its state is made ready for them. */
+ALWAYS void ISA(weigh)(float *scores, size_t columns, float *state, size_t width)
+{
+    const float before = state[STATE_LARGEST], largest = ISA(largest)(scores, columns, before);
+    if (largest != before) {
+        const Floats factor = same_floats(ISA(exp2_of)(before - largest));
+        for (size_t i = STATE_SUMS; i < STATE_VALUES + width; i += LANES)
+            store_floats(state + i, multiply_floats(load_floats(state + i), factor));
+        state[STATE_LARGEST] = largest;
+    }
+    Floats sums[SUMS / LANES];
+    for (size_t i = 0; i < SUMS / LANES; i++) sums[i] = load_floats(state + STATE_SUMS + i * LANES);
+    for (size_t key = 0; key < columns; key += SUMS)
+        for (size_t i = 0; i < SUMS / LANES; i++) {
+            float *at = scores + key + i * LANES;
+            const Floats weight = ISA(exp2)(subtract_floats(load_floats(at), same_floats(largest)));
+            store_floats(at, weight);
+            sums[i] = add_floats(sums[i], weight);
+        }
+    for (size_t i = 0; i < SUMS / LANES; i++) store_floats(state + STATE_SUMS + i * LANES, sums[i]);
+}
+
+/* One block for a few queries: its keys are `count` from `begin` on, `turned` is what `turn` made of them. */
+typedef struct {
+    size_t begin, count;
+    const float *turned, *values;
+    size_t value_stride;
+} ISA(Block);
+
+static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const float *queries, const Sight *sights,
+                              size_t rows, float *states)
+{
+    _Alignas(64) float scores[QUERIES * BLOCK];
+    size_t first[QUERIES], last[QUERIES], from = 0, to = BLOCK, most = 0;
+    for (size_t r = 0; r < rows; r++) {
+        first[r] = behind(sights[r].first, block->begin);
+        last[r] = at_most(behind(sights[r].last, block->begin), block->count);
+        if (first[r] >= last[r]) first[r] = last[r] = 0;
+        from = first[r] > from ? first[r] : from;
+        to = last[r] < to ? last[r] : to;
+        most = last[r] > most ? last[r] : most;
+    }
+    if (!most) return;
+    const size_t columns = (most + SUMS - 1) / SUMS * SUMS, size = state_size(head);
+    ISA(scores)(queries, head, block->turned, scores, rows, columns);
+    for (size_t r = 0; r < rows; r++) {
+        const Sight *sight = sights + r;
+        if (head->softcap > 0 || sight->bias || sight->mask)
+            ISA(adjust)(head, scores + r * BLOCK, first[r], last[r], sight->bias ? sight->bias + block->begin : NULL,
+                        sight->mask ? sight->mask + block->begin : NULL);
+        if (first[r] >= last[r]) continue;
+        float *row = scores + r * BLOCK, *state = states + r * size;
+        for (size_t i = 0; i < first[r]; i++) row[i] = -INFINITY;
+        for (size_t i = last[r]; i < columns; i++) row[i] = -INFINITY;
+        if (columns == BLOCK) ISA(weigh)(row, BLOCK, state, head->width);
+        else ISA(weigh)(row, columns, state, head->width);
+    }
+    /* Keys that all of these queries see are added together, in the order in which they would be one by one. */
+    const int shared = from < to;
+    for (size_t r = 0; r < rows; r++) {
+        const size_t before = shared ? from : last[r];
+        if (first[r] < before)
+            ISA(add_values)(scores + r * BLOCK + first[r], head, block->values + first[r] * block->value_stride,
+                            block->value_stride, before - first[r], states + r * size, 1);
+    }
+    if (!shared) return;
+    ISA(add_values)(scores + from, head, block->values + from * block->value_stride, block->value_stride, to - from, states,
+                    rows);
+    for (size_t r = 0; r < rows; r++)
+        if (to < last[r])
+            ISA(add_values)(scores + r * BLOCK + to, head, block->values + to * block->value_stride, block->value_stride,
+                            last[r] - to, states + r * size, 1);
+}
+
+static void ISA(clears)(const Head *head, float *states, size_t count)
+{
+    const size_t size = state_size(head);
+    memset(states, 0, count * size * sizeof *states);
+    for (size_t r = 0; r < count; r++) states[r * size + STATE_LARGEST] = -FLT_MAX;
+}
+
+/* The values of a block as whole vectors: as they lie, or copied, zeros behind each row. */
+static const float *ISA(whole_values)(const Head *head, const float *values, size_t stride, size_t count, float *to)
+{
+    if (stride == head->width) return values;
+    for (size_t key = 0; key < count; key++) {
+        memcpy(to + key * head->width, values + key * stride, head->depth * sizeof *to);
+        memset(to + key * head->width + head->depth, 0, (head->width - head->depth) * sizeof *to);
+    }
+    return to;
+}
+
+static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
+                         size_t begin, float *states, float *workspace)
+{
+    float *turned = workspace, *copied = workspace + BLOCK * head->depth;
+    size_t first = begin + RANGE, last = begin;
+    ISA(clears)(head, states, count);
+    for (size_t r = 0; r < count; r++) {
+        first = sights[r].first < first ? sights[r].first : first;
+        last = sights[r].last > last ? sights[r].last : last;
+    }
+    last = at_most(last, begin + RANGE);
+    for (size_t key = begin + behind(first, begin) / BLOCK * BLOCK; key < last; key += BLOCK) {
+        const size_t keys = at_most(last - key, BLOCK);
+        ISA(turn)(tokens.keys + key * tokens.key_stride, tokens.key_stride, keys, head->depth, turned);
+        const float *values =
+            ISA(whole_values)(head, tokens.values + key * tokens.value_stride, tokens.value_stride, keys, copied);
+        const ISA(Block) block = {key, keys, turned, values, head->width};
+        for (size_t r = 0; r < count; r += QUERIES)
+            ISA(attend_block)(head, &block, queries + r * head->depth, sights + r, at_most(count - r, QUERIES),
+                              states + r * state_size(head));
+    }
+}
+
+/* Takes a state from its largest score to a larger one; the factor is 1 where they are the same. */
+static float ISA(lowering)(float before, float largest) { return before == largest ? 1.0f : ISA(exp2_of)(before - largest); }
+
+static void ISA(joins)(const Head *head, float *states, const float *later, size_t count)
+{
+    const size_t size = state_size(head);
+    for (; count--; states += size, later += size) {
+        const float largest = later[STATE_LARGEST] > states[STATE_LARGEST] ? later[STATE_LARGEST] : states[STATE_LARGEST];
+        const Floats old = same_floats(ISA(lowering)(states[STATE_LARGEST], largest));
+        const Floats new = same_floats(ISA(lowering)(later[STATE_LARGEST], largest));
+        for (size_t i = STATE_SUMS; i < size; i += LANES) {
+            const Floats more = multiply_floats(load_floats(later + i), new);
+            store_floats(states + i, fma_floats(load_floats(states + i), old, more));
+        }
+        states[STATE_LARGEST] = largest;
+    }
+}
+
+static void ISA(finishes)(const Head *head, const float *state, const float *sink, float *out)
+{
+    float sums[SUMS], factor = 1;
+    memcpy(sums, state + STATE_SUMS, sizeof sums);
+    for (size_t half = SUMS / 2; half; half /= 2)
+        for (size_t i = 0; i < half; i++) sums[i] += sums[i + half];
+    float sum = sums[0];
+    if (sink) {
+        const float largest = *sink > state[STATE_LARGEST] ? *sink : state[STATE_LARGEST];
+        factor = ISA(lowering)(state[STATE_LARGEST], largest);
+        sum = sum * factor + ISA(lowering)(*sink, largest);
+    }
+    factor /= sum;
+    for (size_t i = 0; i < head->depth; i++) out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
+}
+
+#undef ALWAYS
+#undef WHOLE
+#undef LOG2_E

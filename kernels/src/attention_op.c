@@ -1,0 +1,401 @@
+/* The op Attention: inputs, attributes, outputs and what they mean are those of com.microsoft's GroupQueryAttention in
+ * float32: queries, keys and values apart or in one, rotary tables or none, a window, softcap, bias, sinks; the cache as
+ * it is when past and present are the same memory, else copied. */
+#include "attention_op.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "attention_run.h"
+#include "linear.h"
+#include "op.h"
+
+enum {
+    INPUT_QUERY, INPUT_KEY, INPUT_VALUE, INPUT_PAST_KEY, INPUT_PAST_VALUE, INPUT_SEQLENS, INPUT_TOTAL, INPUT_COS, INPUT_SIN,
+    INPUT_POSITIONS, INPUT_BIAS, INPUT_SINKS, INPUTS
+};
+enum { OUTPUT_Y, OUTPUT_KEY, OUTPUT_VALUE, OUTPUTS };
+enum { TOKENS_EACH = 16 };
+
+typedef struct {
+    const OrtApi *api;
+    const Kernels *kernels;
+    size_t heads, kv_heads, window;
+    float scale, softcap;
+    int turns, interleaved, has_zero_sink;
+} Op;
+
+typedef struct {
+    const float *data; /* NULL where there is none */
+    int64_t sizes[MOST_DIMENSIONS];
+    size_t rank;
+} Tensor;
+
+/* One run. Query, key and value [batch][length][..], their tokens `row` numbers apart. */
+typedef struct {
+    const Op *op;
+    Attention attention;
+    const float *query, *key, *value;
+    size_t query_row, key_row;
+    float factor; /* of the queries */
+    const float *cos, *sin;
+    size_t half, table_rows; /* of the tables; half 0 turns nothing */
+    const int64_t *positions;
+    const size_t *pasts;
+    size_t past_capacity, capacity;
+    const float *past_key, *past_value; /* [batch][kv_heads][past_capacity][depth]; NULL where they are the present */
+    float *queries, *present_key, *present_value;
+} Run;
+
+static void turn_halves(const float *restrict x, const float *restrict cos, const float *restrict sin, size_t half,
+                        float *restrict to)
+{
+    for (size_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[half + i];
+        to[i] = a * cos[i] - b * sin[i];
+        to[half + i] = b * cos[i] + a * sin[i];
+    }
+}
+
+static void turn_pairs(const float *restrict x, const float *restrict cos, const float *restrict sin, size_t half,
+                       float *restrict to)
+{
+    for (size_t i = 0; i < half; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        to[2 * i] = a * cos[i] - b * sin[i];
+        to[2 * i + 1] = b * cos[i] + a * sin[i];
+    }
+}
+
+static void turn_head(const Run *run, const float *x, size_t position, float *to)
+{
+    const size_t half = run->half, turned = 2 * half;
+    const float *cos = run->cos + position * half, *sin = run->sin + position * half;
+    if (half) (run->op->interleaved ? turn_pairs : turn_halves)(x, cos, sin, half, to);
+    memcpy(to + turned, x + turned, (run->attention.head.depth - turned) * sizeof *to);
+}
+
+static void store_token(const Run *run, size_t batch, size_t token)
+{
+    const Attention *a = &run->attention;
+    const size_t depth = a->head.depth, row = batch * a->length + token, at = run->pasts[batch] + token;
+    const size_t asked = run->positions ? (size_t)run->positions[row] : at;
+    const size_t position = run->half ? at_most(asked, run->table_rows - 1) : 0; /* of padding, it may be any */
+    for (size_t head = 0; head < a->kv_heads * a->group; head++) {
+        const size_t kv_head = head / a->group, among = head % a->group;
+        float *to = run->queries + (((batch * a->kv_heads + kv_head) * a->length + token) * a->group + among) * depth;
+        turn_head(run, run->query + row * run->query_row + head * depth, position, to);
+        for (size_t i = 0; i < depth; i++) to[i] *= run->factor;
+    }
+    for (size_t head = 0; head < a->kv_heads; head++) {
+        const size_t place = ((batch * a->kv_heads + head) * run->capacity + at) * depth;
+        turn_head(run, run->key + row * run->key_row + head * depth, position, run->present_key + place);
+        memcpy(run->present_value + place, run->value + row * run->key_row + head * depth, depth * sizeof(float));
+    }
+}
+
+static void store_item(void *data, size_t item)
+{
+    const Run *run = data;
+    const size_t length = run->attention.length, items = (length + TOKENS_EACH - 1) / TOKENS_EACH;
+    const size_t first = item % items * TOKENS_EACH, last = at_most(first + TOKENS_EACH, length);
+    for (size_t token = first; token < last; token++) store_token(run, item / items, token);
+}
+
+/* The cache of one head, where it moves: what was there, and zeros behind what comes. */
+static void copy_item(void *data, size_t item)
+{
+    const Run *run = data;
+    const size_t depth = run->attention.head.depth, past = run->pasts[item / run->attention.kv_heads];
+    const size_t from = item * run->past_capacity * depth, to = item * run->capacity * depth;
+    const size_t end = past + run->attention.length;
+    const float *olds[] = {run->past_key, run->past_value};
+    float *news[] = {run->present_key, run->present_value};
+    for (int side = 0; side < 2; side++) {
+        if (past) memcpy(news[side] + to, olds[side] + from, past * depth * sizeof(float));
+        memset(news[side] + to + end * depth, 0, (run->capacity - end) * depth * sizeof(float));
+    }
+}
+
+static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const OrtKernelInfo *info, void **state)
+{
+    (void)custom;
+    const Kernels *kernels = chosen_kernels();
+    if (!kernels) return wrong(api, "EDGELLM_KERNELS names an instruction set that this processor has not");
+    const int64_t heads = whole_number_or(api, info, "num_heads", 0), kv_heads = whole_number_or(api, info, "kv_num_heads", 0);
+    if (heads < 1 || kv_heads < 1 || heads > 1 << 20 || heads % kv_heads)
+        return wrong(api, "Attention: num_heads must be a multiple of kv_num_heads");
+    Op *op = calloc(1, sizeof *op);
+    if (!op) return no_memory(api);
+    const int64_t window = whole_number_or(api, info, "local_window_size", -1);
+    op->api = api;
+    op->kernels = kernels;
+    op->heads = (size_t)heads;
+    op->kv_heads = (size_t)kv_heads;
+    op->window = window > 0 ? (size_t)window : 0;
+    op->scale = number_or(api, info, "scale", 0);
+    op->softcap = number_or(api, info, "softcap", 0);
+    op->turns = whole_number_or(api, info, "do_rotary", 0) == 1;
+    op->interleaved = whole_number_or(api, info, "rotary_interleaved", 0) == 1;
+    op->has_zero_sink = whole_number_or(api, info, "smooth_softmax", 0) == 1;
+    *state = op;
+    return NULL;
+}
+
+static OrtStatus *input(const Op *op, const OrtKernelContext *context, size_t index, Tensor *tensor)
+{
+    size_t count = 0;
+    const OrtValue *value = NULL;
+    *tensor = (Tensor){0};
+    TRY(ORT(op->api, KernelContext_GetInputCount)(context, &count));
+    if (index < count) TRY(ORT(op->api, KernelContext_GetInput)(context, index, &value));
+    if (!value) return NULL;
+    TRY(dimensions(op->api, value, tensor->sizes, &tensor->rank));
+    return ORT(op->api, GetTensorMutableData)((OrtValue *)value, (void **)&tensor->data);
+}
+
+static int has_shape(const Tensor *tensor, size_t rank, const int64_t *sizes)
+{
+    if (tensor->rank != rank) return 0;
+    for (size_t i = 0; i < rank; i++)
+        if (tensor->sizes[i] != sizes[i]) return 0;
+    return 1;
+}
+
+#define SHAPE(tensor, ...) \
+    has_shape(&(tensor), sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+
+static OrtStatus *read_queries(Run *run, const OrtKernelContext *context)
+{
+    const Op *op = run->op;
+    Attention *a = &run->attention;
+    Tensor query, key, value;
+    TRY(input(op, context, INPUT_QUERY, &query));
+    TRY(input(op, context, INPUT_KEY, &key));
+    TRY(input(op, context, INPUT_VALUE, &value));
+    if (query.rank != 3 || !key.data != !value.data) return wrong(op->api, "Attention: expected query, or query, key and value");
+    a->batch = (size_t)query.sizes[0];
+    a->length = (size_t)query.sizes[1];
+    const size_t heads = key.data ? op->heads : op->heads + 2 * op->kv_heads, row = (size_t)query.sizes[2];
+    a->head.depth = row / heads;
+    a->head.width = (a->head.depth + SUMS - 1) / SUMS * SUMS;
+    const size_t kv_row = op->kv_heads * a->head.depth;
+    const int64_t apart[] = {query.sizes[0], query.sizes[1], (int64_t)kv_row};
+    if (!a->head.depth || row % heads || (key.data && !(has_shape(&key, 3, apart) && has_shape(&value, 3, apart))))
+        return wrong(op->api, "Attention: query, key and value have other sizes than their heads");
+    run->query = query.data;
+    run->key = key.data ? key.data : query.data + op->heads * a->head.depth;
+    run->value = key.data ? value.data : run->key + kv_row;
+    run->query_row = row;
+    run->key_row = key.data ? kv_row : row;
+    return NULL;
+}
+
+static OrtStatus *read_cache(Run *run, OrtKernelContext *context, size_t total)
+{
+    const Op *op = run->op;
+    const Attention *a = &run->attention;
+    Tensor key, value;
+    TRY(input(op, context, INPUT_PAST_KEY, &key));
+    TRY(input(op, context, INPUT_PAST_VALUE, &value));
+    run->past_capacity = key.rank == 4 ? (size_t)key.sizes[2] : 0;
+    int64_t sizes[] = {(int64_t)a->batch, (int64_t)op->kv_heads, (int64_t)run->past_capacity, (int64_t)a->head.depth};
+    if ((key.rank && !has_shape(&key, 4, sizes)) || (value.rank && !has_shape(&value, 4, sizes)) || !key.rank != !value.rank)
+        return wrong(op->api, "Attention: past keys and values have another size");
+    run->capacity = run->past_capacity > total ? run->past_capacity : total;
+    sizes[2] = (int64_t)run->capacity;
+    OrtValue *new_key = NULL, *new_value = NULL;
+    TRY(ORT(op->api, KernelContext_GetOutput)(context, OUTPUT_KEY, sizes, 4, &new_key));
+    TRY(ORT(op->api, KernelContext_GetOutput)(context, OUTPUT_VALUE, sizes, 4, &new_value));
+    if (!new_key || !new_value) return wrong(op->api, "Attention: expected outputs for present keys and values");
+    TRY(ORT(op->api, GetTensorMutableData)(new_key, (void **)&run->present_key));
+    TRY(ORT(op->api, GetTensorMutableData)(new_value, (void **)&run->present_value));
+    const int stays = key.data == run->present_key && value.data == run->present_value;
+    run->past_key = stays ? NULL : key.data;
+    run->past_value = stays ? NULL : value.data;
+    return NULL;
+}
+
+/* Each row's tokens before these. A prompt, as long as the longest row, has none before it. */
+static OrtStatus *read_lengths(Run *run, const OrtKernelContext *context, size_t *pasts, size_t *total)
+{
+    const Op *op = run->op;
+    const Attention *a = &run->attention;
+    Tensor lengths, longest;
+    TRY(input(op, context, INPUT_SEQLENS, &lengths));
+    TRY(input(op, context, INPUT_TOTAL, &longest));
+    size_t count = lengths.rank ? 1 : 0;
+    for (size_t i = 0; i < lengths.rank; i++) count *= (size_t)lengths.sizes[i];
+    if (count != a->batch || !longest.data) return wrong(op->api, "Attention: expected a length for each row, and the longest");
+    const int32_t *last = (const int32_t *)lengths.data, most = *(const int32_t *)longest.data;
+    for (size_t b = 0; b < a->batch; b++) {
+        const int64_t before = (size_t)most == a->length ? 0 : (int64_t)last[b] + 1 - (int64_t)a->length;
+        if (last[b] < 0 || last[b] >= most || before < 0)
+            return wrong(op->api, "Attention: a row is longer than the longest, or shorter than what is new of it");
+        pasts[b] = (size_t)before;
+    }
+    *total = (size_t)most;
+    return NULL;
+}
+
+static OrtStatus *read_tables(Run *run, const OrtKernelContext *context)
+{
+    const Op *op = run->op;
+    const Attention *a = &run->attention;
+    Tensor cos, sin, positions;
+    if (!op->turns) return NULL;
+    TRY(input(op, context, INPUT_COS, &cos));
+    TRY(input(op, context, INPUT_SIN, &sin));
+    TRY(input(op, context, INPUT_POSITIONS, &positions));
+    if (cos.rank != 2 || cos.sizes[0] < 1 || !has_shape(&sin, 2, cos.sizes) || (size_t)cos.sizes[1] * 2 > a->head.depth)
+        return wrong(op->api, "Attention: the rotary tables have another size");
+    if (positions.data && !SHAPE(positions, (int64_t)a->batch, (int64_t)a->length))
+        return wrong(op->api, "Attention: expected a position for each token");
+    run->cos = cos.data;
+    run->sin = sin.data;
+    run->table_rows = (size_t)cos.sizes[0];
+    run->half = (size_t)cos.sizes[1];
+    run->positions = (const int64_t *)positions.data;
+    return NULL;
+}
+
+static OrtStatus *check_positions(const Run *run, const OrtKernelContext *context)
+{
+    const Attention *a = &run->attention;
+    Tensor lengths;
+    TRY(input(run->op, context, INPUT_SEQLENS, &lengths));
+    for (size_t b = 0; run->half && b < a->batch; b++)
+        for (size_t token = 0; token < a->length; token++) {
+            const size_t at = run->pasts[b] + token;
+            if (at > (size_t)((const int32_t *)lengths.data)[b]) break; /* padding */
+            const int64_t position = run->positions ? run->positions[b * a->length + token] : (int64_t)at;
+            if (position < 0 || (size_t)position >= run->table_rows)
+                return wrong(run->op->api, "Attention: a position is beyond the rotary tables");
+        }
+    return NULL;
+}
+
+static OrtStatus *read_bias(Run *run, const OrtKernelContext *context, size_t total)
+{
+    const Op *op = run->op;
+    Attention *a = &run->attention;
+    Tensor bias;
+    TRY(input(op, context, INPUT_BIAS, &bias));
+    if (!bias.data) return NULL;
+    const size_t row = bias.rank == 4 ? (size_t)bias.sizes[3] : 0, queries = row * a->length;
+    const size_t heads = bias.rank == 4 ? (size_t)bias.sizes[1] : 0, batch = (size_t)bias.sizes[0];
+    if (row < total || (size_t)bias.sizes[2] != a->length || (heads != 1 && heads != op->heads) ||
+        (batch != 1 && batch != a->batch))
+        return wrong(op->api, "Attention: the bias has another size");
+    a->bias = (Bias){bias.data, batch == 1 ? 0 : queries * heads, heads == 1 ? 0 : queries, row};
+    return NULL;
+}
+
+static OrtStatus *read_sinks(Run *run, const OrtKernelContext *context, float *sinks)
+{
+    const Op *op = run->op;
+    Tensor given;
+    TRY(input(op, context, INPUT_SINKS, &given));
+    if (!given.data && !op->has_zero_sink) return NULL;
+    if (given.data && !SHAPE(given, (int64_t)op->heads)) return wrong(op->api, "Attention: expected a sink for each head");
+    for (size_t i = 0; i < op->heads; i++) sinks[i] = given.data ? given.data[i] * LOG2_E : 0;
+    run->attention.sinks = sinks;
+    return NULL;
+}
+
+static OrtStatus *store(Run *run, const OrtKernelContext *context)
+{
+    const Attention *a = &run->attention;
+    const size_t items = a->batch * ((a->length + TOKENS_EACH - 1) / TOKENS_EACH);
+    const int stays = !run->past_key && run->past_capacity;
+    if (!stays) TRY(in_parallel(run->op->api, context, copy_item, a->batch * a->kv_heads, run));
+    if (a->batch * a->length > TOKENS_EACH / 2) return in_parallel(run->op->api, context, store_item, items, run);
+    for (size_t item = 0; item < items; item++) store_item(run, item);
+    return NULL;
+}
+
+static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
+{
+    const Op *op = run->op;
+    Attention *a = &run->attention;
+    size_t total = 0, *pasts = (size_t *)buffer;
+    float *sinks = (float *)(pasts + a->batch);
+    OrtValue *out = NULL;
+    run->queries = sinks + op->heads;
+    run->pasts = a->pasts = pasts;
+    TRY(read_lengths(run, context, pasts, &total));
+    TRY(read_cache(run, context, total));
+    TRY(read_tables(run, context));
+    TRY(check_positions(run, context));
+    TRY(read_bias(run, context, total));
+    TRY(read_sinks(run, context, sinks));
+    for (size_t b = 0; b < a->batch; b++)
+        if (run->past_key && pasts[b] > run->past_capacity) return wrong(op->api, "Attention: a row is longer than its past");
+    const int64_t sizes[] = {(int64_t)a->batch, (int64_t)a->length, (int64_t)(op->heads * a->head.depth)};
+    TRY(ORT(op->api, KernelContext_GetOutput)(context, OUTPUT_Y, sizes, 3, &out));
+    TRY(ORT(op->api, GetTensorMutableData)(out, (void **)&a->out));
+    const float scale = op->scale == 0 ? 1.0f / sqrtf((float)a->head.depth) : op->scale;
+    run->factor = query_factor(&a->head, scale, op->softcap);
+    TRY(store(run, context));
+    const size_t head_step = run->capacity * a->head.depth, batch_step = head_step * a->kv_heads;
+    a->queries = run->queries;
+    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth};
+    a->key_head_step = a->value_head_step = head_step;
+    a->key_batch_step = a->value_batch_step = batch_step;
+    a->window = op->window;
+    return a->batch && a->length ? attend(op->api, context, a) : NULL;
+}
+
+static OrtStatus *compute(void *state, OrtKernelContext *context)
+{
+    const Op *op = state;
+    Run run = {.op = op};
+    Attention *a = &run.attention;
+    a->kernels = &op->kernels->attention;
+    a->kv_heads = op->kv_heads;
+    a->group = op->heads / op->kv_heads;
+    TRY(read_queries(&run, context));
+    const size_t numbers = a->batch * a->length * op->heads * a->head.depth + op->heads;
+    char *buffer = scratch_take(a->batch * sizeof(size_t) + numbers * sizeof(float));
+    if (!buffer) return no_memory(op->api);
+    OrtStatus *status = run_with(&run, context, buffer);
+    scratch_give_back(buffer);
+    return status;
+}
+
+static const char *name(const OrtCustomOp *op) { (void)op; return "Attention"; }
+static size_t inputs(const OrtCustomOp *op) { (void)op; return INPUTS; }
+static size_t outputs(const OrtCustomOp *op) { (void)op; return OUTPUTS; }
+static int output_type(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_FLOAT; }
+
+static int input_type(const OrtCustomOp *op, size_t index)
+{
+    (void)op;
+    return index == INPUT_SEQLENS || index == INPUT_TOTAL ? ORT_INT32 : index == INPUT_POSITIONS ? ORT_INT64 : ORT_FLOAT;
+}
+
+static int needed(const OrtCustomOp *op, size_t index)
+{
+    (void)op;
+    return index == INPUT_QUERY || index == INPUT_SEQLENS || index == INPUT_TOTAL ? ORT_REQUIRED : ORT_OPTIONAL;
+}
+
+const OrtCustomOp attention_op = {
+    .version = ORT_VERSION,
+    .GetName = name,
+    .GetExecutionProviderType = op_provider,
+    .GetInputType = input_type,
+    .GetInputTypeCount = inputs,
+    .GetOutputType = output_type,
+    .GetOutputTypeCount = outputs,
+    .KernelDestroy = free,
+    .GetInputCharacteristic = needed,
+    .GetOutputCharacteristic = op_required,
+    .GetInputMemoryType = op_memory,
+    .CreateKernelV2 = create,
+    .KernelComputeV2 = compute,
+    .GetStartVersion = op_from_first,
+    .GetEndVersion = op_to_last,
+};
