@@ -112,6 +112,8 @@ def _made(
 
 
 def _run(command: list[Any], **variables: str) -> None:
-    done = subprocess.run(command, env={**OFFLINE, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command, env={**OFFLINE, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{' '.join(command)}: status {done.returncode}")

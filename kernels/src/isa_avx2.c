@@ -1,25 +1,39 @@
-/* AVX2. Its product of unsigned and signed bytes adds pairs in 16 bits and stops at the largest: with weights moved to
- * -128..127 and split into magnitude and sign, two products are at most 2 x 128 x 127, which fits. */
+/* AVX2, with products of four bytes (AVX-VNNI), or without: its product of unsigned and signed bytes adds pairs in 16 bits
+ * and stops at the largest. With weights moved to -128..127 and split into magnitude and sign, two products are at most
+ * 2 x 128 x 127, which fits. */
 #include "linear.h"
 
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(__AVX2__) && defined(__FMA__) && (defined(__AVXVNNI__) || !defined(AVX_VNNI))
 #include <immintrin.h>
 
 #include "cpu_x86.h"
 
+#if defined(AVX_VNNI)
+#define ISA(name) avxvnni_##name
+#define VECTORS 2
+#define SHIFT 0
+#else
 #define ISA(name) avx2_##name
-#define LANES 8
-#define ROWS 4
 #define VECTORS 1
 #define SHIFT 128
+#endif
+#define LANES 8
+#define ROWS 4
 #define QUERIES 6
 #define COLUMNS 2
 typedef __m256 Floats;
 typedef __m256i Ints;
-typedef __m256i Weights; /* less 128, or, of four bits, as they are */
+typedef __m256i Weights; /* less SHIFT, or, of four bits, as they are */
 
 static inline __m256i bytes(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-static inline Weights load_weights(const uint8_t *p) { return _mm256_xor_si256(bytes(p), _mm256_set1_epi8(-128)); }
+static inline Weights load_weights(const uint8_t *p)
+{
+#if defined(AVX_VNNI)
+    return bytes(p);
+#else
+    return _mm256_xor_si256(bytes(p), _mm256_set1_epi8(-128));
+#endif
+}
 static inline Weights low_weights(const uint8_t *p) { return _mm256_and_si256(bytes(p), _mm256_set1_epi8(15)); }
 static inline Weights high_weights(const uint8_t *p)
 {
@@ -29,9 +43,13 @@ static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
 {
     int32_t bits;
     __builtin_memcpy(&bits, four, 4);
-    const __m256i signs = _mm256_sign_epi8(_mm256_set1_epi32(bits), weights);
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), signs);
+    const __m256i same = _mm256_set1_epi32(bits);
+#if defined(AVX_VNNI)
+    return _mm256_dpbusd_avx_epi32(sums, weights, same);
+#else
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(same, weights));
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+#endif
 }
 static inline Ints load_zeros(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
 static inline Ints same_ints(int value) { return _mm256_set1_epi32(value); }
@@ -88,12 +106,21 @@ static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 #include "rounding.h"
 #include "epilogue.h"
 
+#if defined(AVX_VNNI)
+static int is_there(void) { return x86_features().avxvnni; }
+const Kernels avxvnni_kernels = {
+    "avxvnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
+    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
+};
+#else
 static int is_there(void) { return x86_features().avx2; }
-
 const Kernels avx2_kernels = {
     "avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
     {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
 };
+#endif
+#elif defined(AVX_VNNI)
+const Kernels avxvnni_kernels = {0};
 #else
 const Kernels avx2_kernels = {0};
 #endif

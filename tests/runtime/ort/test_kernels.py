@@ -157,6 +157,7 @@ LAYERS = st.builds(
 CPUINFO = Path("/proc/cpuinfo")
 FLAGS = {
     "avx2": {"avx2", "fma"},
+    "avxvnni": {"avx2", "fma", "avx_vnni"},
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
     "neondot": {"asimddp"},
 }
