@@ -41,11 +41,13 @@ OTHER_FLOATS, OTHER_FLOAT_NAMES = {10, 11, 16}, {"float16", "float64", "bfloat16
 INPUTS = (None, UINT8, FLOAT32, UINT8, None, FLOAT32)  # of MatMulNBits: the types of those that are constants
 GROUPS = 4  # its input that says which block a column belongs to
 BLOCKS = (16, 32, 64, 128, 256)
-PAST_KEY, PAST_VALUE, ATTENTION_INPUTS, ATTENTION_OUTPUTS = 3, 4, 12, 3  # of GroupQueryAttention, that are known here
+PAST_KEY, PAST_VALUE, SCALES, ATTENTION_INPUTS, ATTENTION_OUTPUTS = 3, 4, 12, 14, 3  # of GroupQueryAttention
 ATTENTION_ATTRIBUTES = {
     "num_heads", "kv_num_heads", "scale", "softcap", "local_window_size", "do_rotary", "rotary_interleaved",
-    "smooth_softmax", "qk_output",
+    "smooth_softmax", "qk_output", "kv_cache_bit_width", "k_quant_type", "v_quant_type",
 }  # fmt: skip
+MULTI_HEAD_ATTRIBUTES = {"num_heads", "scale", "mask_filter_value", "unidirectional"}
+VALUE, LINEAR_BIAS, MULTI_HEAD_INPUTS = 2, 3, 6  # of MultiHeadAttention
 
 log = logging.getLogger("edgellm")
 
@@ -198,10 +200,8 @@ def _exchanged(data: Bytes) -> bytes | None:
 
 def _replacement(node: Node, facts: Facts) -> str | None:
     """The operator of edgellm's that computes the same, if there is one."""
-    found = OPERATORS.get(node.operator)
-    if found is None or node.domain != REPLACED_DOMAIN or not found.fits(node, facts):
-        return None
-    return found.name
+    found = OPERATORS.get(node.operator, ()) if node.domain == REPLACED_DOMAIN else ()
+    return next((operator.name for operator in found if operator.fits(node, facts)), None)
 
 
 def _fits_linear(node: Node, facts: Facts) -> bool:
@@ -218,15 +218,36 @@ def _fits_linear(node: Node, facts: Facts) -> bool:
 
 
 def _fits_attention(node: Node, facts: Facts) -> bool:
-    """Whether a GroupQueryAttention reads and writes a float32 cache, and gives nothing else."""
-    if not ATTENTION_ATTRIBUTES.issuperset(node.attributes) or not facts.is_float32:
-        return False
-    inputs, outputs = (list(names) for names in (node.inputs, node.outputs))
-    known = not any(inputs[ATTENTION_INPUTS:]) and not any(outputs[ATTENTION_OUTPUTS:])
-    if not known or not all(outputs[:ATTENTION_OUTPUTS]) or len(outputs) < ATTENTION_OUTPUTS:
-        return False
+    """Whether a GroupQueryAttention reads and writes a float32 cache."""
+    return _cache_type(node, facts) == "float32" and not any(node.inputs[SCALES:])
+
+
+def _fits_attention_int8(node: Node, facts: Facts) -> bool:
+    """Whether its cache is of int8, with scales."""
+    scales = node.inputs[SCALES:]
+    eight_bits = node.numbers.get("kv_cache_bit_width") == 8
+    return _cache_type(node, facts) == "int8" and eight_bits and len(scales) == 2 and all(scales)
+
+
+def _cache_type(node: Node, facts: Facts) -> str | None:
+    """Of a GroupQueryAttention in float32 whose cache is an input of the graph, and that gives nothing besides."""
+    inputs, outputs = node.inputs, node.outputs
+    complete = len(inputs) <= ATTENTION_INPUTS and len(outputs) == ATTENTION_OUTPUTS and all(outputs)
+    if not complete or not ATTENTION_ATTRIBUTES.issuperset(node.attributes):
+        return None
     pasts = (facts.inputs.get(name) for name in inputs[PAST_KEY : PAST_VALUE + 1])
-    return all(past is not None and past.dtype == "float32" for past in pasts)
+    types = {None if past is None else past.dtype for past in pasts}
+    return types.pop() if len(types) == 1 and facts.is_float32 else None
+
+
+def _fits_multi_head(node: Node, facts: Facts) -> bool:
+    """Whether a MultiHeadAttention has a query, keys and values apart, no cache, and gives nothing else."""
+    inputs = node.inputs
+    complete = VALUE < len(inputs) <= MULTI_HEAD_INPUTS and all(inputs[: VALUE + 1]) and len(node.outputs) == 1
+    if not complete or any(inputs[LINEAR_BIAS : LINEAR_BIAS + 1]):
+        return False
+    known = MULTI_HEAD_ATTRIBUTES.issuperset(node.attributes) and not node.numbers.get("unidirectional")
+    return known and facts.is_float32
 
 
 @dataclass(frozen=True)
@@ -238,6 +259,7 @@ class Operator:
 
 
 OPERATORS = {
-    "MatMulNBits": Operator("BlockLinear", _fits_linear),
-    "GroupQueryAttention": Operator("Attention", _fits_attention),
+    "MatMulNBits": (Operator("BlockLinear", _fits_linear),),
+    "GroupQueryAttention": (Operator("Attention", _fits_attention), Operator("AttentionInt8", _fits_attention_int8)),
+    "MultiHeadAttention": (Operator("MultiHead", _fits_multi_head),),
 }

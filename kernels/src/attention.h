@@ -19,17 +19,19 @@
 
 enum { BLOCK = 64, RANGE = 256, SUMS = 16 };
 
-/* Numbers of a head; `width`: rounded up to SUMS. `softcap`: in powers of two, 0 for none; the queries are then in units
+/* Numbers of a head, `depth` in queries and keys, `value_depth` in values; `width`: the latter, rounded up to SUMS. `softcap`: in powers of two, 0 for none; the queries are then in units
  * in which tanh(x) is (1 - 2^-x) / (1 + 2^-x). */
 typedef struct {
-    size_t depth, width;
+    size_t depth, value_depth, width;
     float softcap;
 } Head;
 
-/* Keys and values [tokens][depth], of which each row begins `stride` numbers behind the one before. */
+/* Keys [tokens][depth] and values [tokens][value_depth], of which each row begins `stride` numbers behind the one before: float32, or
+ * int8 [tokens][depth] both. */
 typedef struct {
-    const float *keys, *values;
+    const void *keys, *values;
     size_t key_stride, value_stride;
+    int is_int8;
 } Tokens;
 
 /* What a query sees: keys [first, last). `bias`: NULL, or a number for each key, times log2(e) added to its score;
@@ -41,6 +43,10 @@ typedef struct {
 
 /* What is known of a query so far: the largest score, the sums of weights, and values times weights. */
 enum { STATE_LARGEST = 0, STATE_SUMS = SUMS, STATE_VALUES = 2 * SUMS };
+static inline Head head_of(size_t depth, size_t value_depth)
+{
+    return (Head){depth, value_depth, (value_depth + SUMS - 1) / SUMS * SUMS, 0};
+}
 static inline size_t state_size(const Head *head) { return STATE_VALUES + head->width; }
 
 /* Numbers that `attends` needs for itself. */
@@ -56,7 +62,7 @@ typedef struct {
     /* Joins the states of a later range into `states`; those of no key come from `clears`. */
     void (*joins)(const Head *, float *states, const float *later, size_t count);
     void (*clears)(const Head *, float *states, size_t count);
-    /* out [depth]. `sink`: NULL, or a score in powers of two whose weight has no value. */
+    /* out [value_depth]. `sink`: NULL, or a score in powers of two whose weight has no value. */
     void (*finishes)(const Head *, const float *state, const float *sink, float *out);
 } AttentionKernels;
 

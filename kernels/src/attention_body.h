@@ -10,6 +10,7 @@
  *   transpose(rows, to, stride)    LANES numbers of LANES rows; to [LANES][stride] */
 #include <float.h>
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 #define ALWAYS static inline __attribute__((always_inline))
@@ -145,26 +146,39 @@ ALWAYS float ISA(largest)(const float *scores, size_t columns, float before)
     return greatest_of(largest);
 }
 
-/* A query's scores of a block become weights; its state is made ready for them. */
-ALWAYS void ISA(weigh)(float *scores, size_t columns, float *state, size_t width)
+/* Takes a state to a larger largest score. */
+ALWAYS void ISA(lower)(float *state, float largest, size_t width)
 {
-    const float before = state[STATE_LARGEST], largest = ISA(largest)(scores, columns, before);
-    if (largest != before) {
-        const Floats factor = same_floats(ISA(exp2_of)(before - largest));
-        for (size_t i = STATE_SUMS; i < STATE_VALUES + width; i += LANES)
-            store_floats(state + i, multiply_floats(load_floats(state + i), factor));
-        state[STATE_LARGEST] = largest;
-    }
+    const Floats factor = same_floats(ISA(exp2_of)(state[STATE_LARGEST] - largest));
+    for (size_t i = STATE_SUMS; i < STATE_VALUES + width; i += LANES)
+        store_floats(state + i, multiply_floats(load_floats(state + i), factor));
+    state[STATE_LARGEST] = largest;
+}
+
+/* Scores become weights, whose sums go to the state. */
+ALWAYS void ISA(weigh)(float *scores, size_t columns, float *state)
+{
+    const Floats largest = same_floats(state[STATE_LARGEST]);
     Floats sums[SUMS / LANES];
     for (size_t i = 0; i < SUMS / LANES; i++) sums[i] = load_floats(state + STATE_SUMS + i * LANES);
     for (size_t key = 0; key < columns; key += SUMS)
         for (size_t i = 0; i < SUMS / LANES; i++) {
             float *at = scores + key + i * LANES;
-            const Floats weight = ISA(exp2)(subtract_floats(load_floats(at), same_floats(largest)));
+            const Floats weight = ISA(exp2)(subtract_floats(load_floats(at), largest));
             store_floats(at, weight);
             sums[i] = add_floats(sums[i], weight);
         }
     for (size_t i = 0; i < SUMS / LANES; i++) store_floats(state + STATE_SUMS + i * LANES, sums[i]);
+}
+
+ALWAYS void ISA(weigh_rows)(float *scores, size_t columns, size_t rows, float *states, size_t size)
+{
+    float largest[QUERIES];
+    for (size_t r = 0; r < rows; r++)
+        largest[r] = ISA(largest)(scores + r * BLOCK, columns, states[r * size + STATE_LARGEST]);
+    for (size_t r = 0; r < rows; r++)
+        if (largest[r] != states[r * size + STATE_LARGEST]) ISA(lower)(states + r * size, largest[r], size - STATE_VALUES);
+    for (size_t r = 0; r < rows; r++) ISA(weigh)(scores + r * BLOCK, columns, states + r * size);
 }
 
 /* One block for a few queries: its keys are `count` from `begin` on, `turned` is what `turn` made of them. */
@@ -195,13 +209,12 @@ static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const f
         if (head->softcap > 0 || sight->bias || sight->mask)
             ISA(adjust)(head, scores + r * BLOCK, first[r], last[r], sight->bias ? sight->bias + block->begin : NULL,
                         sight->mask ? sight->mask + block->begin : NULL);
-        if (first[r] >= last[r]) continue;
-        float *row = scores + r * BLOCK, *state = states + r * size;
+        float *row = scores + r * BLOCK;
         for (size_t i = 0; i < first[r]; i++) row[i] = -INFINITY;
         for (size_t i = last[r]; i < columns; i++) row[i] = -INFINITY;
-        if (columns == BLOCK) ISA(weigh)(row, BLOCK, state, head->width);
-        else ISA(weigh)(row, columns, state, head->width);
     }
+    if (columns == BLOCK) ISA(weigh_rows)(scores, BLOCK, rows, states, size);
+    else ISA(weigh_rows)(scores, columns, rows, states, size);
     /* Keys that all of these queries see are added together, in the order in which they would be one by one. */
     const int shared = from < to;
     for (size_t r = 0; r < rows; r++) {
@@ -230,16 +243,27 @@ static void ISA(clears)(const Head *head, float *states, size_t count)
 static const float *ISA(whole_values)(const Head *head, const float *values, size_t stride, size_t count, float *to)
 {
     if (stride == head->width) return values;
-    for (size_t key = 0; key < count; key++) {
-        memcpy(to + key * head->width, values + key * stride, head->depth * sizeof *to);
-        memset(to + key * head->width + head->depth, 0, (head->width - head->depth) * sizeof *to);
+    const size_t whole = head->value_depth / SUMS * SUMS;
+    for (size_t key = 0; key < count; key++, values += stride, to += head->width) {
+        for (size_t i = 0; i < whole; i += LANES) store_floats(to + i, load_floats(values + i));
+        for (size_t i = whole; i < head->width; i++) to[i] = i < head->value_depth ? values[i] : 0;
     }
-    return to;
+    return to - count * head->width;
+}
+
+/* Rows of int8 likewise, as float32. */
+static void ISA(widen)(const Head *head, const int8_t *rows, size_t stride, size_t count, float *to)
+{
+    for (size_t row = 0; row < count; row++, rows += stride, to += head->width) {
+        for (size_t i = 0; i < head->depth; i++) to[i] = rows[i];
+        for (size_t i = head->depth; i < head->width; i++) to[i] = 0;
+    }
 }
 
 static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
                          size_t begin, float *states, float *workspace)
 {
+    const int is_int8 = tokens.is_int8;
     float *turned = workspace, *copied = workspace + BLOCK * head->depth;
     size_t first = begin + RANGE, last = begin;
     ISA(clears)(head, states, count);
@@ -250,9 +274,16 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
     last = at_most(last, begin + RANGE);
     for (size_t key = begin + behind(first, begin) / BLOCK * BLOCK; key < last; key += BLOCK) {
         const size_t keys = at_most(last - key, BLOCK);
-        ISA(turn)(tokens.keys + key * tokens.key_stride, tokens.key_stride, keys, head->depth, turned);
-        const float *values =
-            ISA(whole_values)(head, tokens.values + key * tokens.value_stride, tokens.value_stride, keys, copied);
+        const size_t key_at = key * tokens.key_stride, value_at = key * tokens.value_stride;
+        const float *values = copied;
+        if (is_int8) {
+            ISA(widen)(head, (const int8_t *)tokens.keys + key_at, tokens.key_stride, keys, copied);
+            ISA(turn)(copied, head->width, keys, head->depth, turned);
+            ISA(widen)(head, (const int8_t *)tokens.values + value_at, tokens.value_stride, keys, copied);
+        } else {
+            ISA(turn)((const float *)tokens.keys + key_at, tokens.key_stride, keys, head->depth, turned);
+            values = ISA(whole_values)(head, (const float *)tokens.values + value_at, tokens.value_stride, keys, copied);
+        }
         const ISA(Block) block = {key, keys, turned, values, head->width};
         for (size_t r = 0; r < count; r += QUERIES)
             ISA(attend_block)(head, &block, queries + r * head->depth, sights + r, at_most(count - r, QUERIES),
@@ -291,7 +322,7 @@ static void ISA(finishes)(const Head *head, const float *state, const float *sin
         sum = sum * factor + ISA(lowering)(*sink, largest);
     }
     factor /= sum;
-    for (size_t i = 0; i < head->depth; i++) out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
+    for (size_t i = 0; i < head->value_depth; i++) out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
 }
 
 #undef ALWAYS

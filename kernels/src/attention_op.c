@@ -1,6 +1,7 @@
 /* The op Attention: inputs, attributes, outputs and what they mean are those of com.microsoft's GroupQueryAttention in
  * float32: queries, keys and values apart or in one, rotary tables or none, a window, softcap, bias, sinks; the cache as
- * it is when past and present are the same memory, else copied. */
+ * it is when past and present are the same memory, else copied. AttentionInt8 has a cache of int8, with what its numbers are
+ * multiplied by: for all or for each head's channels. */
 #include "attention_op.h"
 
 #include <math.h>
@@ -14,7 +15,7 @@
 
 enum {
     INPUT_QUERY, INPUT_KEY, INPUT_VALUE, INPUT_PAST_KEY, INPUT_PAST_VALUE, INPUT_SEQLENS, INPUT_TOTAL, INPUT_COS, INPUT_SIN,
-    INPUT_POSITIONS, INPUT_BIAS, INPUT_SINKS, INPUTS
+    INPUT_POSITIONS, INPUT_BIAS, INPUT_SINKS, INPUT_KEY_SCALE, INPUT_VALUE_SCALE, INPUTS
 };
 enum { OUTPUT_Y, OUTPUT_KEY, OUTPUT_VALUE, OUTPUTS };
 enum { TOKENS_EACH = 16 };
@@ -24,14 +25,8 @@ typedef struct {
     const Kernels *kernels;
     size_t heads, kv_heads, window;
     float scale, softcap;
-    int turns, interleaved, has_zero_sink;
+    int turns, interleaved, has_zero_sink, is_int8;
 } Op;
-
-typedef struct {
-    const float *data; /* NULL where there is none */
-    int64_t sizes[MOST_DIMENSIONS];
-    size_t rank;
-} Tensor;
 
 /* One run. Query, key and value [batch][length][..], their tokens `row` numbers apart. */
 typedef struct {
@@ -45,8 +40,11 @@ typedef struct {
     const int64_t *positions;
     const size_t *pasts;
     size_t past_capacity, capacity;
-    const float *past_key, *past_value; /* [batch][kv_heads][past_capacity][depth]; NULL where they are the present */
-    float *queries, *present_key, *present_value;
+    const char *past_key, *past_value; /* [batch][kv_heads][past_capacity][depth]; NULL where they are the present */
+    char *present_key, *present_value;
+    size_t number;                    /* bytes of each of those */
+    const float *key_scales, *value_scales; /* [kv_heads][depth], of int8 */
+    float *queries, *turned_keys; /* the latter [batch][length][kv_heads][depth], for int8 */
 } Run;
 
 static void turn_halves(const float *restrict x, const float *restrict cos, const float *restrict sin, size_t half,
@@ -77,6 +75,16 @@ static void turn_head(const Run *run, const float *x, size_t position, float *to
     memcpy(to + turned, x + turned, (run->attention.head.depth - turned) * sizeof *to);
 }
 
+/* To whole numbers of `scales`, ties to even; what is no number to the largest. */
+static void round_head(const float *restrict x, const float *restrict scales, size_t depth, int8_t *restrict to)
+{
+    const float whole = 12582912.0f; /* 1.5 x 2^23: what is added to it loses its fraction */
+    for (size_t i = 0; i < depth; i++) {
+        const float level = x[i] / scales[i], capped = level < 127.0f ? level : 127.0f;
+        to[i] = (int8_t)(int32_t)(((capped > -128.0f ? capped : -128.0f) + whole) - whole);
+    }
+}
+
 static void store_token(const Run *run, size_t batch, size_t token)
 {
     const Attention *a = &run->attention;
@@ -88,11 +96,20 @@ static void store_token(const Run *run, size_t batch, size_t token)
         float *to = run->queries + (((batch * a->kv_heads + kv_head) * a->length + token) * a->group + among) * depth;
         turn_head(run, run->query + row * run->query_row + head * depth, position, to);
         for (size_t i = 0; i < depth; i++) to[i] *= run->factor;
+        for (size_t i = 0; run->key_scales && i < depth; i++) to[i] *= run->key_scales[kv_head * depth + i];
     }
     for (size_t head = 0; head < a->kv_heads; head++) {
         const size_t place = ((batch * a->kv_heads + head) * run->capacity + at) * depth;
-        turn_head(run, run->key + row * run->key_row + head * depth, position, run->present_key + place);
-        memcpy(run->present_value + place, run->value + row * run->key_row + head * depth, depth * sizeof(float));
+        const float *key = run->key + row * run->key_row + head * depth, *value = run->value + row * run->key_row + head * depth;
+        if (run->key_scales) {
+            turn_head(run, key, position, run->turned_keys + (row * a->kv_heads + head) * depth);
+            round_head(run->turned_keys + (row * a->kv_heads + head) * depth, run->key_scales + head * depth, depth,
+                       (int8_t *)run->present_key + place);
+            round_head(value, run->value_scales + head * depth, depth, (int8_t *)run->present_value + place);
+        } else {
+            turn_head(run, key, position, (float *)run->present_key + place);
+            memcpy((float *)run->present_value + place, value, depth * sizeof(float));
+        }
     }
 }
 
@@ -108,20 +125,19 @@ static void store_item(void *data, size_t item)
 static void copy_item(void *data, size_t item)
 {
     const Run *run = data;
-    const size_t depth = run->attention.head.depth, past = run->pasts[item / run->attention.kv_heads];
-    const size_t from = item * run->past_capacity * depth, to = item * run->capacity * depth;
+    const size_t row = run->attention.head.depth * run->number, past = run->pasts[item / run->attention.kv_heads];
+    const size_t from = item * run->past_capacity * row, to = item * run->capacity * row;
     const size_t end = past + run->attention.length;
-    const float *olds[] = {run->past_key, run->past_value};
-    float *news[] = {run->present_key, run->present_value};
+    const char *olds[] = {run->past_key, run->past_value};
+    char *news[] = {run->present_key, run->present_value};
     for (int side = 0; side < 2; side++) {
-        if (past) memcpy(news[side] + to, olds[side] + from, past * depth * sizeof(float));
-        memset(news[side] + to + end * depth, 0, (run->capacity - end) * depth * sizeof(float));
+        if (past) memcpy(news[side] + to, olds[side] + from, past * row);
+        memset(news[side] + to + end * row, 0, (run->capacity - end) * row);
     }
 }
 
 static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const OrtKernelInfo *info, void **state)
 {
-    (void)custom;
     const Kernels *kernels = chosen_kernels();
     if (!kernels) return wrong(api, "EDGELLM_KERNELS names an instruction set that this processor has not");
     const int64_t heads = whole_number_or(api, info, "num_heads", 0), kv_heads = whole_number_or(api, info, "kv_num_heads", 0);
@@ -140,47 +156,24 @@ static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const Ort
     op->turns = whole_number_or(api, info, "do_rotary", 0) == 1;
     op->interleaved = whole_number_or(api, info, "rotary_interleaved", 0) == 1;
     op->has_zero_sink = whole_number_or(api, info, "smooth_softmax", 0) == 1;
+    op->is_int8 = custom == &attention_int8_op;
     *state = op;
     return NULL;
 }
-
-static OrtStatus *input(const Op *op, const OrtKernelContext *context, size_t index, Tensor *tensor)
-{
-    size_t count = 0;
-    const OrtValue *value = NULL;
-    *tensor = (Tensor){0};
-    TRY(ORT(op->api, KernelContext_GetInputCount)(context, &count));
-    if (index < count) TRY(ORT(op->api, KernelContext_GetInput)(context, index, &value));
-    if (!value) return NULL;
-    TRY(dimensions(op->api, value, tensor->sizes, &tensor->rank));
-    return ORT(op->api, GetTensorMutableData)((OrtValue *)value, (void **)&tensor->data);
-}
-
-static int has_shape(const Tensor *tensor, size_t rank, const int64_t *sizes)
-{
-    if (tensor->rank != rank) return 0;
-    for (size_t i = 0; i < rank; i++)
-        if (tensor->sizes[i] != sizes[i]) return 0;
-    return 1;
-}
-
-#define SHAPE(tensor, ...) \
-    has_shape(&(tensor), sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
 
 static OrtStatus *read_queries(Run *run, const OrtKernelContext *context)
 {
     const Op *op = run->op;
     Attention *a = &run->attention;
     Tensor query, key, value;
-    TRY(input(op, context, INPUT_QUERY, &query));
-    TRY(input(op, context, INPUT_KEY, &key));
-    TRY(input(op, context, INPUT_VALUE, &value));
+    TRY(op_input(op->api, context, INPUT_QUERY, &query));
+    TRY(op_input(op->api, context, INPUT_KEY, &key));
+    TRY(op_input(op->api, context, INPUT_VALUE, &value));
     if (query.rank != 3 || !key.data != !value.data) return wrong(op->api, "Attention: expected query, or query, key and value");
     a->batch = (size_t)query.sizes[0];
     a->length = (size_t)query.sizes[1];
     const size_t heads = key.data ? op->heads : op->heads + 2 * op->kv_heads, row = (size_t)query.sizes[2];
-    a->head.depth = row / heads;
-    a->head.width = (a->head.depth + SUMS - 1) / SUMS * SUMS;
+    a->head = head_of(row / heads, row / heads);
     const size_t kv_row = op->kv_heads * a->head.depth;
     const int64_t apart[] = {query.sizes[0], query.sizes[1], (int64_t)kv_row};
     if (!a->head.depth || row % heads || (key.data && !(has_shape(&key, 3, apart) && has_shape(&value, 3, apart))))
@@ -198,8 +191,8 @@ static OrtStatus *read_cache(Run *run, OrtKernelContext *context, size_t total)
     const Op *op = run->op;
     const Attention *a = &run->attention;
     Tensor key, value;
-    TRY(input(op, context, INPUT_PAST_KEY, &key));
-    TRY(input(op, context, INPUT_PAST_VALUE, &value));
+    TRY(op_input(op->api, context, INPUT_PAST_KEY, &key));
+    TRY(op_input(op->api, context, INPUT_PAST_VALUE, &value));
     run->past_capacity = key.rank == 4 ? (size_t)key.sizes[2] : 0;
     int64_t sizes[] = {(int64_t)a->batch, (int64_t)op->kv_heads, (int64_t)run->past_capacity, (int64_t)a->head.depth};
     if ((key.rank && !has_shape(&key, 4, sizes)) || (value.rank && !has_shape(&value, 4, sizes)) || !key.rank != !value.rank)
@@ -212,9 +205,11 @@ static OrtStatus *read_cache(Run *run, OrtKernelContext *context, size_t total)
     if (!new_key || !new_value) return wrong(op->api, "Attention: expected outputs for present keys and values");
     TRY(ORT(op->api, GetTensorMutableData)(new_key, (void **)&run->present_key));
     TRY(ORT(op->api, GetTensorMutableData)(new_value, (void **)&run->present_value));
-    const int stays = key.data == run->present_key && value.data == run->present_value;
-    run->past_key = stays ? NULL : key.data;
-    run->past_value = stays ? NULL : value.data;
+    const char *old_key = (const char *)key.data, *old_value = (const char *)value.data;
+    const int stays = old_key == run->present_key && old_value == run->present_value;
+    run->past_key = stays ? NULL : old_key;
+    run->past_value = stays ? NULL : old_value;
+    run->number = op->is_int8 ? 1 : sizeof(float);
     return NULL;
 }
 
@@ -224,8 +219,8 @@ static OrtStatus *read_lengths(Run *run, const OrtKernelContext *context, size_t
     const Op *op = run->op;
     const Attention *a = &run->attention;
     Tensor lengths, longest;
-    TRY(input(op, context, INPUT_SEQLENS, &lengths));
-    TRY(input(op, context, INPUT_TOTAL, &longest));
+    TRY(op_input(op->api, context, INPUT_SEQLENS, &lengths));
+    TRY(op_input(op->api, context, INPUT_TOTAL, &longest));
     size_t count = lengths.rank ? 1 : 0;
     for (size_t i = 0; i < lengths.rank; i++) count *= (size_t)lengths.sizes[i];
     if (count != a->batch || !longest.data) return wrong(op->api, "Attention: expected a length for each row, and the longest");
@@ -246,12 +241,12 @@ static OrtStatus *read_tables(Run *run, const OrtKernelContext *context)
     const Attention *a = &run->attention;
     Tensor cos, sin, positions;
     if (!op->turns) return NULL;
-    TRY(input(op, context, INPUT_COS, &cos));
-    TRY(input(op, context, INPUT_SIN, &sin));
-    TRY(input(op, context, INPUT_POSITIONS, &positions));
+    TRY(op_input(op->api, context, INPUT_COS, &cos));
+    TRY(op_input(op->api, context, INPUT_SIN, &sin));
+    TRY(op_input(op->api, context, INPUT_POSITIONS, &positions));
     if (cos.rank != 2 || cos.sizes[0] < 1 || !has_shape(&sin, 2, cos.sizes) || (size_t)cos.sizes[1] * 2 > a->head.depth)
         return wrong(op->api, "Attention: the rotary tables have another size");
-    if (positions.data && !SHAPE(positions, (int64_t)a->batch, (int64_t)a->length))
+    if (positions.data && !HAS_SHAPE(positions, (int64_t)a->batch, (int64_t)a->length))
         return wrong(op->api, "Attention: expected a position for each token");
     run->cos = cos.data;
     run->sin = sin.data;
@@ -265,7 +260,7 @@ static OrtStatus *check_positions(const Run *run, const OrtKernelContext *contex
 {
     const Attention *a = &run->attention;
     Tensor lengths;
-    TRY(input(run->op, context, INPUT_SEQLENS, &lengths));
+    TRY(op_input(run->op->api, context, INPUT_SEQLENS, &lengths));
     for (size_t b = 0; run->half && b < a->batch; b++)
         for (size_t token = 0; token < a->length; token++) {
             const size_t at = run->pasts[b] + token;
@@ -277,31 +272,29 @@ static OrtStatus *check_positions(const Run *run, const OrtKernelContext *contex
     return NULL;
 }
 
-static OrtStatus *read_bias(Run *run, const OrtKernelContext *context, size_t total)
-{
-    const Op *op = run->op;
-    Attention *a = &run->attention;
-    Tensor bias;
-    TRY(input(op, context, INPUT_BIAS, &bias));
-    if (!bias.data) return NULL;
-    const size_t row = bias.rank == 4 ? (size_t)bias.sizes[3] : 0, queries = row * a->length;
-    const size_t heads = bias.rank == 4 ? (size_t)bias.sizes[1] : 0, batch = (size_t)bias.sizes[0];
-    if (row < total || (size_t)bias.sizes[2] != a->length || (heads != 1 && heads != op->heads) ||
-        (batch != 1 && batch != a->batch))
-        return wrong(op->api, "Attention: the bias has another size");
-    a->bias = (Bias){bias.data, batch == 1 ? 0 : queries * heads, heads == 1 ? 0 : queries, row};
-    return NULL;
-}
-
 static OrtStatus *read_sinks(Run *run, const OrtKernelContext *context, float *sinks)
 {
     const Op *op = run->op;
     Tensor given;
-    TRY(input(op, context, INPUT_SINKS, &given));
+    TRY(op_input(op->api, context, INPUT_SINKS, &given));
     if (!given.data && !op->has_zero_sink) return NULL;
-    if (given.data && !SHAPE(given, (int64_t)op->heads)) return wrong(op->api, "Attention: expected a sink for each head");
+    if (given.data && !HAS_SHAPE(given, (int64_t)op->heads)) return wrong(op->api, "Attention: expected a sink for each head");
     for (size_t i = 0; i < op->heads; i++) sinks[i] = given.data ? given.data[i] * LOG2_E : 0;
     run->attention.sinks = sinks;
+    return NULL;
+}
+
+/* One number for all, or one for each channel, as scales [kv_heads][depth]. */
+static OrtStatus *read_scales(const Run *run, const OrtKernelContext *context, size_t index, float *scales)
+{
+    const size_t count = run->op->kv_heads * run->attention.head.depth;
+    Tensor given;
+    TRY(op_input(run->op->api, context, index, &given));
+    size_t elements = given.data ? 1 : 0;
+    for (size_t i = 0; i < given.rank; i++) elements *= (size_t)given.sizes[i];
+    if (elements != 1 && elements != count)
+        return wrong(run->op->api, "Attention: expected a scale of the cache, or one for each of its channels");
+    for (size_t i = 0; i < count; i++) scales[i] = given.data[elements == 1 ? 0 : i];
     return NULL;
 }
 
@@ -321,16 +314,24 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     const Op *op = run->op;
     Attention *a = &run->attention;
     size_t total = 0, *pasts = (size_t *)buffer;
-    float *sinks = (float *)(pasts + a->batch);
+    const size_t channels = op->kv_heads * a->head.depth;
+    float *sinks = (float *)(pasts + a->batch), *key_scales = sinks + op->heads, *value_scales = key_scales + channels;
     OrtValue *out = NULL;
-    run->queries = sinks + op->heads;
+    run->queries = value_scales + channels;
+    run->turned_keys = run->queries + a->batch * a->length * op->heads * a->head.depth;
     run->pasts = a->pasts = pasts;
     TRY(read_lengths(run, context, pasts, &total));
     TRY(read_cache(run, context, total));
     TRY(read_tables(run, context));
     TRY(check_positions(run, context));
-    TRY(read_bias(run, context, total));
+    TRY(read_bias(op->api, context, INPUT_BIAS, a, total));
     TRY(read_sinks(run, context, sinks));
+    if (op->is_int8) {
+        TRY(read_scales(run, context, INPUT_KEY_SCALE, key_scales));
+        TRY(read_scales(run, context, INPUT_VALUE_SCALE, value_scales));
+        run->key_scales = key_scales;
+        run->value_scales = a->value_scales = value_scales;
+    }
     for (size_t b = 0; b < a->batch; b++)
         if (run->past_key && pasts[b] > run->past_capacity) return wrong(op->api, "Attention: a row is longer than its past");
     const int64_t sizes[] = {(int64_t)a->batch, (int64_t)a->length, (int64_t)(op->heads * a->head.depth)};
@@ -341,7 +342,7 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     TRY(store(run, context));
     const size_t head_step = run->capacity * a->head.depth, batch_step = head_step * a->kv_heads;
     a->queries = run->queries;
-    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth};
+    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth, op->is_int8};
     a->key_head_step = a->value_head_step = head_step;
     a->key_batch_step = a->value_batch_step = batch_step;
     a->window = op->window;
@@ -357,7 +358,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     a->kv_heads = op->kv_heads;
     a->group = op->heads / op->kv_heads;
     TRY(read_queries(&run, context));
-    const size_t numbers = a->batch * a->length * op->heads * a->head.depth + op->heads;
+    const size_t keys = op->is_int8 ? op->kv_heads : 0, scales = 2 * op->kv_heads * a->head.depth;
+    const size_t numbers = a->batch * a->length * (op->heads + keys) * a->head.depth + op->heads + scales;
     char *buffer = scratch_take(a->batch * sizeof(size_t) + numbers * sizeof(float));
     if (!buffer) return no_memory(op->api);
     OrtStatus *status = run_with(&run, context, buffer);
@@ -365,14 +367,15 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     return status;
 }
 
-static const char *name(const OrtCustomOp *op) { (void)op; return "Attention"; }
+static const char *name(const OrtCustomOp *op) { return op == &attention_int8_op ? "AttentionInt8" : "Attention"; }
 static size_t inputs(const OrtCustomOp *op) { (void)op; return INPUTS; }
 static size_t outputs(const OrtCustomOp *op) { (void)op; return OUTPUTS; }
-static int output_type(const OrtCustomOp *op, size_t i) { (void)op; (void)i; return ORT_FLOAT; }
+static int cache_type(const OrtCustomOp *op) { return op == &attention_int8_op ? ORT_INT8 : ORT_FLOAT; }
+static int output_type(const OrtCustomOp *op, size_t index) { return index == OUTPUT_Y ? ORT_FLOAT : cache_type(op); }
 
 static int input_type(const OrtCustomOp *op, size_t index)
 {
-    (void)op;
+    if (index == INPUT_PAST_KEY || index == INPUT_PAST_VALUE) return cache_type(op);
     return index == INPUT_SEQLENS || index == INPUT_TOTAL ? ORT_INT32 : index == INPUT_POSITIONS ? ORT_INT64 : ORT_FLOAT;
 }
 
@@ -382,20 +385,24 @@ static int needed(const OrtCustomOp *op, size_t index)
     return index == INPUT_QUERY || index == INPUT_SEQLENS || index == INPUT_TOTAL ? ORT_REQUIRED : ORT_OPTIONAL;
 }
 
-const OrtCustomOp attention_op = {
-    .version = ORT_VERSION,
-    .GetName = name,
-    .GetExecutionProviderType = op_provider,
-    .GetInputType = input_type,
-    .GetInputTypeCount = inputs,
-    .GetOutputType = output_type,
-    .GetOutputTypeCount = outputs,
-    .KernelDestroy = free,
-    .GetInputCharacteristic = needed,
-    .GetOutputCharacteristic = op_required,
-    .GetInputMemoryType = op_memory,
-    .CreateKernelV2 = create,
-    .KernelComputeV2 = compute,
-    .GetStartVersion = op_from_first,
-    .GetEndVersion = op_to_last,
-};
+#define ATTENTION_OP \
+    { \
+        .version = ORT_VERSION, \
+        .GetName = name, \
+        .GetExecutionProviderType = op_provider, \
+        .GetInputType = input_type, \
+        .GetInputTypeCount = inputs, \
+        .GetOutputType = output_type, \
+        .GetOutputTypeCount = outputs, \
+        .KernelDestroy = free, \
+        .GetInputCharacteristic = needed, \
+        .GetOutputCharacteristic = op_required, \
+        .GetInputMemoryType = op_memory, \
+        .CreateKernelV2 = create, \
+        .KernelComputeV2 = compute, \
+        .GetStartVersion = op_from_first, \
+        .GetEndVersion = op_to_last, \
+    }
+
+const OrtCustomOp attention_op = ATTENTION_OP;
+const OrtCustomOp attention_int8_op = ATTENTION_OP;

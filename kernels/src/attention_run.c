@@ -5,7 +5,7 @@
 #include "arena.h"
 #include "op.h"
 
-enum { FEW_QUERIES = 32, TILE_QUERIES = 96, FEW_JOINS = 64 };
+enum { FEW_QUERIES = 32, TILE_QUERIES = 192, FEW_JOINS = 64, FEW_ITEMS = 8 };
 
 typedef struct {
     const Attention *attention;
@@ -23,21 +23,41 @@ float query_factor(Head *head, float scale, float softcap)
     return softcap > 0 ? scale * 2 * LOG2_E / softcap : scale * LOG2_E;
 }
 
+OrtStatus *read_bias(const OrtApi *api, const OrtKernelContext *context, size_t index, Attention *a, size_t keys)
+{
+    Tensor bias;
+    TRY(op_input(api, context, index, &bias));
+    if (!bias.rank) return NULL;
+    const size_t row = bias.rank == 4 ? (size_t)bias.sizes[3] : 0, queries = row * a->length;
+    const size_t heads = bias.rank == 4 ? (size_t)bias.sizes[1] : 0, batch = (size_t)bias.sizes[0];
+    if (row < keys || (size_t)bias.sizes[2] != a->length || (heads != 1 && heads != a->kv_heads * a->group) ||
+        (batch != 1 && batch != a->batch))
+        return wrong(api, "Attention: the bias has another size");
+    a->bias = (Bias){bias.data, batch == 1 ? 0 : queries * heads, heads == 1 ? 0 : queries, row};
+    return NULL;
+}
+
 static Tokens tokens_of(const Attention *a, size_t batch, size_t kv_head)
 {
     Tokens tokens = a->tokens;
-    tokens.keys += batch * a->key_batch_step + kv_head * a->key_head_step;
-    tokens.values += batch * a->value_batch_step + kv_head * a->value_head_step;
+    const size_t number = tokens.is_int8 ? 1 : sizeof(float);
+    tokens.keys = (const char *)tokens.keys + (batch * a->key_batch_step + kv_head * a->key_head_step) * number;
+    tokens.values = (const char *)tokens.values + (batch * a->value_batch_step + kv_head * a->value_head_step) * number;
     return tokens;
+}
+
+static const float *numbers_of(const Bias *bias, size_t batch, size_t head, size_t query)
+{
+    if (!bias->numbers) return NULL;
+    return bias->numbers + batch * bias->batch_step + head * bias->head_step + query * bias->query_step;
 }
 
 static Sight sight_of(const Attention *a, size_t batch, size_t head, size_t query)
 {
     Sight sight = {.last = a->pasts ? a->pasts[batch] + query + 1 : a->keys};
     sight.first = a->window ? behind(sight.last, a->window) : 0;
-    if (a->bias.numbers)
-        sight.bias = a->bias.numbers + batch * a->bias.batch_step + head * a->bias.head_step + query * a->bias.query_step;
-    if (a->masks) sight.mask = a->masks + batch * a->keys;
+    sight.bias = numbers_of(&a->bias, batch, head, query);
+    sight.mask = numbers_of(&a->masks, batch, head, query);
     return sight;
 }
 
@@ -58,8 +78,10 @@ static void finish(const Attention *a, size_t batch, size_t kv_head, size_t quer
     for (size_t q = 0; q < count; q++)
         for (size_t g = 0; g < a->group; g++, states += state_size(&a->head)) {
             const size_t head = kv_head * a->group + g;
-            float *out = a->out + ((batch * a->length + query + q) * heads + head) * a->head.depth;
+            float *out = a->out + ((batch * a->length + query + q) * heads + head) * a->head.value_depth;
             a->kernels->finishes(&a->head, states, a->sinks ? a->sinks + head : NULL, out);
+            for (size_t i = 0; a->value_scales && i < a->head.value_depth; i++)
+                out[i] *= a->value_scales[kv_head * a->head.value_depth + i];
         }
 }
 
@@ -151,18 +173,29 @@ static OrtStatus *attend_few(Work *work, const OrtKernelContext *context)
     return status;
 }
 
-/* Queries of a tile: with those that share their keys, a multiple of six where that goes, as many as kernels take. */
-static size_t queries_each(size_t group)
+/* Queries of a tile: with those that share their keys `most`, a multiple of six where that goes, as many as kernels take. */
+static size_t queries_each(size_t group, size_t most)
 {
-    const size_t step = group % 6 == 0 ? 1 : group % 3 == 0 ? 2 : group % 2 == 0 ? 3 : 6, most = TILE_QUERIES / group;
-    return most > step ? most / step * step : 1;
+    const size_t step = group % 6 == 0 ? 1 : group % 3 == 0 ? 2 : group % 2 == 0 ? 3 : 6, count = most / group;
+    return count > step ? count / step * step : 1;
+}
+
+/* Large tiles read keys and values less often, small ones keep threads busy. */
+static void choose_tiles(Work *work)
+{
+    const Attention *a = work->attention;
+    for (size_t most = TILE_QUERIES; most >= TILE_QUERIES / 2; most /= 2) {
+        work->each = queries_each(a->group, most);
+        work->tiles = (a->length + work->each - 1) / work->each;
+        if (work->tiles * a->batch * a->kv_heads >= FEW_ITEMS) break;
+    }
 }
 
 OrtStatus *attend(const OrtApi *api, const OrtKernelContext *context, const Attention *a)
 {
-    Work work = {.attention = a, .api = api, .each = queries_each(a->group)};
+    Work work = {.attention = a, .api = api};
     OrtStatus *status = NULL;
-    work.tiles = (a->length + work.each - 1) / work.each;
+    choose_tiles(&work);
     if (a->length * a->group <= FEW_QUERIES) status = attend_few(&work, context);
     else status = in_parallel(api, context, many_item, work.tiles * a->batch * a->kv_heads, &work);
     return !status && work.failed ? no_memory(api) : status;

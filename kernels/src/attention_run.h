@@ -18,14 +18,15 @@ typedef struct {
     Head head;
     size_t batch, kv_heads, group, length; /* `group` heads of queries share a head of keys and values */
     const float *queries;                  /* [batch][kv_heads][length][group][depth] */
-    float *out;                            /* [batch][length][kv_heads][group][depth] */
+    float *out;                            /* [batch][length][kv_heads][group][value_depth] */
     Tokens tokens;                         /* of the first row's first head; the steps lead to the others */
     size_t key_batch_step, key_head_step, value_batch_step, value_head_step;
     const size_t *pasts; /* [batch]: query i sees keys up to past + i; NULL where all see all `keys` */
     size_t keys, window; /* `window`: of those, the last so many, 0 for all */
     Bias bias;
-    const float *masks;      /* [batch][keys], in powers of two, or NULL */
-    const float *sinks;      /* [kv_heads][group], in powers of two, or NULL */
+    Bias masks;         /* likewise, in powers of two */
+    const float *sinks; /* [kv_heads][group], in powers of two, or NULL */
+    const float *value_scales; /* [kv_heads][value_depth], what comes out is multiplied by, or NULL */
 } Attention;
 
 /* log2(e): scores are in powers of two, and their queries multiplied by it. */
@@ -33,6 +34,9 @@ typedef struct {
 
 /* What queries are multiplied by for `head`, whose softcap is set to what is given here. */
 float query_factor(Head *head, float scale, float softcap);
+
+/* The input `index`, if it is there: a bias [batch or 1][heads or 1][length][at least `keys`]. */
+OrtStatus *read_bias(const OrtApi *, const OrtKernelContext *, size_t index, Attention *, size_t keys);
 
 OrtStatus *attend(const OrtApi *, const OrtKernelContext *, const Attention *);
 

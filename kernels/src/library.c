@@ -12,6 +12,7 @@
 
 const char *edgellm_instruction_sets(void);
 
+static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_int8_op, &multi_head_op};
 static _Atomic(OrtCustomOpDomain *) shared; /* for as long as the process: sessions use it */
 
 EXPORTED const char *edgellm_kernels_sets(void) { return edgellm_instruction_sets(); }
@@ -22,8 +23,7 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     OrtCustomOpDomain *domain = atomic_load(&shared);
     if (!domain) {
         OrtStatus *status = ORT(api, CreateCustomOpDomain)("edgellm", &domain);
-        if (!status) status = ORT(api, CustomOpDomain_Add)(domain, &linear_op);
-        if (!status) status = ORT(api, CustomOpDomain_Add)(domain, &attention_op);
+        for (size_t i = 0; !status && i < sizeof ops / sizeof *ops; i++) status = ORT(api, CustomOpDomain_Add)(domain, ops[i]);
         if (status) return status;
         OrtCustomOpDomain *before = NULL;
         if (!atomic_compare_exchange_strong(&shared, &before, domain)) domain = before; /* another thread was first */

@@ -39,6 +39,26 @@ OrtStatus *dimensions(const OrtApi *api, const OrtValue *value, int64_t sizes[MO
     return status;
 }
 
+OrtStatus *op_input(const OrtApi *api, const OrtKernelContext *context, size_t index, Tensor *tensor)
+{
+    size_t count = 0;
+    const OrtValue *value = NULL;
+    *tensor = (Tensor){0};
+    TRY(ORT(api, KernelContext_GetInputCount)(context, &count));
+    if (index < count) TRY(ORT(api, KernelContext_GetInput)(context, index, &value));
+    if (!value) return NULL;
+    TRY(dimensions(api, value, tensor->sizes, &tensor->rank));
+    return ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)&tensor->data);
+}
+
+int has_shape(const Tensor *tensor, size_t rank, const int64_t *sizes)
+{
+    if (tensor->rank != rank) return 0;
+    for (size_t i = 0; i < rank; i++)
+        if (tensor->sizes[i] != sizes[i]) return 0;
+    return 1;
+}
+
 OrtStatus *in_parallel(const OrtApi *api, const OrtKernelContext *context, void (*item)(void *, size_t), size_t items,
                        void *data)
 {

@@ -19,6 +19,18 @@ OrtStatus *no_memory(const OrtApi *);
 int64_t whole_number_or(const OrtApi *, const OrtKernelInfo *, const char *name, int64_t otherwise);
 float number_or(const OrtApi *, const OrtKernelInfo *, const char *name, float otherwise);
 
+/* An input: of rank 0 where a node has it not, or it is a single number, whose data is there. */
+typedef struct {
+    const float *data;
+    int64_t sizes[MOST_DIMENSIONS];
+    size_t rank;
+} Tensor;
+
+OrtStatus *op_input(const OrtApi *, const OrtKernelContext *, size_t index, Tensor *);
+int has_shape(const Tensor *, size_t rank, const int64_t *sizes);
+#define HAS_SHAPE(tensor, ...) \
+    has_shape(&(tensor), sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+
 OrtStatus *dimensions(const OrtApi *, const OrtValue *, int64_t sizes[MOST_DIMENSIONS], size_t *rank);
 
 /* Calls item(data, 0) to item(data, items - 1), on several threads where there are several. */
