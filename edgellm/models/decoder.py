@@ -143,8 +143,8 @@ class Model(GenerativeModel[AnyEngine], Conversing):
 
         max_bytes: the most memory of its cache; None: what the model's context takes.
         reuse_generated: let the next prompt take over generated tokens even where reading them as a prompt would give
-        other numbers, by about the quantization error: int8 and int4 weights with a float cache. Otherwise those are
-        read again, and all numbers are those of a prompt that was read in one go.
+        other numbers, by about the quantization error: int8 and int4 weights with a float cache, on ONNX Runtime's own
+        kernels. Otherwise those are read again, and all numbers are those of a prompt that was read in one go.
         """
         return GenerationSession(self._session_source, max_bytes=max_bytes, reuse_generated=reuse_generated)
 

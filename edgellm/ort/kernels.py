@@ -97,10 +97,11 @@ def library() -> Library | None:
 
 @dataclass(frozen=True)
 class Exchanged:
-    """A graph with edgellm's operators, and the instruction set that they run on."""
+    """A graph with edgellm's operators, and the instruction set they run on. `attends`: all attention is theirs."""
 
     graph: bytes
     instruction_set: str
+    attends: bool
 
 
 def exchange(graph: Path, options: Any) -> Exchanged | None:
@@ -112,7 +113,12 @@ def exchange(graph: Path, options: Any) -> Exchanged | None:
         return None
     options.register_custom_ops_library(str(found.path))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-    return Exchanged(joined(exchanged), found.chosen)
+    return Exchanged(joined(exchanged), found.chosen, not _attends_elsewhere(exchanged))
+
+
+def _attends_elsewhere(model: bytes) -> bool:
+    graph = next(messages(memoryview(model), MODEL_GRAPH))
+    return any(node.operator.endswith("Attention") and node.domain == REPLACED_DOMAIN for node in nodes_of(graph))
 
 
 def with_kernels(graph: Path) -> bytes | None:
@@ -165,15 +171,11 @@ class Facts:
 
     @cached_property
     def is_float32(self) -> bool:
-        """Whether nothing in the graph is of another type of floating point numbers."""
+        """Whether nothing that is computed is of another type of floating point numbers; weights may be, which are
+        made float32 when the graph is opened."""
         ports = [*self.inputs.values(), *ports_of(self.graph, GRAPH_OUTPUT).values()]
-        types = {tensor.data_type for tensor in self.tensors.values()}
-        for node in nodes_of(self.graph):
-            if node.operator == "Cast":
-                types.add(node.numbers.get("to", 0))
-            elif node.operator == "Constant":
-                types |= {read_tensor(message).data_type for message in node.tensors}
-        return not types & OTHER_FLOATS and not {port.dtype for port in ports} & OTHER_FLOAT_NAMES
+        casts = {node.numbers.get("to", 0) for node in nodes_of(self.graph) if node.operator == "Cast"}
+        return not casts & OTHER_FLOATS and not {port.dtype for port in ports} & OTHER_FLOAT_NAMES
 
 
 def _exchanged(data: Bytes) -> bytes | None:

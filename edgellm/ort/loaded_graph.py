@@ -44,7 +44,7 @@ class LoadedGraph:
 
     `fuse`: have ONNX Runtime join operators, in graphs that do not arrive fused. `kernels`: "auto" takes edgellm's own
     where they are installed and a file has operators for them; the attribute says for which instruction set, None is
-    ONNX Runtime's alone.
+    ONNX Runtime's alone. `is_exact`: what it computes for a token is the same to the last bit, whatever is beside it.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class LoadedGraph:
         options = _session_options(ort, self.threads, spinning, fuse)
         ours = exchange(model, options) if kernels == "auto" and device == "cpu" and isinstance(model, Path) else None
         self.kernels = None if ours is None else ours.instruction_set
+        self.is_exact = ours is not None and ours.attends
         source = ours.graph if ours is not None else model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)

@@ -16,6 +16,7 @@ from comparison import prompt
 from edgellm.decoding import prompt_lookup
 from edgellm.decoding.prompt_lookup import Drafter
 from edgellm.errors import OptionError
+from edgellm.ort.kernels import library
 from families import ENDING
 
 # Float32's rounding reaches the log-probabilities: several tokens behind a past take another attention kernel than one.
@@ -44,10 +45,19 @@ class Oracle(Drafter):
 
 
 @pytest.mark.parametrize("name", [family.name for family in ENDING])
-def test_every_family(name: str, load: Callable[..., edgellm.Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Across sliding windows and LongRoPE's switch."""
+def test_every_family(name: str, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across sliding windows and LongRoPE's switch, on ONNX Runtime's kernels."""
     monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
-    check_family(load(name), name, LOGPROBS)
+    check_family(edgellm.load(package(name), threads=1, kernels="off"), name, LOGPROBS)
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("name", [family.name for family in ENDING])
+def test_exactly(name: str, precision: str, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On edgellm's kernels, with any cache: the tokens and the log-probabilities to the last bit."""
+    monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
+    check_family(edgellm.load(package(name, precision), threads=1), name, 0)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral-sliding", "qwen3", "phi3-longrope", "gemma2"])

@@ -32,7 +32,7 @@ class Engine(CachedEngine[KVCache]):
         reuse_generated: bool = False,
     ) -> None:
         cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device)
-        super().__init__(manifest, cache, prefill_chunk, reuse_generated)
+        super().__init__(manifest, cache, prefill_chunk, reuse_generated or loaded.is_exact)
         self._rope = manifest.model.rope
         graph = only_graph(manifest)
         self._prefill, self._decode, self._verify = (BoundDecoder(loaded, graph, manifest.vocab_size) for _ in range(3))

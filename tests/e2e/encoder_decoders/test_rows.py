@@ -7,6 +7,7 @@ import pytest
 
 from comparison import relative
 from edgellm.decoding.decoder import Reading
+from edgellm.ort.kernels import library
 from encoder_decoder_checks import LOGITS_TOLERANCE, NAMES, REPRESENTATIVE, Load, Reference, start_of
 from encoder_decoder_families import PAD, reference_logits, sources
 from row_driver import Driven, Ended, Row, arrays, begin_and_end_empty, come_and_go, ending
@@ -26,6 +27,24 @@ def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) ->
     for got, row, tokens in zip(found, (0, 0, 0, 2), ((7, 20), (5, 21), (5, 22), (11, 23)), strict=True):
         expected = reference_logits(reference(name), rows[row], np.array([start_of(name), *tokens]))
         assert relative(got, expected[-1]) < LOGITS_TOLERANCE
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("name", NAMES)
+def test_exactly(name: str, precision: str, load: Load) -> None:
+    """On edgellm's kernels: sources of unequal lengths side by side, each to the last bit as by itself."""
+    model, start, steps = load(name, precision), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
+
+    def logits(rows: list[np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        engine = model._new_engine()
+        found = [engine.prefill([np.array([start])] * len(rows), rows).copy()]
+        return np.stack([*found, *(engine.decode(step).copy() for step in tokens)], 1)
+
+    together = sources(20, 9, 14)
+    found = logits(together, steps)
+    for row, source in enumerate(together):
+        np.testing.assert_array_equal(found[row], logits([source], steps[:, row : row + 1])[0])
 
 
 def driven(name: str, reference: Reference, load: Load) -> Driven:
