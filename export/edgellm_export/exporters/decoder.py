@@ -13,13 +13,12 @@ import numpy as np
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
 from edgellm.package.report import Report
-from edgellm.types import Progress, ProgressHook, TokenArray
+from edgellm.types import Progress, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import CacheScales, Material, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
-from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
 from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.exporters.contract import Choices, ForeseenExporter
@@ -74,9 +73,6 @@ class DecoderRecipe(Recipe[TokenArray]):
 
     def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[TokenArray]:
         return self._tokens(work, WEIGHTS_LENGTH, WEIGHTS_TOKENS)
-
-    def calibrate(self, texts: Sequence[TokenArray], rounding: Rounding, progress: ProgressHook) -> Calibration:
-        return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify(written, self.original, progress)

@@ -12,7 +12,7 @@ from edgellm.package.manifest import Manifest
 from edgellm.package.report import Report
 from edgellm.types import Progress
 from edgellm_export.blocks.build import Material
-from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rounding
+from edgellm_export.calibration.rounding import NOT_CALIBRATED, Calibration, Rounding, calibrate_layers
 from edgellm_export.checkpoint import TensorReader
 from edgellm_export.exporters.contract import Outline, Written
 from edgellm_export.exporters.matrices import matrix_reports, quantized_source
@@ -84,5 +84,6 @@ class Driver(Generic[Text]):
         texts = recipe.texts(work, manifest)
         if not texts:
             return NOT_CALIBRATED
+        rounding, origin = Rounding(scheme, matrices), recipe.choices.text.origin
         with disk_errors(work):
-            return recipe.calibrate(texts, Rounding(scheme, matrices), partial(progress, "calibrate"))
+            return calibrate_layers(recipe.original, texts, origin, rounding, partial(progress, "calibrate"))

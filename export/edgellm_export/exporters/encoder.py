@@ -13,12 +13,11 @@ from edgellm.package.report import Report
 from edgellm.package.sentence import SentenceEncoder, check_widths, sentence_encoder
 from edgellm.text.encodings import Encoding
 from edgellm.text.tokenizer import Tokenizer
-from edgellm.types import Progress, ProgressHook
+from edgellm.types import Progress
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderFamily
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.encoder_texts import check_given, paragraphs
-from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.exporters.contract import Choices, ForeseenExporter
@@ -65,9 +64,6 @@ class EncoderRecipe(Recipe[Encoding]):
         found = paragraphs(text.texts, Tokenizer.from_file(file), vocab_size, length, CALIBRATION_TOKENS)
         check_given(found, text.origin, given=text.given)
         return found
-
-    def calibrate(self, texts: Sequence[Encoding], rounding: Rounding, progress: ProgressHook) -> Calibration:
-        return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify_encoder(written, self.original, progress)

@@ -10,11 +10,10 @@ from typing import Any, Literal
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, CrossCacheLayout, EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.package.report import Report
-from edgellm.types import Progress, ProgressHook
+from edgellm.types import Progress
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Material, attention_names
-from edgellm_export.calibration.rounding import Calibration, Rounding, calibrate_layers
 from edgellm_export.calibration.texts import tokenized
 from edgellm_export.checkpoint import Checkpoint, TensorReader
 from edgellm_export.exporters.contract import Choices, ForeseenExporter
@@ -66,9 +65,6 @@ class EncoderDecoderRecipe(Recipe[Pair]):
         length = pair_length(manifest, LENGTH)
         sequences = tokenized(work, self.choices.text, manifest.vocab_size, length, TOKENS)
         return pairs_of(sequences, manifest, length + 1)
-
-    def calibrate(self, texts: Sequence[Pair], rounding: Rounding, progress: ProgressHook) -> Calibration:
-        return calibrate_layers(self.original, texts, self.choices.text.origin, rounding, progress)
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify(written, self.original, progress)

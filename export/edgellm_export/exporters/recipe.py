@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,18 +11,18 @@ from typing import Any, Generic, TypeVar
 from edgellm.errors import ExportError
 from edgellm.package.manifest import GraphFile, Manifest, ModelFacts, Task, TokenIds, Weights
 from edgellm.package.report import Report
-from edgellm.types import Progress, ProgressHook
+from edgellm.types import Progress
 from edgellm_export.architectures.names import Names
 from edgellm_export.blocks.build import CacheScales, DecoderShape, Material
-from edgellm_export.calibration.rounding import Calibration, Rounding
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices
+from edgellm_export.float_run.layers import FloatRun
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import versions
 from edgellm_export.quantize import IntegerScheme, WeightScheme, scheme_for
 from edgellm_export.verification.layers import WrittenPackage
 
-Text = TypeVar("Text")
+Text = TypeVar("Text", bound=Sized)
 Facts = TypeVar("Facts", bound=ModelFacts)
 
 
@@ -51,6 +51,11 @@ class Recipe(ABC, Generic[Text]):
         """Patterns of the tensors that may be left over."""
         return self.names.ignored(tied=self.shape.tied_embedding)
 
+    @property
+    @abstractmethod
+    def original(self) -> FloatRun[Text]:
+        """A float run of the checkpoint."""
+
     @abstractmethod
     def manifest(self) -> Manifest[Any]:
         """The manifest, still without its files' hashes."""
@@ -63,9 +68,6 @@ class Recipe(ABC, Generic[Text]):
     def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[Text]:
         """Text to calibrate with, by the tokenizer in `work`; none without one. Raises ExportError where the user's is
         too short."""
-
-    @abstractmethod
-    def calibrate(self, texts: Sequence[Text], rounding: Rounding, progress: ProgressHook) -> Calibration: ...
 
     @abstractmethod
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
