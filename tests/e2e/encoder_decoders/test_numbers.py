@@ -22,7 +22,7 @@ def test_logits(name: str, reference: Reference, load: Load) -> None:
 
 
 # Of logits, root mean square over root mean square. Weights are random: real ones are easier.
-PRECISIONS = {"fp16": 2e-3, "int8": 0.06, "int4": 0.75}
+PRECISIONS = {"fp16": 2e-3, "int8": 0.07, "int4": 0.75}
 
 
 @pytest.mark.parametrize("name", NAMES)
