@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "drawing.h"
 #include "runtime.h"
 
 const char *edgellm_kernels_sets(void);
@@ -14,20 +15,6 @@ const char *edgellm_kernels_sets(void);
 enum { X, WEIGHTS, SCALES, ZEROS, GROUPS, BIAS, RESIDUAL, SECOND_WEIGHTS, SECOND_SCALES, SECOND_ZEROS, SECOND_BIAS, COUNT };
 enum { CALLERS = 3 };
 
-static unsigned state = 1;
-static unsigned below(unsigned end) /* a small generator of its own: the same cases everywhere */
-{
-    state = state * 1664525u + 1013904223u;
-    return (state >> 8) % end;
-}
-static float normal(void) { return ((float)below(2001) - 1000) / 250; }
-
-static OrtValue *floats(size_t rank, const int64_t *dims, float scale)
-{
-    OrtValue *value = new_value(ORT_FLOAT, rank, dims);
-    for (size_t i = 0; i < value->elements; i++) ((float *)value->data)[i] = scale * normal();
-    return value;
-}
 static OrtValue *bytes(size_t rank, const int64_t *dims)
 {
     OrtValue *value = new_value(ORT_UINT8, rank, dims);

@@ -164,6 +164,8 @@ static void end_if(OrtStatus *status)
     exit(1);
 }
 
+static size_t size_of(int type) { return type == ORT_UINT8 || type == ORT_INT8 ? 1 : type == ORT_INT64 ? 8 : 4; }
+
 OrtValue *new_value(int type, size_t rank, const int64_t *dims)
 {
     OrtValue *value = calloc(1, sizeof *value);
@@ -171,12 +173,11 @@ OrtValue *new_value(int type, size_t rank, const int64_t *dims)
     value->rank = rank;
     value->elements = 1;
     for (size_t i = 0; i < rank; i++) value->elements *= (size_t)(value->dims[i] = dims[i]);
-    const size_t each = type == ORT_UINT8 ? 1 : 4;
-    value->data = guarded(value->elements * each, each);
+    value->data = guarded(value_bytes(value), size_of(type));
     return value;
 }
 
-size_t value_bytes(const OrtValue *value) { return value->elements * (value->type == ORT_UINT8 ? 1 : 4); }
+size_t value_bytes(const OrtValue *value) { return value->elements * size_of(value->type); }
 
 void free_value(OrtValue *value)
 {

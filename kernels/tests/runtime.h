@@ -21,12 +21,12 @@ struct OrtKernelInfo {
     size_t attribute_count;
 };
 struct OrtKernelContext {
-    OrtValue *inputs[MOST_PORTS], *outputs[MOST_PORTS];
+    OrtValue *inputs[MOST_PORTS], *outputs[MOST_PORTS]; /* an output that is NULL is made, of float32 */
     size_t input_count;
     int threads;
 };
 
-/* An array of these dimensions, whose end is guarded. Sizes of `type`: float and int32 4 bytes, uint8 1. */
+/* An array of these dimensions, whose end is guarded. */
 OrtValue *new_value(int type, size_t rank, const int64_t *dims);
 void free_value(OrtValue *);
 size_t value_bytes(const OrtValue *);
