@@ -87,6 +87,17 @@ def repacked_gguf_file(model: Model, precision: Precision) -> Path:
     return _made(model, "ik_llamacpp", precision, ["repack"], make) / "model.gguf"
 
 
+def mnn_directory(model: Model, precision: Precision) -> Path:
+    bits = precision.removeprefix("int")
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        script = Path(__file__).resolve().parent / "peers" / "mnn_convert.py"
+        _run([python_of("mnn"), str(script), str(model.checkpoint()), str(out), bits])
+
+    return _made(model, "mnn", precision, [bits], make)
+
+
 def float_checkpoint(model: Model, precision: Precision) -> Path:
     """The checkpoint that transformers reads itself, in float32 whatever the precision of the others."""
     return model.checkpoint()

@@ -55,6 +55,7 @@ ENVIRONMENTS = {
     ),
     "xllamacpp": Environment(("xllamacpp==2026.10.11549", "numpy")),
     "ik_llamacpp": Environment(("ik-llama-cpp-python==0.1.5", "numpy")),
+    "mnn": Environment(("mnn==3.6.1", "llmexport==0.0.5", *TORCH)),
     "ctranslate2": Environment(("ctranslate2==4.8.5", *TORCH)),
     "transformers": Environment(TORCH),
     # The references of the parity suite: what reads and saves checkpoints, and what they need for all kinds of them.

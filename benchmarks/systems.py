@@ -54,6 +54,7 @@ SYSTEMS = {
     "ctranslate2": System(
         "ctranslate2", "ct2.py", conversion.ctranslate2_model, {"int8": "CTranslate2 4.8 int8"}
     ),  # no 4-bit weights on a CPU
+    "mnn": System("mnn", "mnn_llm.py", conversion.mnn_directory, {"int8": "MNN 3.6 int8", "int4": "MNN 3.6 int4"}),
     REFERENCE: System(
         "transformers",
         "hf.py",

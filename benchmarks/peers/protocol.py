@@ -20,7 +20,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,18 @@ def prompt(length: int, row: int = 0) -> list[int]:
     """Token ids that every vocabulary of the benchmark's models has."""
     draw = random.Random(length + 1_000_003 * row)
     return [draw.randrange(300, 40000) for _ in range(length)]
+
+
+@contextmanager
+def printing_apart() -> Iterator[None]:
+    """Around the import of a library that prints: what it prints goes to standard error, not among the answers."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(answers, 1)
+        os.close(answers)
 
 
 def serve(load: Callable[[Settings], Arm]) -> None:
