@@ -98,6 +98,43 @@ def mnn_directory(model: Model, precision: Precision) -> Path:
     return _made(model, "mnn", precision, [bits], make)
 
 
+def litert_file(model: Model, precision: Precision) -> Path:
+    """With a tokenizer of numbers, for LiteRT-LM takes no token ids, and an end token that no model has."""
+    weights = {"int8": "dynamic_wi8_afp32"}[precision]
+
+    def make(out: Path) -> None:
+        out.mkdir()
+        vocab_size = json.loads((model.checkpoint() / "config.json").read_text())["vocab_size"]
+        (out / "tokenizer.json").write_text(json.dumps(_number_words(vocab_size)))
+        (out / "metadata.pbtext").write_text(
+            f"stop_tokens {{ token_ids {{ ids: {vocab_size} }} }}\n"
+            "max_num_tokens: 4096\nllm_model_type { generic_model {} }\n"
+        )
+        command = [str(Path(python_of("litert-lm")).with_name("litert-torch")), "export_hf"]
+        given = {
+            "model": model.checkpoint(),
+            "output_dir": out,
+            "quantization_recipe": weights,
+            "tokenizer_path_override": out / "tokenizer.json",
+            "litert_lm_llm_metadata_override": out / "metadata.pbtext",
+        }
+        # No path: on one with this repository's root, transformers takes its kernels/ for the package of that name.
+        _run([*command, *(f"--{name}={value}" for name, value in given.items())], PYTHONPATH="")
+
+    return _made(model, "litert-lm", precision, [weights], make) / "model.litertlm"
+
+
+def _number_words(vocab_size: int) -> dict[str, Any]:
+    """A tokenizer.json in which token 42 is the word "42"."""
+    words = {str(token): token for token in range(vocab_size)}
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "0"},
+    }
+
+
 def float_checkpoint(model: Model, precision: Precision) -> Path:
     """The checkpoint that transformers reads itself, in float32 whatever the precision of the others."""
     return model.checkpoint()

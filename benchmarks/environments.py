@@ -56,6 +56,17 @@ ENVIRONMENTS = {
     "xllamacpp": Environment(("xllamacpp==2026.10.11549", "numpy")),
     "ik_llamacpp": Environment(("ik-llama-cpp-python==0.1.5", "numpy")),
     "mnn": Environment(("mnn==3.6.1", "llmexport==0.0.5", *TORCH)),
+    # litert-torch imports tensorflow without asking for it.
+    "litert-lm": Environment(
+        (
+            "litert-lm-api==0.18.1",
+            "litert-lm-builder==0.18.1",
+            "litert-torch==0.10.0",
+            "tensorflow-cpu==2.21.0",
+            "torch==2.13.0",
+            "transformers==5.24.0",
+        )
+    ),
     "ctranslate2": Environment(("ctranslate2==4.8.5", *TORCH)),
     "transformers": Environment(TORCH),
     # The references of the parity suite: what reads and saves checkpoints, and what they need for all kinds of them.

@@ -55,6 +55,7 @@ SYSTEMS = {
         "ctranslate2", "ct2.py", conversion.ctranslate2_model, {"int8": "CTranslate2 4.8 int8"}
     ),  # no 4-bit weights on a CPU
     "mnn": System("mnn", "mnn_llm.py", conversion.mnn_directory, {"int8": "MNN 3.6 int8", "int4": "MNN 3.6 int4"}),
+    "litert-lm": System("litert-lm", "litertlm.py", conversion.litert_file, {"int8": "LiteRT-LM 0.18 int8"}),
     REFERENCE: System(
         "transformers",
         "hf.py",
