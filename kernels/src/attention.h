@@ -19,15 +19,18 @@
 
 enum { BLOCK = 64, RANGE = 256, SUMS = 16 };
 
-/* Numbers of a head, `depth` in queries and keys, `value_depth` in values; `width`: the latter, rounded up to SUMS. `softcap`: in powers of two, 0 for none; the queries are then in units
- * in which tanh(x) is (1 - 2^-x) / (1 + 2^-x). */
+/* log2(e): scores are in powers of two. */
+#define LOG2_E 1.44269504f
+
+/* Numbers of a head, `depth` in queries and keys, `value_depth` in values; `width`: the latter, rounded up to SUMS.
+ * `softcap`: in powers of two, 0 for none; the queries are then in units in which tanh(x) is (1 - 2^-x) / (1 + 2^-x). */
 typedef struct {
     size_t depth, value_depth, width;
     float softcap;
 } Head;
 
-/* Keys [tokens][depth] and values [tokens][value_depth], of which each row begins `stride` numbers behind the one before: float32, or
- * int8 [tokens][depth] both. */
+/* Keys [tokens][depth] and values [tokens][value_depth], of which each row begins `stride` numbers behind the one before:
+ * float32, or int8, then as deep as keys. */
 typedef struct {
     const void *keys, *values;
     size_t key_stride, value_stride;

@@ -15,7 +15,6 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define WHOLE 12582912.0f /* 1.5 x 2^23: what is added to it loses its fraction, ties to even */
-#define LOG2_E 1.44269504f
 
 /* 2^x for x at most 0, 0 below -126.5; NaN for NaN. A polynomial of the fraction, off by 2e-9. */
 ALWAYS Floats ISA(exp2)(Floats x)
@@ -126,7 +125,7 @@ static void ISA(cap)(float *scores, float softcap)
     for (size_t i = 0; i < BLOCK; i++) scores[i] = copysignf(heights[i] * softcap, scores[i]);
 }
 
-/* Those of a block's scores that are left become what they are with bias and mask, which begin at the block's first key. */
+/* A block's scores of keys [first, last) with softcap, bias and mask, which begin at the block's first key. */
 static void ISA(adjust)(const Head *head, float *scores, size_t first, size_t last, const float *bias, const float *mask)
 {
     if (head->softcap > 0) ISA(cap)(scores, head->softcap);
@@ -177,7 +176,8 @@ ALWAYS void ISA(weigh_rows)(float *scores, size_t columns, size_t rows, float *s
     for (size_t r = 0; r < rows; r++)
         largest[r] = ISA(largest)(scores + r * BLOCK, columns, states[r * size + STATE_LARGEST]);
     for (size_t r = 0; r < rows; r++)
-        if (largest[r] != states[r * size + STATE_LARGEST]) ISA(lower)(states + r * size, largest[r], size - STATE_VALUES);
+        if (largest[r] != states[r * size + STATE_LARGEST])
+            ISA(lower)(states + r * size, largest[r], size - STATE_VALUES);
     for (size_t r = 0; r < rows; r++) ISA(weigh)(scores + r * BLOCK, columns, states + r * size);
 }
 
@@ -224,8 +224,8 @@ static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const f
                             block->value_stride, before - first[r], states + r * size, 1);
     }
     if (!shared) return;
-    ISA(add_values)(scores + from, head, block->values + from * block->value_stride, block->value_stride, to - from, states,
-                    rows);
+    ISA(add_values)(scores + from, head, block->values + from * block->value_stride, block->value_stride, to - from,
+                    states, rows);
     for (size_t r = 0; r < rows; r++)
         if (to < last[r])
             ISA(add_values)(scores + r * BLOCK + to, head, block->values + to * block->value_stride, block->value_stride,
@@ -292,7 +292,10 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
 }
 
 /* Takes a state from its largest score to a larger one; the factor is 1 where they are the same. */
-static float ISA(lowering)(float before, float largest) { return before == largest ? 1.0f : ISA(exp2_of)(before - largest); }
+static float ISA(lowering)(float before, float largest)
+{
+    return before == largest ? 1.0f : ISA(exp2_of)(before - largest);
+}
 
 static void ISA(joins)(const Head *head, float *states, const float *later, size_t count)
 {
@@ -322,9 +325,10 @@ static void ISA(finishes)(const Head *head, const float *state, const float *sin
         sum = sum * factor + ISA(lowering)(*sink, largest);
     }
     factor /= sum;
-    for (size_t i = 0; i < head->value_depth; i++) out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
+    for (size_t i = 0; i < head->value_depth; i++)
+        out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
 }
 
 #undef ALWAYS
 #undef WHOLE
-#undef LOG2_E
+#define ATTENTION_KERNELS {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)}

@@ -1,7 +1,7 @@
 /* The op Attention: inputs, attributes, outputs and what they mean are those of com.microsoft's GroupQueryAttention in
  * float32: queries, keys and values apart or in one, rotary tables or none, a window, softcap, bias, sinks; the cache as
- * it is when past and present are the same memory, else copied. AttentionInt8 has a cache of int8, with what its numbers are
- * multiplied by: for all or for each head's channels. */
+ * it is when past and present are the same memory, else copied. AttentionInt8 has a cache of int8, and what its numbers
+ * are multiplied by: one number for all, or one for each channel of a head. */
 #include "attention_op.h"
 
 #include <math.h>
@@ -14,8 +14,8 @@
 #include "op.h"
 
 enum {
-    INPUT_QUERY, INPUT_KEY, INPUT_VALUE, INPUT_PAST_KEY, INPUT_PAST_VALUE, INPUT_SEQLENS, INPUT_TOTAL, INPUT_COS, INPUT_SIN,
-    INPUT_POSITIONS, INPUT_BIAS, INPUT_SINKS, INPUT_KEY_SCALE, INPUT_VALUE_SCALE, INPUTS
+    INPUT_QUERY, INPUT_KEY, INPUT_VALUE, INPUT_PAST_KEY, INPUT_PAST_VALUE, INPUT_SEQLENS, INPUT_TOTAL, INPUT_COS,
+    INPUT_SIN, INPUT_POSITIONS, INPUT_BIAS, INPUT_SINKS, INPUT_KEY_SCALE, INPUT_VALUE_SCALE, INPUTS
 };
 enum { OUTPUT_Y, OUTPUT_KEY, OUTPUT_VALUE, OUTPUTS };
 enum { TOKENS_EACH = 16 };
@@ -100,11 +100,12 @@ static void store_token(const Run *run, size_t batch, size_t token)
     }
     for (size_t head = 0; head < a->kv_heads; head++) {
         const size_t place = ((batch * a->kv_heads + head) * run->capacity + at) * depth;
-        const float *key = run->key + row * run->key_row + head * depth, *value = run->value + row * run->key_row + head * depth;
+        const float *key = run->key + row * run->key_row + head * depth;
+        const float *value = run->value + row * run->key_row + head * depth;
         if (run->key_scales) {
-            turn_head(run, key, position, run->turned_keys + (row * a->kv_heads + head) * depth);
-            round_head(run->turned_keys + (row * a->kv_heads + head) * depth, run->key_scales + head * depth, depth,
-                       (int8_t *)run->present_key + place);
+            float *turned = run->turned_keys + (row * a->kv_heads + head) * depth;
+            turn_head(run, key, position, turned);
+            round_head(turned, run->key_scales + head * depth, depth, (int8_t *)run->present_key + place);
             round_head(value, run->value_scales + head * depth, depth, (int8_t *)run->present_value + place);
         } else {
             turn_head(run, key, position, (float *)run->present_key + place);
@@ -140,7 +141,8 @@ static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const Ort
 {
     const Kernels *kernels = chosen_kernels();
     if (!kernels) return wrong(api, "EDGELLM_KERNELS names an instruction set that this processor has not");
-    const int64_t heads = whole_number_or(api, info, "num_heads", 0), kv_heads = whole_number_or(api, info, "kv_num_heads", 0);
+    const int64_t heads = whole_number_or(api, info, "num_heads", 0);
+    const int64_t kv_heads = whole_number_or(api, info, "kv_num_heads", 0);
     if (heads < 1 || kv_heads < 1 || heads > 1 << 20 || heads % kv_heads)
         return wrong(api, "Attention: num_heads must be a multiple of kv_num_heads");
     Op *op = calloc(1, sizeof *op);
@@ -169,20 +171,21 @@ static OrtStatus *read_queries(Run *run, const OrtKernelContext *context)
     TRY(op_input(op->api, context, INPUT_QUERY, &query));
     TRY(op_input(op->api, context, INPUT_KEY, &key));
     TRY(op_input(op->api, context, INPUT_VALUE, &value));
-    if (query.rank != 3 || !key.data != !value.data) return wrong(op->api, "Attention: expected query, or query, key and value");
+    if (query.rank != 3 || !key.rank != !value.rank)
+        return wrong(op->api, "Attention: expected a query of three dimensions, with key and value or without");
     a->batch = (size_t)query.sizes[0];
     a->length = (size_t)query.sizes[1];
-    const size_t heads = key.data ? op->heads : op->heads + 2 * op->kv_heads, row = (size_t)query.sizes[2];
+    const size_t heads = key.rank ? op->heads : op->heads + 2 * op->kv_heads, row = (size_t)query.sizes[2];
     a->head = head_of(row / heads, row / heads);
     const size_t kv_row = op->kv_heads * a->head.depth;
     const int64_t apart[] = {query.sizes[0], query.sizes[1], (int64_t)kv_row};
-    if (!a->head.depth || row % heads || (key.data && !(has_shape(&key, 3, apart) && has_shape(&value, 3, apart))))
+    if (!a->head.depth || row % heads || (key.rank && !(has_shape(&key, 3, apart) && has_shape(&value, 3, apart))))
         return wrong(op->api, "Attention: query, key and value have other sizes than their heads");
     run->query = query.data;
-    run->key = key.data ? key.data : query.data + op->heads * a->head.depth;
-    run->value = key.data ? value.data : run->key + kv_row;
+    run->key = key.rank ? key.data : query.data + op->heads * a->head.depth;
+    run->value = key.rank ? value.data : run->key + kv_row;
     run->query_row = row;
-    run->key_row = key.data ? kv_row : row;
+    run->key_row = key.rank ? kv_row : row;
     return NULL;
 }
 
@@ -195,7 +198,8 @@ static OrtStatus *read_cache(Run *run, OrtKernelContext *context, size_t total)
     TRY(op_input(op->api, context, INPUT_PAST_VALUE, &value));
     run->past_capacity = key.rank == 4 ? (size_t)key.sizes[2] : 0;
     int64_t sizes[] = {(int64_t)a->batch, (int64_t)op->kv_heads, (int64_t)run->past_capacity, (int64_t)a->head.depth};
-    if ((key.rank && !has_shape(&key, 4, sizes)) || (value.rank && !has_shape(&value, 4, sizes)) || !key.rank != !value.rank)
+    const int fits = !key.rank || (has_shape(&key, 4, sizes) && has_shape(&value, 4, sizes));
+    if (!fits || !key.rank != !value.rank)
         return wrong(op->api, "Attention: past keys and values have another size");
     run->capacity = run->past_capacity > total ? run->past_capacity : total;
     sizes[2] = (int64_t)run->capacity;
@@ -223,7 +227,8 @@ static OrtStatus *read_lengths(Run *run, const OrtKernelContext *context, size_t
     TRY(op_input(op->api, context, INPUT_TOTAL, &longest));
     size_t count = lengths.rank ? 1 : 0;
     for (size_t i = 0; i < lengths.rank; i++) count *= (size_t)lengths.sizes[i];
-    if (count != a->batch || !longest.data) return wrong(op->api, "Attention: expected a length for each row, and the longest");
+    if (count != a->batch || !longest.data)
+        return wrong(op->api, "Attention: expected a length for each row, and the longest");
     const int32_t *last = (const int32_t *)lengths.data, most = *(const int32_t *)longest.data;
     for (size_t b = 0; b < a->batch; b++) {
         const int64_t before = (size_t)most == a->length ? 0 : (int64_t)last[b] + 1 - (int64_t)a->length;
@@ -278,7 +283,8 @@ static OrtStatus *read_sinks(Run *run, const OrtKernelContext *context, float *s
     Tensor given;
     TRY(op_input(op->api, context, INPUT_SINKS, &given));
     if (!given.data && !op->has_zero_sink) return NULL;
-    if (given.data && !HAS_SHAPE(given, (int64_t)op->heads)) return wrong(op->api, "Attention: expected a sink for each head");
+    if (given.data && !HAS_SHAPE(given, (int64_t)op->heads))
+        return wrong(op->api, "Attention: expected a sink for each head");
     for (size_t i = 0; i < op->heads; i++) sinks[i] = given.data ? given.data[i] * LOG2_E : 0;
     run->attention.sinks = sinks;
     return NULL;
@@ -333,7 +339,8 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
         run->value_scales = a->value_scales = value_scales;
     }
     for (size_t b = 0; b < a->batch; b++)
-        if (run->past_key && pasts[b] > run->past_capacity) return wrong(op->api, "Attention: a row is longer than its past");
+        if (run->past_key && pasts[b] > run->past_capacity)
+            return wrong(op->api, "Attention: a row is longer than its past");
     const int64_t sizes[] = {(int64_t)a->batch, (int64_t)a->length, (int64_t)(op->heads * a->head.depth)};
     TRY(ORT(op->api, KernelContext_GetOutput)(context, OUTPUT_Y, sizes, 3, &out));
     TRY(ORT(op->api, GetTensorMutableData)(out, (void **)&a->out));

@@ -13,7 +13,6 @@ typedef struct {
     size_t each, tiles;    /* many: queries of a tile, without those that share keys; tiles of a head */
     size_t ranges;         /* few */
     float *states;         /* few: [batch][kv_heads][ranges][length x group][state_size] */
-    char *scratch;         /* [items], of `scratch_size` bytes each, or one for each item's turn */
     _Atomic(int) failed;
 } Work;
 
@@ -95,7 +94,8 @@ static void many_item(void *data, size_t item)
     Work *work = data;
     const Attention *a = work->attention;
     const size_t heads = a->batch * a->kv_heads, place = item % heads, batch = place / a->kv_heads;
-    const size_t kv_head = place % a->kv_heads, tile = work->tiles - 1 - item / heads; /* those that see most come first */
+    const size_t kv_head = place % a->kv_heads;
+    const size_t tile = work->tiles - 1 - item / heads; /* those that see most come first */
     const size_t query = tile * work->each, count = at_most(a->length - query, work->each), rows = count * a->group;
     float *workspace = scratch_take(bytes_for(a, rows, 2));
     if (!workspace) {
@@ -166,14 +166,15 @@ static OrtStatus *attend_few(Work *work, const OrtKernelContext *context)
     work->states = scratch_take(heads * work->ranges * rows * state_size(&a->head) * sizeof(float));
     if (!work->states) return no_memory(work->api);
     OrtStatus *status = in_parallel(work->api, context, few_item, heads * work->ranges, work);
-    if (!status && heads * work->ranges * rows > FEW_JOINS) status = in_parallel(work->api, context, join_item, heads, work);
-    else
-        for (size_t place = 0; !status && place < heads; place++) join_item(work, place);
+    const int few = heads * work->ranges * rows <= FEW_JOINS;
+    if (!status && !few) status = in_parallel(work->api, context, join_item, heads, work);
+    for (size_t place = 0; !status && few && place < heads; place++) join_item(work, place);
     scratch_give_back(work->states);
     return status;
 }
 
-/* Queries of a tile: with those that share their keys `most`, a multiple of six where that goes, as many as kernels take. */
+/* Queries of a tile: with those that share their keys `most`, and a multiple of six, as many as kernels take, where that
+ * goes. */
 static size_t queries_each(size_t group, size_t most)
 {
     const size_t step = group % 6 == 0 ? 1 : group % 3 == 0 ? 2 : group % 2 == 0 ? 3 : 6, count = most / group;

@@ -7,7 +7,7 @@
 #include "attention.h"
 #include "ort_api.h"
 
-/* What is added to scores: numbers [batch][heads][queries][keys], each of the first three the same where its step is 0. */
+/* What is added to scores: [batch][heads][queries][keys]; along each of the first three the same where its step is 0. */
 typedef struct {
     const float *numbers; /* NULL for none */
     size_t batch_step, head_step, query_step;
@@ -28,9 +28,6 @@ typedef struct {
     const float *sinks; /* [kv_heads][group], in powers of two, or NULL */
     const float *value_scales; /* [kv_heads][value_depth], what comes out is multiplied by, or NULL */
 } Attention;
-
-/* log2(e): scores are in powers of two, and their queries multiplied by it. */
-#define LOG2_E 1.44269504f
 
 /* What queries are multiplied by for `head`, whose softcap is set to what is given here. */
 float query_factor(Head *head, float scale, float softcap);

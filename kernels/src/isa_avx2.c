@@ -108,16 +108,10 @@ static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 
 #if defined(AVX_VNNI)
 static int is_there(void) { return x86_features().avxvnni; }
-const Kernels avxvnni_kernels = {
-    "avxvnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels avxvnni_kernels = {"avxvnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
 #else
 static int is_there(void) { return x86_features().avx2; }
-const Kernels avx2_kernels = {
-    "avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
 #endif
 #elif defined(AVX_VNNI)
 const Kernels avxvnni_kernels = {0};

@@ -92,10 +92,7 @@ static inline Floats no_floats(void) { return _mm512_setzero_ps(); }
 
 static int is_there(void) { return x86_features().avx512vnni; }
 
-const Kernels avx512vnni_kernels = {
-    "avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
 #else
 const Kernels avx512vnni_kernels = {0};
 #endif

@@ -92,16 +92,10 @@ static int is_there(void) { return 1; } /* every Apple silicon has them */
 #else
 static int is_there(void) { return 0; }
 #endif
-const Kernels neondot_kernels = {
-    "neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels neondot_kernels = {"neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
 #else
 static int is_there(void) { return 1; }
-const Kernels neon_kernels = {
-    "neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels neon_kernels = {"neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
 #endif
 #elif defined(NEON_DOT_PRODUCTS)
 const Kernels neondot_kernels = {0};

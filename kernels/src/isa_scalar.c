@@ -64,7 +64,4 @@ static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_
 
 static int is_there(void) { return 1; }
 
-const Kernels scalar_kernels = {
-    "scalar", is_there, ISA(rounds), multiplies, ISA(activates),
-    {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)},
-};
+const Kernels scalar_kernels = {"scalar", is_there, ISA(rounds), multiplies, ISA(activates), ATTENTION_KERNELS};

@@ -23,7 +23,8 @@ EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBa
     OrtCustomOpDomain *domain = atomic_load(&shared);
     if (!domain) {
         OrtStatus *status = ORT(api, CreateCustomOpDomain)("edgellm", &domain);
-        for (size_t i = 0; !status && i < sizeof ops / sizeof *ops; i++) status = ORT(api, CustomOpDomain_Add)(domain, ops[i]);
+        for (size_t i = 0; !status && i < sizeof ops / sizeof *ops; i++)
+            status = ORT(api, CustomOpDomain_Add)(domain, ops[i]);
         if (status) return status;
         OrtCustomOpDomain *before = NULL;
         if (!atomic_compare_exchange_strong(&shared, &before, domain)) domain = before; /* another thread was first */

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,10 +330,10 @@ def test_numbers_are_right_and_the_same_on_every_instruction_set(
 ) -> None:
     t, pieces = text(a, batch, length, seed=length), pieces_of(length, cuts)
     found = {name: read(opened(a, name), a, t, pieces, in_place=in_place) for name in SETS}
-    # Of scores, whose rounding becomes a share of a weight. A key that differs in its last bit may be rounded to the
-    # next number of an int8 cache.
+    # Of scores, whose rounding becomes a share of a weight. What differs in its last bit may be rounded to the next number
+    # of an int8 cache, 0.03 from it.
     size = max(1.0, a.softcap / 10, a.scale * a.depth**0.5)
-    assert np.abs(found["scalar"] - expected(a, t)).max() <= (0.02 if a.is_int8 else 4e-6 * size)
+    assert np.abs(found["scalar"] - expected(a, t)).max() <= (0.04 if a.is_int8 else 4e-6 * size)
     for name in SETS:
         assert same_bits(found[name], found["scalar"]), name
 
@@ -358,7 +361,7 @@ def test_it_means_what_onnx_runtimes_operator_means(
         if ours.dtype == np.int8:
             assert np.abs(ours.astype(np.int32) - theirs.astype(np.int32)).max() <= 1
         else:
-            assert np.abs(ours - theirs).max() < (0.02 if a.is_int8 else 1e-5)
+            assert np.abs(ours - theirs).max() < (0.04 if a.is_int8 else 1e-5)
 
 
 EXACT = {
@@ -463,6 +466,54 @@ def test_numbers_beyond_those_of_int8(opened: Any) -> None:
     step(opened(a), a, t, cache, [slice(0, 5)])
     assert cache.key[0, 0, :, 0].tolist() == [127, -128, 127, 127, -128]
     assert cache.key[0, 0, :, 1].tolist() == [0, 2, 0, -2, 127]
+
+
+PAGE = mmap.PAGESIZE
+
+
+def before_a_guard(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array in memory of its own, behind which nobody may read or write."""
+    size = -(-max(array.nbytes, 1) // PAGE) * PAGE
+    memory = mmap.mmap(-1, size + PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + size), ctypes.c_size_t(PAGE), 0) == 0
+    found = np.frombuffer(memory, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    found[...] = array
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the page behind is guarded with mprotect")
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "a",
+    [
+        Attention(3, 1, 8, turned=8, bias="each", sink="each"),
+        Attention(2, 1, 24, packed=False, window=10),
+        Attention(2, 2, 64, turned=16, has_positions=True, bias="one"),
+        Attention(2, 1, 24, cache="int8"),
+    ],
+)
+def test_nothing_is_read_beyond_its_end(a: Attention, name: str, opened: Any) -> None:
+    graph = opened(a, name)
+    for length, new in ((1, 1), (67, 67), (130, 1), (259, 40)):
+        t, past = text(a, 1, length), length - new
+        cache = Cache.empty(a, 1, length)
+        if past:
+            step(graph, a, t, cache, [slice(0, past)])
+        expected = step(graph, a, t, Cache(cache.key.copy(), cache.value.copy(), [past]), [slice(past, length)])
+        cache = Cache(before_a_guard(cache.key), before_a_guard(cache.value), [past])
+        given = {key: before_a_guard(x) for key, x in feeds(a, t, cache, [slice(past, length)], length).items()}
+        y = before_a_guard(np.empty((1, new, a.heads * a.depth), np.float32))
+        binding = graph.bind()
+        for key, array in given.items():
+            if not key.startswith("past"):
+                binding.input(key, array)
+        for side in ("key", "value"):
+            buffer = getattr(cache, side)
+            binding.address(f"past_{side}", f"present_{side}", "cpu", a.cache_type, buffer.shape, buffer.ctypes.data)
+        binding.output("y", y)
+        binding.run()
+        assert same_bits(y.reshape(expected.shape), expected)
 
 
 def test_no_tokens(opened: Any) -> None:
