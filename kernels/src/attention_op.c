@@ -75,14 +75,31 @@ static void turn_head(const Run *run, const float *x, size_t position, float *to
     memcpy(to + turned, x + turned, (run->attention.head.depth - turned) * sizeof *to);
 }
 
-/* To whole numbers of `scales`, ties to even; what is no number to the largest. */
-static void round_head(const float *restrict x, const float *restrict scales, size_t depth, int8_t *restrict to)
+enum { STEP = 16 };
+
+/* STEP numbers to whole ones of `scales`, ties to even; what is no number to the largest. */
+static void round_step(const float *restrict x, const float *restrict scales, int8_t *restrict to)
 {
     const float whole = 12582912.0f; /* 1.5 x 2^23: what is added to it loses its fraction */
-    for (size_t i = 0; i < depth; i++) {
-        const float level = x[i] / scales[i], capped = level < 127.0f ? level : 127.0f;
-        to[i] = (int8_t)(int32_t)(((capped > -128.0f ? capped : -128.0f) + whole) - whole);
-    }
+    float levels[STEP];
+    for (size_t i = 0; i < STEP; i++) levels[i] = x[i] / scales[i];
+    for (size_t i = 0; i < STEP; i++) levels[i] = levels[i] < 127.0f ? levels[i] : 127.0f;
+    for (size_t i = 0; i < STEP; i++) levels[i] = levels[i] > -128.0f ? levels[i] : -128.0f;
+    for (size_t i = 0; i < STEP; i++) to[i] = (int8_t)(int32_t)((levels[i] + whole) - whole);
+}
+
+static void round_head(const float *x, const float *scales, size_t depth, int8_t *to)
+{
+    float rest[STEP] = {0}, units[STEP];
+    int8_t rounded[STEP];
+    size_t i = 0;
+    for (; i + STEP <= depth; i += STEP) round_step(x + i, scales + i, to + i);
+    if (i == depth) return;
+    for (size_t k = 0; k < STEP; k++) units[k] = 1;
+    memcpy(rest, x + i, (depth - i) * sizeof *rest);
+    memcpy(units, scales + i, (depth - i) * sizeof *units);
+    round_step(rest, units, rounded);
+    memcpy(to + i, rounded, depth - i);
 }
 
 static void store_token(const Run *run, size_t batch, size_t token)
