@@ -242,7 +242,7 @@ static void ISA(clears)(const Head *head, float *states, size_t count)
 /* The values of a block as whole vectors: as they lie, or copied, zeros behind each row. */
 static const float *ISA(whole_values)(const Head *head, const float *values, size_t stride, size_t count, float *to)
 {
-    if (stride == head->width) return values;
+    if (stride == head->width && head->value_depth == head->width) return values;
     const size_t whole = head->value_depth / SUMS * SUMS;
     for (size_t key = 0; key < count; key++, values += stride, to += head->width) {
         for (size_t i = 0; i < whole; i += LANES) store_floats(to + i, load_floats(values + i));

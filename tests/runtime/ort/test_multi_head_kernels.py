@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +192,35 @@ def test_a_row_is_the_same_whatever_is_beside_it(threads: int, across: bool, ope
         assert same_bits(run(graph, short), whole[row : row + 1])
         few = run(graph, alone | {"query": np.ascontiguousarray(alone["query"][:, 40:47])})
         assert same_bits(few, whole[row : row + 1, 40:47])
+
+
+def before_a_guard(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array in memory of its own, behind which nobody may read."""
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    guard = ctypes.c_void_p(start + size), ctypes.c_size_t(mmap.PAGESIZE)
+    assert ctypes.CDLL(None).mprotect(*guard, 0) == 0
+    found = np.frombuffer(memory, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    found[...] = array
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the page behind is guarded with mprotect")
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("depth", [8, 16, 24])
+def test_nothing_is_read_beyond_its_end(depth: int, across: bool, name: str, opened: Any) -> None:
+    a = MultiHead(2, depth, depth, across=across, mask="keys", bias="each")
+    graph = opened(a, name)
+    for queries, keys in ((1, 1), (3, 70), (50, 64)):
+        feeds, binding = a.feeds(1, queries, keys), graph.bind()
+        for key, array in feeds.items():
+            binding.input(key, before_a_guard(array))
+        y = before_a_guard(np.empty((1, queries, 2 * depth), np.float32))
+        binding.output("y", y)
+        binding.run()
+        assert same_bits(y, run(graph, feeds))
 
 
 def test_a_row_without_keys_is_a_mean(opened: Any) -> None:
