@@ -330,8 +330,8 @@ def test_numbers_are_right_and_the_same_on_every_instruction_set(
 ) -> None:
     t, pieces = text(a, batch, length, seed=length), pieces_of(length, cuts)
     found = {name: read(opened(a, name), a, t, pieces, in_place=in_place) for name in SETS}
-    # Of scores, whose rounding becomes a share of a weight. What differs in its last bit may be rounded to the next number
-    # of an int8 cache, 0.03 from it.
+    # Of scores, whose rounding becomes a share of a weight. What differs in its last bit may be rounded to the next
+    # number of an int8 cache, 0.03 from it.
     size = max(1.0, a.softcap / 10, a.scale * a.depth**0.5)
     assert np.abs(found["scalar"] - expected(a, t)).max() <= (0.04 if a.is_int8 else 4e-6 * size)
     for name in SETS:
