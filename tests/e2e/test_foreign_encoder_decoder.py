@@ -156,7 +156,7 @@ def test_packages(
     name: str, precision: str, original: Callable[[str], Any], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     exported = edgellm_export.export(checkpoint(name), tmp_path / "out", precision=precision, via="optimum")
-    assert exported.report.quality.kl_divergence < {"fp32": 1e-9, "fp16": 1e-4, "int8": 5e-3}[precision]
+    assert exported.report.quality.kl_divergence < {"fp32": 1e-9, "fp16": 1e-4, "int8": 7e-3}[precision]
     model = edgellm.load(exported.path, threads=1)
     together = model.generate(sources(), max_new_tokens=12, logprobs=True)
     for got, source in zip(together, sources(), strict=True):

@@ -182,10 +182,10 @@ def test_commands(built: Build) -> None:
 
 @pytest.mark.real_model
 def test_the_real_model(genai: Peer, smollm2_checkpoint: Path, tmp_path: Path) -> None:
-    """SmolLM2-135M-Instruct at int4, from text to text."""
+    """SmolLM2-135M-Instruct at int4, from text to text: on the same kernels the same tokens, on edgellm's as good."""
     out = tmp_path / "package"
     genai.ask("build", checkpoint=str(smollm2_checkpoint), out=str(out), precision="int4", options=[])
-    model = edgellm.load(out)
+    model = edgellm.load(out, kernels="off")
     assert isinstance(model, edgellm.Model)
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     ids = genai.ask("tokenize", package=str(out), text=genai.ask("chat_prompt", package=str(out), messages=messages))
@@ -193,3 +193,6 @@ def test_the_real_model(genai: Peer, smollm2_checkpoint: Path, tmp_path: Path) -
     expected = genai.ask("generate", package=str(out), prompt=ids, max_new_tokens=40)
     assert [token for token in answer.tokens if token not in model.manifest.tokens.eos] == expected
     assert "Paris" in answer.text
+    ours = edgellm.load(out)
+    assert isinstance(ours, edgellm.Model)
+    assert "Paris" in ours.chat(messages, max_new_tokens=40).text
