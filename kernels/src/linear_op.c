@@ -76,28 +76,33 @@ static OrtStatus *constant(const OrtApi *api, const OrtKernelInfo *info, size_t 
     return ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)data);
 }
 
-static uint8_t level(const Matrix *m, const uint8_t *stored, size_t column, size_t k)
+/* Eight levels of four bits as the kernels read them, the first four in the low halves of the bytes, from four bytes that
+ * hold two each, one behind the other. */
+static uint32_t in_halves(uint32_t pairs)
 {
-    const size_t b = k / m->block, within = k % m->block;
-    if (m->bits == 8) return stored[(column * m->blocks + b) * m->block + within];
-    const uint8_t pair = stored[((column * m->blocks + b) * m->block + within) / 2];
-    return within % 2 ? pair >> 4 : pair & 15;
+    const uint32_t first = pairs & 0xffffu, second = pairs >> 16;
+    const uint32_t low = (first & 0x0f0fu) | (second & 0x0f0fu) << 4; /* levels 0 and 4, 2 and 6 */
+    const uint32_t high = (first >> 4 & 0x0f0fu) | (second & 0xf0f0u); /* 1 and 5, 3 and 7 */
+    return (low & 0xffu) | (high & 0xffu) << 8 | (low >> 8) << 16 | (high >> 8) << 24;
 }
 
+/* Four bytes of each column side by side; AT_ONCE of a column at a time, so that what is read and written stays near. */
 static void pack_weights(Matrix *m, const uint8_t *stored)
 {
-    const size_t each = m->bits == 4 ? 8 : 4;
-    uint8_t *to = m->weights;
-    for (size_t tile = 0; tile < m->tiles; tile++)
-        for (size_t k = 0; k < m->blocks * m->block; k += each)
-            for (size_t c = 0; c < TILE; c++, to += 4) {
-                const size_t column = tile * TILE + c;
-                if (column >= m->columns) continue; /* zeros */
-                for (size_t i = 0; i < 4; i++) {
-                    to[i] = level(m, stored, column, k + i);
-                    if (m->bits == 4) to[i] |= (uint8_t)(level(m, stored, column, k + 4 + i) << 4);
+    enum { AT_ONCE = 16 };
+    const size_t row = m->blocks * m->block * m->bits / 8, words = row / 4;
+    for (size_t tile = 0; tile < m->tiles; tile++) {
+        const size_t width = at_most(m->columns - tile * TILE, TILE); /* zeros behind them */
+        uint8_t *to = m->weights + tile * TILE * row;
+        for (size_t first = 0; first < words; first += AT_ONCE)
+            for (size_t c = 0; c < width; c++)
+                for (size_t word = first; word < at_most(first + AT_ONCE, words); word++) {
+                    uint32_t four;
+                    memcpy(&four, stored + (tile * TILE + c) * row + word * 4, 4);
+                    if (m->bits == 4) four = in_halves(four);
+                    memcpy(to + (word * TILE + c) * 4, &four, 4);
                 }
-            }
+    }
 }
 
 static uint8_t zero_point(const Matrix *m, const uint8_t *stored, size_t column, size_t b)
