@@ -1,6 +1,7 @@
 """Where the time of a decoder or encoder package goes, by ONNX Runtime's own profile: milliseconds per kind of node.
 
     python benchmarks/node_times.py PKG [--tokens 128] [--context 0] [--batch 1] [--threads 2]
+        [--kernels off]
 
 `--tokens 128` is a prompt, `--tokens 1 --context 128` a token behind one. Profiling adds a few microseconds to each
 node. For packages with one graph, whose cache, if any, is float32.
@@ -23,6 +24,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnxruntime as ort
 
+from edgellm.ort.kernels import exchange
+
 WARM_UP, RUNS = 5, 20
 PROJECTIONS = re.compile(
     r"qkv|q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|lm_head|"
@@ -31,7 +34,7 @@ PROJECTIONS = re.compile(
 CACHE, CACHED = "past_key_values", "present"
 
 
-def profile(graph: Path, tokens: int, context: int, batch: int, threads: int) -> list[dict[str, Any]]:
+def profile(graph: Path, tokens: int, context: int, batch: int, threads: int, kernels: bool) -> list[dict[str, Any]]:
     """The events of all runs, warm-up included."""
     with tempfile.TemporaryDirectory() as scratch:
         options = ort.SessionOptions()
@@ -40,7 +43,9 @@ def profile(graph: Path, tokens: int, context: int, batch: int, threads: int) ->
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(scratch) / "profile")
-        session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        ours = exchange(graph, options) if kernels else None
+        model = str(graph) if ours is None else ours.graph
+        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         bind(session, binding, tokens, context, batch)
         for _ in range(WARM_UP + RUNS):
@@ -68,7 +73,7 @@ def bind(session: ort.InferenceSession, binding: ort.IOBinding, tokens: int, con
 
 def kind_of(event: dict[str, Any]) -> str:
     operator = str(event["args"]["op_name"])
-    found = PROJECTIONS.search(event["name"]) if "MatMul" in operator else None
+    found = PROJECTIONS.search(event["name"]) if "MatMul" in operator or operator == "BlockLinear" else None
     return f"{operator} {found[0]}" if found else operator
 
 
@@ -79,8 +84,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=0)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kernels", choices=("auto", "off"), default="auto")
     a = parser.parse_args()
-    events = profile(a.package / "model.onnx", a.tokens, a.context, a.batch, a.threads)
+    events = profile(a.package / "model.onnx", a.tokens, a.context, a.batch, a.threads, a.kernels == "auto")
     times: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):

@@ -206,7 +206,7 @@ typedef struct {
     const Linear *linear;
     const float *x, *residual; /* NULL: there is none */
     float *out;
-    size_t rows, rows_each, tiles_each, tile_items;
+    size_t rows, rows_each, tiles_each, groups; /* of rows */
     Rounded rounded;
 } Run;
 
@@ -260,8 +260,8 @@ static void multiply_tile(const Run *run, size_t tile, size_t first, size_t coun
 static void multiply_item(void *data, size_t item)
 {
     const Run *run = data;
-    const size_t first = item / run->tile_items * ROW_GROUP, count = at_most(run->rows - first, ROW_GROUP);
-    const size_t tile = item % run->tile_items * run->tiles_each;
+    const size_t first = item % run->groups * ROW_GROUP, count = at_most(run->rows - first, ROW_GROUP);
+    const size_t tile = item / run->groups * run->tiles_each;
     const size_t last = at_most(tile + run->tiles_each, run->linear->matrix.tiles);
     for (size_t t = tile; t < last; t++) multiply_tile(run, t, first, count);
 }
@@ -278,10 +278,11 @@ static OrtStatus *multiply(Run *run, OrtKernelContext *context)
     run->rows_each = ITEM_VALUES / m->depth + 1;
     OrtStatus *status = in_parallel(api, context, round_item, (run->rows + run->rows_each - 1) / run->rows_each, run);
     if (!status) {
-        const size_t tile_bytes = stride * TILE * m->bits / 8, groups = (run->rows + ROW_GROUP - 1) / ROW_GROUP;
+        const size_t tile_bytes = stride * TILE * m->bits / 8;
+        run->groups = (run->rows + ROW_GROUP - 1) / ROW_GROUP;
         run->tiles_each = run->rows > FEW_ROWS ? 1 : ITEM_BYTES / tile_bytes + 1;
-        run->tile_items = (m->tiles + run->tiles_each - 1) / run->tiles_each;
-        status = in_parallel(api, context, multiply_item, groups * run->tile_items, run);
+        const size_t items = (m->tiles + run->tiles_each - 1) / run->tiles_each;
+        status = in_parallel(api, context, multiply_item, run->groups * items, run); /* a tile stays near for all groups */
     }
     scratch_give_back(buffer);
     return status;

@@ -9,16 +9,16 @@
 INLINE float ISA(exponential)(float x)
 {
     const float low = x < -87.3f ? -87.3f : x, inside = low > 88.7f ? 88.7f : low; /* NaN stays */
-    const float moved = inside * 1.44269504f + TO_WHOLE, n = moved - TO_WHOLE;
-    const float r = (inside - n * 0.693359375f) + n * 2.12194440e-4f; /* ln(2) in two parts: the first product is exact */
+    const float moved = fmaf(inside, 1.44269504f, TO_WHOLE), n = moved - TO_WHOLE;
+    const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, inside)); /* ln(2) in two parts: the first is exact */
     float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    p = fmaf(p, r, 1.0f / 720);
+    p = fmaf(p, r, 1.0f / 120);
+    p = fmaf(p, r, 1.0f / 24);
+    p = fmaf(p, r, 1.0f / 6);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r, 1.0f);
+    p = fmaf(p, r, 1.0f);
     uint32_t bits, exponent;
     memcpy(&bits, &p, 4);
     memcpy(&exponent, &moved, 4);
