@@ -113,12 +113,18 @@ def exchange(graph: Path, options: Any) -> Exchanged | None:
         return None
     options.register_custom_ops_library(str(found.path))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(graph.parent))
-    return Exchanged(joined(exchanged), found.chosen, not _attends_elsewhere(exchanged))
+    return Exchanged(exchanged, found.chosen, _attends(exchanged))
 
 
-def _attends_elsewhere(model: bytes) -> bool:
+def _attends(model: bytes) -> bool:
+    """Whether there is attention in the graph, and all of it is edgellm's; a softmax may be attention in steps."""
     graph = next(messages(memoryview(model), MODEL_GRAPH))
-    return any(node.operator.endswith("Attention") and node.domain == REPLACED_DOMAIN for node in nodes_of(graph))
+    ours = [
+        node.domain == DOMAIN
+        for node in nodes_of(graph)
+        if node.operator.endswith("Attention") or node.operator in ("AttentionInt8", "MultiHead", "Softmax")
+    ]
+    return bool(ours) and all(ours)
 
 
 def with_kernels(graph: Path) -> bytes | None:
@@ -126,7 +132,8 @@ def with_kernels(graph: Path) -> bytes | None:
     try:
         if graph.stat().st_size > LARGEST_GRAPH:
             return None
-        return _exchanged(memoryview(graph.read_bytes()))
+        exchanged = _exchanged(memoryview(graph.read_bytes()))
+        return None if exchanged is None else joined(exchanged)
     except (OSError, ValueError, IndexError, KeyError):  # ONNX Runtime says better what is wrong with it
         return None
 

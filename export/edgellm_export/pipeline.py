@@ -96,11 +96,11 @@ def export(
 ) -> Exported:
     """Export the checkpoint `source` (directory, hub id or .gguf file) to the package directory `out`.
 
-    int8 and int4 weights are rounded, and int8's formats chosen layer by layer, by what calibration text shows of the
-    layers' inputs: the text file `calibration`, or else built-in English; not without `calibrate`, and not where the
-    checkpoint has no tokenizer. `task`: what the model is for, where its config does not say, or another of the tasks
-    that its weights allow. `adapters`: LoRA adapters to merge into the weights, each the directory or hub id of one, or
-    that and a weight for it; a tokenizer that lies with one takes the place of the checkpoint's. `via` "optimum": the
+    int8 and int4 weights are rounded by what calibration text shows of the layers' inputs: the text file
+    `calibration`, or else built-in English; not without `calibrate`, and not where the checkpoint has no tokenizer.
+    `task`: what the model is for, where its config does not say, or another of the tasks that its weights allow.
+    `adapters`: LoRA adapters to merge into the weights, each the directory or hub id of one, or that and a weight
+    for it; a tokenizer that lies with one takes the place of the checkpoint's. `via` "optimum": the
     graphs of another exporter, for families that edgellm does not build; needs torch. `attentions`: the package can
     give its attention weights, and is slower for it. `kv_cache`: "float" is the type of the graph's activations;
     "int8", a quarter of float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgellm.errors import EdgellmError
 from edgellm.ort.kernels import library, replaceable, with_kernels
 from edgellm.ort.loaded_graph import LoadedGraph
+from kernel_checks import same_bits, wrong_from_threads
 
 Floats = npt.NDArray[np.float32]
 
@@ -271,28 +271,6 @@ def read(
     return np.concatenate(found, 1)
 
 
-def same_bits(a: Floats, b: Floats) -> bool:
-    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
-
-
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def load(a: Attention, instruction_set: str | None = None, threads: int = 1) -> LoadedGraph:
-        path = tmp_path / "attention.onnx"
-        onnx.save(a.model(), path)
-        if instruction_set == "off":
-            return LoadedGraph(path, threads=threads, spinning=False, kernels="off")
-        if instruction_set is None:
-            monkeypatch.delenv("EDGELLM_KERNELS", raising=False)
-        else:
-            monkeypatch.setenv("EDGELLM_KERNELS", instruction_set)
-        graph = LoadedGraph(path, threads=threads, spinning=False)
-        assert graph.kernels == (instruction_set or SETS[0])
-        return graph
-
-    return load
-
-
 def attentions(depths: list[int], pairs: list[int]) -> st.SearchStrategy[Attention]:
     """`pairs`: of channels that are turned; at most all."""
     return st.builds(
@@ -530,20 +508,7 @@ def test_many_threads_share_a_graph(opened: Any) -> None:
     graph, lengths = opened(a, threads=2), (1, 2, 40, 300)
     texts = [text(a, 1, length, seed=length) for length in lengths]
     whole = [read(graph, a, t, [t.length]) for t in texts]
-    wrong: list[int] = []
-
-    def work(index: int) -> None:
-        for turn in range(30):
-            which = (index + turn) % len(texts)
-            if not same_bits(read(graph, a, texts[which], [texts[which].length]), whole[which]):
-                wrong.append(which)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not wrong_from_threads(lambda which: read(graph, a, texts[which], [texts[which].length]), whole)
 
 
 def saved(tmp_path: Path, model: onnx.ModelProto) -> Path:

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from edgellm.ort.joining import joined
+from edgellm.errors import PackageCorruptError
 from edgellm.ort.kernels import library, with_kernels
 from edgellm.ort.loaded_graph import LoadedGraph
+from kernel_checks import same_bits
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -122,16 +123,12 @@ def with_residual(shape: Shape, producer: str = "edgellm") -> Graph:
 def operators(path: Path) -> list[str]:
     exchanged = with_kernels(path)
     assert exchanged is not None
-    return [node.op_type for node in onnx.load_from_string(joined(exchanged)).graph.node]
+    return [node.op_type for node in onnx.load_from_string(exchanged).graph.node]
 
 
 def values(path: Path, x: Floats, names: Sequence[str] = ("y",), threads: int = 1, **more: Floats) -> list[Floats]:
     found = LoadedGraph(path, threads=threads, spinning=False).run({"x": x, **more}, list(names))
     return [np.asarray(each.numpy(), np.float32) for each in found]
-
-
-def same_bits(a: Floats, b: Floats) -> bool:
-    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
 
 
 def some(rows: int, depth: int, seed: int = 3) -> Floats:
@@ -240,3 +237,20 @@ def test_a_layer_times_itself_is_no_gate(tmp_path: Path) -> None:
     first, weights = layer(Shape(), "gate", "g", 1)
     nodes = [first, ACTIVATIONS["silu"][0], helper.make_node("Mul", ["a", "a"], ["y"], "product")]
     assert operators(Graph(nodes, weights).save(tmp_path / "graph.onnx")) == ["BlockLinear", "Mul"]
+
+
+@pytest.mark.parametrize("inputs", [["m"], ["m", "g", "x"]])
+def test_a_damaged_graph_is_onnx_runtimes_to_name(inputs: list[str], tmp_path: Path) -> None:
+    graph = with_residual(Shape())
+    graph.nodes[-1].input[:] = inputs
+    with pytest.raises(PackageCorruptError):
+        LoadedGraph(graph.save(tmp_path / "graph.onnx"), threads=1)
+
+
+def test_attention_in_steps_is_not_exact(tmp_path: Path) -> None:
+    """Nor is a graph without any: nothing is known of it."""
+    first, weights = layer(Shape(), "first", "g", 1)
+    softmax = Graph([first, helper.make_node("Softmax", ["g"], ["y"], "weights")], weights)
+    for graph in (softmax, activated(Shape(), "silu")):
+        found = LoadedGraph(graph.save(tmp_path / "graph.onnx"), threads=1)
+        assert (found.kernels, found.is_exact) == (SETS[0], False)

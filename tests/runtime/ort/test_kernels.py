@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import edgellm
 from edgellm.errors import OptionError, PackageCorruptError
 from edgellm.ort.kernels import library, replaceable, with_kernels
 from edgellm.ort.loaded_graph import LoadedGraph
+from kernel_checks import same_bits, wrong_from_threads
 
 Floats = npt.NDArray[np.float32]
 
@@ -109,29 +109,9 @@ class Layer:
         return np.full((self.columns, self.blocks), 1 << (self.bits - 1))
 
 
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
-    def load(layer: Layer, instruction_set: str | None = None, threads: int = 1) -> LoadedGraph:
-        path = tmp_path / "layer.onnx"
-        onnx.save(layer.model(), path)
-        if instruction_set is None:
-            monkeypatch.delenv("EDGELLM_KERNELS", raising=False)
-        else:
-            monkeypatch.setenv("EDGELLM_KERNELS", instruction_set)
-        graph = LoadedGraph(path, threads=threads, spinning=False)
-        assert graph.kernels == (instruction_set or SETS[0])
-        return graph
-
-    return load
-
-
 def run(graph: LoadedGraph, x: Floats) -> Floats:
     (found,) = graph.run({"x": x}, ["y"])
     return np.asarray(found.numpy(), np.float32)
-
-
-def same_bits(a: Floats, b: Floats) -> bool:
-    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
 
 
 def activations(rows: int, layer: Layer, seed: int = 1) -> Floats:
@@ -229,20 +209,7 @@ def test_many_threads_share_a_graph(opened: Opener) -> None:
     graph = opened(layer, threads=2)
     inputs = [activations(rows, layer, rows) for rows in (1, 2, 9, 40, 130)]
     expected = [run(graph, x) for x in inputs]
-    wrong: list[int] = []
-
-    def work(index: int) -> None:
-        for turn in range(40):
-            which = (index + turn) % len(inputs)
-            if not same_bits(run(graph, inputs[which]), expected[which]):
-                wrong.append(which)
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not wrong_from_threads(lambda which: run(graph, inputs[which]), expected)
 
 
 def saved(tmp_path: Path, model: onnx.ModelProto) -> Path:

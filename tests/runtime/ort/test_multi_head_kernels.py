@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from edgellm.errors import EdgellmError
 from edgellm.ort.kernels import library, replaceable
 from edgellm.ort.loaded_graph import LoadedGraph
+from kernel_checks import same_bits
 
 Floats = npt.NDArray[np.float32]
 Feeds = dict[str, npt.NDArray[Any]]
@@ -110,31 +111,9 @@ class MultiHead:
         return split.astype(np.float64)
 
 
-@pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    def load(a: MultiHead, instruction_set: str | None = None, threads: int = 1) -> LoadedGraph:
-        path = tmp_path / "attention.onnx"
-        onnx.save(a.model(), path)
-        if instruction_set == "off":
-            return LoadedGraph(path, threads=threads, spinning=False, kernels="off")
-        if instruction_set is None:
-            monkeypatch.delenv("EDGELLM_KERNELS", raising=False)
-        else:
-            monkeypatch.setenv("EDGELLM_KERNELS", instruction_set)
-        graph = LoadedGraph(path, threads=threads, spinning=False)
-        assert graph.kernels == (instruction_set or SETS[0])
-        return graph
-
-    return load
-
-
 def run(graph: LoadedGraph, feeds: Feeds) -> Floats:
     (y,) = graph.run(feeds, ["y"])
     return np.array(y.numpy(), np.float32)
-
-
-def same_bits(a: Floats, b: Floats) -> bool:
-    return a.shape == b.shape and bool((a.view(np.uint32) == b.view(np.uint32)).all())
 
 
 ATTENTIONS = st.builds(
