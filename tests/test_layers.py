@@ -55,12 +55,12 @@ TABLE = {
         adapters: checkpoint tokenizer sources architectures / package
         graphs: onnx blocks architectures / package
         float_run: checkpoint onnx quantize blocks architectures graphs / system text ort
-        calibration: checkpoint quantize blocks float_run / text
+        calibration: checkpoint quantize blocks float_run / package text
         verification: float_run calibration / system package text ort models loading
-        witness: sources calibration verification / package text decoding models loading
+        witness: sources float_run calibration verification / package text decoding models loading
         exporters: checkpoint package onnx quantize blocks architectures graphs float_run calibration verification / package text
         optimum: checkpoint package tokenizer sources onnx quantize verification exporters / package text foreign models loading
-        planning: checkpoint package quantize verification exporters / system package inspection
+        planning: checkpoint package quantize float_run calibration verification exporters / system package inspection
         pipeline: checkpoint package sources architectures adapters calibration verification exporters optimum planning witness / system package
         *: pipeline
     """,  # noqa: E501

@@ -17,7 +17,7 @@ from edgellm.commands.export_text import (
     plan_lines,
     quality_lines,
 )
-from edgellm.commands.options import adapter_option, json_option
+from edgellm.commands.options import SizeType, adapter_option, json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
 from edgellm.ort.library import onnxruntime
@@ -26,6 +26,7 @@ STEPS = {
     "optimum": "exporting with optimum",
     "calibrate": "calibrating",
     "calibrate cache": "calibrating the cache",
+    "mix": "weighing mixtures",
     "weights": "writing weights",
     "package": "running the package",
     "original": "running the original",
@@ -40,7 +41,19 @@ NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan do
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4"]), default="int8", help="How weights are stored."
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "int4", "mixed"]), default="int8",
+    help="How weights are stored; mixed is 8 or 4 bits for each matrix, by --max-divergence or --max-size.",
+)  # fmt: skip
+@click.option(
+    "--max-divergence",
+    type=float,
+    help="Of mixed precision: the smallest package at most so far from the original, in nats per token of KL "
+    "divergence; of an encoder, the relative error of its outputs.",
+)
+@click.option(
+    "--max-size",
+    type=SizeType(),
+    help="Of mixed precision: the closest package of at most this size, like 400MB or 1.5GiB.",
 )
 @click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", help="What the package will run on.")
 @click.option(

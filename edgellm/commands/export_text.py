@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgellm.inspection.footprint import size
-from edgellm.package.report import EncoderReport, ExportOutcome, Foreseen, GenerationReport, QuantizedSource, Report
+from edgellm.package.report import (
+    EncoderReport,
+    ExportOutcome,
+    Foreseen,
+    GenerationReport,
+    MixturePoint,
+    QuantizedSource,
+    Report,
+)
 
 if TYPE_CHECKING:  # the exporter is imported where it is needed
     from edgellm_export.planning.plan import Plan
@@ -16,6 +24,7 @@ if TYPE_CHECKING:  # the exporter is imported where it is needed
 NAMES = 24  # characters of the column of what was compared with transformers
 MINUTE = 120  # seconds from which minutes are shown
 NAMED = 4  # matrices
+BAR = 30  # characters of the longest
 
 
 def adapter_lines(source: Mapping[str, Any]) -> list[str]:
@@ -45,6 +54,7 @@ def plan_lines(plan: Plan) -> list[str]:
         f"time         about {_duration(plan.seconds)} for the export",
         f"running      {size(package.total)} of memory at {package.context} tokens",
         *_speed(plan),
+        *mixture_lines(plan.mixture),
         *_cache(plan),
         *_machine(plan),
         *(f"problem      {problem}" for problem in plan.problems),
@@ -64,6 +74,20 @@ def _speed(plan: Plan) -> list[str]:
         f"speed        about {plan.tokens_per_second:.0f} tokens/s{reading}: each token reads "
         f"{size(plan.prediction.read_per_token)}"
     ]
+
+
+def mixture_lines(mixture: Sequence[MixturePoint]) -> list[str]:
+    """Size, speed and divergence of each, and the divergence as a bar."""
+    most = max((point.divergence or 0 for point in mixture), default=0) or 1
+    lines = []
+    for point in mixture:
+        speed = "" if point.tokens_per_second is None else f", about {point.tokens_per_second:.0f} tokens/s"
+        far = ""
+        if point.divergence is not None:
+            far = f", divergence {point.divergence:.5f} {'#' * round(BAR * point.divergence / most)}"
+        mark = ">" if point.chosen else " "
+        lines.append(f"{mark} {point.four_bits:>4.0%} in 4 bits: {size(point.size_bytes)}{speed}{far}")
+    return ["mixtures", *lines] if lines else []
 
 
 def _cache(plan: Plan) -> list[str]:
@@ -121,6 +145,7 @@ def quality_lines(report: Report | None) -> list[str]:
         *(_generation_lines(report) if isinstance(report, GenerationReport) else []),
         *(_encoder_lines(report) if isinstance(report, EncoderReport) else []),
         *_source_lines(report.source),
+        *mixture_lines(report.mixture),
         f"verdict      {report.verdict}; least faithful layers: {worst}",
     ]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -28,6 +29,23 @@ class AdapterType(click.ParamType[tuple[str, float]]):
             return source, float(weight)
         except ValueError:
             self.fail(f"{weight!r} is not a weight; expected a number behind =", param, ctx)
+
+
+class SizeType(click.ParamType[int]):
+    """Bytes, as a number with or without a unit."""
+
+    name = "size"
+    units: ClassVar[Mapping[str, int]] = {
+        "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30
+    }  # fmt: skip
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
+        if match is None or match[2] not in self.units:
+            self.fail(f"{value!r} is not a size; expected a number and a unit, like 400MB or 1.5GiB", param, ctx)
+        return int(float(match[1]) * self.units[match[2]])
 
 
 package_argument = click.argument("package", metavar="PKG", type=click.Path(path_type=Path))

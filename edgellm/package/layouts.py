@@ -24,7 +24,8 @@ Pooling = Literal["mean", "cls", "max"]
 USUAL_PROMPTS = ("query", "document")  # nothing, where a checkpoint has none of the name
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 Target = Literal["cpu", "cuda"]
-Precision = Literal["fp32", "fp16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "mixed"]  # "mixed": matrices of 8 and of 4 bits
+INTEGERS: tuple[Precision, ...] = ("int8", "int4", "mixed")
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
 
 # What the names of outputs with attention weights begin with; the layer's number follows.

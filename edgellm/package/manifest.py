@@ -16,6 +16,7 @@ from edgellm.package.layouts import (
     CROSS_ATTENTIONS,
     ENCODER_TASKS,
     GENERATION_TASKS,
+    INTEGERS,
     LABEL_TASKS,
     TASKS,
     CacheLayout,
@@ -90,8 +91,7 @@ class Manifest(Generic[Facts]):
         """Whether a token decoded by itself leaves keys and values behind that differ from those of the same token in a
         prompt by more than float rounding. Attention over a float cache adds in another order then; where the matrices
         are integers, rounding the activations enlarges that."""
-        integers = self.weights.precision in ("int8", "int4")
-        return integers and self.target == "cpu" and self.model.cache.dtype != "int8"
+        return self.weights.precision in INTEGERS and self.target == "cpu" and self.model.cache.dtype != "int8"
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the file, in which the fields of all kinds of model lie side by side."""

@@ -46,6 +46,21 @@ class MatrixReport:
 
 
 @dataclass(frozen=True)
+class MixturePoint:
+    """A mixture of matrices in 8 and in 4 bits. `four_bits`: the share of the layers' weights that are in 4 bits.
+    `size_bytes`: about what the package takes. `divergence`: KL divergence from the original in nats per token, of an
+    encoder the relative error of its outputs, measured layer by layer on the text of the quality.
+    `tokens_per_second`: foreseen for decoding on the CPU of the machine that exports. None where a figure is not known.
+    """
+
+    four_bits: float
+    size_bytes: int
+    divergence: float | None = None
+    tokens_per_second: float | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
 class QuantizedSource:
     """What became of the matrices of a checkpoint that was quantized already, by `method`. `kept`: the layers, or
     lookups, whose integers the package has too. `rounded`: those that were widened and rounded anew. `widened`: those
@@ -139,7 +154,8 @@ class Report(ABC):
     """The file's content. `cache`: the type of the key/value cache, of models that generate. `calibration`: the text
     that channel scales came from, or "none". `size_bytes`: weights and graph. `matrices`: the linear
     layers that have integers. `passed`: the quality is within `thresholds`. `source`: None where the checkpoint was not
-    quantized. `plan`: None where nothing was foreseen."""
+    quantized. `mixture`: of "mixed", those that were tried, the largest first. `plan`: None where nothing was
+    foreseen."""
 
     precision: Precision
     scheme: str
@@ -151,6 +167,7 @@ class Report(ABC):
     matrices: tuple[MatrixReport, ...] = ()
     thresholds: GenerationThresholds | EncoderThresholds
     source: QuantizedSource | None = None
+    mixture: tuple[MixturePoint, ...] = ()
     plan: ExportOutcome | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Literal
 import numpy as np
 
 from edgellm.errors import ExportError, QualityGateError
-from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
-from edgellm.package.report import ExportOutcome, Report, write_report
+from edgellm.package.manifest import EncoderFacts, KVCacheType, Manifest, Precision, Target, Task
+from edgellm.package.report import ExportOutcome, MixturePoint, Report, write_report
+from edgellm.system.bandwidth import read_bandwidth
+from edgellm.system.cpu import usable_cores
 from edgellm.system.memory import resident_bytes
 from edgellm.types import Progress
 from edgellm_export.adapters.checkpoint import GivenAdapter, merge_adapters, open_adapters, task_of_adapters, weighted
 from edgellm_export.adapters.refusals import MERGE
 from edgellm_export.architectures import Kind, kind_of
+from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter
@@ -29,7 +33,7 @@ from edgellm_export.exporters.sentence import as_sentence_encoder, check_kind
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
-from edgellm_export.planning.plan import Plan, measure_resources, plan_of
+from edgellm_export.planning.plan import Plan, measure_resources, plan_of, speeds
 from edgellm_export.planning.prediction import Prediction, Watch, predict
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.verification.report import gate
@@ -92,12 +96,17 @@ def export(
     python: str | None = None,
     calibrate: bool = True,
     calibration: str | Path | None = None,
+    max_divergence: float | None = None,
+    max_size: int | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Export the checkpoint `source` (directory, hub id or .gguf file) to the package directory `out`.
 
     int8 and int4 weights are rounded by what calibration text shows of the layers' inputs: the text file
     `calibration`, or else built-in English; not without `calibrate`, and not where the checkpoint has no tokenizer.
+    "mixed" gives each of the layers' matrices 8 or 4 bits, by what 4 cost, so that the package is the smallest whose
+    KL divergence from the original (in nats per token; of an encoder, the relative error of its outputs) is at most
+    `max_divergence`, or the closest of at most `max_size` bytes; it needs one of the two, and calibration.
     `task`: what the model is for, where its config does not say, or another of the tasks that its weights allow.
     `adapters`: LoRA adapters to merge into the weights, each the directory or hub id of one, or that and a weight
     for it; a tokenizer that lies with one takes the place of the checkpoint's. `via` "optimum": the
@@ -115,7 +124,8 @@ def export(
     check_target(out, force=force)
     if failed is not None:
         check_target(failed, force=True)
-    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
+    budget = _budget(precision, max_divergence, max_size, calibrate=calibrate, via=via)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget)
     if verify_with is not None:
         Reader(python).check(str(source), adapters=bool(adapters))
     opened = open_export(source, choices, via, revision, adapters)
@@ -132,7 +142,7 @@ def export(
         report = written.verify(manifest) if verify_quality else None
         outcome = None if watch is None else watch.stop(work)
         if report is not None:
-            report = replace(report, plan=outcome)
+            report = replace(report, plan=outcome, mixture=_with_speeds(report.mixture, watch))
             write_report(work, report)
             manifest = seal(work, manifest)
             gate(report, failed)
@@ -141,6 +151,13 @@ def export(
             findings = verify(work, source, adapters=adapters, revision=revision, python=python)
             gate_findings(findings, failed)
     return Exported(out, manifest, report, outcome, findings)
+
+
+def _with_speeds(mixture: Sequence[MixturePoint], watch: Watch) -> tuple[MixturePoint, ...]:
+    """What was tried of mixtures, with the speed that each would have here."""
+    if not mixture or watch.prediction is None or isinstance(watch.prediction.manifest.model, EncoderFacts):
+        return tuple(mixture)
+    return speeds(mixture, watch.prediction, read_bandwidth(usable_cores()))
 
 
 def verify(
@@ -174,18 +191,21 @@ def plan(
     verify_quality: bool = True,
     calibrate: bool = True,
     calibration: str | Path | None = None,
+    max_divergence: float | None = None,
+    max_size: int | None = None,
 ) -> Plan:
     """What `export` with the same arguments would write, how long it would take, the memory for it, and how fast the
     package would be on this machine. Reads the checkpoint's config and headers, none of its weights, and
     downloads none. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
     check_target(Path(out), force=force)
-    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration)
+    budget = _budget(precision, max_divergence, max_size, calibrate=calibrate, via=via)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget)
     prediction = open_export(source, choices, via, revision, adapters, weights=False).predict(verify=verify_quality)
     if prediction is None:
         raise ExportError(
             f"there is no plan of an export via {via}, whose graphs are known when it has made them; leave out --plan"
         )
-    return plan_of(prediction, measure_resources(Path(out)))
+    return plan_of(prediction, measure_resources(Path(out)), budget)
 
 
 def open_export(
@@ -224,13 +244,40 @@ def open_export(
 
 def _choices(
     precision: Precision, target: Target, kv_cache: KVCacheType, task: Task | None, attentions: bool, calibrate: bool,
-    file: str | Path | None,
+    file: str | Path | None, budget: Budget | None,
 ) -> Choices:  # fmt: skip
     """`file`: of calibration text, None for the built-in one."""
     if file is not None and not calibrate:
         raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
     text = calibration_text(None if file is None else Path(file))
-    return Choices(precision, target, kv_cache, task, calibrate, text, attentions)
+    return Choices(precision, target, kv_cache, task, calibrate, text, attentions, budget)
+
+
+def _budget(
+    precision: Precision, max_divergence: float | None, max_size: int | None, *, calibrate: bool, via: str | None
+) -> Budget | None:
+    """Raises ExportError where a budget is missing, or is one for nothing."""
+    given = [each for each in (max_divergence, max_size) if each is not None]
+    if precision != "mixed":
+        if given:
+            raise ExportError(
+                f"a largest divergence or size is what mixed precision is chosen by; export with --precision mixed, or "
+                f"leave it out for {precision}"
+            )
+        return None
+    if len(given) != 1:
+        raise ExportError(
+            "mixed precision needs either the divergence or the size that a package may have; give one of "
+            "--max-divergence 0.01 and --max-size 400MB"
+        )
+    if not (math.isfinite(given[0]) and given[0] > 0):
+        raise ExportError(f"a largest divergence or size is a number above zero; found {given[0]}")
+    if not calibrate or via is not None:
+        raise ExportError(
+            "mixed precision is chosen by calibration text, for graphs that edgellm builds itself; leave out "
+            + ("--no-calibration" if via is None else f"--via {via}")
+        )
+    return Budget(max_divergence, max_size)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgellm_export.verification.divergence import Comparison
+from edgellm_export.float_run.divergence import Comparison
 from families import BY_NAME
 
 COLUMNS = 256  # of the vocabulary at once: what is computed of them stays in the processor's cache

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.package.report import MixturePoint
 from edgellm.types import FloatArray, ProgressHook
 from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
@@ -31,11 +32,12 @@ UNLIKE = 2.0  # largest scale over smallest
 @dataclass(frozen=True)
 class Calibration:
     """`text`: where it comes from, or "none". `scales`: of channels. `prepared`: by layer name, the matrices that are
-    rounded already."""
+    rounded already. `mixture`: what was tried of mixtures of 8 and 4 bits."""
 
     text: str = "none"
     scales: ChannelScales = field(default_factory=dict)
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict)
+    mixture: Sequence[MixturePoint] = ()
 
 
 NOT_CALIBRATED = Calibration()
@@ -72,15 +74,27 @@ def calibrate_layers(
 
     def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
         after, linears = layer.observed(states)
-        found = channel_scales(scalable(layer, linears, rounding))
-        scales.update(found if layer.adds else worthwhile(found))
-        weights = layer.weights(scales)
-        prepared.update({each.name: rounding.linear(each, weights[each.name], scales) for each in linears})
+        scales.update(scales_of(layer, linears, rounding))
+        prepared.update(rounded_layer(layer, linears, scales, rounding))
         progress(next(done), run.num_layers)
         return after
 
     run.through(texts, round_layer)
     return Calibration(described(texts, origin), scales, prepared)
+
+
+def rounded_layer(
+    layer: FloatLayer, linears: Sequence[ObservedLinear], scales: ChannelScales, rounding: Rounding
+) -> dict[str, PreparedMatrix]:
+    """The layer's matrices by name. `scales`: of its channels and of those before it."""
+    weights = layer.weights(scales)
+    return {each.name: rounding.linear(each, weights[each.name], scales) for each in linears}
+
+
+def scales_of(layer: FloatLayer, linears: Sequence[ObservedLinear], rounding: Rounding) -> ChannelScales:
+    """Of the layer's own channels."""
+    found = channel_scales(scalable(layer, linears, rounding))
+    return found if layer.adds else worthwhile(found)
 
 
 def worthwhile(scales: ChannelScales) -> ChannelScales:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.package.report import Report
 from edgellm.types import Progress
+from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import CalibrationText
 from edgellm_export.onnx.builder import Projection
 
@@ -17,7 +18,8 @@ from edgellm_export.onnx.builder import Projection
 @dataclass(frozen=True)
 class Choices:
     """What the caller of `export` chose. `text`: to calibrate with, even where `calibrate` says not to round weights by
-    it. `task`: None is the checkpoint's own. `attentions`: the package can give its attention weights."""
+    it. `task`: None is the checkpoint's own. `attentions`: the package can give its attention weights. `budget`: of
+    mixed precision, and of no other."""
 
     precision: Precision
     target: Target
@@ -26,6 +28,7 @@ class Choices:
     calibrate: bool
     text: CalibrationText
     attentions: bool = False
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)

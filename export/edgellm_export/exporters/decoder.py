@@ -13,6 +13,7 @@ import numpy as np
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
 from edgellm.package.report import Report
+from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
@@ -36,7 +37,7 @@ from edgellm_export.package.side_files import (
     write_generation_config,
     write_json,
 )
-from edgellm_export.verification.decoder import verify
+from edgellm_export.verification.decoder import evaluation_texts, verify
 from edgellm_export.verification.layers import WrittenPackage
 
 # Of calibration text, in tokens: each sequence and all of them.
@@ -73,6 +74,9 @@ class DecoderRecipe(Recipe[TokenArray]):
 
     def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[TokenArray]:
         return self._tokens(work, WEIGHTS_LENGTH, WEIGHTS_TOKENS)
+
+    def measured(self, tokenizer: Tokenizer, manifest: Manifest[Any]) -> Sequence[TokenArray]:
+        return evaluation_texts(tokenizer, manifest)[0]
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify(written, self.original, progress)

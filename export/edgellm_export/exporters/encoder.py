@@ -28,7 +28,7 @@ from edgellm_export.float_run.encoder import EncoderRun
 from edgellm_export.graphs.encoder import HeadedEncoder, build_encoder, head_patterns
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import GRAPH
-from edgellm_export.verification.encoder import verify_encoder
+from edgellm_export.verification.encoder import evaluation_texts, verify_encoder
 from edgellm_export.verification.layers import WrittenPackage
 
 CALIBRATION_LENGTH, CALIBRATION_TOKENS = 128, 2048
@@ -64,6 +64,9 @@ class EncoderRecipe(Recipe[Encoding]):
         found = paragraphs(text.texts, Tokenizer.from_file(file), vocab_size, length, CALIBRATION_TOKENS)
         check_given(found, text.origin, given=text.given)
         return found
+
+    def measured(self, tokenizer: Tokenizer, manifest: Manifest[Any]) -> Sequence[Encoding]:
+        return evaluation_texts(tokenizer, manifest)[0]
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify_encoder(written, self.original, progress)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from edgellm.errors import ExportError
 from edgellm.package.manifest import CacheLayout, CrossCacheLayout, EncoderDecoderFacts, GraphFile, Manifest
 from edgellm.package.report import Report
+from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import EncoderDecoderFamily
@@ -24,7 +25,7 @@ from edgellm_export.graphs.encoder_decoder import CROSS_PAST, CROSS_PRESENT, PAS
 from edgellm_export.graphs.merged import build_merged
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.side_files import check_generation, token_ids, write_generation_config
-from edgellm_export.verification.encoder_decoder import pair_length, pairs_of, verify
+from edgellm_export.verification.encoder_decoder import evaluation_texts, pair_length, pairs_of, verify
 from edgellm_export.verification.layers import WrittenPackage
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
@@ -65,6 +66,9 @@ class EncoderDecoderRecipe(Recipe[Pair]):
         length = pair_length(manifest, LENGTH)
         sequences = tokenized(work, self.choices.text, manifest.vocab_size, length, TOKENS)
         return pairs_of(sequences, manifest, length + 1)
+
+    def measured(self, tokenizer: Tokenizer, manifest: Manifest[Any]) -> Sequence[Pair]:
+        return evaluation_texts(tokenizer, manifest)[0]
 
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify(written, self.original, progress)

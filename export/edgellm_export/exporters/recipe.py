@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from edgellm.errors import ExportError
 from edgellm.package.manifest import GraphFile, Manifest, ModelFacts, Task, TokenIds, Weights
 from edgellm.package.report import Report
+from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
 from edgellm_export.architectures.names import Names
 from edgellm_export.blocks.build import CacheScales, DecoderShape, Material
@@ -68,6 +69,10 @@ class Recipe(ABC, Generic[Text]):
     def texts(self, work: Path, manifest: Manifest[Any]) -> Sequence[Text]:
         """Text to calibrate with, by the tokenizer in `work`; none without one. Raises ExportError where the user's is
         too short."""
+
+    @abstractmethod
+    def measured(self, tokenizer: Tokenizer, manifest: Manifest[Any]) -> Sequence[Text]:
+        """The texts that `verify` compares on."""
 
     @abstractmethod
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:

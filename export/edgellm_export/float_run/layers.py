@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.float_run.segments import DataFiles, Segment
 from edgellm_export.onnx.builder import BuiltGraph
-from edgellm_export.quantize import scheme_for
+from edgellm_export.quantize import WeightScheme, scheme_for
 
 FLOAT = scheme_for("fp32", "cpu")
 Feeds = Mapping[str, Array]
@@ -68,8 +68,14 @@ class FloatLayer:
         built = self.build(Material(self.tensors, FLOAT, scales))
         return {projection.name: projection.weight for projection in built.projections}
 
+    def quantized(self, material: Material, states: States, data: DataFiles | None = None) -> list[FloatArray]:
+        """The states behind it where its matrices are those of `material`, in `data` if that is written already."""
+        segment = Segment(self.build(material), data=data, threads=usable_cores())
+        return [segment.run(_cast(fed, material.scheme.activation)).astype(np.float32) for fed in self.fed(states)]
+
     def fed(self, states: States) -> list[Feeds]:
-        return [{**fed, "hidden": hidden} for fed, hidden in zip(self.feeds, states, strict=True)]
+        """Its inputs; `states` may be those of the first sequences."""
+        return [{**fed, "hidden": hidden} for fed, hidden in zip(self.feeds, states, strict=False)]
 
 
 # What is done with each layer in turn: the states before it to the states behind it.
@@ -85,6 +91,13 @@ class FloatRun(Protocol[Texts]):
     def through(self, texts: Sequence[Texts], step: Step) -> list[FloatArray]:
         """Embeds the texts and takes `step` with each layer. Returns the states behind the last."""
 
+    def with_ends(self, ends: WeightScheme) -> FloatRun[Texts]:
+        """The same with what is before and behind the layers stored as `ends`, for `through` and `distance`."""
+
+    def distance(self, texts: Sequence[Texts], expected: States, found: States) -> float:
+        """How far the model's outputs for states `found` behind its last layer are from those of the float model for
+        `expected`: KL divergence in nats per token where it generates, else the relative size of the difference."""
+
 
 @dataclass(frozen=True)
 class StoredLayers:
@@ -96,12 +109,14 @@ class StoredLayers:
     def error(self, layer: FloatLayer, before: States, after: States) -> float:
         """How far the package's layer is from the float layer on the first sequence, both given the float model's
         states `before`: the relative size of the difference, beside what the layer adds where that is known."""
-        activation = self.material.scheme.activation
-        segment = Segment(layer.build(self.material), data=self.data, threads=usable_cores())
-        fed = {name: a.astype(activation) if a.dtype == np.float32 else a for name, a in layer.fed(before)[0].items()}
-        wrong = segment.run(fed).astype(np.float32) - after[0]
+        (found,) = layer.quantized(self.material, before[:1], self.data)
+        wrong = found - after[0]
         right = after[0] - before[0] if layer.adds else after[0]
         return float(np.linalg.norm(wrong)) / max(float(np.linalg.norm(right)), 1e-30)
+
+
+def _cast(feeds: Feeds, activation: np.dtype[Any]) -> Feeds:
+    return {name: array.astype(activation) if array.dtype == np.float32 else array for name, array in feeds.items()}
 
 
 def segment_of(built: BuiltGraph) -> Segment:

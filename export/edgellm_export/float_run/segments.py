@@ -42,7 +42,12 @@ class Segment:
 
     def __init__(self, built: BuiltGraph, *, data: DataFiles | None = None, threads: int) -> None:
         """Weights come from `data` where it is given, else from the checkpoint through the graph's producers."""
-        arrays = {stored.region.name: stored.region for stored in built.stored}
+        read = {value.name for node in built.model.graph for value in node.inputs if value is not None}
+        used = [stored for stored in built.stored if stored.value.name in read]
+        for stored in built.stored:  # of some, only a view is read
+            if stored.value.name not in read:
+                built.model.graph.initializers.pop(str(stored.value.name))
+        arrays = {stored.region.name: stored.region for stored in used}
         contents = {name: data.read(region) for name, region in arrays.items()} if data else _produce(built)
         ort = onnxruntime()
         options = ort.SessionOptions()
@@ -50,7 +55,7 @@ class Segment:
         options.log_severity_level = 3
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         values = {}
-        for stored in built.stored:
+        for stored in used:
             shape = tuple(stored.value.shape.numpy()) if stored.value.shape else ()
             name, array = str(stored.value.name), contents[stored.region.name].reshape(shape)
             dtype = ir.DataType.from_numpy(array.dtype)

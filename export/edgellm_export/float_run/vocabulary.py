@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -13,8 +13,10 @@ from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures.contract import DecoderFamily, EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, Material, Stream, TensorSource
 from edgellm_export.checkpoint.tensors import LazyTensor, PickedRows, RowSlice
+from edgellm_export.float_run.divergence import SLICE, Comparison
 from edgellm_export.float_run.layers import FLOAT, Feeds, States, segment_of
 from edgellm_export.graphs.parts import Inputs, embedding_segment, head_segment, norm_segment
+from edgellm_export.quantize import WeightScheme
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ Family = TypeVar("Family", DecoderFamily, EncoderDecoderFamily)
 
 @dataclass(frozen=True)
 class RunWithHead(Generic[Family]):
-    """The ends of a float run: what is before the layers and what is behind them."""
+    """The ends of a float run: what is before the layers and what is behind them. `ends`: how these are stored."""
 
     family: Family
     tensors: TensorSource
+    ends: WeightScheme = FLOAT
 
     def embedded(
         self,
@@ -63,10 +66,10 @@ class RunWithHead(Generic[Family]):
     ) -> list[FloatArray]:
         """The states before the first layer. `feeds`: besides `input_ids`."""
         ids, names = np.unique(np.concatenate(sequences)), self.family.names
-        material = Material(VocabularySubset(self.tensors, names.vocabulary, ids), FLOAT)
+        material = Material(VocabularySubset(self.tensors, names.vocabulary, ids), self.ends)
         segment = segment_of(embedding_segment(material, self.family.shape, inputs, embed))
         return [
-            segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]})
+            segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]}).astype(np.float32)
             for sequence, fed in zip(sequences, feeds, strict=True)
         ]
 
@@ -76,9 +79,22 @@ class RunWithHead(Generic[Family]):
         segment = segment_of(built)
         return np.concatenate([segment.run({"hidden": h})[0] for h in states])
 
+    def with_ends(self, ends: WeightScheme) -> Self:
+        """See FloatRun."""
+        return replace(self, ends=ends)
+
+    def distance(self, texts: Sequence[object], expected: States, found: States) -> float:
+        """See FloatRun."""
+        original, other, exact = self.normed(expected), self.normed(found), replace(self, ends=FLOAT)
+        comparison = Comparison(np.full(len(original), -1))
+        for start in range(0, self.family.shape.vocab_size, SLICE):
+            stop = min(start + SLICE, self.family.shape.vocab_size)
+            comparison.add(start, exact.logits(original, start, stop), self.logits(other, start, stop))
+        return float(comparison.kl_divergence().mean())
+
     def logits(self, hidden: FloatArray, start: int, stop: int) -> FloatArray:
         """Logits of the tokens `start` to `stop`: [rows, stop - start] from normed hidden states [rows,
         hidden_size]."""
         tensors = VocabularyRange(self.tensors, self.family.names.vocabulary, start, stop)
-        segment = segment_of(head_segment(Material(tensors, FLOAT), self.family.shape, self.family.head))
-        return np.asarray(segment.run({"hidden": hidden[None]})[0])
+        segment = segment_of(head_segment(Material(tensors, self.ends), self.family.shape, self.family.head))
+        return np.asarray(segment.run({"hidden": hidden[None].astype(self.ends.activation)})[0], np.float32)

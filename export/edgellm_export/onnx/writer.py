@@ -58,8 +58,13 @@ def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
     offsets, end = {}, 0
     for region in (region for group in groups for region in group):
         offsets[region.name] = end
-        end += -(-region.nbytes // ALIGNMENT) * ALIGNMENT
+        end += padded(region)
     return offsets
+
+
+def padded(region: Region) -> int:
+    """The bytes of a file up to the next region."""
+    return -(-region.nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _size(groups: Sequence[Produced], offsets: dict[str, int]) -> int:

@@ -13,6 +13,7 @@ from edgellm.inspection.footprint import Footprint, footprint
 from edgellm.inspection.graph_summary import summarize
 from edgellm.inspection.graph_weights import stored_weights
 from edgellm.package.files import write_manifest
+from edgellm.package.layouts import INTEGERS
 from edgellm.package.manifest import MANIFEST_NAME, EncoderFacts, FileEntry, Manifest
 from edgellm.package.report import REPORT_NAME, ExportOutcome, Foreseen
 from edgellm.system.memory import peak_memory_bytes
@@ -83,7 +84,7 @@ def _files(work: Path, outline: Outline, of_export: Work) -> dict[str, int]:
     if of_export.verifies:
         facts = outline.manifest.model
         layers = 0 if isinstance(facts, EncoderFacts) else facts.cache.num_layers
-        matrices = len(outline.projections) if outline.manifest.weights.precision in ("int8", "int4") else 0
+        matrices = len(outline.projections) if outline.manifest.weights.precision in INTEGERS else 0
         sizes[REPORT_NAME] = REPORT + REPORT_LAYER * layers + REPORT_MATRIX * matrices
     entries = {name: FileEntry(size, "0" * 64) for name, size in sizes.items()}
     manifest = Manifest.from_dict({**outline.manifest.to_dict(), "files": {n: vars(e) for n, e in entries.items()}})

@@ -16,10 +16,10 @@ from edgellm.inspection.footprint import CHUNK_TOKENS, Footprint
 from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest, is_of
 from edgellm_export.exporters.contract import Outline
 from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
+from edgellm_export.float_run.divergence import SLICE
 from edgellm_export.quantize.calibrated import SPREAD_COLUMNS
 from edgellm_export.quantize.pieces import PIECE_ELEMENTS
 from edgellm_export.verification import decoder, encoder, encoder_decoder
-from edgellm_export.verification.generation import SLICE
 
 MIB = 2**20
 LIBRARIES = 31 * MIB  # buffers of numpy's linear algebra

@@ -13,6 +13,8 @@ from functools import cache
 
 import numpy as np
 
+from edgellm.package.layouts import INTEGERS
+from edgellm_export.calibration.mixing import SHARES, TRIES
 from edgellm_export.planning.work_memory import Work, compared_outputs, compared_rows
 from edgellm_export.quantize.calibrated import SPREAD_COLUMNS
 
@@ -61,13 +63,23 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
     total = START + WRITING * size_bytes / MEGA + ROUNDING * work.embedding / MEGA
     if work.calibrates:
         total += MEASURING * weights / MEGA + _spreading(work)
-    elif work.manifest.weights.precision in ("int8", "int4"):
+    elif work.manifest.weights.precision in INTEGERS:
         total += ROUNDING * weights / MEGA
+    if work.manifest.weights.precision == "mixed":
+        total += _mixing(work, weights)
     if work.verifies:
         rows = compared_rows(work.manifest)
         logits = rows * compared_outputs(work.manifest)
         total += RUNNING * 2 * rows * weights / GIGA + COMPARING * logits / MEGA
     return total / speed.factor
+
+
+def _mixing(work: Work, weights: int) -> float:
+    """The seconds of rounding to the second form, and of a run for each mixture that is measured."""
+    runs = len(SHARES) + TRIES / 2
+    rows = compared_rows(work.manifest)
+    compared = COMPARING * rows * compared_outputs(work.manifest) / MEGA
+    return 2 * MEASURING * weights / MEGA + _spreading(work) + runs * (RUNNING * rows * weights / GIGA + compared)
 
 
 def _spreading(work: Work) -> float:

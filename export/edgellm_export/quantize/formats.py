@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgellm.types import FloatArray
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Region
+from edgellm_export.onnx.writer import padded
 from edgellm_export.quantize import blockwise
 from edgellm_export.quantize.grid import Codes, Grid
 
@@ -47,6 +48,14 @@ class BlockFormat:
         if self.symmetric:
             return quants, scales
         return quants, scales, Region(f"{weight}.zero_points", np.dtype(np.uint8), (rows, -(-blocks * self.bits // 8)))
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Of a matrix."""
+        return sum(region.nbytes for region in self.regions("", rows, columns))
+
+    def file_bytes(self, rows: int, columns: int) -> int:
+        """What a matrix takes in a file."""
+        return sum(map(padded, self.regions("", rows, columns)))
 
     def arrays(self, codes: Codes) -> Arrays:
         """The contents of the regions for some rows of the matrix."""

@@ -106,22 +106,33 @@ WeightScheme = FloatScheme | IntegerScheme
 
 
 def scheme_for(precision: str, target: str) -> WeightScheme:
-    """The scheme of a precision on a target. CUDA graphs compute in float16, CPU graphs in float32."""
-    activation = FLOAT32 if target == "cpu" else FLOAT16
+    """The scheme of a precision on a target; of "mixed", that of its 8 bits. CUDA graphs compute in float16, CPU graphs
+    in float32."""
+    activation = activation_of(target)
     match precision:
         case "fp32":
             return FloatScheme("float32", FLOAT32, FLOAT32)
         case "fp16":
             return FloatScheme("float16", FLOAT16, activation)
-        case "int8":
+        case "int8" | "mixed":
             # Not blocks of 128: ONNX Runtime's kernel rounds a row otherwise when it has other neighbours.
             size = 64 if target == "cpu" else 32
             inner, outer = (BlockFormat(8, each, True, activation) for each in (size, 32))
-            return IntegerScheme(f"blockwise-{size}-symmetric", inner, outer)
+            name = f"blockwise-{size}-symmetric"
+            return IntegerScheme(name if precision == "int8" else f"{name}, blockwise-32-asymmetric", inner, outer)
         case "int4":
-            inner, outer = BlockFormat(4, 32, False, activation), BlockFormat(8, 32, True, activation)
-            return IntegerScheme("blockwise-32-asymmetric", inner, outer)
+            return IntegerScheme("blockwise-32-asymmetric", four_bits(target), BlockFormat(8, 32, True, activation))
     raise AssertionError(f"no scheme for {precision}")
+
+
+def activation_of(target: str) -> np.dtype[Any]:
+    """The dtype of the values between nodes."""
+    return FLOAT32 if target == "cpu" else FLOAT16
+
+
+def four_bits(target: str) -> BlockFormat:
+    """How int4, and "mixed" where it pays, stores the matrices of layers."""
+    return BlockFormat(4, 32, False, activation_of(target))
 
 
 def _store(

@@ -15,7 +15,7 @@ from edgellm.models.decoder import Model
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.package.report import GenerationReport
 from edgellm.types import Progress, TokenArray
-from edgellm_export.calibration.texts import evaluation_tokens
+from edgellm_export.calibration.texts import Encoder, evaluation_tokens
 from edgellm_export.float_run.decoder import DecoderRun
 from edgellm_export.verification import generation
 from edgellm_export.verification.generation import ScoredTexts
@@ -39,7 +39,7 @@ def verify(written: WrittenPackage[DecoderFacts], run: DecoderRun, progress: Pro
 def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progress: Progress) -> ScoredTexts:
     """Run the package as a user would; its logits go to `scratch`."""
     model = load_as(Model, package, device=generation.device_for(manifest))
-    texts, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, text_length(manifest), COUNT)
+    texts, origin = evaluation_texts(model.tokenizer, manifest)
     generation.check_numbers([model.logits(texts[0][:PROMPT])], manifest)
     room = min(CONTINUATION, manifest.context_length - PROMPT)
     greedy = [_continue(model, text[:PROMPT], room) for text in texts[:GREEDY] if len(text) >= PROMPT and room > 0]
@@ -47,6 +47,11 @@ def score_package(package: Path, manifest: Manifest, scratch: IO[bytes], progres
     logits = chain.from_iterable(map(model.logits_in_chunks, sequences))
     generation.write_logits(scratch, sequences, logits, partial(progress, "package"))
     return ScoredTexts(sequences, len(texts), origin, model.info.device, PROMPT)
+
+
+def evaluation_texts(tokenizer: Encoder | None, manifest: Manifest) -> tuple[list[TokenArray], str]:
+    """What a package is compared with its original on, and what that is."""
+    return evaluation_tokens(tokenizer, manifest.vocab_size, text_length(manifest), COUNT)
 
 
 def text_length(manifest: Manifest) -> int:

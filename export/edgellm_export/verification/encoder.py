@@ -16,6 +16,7 @@ from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.report import EncoderQuality, EncoderReport, LayerReport
 from edgellm.system.memory import return_freed_memory
 from edgellm.text.encodings import Encoding
+from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import BoolArray, FloatArray, Progress
 from edgellm_export.calibration.encoder_texts import paragraphs, random_tokens
 from edgellm_export.calibration.texts import EVALUATION_TOPICS, topics
@@ -54,7 +55,7 @@ def score_package(package: Path, manifest: Manifest[EncoderFacts], scratch: IO[b
     """Run the package; what it gives for the texts goes to `scratch`, one behind the other. Raises QualityGateError
     where its outputs are not numbers."""
     model = load_as(EncoderModel, package)
-    sequences, origin = _texts(model, manifest)
+    sequences, origin = evaluation_texts(model.tokenizer, manifest)
     for part in _parts(sequences, RUN // manifest.vocab_size if manifest.task == "fill-mask" else TOKENS):
         for outputs in _found(model, part):
             check_numbers(outputs.values(), manifest)
@@ -96,12 +97,13 @@ def report_of(
     )
 
 
-def _texts(model: EncoderModel, manifest: Manifest[EncoderFacts]) -> tuple[list[Encoding], str]:
+def evaluation_texts(tokenizer: Tokenizer | None, manifest: Manifest[EncoderFacts]) -> tuple[list[Encoding], str]:
+    """What a package is compared with its original on, and what that is."""
     embedding = manifest.model.embedding
     length = min(LENGTH, manifest.context_length if embedding is None else embedding.max_tokens)
     count = max(length, compared_tokens(manifest))
-    if model.tokenizer is not None:
-        found = paragraphs(topics(EVALUATION_TOPICS), model.tokenizer, manifest.vocab_size, length, count)
+    if tokenizer is not None:
+        found = paragraphs(topics(EVALUATION_TOPICS), tokenizer, manifest.vocab_size, length, count)
         if found:
             return found, "English text"
     return random_tokens(manifest.vocab_size, length, count), "random tokens"

@@ -16,7 +16,7 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.package.report import GenerationReport
 from edgellm.types import Progress, TokenArray
-from edgellm_export.calibration.texts import evaluation_tokens
+from edgellm_export.calibration.texts import Encoder, evaluation_tokens
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
 from edgellm_export.verification import generation
 from edgellm_export.verification.generation import ScoredTexts
@@ -72,9 +72,7 @@ def score_package(
 ) -> tuple[list[Pair], ScoredTexts]:
     """Run the package as a user would; its logits go to `scratch`, slice by slice of the vocabulary."""
     model = load_as(EncoderDecoderModel, package, device=generation.device_for(manifest))
-    length = pair_length(manifest, LENGTH)
-    sequences, origin = evaluation_tokens(model.tokenizer, manifest.vocab_size, length, COUNT)
-    pairs = pairs_of(sequences, manifest, length + 1)
+    pairs, origin = evaluation_texts(model.tokenizer, manifest)
     generation.check_numbers([model.logits(pairs[0].source, pairs[0].target)], manifest)
     greedy = [_continued(model, pair, min(GREEDY_TOKENS, manifest.context_length - 1)) for pair in pairs[:GREEDY]]
     scored = [*pairs, *greedy]
@@ -82,6 +80,13 @@ def score_package(
     logits = chain.from_iterable(model.logits_in_chunks(pair.source, pair.target) for pair in scored)
     generation.write_logits(scratch, targets, logits, partial(progress, "package"))
     return scored, ScoredTexts(targets, len(pairs), origin, model.info.device, prompt=1)
+
+
+def evaluation_texts(tokenizer: Encoder | None, manifest: Manifest[EncoderDecoderFacts]) -> tuple[list[Pair], str]:
+    """What a package is compared with its original on, and what that is."""
+    length = pair_length(manifest, LENGTH)
+    sequences, origin = evaluation_tokens(tokenizer, manifest.vocab_size, length, COUNT)
+    return pairs_of(sequences, manifest, length + 1), origin
 
 
 def compared_tokens(manifest: Manifest[EncoderDecoderFacts]) -> int:

@@ -14,10 +14,8 @@ from edgellm.ort.library import choose_device
 from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, Manifest
 from edgellm.package.report import GenerationQuality, GenerationReport, LayerReport
 from edgellm.types import FloatArray, Progress, ProgressHook, TokenArray
-from edgellm_export.verification.divergence import Comparison
+from edgellm_export.float_run.divergence import SLICE, Comparison
 from edgellm_export.verification.report import thresholds
-
-SLICE = 8192  # vocabulary entries compared at a time
 
 GenerationManifest = Manifest[DecoderFacts] | Manifest[EncoderDecoderFacts]
 

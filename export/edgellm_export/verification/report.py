@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgellm.errors import QualityGateError
 from edgellm.package.manifest import Precision
 from edgellm.package.report import EncoderThresholds, GenerationThresholds, Report
+from edgellm_export.calibration.mixing import Budget
 
 # float32 differs by rounding alone, float16 by its 11 bits. int8 and int4: round-to-nearest blocks of 32 measured 0.005
 # and about 0.3 on a model of 135 M parameters, the hardest size; a broken layer costs whole nats. Agreement is the
@@ -17,6 +19,7 @@ THRESHOLDS: dict[Precision, GenerationThresholds] = {
     "fp16": GenerationThresholds(1e-3, 0.90),
     "int8": GenerationThresholds(0.02, 0.75),
     "int4": GenerationThresholds(0.70, 0.40),
+    "mixed": GenerationThresholds(0.70, 0.40),
 }
 
 # What an int8 cache may cost on top: below 0.002 on the same model, up to 0.005 on random weights, whose agreement it
@@ -31,6 +34,7 @@ ENCODER_THRESHOLDS: dict[Precision, EncoderThresholds] = {
     "fp16": EncoderThresholds(0.01, 0.90),
     "int8": EncoderThresholds(0.15, 0.75),
     "int4": EncoderThresholds(0.60, 0.40),
+    "mixed": EncoderThresholds(0.60, 0.40),
 }
 
 
@@ -42,6 +46,16 @@ def thresholds(precision: Precision, cache: str) -> GenerationThresholds:
     return GenerationThresholds(
         limits.kl_divergence + INT8_CACHE.kl_divergence, limits.top1_agreement - INT8_CACHE.top1_agreement
     )
+
+
+def within(report: Report, budget: Budget | None) -> Report:
+    """`report` with the budget's divergence, if it has one, for a limit."""
+    if budget is None or budget.divergence is None:
+        return report
+    limits = report.thresholds
+    if isinstance(limits, EncoderThresholds):
+        return replace(report, thresholds=replace(limits, error=budget.divergence))
+    return replace(report, thresholds=replace(limits, kl_divergence=budget.divergence))
 
 
 def gate(report: Report, kept: Path | None = None) -> None:

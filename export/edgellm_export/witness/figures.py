@@ -18,7 +18,7 @@ from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.package.generation import OWN
 from edgellm.package.manifest import Precision, TokenIds
 from edgellm.types import FloatArray
-from edgellm_export.verification.divergence import Comparison
+from edgellm_export.float_run.divergence import Comparison
 from edgellm_export.verification.report import ENCODER_THRESHOLDS, thresholds
 from edgellm_export.witness.findings import Check
 from edgellm_export.witness.questions import PAIRS, Question

@@ -21,9 +21,9 @@ from edgellm.package.manifest import (
     Weights,
 )
 from edgellm.types import DoubleArray
+from edgellm_export.float_run.divergence import BLOCK, SLICE, Comparison
 from edgellm_export.verification import decoder, encoder, encoder_decoder
-from edgellm_export.verification.divergence import BLOCK, Comparison
-from edgellm_export.verification.generation import SLICE, ScoredTexts, compared, read_slice, write_logits
+from edgellm_export.verification.generation import ScoredTexts, compared, read_slice, write_logits
 
 LARGE = 262_144
 WEIGHTS = Weights("int8", "blockwise-64-symmetric", tied_embedding=True)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm.types import DoubleArray, FloatArray
 
+SLICE = 8192  # vocabulary entries that are made for a comparison at a time
 BLOCK = 128  # columns at a time, whose float64 copies stay in the processor's cache
 
 
