@@ -44,8 +44,10 @@ static int weight(const Matrix *matrix, size_t tile, size_t b, size_t k, size_t 
     return four_bits ? (k % 8 < 4 ? byte & 15 : byte >> 4) : byte;
 }
 
-static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, float *out, size_t stride)
+static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead, float *out,
+                       size_t stride)
 {
+    (void)ahead;
     const size_t block = matrix->block, blocks = matrix->blocks;
     for (size_t r = 0; r < rows; r++)
         for (size_t column = 0; column < TILE; column++) {

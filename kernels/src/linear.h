@@ -39,14 +39,18 @@ typedef struct {
 /* What is done to a sum before it is stored: nothing, x sigmoid(alpha x), GELU by the error function or by tanh, ReLU. */
 typedef enum { PLAIN, SWISH, GELU, GELU_TANH, RELU, ACTIVATIONS } Activation;
 
+/* The bytes of a tile's weights. */
+static inline size_t tile_bytes(const Matrix *m) { return m->blocks * m->block * TILE * (size_t)m->bits / 8; }
+
 /* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
- * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written.
+ * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written. `ahead`: the weights of the
+ * tile of a matrix of the same sizes that is needed next, or NULL.
  * `activates`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL. */
 typedef struct {
     const char *name;
     int (*is_there)(void);
     void (*rounds)(const Matrix *, const float *x, size_t rows, Rounded);
-    void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, float *out, size_t stride);
+    void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, const uint8_t *ahead, float *out, size_t stride);
     void (*activates)(float *out, size_t stride, size_t rows, Activation, float alpha, const float *gated);
     AttentionKernels attention;
 } Kernels;

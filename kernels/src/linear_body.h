@@ -65,11 +65,26 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
         else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, out + row * stride, stride); \
         break;
 
-static void ISA(multiplies)(
-    const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, float *out, size_t stride)
+#define LINE 64 /* bytes of a cache */
+#define FEW 24  /* rows, for which a tile is read too fast to ask for the next */
+
+/* Asks for what the next rows of a tile are stored to, and for some bytes of the weights that come next. */
+static inline void ISA(ask_for)(const float *out, size_t stride, size_t rows, const uint8_t *ahead, size_t bytes)
 {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t column = 0; column < TILE; column += LINE / sizeof *out)
+            __builtin_prefetch(out + r * stride + column, 1);
+    for (size_t at = 0; ahead && at < bytes; at += LINE) __builtin_prefetch(ahead + at, 0, 2);
+}
+
+static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead,
+                            float *out, size_t stride)
+{
+    const size_t share = (tile_bytes(matrix) * ROWS / (rows + ROWS) / LINE + 1) * LINE; /* for all rows together the tile */
     for (size_t row = 0; row < rows; row += ROWS) {
         const size_t count = rows - row < ROWS ? rows - row : ROWS;
+        const uint8_t *then = ahead ? ahead + row / ROWS * share : NULL;
+        if (rows > FEW) ISA(ask_for)(out + row * stride, stride, count, then, share);
         const Rounded rest = {
             rounded.values + row * matrix->blocks * matrix->block,
             rounded.scales + row * matrix->blocks,
@@ -93,3 +108,5 @@ static void ISA(multiplies)(
 }
 
 #undef CASE
+#undef LINE
+#undef FEW

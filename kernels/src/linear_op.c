@@ -200,7 +200,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 }
 
 /* One run: what its items, done by ONNX Runtime's threads, share. */
-enum { ROW_GROUP = 96, FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14 };
+enum { ROW_GROUP = 128, FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14 };
 
 typedef struct {
     const Linear *linear;
@@ -249,8 +249,12 @@ static void multiply_tile(const Run *run, size_t tile, size_t first, size_t coun
     const int is_gated = linear->second.weights != NULL;
     float *to = width == TILE ? out : whole;
     const size_t stride = width == TILE ? m->columns : TILE;
-    linear->kernels->multiplies(m, tile, rounded, count, to, stride);
-    if (is_gated) linear->kernels->multiplies(&linear->second, tile, rounded, count, gated, TILE);
+    /* With several groups of rows the next item reads the same tile. */
+    const int goes_on = tile + 1 < m->tiles && run->groups == 1;
+    const uint8_t *next = goes_on ? m->weights + (tile + 1) * tile_bytes(m) : NULL;
+    const uint8_t *other = is_gated ? linear->second.weights + tile * tile_bytes(m) : next;
+    linear->kernels->multiplies(m, tile, rounded, count, other, to, stride);
+    if (is_gated) linear->kernels->multiplies(&linear->second, tile, rounded, count, next, gated, TILE);
     if (linear->activation || is_gated)
         linear->kernels->activates(to, stride, count, linear->activation, linear->alpha, is_gated ? gated : NULL);
     for (size_t r = 0; r < count && to == whole; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
@@ -278,9 +282,8 @@ static OrtStatus *multiply(Run *run, OrtKernelContext *context)
     run->rows_each = ITEM_VALUES / m->depth + 1;
     OrtStatus *status = in_parallel(api, context, round_item, (run->rows + run->rows_each - 1) / run->rows_each, run);
     if (!status) {
-        const size_t tile_bytes = stride * TILE * m->bits / 8;
         run->groups = (run->rows + ROW_GROUP - 1) / ROW_GROUP;
-        run->tiles_each = run->rows > FEW_ROWS ? 1 : ITEM_BYTES / tile_bytes + 1;
+        run->tiles_each = run->rows > FEW_ROWS ? 1 : ITEM_BYTES / tile_bytes(m) + 1;
         const size_t items = (m->tiles + run->tiles_each - 1) / run->tiles_each;
         status = in_parallel(api, context, multiply_item, run->groups * items, run); /* a tile stays near for all groups */
     }

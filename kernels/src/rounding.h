@@ -2,6 +2,8 @@
 #include "plain.h"
 
 #define STEPS 127.0f
+#define MOST 127
+#define WHOLE_BITS 0x4b400000 /* TO_WHOLE's */
 #define AT_ONCE 64 /* blocks whose divisions are done together */
 
 /* Its largest magnitude; NaN where a number is not finite. */
@@ -23,9 +25,12 @@ INLINE int32_t ISA(round_block)(const float *restrict x, float factor, size_t co
 {
     int32_t sum = 0;
     for (size_t i = 0; i < count; i++) {
-        const float in_steps = x[i] * factor;
-        const float inside = in_steps > STEPS ? STEPS : in_steps < -STEPS ? -STEPS : in_steps;
-        const int32_t value = (int32_t)((inside + TO_WHOLE) - TO_WHOLE);
+        const float shifted = x[i] * factor + TO_WHOLE; /* whole steps are its last bits now */
+        int32_t bits;
+        memcpy(&bits, &shifted, 4);
+        bits = bits > WHOLE_BITS + MOST ? WHOLE_BITS + MOST : bits;
+        bits = bits < WHOLE_BITS - MOST ? WHOLE_BITS - MOST : bits;
+        const int32_t value = bits - WHOLE_BITS;
         values[i] = (int8_t)value;
         sum += value;
     }
