@@ -80,11 +80,11 @@ static inline void ISA(ask_for)(const float *out, size_t stride, size_t rows, co
 static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead,
                             float *out, size_t stride)
 {
-    const size_t share = (tile_bytes(matrix) * ROWS / (rows + ROWS) / LINE + 1) * LINE; /* for all rows together the tile */
+    const int asks = rows > FEW;
+    const size_t share = asks ? (tile_bytes(matrix) * ROWS / rows / LINE + 1) * LINE : 0; /* all together a tile */
     for (size_t row = 0; row < rows; row += ROWS) {
         const size_t count = rows - row < ROWS ? rows - row : ROWS;
-        const uint8_t *then = ahead ? ahead + row / ROWS * share : NULL;
-        if (rows > FEW) ISA(ask_for)(out + row * stride, stride, count, then, share);
+        if (asks) ISA(ask_for)(out + row * stride, stride, count, ahead ? ahead + row / ROWS * share : NULL, share);
         const Rounded rest = {
             rounded.values + row * matrix->blocks * matrix->block,
             rounded.scales + row * matrix->blocks,
