@@ -188,6 +188,8 @@ class Report(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         data = {name: value for name, value in asdict(self).items() if value is not None}
+        if not self.mixture:
+            del data["mixture"]
         plan = {"plan": data.pop("plan")} if self.plan is not None else {}
         return {**data, "worst_layers": [*map(asdict, self.worst_layers())], "verdict": self.verdict, **plan}
 

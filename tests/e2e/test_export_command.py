@@ -27,6 +27,7 @@ from families import SIZES, Family, make_model, save_checkpoint
 
 Checkpoints = Callable[[str], Path]
 STEPS = tuple(step for name, step in STEP_NAMES.items() if name != "optimum")  # a step of --via optimum alone
+MIXING = STEP_NAMES["mix"]  # of mixed precision alone
 BY_SIGNAL = pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
@@ -45,7 +46,7 @@ def test_export(checkpoint: Checkpoints, tmp_path: Path) -> None:
         "exported", "package", "divergence", "agreement", "perplexity", "verdict", "predicted",
     ]  # fmt: skip
     assert result.stderr.splitlines()[-1] == "comparing: 100%"
-    assert all(f"{step}: 100%\n" in result.stderr for step in STEPS)
+    assert all((f"{step}: 100%\n" in result.stderr) == (step != MIXING) for step in STEPS)
     assert edgellm.load(out).generate("Hi", max_new_tokens=3).tokens
     assert os.listdir(tmp_path) == ["package"]
     shown = CliRunner().invoke(cli, ["inspect", str(out), "--report"]).stdout.splitlines()
@@ -179,7 +180,8 @@ def test_a_signal_in_any_step_leaves_nothing(
             signal.raise_signal(number)
 
     monkeypatch.setattr(Lines, "__call__", show)
-    result = run(checkpoint("llama"), tmp_path / "package", "--kv-cache", "int8")
+    mixed = ("--precision", "mixed", "--max-divergence", "9") if moment == MIXING else ()
+    result = run(checkpoint("llama"), tmp_path / "package", "--kv-cache", "int8", *mixed)
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert not os.listdir(tmp_path)
 

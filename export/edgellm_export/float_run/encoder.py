@@ -29,7 +29,7 @@ class EncoderRun:
     def through(self, texts: Sequence[Encoding], step: Step) -> list[FloatArray]:
         feeds = [_feeds(text) for text in texts]
         segment = segment_of(build_embedding(self.model, Material(self.tensors, self.ends)))
-        states = [segment.run(fed).astype(np.float32) for fed in feeds]
+        states = [np.asarray(segment.run(fed), np.float32) for fed in feeds]
         for index in range(self.num_layers):
             build = partial(build_layer, self.model, index)
             states = step(FloatLayer(index, build, self.tensors, feeds, adds=False), states)
@@ -58,8 +58,8 @@ class EncoderRun:
         """The model's outputs by name for each text's states behind the last layer, without the axis of the batch."""
         segment = segment_of(build_head(self.model, Material(self.tensors, self.ends)))
         for text, hidden in zip(texts, states, strict=True):
-            run = segment.run_all({**_feeds(text), "hidden": hidden.astype(self.ends.activation)})
-            yield {name: array[0].astype(np.float32) for name, array in run.items()}
+            run = segment.run_all({**_feeds(text), "hidden": np.asarray(hidden, self.ends.activation)})
+            yield {name: np.asarray(array[0], np.float32) for name, array in run.items()}
 
 
 def _feeds(encoding: Encoding) -> Feeds:

@@ -71,7 +71,8 @@ class FloatLayer:
     def quantized(self, material: Material, states: States, data: DataFiles | None = None) -> list[FloatArray]:
         """The states behind it where its matrices are those of `material`, in `data` if that is written already."""
         segment = Segment(self.build(material), data=data, threads=usable_cores())
-        return [segment.run(_cast(fed, material.scheme.activation)).astype(np.float32) for fed in self.fed(states)]
+        runs = (segment.run(_cast(fed, material.scheme.activation)) for fed in self.fed(states))
+        return [np.asarray(run, np.float32) for run in runs]
 
     def fed(self, states: States) -> list[Feeds]:
         """Its inputs; `states` may be those of the first sequences."""
@@ -116,7 +117,9 @@ class StoredLayers:
 
 
 def _cast(feeds: Feeds, activation: np.dtype[Any]) -> Feeds:
-    return {name: array.astype(activation) if array.dtype == np.float32 else array for name, array in feeds.items()}
+    return {
+        name: np.asarray(array, activation) if array.dtype == np.float32 else array for name, array in feeds.items()
+    }
 
 
 def segment_of(built: BuiltGraph) -> Segment:

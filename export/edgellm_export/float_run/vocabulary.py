@@ -69,7 +69,7 @@ class RunWithHead(Generic[Family]):
         material = Material(VocabularySubset(self.tensors, names.vocabulary, ids), self.ends)
         segment = segment_of(embedding_segment(material, self.family.shape, inputs, embed))
         return [
-            segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]}).astype(np.float32)
+            np.asarray(segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]}), np.float32)
             for sequence, fed in zip(sequences, feeds, strict=True)
         ]
 
@@ -97,4 +97,4 @@ class RunWithHead(Generic[Family]):
         hidden_size]."""
         tensors = VocabularyRange(self.tensors, self.family.names.vocabulary, start, stop)
         segment = segment_of(head_segment(Material(tensors, self.ends), self.family.shape, self.family.head))
-        return np.asarray(segment.run({"hidden": hidden[None].astype(self.ends.activation)})[0], np.float32)
+        return np.asarray(segment.run({"hidden": np.asarray(hidden[None], self.ends.activation)})[0], np.float32)
