@@ -42,6 +42,7 @@ from edgellm_export.tokenizer.source import (
     padding_token,
     post_processor,
 )
+from edgellm_export.tokenizer.vocabulary import check_ids
 
 TOKENIZER = "tokenizer.json"
 SEPARATE = {"Marian": marian, "M2M100": m2m100}  # classes that do without tokenizer.json
@@ -249,4 +250,7 @@ def _checked(path: Path, raw: bytes) -> Mapping[str, Any]:
         return CheckpointError(f"{path} cannot be loaded ({reason}); download it again")
 
     load_tokenizer(raw, unreadable)
-    return read_json(path)
+    content = read_json(path)
+    vocab = (content.get("model") or {}).get("vocab")
+    check_ids(str(path), vocab.values() if isinstance(vocab, dict) else ())
+    return content

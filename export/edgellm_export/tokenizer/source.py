@@ -14,7 +14,7 @@ from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.json_file import read_json, read_text
 from edgellm_export.tokenizer.scheme import Source
 from edgellm_export.tokenizer.sentencepiece import BPE, REMEDY, UNIGRAM, read_model
-from edgellm_export.tokenizer.vocabulary import TokenKind, check_lengths
+from edgellm_export.tokenizer.vocabulary import TokenKind, check_ids, check_lengths
 
 VOCAB_TXT, VOCAB_JSON, MERGES = "vocab.txt", "vocab.json", "merges.txt"
 UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
@@ -89,6 +89,7 @@ def from_vocab_json(path: Path) -> Source:
     ids = read_json(path)
     if not all(type(i) is int and 0 <= i < 1 << 32 for i in ids.values()):
         raise CheckpointError(f"{path} does not number its tokens; download it again")
+    check_ids(str(path), ids.values())
     lines = read_text(path.with_name(MERGES)).split("\n")
     pairs = [tuple(line.rstrip().split(" ")) for line in lines if line and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):

@@ -9,6 +9,7 @@ from enum import IntEnum
 from edgellm.errors import CheckpointError
 
 LONGEST_TOKEN = 1024  # characters; the ways to cut a token in two are tried one by one
+LARGEST_ID = 1 << 22  # four times as many tokens as the largest vocabularies have
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # as SentencePiece writes one
 
 
@@ -65,6 +66,15 @@ class Vocabulary:
         """Ids of tokens that are found in text before anything else, with kinds other than NORMAL."""
         kinds = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.USER_DEFINED)
         return [index for index, kind in enumerate(self.kinds) if kind in kinds]
+
+
+def check_ids(origin: str, ids: Iterable[object]) -> None:
+    """Raises CheckpointError for an id beyond any vocabulary: the library lists all that are missing below it."""
+    largest = max((each for each in ids if isinstance(each, int)), default=0)
+    if largest > LARGEST_ID:
+        raise CheckpointError(
+            f"{origin} numbers a token {largest}, expected at most {LARGEST_ID}; download it again, or use another file"
+        )
 
 
 def check_lengths(origin: str, tokens: Iterable[str]) -> None:

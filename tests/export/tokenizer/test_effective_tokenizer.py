@@ -297,3 +297,24 @@ def test_settings_that_are_none(config: dict[str, Any], write: Write) -> None:
     path = write(byte_pairs(), "gpt2", **config)
     with pytest.raises(CheckpointError, match="its list of added tokens cannot be read"):
         read_settings(path, None)
+
+
+@pytest.mark.parametrize("as_it_is", [False, True])
+def test_an_id_beyond_all_vocabularies(as_it_is: bool, write: Write) -> None:
+    """The library lists every id that is missing below it: with this one, 8 GiB."""
+    path = write(byte_pairs(), "gpt2", **({"tokenizer_class": "PreTrainedTokenizerFast"} if as_it_is else {}))
+    content = json.loads((path / "tokenizer.json").read_text())
+    content["model"]["vocab"]["a"] = 1 << 31
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"tokenizer.json numbers a token 2147483648, expected at most 4194304"):
+        read_text_files(path)
+
+
+def test_such_an_id_without_tokenizer_json(tmp_path: Path) -> None:
+    ids = {piece: i for i, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    files = {"config.json": {"model_type": "gpt2"}, "vocab.json": {**ids, "a": 1 << 31, END: len(ids)}}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(CheckpointError, match=r"vocab.json numbers a token 2147483648, expected at most 4194304"):
+        read_text_files(tmp_path)
