@@ -52,7 +52,7 @@ def vocab_size_of(directory: ForeignDirectory) -> int:
     logits, stated = graph.facts.outputs.get("logits"), config.get("vocab_size")
     if type(stated) is int and stated > 0 and not past_names(graph):
         return stated
-    return size_of("?" if logits is None else logits.shape[-1], config, "vocab_size")
+    return size_of(logits.shape[-1] if logits is not None and logits.shape else "?", config, "vocab_size")
 
 
 def size_of(dim: int | str, config: Mapping[str, Any], *keys: str) -> int:

@@ -133,7 +133,7 @@ def _encoder(directory: ForeignDirectory) -> KindFields:
         )
     wanted = {"question-answering": ("start_logits", "end_logits"), "feature-extraction": ("last_hidden_state",)}
     file = graph_file(graph, ("input_ids", "attention_mask", "token_type_ids"), wanted.get(task, ("logits",)))
-    labels = _labels(config, outputs["logits"].shape[-1]) if task in LABEL_TASKS else ()
+    labels = _labels(config, (outputs["logits"].shape or ("?",))[-1]) if task in LABEL_TASKS else ()
     problem = config.get("problem_type")
     facts = EncoderFacts(
         labels=labels,
