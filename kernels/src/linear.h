@@ -4,7 +4,8 @@
  * `block`; of each block four inputs of all TILE outputs lie side by side (8 bits), or twice four, the first in the low
  * halves of the bytes (4 bits). Weights are unsigned; what a block's numbers are above is its zero point.
  *
- * Activations are rounded for each row and block: 127 steps of the largest magnitude, ties to even. A block that holds a
+ * Activations are rounded for each row and block: 127 steps of the largest magnitude, ties to even, or zeros where a step
+ * would be subnormal. A block that holds a
  * number that is not finite has the scale NaN, and makes its row NaN.
  *
  * An output is the sum over blocks, in order, of fma(sum of products, scale of the weights x scale of the activations),

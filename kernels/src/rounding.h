@@ -4,6 +4,7 @@
 #define STEPS 127.0f
 #define MOST 127
 #define WHOLE_BITS 0x4b400000 /* TO_WHOLE's */
+#define SMALLEST 1.17549435e-38f /* the least number that is not subnormal */
 #define AT_ONCE 64 /* blocks whose divisions are done together */
 
 /* Its largest magnitude; NaN where a number is not finite. */
@@ -47,6 +48,7 @@ INLINE void ISA(round_blocks)(const float *restrict x, size_t blocks, size_t blo
     scales[blocks - 1] = ISA(top_of)(x + (blocks - 1) * block, last);
     for (size_t b = 0; b < blocks; b++) {
         scales[b] /= STEPS;
+        scales[b] = scales[b] < SMALLEST ? 0.0f : scales[b]; /* one over it would be infinite, and zeros no numbers */
         factors[b] = scales[b] > 0 ? 1.0f / scales[b] : 0.0f;
     }
     for (size_t b = 0; b < blocks; b++) {

@@ -165,6 +165,21 @@ def test_sums_are_right_and_the_same_on_every_instruction_set(opened: Opener, la
         assert same_bits(found[name], found["scalar"]), name
 
 
+@pytest.mark.parametrize("largest", [1e-30, 1e-37, 3e-38, 1e-40, 1e-45])
+def test_numbers_too_small_for_steps_are_zeros(largest: float, opened: Opener) -> None:
+    """Beside them, zeros stay zeros: not infinity times zero."""
+    layer = Layer(128, 40, 8, 64)
+    x = np.zeros((1, 2, layer.depth), np.float32)
+    x[0, 0, 5], x[0, 1, 70] = largest, -largest
+    arrays, blocks = layer.arrays(), x[0].reshape(2, 2, 64).astype(np.float64)
+    levels = arrays["w"].astype(np.float64) - 128
+    exact = np.einsum("rbk,nbk,nb->rn", blocks, levels, arrays["s"].astype(np.float64))
+    for name in SETS:
+        found = run(opened(layer, name), x)[0]
+        assert np.abs(found - exact).max() <= np.abs(exact).max() * (0.01 if largest > 1e-35 else 1) + 1e-45, name
+        assert same_bits(found, run(opened(layer, "scalar"), x)[0]), name
+
+
 @pytest.mark.parametrize("layer", [Layer(576, 200, 8, 64), Layer(320, 96, 4, 32, True, True)], ids=["8 bits", "4 bits"])
 def test_a_row_is_the_same_whatever_is_beside_it(layer: Layer, opened: Opener) -> None:
     x = activations(203, layer)
