@@ -81,6 +81,10 @@ ALWAYS void ISA(products)(const float *a, size_t a_stride, const float *b, size_
     size_t column = 0;
     for (; column + COLUMNS * LANES <= columns; column += COLUMNS * LANES)
         ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, COLUMNS, adds);
+#if COLUMNS > 2
+    for (; column + 2 * LANES <= columns; column += 2 * LANES)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 2, adds);
+#endif
     for (; column < columns; column += LANES)
         ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 1, adds);
 }

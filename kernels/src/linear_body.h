@@ -24,10 +24,16 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
     for (size_t b = 0; b < blocks; b++, scales += TILE) {
         Ints sums[ROWS][VECTORS];
         const int8_t *values = rounded.values + b * block;
-        for (int v = 0; v < VECTORS; v++) {
-            const Ints zero = zeros ? load_zeros(zeros + b * TILE + v * LANES) : same_ints(middle);
-            for (int r = 0; r < rows; r++) sums[r][v] = start(zero, shift, rounded.sums[r * blocks + b]);
-        }
+        if (zeros)
+            for (int v = 0; v < VECTORS; v++) {
+                const Ints zero = load_zeros(zeros + b * TILE + v * LANES);
+                for (int r = 0; r < rows; r++) sums[r][v] = start(zero, shift, rounded.sums[r * blocks + b]);
+            }
+        else
+            for (int r = 0; r < rows; r++) {
+                const Ints same = same_ints((shift - middle) * rounded.sums[r * blocks + b]);
+                for (int v = 0; v < VECTORS; v++) sums[r][v] = same;
+            }
 #pragma GCC unroll 4
         for (size_t s = 0; s < steps; s++, weights += step, values += four_bits ? 8 : 4) {
             Weights first[VECTORS], second[VECTORS];

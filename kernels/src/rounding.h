@@ -2,7 +2,6 @@
 #include "plain.h"
 
 #define STEPS 127.0f
-#define MOST 127
 #define WHOLE_BITS 0x4b400000 /* TO_WHOLE's */
 #define SMALLEST 1.17549435e-38f /* the least number that is not subnormal */
 #define AT_ONCE 64 /* blocks whose divisions are done together */
@@ -26,11 +25,9 @@ INLINE int32_t ISA(round_block)(const float *restrict x, float factor, size_t co
 {
     int32_t sum = 0;
     for (size_t i = 0; i < count; i++) {
-        const float shifted = x[i] * factor + TO_WHOLE; /* whole steps are its last bits now */
+        const float shifted = x[i] * factor + TO_WHOLE; /* whole steps are its last bits now, never more than STEPS */
         int32_t bits;
         memcpy(&bits, &shifted, 4);
-        bits = bits > WHOLE_BITS + MOST ? WHOLE_BITS + MOST : bits;
-        bits = bits < WHOLE_BITS - MOST ? WHOLE_BITS - MOST : bits;
         const int32_t value = bits - WHOLE_BITS;
         values[i] = (int8_t)value;
         sum += value;

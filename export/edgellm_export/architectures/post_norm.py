@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures.contract import EncoderConfig, LayerNames, SourceMask
@@ -26,16 +25,15 @@ def layer(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: Sour
 
 
 def self_attention(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, mask: SourceMask) -> ir.Value:
-    """Every token attends to every token: [B, S, hidden]. The operator adds the biases of queries, keys and values. The
-    values' channels may be scaled: what comes out is a mean of them."""
+    """Every token attends to every token: [B, S, hidden]. The values' channels may be scaled: what comes out is a mean
+    of them."""
     hidden, made, sides = c.hidden_size, f"{names.value}.attended", (names.query, names.key, names.value)
     weights = [b.tensors.take(f"{side}.weight", (hidden, hidden)) for side in sides]
     biases = [b.vector(f"{side}.bias", hidden) for side in sides]
     weights[2], biases[2] = b.channels.divided_rows(made, weights[2]), b.channels.divided(made, biases[2])
-    query, key, value = (b.project(x, weight, None, side) for side, weight in zip(sides, weights, strict=True))
+    qkv = [b.project(x, weight, bias, side) for side, weight, bias in zip(sides, weights, biases, strict=True)]
     place = node(names.value.rsplit(".", 1)[0])
-    bias = b.graph.array(f"{place}/bias", np.concatenate(biases).astype(b.activation))
-    y = multi_head(b, query, key, value, bias, mask.keys, place=place, kept=b.attentions, num_heads=c.num_heads)
+    y = multi_head(b, *qkv, None, mask.keys, place=place, kept=b.attentions, num_heads=c.num_heads)
     return b.channels.made(y, made)
 
 
