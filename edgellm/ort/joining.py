@@ -1,5 +1,5 @@
 """Operators of edgellm's own kernels that do several steps of a graph at once: a layer with its activation, gate or
-residual."""
+residual, a norm with what its channels are multiplied by."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from edgellm.package.onnx_file import (
     NODE_OUTPUT,
     Node,
     all_nodes,
+    initializers_of,
     nodes_of,
     ports_of,
+    read_tensor,
 )
 from edgellm.package.protobuf import Bytes, encoded, encoded_float, messages, rewritten, spans, texts
 
@@ -33,6 +35,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 QUICK_GELU_ALPHA = 1.702  # where the node does not say
 RESIDUAL, SECOND = 6, 7  # inputs of BlockLinear; those before are MatMulNBits' own
+NORMS, WEIGHT, SCALE = ("LayerNorm", "RMSNorm"), 1, 3  # and inputs of theirs
 OURS = "edgellm"
 KIND_FLOAT, KIND_INT = 1, 2
 
@@ -55,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Join:
-    """What takes the place of the last of several steps. `gone`: the places of all of them. `message`: the new node."""
+    """What takes the place `at` of one of several steps. `gone`: the places of all of them. `message`: the new node."""
 
     at: int
     gone: frozenset[int]
@@ -65,12 +68,13 @@ class Join:
 @dataclass(frozen=True)
 class Steps:
     """A graph's nodes, in order. `users`: who reads a value. `makers`: who makes it. `kept`: values that are read
-    from outside."""
+    from outside. `constants`: the graph's, by name."""
 
     all: Sequence[Step]
     users: Mapping[str, Sequence[Step]]
     makers: Mapping[str, Step]
     kept: frozenset[str]
+    constants: Mapping[str, Bytes]
 
     def only_user(self, step: Step) -> Step | None:
         """The one step that reads what `step` makes, where nothing else does."""
@@ -112,7 +116,7 @@ def _steps(graph: Bytes) -> Steps:
         for value in step.inputs:
             users[value].append(step)
     makers = {value: step for step in steps for value in step.outputs}
-    return Steps(steps, users, makers, frozenset(_read_outside(graph, steps)))
+    return Steps(steps, users, makers, frozenset(_read_outside(graph, steps)), initializers_of(graph))
 
 
 def _read_outside(graph: Bytes, steps: Iterable[Step]) -> Iterator[str]:
@@ -127,15 +131,21 @@ def _read_outside(graph: Bytes, steps: Iterable[Step]) -> Iterator[str]:
 def _joins(steps: Steps, known_shapes: bool) -> list[Join]:
     joins, used = list[Join](), set[int]()
     for step in steps.all:
-        join = _join(steps, step, known_shapes) if step.is_linear and step.index not in used else None
+        join = None if step.index in used else _join(steps, step, known_shapes)
         if join is not None and not join.gone & used:
             joins.append(join)
             used |= join.gone
     return joins
 
 
-def _join(steps: Steps, linear: Step, known_shapes: bool) -> Join | None:
+def _join(steps: Steps, step: Step, known_shapes: bool) -> Join | None:
     """`known_shapes`: what is added to a layer has its shape, as in the graphs that edgellm exports."""
+    if step.is_linear:
+        return _of_linear(steps, step, known_shapes)
+    return _scaled(steps, step) if step.operator in NORMS and step.domain == OURS else None
+
+
+def _of_linear(steps: Steps, linear: Step, known_shapes: bool) -> Join | None:
     user = steps.only_user(linear)
     if user is None:
         return None
@@ -167,6 +177,21 @@ def _with_residual(steps: Steps, linear: Step, add: Step) -> Join | None:
     return _merged([linear, add], [*_padded(linear.inputs, RESIDUAL), residual], b"")
 
 
+def _scaled(steps: Steps, norm: Step) -> Join | None:
+    """A norm whose channels are also wanted multiplied by constants: its second output, at its own place."""
+    (value,) = norm.outputs
+    for product in steps.users.get(value, ()):
+        if product.operator != "Mul" or product.domain:
+            continue
+        scale, weight = (steps.constants.get(name) for name in (_other(product, value), norm.inputs[WEIGHT]))
+        if scale is None or weight is None or read_tensor(scale).dims != read_tensor(weight).dims:
+            continue
+        inputs = [*_padded(norm.inputs, SCALE), _other(product, value)]
+        gone = frozenset((norm.index, product.index))
+        return Join(norm.index, gone, _node(norm, inputs, [value, *product.outputs]))
+    return None
+
+
 def _other(step: Step, value: str) -> str:
     first, second = step.inputs
     return second if first == value else first
@@ -193,10 +218,15 @@ def _activation(step: Step) -> bytes:
 
 
 def _merged(steps: Sequence[Step], inputs: Sequence[str], attributes: bytes) -> Join:
-    """The first step with what the others add to it; the last one's outputs are its own."""
+    """The first step with what the others add to it; the last one's place and outputs are its own."""
     first, last = steps[0], steps[-1]
+    return Join(last.index, frozenset(step.index for step in steps), _node(first, inputs, last.outputs) + attributes)
+
+
+def _node(step: Step, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """The step with other inputs and outputs."""
     ports = (NODE_INPUT, NODE_OUTPUT)
-    kept = b"".join(bytes(whole) for field, _, whole in spans(first.node.message) if field not in ports)
+    kept = b"".join(bytes(whole) for field, _, whole in spans(step.node.message) if field not in ports)
     named = [encoded(NODE_INPUT, name.encode()) for name in inputs]
-    named += [encoded(NODE_OUTPUT, name.encode()) for name in last.outputs]
-    return Join(last.index, frozenset(step.index for step in steps), b"".join(named) + kept + attributes)
+    named += [encoded(NODE_OUTPUT, name.encode()) for name in outputs]
+    return b"".join(named) + kept

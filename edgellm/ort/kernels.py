@@ -48,6 +48,7 @@ ATTENTION_ATTRIBUTES = {
 }  # fmt: skip
 MULTI_HEAD_ATTRIBUTES = {"num_heads", "scale", "mask_filter_value", "unidirectional"}
 VALUE, LINEAR_BIAS, MULTI_HEAD_INPUTS = 2, 3, 6  # of MultiHeadAttention
+LAST_AXIS = 2**64 - 1  # -1, as it lies in the file
 
 log = logging.getLogger("edgellm")
 
@@ -197,7 +198,9 @@ def _exchanged(data: Bytes) -> bytes | None:
         if name is None:
             return None
         exchanged += 1
-        return rewritten(message, lambda part, _: {NODE_OP_TYPE: name.encode(), NODE_DOMAIN: DOMAIN.encode()}.get(part))
+        ours = {NODE_OP_TYPE: name.encode(), NODE_DOMAIN: DOMAIN.encode()}
+        named = rewritten(message, lambda part, _: ours.get(part))
+        return named if Node(message).domain else named + encoded(NODE_DOMAIN, DOMAIN.encode())
 
     def of_model(field: int, message: Bytes) -> bytes | None:
         return rewritten(message, of_graph) if field == MODEL_GRAPH else None
@@ -209,7 +212,7 @@ def _exchanged(data: Bytes) -> bytes | None:
 
 def _replacement(node: Node, facts: Facts) -> str | None:
     """The operator of edgellm's that computes the same, if there is one."""
-    found = OPERATORS.get(node.operator, ()) if node.domain == REPLACED_DOMAIN else ()
+    found = OPERATORS.get((node.domain, node.operator), ())
     return next((operator.name for operator in found if operator.fits(node, facts)), None)
 
 
@@ -259,6 +262,19 @@ def _fits_multi_head(node: Node, facts: Facts) -> bool:
     return known and facts.is_float32
 
 
+def _fits_norm(node: Node, facts: Facts) -> bool:
+    """Whether a norm is over the last axis, with constants for all of its numbers, and gives nothing else."""
+    numbers = node.numbers
+    last = numbers.get("axis", LAST_AXIS) == LAST_AXIS and numbers.get("stash_type", FLOAT32) == FLOAT32
+    weights = [facts.tensors.get(name) for name in node.inputs[1:] if name]
+    whole = bool(weights) and all(each is not None and _is_vector(each) for each in weights)
+    return last and whole and len(node.outputs) == 1 and facts.is_float32
+
+
+def _is_vector(tensor: Tensor) -> bool:
+    return tensor.data_type == FLOAT32 and len(tensor.dims) == 1 and tensor.elements > 1
+
+
 @dataclass(frozen=True)
 class Operator:
     """One of edgellm's, and for which nodes it can stand."""
@@ -268,7 +284,12 @@ class Operator:
 
 
 OPERATORS = {
-    "MatMulNBits": (Operator("BlockLinear", _fits_linear),),
-    "GroupQueryAttention": (Operator("Attention", _fits_attention), Operator("AttentionInt8", _fits_attention_int8)),
-    "MultiHeadAttention": (Operator("MultiHead", _fits_multi_head),),
+    (REPLACED_DOMAIN, "MatMulNBits"): (Operator("BlockLinear", _fits_linear),),
+    (REPLACED_DOMAIN, "GroupQueryAttention"): (
+        Operator("Attention", _fits_attention),
+        Operator("AttentionInt8", _fits_attention_int8),
+    ),
+    (REPLACED_DOMAIN, "MultiHeadAttention"): (Operator("MultiHead", _fits_multi_head),),
+    ("", "LayerNormalization"): (Operator("LayerNorm", _fits_norm),),
+    ("", "SimplifiedLayerNormalization"): (Operator("RMSNorm", _fits_norm),),
 }

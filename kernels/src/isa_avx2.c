@@ -105,13 +105,14 @@ static inline Floats no_floats(void) { return _mm256_setzero_ps(); }
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
+#include "norm_body.h"
 
 #if defined(AVX_VNNI)
 static int is_there(void) { return x86_features().avxvnni; }
-const Kernels avxvnni_kernels = {"avxvnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
+const Kernels avxvnni_kernels = {"avxvnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #else
 static int is_there(void) { return x86_features().avx2; }
-const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
+const Kernels avx2_kernels = {"avx2", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #endif
 #elif defined(AVX_VNNI)
 const Kernels avxvnni_kernels = {0};

@@ -89,10 +89,11 @@ static inline Floats no_floats(void) { return _mm512_setzero_ps(); }
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
+#include "norm_body.h"
 
 static int is_there(void) { return x86_features().avx512vnni; }
 
-const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
+const Kernels avx512vnni_kernels = {"avx512vnni", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #else
 const Kernels avx512vnni_kernels = {0};
 #endif

@@ -82,6 +82,7 @@ static inline Floats no_floats(void) { return vdupq_n_f32(0); }
 #include "linear_body.h"
 #include "rounding.h"
 #include "epilogue.h"
+#include "norm_body.h"
 
 #if defined(NEON_DOT_PRODUCTS)
 #if defined(__linux__)
@@ -92,10 +93,10 @@ static int is_there(void) { return 1; } /* every Apple silicon has them */
 #else
 static int is_there(void) { return 0; }
 #endif
-const Kernels neondot_kernels = {"neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
+const Kernels neondot_kernels = {"neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #else
 static int is_there(void) { return 1; }
-const Kernels neon_kernels = {"neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ATTENTION_KERNELS};
+const Kernels neon_kernels = {"neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #endif
 #elif defined(NEON_DOT_PRODUCTS)
 const Kernels neondot_kernels = {0};

@@ -34,6 +34,7 @@ static inline void transpose(const float *const *rows, float *to, size_t stride)
 #include "attention_body.h"
 #include "rounding.h"
 #include "epilogue.h"
+#include "norm_body.h"
 
 static int weight(const Matrix *matrix, size_t tile, size_t b, size_t k, size_t column)
 {
@@ -66,4 +67,4 @@ static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_
 
 static int is_there(void) { return 1; }
 
-const Kernels scalar_kernels = {"scalar", is_there, ISA(rounds), multiplies, ISA(activates), ATTENTION_KERNELS};
+const Kernels scalar_kernels = {"scalar", is_there, ISA(rounds), multiplies, ISA(activates), ISA(norms), ATTENTION_KERNELS};

@@ -3,6 +3,7 @@
 
 #include "attention_op.h"
 #include "linear_op.h"
+#include "norm_op.h"
 
 #if defined(_WIN32)
 #define EXPORTED __declspec(dllexport)
@@ -12,7 +13,8 @@
 
 const char *edgellm_instruction_sets(void);
 
-static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_int8_op, &multi_head_op};
+static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_int8_op, &multi_head_op, &layer_norm_op,
+                                          &rms_norm_op};
 static _Atomic(OrtCustomOpDomain *) shared; /* for as long as the process: sessions use it */
 
 EXPORTED const char *edgellm_kernels_sets(void) { return edgellm_instruction_sets(); }

@@ -40,19 +40,30 @@ typedef struct {
 /* What is done to a sum before it is stored: nothing, x sigmoid(alpha x), GELU by the error function or by tanh, ReLU. */
 typedef enum { PLAIN, SWISH, GELU, GELU_TANH, RELU, ACTIVATIONS } Activation;
 
+/* A norm of rows of `size` numbers: less their mean where it `centers`, over the root of the mean of their squares, times
+ * weight [size], plus bias [size] where that is not NULL. `scale` [size] or NULL: what a second output is multiplied by. */
+typedef struct {
+    size_t size;
+    int centers;
+    float epsilon;
+    const float *weight, *bias, *scale;
+} Norm;
+
 /* The bytes of a tile's weights. */
 static inline size_t tile_bytes(const Matrix *m) { return m->blocks * m->block * TILE * (size_t)m->bits / 8; }
 
 /* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
  * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written. `ahead`: the weights of the
  * tile of a matrix of the same sizes that is needed next, or NULL.
- * `activates`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL. */
+ * `activates`: a tile's rows at `out`, activated, and times `gated` [rows][TILE] where that is not NULL.
+ * `norms`: rows of x [rows][size] to out and, times the norm's scale where there is one, to scaled. */
 typedef struct {
     const char *name;
     int (*is_there)(void);
     void (*rounds)(const Matrix *, const float *x, size_t rows, Rounded);
     void (*multiplies)(const Matrix *, size_t tile, Rounded, size_t rows, const uint8_t *ahead, float *out, size_t stride);
     void (*activates)(float *out, size_t stride, size_t rows, Activation, float alpha, const float *gated);
+    void (*norms)(const Norm *, const float *x, size_t rows, float *out, float *scaled);
     AttentionKernels attention;
 } Kernels;
 

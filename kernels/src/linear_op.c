@@ -57,23 +57,12 @@ static OrtStatus *whole_number(const OrtApi *api, const OrtKernelInfo *info, con
 static OrtStatus *constant(const OrtApi *api, const OrtKernelInfo *info, size_t index, int type, size_t expected,
                            const void **data)
 {
-    size_t count = 0;
-    *data = NULL;
-    TRY(ORT(api, KernelInfo_GetInputCount)(info, &count));
-    if (index >= count) return NULL;
-    int is_constant = 0, found_type = 0;
-    const OrtValue *value = NULL;
-    TRY(ORT(api, KernelInfoGetConstantInput_tensor)(info, index, &is_constant, &value));
-    if (!is_constant || !value) return NULL;
-    OrtTensorInfo *shape = NULL;
-    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
-    size_t elements = 0;
-    OrtStatus *status = ORT(api, GetTensorShapeElementCount)(shape, &elements);
-    if (!status) status = ORT(api, GetTensorElementType)(shape, &found_type);
-    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
-    if (status) return status;
-    if (elements != expected || found_type != type) return wrong(api, "BlockLinear: a weight has another size or type");
-    return ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)data);
+    Constant found;
+    TRY(constant_input(api, info, index, &found));
+    *data = found.data;
+    if (found.data && (found.elements != expected || found.type != type))
+        return wrong(api, "BlockLinear: a weight has another size or type");
+    return NULL;
 }
 
 /* Eight levels of four bits as the kernels read them, the first four in the low halves of the bytes, from four bytes that

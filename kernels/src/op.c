@@ -39,6 +39,24 @@ OrtStatus *dimensions(const OrtApi *api, const OrtValue *value, int64_t sizes[MO
     return status;
 }
 
+OrtStatus *constant_input(const OrtApi *api, const OrtKernelInfo *info, size_t index, Constant *constant)
+{
+    size_t count = 0;
+    int is_constant = 0;
+    const OrtValue *value = NULL;
+    OrtTensorInfo *shape = NULL;
+    *constant = (Constant){0};
+    TRY(ORT(api, KernelInfo_GetInputCount)(info, &count));
+    if (index >= count) return NULL;
+    TRY(ORT(api, KernelInfoGetConstantInput_tensor)(info, index, &is_constant, &value));
+    if (!is_constant || !value) return NULL;
+    TRY(ORT(api, GetTensorTypeAndShape)(value, &shape));
+    OrtStatus *status = ORT(api, GetTensorShapeElementCount)(shape, &constant->elements);
+    if (!status) status = ORT(api, GetTensorElementType)(shape, &constant->type);
+    ORT(api, ReleaseTensorTypeAndShapeInfo)(shape);
+    return status ? status : ORT(api, GetTensorMutableData)((OrtValue *)value, (void **)&constant->data);
+}
+
 OrtStatus *op_input(const OrtApi *api, const OrtKernelContext *context, size_t index, Tensor *tensor)
 {
     size_t count = 0;

@@ -19,6 +19,15 @@ OrtStatus *no_memory(const OrtApi *);
 int64_t whole_number_or(const OrtApi *, const OrtKernelInfo *, const char *name, int64_t otherwise);
 float number_or(const OrtApi *, const OrtKernelInfo *, const char *name, float otherwise);
 
+/* A constant input; without data where a node has none. */
+typedef struct {
+    const void *data;
+    size_t elements;
+    int type;
+} Constant;
+
+OrtStatus *constant_input(const OrtApi *, const OrtKernelInfo *, size_t index, Constant *);
+
 /* An input: of rank 0 where a node has it not, or it is a single number, whose data is there. */
 typedef struct {
     const float *data;

@@ -1,6 +1,6 @@
-/* BlockLinear in random shapes: the same bits on every instruction set, on several threads, for some rows alone, and from
- * several callers of one kernel at a time; nothing is touched behind a buffer's end. Against whole numbers it is tried in
- * tests/runtime/ort. */
+/* BlockLinear, LayerNorm and RMSNorm in random shapes: the same bits on every instruction set, on several threads, for some rows alone, and from
+ * several callers of one kernel at a time; nothing is touched behind a buffer's end. Against their definitions they are
+ * tried in tests/runtime/ort. */
 #define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <stdio.h>
@@ -55,6 +55,18 @@ static OrtKernelInfo layer(const Case *c)
     return info;
 }
 
+/* The first of two outputs is what is looked at. */
+static OrtKernelInfo norm(const Case *c)
+{
+    OrtKernelInfo info = {.input_count = 4};
+    info.inputs[1] = floats(1, &c->depth, 1);
+    if (c->bias) info.inputs[2] = floats(1, &c->depth, 1);
+    if (c->second) info.inputs[3] = floats(1, &c->depth, 1);
+    for (size_t i = 1; i < info.input_count; i++)
+        if (info.inputs[i]) info.inputs[i]->constant = 1;
+    return info;
+}
+
 /* Rows [first, last) of x and residual through the kernel: [rows, columns], to be freed. */
 static OrtValue *rows_of(const OrtCustomOp *op, void *kernel, const OrtValue *x, const OrtValue *residual, int64_t first,
                          int64_t last, size_t inputs, int threads)
@@ -73,6 +85,7 @@ static OrtValue *rows_of(const OrtCustomOp *op, void *kernel, const OrtValue *x,
     compute(op, kernel, &context);
     free_value(parts[0]);
     free_value(parts[1]);
+    free_value(context.outputs[1]);
     return context.outputs[0];
 }
 
@@ -120,10 +133,8 @@ static OrtValue *try_set(const OrtCustomOp *op, const Case *c, const OrtKernelIn
     return whole;
 }
 
-static void try_case(const OrtCustomOp *op)
+static void try_case(const OrtCustomOp *op, Case c, OrtKernelInfo info)
 {
-    const Case c = any_case();
-    OrtKernelInfo info = layer(&c);
     OrtValue *x = floats(2, (int64_t[]){c.rows, c.depth}, 1), *first = NULL;
     OrtValue *residual = c.residual ? floats(2, (int64_t[]){c.rows, c.columns}, 1) : NULL;
     char sets[128];
@@ -143,11 +154,15 @@ static void try_case(const OrtCustomOp *op)
 
 int main(int count, char **arguments)
 {
-    const OrtCustomOp *op = operator_of("BlockLinear");
+    const OrtCustomOp *linear = operator_of("BlockLinear"), *norms[] = {operator_of("LayerNorm"), operator_of("RMSNorm")};
     const int cases = count > 1 ? atoi(arguments[1]) : 100;
     for (int i = 0; i < cases; i++) {
         state = (unsigned)i * 2654435761u + 1;
-        try_case(op);
+        Case c = any_case();
+        try_case(linear, c, layer(&c));
+        c.columns = c.depth;
+        c.residual = 0;
+        try_case(norms[i % 2], c, norm(&c));
     }
     printf("%d cases on %s\n", cases, edgellm_kernels_sets());
     return 0;
