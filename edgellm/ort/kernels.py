@@ -32,6 +32,7 @@ from edgellm.package.protobuf import Bytes, encoded, messages, rewritten
 
 KernelChoice = Literal["auto", "off"]
 
+INTERFACE = 1  # of the library, whose operators are written into graphs here
 VARIABLE = "EDGELLM_KERNELS"  # names an instruction set, for tests
 LARGEST_GRAPH = 64 << 20  # bytes; a file that holds its weights itself is left to ONNX Runtime
 DOMAIN, REPLACED_DOMAIN = "edgellm", "com.microsoft"
@@ -79,9 +80,16 @@ def open_library() -> Library:
     except ImportError as error:
         raise MissingDependencyError("edgellm-kernels is not installed") from error
     try:
-        return Library(edgellm_kernels.library(), edgellm_kernels.instruction_sets())
-    except OSError as error:
+        found = edgellm_kernels.interface()
+        sets = edgellm_kernels.instruction_sets()
+    except (OSError, AttributeError) as error:
         raise ProviderError(f"the library of edgellm-kernels cannot be loaded: {error}") from error
+    if found != INTERFACE:
+        raise ProviderError(
+            f"edgellm-kernels is of another version: its operators have the number {found}, expected {INTERFACE}; "
+            "install the edgellm and the edgellm-kernels that belong together"
+        )
+    return Library(edgellm_kernels.library(), sets)
 
 
 @cache

@@ -143,14 +143,21 @@ def export(
         outcome = None if watch is None else watch.stop(work)
         if report is not None:
             report = replace(report, plan=outcome, mixture=_with_speeds(report.mixture, watch))
-            write_report(work, report)
-            manifest = seal(work, manifest)
-            gate(report, failed)
+            manifest = _judged(work, manifest, report, failed)
         findings = None
         if verify_with is not None:
             findings = verify(work, source, adapters=adapters, revision=revision, python=python)
             gate_findings(findings, failed)
     return Exported(out, manifest, report, outcome, findings)
+
+
+def _judged(work: Path, manifest: Manifest, report: Report, failed: Path | None) -> Manifest:
+    """Puts the report into the package, and raises QualityGateError where it says that this is too far from the
+    original."""
+    write_report(work, report)
+    sealed = seal(work, manifest)
+    gate(report, failed)
+    return sealed
 
 
 def _with_speeds(mixture: Sequence[MixturePoint], watch: Watch) -> tuple[MixturePoint, ...]:

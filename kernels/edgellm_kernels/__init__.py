@@ -16,6 +16,13 @@ def library() -> Path:
 
 
 @cache
+def interface() -> int:
+    """A number that is another one where operators mean something else. Raises OSError where the library cannot be
+    loaded."""
+    return int(ctypes.CDLL(str(library())).edgellm_kernels_interface())
+
+
+@cache
 def instruction_sets() -> tuple[str, ...]:
     """Those that this machine runs, the fastest first; the variable EDGELLM_KERNELS forces one. Raises OSError where
     the library cannot be loaded."""

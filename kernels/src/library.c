@@ -11,6 +11,9 @@
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
+/* Becomes another number when operators, their inputs or what they mean change: edgellm uses a library with its own. */
+enum { INTERFACE = 1 };
+
 const char *edgellm_instruction_sets(void);
 
 static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_int8_op, &multi_head_op, &layer_norm_op,
@@ -18,6 +21,7 @@ static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_i
 static _Atomic(OrtCustomOpDomain *) shared; /* for as long as the process: sessions use it */
 
 EXPORTED const char *edgellm_kernels_sets(void) { return edgellm_instruction_sets(); }
+EXPORTED int edgellm_kernels_interface(void) { return INTERFACE; }
 
 EXPORTED OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base)
 {

@@ -16,6 +16,8 @@ import torch
 
 import edgellm
 import edgellm_export
+import encoder_decoder_families
+import encoder_families
 from edgellm.commands import signals
 from edgellm_export.calibration.texts import CALIBRATION_TOPICS, EVALUATION_TOPICS
 from families import BY_NAME, make_model, save_checkpoint
@@ -38,6 +40,24 @@ def reference() -> Callable[[str], Any]:
 def checkpoint(reference: Callable[[str], Any], shared: Shared) -> Callable[[str], Path]:
     """The checkpoint directory of a family by name."""
     return lambda name: shared(f"checkpoints/{name}", lambda path: save_checkpoint(reference(name), path))
+
+
+@pytest.fixture(scope="session")
+def tiny(checkpoint: Callable[[str], Path], shared: Shared) -> Callable[[str], Path]:
+    """A checkpoint directory by kind of model: decoder, encoder, encoder-decoder."""
+
+    made: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
+        "encoder": ("tiny-bert", encoder_families, ("bert", "feature-extraction")),
+        "encoder-decoder": ("tiny-t5", encoder_decoder_families, (encoder_decoder_families.BY_NAME["t5"],)),
+    }
+
+    def make(kind: str) -> Path:
+        if kind == "decoder":
+            return checkpoint("llama")
+        name, module, arguments = made[kind]
+        return shared(f"checkpoints/{name}", lambda path: module.save_checkpoint(module.make_model(*arguments), path))
+
+    return make
 
 
 @pytest.fixture(scope="session")

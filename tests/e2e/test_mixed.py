@@ -13,32 +13,12 @@ from click.testing import CliRunner
 
 import edgellm
 import edgellm_export
-import encoder_decoder_families
-import encoder_families
-import families
 from comparison import prompt, reference_logits
 from edgellm.cli import cli
 from edgellm.errors import ExportError
 from edgellm.package.report import MixturePoint, Report, read_report
 
-KINDS = {
-    "decoder": (families, (families.BY_NAME["llama"],)),
-    "encoder": (encoder_families, ("bert", "feature-extraction")),
-    "encoder-decoder": (encoder_decoder_families, (encoder_decoder_families.BY_NAME["t5"],)),
-}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    out = tmp_path_factory.mktemp("mixed")
-
-    def make(kind: str) -> Path:
-        module, arguments = KINDS[kind]
-        if not (out / kind).is_dir():
-            module.save_checkpoint(module.make_model(*arguments), out / kind)
-        return out / kind
-
-    return make
+KINDS = ("decoder", "encoder", "encoder-decoder")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +77,16 @@ def test_as_far_as_allowed(
     assert 0.2 < point.four_bits < 0.95
     assert {matrix.bits for matrix in report.matrices if matrix.error is not None} == {4, 8}
     assert read_report(tmp_path / "package") == report
+
+
+def test_what_an_int8_cache_costs_counts(
+    tiny: Callable[[str], Path], smallest: Callable[[str], Report], tmp_path: Path
+) -> None:
+    ends = [point.divergence or 0.0 for point in smallest("decoder").mixture]
+    report = mixed(tiny("decoder"), tmp_path / "package", max_divergence=(ends[0] + ends[-1]) / 2, kv_cache="int8")
+    assert report.mixture[0].divergence != ends[0]
+    assert far(report) == pytest.approx(chosen(report).divergence, rel=0.1)
+    assert far(report) <= (ends[0] + ends[-1]) / 2
 
 
 def test_the_originals_own_framework_sees_the_same_order(

@@ -18,8 +18,6 @@ import transformers as hf
 from click.testing import CliRunner, Result
 
 import edgellm_export
-import encoder_decoder_families
-import encoder_families
 import families
 from edgellm.cli import cli
 from edgellm.errors import CheckpointError, ExportError, OutputExistsError
@@ -35,24 +33,7 @@ from edgellm_export.weights.safetensors import SafetensorsTensor
 
 MIB = 2**20
 MACHINE = Resources(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)
-TINY = {
-    "decoder": (families, (families.BY_NAME["llama"],)),
-    "encoder": (encoder_families, ("bert", "fill-mask")),
-    "encoder-decoder": (encoder_decoder_families, (encoder_decoder_families.BY_NAME["t5"],)),
-}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    out = tmp_path_factory.mktemp("planned")
-
-    def make(kind: str) -> Path:
-        module, arguments = TINY[kind]
-        if not (out / kind).is_dir():
-            module.save_checkpoint(module.make_model(*arguments), out / kind)
-        return out / kind
-
-    return make
+KINDS = ("decoder", "encoder", "encoder-decoder")
 
 
 def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True) -> Prediction:
@@ -199,7 +180,7 @@ def test_a_plan_reads_no_weights_and_makes_nothing(
     def read(self: Any, start: int, stop: int) -> None:
         raise AssertionError(f"{self.name} was read")
 
-    sources = [tiny(kind) for kind in TINY]
+    sources = [tiny(kind) for kind in KINDS]
     monkeypatch.setattr(SafetensorsTensor, "rows", read)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for source in sources:

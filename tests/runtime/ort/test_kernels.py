@@ -333,3 +333,23 @@ def test_without_the_kernels_onnx_runtime_runs_it(tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT, str(path)], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "None"
+
+
+@pytest.mark.parametrize("other", [lambda: 10**6, None], ids=["newer", "older than the question"])
+def test_a_library_of_another_version_is_left_alone(
+    other: Callable[[], int] | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A graph with operators that it does not have, or with other inputs, could not be opened."""
+    import edgellm_kernels
+
+    if other is None:
+        monkeypatch.delattr(edgellm_kernels, "interface")
+    else:
+        monkeypatch.setattr(edgellm_kernels, "interface", other)
+    library.cache_clear()
+    try:
+        assert library() is None
+        assert "edgellm-kernels" in caplog.text
+        assert "ONNX Runtime's own kernels are used" in caplog.text
+    finally:
+        library.cache_clear()
