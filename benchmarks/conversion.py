@@ -118,8 +118,7 @@ def litert_file(model: Model, precision: Precision) -> Path:
             "tokenizer_path_override": out / "tokenizer.json",
             "litert_lm_llm_metadata_override": out / "metadata.pbtext",
         }
-        # No path: on one with this repository's root, transformers takes its kernels/ for the package of that name.
-        _run([*command, *(f"--{name}={value}" for name, value in given.items())], PYTHONPATH="")
+        _run([*command, *(f"--{name}={value}" for name, value in given.items())])
 
     return _made(model, "litert-lm", precision, [weights], make) / "model.litertlm"
 
@@ -160,8 +159,12 @@ def _made(
 
 
 def _run(command: list[Any], **variables: str) -> None:
+    """From a folder where nothing lies, without a path: transformers takes a kernels/ that Python finds, as this
+    repository's, for the package of that name."""
+    environment, folder = {**OFFLINE, "PYTHONPATH": "", **variables}, CACHE / "empty"
+    folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        command, env={**OFFLINE, **variables}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environment, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     if done.returncode:
         raise SystemExit(f"{done.stdout}\n{' '.join(command)}: status {done.returncode}")

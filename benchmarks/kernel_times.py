@@ -1,6 +1,6 @@
 """edgellm's kernels beside ONNX Runtime's, operator by operator: linear layers and attention.
 
-    python benchmarks/kernels.py [--threads N] [--only linear|attention]
+    python benchmarks/kernel_times.py [--threads N] [--only linear|attention]
 
 For prompts and single tokens, in the shapes of SmolLM2-135M, Qwen2.5-0.5B and, without a cache, MiniLM and BERT-base.
 Each is a graph of one operator; the two take turns; the shortest of 11 rounds each. Prints tables. Takes two minutes.
