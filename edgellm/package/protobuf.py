@@ -9,7 +9,7 @@ Bytes = memoryview
 
 
 def messages(data: Bytes, wanted: int) -> Iterator[Bytes]:
-    return (value for field, value in fields(data) if field == wanted and not isinstance(value, int))
+    return (data[start:end] for field, value, _, start, end in _entries(data) if field == wanted and value is None)
 
 
 def texts(data: Bytes, wanted: int) -> Iterator[str]:
@@ -17,12 +17,12 @@ def texts(data: Bytes, wanted: int) -> Iterator[str]:
 
 
 def number(data: Bytes, wanted: int) -> int | None:
-    return next((value for field, value in fields(data) if field == wanted and isinstance(value, int)), None)
+    return next((value for field, value, *_ in _entries(data) if field == wanted and value is not None), None)
 
 
 def fields(data: Bytes) -> Iterator[tuple[int, int | Bytes]]:
     """Field numbers and values of a protocol buffer message: whole numbers, or the bytes of anything else."""
-    return ((field, value) for field, value, _ in spans(data))
+    return ((field, data[start:end] if value is None else value) for field, value, _, start, end in _entries(data))
 
 
 def rewritten(data: Bytes, change: Callable[[int, Bytes], bytes | None]) -> bytes:
@@ -57,24 +57,38 @@ def _as_varint(value: int) -> bytes:
 
 def spans(data: Bytes) -> Iterator[tuple[int, int | Bytes, Bytes]]:
     """The fields, and all that each takes in the message, its number included."""
-    at = 0
-    while at < len(data):
-        begin = at
-        key, at = _varint(data, at)
+    for field, value, begin, start, end in _entries(data):
+        yield field, data[start:end] if value is None else value, data[begin:end]
+
+
+def _entries(data: Bytes) -> Iterator[tuple[int, int | None, int, int, int]]:
+    """The fields: the number, the value where it is a whole number, where the field begins, and from where to where its
+    bytes lie. A graph has ten thousands, and most numbers one byte: those are read here."""
+    at, length = 0, len(data)
+    while at < length:
+        begin, key = at, data[at]
+        if key < 128:
+            at += 1
+        else:
+            key, at = _varint(data, at)
         field, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield field, value, data[begin:at]
-            continue
         if kind == 2:
-            size, at = _varint(data, at)
+            size = data[at]
+            if size < 128:
+                at += 1
+            else:
+                size, at = _varint(data, at)
+        elif kind == 0:
+            value, at = _varint(data, at)
+            yield field, value, begin, at, at
+            continue
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
             raise ValueError(f"field {field} has the unknown wire type {kind}")
-        if at + size > len(data):
+        if at + size > length:
             raise ValueError("it ends in the middle of a field")
-        yield field, data[at : at + size], data[begin : at + size]
+        yield field, None, begin, at, at + size
         at += size
 
 
