@@ -5,8 +5,7 @@
  * halves of the bytes (4 bits). Weights are unsigned; what a block's numbers are above is its zero point.
  *
  * Activations are rounded for each row and block: 127 steps of the largest magnitude, ties to even, or zeros where a step
- * would be subnormal. A block that holds a
- * number that is not finite has the scale NaN, and makes its row NaN.
+ * would be subnormal. A block that holds a number that is not finite has the scale NaN, and makes its row NaN.
  *
  * An output is the sum over blocks, in order, of fma(sum of products, scale of the weights x scale of the activations),
  * in float32: the same bits on every instruction set, whatever other rows and columns are computed beside it. */
