@@ -14,10 +14,9 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import relative, trimmed
-from edgellm.decoding.decoder import Reading
 from edgellm_export.optimum.conversion import export_graphs
 from optimum_models import ENCODER_DECODERS, VOCAB, make_model, save_checkpoint
-from row_driver import Driven, Ended, arrays, begin_and_end_empty, come_and_go, ending, step_by_step
+from row_driver import Driven, begin_and_end_empty, come_and_go, step_by_step
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
 LENGTHS = (5, 23, 23, 11)
@@ -140,14 +139,6 @@ def test_rows_come_and_go(name: str, layout: str, load: Callable[..., Any]) -> N
 
     come_and_go(driven(), (1, 1), 1, 3, 1, 1)
     begin_and_end_empty(driven(), 1)
-    going = driven()
-    going.prefill(2, 2)
-    with pytest.raises(Ended):
-        going.engine.insert(*arrays(going.row(1)), Reading(progress=ending))
-    assert going.engine.rows == 2
-    going.decode()
-    going.insert(1)
-    going.decode()
 
 
 @EACH

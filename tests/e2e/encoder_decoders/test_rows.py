@@ -10,7 +10,7 @@ from edgellm.decoding.decoder import Reading
 from edgellm.ort.kernels import library
 from encoder_decoder_checks import LOGITS_TOLERANCE, NAMES, REPRESENTATIVE, Load, Reference, start_of
 from encoder_decoder_families import PAD, reference_logits, sources
-from row_driver import Driven, Ended, Row, arrays, begin_and_end_empty, come_and_go, ending
+from row_driver import Driven, Row, begin_and_end_empty, come_and_go
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -77,29 +77,15 @@ def test_rows_in_any_order(name: str, reference: Reference, load: Load) -> None:
     rows.decode(2)
 
 
-@pytest.mark.parametrize("before", [0, 2])
-def test_a_hook_that_ends_an_insert_leaves_the_others(before: int, reference: Reference, load: Load) -> None:
-    rows = driven("t5", reference, load)
-    if before:
-        rows.prefill(*[2] * before)
-        rows.decode()
-    with pytest.raises(Ended):
-        rows.engine.insert(*arrays(rows.row(1)), Reading(progress=ending))
-    assert rows.engine.rows == before
-    rows.insert(1)
-    rows.decode(2)
-
-
 def test_what_rows_that_came_late_cost(load: Load) -> None:
     """Each its own cache, and none when it is gone; a source that is known already is not encoded again."""
     model, (source, other) = load("t5"), sources(20, 9)
     layout, start = model.manifest.model.cross_cache, np.array([PAD])
-    engine, seen = model._new_engine(), []
+    engine = model._new_engine()
     engine.prefill([start], [source], Reading(headroom=10))
     alone = engine.cache_bytes, engine.cross_cache_bytes
     for late in (other, source):
-        engine.insert(start, late, Reading(10, lambda *told: seen.append(told)))
-    assert seen == [(9, 9), (20, 20)]
+        assert len([*engine.read(start, late, headroom=10)]) == 1
     assert engine.cache_bytes == 3 * alone[0]
     assert engine.cross_cache_bytes == 2 * alone[1] + 9 * layout.bytes_per_token()
     engine.drop([1, 2])
