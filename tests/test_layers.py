@@ -28,6 +28,7 @@ TABLE = {
         generation: package text decoding
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
+        serving: system text decoding engines generation models
         loading: package ort foreign models
         inspection: package
         pipelines: package text decoding models loading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from edgellm.decoding import Decoder, Emitted, Hypothesis, PromptLookup, Step, search
@@ -11,7 +11,7 @@ from edgellm.decoding.prompt_lookup import Verifier
 from edgellm.decoding.shifting import Shifting
 from edgellm.generation.call import Call
 from edgellm.generation.results import GeneratedSequence, Generation, Piece, Timing
-from edgellm.text.tokenizer import Detokenizer
+from edgellm.text.tokenizer import Detokenizer, Tokenizer
 
 
 class Run:
@@ -33,7 +33,7 @@ class Run:
             pass
         timing = self._timing()
         return [
-            Generation(tuple(map(self._sequence, found)), len(beginning.made_of), timing, dropped)
+            Generation(sequences(found, self._call.tokenizer), len(beginning.made_of), timing, dropped)
             for beginning, found, dropped in zip(self._call.beginnings, self._hypotheses, self._dropped, strict=True)
         ]
 
@@ -45,7 +45,7 @@ class Run:
             for emitted in step.emitted:
                 finished = emitted.finish_reason is not None
                 dropped = self._dropped[0]
-                yield _piece(emitted, detokenizer, dropped - told)
+                yield piece(emitted, detokenizer, dropped - told)
                 told = dropped
         if not finished:
             reason = self._hypotheses[0][0].finish_reason
@@ -89,13 +89,19 @@ class Run:
         drafts = (self._lookup.drafted, self._lookup.accepted) if self._lookup else (0, 0)
         return Timing(first, end - self._started, prompt_tokens, new_tokens, *drafts)
 
-    def _sequence(self, found: Hypothesis) -> GeneratedSequence:
-        tokenizer = self._call.tokenizer
-        text = tokenizer.decode(found.tokens) if tokenizer else ""
-        return GeneratedSequence(text, found.tokens, found.finish_reason, found.logprobs, found.score)
+
+def sequences(found: Sequence[Hypothesis], tokenizer: Tokenizer | None) -> tuple[GeneratedSequence, ...]:
+    """What was found for a prompt, with its text."""
+    return tuple(
+        GeneratedSequence(
+            tokenizer.decode(one.tokens) if tokenizer else "", one.tokens, one.finish_reason, one.logprobs, one.score
+        )
+        for one in found
+    )
 
 
-def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
+def piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
+    """A token with the text that is complete with it."""
     text = detokenizer.add(emitted.token)
     if emitted.finish_reason is not None:
         text += detokenizer.flush()

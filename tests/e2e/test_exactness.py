@@ -31,7 +31,7 @@ def bits(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
 
 def read(model: edgellm.Model, texts: Sequence[Sequence[int]], given: int) -> npt.NDArray[np.float32]:
     """[rows, steps, vocab]: the logits behind the first tokens of each text, and then behind the last `given`, each."""
-    engine = model._new_engine()
+    engine = model.new_engine()
     rows = [np.array(text, np.int64) for text in texts]
     found = [engine.prefill([row[: len(row) - given] for row in rows]).copy()]
     found += [engine.decode(np.array([row[len(row) - given + i] for row in rows])).copy() for i in range(given)]

@@ -17,7 +17,7 @@ from row_driver import Driven, Row, begin_and_end_empty, come_and_go
 def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) -> None:
     """Three rows of one source, one of another, and a third source that is done: each as by itself."""
     model, rows = load(name), sources(20, 9, 14)
-    engine = model._new_engine()
+    engine = model.new_engine()
     engine.prefill([np.array([start_of(name)])] * 3, rows)
     engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
     first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
@@ -37,7 +37,7 @@ def test_exactly(name: str, precision: str, load: Load) -> None:
     model, start, steps = load(name, precision), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
 
     def logits(rows: list[np.ndarray], tokens: np.ndarray) -> np.ndarray:
-        engine = model._new_engine()
+        engine = model.new_engine()
         found = [engine.prefill([np.array([start])] * len(rows), rows).copy()]
         return np.stack([*found, *(engine.decode(step).copy() for step in tokens)], 1)
 
@@ -53,7 +53,7 @@ def driven(name: str, reference: Reference, load: Load) -> Driven:
     def alone(row: Row) -> np.ndarray:
         return reference_logits(reference(name), np.array(row.source), np.array(row.tokens))[-1]
 
-    return Driven(load(name)._new_engine(), alone, LOGITS_TOLERANCE, sources=True)
+    return Driven(load(name).new_engine(), alone, LOGITS_TOLERANCE, sources=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +81,7 @@ def test_what_rows_that_came_late_cost(load: Load) -> None:
     """Each its own cache, and none when it is gone; a source that is known already is not encoded again."""
     model, (source, other) = load("t5"), sources(20, 9)
     layout, start = model.manifest.model.cross_cache, np.array([PAD])
-    engine = model._new_engine()
+    engine = model.new_engine()
     engine.prefill([start], [source], Reading(headroom=10))
     alone = engine.cache_bytes, engine.cross_cache_bytes
     for late in (other, source):

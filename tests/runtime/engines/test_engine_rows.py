@@ -40,12 +40,12 @@ def drive(make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.Monkey
             if device == "device":
                 monkeypatch.setattr(in_place, "open_cache", lambda layout, most, _: DeviceCache(layout, most, "cpu"))
             model = edgellm.load(make_package(config), threads=1, prefill_chunk=5)
-            return Driven(model._new_engine(), in_one_piece(config))
+            return Driven(model.new_engine(), in_one_piece(config))
         path = tmp_path / "toy"
         if not path.exists():
             write_directory(path, FLAWS.get(kind, Flaws()))
         model = edgellm.load(path, threads=1, prefill_chunk=5)
-        return Driven(model._new_engine(), step_by_step(model._new_engine()))
+        return Driven(model.new_engine(), step_by_step(model.new_engine()))
 
     return make
 
@@ -153,7 +153,7 @@ def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: 
 
 @pytest.mark.cuda
 def test_rows_come_and_go_on_a_gpu(make_package: PackageMaker) -> None:
-    engine = edgellm.load(make_package(HALF), prefill_chunk=16)._new_engine()
+    engine = edgellm.load(make_package(HALF), prefill_chunk=16).new_engine()
     driven = Driven(engine, in_one_piece(HALF), tolerance=0.02)
     driven.prefill(3, 17)
     driven.insert(70)
