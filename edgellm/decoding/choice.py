@@ -36,6 +36,16 @@ def token_logprobs(logits: Logits, tokens: TokenArray) -> list[float]:
     return [float(value) for value in chosen - best - totals]
 
 
+def top_logprobs(logits: Logits, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The `count` likeliest tokens of each row of `logits` [rows, vocab], the best first, and their log-softmax."""
+    found = []
+    for row in logits:
+        best = best_indices(row, count)
+        total = float(row[best[0]]) + math.log(float(np.exp(row - row[best[0]]).sum()))
+        found.append(tuple((int(token), float(row[token]) - total) for token in best))
+    return found
+
+
 def best_indices(values: FloatArray, count: int) -> npt.NDArray[np.int64]:
     """Indices of the `count` largest of `values` [n], largest first, the lower index first where several are equal."""
     candidates = at_least_kth(values, count) if count < len(values) else np.arange(len(values))

@@ -90,7 +90,8 @@ class Piece:
     """What one step adds to a streamed text: a token, and the text that is complete with it ("" inside a character).
 
     The last piece has a `finish_reason`; it has no token if the stream was cancelled before the first one.
-    `dropped_tokens`: as in `Generation`, since the piece before.
+    `dropped_tokens`: as in `Generation`, since the piece before. `top_logprobs`: token ids and log-probabilities, if
+    asked for.
     """
 
     text: str
@@ -98,6 +99,7 @@ class Piece:
     logprobs: tuple[float, ...] | None
     finish_reason: str | None
     dropped_tokens: int = 0
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
     def __str__(self) -> str:
         return self.text

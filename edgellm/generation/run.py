@@ -106,4 +106,4 @@ def piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
     if emitted.finish_reason is not None:
         text += detokenizer.flush()
     logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped)
+    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped, emitted.top_logprobs)

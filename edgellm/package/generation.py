@@ -32,7 +32,10 @@ KEYS = {
 }  # fmt: skip
 
 # Options that a package's file may set and that are nothing to transformers: a checkpoint's file does not mean them.
-OWN = {"logprobs", "overflow", "overflow_keep", "prompt_lookup", "seed"}
+OWN = {
+    "frequency_penalty", "logit_bias", "logprobs", "overflow", "overflow_keep", "presence_penalty", "prompt_lookup",
+    "seed", "top_logprobs",
+}  # fmt: skip
 
 
 def settings_of(file: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any]:
