@@ -5,7 +5,8 @@
 #include "linear.h"
 
 static const Kernels *const best_first[] = {
-    &avx512vnni_kernels, &avxvnni_kernels, &avx2_kernels, &neondot_kernels, &neon_kernels, &scalar_kernels,
+    &avx512vnni_kernels, &avxvnni_kernels, &avx2_kernels, &neoni8mm_kernels, &neondot_kernels, &neon_kernels,
+    &scalar_kernels,
 };
 enum { COUNT = sizeof best_first / sizeof *best_first };
 

@@ -140,6 +140,7 @@ FLAGS = {
     "avxvnni": {"avx2", "fma", "avx_vnni"},
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
     "neondot": {"asimddp"},
+    "neoni8mm": {"asimddp", "i8mm"},
 }
 
 
