@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,16 @@ LAYERS = st.builds(
     has_bias=st.booleans(),
     seed=st.integers(0, 99),
 )
+
+
+def test_many_threads_ask_what_there_is() -> None:
+    import edgellm_kernels
+
+    def ask(_: int) -> list[tuple[str, ...]]:
+        return [edgellm_kernels.instruction_sets.__wrapped__() for _ in range(100)]  # without what is cached
+
+    with ThreadPoolExecutor(4) as threads:
+        assert {*chain.from_iterable(threads.map(ask, range(4)))} == {SETS}
 
 
 CPUINFO = Path("/proc/cpuinfo")
