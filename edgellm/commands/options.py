@@ -91,6 +91,8 @@ GENERATION = [
     click.option("--eta-cutoff", type=float, help="Sampling: like epsilon-cutoff, adapted to the entropy."),
     click.option("--seed", type=int, help="Sampling: makes it repeatable."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
+    click.option("--presence-penalty", type=float, help="Above 0 discourages tokens that were generated."),
+    click.option("--frequency-penalty", type=float, help="The same, as often as they were."),
     click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
     click.option("--encoder-repetition-penalty", type=float, help="Above 1 favours tokens of the source or prompt."),
     click.option(
