@@ -77,9 +77,11 @@ class KVCache(ABC):
             self.reset(1, capacity)
             return
         capacity = max(self.capacity, self._rounded(capacity))
-        if self.rows == self._allocated_rows() or capacity > self.capacity:
-            with _memory_errors(self.rows + 1, capacity):
-                self._grow(self.rows + 1, capacity)
+        rows = self._allocated_rows()
+        if self.rows == rows or capacity > self.capacity:
+            rows = rows if self.rows < rows else self._more_rows(rows)
+            with _memory_errors(rows, capacity):
+                self._grow(rows, capacity)
             self.capacity = capacity
         self.lengths = [*self.lengths, 0]
         self._origins = [*self._origins, []]
@@ -171,6 +173,10 @@ class KVCache(ABC):
 
     @abstractmethod
     def _allocated_rows(self) -> int: ...
+
+    def _more_rows(self, rows: int) -> int:
+        """How many to allocate where `rows` are not enough."""
+        return rows + 1
 
     @abstractmethod
     def _addresses(self) -> Sequence[int]:
