@@ -32,6 +32,7 @@ setup(
             "edgellm[cpu,eval,export,optimum,plot,serve,tf]",
             "httpx>=0.28",
             "openai>=2",
+            "playwright>=1.50",
             "safetensors>=0.5",
             "pytest>=8",
             "pytest-xdist>=3.8",

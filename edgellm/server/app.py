@@ -27,6 +27,7 @@ from edgellm.server.failures import Refusal, refusal_of
 from edgellm.server.guard import Guard
 from edgellm.server.http import Context, answered, body_of, log
 from edgellm.server.metrics import Metrics
+from edgellm.server.page import chat_page
 from edgellm.server.pool import ModelPool
 from edgellm.server.settings import ServerSettings
 from edgellm.server.tokens import detokenize, tokenize
@@ -75,10 +76,14 @@ def create_app(
     async def measured(http: HttpRequest) -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
 
+    async def page(http: HttpRequest) -> Response:
+        return chat_page()
+
     async def document(http: HttpRequest) -> Response:
         return Response(msgspec.json.encode(openapi(OPERATIONS)), media_type="application/json")
 
     plain = {
+        "/": page,
         "/v1/models": models, "/v1/models/{name:path}": one_model, "/health": health, "/metrics": measured,
         "/openapi.json": document,
     }  # fmt: skip
