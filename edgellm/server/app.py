@@ -29,6 +29,7 @@ from edgellm.server.http import Context, answered, body_of, log
 from edgellm.server.metrics import Metrics
 from edgellm.server.page import chat_page
 from edgellm.server.pool import ModelPool
+from edgellm.server.responses import responses
 from edgellm.server.settings import ServerSettings
 from edgellm.server.tokens import detokenize, tokenize
 from edgellm.server.vectors import embeddings, rerank
@@ -38,6 +39,7 @@ CLIENT_GONE = 499  # as others log it; nobody reads it
 OPERATIONS = (
     Operation("/v1/chat/completions", chat_completions, schema.ChatRequest, schema.ChatCompletion, streams=True),
     Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, streams=True),
+    Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, streams=True),
     Operation("/v1/embeddings", embeddings, schema.EmbeddingRequest, schema.Embeddings),
     Operation("/rerank", rerank, schema.RerankRequest, schema.Ranking),
     Operation("/tokenize", tokenize, schema.TokenizeRequest, schema.Tokens),

@@ -85,15 +85,18 @@ def answered(body: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(body), media_type=JSON)
 
 
-def streamed(http: HttpRequest, chunks: AsyncIterator[Any]) -> Response:
-    """Server-sent events, as OpenAI writes them. An error on the way is the last event."""
+def streamed(http: HttpRequest, chunks: AsyncIterator[Any], *, named: bool = False) -> Response:
+    """Server-sent events, as OpenAI writes them: each with the name of its type, or without names and [DONE] at the
+    end. An error on the way is the last event."""
 
     async def events() -> AsyncIterator[bytes]:
         try:
             async with aclosing(chunks) as each:  # type: ignore[type-var]
                 async for chunk in each:
-                    yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
-            yield b"data: [DONE]\n\n"
+                    name = f"event: {chunk.type}\n".encode() if named else b""
+                    yield name + b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+            if not named:
+                yield b"data: [DONE]\n\n"
         except EdgellmError as error:
             yield b"data: " + msgspec.json.encode(refusal_of(error).body()) + b"\n\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgellm.server.failures import Refusal
-from edgellm.server.schema import ChatRequest, CompletionRequest, Generating, Texts
+from edgellm.server.schema import ChatRequest, CompletionRequest, Generating, ResponsesRequest, Texts
 from edgellm.server.settings import ServerSettings
 
 SAME = (
@@ -14,25 +14,32 @@ SAME = (
 SAMPLING = ("top_p", "top_k", "min_p")
 
 
-def options_of(body: Generating, settings: ServerSettings, context_length: int) -> dict[str, Any]:
+def sampling_options(body: Generating | ResponsesRequest, settings: ServerSettings) -> dict[str, Any]:
     """A temperature of 0 is greedy search, any other number for sampling samples; without them the package's
-    generation_config.json decides. Without a limit, an answer may fill the context."""
-    options: dict[str, Any] = {name: value for name in SAME if (value := getattr(body, name)) is not None}
-    sampling = {name: value for name in SAMPLING if (value := getattr(body, name)) is not None}
+    generation_config.json decides."""
+    sampling = {name: value for name in SAMPLING if (value := getattr(body, name, None)) is not None}
+    options: dict[str, Any] = {}
     if body.temperature == 0:
         options["do_sample"] = False
-    elif body.temperature is not None or sampling or (body.n or 1) > 1:
+    elif body.temperature is not None or sampling or (getattr(body, "n", None) or 1) > 1:
         options |= {"do_sample": True, **sampling}
         if body.temperature is not None:
             options["temperature"] = body.temperature
+    if settings.max_seconds is not None:
+        options["max_time"] = settings.max_seconds
+    return options
+
+
+def options_of(body: Generating, settings: ServerSettings, context_length: int) -> dict[str, Any]:
+    """Without a limit, an answer may fill the context."""
+    options = sampling_options(body, settings)
+    options |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
     if options.get("seed") is not None:
         options["seed"] %= 1 << 63  # OpenAI's are signed
     if body.n is not None and body.n > 1:
         options["num_return_sequences"] = body.n
     if stops := stops_of(body):
         options["stop_strings"] = stops
-    if settings.max_seconds is not None:
-        options["max_time"] = settings.max_seconds
     options["max_new_tokens"] = body.max_tokens or context_length
     return options
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 
 class StopCut:
-    """The text of one sequence, piece by piece, up to the first stop string. What may be the beginning of one is held
-    back."""
+    """The text of one sequence, piece by piece, up to the stop string that is complete first. What may be the beginning
+    of one is held back."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -19,10 +19,11 @@ class StopCut:
         if self.found or not self._stops:
             return "" if self.found else text
         text = self._held + text
-        places = [place for place in (text.find(stop) for stop in self._stops) if place >= 0]
+        places = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
         if places:
             self.found, self._held = True, ""
-            return text[: min(places)]
+            _, start = min(places)
+            return text[:start]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -113,8 +113,7 @@ def test_requests_at_once_get_what_each_gets_alone(server: Server) -> None:
     assert together == [server.ask(TEXT, **body)["choices"] for body in asked]
 
 
-def test_openai_client(server: Server, long_model: edgellm.Model) -> None:
-    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+def test_openai_client(client: openai.OpenAI, long_model: edgellm.Model) -> None:
     expected = long_model.chat(USER, max_new_tokens=9, do_sample=False).text
     assert [model.id for model in client.models.list()] == ["tiny"]
     messages: Any = USER
@@ -128,6 +127,38 @@ def test_openai_client(server: Server, long_model: edgellm.Model) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="tiny", messages=messages, max_tokens=9, n=2, temperature=0)
     assert "num_return_sequences" in caught.value.message
+
+
+def test_responses(client: openai.OpenAI, long_model: edgellm.Model) -> None:
+    """With OpenAI's client, which checks the shapes of the events."""
+    conversation = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    expected = long_model.chat(conversation, max_new_tokens=9, do_sample=False)
+    asked: dict[str, Any] = {"model": "tiny", "instructions": "be brief", "max_output_tokens": 9, "temperature": 0}
+    found = client.responses.create(input="hello", **asked)
+    assert (found.output_text, found.status) == (expected.text, "incomplete")
+    assert found.usage is not None
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (expected.prompt_tokens, 9)
+    parts: Any = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}]
+    assert client.responses.create(input=parts, **asked).output_text == expected.text
+    events = list(client.responses.create(input=parts, stream=True, **asked))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == expected.text
+    kinds = [event.type.removeprefix("response.") for event in events if "delta" not in event.type]
+    assert kinds == [
+        "created", "in_progress", "output_item.added", "content_part.added", "output_text.done", "content_part.done",
+        "output_item.done", "incomplete",
+    ]  # fmt: skip
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    with pytest.raises(openai.BadRequestError, match="stores nothing"):
+        client.responses.create(input="more", previous_response_id=found.id, **asked)
+    images: Any = [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]
+    with pytest.raises(openai.BadRequestError, match="reads text alone"):
+        client.responses.create(input=images, **asked)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as opened:
+        yield opened
 
 
 def test_tokens_and_texts(server: Server, long_model: edgellm.Model) -> None:
