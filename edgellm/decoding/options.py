@@ -20,7 +20,8 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow` and `prompt_lookup` are options here.
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and the four constraints are options
+    here.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -68,6 +69,11 @@ class GenerationOptions:
     prompt_lookup: bool = False  # the same tokens, sooner where they repeat earlier ones: see prompt_lookup.py
     prompt_lookup_num_tokens: int | None = None  # the most to draft at once, 10 if None; a number sets prompt_lookup
     max_matching_ngram_size: int | None = None  # how many tokens to look up at most, 3 if None
+
+    json_schema: str | None = None  # the text is JSON that this schema allows: a dict, JSON text or a pydantic model
+    regex: str | None = None  # the whole text matches
+    grammar: str | None = None  # of the text, in Lark's notation
+    choices: tuple[str, ...] = ()  # the text is one of these
 
     @classmethod
     def create(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> GenerationOptions:
@@ -126,6 +132,15 @@ class GenerationOptions:
         if self.min_new_tokens is not None:
             return self.min_new_tokens
         return max(0, self.min_length - prompt_len)
+
+    @property
+    def constraint(self) -> tuple[str, str | tuple[str, ...]] | None:
+        """The option that says what the text may be, and its value; None: it may be any text."""
+        return next(((name, value) for name in CONSTRAINTS if (value := getattr(self, name))), None)
+
+    def forces_token_behind(self, length: int) -> bool:
+        """Whether `forced_bos_token_id` is what comes behind so many tokens, the prompt included."""
+        return self.forced_bos_token_id is not None and length == 1
 
     def within(self, vocab_size: int, given: Mapping[str, Any]) -> GenerationOptions:
         """The same without ids that no token has, as far as the package names them and they change nothing. `given`
@@ -190,6 +205,10 @@ _CHECKS: dict[str, v.Check] = {
     "prompt_lookup": v.flag,
     "prompt_lookup_num_tokens": v.integer(1),
     "max_matching_ngram_size": v.integer(1),
+    "json_schema": v.json_schema,
+    "regex": v.text,
+    "grammar": v.text,
+    "choices": v.strings,
 }
 
 # What None means: the value that switches an option off, where that is not None itself.
@@ -203,6 +222,7 @@ _OFF: dict[str, Any] = {
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS_ONLY = ("length_penalty", "early_stopping")
 _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
+CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 
 
 _SILENT_IDS = ("eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # where an id that no token has does nothing
@@ -264,6 +284,8 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
             f'overflow is "shift" with num_beams={o.num_beams} and num_return_sequences={o.num_return_sequences}, '
             "expected 1 of each: one sequence can shift"
         )
+    if len(several := [name for name in CONSTRAINTS if getattr(o, name)]) > 1:
+        problems.append(f"{' and '.join(several)} say what the text may be, expected one of them")
     if not o.prompt_lookup and o.num_beams == 1:
         problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
-from edgellm.decoding import Decoder, Emitted, Hypothesis, PromptLookup, Step, search
+from edgellm.decoding import Beginning, Decoder, Emitted, Hypothesis, PromptLookup, Step, search
 from edgellm.decoding.prompt_lookup import Verifier
 from edgellm.decoding.shifting import Shifting
 from edgellm.generation.call import Call
@@ -33,13 +33,17 @@ class Run:
             pass
         timing = self._timing()
         return [
-            Generation(tuple(map(self._sequence, found)), len(beginning.made_of), timing, dropped)
+            Generation(
+                tuple(self._sequence(hypothesis, beginning) for hypothesis in found),
+                len(beginning.made_of), timing, dropped,
+            )
             for beginning, found, dropped in zip(self._call.beginnings, self._hypotheses, self._dropped, strict=True)
-        ]
+        ]  # fmt: skip
 
     def pieces(self) -> Iterator[Piece]:
         """The text of the only sequence, step by step."""
-        detokenizer = Detokenizer(self._call.tokenizer)
+        (beginning,) = self._call.beginnings
+        detokenizer = Detokenizer(self._call.tokenizer, clean_up=_cleaned_up(beginning))
         finished, told = False, 0
         for step in self._steps():
             for emitted in step.emitted:
@@ -48,16 +52,17 @@ class Run:
                 yield _piece(emitted, detokenizer, dropped - told)
                 told = dropped
         if not finished:
-            reason = self._hypotheses[0][0].finish_reason
-            yield Piece(detokenizer.flush(), (), None, reason, self._dropped[0] - told)
+            last = self._hypotheses[0][0]
+            yield Piece(
+                detokenizer.flush(), (), None, last.finish_reason, self._dropped[0] - told, complete=last.complete
+            )
 
     def _put_in_front(self, engine: Decoder) -> None:
-        """What stands in front of the engine, where options of the call ask for it. Only models whose engines can take
-        tokens back have such options."""
+        """What stands in front of the engine, where it can take tokens back and the options of the call ask for it."""
         call = self._call
         if call.window is not None:
             self._decoder = self._shifting = Shifting(cast(Verifier, engine), call.window)
-        if any(beginning.plan.looks_up for beginning in call.beginnings):
+        if any(beginning.drafts for beginning in call.beginnings):
             self._decoder = self._lookup = PromptLookup(cast(Verifier, self._decoder), call.beginnings)
 
     def _steps(self) -> Iterator[Step]:
@@ -89,10 +94,17 @@ class Run:
         drafts = (self._lookup.drafted, self._lookup.accepted) if self._lookup else (0, 0)
         return Timing(first, end - self._started, prompt_tokens, new_tokens, *drafts)
 
-    def _sequence(self, found: Hypothesis) -> GeneratedSequence:
+    def _sequence(self, found: Hypothesis, beginning: Beginning) -> GeneratedSequence:
         tokenizer = self._call.tokenizer
-        text = tokenizer.decode(found.tokens) if tokenizer else ""
-        return GeneratedSequence(text, found.tokens, found.finish_reason, found.logprobs, found.score)
+        text = tokenizer.decode(found.tokens, clean_up=_cleaned_up(beginning)) if tokenizer else ""
+        return GeneratedSequence(
+            text, found.tokens, found.finish_reason, found.logprobs, found.score, complete=found.complete
+        )
+
+
+def _cleaned_up(beginning: Beginning) -> bool | None:
+    """Never a constrained text, which is what was asked for as it is; others as the tokenizer says."""
+    return None if beginning.plan.constraint is None else False
 
 
 def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
@@ -100,4 +112,4 @@ def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
     if emitted.finish_reason is not None:
         text += detokenizer.flush()
     logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped)
+    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped, complete=emitted.complete)
