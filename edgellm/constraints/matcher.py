@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class MatcherState:
     def forced(self) -> Sequence[int]:
         if self._at_start and len(self._vocabulary.first):  # several tokens may write how the text begins
             return []
-        return list(self._matcher.compute_ff_tokens())
+        return list(takewhile(lambda token: token < self._vocabulary.size, self._matcher.compute_ff_tokens()))
 
     def accepted(self, tokens: Sequence[int]) -> int:
         return int(self._matcher.validate_tokens(self._ids(tokens)))
