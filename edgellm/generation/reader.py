@@ -55,6 +55,8 @@ class Reader(ABC):
         fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
         plans = {options: self._plan(options) for options in {one.options for one in settled}}
         beginnings = [self._begin(fit, one, plans[one.options]) for fit, one in zip(fitted, settled, strict=True)]
+        for beginning in beginnings:
+            check_forced(beginning)
         return Call(
             beginnings,
             dropped=[fit.dropped for fit in fitted],
@@ -181,6 +183,17 @@ class PromptReader(Reader):
         shared = min(len(alone), len(tokens))
         different = np.flatnonzero(alone[:shared] != tokens[:shared])
         return int(different[0]) if len(different) else shared
+
+
+def check_forced(beginning: Beginning) -> None:
+    """Raises OptionError where all texts that a constraint allows begin with more tokens than there may be."""
+    state = beginning.plan.begin()
+    forced = 0 if state is None else len(state.forced())
+    if forced > beginning.max_new_tokens:
+        raise OptionError(
+            f"what the constraint asks for begins with {forced} tokens that are always the same, and "
+            f"{beginning.max_new_tokens} are left for all of it; raise max_new_tokens"
+        )
 
 
 def _is_number(value: Any) -> bool:
