@@ -20,8 +20,8 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and the four constraints are options
-    here.
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and what the text is to be
+    (`json_schema`, `regex`, `grammar`, `choices`) are options here.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -93,7 +93,7 @@ class GenerationOptions:
                 values[name] = _OFF[name] if source[name] is None else _CHECKS[name](source[name])
             except v.Unfit as expected:
                 problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
-        result = cls(**_settle_lookup(_settle_lengths(values, options)))
+        result = cls(**_settle_constraint(_settle_lookup(_settle_lengths(values, options)), options))
         problems += _combination_problems(result, options)
         if problems:
             raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
@@ -250,6 +250,12 @@ def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> di
 def _settle_lookup(values: Mapping[str, Any]) -> dict[str, Any]:
     """As in Hugging Face, a number of tokens to draft switches prompt lookup on."""
     return {"prompt_lookup": values.get("prompt_lookup_num_tokens") is not None, **values}
+
+
+def _settle_constraint(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller asks of the text replaces what the package does."""
+    asks = any(options.get(name) is not None for name in CONSTRAINTS)
+    return {name: value for name, value in values.items() if not asks or name not in CONSTRAINTS or name in options}
 
 
 def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) -> list[str]:

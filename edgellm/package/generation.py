@@ -32,7 +32,9 @@ KEYS = {
 }  # fmt: skip
 
 # Options that a package's file may set and that are nothing to transformers: a checkpoint's file does not mean them.
-OWN = {"logprobs", "overflow", "overflow_keep", "prompt_lookup", "seed"}
+OWN = {
+    "choices", "grammar", "json_schema", "logprobs", "overflow", "overflow_keep", "prompt_lookup", "regex", "seed"
+}  # fmt: skip
 
 
 def settings_of(file: Mapping[str, Any] | None, config: Mapping[str, Any]) -> dict[str, Any]:
