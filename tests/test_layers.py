@@ -25,7 +25,8 @@ TABLE = {
         engines.in_place: package ort decoding engines
         engines.concat: package ort decoding engines
         foreign: package engines.concat
-        generation: package text decoding
+        constraints: text decoding
+        generation: package text decoding constraints
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         serving: system text decoding engines generation models

@@ -21,6 +21,7 @@ from edgellm.commands.options import (
     package_argument,
     read_text,
     stats_option,
+    tell_incomplete,
 )
 from edgellm.commands.stats import Stats
 from edgellm.errors import EdgellmError, InputError
@@ -101,16 +102,18 @@ class Conversation:
         Ctrl-C meanwhile ends the answer, not the program.
         """
         question = {"role": "user", "content": text}
-        parts, finish_reason, dropped = [], None, 0
+        parts, finish_reason, dropped, complete = [], None, 0, None
         with _cancel_on_ctrl_c() as cancel:
             pieces = self._session.stream_chat([*self.messages, question], cancel=cancel, **self._options)
             with contextlib.closing(pieces):  # type: ignore[type-var]
                 for piece in self._measured.timed(pieces) if self._measured else pieces:
                     click.echo(piece.text, nl=False)
                     parts.append(piece.text)
-                    finish_reason = piece.finish_reason
+                    finish_reason, complete = piece.finish_reason, piece.complete
                     dropped += piece.dropped_tokens
         click.echo()
+        if finish_reason != INTERRUPTED:
+            tell_incomplete(complete)
         if dropped:
             click.echo(f"the context is full: {dropped} tokens of the conversation were left out", err=True)
         if any(parts):

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 import edgellm
-from edgellm.commands.options import chosen, generation_options, json_option, package_argument, read_text, stats_option
+from edgellm.commands.options import (
+    chosen,
+    generation_options,
+    json_option,
+    package_argument,
+    read_text,
+    stats_option,
+    tell_incomplete,
+)
 from edgellm.commands.stats import Stats
 from edgellm.loading import load_as
 
@@ -36,9 +44,12 @@ def generate(
     if as_json:
         click.echo(json.dumps(_as_dict(model.generate(text, **options)), ensure_ascii=False))
     elif settled.num_beams == settled.num_return_sequences == 1:
+        complete = None
         for piece in measured.timed(model.stream(text, **options)):
             click.echo(piece.text, nl=False)
+            complete = piece.complete
         click.echo()
+        tell_incomplete(complete)
     else:
         generation = model.generate(text, **options)
         measured.add(generation.timing)
@@ -50,6 +61,7 @@ def generate(
 def _print_sequences(generation: edgellm.Generation) -> None:
     if len(generation.sequences) == 1:
         click.echo(generation.text)
+        tell_incomplete(generation.complete)
         return
     for number, sequence in enumerate(generation.sequences, 1):
         click.echo(f"[{number}] {sequence.text}")
@@ -60,8 +72,15 @@ def _as_dict(generation: edgellm.Generation) -> dict[str, Any]:
     return {
         "text": generation.text,
         "finish_reason": generation.finish_reason,
+        "complete": generation.complete,
         "sequences": [
-            {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "score": s.score}
+            {
+                "text": s.text,
+                "tokens": s.tokens,
+                "finish_reason": s.finish_reason,
+                "complete": s.complete,
+                "score": s.score,
+            }
             for s in generation.sequences
         ],
         "prompt_tokens": timing.prompt_tokens,

@@ -48,6 +48,20 @@ class SizeType(click.ParamType[int]):
         return int(float(match[1]) * self.units[match[2]])
 
 
+class TextFileType(click.ParamType[str]):
+    """The text in a file (UTF-8)."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return Path(value).read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            self.fail(f"cannot read {value}: {error.strerror}", param, ctx)
+        except UnicodeDecodeError as error:
+            self.fail(f"{value} is not UTF-8: byte 0x{error.object[error.start]:02X} at {error.start}", param, ctx)
+
+
 package_argument = click.argument("package", metavar="PKG", type=click.Path(path_type=Path))
 device_option = click.option(
     "--device",
@@ -118,6 +132,12 @@ GENERATION = [
     ),
     click.option("--prompt-lookup-num-tokens", type=int, help="Prompt lookup: most tokens to draft at once."),
     click.option("--max-matching-ngram-size", type=int, help="Prompt lookup: most tokens to look up."),
+    click.option("--json-schema", type=TextFileType(), metavar="FILE", help="The text is JSON of this JSON Schema."),
+    click.option("--regex", help="The text matches this regular expression."),
+    click.option(
+        "--grammar", type=TextFileType(), metavar="FILE", help="The text is of this grammar, in Lark's notation."
+    ),
+    click.option("--choices", multiple=True, help="The text is this, or one of several. May be repeated."),
 ]
 
 
@@ -141,6 +161,12 @@ def chosen(arguments: dict[str, Any]) -> dict[str, Any]:
     if "early_stopping" in given:
         given["early_stopping"] = {"true": True, "false": False}.get(given["early_stopping"], "never")
     return given
+
+
+def tell_incomplete(complete: bool | None) -> None:
+    """Say on stderr that a text is not what its constraint asks for."""
+    if complete is False:
+        click.echo("the text was cut off before it was what is asked for; raise --max-new-tokens", err=True)
 
 
 def read_text(argument: str) -> str:

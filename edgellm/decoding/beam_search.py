@@ -22,8 +22,9 @@ from edgellm.decoding.choice import (
     random_stream,
     sample_without_replacement,
 )
+from edgellm.decoding.constraint import ConstraintState
 from edgellm.decoding.processors import hamming_diversity
-from edgellm.decoding.sequence import Beginning, Hypothesis
+from edgellm.decoding.sequence import STUCK, Beginning, Hypothesis
 from edgellm.types import FloatArray, Logits, TokenArray
 
 
@@ -35,6 +36,7 @@ class Beams:
     scores: FloatArray  # [beams], the sum of the new tokens' processed log-probabilities
     logprobs: FloatArray  # [beams, new tokens] of the model's own logits; [beams, 0] if not asked for
     rows: TokenArray  # [beams], the decoder's row that each continues
+    states: tuple[ConstraintState | None, ...]  # [beams], where each is in its constraint
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,10 @@ class Group:
         model_logprobs = log_softmax(logits[self.beams.rows])
         check_numbers(model_logprobs[:, 0])  # one NaN among a row's logits makes the whole row NaN
         candidates = self._candidates(self._score(model_logprobs, earlier_tokens))
-        extended = self._extend(candidates, model_logprobs)
+        extended, ends = self._without_stuck(self._extend(candidates, model_logprobs))
         new_len = extended.ids.shape[1] - self.prompt_len
         cut = "length" if new_len >= self.limit else cut
 
-        ends = [self.plan.ends.of_text(ids) for ids in extended.ids]
         if not self.diverse:
             ends = [end or cut for end in ends]
         self._finish([(i, end) for i, end in enumerate(ends[: self.size]) if end is not None], extended)
@@ -106,7 +107,9 @@ class Group:
         """The score of each continuation, [beams, vocab]; excluded ones at -inf."""
         count = len(model_logprobs)
         sources = [self.beginning.made_of] * count
-        rows = ScoredRows(list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, sources)
+        rows = ScoredRows(
+            list(self.beams.ids), [self.prompt_len] * count, [self.limit] * count, sources, self.beams.states
+        )
         scores = process(self.plan.processors, rows, model_logprobs)
         if earlier_tokens:
             scores = hamming_diversity(scores, earlier_tokens, self.plan.options.diversity_penalty)
@@ -131,7 +134,22 @@ class Group:
         if self.plan.options.logprobs:
             logprobs = np.concatenate([logprobs, model_logprobs[parents, tokens][:, None]], axis=1)
         ids = np.concatenate([self.beams.ids[parents], tokens[:, None]], axis=1)
-        return Beams(ids, candidates.scores, logprobs, self.beams.rows[parents])
+        states = tuple(self._followed(self.beams.states[parent], i) for parent, i in zip(parents, ids, strict=True))
+        return Beams(ids, candidates.scores, logprobs, self.beams.rows[parents], states)
+
+    def _without_stuck(self, extended: Beams) -> tuple[Beams, list[str | None]]:
+        """Continuations and why each ends, if it does: of those that are stuck none, unless there is nothing else."""
+        ends = list(map(self.plan.end_of_text, extended.states, extended.ids))
+        others = np.flatnonzero([end != STUCK for end in ends])
+        if len(others) == len(ends) or not (len(others) or self.finished):
+            return extended, ends
+        return _take(extended, others), [ends[i] for i in others]
+
+    def _followed(self, parent: ConstraintState | None, ids: TokenArray) -> ConstraintState | None:
+        """The state of a beam's continuation, of which there are several."""
+        state = None if parent is None else parent.copy()
+        self.plan.advance(state, ids)
+        return state
 
     def _finish(self, ends: Sequence[tuple[int, str]], extended: Beams) -> None:
         """Add candidates with their finish reasons, then keep the best; the earlier one where scores are equal."""
@@ -141,7 +159,9 @@ class Group:
     def _hypothesis(self, extended: Beams, i: int, reason: str) -> Hypothesis:
         tokens = tuple(extended.ids[i, self.prompt_len :].tolist())
         logprobs = tuple(extended.logprobs[i].tolist()) if self.plan.options.logprobs else None
-        return Hypothesis(tokens, logprobs, self._penalise(extended.scores[i], len(tokens)), reason)
+        state = extended.states[i]
+        complete = None if state is None else state.may_end
+        return Hypothesis(tokens, logprobs, self._penalise(extended.scores[i], len(tokens)), reason, complete)
 
     def _can_improve(self, best_score: np.float32, new_len: int) -> bool:
         """Whether a better hypothesis may still come, by the rule that `early_stopping` names."""
@@ -158,7 +178,8 @@ class Group:
 
 
 def _take(beams: Beams, chosen: npt.NDArray[np.int64]) -> Beams:
-    return Beams(beams.ids[chosen], beams.scores[chosen], beams.logprobs[chosen], beams.rows[chosen])
+    states = tuple(beams.states[i] for i in chosen)
+    return Beams(beams.ids[chosen], beams.scores[chosen], beams.logprobs[chosen], beams.rows[chosen], states)
 
 
 def final_score(hypothesis: Hypothesis) -> float:
@@ -223,6 +244,7 @@ def _create_groups(beginning: Beginning, row: int) -> list[Group]:
         scores=np.zeros(1, dtype=np.float32),
         logprobs=np.zeros((1, 0), dtype=np.float32),
         rows=np.array([row], dtype=np.int64),
+        states=(beginning.plan.begin(),),
     )
     options = beginning.plan.options
     return [

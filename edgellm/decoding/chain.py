@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgellm.decoding import processors as p
 from edgellm.decoding import warpers as w
+from edgellm.decoding.constraint import ConstraintState, constrain
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.processors import Scores
 from edgellm.types import TokenArray
@@ -17,13 +18,14 @@ from edgellm.types import TokenArray
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The sequences that scores belong to: the ids of each (prompt and new tokens), two lengths of each, and what it
-    was made of (an encoder's source, or the prompt)."""
+    """The sequences that scores belong to: the ids of each (prompt and new tokens), two lengths of each, what it was
+    made of (an encoder's source, or the prompt), and where it is in its constraint."""
 
     ids: Sequence[TokenArray]
     prompt_lens: Sequence[int]
     max_new_tokens: Sequence[int]
     sources: Sequence[TokenArray] = ()
+    states: Sequence[ConstraintState | None] = ()
 
     @property
     def new_lens(self) -> npt.NDArray[np.int64]:
@@ -37,9 +39,16 @@ class ScoredRows:
 Processor = Callable[[ScoredRows, Scores], Scores]
 
 
-def build_processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
-    """The chain is empty for plain greedy search and plain sampling, which then pay nothing."""
-    chain = [*_constraints(options, eos_token_ids), *(_warpers(options, eos_token_ids) if options.do_sample else [])]
+def build_processors(
+    options: GenerationOptions, eos_token_ids: tuple[int, ...], *, constrained: bool = False
+) -> list[Processor]:
+    """The chain is empty for plain greedy search and plain sampling, which then pay nothing. `constrained`: whether the
+    rows have states, which have the last word on what is excluded."""
+    chain = _processors(options, eos_token_ids)
+    if constrained:
+        chain = [_constrained(chain, options, eos_token_ids)]
+    if options.do_sample:
+        chain += _warpers(options, eos_token_ids)
     return [*chain, lambda _, scores: p.renormalize(scores)] if options.renormalize_logits else chain
 
 
@@ -50,7 +59,7 @@ def process(processors: Sequence[Processor], rows: ScoredRows, scores: Scores) -
     return scores
 
 
-def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
+def _processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
     o = options
     words = [word for word in o.bad_words_ids if word not in {(eos,) for eos in eos_token_ids}]
     chain: list[Processor] = []
@@ -88,6 +97,15 @@ def _constraints(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> 
     return chain
 
 
+def _constrained(others: Sequence[Processor], options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> Processor:
+    def processor(rows: ScoredRows, scores: Scores) -> Scores:
+        lengths = zip(rows.states, rows.ids, strict=True)
+        states = [None if options.forces_token_behind(len(ids)) else state for state, ids in lengths]
+        return constrain(process(others, rows, scores), scores, states, eos_token_ids)
+
+    return processor
+
+
 def _warpers(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> list[Processor]:
     o = options
     # Beams need a token that does not end the sequence beside every one that does.
@@ -117,6 +135,6 @@ def _too_short(options: GenerationOptions, rows: ScoredRows) -> p.Mask:
 
 def _at_begin(options: GenerationOptions, rows: ScoredRows) -> p.Mask:
     """The first free choice: after a prompt of one token, a forced first token comes before it."""
-    forced = np.array([options.forced_bos_token_id is not None and length == 1 for length in rows.prompt_lens])
+    forced = np.array([options.forces_token_behind(length) for length in rows.prompt_lens])
     mask: p.Mask = rows.new_lens == forced
     return mask

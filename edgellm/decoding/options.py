@@ -21,8 +21,9 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow` and `prompt_lookup` are options here, and so are
-    `logit_bias`, `presence_penalty`, `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and what the text is to be
+    (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`, `presence_penalty`,
+    `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -75,6 +76,11 @@ class GenerationOptions:
     prompt_lookup_num_tokens: int | None = None  # the most to draft at once, 10 if None; a number sets prompt_lookup
     max_matching_ngram_size: int | None = None  # how many tokens to look up at most, 3 if None
 
+    json_schema: str | None = None  # the text is JSON that this schema allows: a dict, JSON text or a pydantic model
+    regex: str | None = None  # the whole text matches
+    grammar: str | None = None  # of the text, in Lark's notation
+    choices: tuple[str, ...] = ()  # the text is one of these
+
     @classmethod
     def create(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> GenerationOptions:
         """`options` are the caller's, `defaults` the package's generation_config.json, whose unknown keys are ignored.
@@ -93,7 +99,7 @@ class GenerationOptions:
                 values[name] = _OFF[name] if source[name] is None else _CHECKS[name](source[name])
             except v.Unfit as expected:
                 problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
-        result = cls(**_settle_implied(_settle_lengths(values, options)))
+        result = cls(**_settle_constraint(_settle_implied(_settle_lengths(values, options)), options))
         problems += _combination_problems(result, options)
         if problems:
             raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
@@ -132,6 +138,15 @@ class GenerationOptions:
         if self.min_new_tokens is not None:
             return self.min_new_tokens
         return max(0, self.min_length - prompt_len)
+
+    @property
+    def constraint(self) -> tuple[str, str | tuple[str, ...]] | None:
+        """The option that says what the text may be, and its value; None: it may be any text."""
+        return next(((name, value) for name in CONSTRAINTS if (value := getattr(self, name))), None)
+
+    def forces_token_behind(self, length: int) -> bool:
+        """Whether `forced_bos_token_id` is what comes behind so many tokens, the prompt included."""
+        return self.forced_bos_token_id is not None and length == 1
 
     def within(self, vocab_size: int, given: Mapping[str, Any]) -> GenerationOptions:
         """The same without ids that no token has, as far as the package names them and they change nothing. `given`
@@ -201,6 +216,10 @@ _CHECKS: dict[str, v.Check] = {
     "prompt_lookup": v.flag,
     "prompt_lookup_num_tokens": v.integer(1),
     "max_matching_ngram_size": v.integer(1),
+    "json_schema": v.json_schema,
+    "regex": v.text,
+    "grammar": v.text,
+    "choices": v.strings,
 }
 
 # What None means: the value that switches an option off, where that is not None itself.
@@ -215,6 +234,7 @@ SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon
 BEAMS_ONLY = ("length_penalty", "early_stopping")
 ONE_BEAM_ONLY = ("top_logprobs",)
 _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
+CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 
 
 _SILENT_IDS = ("eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # where an id that no token has does nothing
@@ -243,6 +263,12 @@ def _settle_implied(values: Mapping[str, Any]) -> dict[str, Any]:
     """As in Hugging Face, a number of tokens to draft switches prompt lookup on; one of likeliest tokens, logprobs."""
     asked = {"prompt_lookup": values.get("prompt_lookup_num_tokens") is not None, **values}
     return {**asked, "logprobs": bool(values.get("logprobs") or values.get("top_logprobs"))}
+
+
+def _settle_constraint(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller asks of the text replaces what the package does."""
+    asks = any(options.get(name) is not None for name in CONSTRAINTS)
+    return {name: value for name, value in values.items() if not asks or name not in CONSTRAINTS or name in options}
 
 
 def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) -> list[str]:
@@ -277,6 +303,8 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
             f'overflow is "shift" with num_beams={o.num_beams} and num_return_sequences={o.num_return_sequences}, '
             "expected 1 of each: one sequence can shift"
         )
+    if len(several := [name for name in CONSTRAINTS if getattr(o, name)]) > 1:
+        problems.append(f"{' and '.join(several)} say what the text may be, expected one of them")
     if not o.prompt_lookup and o.num_beams == 1:
         problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems

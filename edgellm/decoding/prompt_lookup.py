@@ -1,9 +1,10 @@
 """Speculative decoding by prompt lookup: where the sequence repeats itself, several tokens come out of one run.
 
 A draft is what followed the last tokens where they occurred before, in the prompt or in what was generated (Saxena
-2023, "Prompt lookup decoding"). The model reads the draft in one run, and each token of it that the search then chooses
-by itself is a run saved. The search knows nothing of this: it is given the logits that it would have been given, one
-position at a time, so that processors, random draws, stop strings and cancellation are what they are without.
+2023, "Prompt lookup decoding"); where a constraint leaves no choice, it is what has to come. The model reads the draft
+in one run, and each token of it that the search then chooses by itself is a run saved. The search knows nothing of
+this: it is given the logits that it would have been given, one position at a time, so that processors, random draws,
+stop strings and cancellation are what they are without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Protocol
 import numpy as np
 
 from edgellm.decoding.decoder import READING, Decoder, Reading, Sources
-from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.sequence import Beginning
 from edgellm.types import Logits, TokenArray
 
@@ -54,7 +54,7 @@ class PromptLookup:
         self._decoder = decoder
         self._beginnings = list(beginnings)  # of each row
         self._rows: list[list[int]] = [beginning.prompt.tolist() for beginning in beginnings]  # prompt and new tokens
-        self._drafter: Drafter | None = None
+        self._drafter: RowDrafter | None = None
         self._draft: list[int] = []  # what is left of the last draft, in the decoder already
         self._ahead: Logits = np.empty((0, 0), np.float32)  # [draft + 1, vocab] from the last run on
         self.drafted = 0  # tokens
@@ -73,11 +73,11 @@ class PromptLookup:
     def decode(self, tokens: TokenArray) -> Logits:
         chosen: list[int] = tokens.tolist()
         beginning = self._beginnings[0]
-        if len(chosen) > 1 or not beginning.plan.looks_up:
+        if len(chosen) > 1 or not beginning.plan.drafts:
             for row, token in zip(self._rows, chosen, strict=True):
                 row.append(token)
             return self._decoder.decode(tokens)
-        drafter = self._drafter_of_the_row(beginning.plan.options)
+        drafter = self._drafter_of_the_row(beginning)
         drafter.append(chosen[0])
         if self._draft and self._draft[0] == chosen[0]:
             self.accepted += 1
@@ -86,17 +86,17 @@ class PromptLookup:
         self.forget_draft()
         new = len(drafter.tokens) - len(beginning.prompt)
         room = min(beginning.max_new_tokens - new, self._decoder.lookahead) - 1
-        self._draft = drafter.draft(min(room, beginning.plan.options.prompt_lookup_num_tokens or DEFAULT_MAX_DRAFT))
+        self._draft = drafter.draft(room)
         if not self._draft:
             return self._decoder.decode(tokens)
         self.drafted += len(self._draft)
         self._ahead = self._decoder.verify(np.array([*chosen, *self._draft], np.int64))
         return self._ahead[:1]
 
-    def _drafter_of_the_row(self, options: GenerationOptions) -> Drafter:
+    def _drafter_of_the_row(self, beginning: Beginning) -> RowDrafter:
         """The drafter is made after the first token, which therefore comes no later; it takes over the row's tokens."""
         if self._drafter is None:
-            self._drafter = Drafter(self._rows[0], options.max_matching_ngram_size or DEFAULT_MAX_NGRAM)
+            self._drafter = RowDrafter(self._rows[0], beginning)
             self._rows[0] = self._drafter.tokens
         return self._drafter
 
@@ -105,6 +105,38 @@ class PromptLookup:
         if self._draft:
             self._decoder.forget(len(self._draft))
             self._draft = []
+
+
+class RowDrafter:
+    """Drafts for a sequence that has begun: what its constraint forces, and what was looked up as far as that is
+    allowed. `tokens`: prompt and new ones."""
+
+    def __init__(self, tokens: Sequence[int], beginning: Beginning) -> None:
+        self._plan, options = beginning.plan, beginning.plan.options
+        self._most = options.prompt_lookup_num_tokens or DEFAULT_MAX_DRAFT
+        ngram = options.max_matching_ngram_size or DEFAULT_MAX_NGRAM
+        self._found = Drafter(tokens, ngram) if self._plan.looks_up else None
+        self.tokens = list(tokens) if self._found is None else self._found.tokens
+        self._state = self._plan.begin()
+        for end in range(len(beginning.prompt), len(tokens)):
+            self._plan.advance(self._state, tokens[: end + 1])
+
+    def append(self, token: int) -> None:
+        if self._found is None:
+            self.tokens.append(token)
+        else:
+            self._found.append(token)
+        self._plan.advance(self._state, self.tokens)
+
+    def draft(self, room: int) -> list[int]:
+        """At most so many tokens to come."""
+        found = self._found.draft(min(room, self._most)) if self._found is not None else []
+        if self._state is None or room < 1:
+            return found
+        forced = list(self._state.forced())[:room]
+        if found[: len(forced)] != forced:
+            return forced
+        return found[: max(len(forced), self._state.accepted(found))]
 
 
 class Drafter:

@@ -181,4 +181,5 @@ def _describe(sequences: Sequence[Continuation]) -> ScoredRows:
         prompt_lens=[sequence.prompt_len for sequence in sequences],
         max_new_tokens=[sequence.max_new_tokens for sequence in sequences],
         sources=[sequence.beginning.made_of for sequence in sequences],
+        states=[sequence.state for sequence in sequences],
     )

@@ -11,10 +11,12 @@ import numpy as np
 
 from edgellm.decoding.chain import Processor, build_processors
 from edgellm.decoding.choice import random_stream
+from edgellm.decoding.constraint import Constraint, ConstraintState
 from edgellm.decoding.options import GenerationOptions
 from edgellm.types import TokenArray
 
 SPARE = 256  # tokens to make room for at first
+STUCK = "constraint"  # the finish reason of a text that its constraint lets neither end nor go on
 
 
 class Emitted(NamedTuple):
@@ -23,13 +25,16 @@ class Emitted(NamedTuple):
     `number` is the sequence's: the call's prompts have their `num_return_sequences` one after the other.
     `logprob` is the log-softmax of the model's own logits at the token, if `options.logprobs`; `top_logprobs` are those
     of the `options.top_logprobs` likeliest tokens, the likeliest first.
-    `finish_reason` is set on a sequence's last token: "eos", "stop_string", "length", "cancelled" or "time".
+    `finish_reason` is set on a sequence's last token: "eos", "stop_string", "length", "cancelled", "time" or
+    "constraint".
+    `complete`: on the last token of a constrained sequence, whether its text is what the constraint asks for.
     """
 
     number: int
     token: int
     logprob: float | None
     finish_reason: str | None
+    complete: bool | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
@@ -43,13 +48,15 @@ class Step(NamedTuple):
 class Hypothesis:
     """One finished sequence: its new tokens, an end token included, the prompt not.
 
-    `logprobs` are as in `Emitted`. `score`: beam search's length-penalised score, sum / length**length_penalty.
+    `logprobs` and `complete` are as in `Emitted`. `score`: beam search's length-penalised score,
+    sum / length**length_penalty.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] | None
     score: float | None
     finish_reason: str
+    complete: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,18 @@ class Ends:
 
 @dataclass(frozen=True, eq=False)
 class SequencePlan:
-    """How sequences go on, and when they end. What shares a plan is computed together."""
+    """How sequences go on, and when they end. What shares a plan is computed together. `constraint`: what they may say;
+    None: anything."""
 
     options: GenerationOptions
     ends: Ends
     processors: Sequence[Processor]
+    constraint: Constraint | None = None
 
     @classmethod
-    def create(cls, options: GenerationOptions, ends: Ends) -> SequencePlan:
-        return cls(options, ends, build_processors(options, ends.eos_token_ids))
+    def create(cls, options: GenerationOptions, ends: Ends, constraint: Constraint | None = None) -> SequencePlan:
+        processors = build_processors(options, ends.eos_token_ids, constrained=constraint is not None)
+        return cls(options, ends, processors, constraint)
 
     @property
     def has_beams(self) -> bool:
@@ -101,8 +111,36 @@ class SequencePlan:
 
     @property
     def looks_up(self) -> bool:
-        """Whether tokens are drafted: see `edgellm.decoding.prompt_lookup`. Those of beams are not."""
+        """Whether tokens are looked up: see `edgellm.decoding.prompt_lookup`. Those of beams are not."""
         return self.options.prompt_lookup and not self.has_beams
+
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are read before they are chosen: those that are looked up, and those that a constraint
+        forces."""
+        return self.looks_up or (self.constraint is not None and not self.has_beams)
+
+    def begin(self) -> ConstraintState | None:
+        """The state of a new sequence, None where it may say anything."""
+        return None if self.constraint is None else self.constraint.begin()
+
+    def advance(self, state: ConstraintState | None, ids: TokenArray | Sequence[int]) -> None:
+        """Let a state follow the last token of prompt and new tokens. Ends, and a first token that the options force,
+        are no part of what it is about."""
+        token = int(ids[-1])
+        apart = token in self.ends.eos_token_ids or self.options.forces_token_behind(len(ids) - 1)
+        if state is not None and not apart:
+            state.advance(token)
+
+    def end_of_text(self, state: ConstraintState | None, ids: TokenArray) -> str | None:
+        """Why prompt and new tokens are not gone on with: what `Ends` says, or a constraint that lets nothing follow,
+        which has come to its "eos", if there is no end token, or is stuck."""
+        end = self.ends.of_text(ids)
+        if end is not None or state is None or state.may_go_on:
+            return end
+        if not state.may_end:
+            return STUCK
+        return None if self.ends.eos_token_ids else "eos"
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +161,11 @@ class Beginning:
         """What the sequences are about, for the options that look at it."""
         return self.prompt if self.source is None else self.source
 
+    @property
+    def drafts(self) -> bool:
+        """Whether tokens are read before they are chosen: an encoder-decoder cannot take them back."""
+        return self.plan.drafts and self.source is None
+
     def sequence(self, number: int, copy: int = 0) -> Continuation:
         """The sequence `copy` of this prompt, which draws from the random stream (seed, copy)."""
         options = self.plan.options
@@ -130,7 +173,8 @@ class Beginning:
 
     def nothing(self, finish_reason: str) -> Hypothesis:
         """What there is where the prompt was not read to its end."""
-        return Hypothesis((), () if self.plan.options.logprobs else None, None, finish_reason)
+        complete = None if self.plan.constraint is None else False
+        return Hypothesis((), () if self.plan.options.logprobs else None, None, finish_reason, complete)
 
 
 @dataclass(eq=False)
@@ -150,7 +194,7 @@ class Continuation:
     def __post_init__(self) -> None:
         self.plan, self.max_new_tokens = self.beginning.plan, self.beginning.max_new_tokens
         self.prompt_len = len(self.beginning.prompt)
-        self._ends = self.plan.ends
+        self.state = self.plan.begin()
         self._ids = np.concatenate([self.beginning.prompt, np.zeros(min(self.max_new_tokens, SPARE), np.int64)])
 
     def append(
@@ -165,8 +209,14 @@ class Continuation:
         if logprob is not None:
             self.logprobs.append(logprob)
         limit = "length" if len(self.tokens) >= self.max_new_tokens else None
-        self.finish_reason = self._ends.of_text(self.ids()) or limit or cut
-        return Emitted(self.number, token, logprob, self.finish_reason, top_logprobs)
+        self.plan.advance(self.state, self.ids())
+        self.finish_reason = self.plan.end_of_text(self.state, self.ids()) or limit or cut
+        return Emitted(self.number, token, logprob, self.finish_reason, self.complete, top_logprobs)
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the text is what its constraint asks for, once it has ended; None where there is none."""
+        return None if self.state is None or self.finish_reason is None else self.state.may_end
 
     def ids(self) -> TokenArray:
         """Prompt and new tokens."""
@@ -175,4 +225,4 @@ class Continuation:
     def hypothesis(self) -> Hypothesis:
         assert self.finish_reason is not None
         logprobs = tuple(self.logprobs) if self.plan.options.logprobs else None
-        return Hypothesis(tuple(self.tokens), logprobs, None, self.finish_reason)
+        return Hypothesis(tuple(self.tokens), logprobs, None, self.finish_reason, self.complete)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -131,6 +132,34 @@ def strings(value: Any) -> tuple[str, ...]:
     if not _is_sequence(values) or not all(isinstance(v, str) and v for v in values):
         raise Unfit("a non-empty string or a list of them")
     return tuple(values)
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Unfit("a non-empty text")
+    return value
+
+
+def json_schema(value: Any) -> str:
+    """Check for a JSON Schema, as JSON text in the end. The order of its keys stays: properties come in that order."""
+    expected = "a JSON Schema: a dict, the text of a JSON object, a pydantic model, or True for any JSON"
+    try:
+        schema = _schema_of(value)
+        if schema is True:
+            schema = {}
+        if not isinstance(schema, Mapping):
+            raise Unfit(expected)
+        return json.dumps(schema, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Unfit(f"{expected}; {error}") from error
+
+
+def _schema_of(value: Any) -> Any:
+    if isinstance(value, str):
+        return json.loads(value)
+    if callable(schema := getattr(value, "model_json_schema", None)):  # pydantic is not needed to know its models
+        return schema()
+    return value
 
 
 def _is_integer(value: Any) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgellm.constraints import Constraints
 from edgellm.decoding import Beginning, Ends, GenerationOptions, SequencePlan
+from edgellm.decoding.constraint import Constraint
 from edgellm.errors import ChatTemplateError, OptionError
 from edgellm.generation.call import Call, ChatArguments, Options, Request
 from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fit_prompt, system_messages
@@ -39,11 +41,12 @@ class Settled:
 @dataclass(frozen=True)
 class Reader(ABC):
     """Makes a `Call` of a `Request`, with the parts of a package that prompts pass through. `defaults`: its
-    generation_config.json."""
+    generation_config.json. `constraints`: those of earlier calls."""
 
     manifest: Manifest
     tokenizer: Tokenizer | None
     defaults: Mapping[str, Any]
+    constraints: Constraints = field(default_factory=Constraints, kw_only=True, compare=False)
 
     def call(self, request: Request) -> Call:
         """A request, checked and ready to run. Raises InputError or OptionError."""
@@ -51,8 +54,11 @@ class Reader(ABC):
         self._check_together(settled)
         fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
         plans = {options: self._plan(options) for options in {one.options for one in settled}}
+        beginnings = [self._begin(fit, one, plans[one.options]) for fit, one in zip(fitted, settled, strict=True)]
+        for beginning in beginnings:
+            check_forced(beginning)
         return Call(
-            [self._begin(fit, one, plans[one.options]) for fit, one in zip(fitted, settled, strict=True)],
+            beginnings,
             dropped=[fit.dropped for fit in fitted],
             window=next((fit.window for fit in fitted), None),
             tokenizer=self.tokenizer,
@@ -82,7 +88,11 @@ class Reader(ABC):
             raise OptionError(f"{GENERATION}: {'; '.join(problems)}; remove the key from the package's file")
         options = GenerationOptions.create(self.defaults, **given).within(self.manifest.vocab_size, given)
         options.check_vocabulary(self.manifest.vocab_size)
+        self._constraint(options)
         return options
+
+    def _constraint(self, options: GenerationOptions) -> Constraint | None:
+        return self.constraints.of(options, self.tokenizer, self.manifest.vocab_size)
 
     def _plan(self, options: GenerationOptions) -> SequencePlan:
         tokens = self.manifest.tokens
@@ -92,7 +102,7 @@ class Reader(ABC):
             matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
             deadline=None if options.max_time is None else time.monotonic() + options.max_time,
         )
-        return SequencePlan.create(options, ends)
+        return SequencePlan.create(options, ends, self._constraint(options))
 
 
 @dataclass(frozen=True)
@@ -173,6 +183,17 @@ class PromptReader(Reader):
         shared = min(len(alone), len(tokens))
         different = np.flatnonzero(alone[:shared] != tokens[:shared])
         return int(different[0]) if len(different) else shared
+
+
+def check_forced(beginning: Beginning) -> None:
+    """Raises OptionError where all texts that a constraint allows begin with more tokens than there may be."""
+    state = beginning.plan.begin()
+    forced = 0 if state is None else len(state.forced())
+    if forced > beginning.max_new_tokens:
+        raise OptionError(
+            f"what the constraint asks for begins with {forced} tokens that are always the same, and "
+            f"{beginning.max_new_tokens} are left for all of it; raise max_new_tokens"
+        )
 
 
 def _is_number(value: Any) -> bool:

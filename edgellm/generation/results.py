@@ -12,8 +12,11 @@ class GeneratedSequence:
     """One generated text. `tokens` are the new ones, an end token included; `text` leaves special tokens out, and is
     empty where the package has no tokenizer.
 
-    `finish_reason`: "eos", "stop_string", "length", "time" or "cancelled". `logprobs`, if asked for, are the model's
-    own, before temperature and the like. `score` is beam search's.
+    `finish_reason`: "eos", "stop_string", "length", "time", "cancelled" or "constraint": the text's constraint lets it
+    neither end nor go on: no token of the vocabulary writes what has to come, or that is too much to compute. Without
+    an end token, "eos" is where a constraint lets nothing follow. `logprobs`, if asked for, are the model's own, before
+    temperature and the like. `score` is beam search's. `complete`: whether a constrained text is what was asked for;
+    False where it was cut off before, None without a constraint.
     """
 
     text: str
@@ -21,13 +24,15 @@ class GeneratedSequence:
     finish_reason: str
     logprobs: tuple[float, ...] | None = None
     score: float | None = None
+    complete: bool | None = None
 
 
 @dataclass(frozen=True)
 class Timing:
     """The times and counts of one call; the prompts of a batch share them.
 
-    `drafted_tokens` are prompt lookup's; `accepted_tokens` of them were right, and each saved a run of the model.
+    `drafted_tokens` are prompt lookup's and those that a constraint forces; `accepted_tokens` of them were right, and
+    each saved a run of the model.
     """
 
     time_to_first_token_s: float
@@ -81,6 +86,10 @@ class Generation:
     def score(self) -> float | None:
         return self.sequences[0].score
 
+    @property
+    def complete(self) -> bool | None:
+        return self.sequences[0].complete
+
     def __str__(self) -> str:
         return self.text
 
@@ -89,9 +98,9 @@ class Generation:
 class Piece:
     """What one step adds to a streamed text: a token, and the text that is complete with it ("" inside a character).
 
-    The last piece has a `finish_reason`; it has no token if the stream was cancelled before the first one.
-    `dropped_tokens`: as in `Generation`, since the piece before. `top_logprobs`: token ids and log-probabilities, if
-    asked for.
+    The last piece has a `finish_reason`, and `complete` as in `GeneratedSequence`; it has no token if the stream was
+    cancelled before the first one. `dropped_tokens`: as in `Generation`, since the piece before. `top_logprobs`: token
+    ids and log-probabilities, if asked for.
     """
 
     text: str
@@ -99,6 +108,7 @@ class Piece:
     logprobs: tuple[float, ...] | None
     finish_reason: str | None
     dropped_tokens: int = 0
+    complete: bool | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from edgellm.decoding import Decoder, Emitted, Hypothesis, PromptLookup, Step, search
+from edgellm.decoding import Beginning, Decoder, Emitted, Hypothesis, PromptLookup, Step, search
 from edgellm.decoding.prompt_lookup import Verifier
 from edgellm.decoding.shifting import Shifting
 from edgellm.generation.call import Call
@@ -33,13 +33,14 @@ class Run:
             pass
         timing = self._timing()
         return [
-            Generation(sequences(found, self._call.tokenizer), len(beginning.made_of), timing, dropped)
+            Generation(sequences(found, beginning, self._call.tokenizer), len(beginning.made_of), timing, dropped)
             for beginning, found, dropped in zip(self._call.beginnings, self._hypotheses, self._dropped, strict=True)
-        ]
+        ]  # fmt: skip
 
     def pieces(self) -> Iterator[Piece]:
         """The text of the only sequence, step by step."""
-        detokenizer = Detokenizer(self._call.tokenizer)
+        (beginning,) = self._call.beginnings
+        detokenizer = Detokenizer(self._call.tokenizer, clean_up=cleaned_up(beginning))
         finished, told = False, 0
         for step in self._steps():
             for emitted in step.emitted:
@@ -48,16 +49,17 @@ class Run:
                 yield piece(emitted, detokenizer, dropped - told)
                 told = dropped
         if not finished:
-            reason = self._hypotheses[0][0].finish_reason
-            yield Piece(detokenizer.flush(), (), None, reason, self._dropped[0] - told)
+            last = self._hypotheses[0][0]
+            yield Piece(
+                detokenizer.flush(), (), None, last.finish_reason, self._dropped[0] - told, complete=last.complete
+            )
 
     def _put_in_front(self, engine: Decoder) -> None:
-        """What stands in front of the engine, where options of the call ask for it. Only models whose engines can take
-        tokens back have such options."""
+        """What stands in front of the engine, where it can take tokens back and the options of the call ask for it."""
         call = self._call
         if call.window is not None:
             self._decoder = self._shifting = Shifting(cast(Verifier, engine), call.window)
-        if any(beginning.plan.looks_up for beginning in call.beginnings):
+        if any(beginning.drafts for beginning in call.beginnings):
             self._decoder = self._lookup = PromptLookup(cast(Verifier, self._decoder), call.beginnings)
 
     def _steps(self) -> Iterator[Step]:
@@ -90,14 +92,21 @@ class Run:
         return Timing(first, end - self._started, prompt_tokens, new_tokens, *drafts)
 
 
-def sequences(found: Sequence[Hypothesis], tokenizer: Tokenizer | None) -> tuple[GeneratedSequence, ...]:
+def sequences(
+    found: Sequence[Hypothesis], beginning: Beginning, tokenizer: Tokenizer | None
+) -> tuple[GeneratedSequence, ...]:
     """What was found for a prompt, with its text."""
-    return tuple(
-        GeneratedSequence(
-            tokenizer.decode(one.tokens) if tokenizer else "", one.tokens, one.finish_reason, one.logprobs, one.score
-        )
-        for one in found
-    )
+
+    def with_text(one: Hypothesis) -> GeneratedSequence:
+        text = tokenizer.decode(one.tokens, clean_up=cleaned_up(beginning)) if tokenizer else ""
+        return GeneratedSequence(text, one.tokens, one.finish_reason, one.logprobs, one.score, complete=one.complete)
+
+    return tuple(map(with_text, found))
+
+
+def cleaned_up(beginning: Beginning) -> bool | None:
+    """Never a constrained text, which is what was asked for as it is; others as the tokenizer says."""
+    return None if beginning.plan.constraint is None else False
 
 
 def piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
@@ -106,4 +115,6 @@ def piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
     if emitted.finish_reason is not None:
         text += detokenizer.flush()
     logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped, emitted.top_logprobs)
+    return Piece(
+        text, (emitted.token,), logprobs, emitted.finish_reason, dropped, emitted.complete, emitted.top_logprobs
+    )

@@ -12,7 +12,7 @@ from typing import Any
 from edgellm.decoding import Emitted, Hypothesis
 from edgellm.generation.call import Call
 from edgellm.generation.results import Generation, Piece, Timing
-from edgellm.generation.run import piece, sequences
+from edgellm.generation.run import cleaned_up, piece, sequences
 from edgellm.text.tokenizer import Detokenizer
 
 
@@ -28,7 +28,10 @@ class Answer:
         self._call = call
         self._started = time.perf_counter()
         self._first_token: float | None = None
-        self._detokenizers = [Detokenizer(call.tokenizer) for _ in range(self._beginning.plan.num_sequences)]
+        clean_up = cleaned_up(self._beginning)
+        self._detokenizers = [
+            Detokenizer(call.tokenizer, clean_up=clean_up) for _ in range(self._beginning.plan.num_sequences)
+        ]
         self._cancelled = threading.Event()
         self._future: Future[Generation] = Future()
         self._future.set_running_or_notify_cancel()  # those who wait for it cannot cancel it; `cancel` does
@@ -112,9 +115,9 @@ class Answer:
     def finish(self, hypotheses: Sequence[Hypothesis]) -> None:
         for number, (found, detokenizer) in enumerate(zip(hypotheses, self._detokenizers, strict=False)):
             if found.finish_reason in ("cancelled", "time") and not self._has_ended(number):
-                self._tell((number, Piece(detokenizer.flush(), (), None, found.finish_reason)))
+                self._tell((number, Piece(detokenizer.flush(), (), None, found.finish_reason, complete=found.complete)))
         generation = Generation(
-            sequences(hypotheses, self._call.tokenizer),
+            sequences(hypotheses, self._beginning, self._call.tokenizer),
             len(self._beginning.made_of),
             self._timing(sum(len(found.tokens) for found in hypotheses)),
             self._call.dropped[0],

@@ -16,6 +16,7 @@ from edgellm.system.memory import return_freed_memory
 from edgellm.text.clean_up import CleanUp
 from edgellm.text.clean_up import clean_up as cleaned_up
 from edgellm.text.encodings import Encoding, Side, from_tokenizer
+from edgellm.text.token_bytes import TokenBytes, token_bytes
 from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm.types import IntArray
 
@@ -91,6 +92,10 @@ class Tokenizer:
         with library_errors(_failed):
             return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
 
+    def token_bytes(self) -> TokenBytes:
+        """What each token of the vocabulary writes, read anew. Raises OptionError where that depends on others."""
+        return token_bytes(self._tokenizer)
+
     @property
     def marks_continuations(self) -> bool:
         """Whether the tokens inside of a word have a prefix that the text has not, such as ##."""
@@ -124,17 +129,18 @@ def open_tokenizer(package: Path) -> Tokenizer | None:
 
 class Detokenizer:
     """Gives the text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens;
-    without a tokenizer they are empty.
+    without a tokenizer they are empty. `clean_up`: False leaves it out.
 
     A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
     dropped only from the very first token), so a token is always decoded together with the ones before it.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, clean_up: bool | None = None) -> None:
         self._tokenizer = tokenizer
         self._context: list[int] = []  # tokens whose text is out already
         self._pending: list[int] = []
-        self._clean = CleanUp() if tokenizer is not None and tokenizer.cleans_up else None
+        cleans_up = tokenizer is not None and tokenizer.cleans_up
+        self._clean = CleanUp() if cleans_up and clean_up is not False else None
 
     def add(self, token: int) -> str:
         """The text that is complete now, often that of `token`, "" while a character is incomplete."""

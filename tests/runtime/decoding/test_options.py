@@ -10,17 +10,9 @@ from transformers import GenerationConfig
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, OptionError
 
-OURS_ALONE = {
-    "seed",
-    "logprobs",
-    "overflow",
-    "overflow_keep",
-    "prompt_lookup",
-    "logit_bias",
-    "presence_penalty",
-    "frequency_penalty",
-    "top_logprobs",
-}
+CONSTRAINTS = {"json_schema", "regex", "grammar", "choices"}
+OPENAIS = {"logit_bias", "presence_penalty", "frequency_penalty", "top_logprobs"}
+OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup", *CONSTRAINTS, *OPENAIS}
 OTHER_OFF_VALUE = {"stop_strings", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"}  # () where HF has None
 OTHER_DEFAULT = {"max_new_tokens": 256, "max_length": None}
 

@@ -1,0 +1,124 @@
+"""Options that say what a text may be, made into constraints: checked, limited, and kept for the next call."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from decimal import Decimal
+from math import lcm
+from threading import Lock
+from typing import Any
+
+from edgellm.constraints.matcher import Grammar, reason
+from edgellm.constraints.vocabulary import Vocabulary, llguidance
+from edgellm.decoding.constraint import Constraint
+from edgellm.decoding.options import GenerationOptions
+from edgellm.errors import OptionError
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer
+
+KEPT = 32  # compiled constraints
+Asked = tuple[str, str | tuple[str, ...]]  # an option's name and value
+
+# What a constraint may cost. Most that explode are stopped by llguidance's limits: these are lower than its own where
+# its own take more than a second. What it has no limit for is checked here.
+MAX_TEXT = 2**18  # characters
+MAX_MULTIPLE = 10_000  # states of an automaton that counts remainders
+LIMITS = {
+    "initial_lexer_fuel": 300_000,
+    "max_grammar_size": 20_000,
+    "step_max_items": 20_000,
+    "max_lexer_states": 50_000,
+    "verbose_errors": False,
+}
+
+# JSON is written as Python's json.dumps does, so that nothing but the values is left to choose; a schema may say
+# otherwise with "x-guidance".
+SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)')
+
+
+class Constraints:
+    """Those of one model, whose sessions share them. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._compiler: Compiler | None = None
+        self._compiled: OrderedDict[Asked, Constraint] = OrderedDict()  # the last used last
+
+    def of(self, options: GenerationOptions, tokenizer: Tokenizer | None, vocab_size: int) -> Constraint | None:
+        """What the options ask for, None where a text may be anything. Raises OptionError, InputError without a
+        tokenizer, or MissingDependencyError."""
+        asked = options.constraint
+        if asked is None:
+            return None
+        if tokenizer is None:
+            raise no_tokenizer(why=f"{asked[0]} is about text", instead="leave it out")
+        with self._lock:
+            if asked not in self._compiled:
+                self._compiler = self._compiler or Compiler(Vocabulary(tokenizer, vocab_size))
+                self._compiled[asked] = self._compiler.constraint(*asked)
+            self._compiled.move_to_end(asked)
+            while len(self._compiled) > KEPT:
+                self._compiled.popitem(last=False)
+            return self._compiled[asked]
+
+
+class Compiler:
+    """Of one vocabulary, which llguidance has put into a trie: that takes a moment."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        library = llguidance()
+        self._vocabulary = vocabulary
+        self._tokenizer = library.LLTokenizer(vocabulary)
+        self._matcher = library.LLMatcher
+        self._limits = library.LLParserLimits(**LIMITS)
+
+    def constraint(self, name: str, value: str | tuple[str, ...]) -> Constraint:
+        """Raises OptionError where llguidance refuses it, it is too large, or it allows no text of this vocabulary."""
+        _check_length(name, value)
+        _check_multiples(name, value)
+        matcher = self._matcher(self._tokenizer, _grammar(name, value), log_level=0, limits=self._limits)
+        if matcher.is_error():
+            raise OptionError(f"{name} cannot be used: {reason(matcher.get_error())}")
+        constraint = Grammar(matcher, self._vocabulary)
+        try:
+            constraint.probe()
+        except OptionError as error:
+            raise OptionError(f"{name} cannot be used: {error}") from error
+        return constraint
+
+
+def _grammar(name: str, value: Any) -> str:
+    """As llguidance reads it."""
+    matcher = llguidance().LLMatcher
+    if name == "json_schema":
+        try:
+            return str(matcher.grammar_from_json_schema(value, defaults=SPACES))
+        except ValueError as error:
+            raise OptionError(f"{name} cannot be used: {error}") from error
+    if name == "regex":
+        return str(matcher.grammar_from_regex(value))
+    if name == "choices":
+        value = "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(choice, ensure_ascii=False) for choice in value)
+    return str(matcher.grammar_from_lark(value))
+
+
+def _check_length(name: str, value: str | tuple[str, ...]) -> None:
+    length = len(value) if isinstance(value, str) else sum(map(len, value))
+    if length > MAX_TEXT:
+        raise OptionError(f"{name} has {length} characters, expected at most {MAX_TEXT}")
+
+
+def _check_multiples(name: str, value: str | tuple[str, ...]) -> None:
+    """llguidance counts remainders of "multipleOf" in as many states as there are, and of several that hold for one
+    number in the product."""
+    if not isinstance(value, str):
+        return
+    numbers = [Decimal(number).normalize().as_tuple().digits for number in MULTIPLE.findall(value)]
+    states = lcm(*(max(1, int("".join(map(str, digits)))) for digits in numbers))
+    if states > MAX_MULTIPLE:
+        raise OptionError(
+            f"the numbers of multipleOf in {name}, without zeros at the end, have {states} as their least common "
+            f"multiple, expected at most {MAX_MULTIPLE}: leave some out, and check what comes out"
+        )
