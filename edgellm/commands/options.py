@@ -70,6 +70,12 @@ device_option = click.option(
     help="Where to run; auto is what the package was exported for.",
 )
 threads_option = click.option("--threads", type=int, help="CPU threads.  [default: all usable cores]")
+kv_cache_option = click.option(
+    "--kv-cache",
+    type=click.Choice(["auto", "bfloat16"]),
+    default="auto",
+    help="Type of the key/value cache; auto is the package's, bfloat16 half of float32's bytes.",
+)
 adapter_option = click.option(
     "--adapter",
     "adapters",
@@ -152,7 +158,8 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return added
 
 
-generation_options = with_options([*GENERATION, device_option, threads_option])  # those of all that generate or judge
+# Those of all that generate or judge.
+generation_options = with_options([*GENERATION, device_option, threads_option, kv_cache_option])
 
 
 def chosen(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -249,11 +249,21 @@ static const float *ISA(whole_values)(const Head *head, const float *values, siz
     return to - count * head->width;
 }
 
-/* Rows of int8 likewise, as float32. */
-static void ISA(widen)(const Head *head, const int8_t *rows, size_t stride, size_t count, float *to)
+ALWAYS void ISA(widen_bfloat16)(const uint16_t *restrict from, size_t count, float *restrict to)
 {
-    for (size_t row = 0; row < count; row++, rows += stride, to += head->width) {
-        for (size_t i = 0; i < head->depth; i++) to[i] = rows[i];
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(to + i, &bits, 4);
+    }
+}
+
+/* Rows of numbers that are not float32 likewise, as float32. */
+static void ISA(widen)(const Head *head, Kept kept, const void *rows, size_t stride, size_t count, float *to)
+{
+    for (size_t row = 0; row < count; row++, to += head->width) {
+        if (kept == KEPT_BFLOAT16) ISA(widen_bfloat16)((const uint16_t *)rows + row * stride, head->depth, to);
+        else
+            for (size_t i = 0; i < head->depth; i++) to[i] = ((const int8_t *)rows)[row * stride + i];
         for (size_t i = head->depth; i < head->width; i++) to[i] = 0;
     }
 }
@@ -261,7 +271,7 @@ static void ISA(widen)(const Head *head, const int8_t *rows, size_t stride, size
 static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
                          size_t begin, float *states, float *workspace)
 {
-    const int is_int8 = tokens.is_int8;
+    const size_t number = kept_size(tokens.kept);
     float *turned = workspace, *copied = workspace + BLOCK * head->depth;
     size_t first = begin + RANGE, last = begin;
     ISA(clears)(head, states, count);
@@ -272,15 +282,16 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
     last = at_most(last, begin + RANGE);
     for (size_t key = begin + behind(first, begin) / BLOCK * BLOCK; key < last; key += BLOCK) {
         const size_t keys = at_most(last - key, BLOCK);
-        const size_t key_at = key * tokens.key_stride, value_at = key * tokens.value_stride;
+        const void *key_rows = (const char *)tokens.keys + key * tokens.key_stride * number;
+        const void *value_rows = (const char *)tokens.values + key * tokens.value_stride * number;
         const float *values = copied;
-        if (is_int8) {
-            ISA(widen)(head, (const int8_t *)tokens.keys + key_at, tokens.key_stride, keys, copied);
-            ISA(turn)(copied, head->width, keys, head->depth, turned);
-            ISA(widen)(head, (const int8_t *)tokens.values + value_at, tokens.value_stride, keys, copied);
+        if (tokens.kept == KEPT_FLOAT32) {
+            ISA(turn)(key_rows, tokens.key_stride, keys, head->depth, turned);
+            values = ISA(whole_values)(head, value_rows, tokens.value_stride, keys, copied);
         } else {
-            ISA(turn)((const float *)tokens.keys + key_at, tokens.key_stride, keys, head->depth, turned);
-            values = ISA(whole_values)(head, (const float *)tokens.values + value_at, tokens.value_stride, keys, copied);
+            ISA(widen)(head, tokens.kept, key_rows, tokens.key_stride, keys, copied);
+            ISA(turn)(copied, head->width, keys, head->depth, turned);
+            ISA(widen)(head, tokens.kept, value_rows, tokens.value_stride, keys, copied);
         }
         const ISA(Block) block = {key, keys, turned, values, head->width};
         for (size_t r = 0; r < count; r += QUERIES)

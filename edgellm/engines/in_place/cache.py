@@ -42,7 +42,7 @@ class KVCache(ABC):
     def __init__(self, layout: CacheLayout, max_length: int) -> None:
         self.layout = layout
         self.max_length = max_length
-        self.dtype = np.dtype(layout.dtype)
+        self.dtype = np.dtype(layout.array_dtype)
         self.names = layout.names()
         self.lengths: list[int] = []
         self.capacity = 0

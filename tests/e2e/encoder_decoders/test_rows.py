@@ -30,11 +30,13 @@ def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) ->
 
 
 @pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [("fp32", "auto"), ("int8", "auto"), ("int4", "auto"), ("int8", "bfloat16")]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_exactly(name: str, precision: str, load: Load) -> None:
+def test_exactly(name: str, precision: str, kv_cache: str, load: Load) -> None:
     """On edgellm's kernels: sources of unequal lengths side by side, each to the last bit as by itself."""
-    model, start, steps = load(name, precision), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
+    model, start, steps = load(name, precision, kv_cache=kv_cache), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
 
     def logits(rows: list[np.ndarray], tokens: np.ndarray) -> np.ndarray:
         engine = model.new_engine()

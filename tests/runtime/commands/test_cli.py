@@ -242,7 +242,7 @@ def test_version_and_help() -> None:
 
 def test_generation_options_are_those_of_the_library() -> None:
     """All but those that name token ids, and log-probabilities, which only Python returns."""
-    other = {"package", "prompt", "device", "threads", "stats", "as_json"}
+    other = {"package", "prompt", "device", "threads", "kv_cache", "stats", "as_json"}
     names = {parameter.name for parameter in cli.commands["generate"].params} - other
     left_to_python = set(edgellm.GenerationOptions.__dataclass_fields__) - names
     assert names < set(edgellm.GenerationOptions.__dataclass_fields__)
