@@ -249,7 +249,7 @@ static const float *ISA(whole_values)(const Head *head, const float *values, siz
     return to - count * head->width;
 }
 
-ALWAYS void ISA(widen_bfloat16)(const uint16_t *restrict from, size_t count, float *restrict to)
+INLINE void ISA(widen_bfloat16)(const uint16_t *restrict from, size_t count, float *restrict to)
 {
     for (size_t i = 0; i < count; i++) {
         const uint32_t bits = (uint32_t)from[i] << 16;
