@@ -20,6 +20,7 @@ TABLE = {
     RUNTIME: """
         errors types version system package decoding text.sandbox:
         text: system package text.sandbox
+        text.answers: text
         ort: system package
         engines: package ort decoding
         engines.in_place: package ort decoding engines
