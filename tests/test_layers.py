@@ -26,7 +26,7 @@ TABLE = {
         engines.in_place: package ort decoding engines
         engines.concat: package ort decoding engines
         foreign: package engines.concat
-        generation: package text decoding
+        generation: package text text.answers decoding
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         serving: system text decoding engines generation models

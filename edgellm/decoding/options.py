@@ -20,7 +20,7 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow` and `prompt_lookup` are options here.
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup`, `reasoning_budget` are options here.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -59,6 +59,8 @@ class GenerationOptions:
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
     exponential_decay_length_penalty: tuple[int, float] | None = None  # from so many new tokens on, ends get likelier
+    reasoning_budget: int | None = None  # new tokens of reasoning, behind which its end is forced
+    reasoning_markers: tuple[tuple[int, ...], ...] = ()  # the tokens it begins and ends with; (): the chat template's
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
 
@@ -147,6 +149,7 @@ class GenerationOptions:
         yield "forced_eos_token_id", self.forced_eos_token_id or ()
         yield "suppress_tokens", self.suppress_tokens
         yield "begin_suppress_tokens", self.begin_suppress_tokens
+        yield "reasoning_markers", tuple(token for marker in self.reasoning_markers for token in marker)
 
 
 _CHECKS: dict[str, v.Check] = {
@@ -183,6 +186,8 @@ _CHECKS: dict[str, v.Check] = {
     "suppress_tokens": v.tokens,
     "begin_suppress_tokens": v.tokens,
     "exponential_decay_length_penalty": v.start_and_factor,
+    "reasoning_budget": v.integer(0),
+    "reasoning_markers": v.two_token_lists,
     "renormalize_logits": v.flag,
     "logprobs": v.flag,
     "overflow": v.one_of("error", "truncate", "shift"),
@@ -264,6 +269,8 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
             f'overflow is "shift" with num_beams={o.num_beams} and num_return_sequences={o.num_return_sequences}, '
             "expected 1 of each: one sequence can shift"
         )
+    if o.reasoning_budget is None:
+        problems += _without_effect(o, given, ("reasoning_markers",), "reasoning_budget")
     if not o.prompt_lookup and o.num_beams == 1:
         problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems

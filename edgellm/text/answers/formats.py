@@ -20,6 +20,8 @@ THOUGHTS = (
     Thoughts("<seed:think>", "</seed:think>"),
 )
 
+HARMONY_THOUGHTS = Thoughts(f"{CHANNEL}analysis{MESSAGE}", "<|end|>")
+
 
 @dataclass(frozen=True)
 class AnswerFormat:
@@ -42,6 +44,11 @@ class AnswerFormat:
         thoughts = next((each for each in THOUGHTS if each.begin in template or each.end in template), None)
         is_bare = "tool" in template and marker in ("", "<|python_tag|>")
         return cls(sections, thoughts, is_bare, new_id=mistral_id if marker == "[TOOL_CALLS]" else random_id)
+
+    @property
+    def reasoning(self) -> Thoughts | None:
+        """What reasoning begins and ends with, None where the model does not think."""
+        return HARMONY_THOUGHTS if self.is_harmony else self.thoughts
 
     def parser(
         self, *, tools: Sequence[Tool] | None = None, prompt: str = "", stream_arguments: bool = False

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, OptionError
 
-OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup"}
+OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup", "reasoning_budget", "reasoning_markers"}
 OTHER_OFF_VALUE = {"stop_strings", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"}  # () where HF has None
 OTHER_DEFAULT = {"max_new_tokens": 256, "max_length": None}
 
