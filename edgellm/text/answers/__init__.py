@@ -1,7 +1,7 @@
 """What a model answered: content, reasoning and tool calls, as they come, in the format of its chat template."""
 
 from edgellm.text.answers.events import (
-    Answer,
+    AnswerParts,
     CallArguments,
     CallBegun,
     Content,
@@ -14,6 +14,6 @@ from edgellm.text.answers.formats import AnswerFormat
 from edgellm.text.answers.parser import AnswerParser
 
 __all__ = [
-    "Answer", "AnswerFormat", "AnswerParser", "CallArguments", "CallBegun", "Content", "Event", "Reasoning", "ToolCall",
-    "answer_of",
+    "AnswerFormat", "AnswerParser", "AnswerParts", "CallArguments", "CallBegun", "Content", "Event", "Reasoning",
+    "ToolCall", "answer_of",
 ]  # fmt: skip

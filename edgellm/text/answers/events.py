@@ -50,7 +50,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerParts:
     """A whole answer. `content` is "" where there are only calls, `reasoning` where the model did not think."""
 
     content: str
@@ -58,7 +58,7 @@ class Answer:
     tool_calls: tuple[ToolCall, ...]
 
 
-def answer_of(events: Iterable[Event]) -> Answer:
+def answer_of(events: Iterable[Event]) -> AnswerParts:
     """What all events of an answer add up to."""
     content, reasoning = [], []
     calls: list[CallBegun] = []
@@ -75,4 +75,4 @@ def answer_of(events: Iterable[Event]) -> Answer:
             case CallArguments(index, text):
                 arguments[index].append(text)
     made = (ToolCall(call.id, call.name, "".join(texts)) for call, texts in zip(calls, arguments, strict=True))
-    return Answer("".join(content), "".join(reasoning), tuple(made))
+    return AnswerParts("".join(content), "".join(reasoning), tuple(made))

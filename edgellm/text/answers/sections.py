@@ -27,7 +27,7 @@ MISTRAL_BEGUN = re.compile(
 MOST_BETWEEN = 1000
 
 JSON_OPENS = re.compile(r"\s*(?:[{\[]|\Z)")
-NAMED_OPENS = re.compile(r"\s*[\w.-]*\s*(?:[{\[]|\Z)")
+NAMED_OPENS = re.compile(r"\s{0,99}[\w.-]{0,128}\s{0,99}(?:[{\[]|\Z)")
 PYTHON_OPENS = re.compile(r"\s*(?:[{\[\w]|\Z)")
 GEMMA_OPENS = re.compile(r"\s*(?:call:|c?a?l?l?\Z)")
 TAG_OPENS = re.compile(r"\s*(?:<|\Z)")
