@@ -14,13 +14,17 @@ NAME = re.compile(r"[\w.-]+")
 KEY = re.compile(r"[^\s:=,{}\[\]()'\"]+")
 NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])")
 ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|\n|.)", re.DOTALL)
+# A quote that nothing follows which may follow a string is a part of it: LFM2.5's template escapes none.
+STRINGS = {
+    quote: re.compile(rf"((?:[^{quote}\\]|\\.|{quote}(?!\s*(?:[,)\]}}:]|\Z)))*){quote}", re.DOTALL) for quote in "\"'"
+}
 ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""}
 WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None, "none": None}
 
 
 class Literals:
-    """Reads a text from its beginning. `quotes`: what strings stand between; in those of one character a backslash
-    escapes, others have none. Every method raises ValueError for anything else than what it is to read.
+    """Reads a text from its beginning. `quotes`: what strings stand between, " and ' with backslashes in them, and
+    longer ones without. Every method raises ValueError for anything else than what it is to read.
 
     Python's own parser is not asked: it takes the process with it where a text is nested too deep.
     """
@@ -113,13 +117,11 @@ class Literals:
             end = self._text.index(quote, self._at)  # ValueError where there is none
             text, self._at = self._text[self._at : end], end + len(quote)
             return text
-        inside = re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL).match(self._text, self._at)
-        assert inside is not None  # it matches nothing, too
-        self._at = inside.end()
-        if self._text[self._at : self._at + 1] != quote:
+        found = STRINGS[quote].match(self._text, self._at)
+        if found is None:
             raise ValueError("a string does not end")
-        self._at += 1
-        return ESCAPE.sub(_unescaped, inside[0])
+        self._at = found.end()
+        return ESCAPE.sub(_unescaped, found[1])
 
     def _number(self) -> int | float:
         text = self._match(NUMBER)

@@ -152,11 +152,16 @@ class TaggedParser:
             if streamed is not None:
                 streamed.read(self._buffer)
             return False
-        stop, rest = found or (len(self._buffer), len(self._buffer))
+        stop, rest = found or self._end_in_a_string(section, streamed)
         self._close(section, streamed, self._buffer[:stop], self._buffer[:rest])
         self._buffer = self._buffer[rest:]
         self._step = self._read
         return True
+
+    def _end_in_a_string(self, section: Section, streamed: StreamedCalls | None) -> tuple[int, int]:
+        """Where a section ends whose end did not come outside of a string, because of a quote that is none."""
+        at = self._buffer.find(section.end) if section.end and not streamed else -1
+        return (len(self._buffer),) * 2 if at < 0 else (at, at + len(section.end or ""))
 
     def _close(self, section: Section, streamed: StreamedCalls | None, inside: str, whole: str) -> None:
         calls = self._calls(section, section.begin + whole if section.whole else inside)

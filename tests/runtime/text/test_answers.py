@@ -151,6 +151,16 @@ CASES: Mapping[str, Case] = {
         LFM2, r"""<|tool_call_start|>[weather(place='it\'s\n\u0142 <|tool_call_end|>')]<|tool_call_end|>""",
         calls=(("weather", {"place": "it's\nł <|tool_call_end|>"}),),
     ),
+    "lfm2, a quote as it is": Case(
+        LFM2, "<|tool_call_start|>[weather(place='it's \"here\"')]<|tool_call_end|>Wait.", "Wait.",
+        calls=(("weather", {"place": 'it\'s "here"'}),),
+    ),
+    "a call behind a broken one": Case(
+        HERMES, '<tool_call>{"name": "now}</tool_call>\n<tool_call>{"name": now", "arguments": {}}</tool_call>'
+        '<tool_call>{"name": "now", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "now}</tool_call>\n<tool_call>{"name": now", "arguments": {}}</tool_call>',
+        calls=(("now", {}),),
+    ),
     "gemma 3": Case(GEMMA_3, f"I look.\n```tool_code\n{PYTHON}\nprint(now())\n```", "I look.", calls=BOTH),
     "gemma 3, bare list": Case(BARE, f"[{PYTHON}, now()]\n", calls=BOTH),
     "gemma 3, bare json": Case(BARE, f'{{"name": "weather", "parameters": {FULL_JSON}}}', calls=ONE),
