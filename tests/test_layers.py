@@ -20,13 +20,14 @@ TABLE = {
     RUNTIME: """
         errors types version system package decoding text.sandbox:
         text: system package text.sandbox
+        text.answers: text
         ort: system package
         engines: package ort decoding
         engines.in_place: package ort decoding engines
         engines.concat: package ort decoding engines
         foreign: package engines.concat
         constraints: text decoding
-        generation: package text decoding constraints
+        generation: package text text.answers decoding constraints
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
         serving: system text decoding engines generation models

@@ -124,6 +124,7 @@ GENERATION = [
         metavar="START FACTOR",
         help="From START new tokens on, the end gets likelier by FACTOR a token.",
     ),
+    click.option("--reasoning-budget", type=int, help="Most new tokens of reasoning; its end is forced then."),
     click.option(
         "--renormalize-logits/--no-renormalize-logits", default=None, help="Beams compare true probabilities."
     ),

@@ -13,6 +13,7 @@ from edgellm.decoding import warpers as w
 from edgellm.decoding.constraint import ConstraintState, constrain
 from edgellm.decoding.options import GenerationOptions
 from edgellm.decoding.processors import Scores
+from edgellm.decoding.reasoning import end_reasoning
 from edgellm.types import TokenArray
 
 
@@ -94,6 +95,9 @@ def _processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> l
         chain.append(lambda rows, scores: p.exclude(scores, rows.lens > 0, o.suppress_tokens))
     if o.begin_suppress_tokens:
         chain.append(lambda rows, scores: p.exclude(scores, _at_begin(o, rows), o.begin_suppress_tokens))
+    if (budget := o.reasoning_budget) is not None and o.reasoning_markers:
+        begin, end = o.reasoning_markers
+        chain.append(lambda rows, s: end_reasoning(rows.ids, rows.prompt_lens, s, budget, (begin, end)))
     return chain
 
 

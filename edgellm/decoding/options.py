@@ -21,8 +21,8 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and what the text is to be
-    (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`, `presence_penalty`,
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup`, `reasoning_budget` and what the text is
+    to be (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`, `presence_penalty`,
     `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
     """
 
@@ -65,6 +65,8 @@ class GenerationOptions:
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
     exponential_decay_length_penalty: tuple[int, float] | None = None  # from so many new tokens on, ends get likelier
+    reasoning_budget: int | None = None  # new tokens of reasoning, behind which its end is forced
+    reasoning_markers: tuple[tuple[int, ...], ...] = ()  # the tokens it begins and ends with; (): the chat template's
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
     top_logprobs: int = 0  # of so many likeliest tokens beside the chosen one; above 0 sets logprobs
@@ -169,6 +171,7 @@ class GenerationOptions:
         yield "logit_bias", tuple(token for token, _ in self.logit_bias)
         yield "suppress_tokens", self.suppress_tokens
         yield "begin_suppress_tokens", self.begin_suppress_tokens
+        yield "reasoning_markers", tuple(token for marker in self.reasoning_markers for token in marker)
 
 
 _CHECKS: dict[str, v.Check] = {
@@ -208,6 +211,8 @@ _CHECKS: dict[str, v.Check] = {
     "suppress_tokens": v.tokens,
     "begin_suppress_tokens": v.tokens,
     "exponential_decay_length_penalty": v.start_and_factor,
+    "reasoning_budget": v.integer(0),
+    "reasoning_markers": v.two_token_lists,
     "renormalize_logits": v.flag,
     "logprobs": v.flag,
     "top_logprobs": v.integer(0),
@@ -305,6 +310,8 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
         )
     if len(several := [name for name in CONSTRAINTS if getattr(o, name)]) > 1:
         problems.append(f"{' and '.join(several)} say what the text may be, expected one of them")
+    if o.reasoning_budget is None:
+        problems += _without_effect(o, given, ("reasoning_markers",), "reasoning_budget")
     if not o.prompt_lookup and o.num_beams == 1:
         problems += _without_effect(o, given, _LOOKUP_ONLY, "prompt_lookup=True")
     return problems

@@ -98,6 +98,12 @@ def token_lists(value: Any) -> tuple[tuple[int, ...], ...]:
         raise Unfit(expected) from None
 
 
+def two_token_lists(value: Any) -> tuple[tuple[int, ...], ...]:
+    if len(lists := token_lists(value)) != 2:
+        raise Unfit("two lists of token ids")
+    return lists
+
+
 def start_and_factor(value: Any) -> tuple[int, float]:
     """Check for a number of tokens and what to multiply with for each one beyond."""
     expected = "a number of tokens from 0 and a factor from 1"

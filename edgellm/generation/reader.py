@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fi
 from edgellm.package.generation import GENERATION, read_settings, refused
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import DecoderFacts, Manifest
+from edgellm.text.answers import AnswerFormat
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.messages import Message, check_messages
 from edgellm.text.prompts import read_prompt
@@ -132,12 +133,26 @@ class PromptReader(Reader):
 
     def _settle(self, given: Options) -> Settled:
         options = self._options(given)
+        if options.reasoning_budget is not None and not options.reasoning_markers:
+            options = replace(options, reasoning_markers=self._reasoning_markers())
         asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
         if asked and options.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
             raise OptionError(
                 "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
             )
         return Settled(options)
+
+    def _reasoning_markers(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens that reasoning begins and ends with, as the chat template has it. Raises OptionError."""
+        formats = (AnswerFormat.of(self.chat_template.source(template=name)) for name in self.chat_template.names)
+        thoughts = next((each.reasoning for each in formats if each.reasoning is not None), None)
+        if thoughts is None or self.tokenizer is None:
+            raise OptionError(
+                "reasoning_budget has no effect: the package's chat template marks no reasoning; leave it out, or give "
+                "the tokens that reasoning begins and ends with as reasoning_markers"
+            )
+        encode = self.tokenizer.encode
+        return tuple(tuple(encode(t, add_special_tokens=False).tolist()) for t in (thoughts.begin, thoughts.end))
 
     def _check_together(self, settled: Sequence[Settled]) -> None:
         if len(settled) > 1 and any(one.options.overflow == "shift" for one in settled):

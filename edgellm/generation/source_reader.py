@@ -58,12 +58,14 @@ class SourceReader(Reader):
             options["forced_bos_token_id"] = self._language(language, "tgt_lang")
         if options.get("prompt_lookup") or options.get("prompt_lookup_num_tokens"):
             raise OptionError("prompt_lookup is for text-generation; leave it out")
+        if options.get("reasoning_budget") is not None:
+            raise OptionError("reasoning_budget is for text-generation; leave it out")
         if options.get("overflow") == "shift" or options.get("overflow_keep") is not None:
             raise OptionError(
                 'overflow="shift" and overflow_keep are for text-generation: a source is read whole; '
                 'overflow="truncate" cuts its end'
             )
-        settled = replace(self._options(options), prompt_lookup=False)
+        settled = replace(self._options(options), prompt_lookup=False, reasoning_budget=None)
         return Settled(settled, self._start(first, forced), source_language)
 
     def _check_together(self, settled: Sequence[Settled]) -> None:

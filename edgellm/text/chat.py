@@ -17,7 +17,16 @@ import jinja2
 
 from edgellm.errors import ChatTemplateError, InputError, nearest
 from edgellm.package.json_data import read_json
-from edgellm.text.messages import Message, as_templates_read, check_messages, cut_at_mark, joined, marked, text_parts
+from edgellm.text.messages import (
+    Message,
+    as_templates_read,
+    check_messages,
+    cut_at_mark,
+    joined,
+    marked,
+    text_parts,
+    with_objects,
+)
 from edgellm.text.sandbox import Sandbox
 from edgellm.text.template_files import read_templates, special_tokens
 from edgellm.text.tools import Tool, tool_schemas
@@ -42,6 +51,12 @@ class ChatTemplate:
     def names(self) -> tuple[str, ...]:
         return tuple(self._sources)
 
+    def source(self, *, tools: Sequence[Tool] | None = None, template: str | None = None) -> str:
+        """The text of the template that `render` takes for these. Raises ChatTemplateError."""
+        name = template or self._default_name(tools)
+        self._get(name)
+        return self._sources[name]
+
     def render(
         self,
         messages: Sequence[Message],
@@ -57,8 +72,11 @@ class ChatTemplate:
         last message, so that the model continues it; a name says which of its texts, as "reasoning_content".
 
         Content in parts, [{"type": "text", "text": ...}], is given to the template as it is; where the template takes
-        texts alone, as their lines. Raises InputError for messages that are none, ChatTemplateError where the template
-        fails or refuses them.
+        texts alone, as their lines. Arguments of tool calls that are JSON in a text are given to the template as
+        objects; where it takes texts alone, as they are.
+
+        Raises InputError for messages that are none, ChatTemplateError where the template fails, refuses them, or
+        leaves the tools out.
         """
         check_messages(messages)
         schemas = None if tools is None else tool_schemas(tools)
@@ -77,6 +95,8 @@ class ChatTemplate:
         }
         _check_documents(given["documents"])
         text = _rendered(compiled, read, given)
+        if schemas:
+            _check_tools(text, compiled, read, given)
         return cut_at_mark(text, final) if continue_final_message else text
 
     def _default_name(self, tools: object) -> str:
@@ -104,7 +124,39 @@ class ChatTemplate:
         return self._compiled[name]
 
 
+def _check_tools(text: str, template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> None:
+    """Raises ChatTemplateError where the prompt is the same without the tools."""
+    try:
+        without = _rendered(template, messages, {**given, "tools": None})
+    except ChatTemplateError:
+        return
+    if text == without:
+        raise ChatTemplateError(
+            f"the chat template leaves the tools out of this chat: {len(given['tools'])} were given, and the model "
+            "would see none of them; leave tools out, or describe them in a message"
+        )
+
+
 def _rendered(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
+    """Arguments of calls are objects, as most templates expect them; where that fails, or shows Python's objects, the
+    JSON texts that they were."""
+    read, arguments = with_objects(messages)
+    if not arguments:
+        return _in_parts(template, messages, given)
+    try:
+        rendered = _in_parts(template, read, given)
+    except ChatTemplateError:
+        return _in_parts(template, messages, given)
+    if not any(str(each) in rendered for each in arguments if each):
+        return rendered
+    with contextlib.suppress(ChatTemplateError):
+        texts = _in_parts(template, messages, given)
+        if any(texts.count(str(each)) < rendered.count(str(each)) for each in arguments if each):
+            return texts
+    return rendered
+
+
+def _in_parts(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
     """Messages in parts are rendered as such; where that fails, or shows the parts instead of their texts, in one
     piece."""
     parts = [part for message in messages for part in text_parts(message)]

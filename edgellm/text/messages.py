@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,34 @@ def as_templates_read(messages: Sequence[Message]) -> list[Message]:
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     found = next((message[name] for name in REASONING if name in message), None)
     return message if found is None else {"thinking": found, **message, "reasoning_content": found}
+
+
+def with_objects(messages: Sequence[Message]) -> tuple[list[Message], list[dict[str, Any]]]:
+    """The messages with arguments of tool calls as objects where they are JSON in a text, and these objects."""
+    found: list[dict[str, Any]] = []
+    return [_with_objects(message, found) for message in messages], found
+
+
+def _with_objects(message: Message, found: list[dict[str, Any]]) -> Message:
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list | tuple):
+        return message
+    return {**message, "tool_calls": [_call_with_object(call, found) for call in calls]}
+
+
+def _call_with_object(call: Any, found: list[dict[str, Any]]) -> Any:
+    if not isinstance(call, Mapping):
+        return call
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _call_with_object(call["function"], found)}
+    try:
+        arguments = json.loads(call["arguments"]) if isinstance(call.get("arguments"), str) else None
+    except (ValueError, RecursionError):  # no JSON: the template gets the text
+        arguments = None
+    if not isinstance(arguments, dict):
+        return call
+    found.append(arguments)
+    return {**call, "arguments": arguments}
 
 
 def marked(messages: Sequence[Message], name: str, template: str) -> tuple[list[Message], str]:

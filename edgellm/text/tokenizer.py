@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,6 +101,11 @@ class Tokenizer:
         """Whether the tokens inside of a word have a prefix that the text has not, such as ##."""
         return bool(getattr(self._tokenizer.model, "continuing_subword_prefix", None))
 
+    def special_ids_of(self, texts: Collection[str]) -> frozenset[int]:
+        """The special tokens with these texts."""
+        found = {self.id_of(text) for text in texts}
+        return frozenset(i for i in self.special_ids if i in found)
+
     def has_text(self, token: int) -> bool:
         """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
         return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
@@ -129,14 +134,17 @@ def open_tokenizer(package: Path) -> Tokenizer | None:
 
 class Detokenizer:
     """Gives the text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens;
-    without a tokenizer they are empty. `clean_up`: False leaves it out.
+    without a tokenizer they are empty. `clean_up`: False leaves it out. `keep`: special tokens whose text is not left out.
 
     A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
     dropped only from the very first token), so a token is always decoded together with the ones before it.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, clean_up: bool | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, clean_up: bool | None = None, *, keep: Collection[str] = ()
+    ) -> None:
         self._tokenizer = tokenizer
+        self._kept = frozenset() if tokenizer is None else tokenizer.special_ids_of(keep)
         self._context: list[int] = []  # tokens whose text is out already
         self._pending: list[int] = []
         cleans_up = tokenizer is not None and tokenizer.cleans_up
@@ -153,7 +161,7 @@ class Detokenizer:
         return text if self._clean is None else self._clean.add(text) + self._clean.flush()
 
     def _decoded(self, token: int) -> str:
-        if self._tokenizer is None or not self._tokenizer.has_text(token):
+        if self._tokenizer is None or not (token in self._kept or self._tokenizer.has_text(token)):
             return ""
         self._pending.append(token)
         # A run of byte tokens decodes as a whole: one stray byte turns all of it into replacement characters.
@@ -163,8 +171,12 @@ class Detokenizer:
         return "" if text.endswith(REPLACEMENT) else self._take(text)
 
     def _text(self, tokenizer: Tokenizer) -> str:
-        known = tokenizer.decode(self._context, clean_up=False)
-        return tokenizer.decode(self._context + self._pending, clean_up=False)[len(known) :]
+        """Special tokens that come here are those to keep."""
+        known, text = (
+            tokenizer.decode(tokens, clean_up=False, skip_special_tokens=False)
+            for tokens in (self._context, self._context + self._pending)
+        )
+        return text[len(known) :]
 
     def _take(self, text: str) -> str:
         self._context, self._pending = self._pending, []

@@ -24,6 +24,7 @@ from encoder_decoder_families import LONGEST
         (lambda m: m.generate([]), edgellm.InputError, "the list of prompts is empty"),
         (lambda m: m.generate([5, 999]), edgellm.InputError, "token id 999"),
         (lambda m: m.generate([5], prompt_lookup=True), edgellm.OptionError, "text-generation"),
+        (lambda m: m.generate([5], reasoning_budget=3), edgellm.OptionError, "reasoning_budget is for text-generation"),
         (lambda m: m.generate([5], decoder_start_token_id="x"), edgellm.OptionError, "expected a token id"),
         (lambda m: m.generate([5], decoder_start_token_id=131), edgellm.InputError, "token id 131"),
         (lambda m: m.generate([5], decoder_input_ids=[9] * LONGEST), edgellm.ContextOverflowError, "49 tokens"),

@@ -94,6 +94,10 @@ def test_same_prompt_as_transformers(name: str, conversation: str, add_generatio
         with pytest.raises(ChatTemplateError, match=f"refuses these messages: {error}"):
             template.render(CONVERSATIONS[conversation], **options)
     else:
+        if tools is not None and name in ("llama3", "gemma"):  # which do not read them
+            with pytest.raises(ChatTemplateError, match="leaves the tools out of this chat: 1 were given"):
+                template.render(CONVERSATIONS[conversation], **options)
+            options["tools"] = None
         assert template.render(CONVERSATIONS[conversation], **options) == expected
 
 
@@ -157,6 +161,44 @@ def test_what_is_none_is_left_out_and_reasoning_has_each_of_its_names() -> None:
     }  # fmt: skip
     shown = ChatTemplate({"default": "{% for m in messages %}{{ m.reasoning_content }}{% endfor %}"}, {})
     assert shown.render([message], continue_final_message="reasoning") == "r"
+
+
+REAL = Path(__file__).parents[2] / "parity" / "templates"
+ARGUMENTS = {"a": 1, "b": ["é <x>", None], "c": {}}
+
+
+def call(arguments: Any) -> dict[str, Any]:
+    return {"id": "abcdefghi", "type": "function", "function": {"name": "add", "arguments": arguments}}
+
+
+@pytest.mark.parametrize("name", ["tools-in-tags", "functions-by-hand", "headers", "inst", "json-in-many-ways"])
+def test_arguments_in_a_text_are_the_objects_that_templates_expect(name: str) -> None:
+    template = ChatTemplate({"default": (REAL / f"{name}.jinja").read_text()}, SPECIAL)
+    as_objects, as_texts = (
+        template.render(
+            [
+                USER,
+                {"role": "assistant", "content": "", "tool_calls": [call(arguments)]},
+                {"role": "tool", "content": str(ARGUMENTS), "tool_call_id": "abcdefghi"},
+            ],
+            tools=TOOLS,
+            date_string="today",
+        )
+        for arguments in (ARGUMENTS, json.dumps(ARGUMENTS))
+    )
+    assert as_texts == as_objects
+    assert as_texts.count("é <x>") >= 2
+
+
+@pytest.mark.parametrize(
+    "shown", ["{{ 'f(' + c.arguments + ')' }}", "f({{ c.arguments }})"], ids=["adds texts, as DeepSeek's", "prints"]
+)
+def test_arguments_in_a_text_stay_one_where_a_template_takes_texts(shown: str) -> None:
+    source = "{% for call in messages[0].tool_calls %}{% set c = call.function %}" + shown + "{% endfor %}"
+    template = ChatTemplate({"default": source}, {})
+    messages = [{"role": "assistant", "tool_calls": [call('{"a":  1}'), call("no JSON"), call("[1]"), call("{}")]}]
+    assert template.render(messages) == 'f({"a":  1})f(no JSON)f([1])f({})'
+    assert messages[0]["tool_calls"][0]["function"]["arguments"] == '{"a":  1}'  # the caller's stay as they are
 
 
 def test_python_functions_are_tools() -> None:
@@ -239,8 +281,12 @@ def test_named_templates(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
     template = ChatTemplate.from_package(tmp_path)
     assert template.render([USER]) == "plain"
-    assert template.render([USER], tools=TOOLS) == "tools"
+    assert template.source(tools=TOOLS) == "tools"
+    assert template.source() == "plain"
     assert template.render([USER], template="tool_use") == "tools"
+    with pytest.raises(ChatTemplateError, match="leaves the tools out"):
+        template.render([USER], tools=TOOLS)
+    assert template.render([USER], tools=[]) == "tools"
     with pytest.raises(ChatTemplateError, match="did you mean 'tool_use'"):
         template.render([USER], template="tool_uses")
 

@@ -104,6 +104,28 @@ def test_special_tokens_have_no_text() -> None:
     assert tokenizer.decode([256, ord("a")], skip_special_tokens=False) == "<|bos|>a"
 
 
+@pytest.mark.parametrize("name", TOKENIZERS)
+@settings(max_examples=100, deadline=None)
+@given(numbers=st.lists(st.integers(0, 10**6), max_size=20))
+def test_special_tokens_to_keep_have_their_text_and_others_none(name: str, numbers: list[int]) -> None:
+    tokenizer = TOKENIZERS[name]
+    special = sorted(tokenizer.special_ids)
+    tokens = [special[n % len(special)] if n % 3 == 0 else n % tokenizer.vocab_size for n in numbers]
+    kept, others = special[0], special[1:]
+    detokenizer = Detokenizer(tokenizer, keep=[tokenizer.token_of(kept), "no such token", "a"])
+    text = "".join(map(detokenizer.add, tokens)) + detokenizer.flush()
+    assert text == tokenizer.decode([t for t in tokens if t not in others], skip_special_tokens=False)
+    assert tokenizer.token_of(kept) in text or kept not in tokens
+
+
+def test_a_special_token_to_keep_comes_at_once_and_ends_a_character_that_is_incomplete() -> None:
+    tokenizer = TOKENIZERS["bytes"]
+    detokenizer = Detokenizer(tokenizer, keep={"<|eos|>"})
+    assert [detokenizer.add(token) for token in (97, 257, 256, 0xF0, 257, 98)] == [
+        "a", "<|eos|>", "", "", "\ufffd<|eos|>", "b",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "stops", "expected"),
     [
