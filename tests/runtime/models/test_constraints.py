@@ -160,6 +160,15 @@ def test_without_an_end_token(model: edgellm.Model) -> None:
     assert re.fullmatch("[a-z]{4}!?", other.text)
 
 
+def test_beyond_the_context(model: edgellm.Model) -> None:
+    """Where the context shifts, forced stretches and all."""
+    schema = {"type": "array", "items": {"const": "again and again"}, "minItems": 12, "maxItems": 12}
+    found = model.generate(PROMPT, json_schema=schema, max_new_tokens=300, overflow="shift")
+    assert json.loads(found.text) == ["again and again"] * 12
+    assert found.dropped_tokens > 0
+    assert found.timing.accepted_tokens > 150
+
+
 def test_pipelines_pass_them_on(package: Path) -> None:
     pipe = edgellm.pipeline("text-generation", package)
     ((found,),) = [pipe(PROMPT, choices=["yes", "no"], return_full_text=False, do_sample=False)]
