@@ -355,7 +355,12 @@ def test_tokens_for_a_text_write_exactly_that_text() -> None:
 def test_a_tokenizer_whose_tokens_change_each_other_is_refused() -> None:
     pieces = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     pieces.decoder = decoders.WordPiece()
-    for tokenizer in (pieces, tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))):
+    words = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    stripped, replaced = byte_fallback(), byte_fallback()
+    mark = decoders.Replace("▁", " ")
+    stripped.decoder = decoders.Sequence([mark, decoders.Fuse(), decoders.Strip(" ", 1, 1)])
+    replaced.decoder = decoders.Sequence([mark, decoders.Replace(tokenizers.Regex("a+"), "a")])
+    for tokenizer in (pieces, words, stripped, replaced):
         with pytest.raises(OptionError, match="needs to know what each token writes"):
             Constraints().of(GenerationOptions.create(choices=["a"]), Tokenizer(tokenizer), 2)
 

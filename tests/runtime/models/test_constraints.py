@@ -130,6 +130,7 @@ def test_streams_and_sessions(model: edgellm.Model) -> None:
     assert "".join(map(str, pieces)) == whole.text
     assert [piece.complete for piece in pieces] == [None] * (len(pieces) - 1) + [True]
     with model.session() as session:
+        assert session._reader.constraints is model._reader.constraints  # nothing is compiled anew
         for _ in range(2):
             again = session.generate(PROMPT, **options)
             assert (again.text, again.complete) == (whole.text, True)
