@@ -45,6 +45,8 @@ fuzz: $(VENV)/.fuzz
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak
 	$(BIN)/python tests/reliability/soak.py --generations 20000 --json .cache/soak.json --plot .cache/soak.png
+	$(MAKE) $(PACKAGE)/edgellm.json
+	$(BIN)/python tests/reliability/server_soak.py $(PACKAGE) --minutes 30 --clients 32 --json .cache/server-soak.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

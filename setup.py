@@ -24,12 +24,16 @@ setup(
         # The only part that needs torch: --via optimum. optimum-onnx wants a transformers below 4.58.
         "optimum": ["optimum-onnx==0.1.0", "torch==2.13.0", "transformers==4.57.6"],
         "tf": ["h5py>=3.10"],
+        "serve": ["starlette>=0.46", "uvicorn>=0.34", "msgspec>=0.19", "prometheus-client>=0.21"],
         "plot": ["matplotlib>=3.8"],
         "eval": ["sacrebleu>=2.4", "rouge-score>=0.1.2"],
         "grammar": ["llguidance>=1.9"],
         "fuzz": ["atheris==3.0.0"],
         "dev": [
-            "edgellm[cpu,eval,export,grammar,optimum,plot,tf]",
+            "edgellm[cpu,eval,export,grammar,optimum,plot,serve,tf]",
+            "httpx>=0.28",
+            "openai>=2",
+            "playwright>=1.50",
             "safetensors>=0.5",
             "pytest>=8",
             "pytest-xdist>=3.8",

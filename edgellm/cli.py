@@ -25,6 +25,7 @@ from edgellm.commands.generate import generate
 from edgellm.commands.inspect import inspect
 from edgellm.commands.options import one_line
 from edgellm.commands.run import run
+from edgellm.commands.serve import serve
 from edgellm.commands.verify import verify
 from edgellm.errors import EdgellmError, OutOfMemoryError, OutOfSpaceError
 
@@ -92,7 +93,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, run, evaluate, bench, inspect, doctor, diff, verify):
+for command in (export, generate, chat, run, serve, evaluate, bench, inspect, doctor, diff, verify):
     cli.add_command(command)
 
 

@@ -19,6 +19,8 @@
     │   ├── ContextOverflowError                   more tokens than the model's context
     │   │   └── MemoryBudgetError                  more tokens than a session's memory budget holds
     │   └── ChatTemplateError
+    ├── ServingError(RuntimeError)                 an engine that is closed
+    │   └── QueueFullError                         as many requests wait as may
     ├── SessionError(RuntimeError)                 a session that is closed, in use, or cannot do this
     ├── SessionFileError(ValueError)               the file of a saved session
     │   ├── SessionNotFoundError(FileNotFoundError)
@@ -135,6 +137,14 @@ class MemoryBudgetError(ContextOverflowError):
 
 class ChatTemplateError(InputError):
     """The chat template is missing, fails, or refuses the messages."""
+
+
+class ServingError(EdgellmError, RuntimeError):
+    """An engine for many requests is closed."""
+
+
+class QueueFullError(ServingError):
+    """As many requests are waiting as may: another one can be made later."""
 
 
 class SessionError(EdgellmError, RuntimeError):

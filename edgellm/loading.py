@@ -21,6 +21,7 @@ from edgellm.package.manifest import (
     DecoderFacts,
     EncoderDecoderFacts,
     EncoderFacts,
+    KVCacheChoice,
     Manifest,
     ModelFacts,
 )
@@ -49,6 +50,7 @@ def load(
     verify: bool = False,
     prefill_chunk: int = 128,
     kernels: KernelChoice = "auto",
+    kv_cache: KVCacheChoice = "auto",
 ) -> AnyModel:
     """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
 
@@ -61,18 +63,22 @@ def load(
     prefill_chunk: prompt tokens per run, in effect at least 2; smaller needs less memory and can be cancelled sooner.
     kernels: "auto" runs edgellm's own CPU kernels, where edgellm-kernels is installed, for those operators of ONNX
     Runtime that they replace; "off" runs ONNX Runtime's alone: the same numbers to rounding, slower.
+    kv_cache: "auto" keeps keys and values as the package's graph does; "bfloat16" rounds those of a float32 cache, in
+    half the memory. It needs edgellm's own kernels.
     Raises PackageError, ProviderError or MissingDependencyError.
     """
     if kernels not in ("auto", "off"):
         raise OptionError(f"kernels is {kernels!r}, expected 'auto' or 'off'")
+    if kv_cache not in ("auto", "bfloat16"):
+        raise OptionError(f"kv_cache is {kv_cache!r}, expected 'auto' or 'bfloat16'; others are chosen at the export")
     if type(prefill_chunk) is not int or prefill_chunk < 1:
         raise OptionError(f"prefill_chunk is {prefill_chunk!r}, expected a whole number from 1")
     package, manifest = read_package(Path(path))
     check_files(package, manifest, hash_limit=None if verify else HASH_LIMIT)
     chosen = choose_device(device, manifest.target)
-    settings = LoadSettings(chosen, threads, spinning, prefill_chunk, kernels)
+    settings = LoadSettings(chosen, threads, spinning, prefill_chunk, kernels, kv_cache)
     _, opener = CLASSES[type(manifest.model)]
-    return opener(package, manifest, settings)
+    return opener(package, manifest.loaded_as(kv_cache), settings)
 
 
 def read_package(path: Path) -> tuple[Path, Manifest]:
@@ -88,11 +94,16 @@ def read_package(path: Path) -> tuple[Path, Manifest]:
 
 
 def load_as(
-    kind: type[M], path: str | PathLike[str], *, device: DeviceChoice = "auto", threads: int | None = None
+    kind: type[M],
+    path: str | PathLike[str],
+    *,
+    device: DeviceChoice = "auto",
+    threads: int | None = None,
+    kv_cache: KVCacheChoice = "auto",
 ) -> M:
     """`load`, for callers that need one class of model. Raises TaskError where the package is for another task."""
     check_task(kind, *read_package(Path(path)))
-    model = load(path, device=device, threads=threads)
+    model = load(path, device=device, threads=threads, kv_cache=kv_cache)
     assert isinstance(model, kind)
     return model
 

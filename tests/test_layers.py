@@ -29,14 +29,16 @@ TABLE = {
         generation: package text decoding constraints
         sessions: version system package ort text decoding engines generation
         models: package ort text decoding engines engines.in_place engines.concat generation sessions
+        serving: system text decoding engines generation models
         loading: package ort foreign models
         inspection: package
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
+        server: version loading models package text generation serving
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
-        commands: system package ort text generation sessions loading inspection bench doctor evaluation * / planning witness *
+        commands: system package ort text generation sessions loading inspection server bench doctor evaluation * / planning witness *
         cli: commands *
         __main__: cli
     """,  # noqa: E501

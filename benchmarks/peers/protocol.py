@@ -92,7 +92,7 @@ def serve(load: Callable[[Settings], Arm]) -> None:
     """Load the model, then answer requests until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not end up among the answers
-    start, bare = time.perf_counter(), _peak_rss_mb()
+    start, bare = time.perf_counter(), peak_rss_mb()
     arm = load(settings())
     loaded = time.perf_counter()
     _answer(answers, {"bare_mb": bare, "load_s": loaded - start})
@@ -110,7 +110,7 @@ def _answered(arm: Arm, request: dict[str, Any]) -> dict[str, float]:
         first, rest = _several(arm, **request)
     else:
         first, rest = arm.timed(prompt(request["prompt_length"]), request["new_tokens"])
-    return {"first_token_s": first, "decode_s": rest, "peak_rss_mb": _peak_rss_mb()}
+    return {"first_token_s": first, "decode_s": rest, "peak_rss_mb": peak_rss_mb()}
 
 
 def _several(arm: Arm, prompt_length: int, new_tokens: int, rows: int, beams: int) -> Seconds:
@@ -131,7 +131,7 @@ def _written_logits(arm: Arm, ids: list[int], out: str) -> dict[str, float]:
     return {}
 
 
-def _peak_rss_mb() -> float:
+def peak_rss_mb() -> float:
     """VmHWM: of this program alone, where getrusage's figure is inherited from the parent."""
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))

@@ -10,6 +10,7 @@ from typing import Any
 from edgellm.bench.cases import Case
 from edgellm.bench.results import CaseResult, Load, Repeat
 from edgellm.ort.library import DeviceChoice
+from edgellm.package.manifest import KVCacheChoice
 from edgellm.system.disturbance import Conditions
 
 
@@ -23,6 +24,7 @@ class Job:
     case: Case | None = None
     repeats: int = 0
     profile: bool = False
+    kv_cache: KVCacheChoice = "auto"
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "package": str(self.package)}

@@ -17,7 +17,7 @@ from edgellm.inspection.graph_weights import graph_weights
 from edgellm.loading import check_task, read_package
 from edgellm.models.decoder import Model
 from edgellm.ort.library import DeviceChoice
-from edgellm.package.manifest import MANIFEST_NAME, Manifest
+from edgellm.package.manifest import MANIFEST_NAME, KVCacheChoice, Manifest
 from edgellm.system.bandwidth import Bandwidth, read_bandwidth
 from edgellm.system.cpu import usable_cores
 
@@ -36,13 +36,14 @@ def run_bench(
     repeats: int = 5,
     loads: int = 3,
     device: DeviceChoice = "auto",
+    kv_cache: KVCacheChoice = "auto",
     profile: bool = False,
     progress: Announce = lambda line: None,
 ) -> BenchResult:
     """Measure every combination of the numbers given: greedy or beam search, random prompts, nothing cached.
 
     threads: None is every core this process may use. repeats: timed runs of each case, after one to warm up.
-    loads: cold and warm loads per thread count. profile: also time what is ONNX Runtime's.
+    loads: cold and warm loads per thread count. profile: also time what is ONNX Runtime's. kv_cache: as for `load`.
     progress: called with a line for a person before each run.
     Each case runs in a new process, so sys.executable must be a Python. Raises OptionError, InputError where the tokens
     do not fit in the model's context, and what `edgellm.load` raises.
@@ -55,8 +56,8 @@ def run_bench(
     cores = usable_cores() if threads is None else threads
     swept = [_several(numbers) for numbers in (prompt_tokens, new_tokens, batch_sizes, beams, cores)]
     cases = plan_cases(*swept, context_length=manifest.context_length)
-    jobs = [Job(path, device, case.threads, case, repeats, profile) for case in cases]
-    return _measured(root, manifest, jobs, loads, progress)
+    jobs = [Job(path, device, case.threads, case, repeats, profile, kv_cache) for case in cases]
+    return _measured(root, manifest.loaded_as(kv_cache), jobs, loads, progress)
 
 
 def _measured(root: Path, manifest: Manifest, jobs: Sequence[Job], loads: int, progress: Announce) -> BenchResult:

@@ -33,7 +33,7 @@ def work(job: Job, before_run: Callable[[int], None]) -> JobResult:
     onnxruntime()
     imported = time.perf_counter()
     bare = resident_bytes()
-    model = load_as(Model, job.package, device=job.device, threads=job.threads)
+    model = load_as(Model, job.package, device=job.device, threads=job.threads, kv_cache=job.kv_cache)
     seconds = time.perf_counter() - start
     disturbed = disturbances((before, take_sample()), job.threads)
     loaded = Load(1000 * seconds, 1000 * (imported - start), disturbed)

@@ -11,7 +11,7 @@ from edgellm.bench import run_bench
 from edgellm.bench.cases import parse_numbers
 from edgellm.bench.formats import FORMATS
 from edgellm.bench.plot import check_plot, plot
-from edgellm.commands.options import device_option, json_option, package_argument
+from edgellm.commands.options import device_option, json_option, kv_cache_option, package_argument
 
 
 @click.command()
@@ -24,6 +24,7 @@ from edgellm.commands.options import device_option, json_option, package_argumen
 @click.option("-r", "--repeats", type=click.IntRange(min=1), default=5, help="Timed runs, after one to warm up.")
 @click.option("--loads", type=click.IntRange(min=0), default=3, help="Cold and warm loads; 0 for none.")
 @device_option
+@kv_cache_option
 @click.option("--profile", is_flag=True, help="Also show the share of decoding that is not ONNX Runtime's.")
 @click.option("-o", "--output", type=click.Choice(list(FORMATS)), default="md", help="Format of the result.")
 @json_option

@@ -53,6 +53,7 @@ def chat(
     saved: Path | None,
     device: Any,
     threads: int | None,
+    kv_cache: Any,
     stats: bool,
     **arguments: Any,
 ) -> None:
@@ -65,7 +66,7 @@ def chat(
     if saved is not None:
         check_writable(saved)
     measured = Stats()
-    model = load_as(edgellm.Model, package, device=device, threads=threads)
+    model = load_as(edgellm.Model, package, device=device, threads=threads, kv_cache=kv_cache)
     measured.loaded()
     with _opened(model, saved) as session:
         messages = _messages(session, system)

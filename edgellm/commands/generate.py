@@ -29,7 +29,14 @@ from edgellm.loading import load_as
 @stats_option
 @json_option
 def generate(
-    package: Path, prompt: str, device: Any, threads: int | None, stats: bool, as_json: bool, **arguments: Any
+    package: Path,
+    prompt: str,
+    device: Any,
+    threads: int | None,
+    kv_cache: Any,
+    stats: bool,
+    as_json: bool,
+    **arguments: Any,
 ) -> None:
     """Continue PROMPT with the package PKG.
 
@@ -38,7 +45,7 @@ def generate(
     """
     text, options = read_text(prompt), chosen(arguments)
     measured = Stats()
-    model = load_as(edgellm.Model, package, device=device, threads=threads)
+    model = load_as(edgellm.Model, package, device=device, threads=threads, kv_cache=kv_cache)
     measured.loaded()
     settled = edgellm.GenerationOptions.create(model.generation_defaults, **options)
     if as_json:

@@ -70,6 +70,12 @@ device_option = click.option(
     help="Where to run; auto is what the package was exported for.",
 )
 threads_option = click.option("--threads", type=int, help="CPU threads.  [default: all usable cores]")
+kv_cache_option = click.option(
+    "--kv-cache",
+    type=click.Choice(["auto", "bfloat16"]),
+    default="auto",
+    help="Type of the key/value cache; auto is the package's, bfloat16 half of float32's bytes.",
+)
 adapter_option = click.option(
     "--adapter",
     "adapters",
@@ -105,6 +111,8 @@ GENERATION = [
     click.option("--eta-cutoff", type=float, help="Sampling: like epsilon-cutoff, adapted to the entropy."),
     click.option("--seed", type=int, help="Sampling: makes it repeatable."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repeated tokens."),
+    click.option("--presence-penalty", type=float, help="Above 0 discourages tokens that were generated."),
+    click.option("--frequency-penalty", type=float, help="The same, as often as they were."),
     click.option("--no-repeat-ngram-size", type=int, help="No sequence of this many tokens occurs twice."),
     click.option("--encoder-repetition-penalty", type=float, help="Above 1 favours tokens of the source or prompt."),
     click.option(
@@ -150,7 +158,8 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[F], F]:
     return added
 
 
-generation_options = with_options([*GENERATION, device_option, threads_option])  # those of all that generate or judge
+# Those of all that generate or judge.
+generation_options = with_options([*GENERATION, device_option, threads_option, kv_cache_option])
 
 
 def chosen(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,12 @@ def _processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> l
     o = options
     words = [word for word in o.bad_words_ids if word not in {(eos,) for eos in eos_token_ids}]
     chain: list[Processor] = []
+    if o.logit_bias:
+        chain.append(lambda _, scores: p.bias(scores, o.logit_bias))
+    if o.presence_penalty or o.frequency_penalty:
+        chain.append(
+            lambda rows, s: p.repeated_penalty(rows.ids, rows.prompt_lens, s, o.presence_penalty, o.frequency_penalty)
+        )
     if o.encoder_repetition_penalty != 1:
         chain.append(lambda rows, s: p.encoder_repetition_penalty(rows.sources, s, o.encoder_repetition_penalty))
     if o.repetition_penalty != 1:

@@ -30,10 +30,24 @@ def softmax(scores: FloatArray) -> FloatArray:
 
 def token_logprobs(logits: Logits, tokens: TokenArray) -> list[float]:
     """The log-softmax of each row of `logits` [rows, vocab] at `tokens` [rows]."""
-    best = logits.max(axis=1)
-    totals = np.log(np.exp(logits - best[:, None]).sum(axis=1))
+    best, totals = _best_and_totals(logits)
     chosen = logits[np.arange(len(tokens)), tokens]
     return [float(value) for value in chosen - best - totals]
+
+
+def top_logprobs(logits: Logits, count: int) -> list[tuple[tuple[int, float], ...]]:
+    """The `count` likeliest tokens of each row of `logits` [rows, vocab], the best first, and their log-softmax."""
+    found = []
+    for row, best, total in zip(logits, *_best_and_totals(logits), strict=True):
+        tokens = best_indices(row, count)
+        found.append(tuple(zip(tokens.tolist(), (row[tokens] - best - total).tolist(), strict=True)))
+    return found
+
+
+def _best_and_totals(logits: Logits) -> tuple[FloatArray, FloatArray]:
+    """Of each row of `logits` [rows, vocab]: the largest, and the logarithm of the sum of exponentials beside it."""
+    best = logits.max(axis=1)
+    return best, np.log(np.exp(logits - best[:, None]).sum(axis=1))
 
 
 def best_indices(values: FloatArray, count: int) -> npt.NDArray[np.int64]:

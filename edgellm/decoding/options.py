@@ -10,6 +10,7 @@ from edgellm.decoding import validation as v
 from edgellm.errors import ContextOverflowError, OptionError, nearest
 
 DEFAULT_MAX_NEW_TOKENS = 256
+MAX_BIAS = 1e6  # of a logit: more excludes or forces it all the same
 _IN_PACKAGE = " in the package's generation_config.json"
 
 
@@ -21,7 +22,8 @@ class GenerationOptions:
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
     an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup` and what the text is to be
-    (`json_schema`, `regex`, `grammar`, `choices`) are options here.
+    (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`, `presence_penalty`,
+    `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -54,6 +56,9 @@ class GenerationOptions:
     no_repeat_ngram_size: int = 0
     encoder_repetition_penalty: float = 1.0  # of tokens of the encoder's source, or of the prompt: above 1 favours them
     encoder_no_repeat_ngram_size: int = 0  # no n-gram of the encoder's source, or of the prompt, comes again
+    presence_penalty: float = 0.0  # off the logit of each token that was generated, whatever came of the prompt
+    frequency_penalty: float = 0.0  # the same, as often as it was
+    logit_bias: tuple[tuple[int, float], ...] = ()  # of tokens, added to their logits
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] | None = None
@@ -62,6 +67,7 @@ class GenerationOptions:
     exponential_decay_length_penalty: tuple[int, float] | None = None  # from so many new tokens on, ends get likelier
     renormalize_logits: bool = False  # after all of the above: beams then compare true probabilities
     logprobs: bool = False
+    top_logprobs: int = 0  # of so many likeliest tokens beside the chosen one; above 0 sets logprobs
 
     overflow: Literal["error", "truncate", "shift"] = "error"  # of the context: see edgellm/generation/overflow.py
     overflow_keep: int | None = None  # leading tokens that always stay; None: a BOS token, of a chat system messages
@@ -93,7 +99,7 @@ class GenerationOptions:
                 values[name] = _OFF[name] if source[name] is None else _CHECKS[name](source[name])
             except v.Unfit as expected:
                 problems.append(f"{name} is {source[name]!r}{origin}, expected {expected}")
-        result = cls(**_settle_constraint(_settle_lookup(_settle_lengths(values, options)), options))
+        result = cls(**_settle_constraint(_settle_implied(_settle_lengths(values, options)), options))
         problems += _combination_problems(result, options)
         if problems:
             raise OptionError(problems[0] if len(problems) == 1 else "\n  ".join(["invalid options:", *problems]))
@@ -160,6 +166,7 @@ class GenerationOptions:
         yield "bad_words_ids", tuple(token for word in self.bad_words_ids for token in word)
         yield "forced_bos_token_id", () if self.forced_bos_token_id is None else (self.forced_bos_token_id,)
         yield "forced_eos_token_id", self.forced_eos_token_id or ()
+        yield "logit_bias", tuple(token for token, _ in self.logit_bias)
         yield "suppress_tokens", self.suppress_tokens
         yield "begin_suppress_tokens", self.begin_suppress_tokens
 
@@ -192,6 +199,9 @@ _CHECKS: dict[str, v.Check] = {
     "no_repeat_ngram_size": v.integer(0),
     "encoder_repetition_penalty": v.factor(),
     "encoder_no_repeat_ngram_size": v.integer(0),
+    "presence_penalty": v.number(-MAX_BIAS, MAX_BIAS),
+    "frequency_penalty": v.number(-MAX_BIAS, MAX_BIAS),
+    "logit_bias": v.biases(MAX_BIAS),
     "bad_words_ids": v.token_lists,
     "forced_bos_token_id": v.token,
     "forced_eos_token_id": v.tokens,
@@ -200,6 +210,7 @@ _CHECKS: dict[str, v.Check] = {
     "exponential_decay_length_penalty": v.start_and_factor,
     "renormalize_logits": v.flag,
     "logprobs": v.flag,
+    "top_logprobs": v.integer(0),
     "overflow": v.one_of("error", "truncate", "shift"),
     "overflow_keep": v.integer(0),
     "prompt_lookup": v.flag,
@@ -221,6 +232,7 @@ _OFF: dict[str, Any] = {
 
 SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 BEAMS_ONLY = ("length_penalty", "early_stopping")
+ONE_BEAM_ONLY = ("top_logprobs",)
 _LOOKUP_ONLY = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 
@@ -247,9 +259,10 @@ def _settle_lengths(values: Mapping[str, Any], options: Mapping[str, Any]) -> di
     return settled
 
 
-def _settle_lookup(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As in Hugging Face, a number of tokens to draft switches prompt lookup on."""
-    return {"prompt_lookup": values.get("prompt_lookup_num_tokens") is not None, **values}
+def _settle_implied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As in Hugging Face, a number of tokens to draft switches prompt lookup on; one of likeliest tokens, logprobs."""
+    asked = {"prompt_lookup": values.get("prompt_lookup_num_tokens") is not None, **values}
+    return {**asked, "logprobs": bool(values.get("logprobs") or values.get("top_logprobs"))}
 
 
 def _settle_constraint(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,7 +295,7 @@ def _combination_problems(options: GenerationOptions, given: Mapping[str, Any]) 
     if o.num_beams == 1:
         problems += _without_effect(o, given, BEAMS_ONLY, "num_beams above 1")
     else:
-        problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY), "num_beams=1")
+        problems += _without_effect(o, given, ("prompt_lookup", *_LOOKUP_ONLY, *ONE_BEAM_ONLY), "num_beams=1")
     if o.overflow == "error":
         problems += _without_effect(o, given, ("overflow_keep",), 'overflow="truncate" or overflow="shift"')
     if o.overflow == "shift" and o.rows > 1:

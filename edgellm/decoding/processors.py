@@ -33,6 +33,26 @@ def repetition_penalty(ids: Sequence[TokenArray], scores: Scores, penalty: float
     return result
 
 
+def repeated_penalty(
+    ids: Sequence[TokenArray], prompt_lens: Sequence[int], scores: Scores, presence: float, frequency: float
+) -> Scores:
+    """Each token that a row has behind its prompt loses `presence`, and `frequency` for each time it is there (OpenAI's
+    presence and frequency penalties)."""
+    result = scores.copy()
+    for row, (row_ids, prompt_len) in enumerate(zip(ids, prompt_lens, strict=True)):
+        tokens, counts = np.unique(row_ids[prompt_len:], return_counts=True)
+        result[row, tokens] -= np.float32(presence) + np.float32(frequency) * counts.astype(np.float32)
+    return result
+
+
+def bias(scores: Scores, biases: Sequence[tuple[int, float]]) -> Scores:
+    """Add to the scores of some tokens (SequenceBiasLogitsProcessor, of single tokens)."""
+    result = scores.copy()
+    for token, value in biases:
+        result[:, token] += np.float32(value)
+    return result
+
+
 def no_repeat_ngram(ids: Sequence[TokenArray], scores: Scores, size: int) -> Scores:
     """Exclude each token that would complete an n-gram the row already has (NoRepeatNGramLogitsProcessor)."""
     result = scores.copy()

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgellm.decoding.beam_search import BeamSearch
 from edgellm.decoding.chain import ScoredRows, process
-from edgellm.decoding.choice import greedy, sample, token_logprobs
+from edgellm.decoding.choice import greedy, sample, token_logprobs, top_logprobs
 from edgellm.decoding.decoder import HEADROOM, Decoder, Reading
 from edgellm.decoding.sequence import Beginning, Continuation, Emitted, Hypothesis, SequencePlan, Step
 from edgellm.types import Logits, ProgressHook, TokenArray
@@ -158,10 +158,12 @@ def _advance(
     """`step` for sequences with one plan. logits: [sequences, vocab]."""
     tokens = _choose(plan, sequences, logits)
     logprobs = token_logprobs(logits, tokens) if plan.options.logprobs else [None] * len(sequences)
+    likeliest = plan.options.top_logprobs
+    tops = top_logprobs(logits, likeliest) if likeliest else [()] * len(sequences)
     cut = interruption or plan.ends.of_time()
     return [
-        sequence.append(token, logprob, cut)
-        for sequence, token, logprob in zip(sequences, tokens.tolist(), logprobs, strict=True)
+        sequence.append(token, logprob, cut, top)
+        for sequence, token, logprob, top in zip(sequences, tokens.tolist(), logprobs, tops, strict=True)
     ]
 
 

@@ -23,7 +23,8 @@ class Emitted(NamedTuple):
     """One new token of one sequence (greedy search and sampling; beams are not final before the end).
 
     `number` is the sequence's: the call's prompts have their `num_return_sequences` one after the other.
-    `logprob` is the log-softmax of the model's own logits at the token, if `options.logprobs`.
+    `logprob` is the log-softmax of the model's own logits at the token, if `options.logprobs`; `top_logprobs` are those
+    of the `options.top_logprobs` likeliest tokens, the likeliest first.
     `finish_reason` is set on a sequence's last token: "eos", "stop_string", "length", "cancelled", "time" or
     "constraint".
     `complete`: on the last token of a constrained sequence, whether its text is what the constraint asks for.
@@ -34,6 +35,7 @@ class Emitted(NamedTuple):
     logprob: float | None
     finish_reason: str | None
     complete: bool | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
 class Step(NamedTuple):
@@ -195,7 +197,9 @@ class Continuation:
         self.state = self.plan.begin()
         self._ids = np.concatenate([self.beginning.prompt, np.zeros(min(self.max_new_tokens, SPARE), np.int64)])
 
-    def append(self, token: int, logprob: float | None, cut: str | None) -> Emitted:
+    def append(
+        self, token: int, logprob: float | None, cut: str | None, top_logprobs: tuple[tuple[int, float], ...] = ()
+    ) -> Emitted:
         """`cut`: why the sequence ends with this token if nothing else ends it."""
         length = self.prompt_len + len(self.tokens)
         if length == len(self._ids):  # without a limit, as where a context shifts, memory follows the tokens
@@ -207,7 +211,7 @@ class Continuation:
         limit = "length" if len(self.tokens) >= self.max_new_tokens else None
         self.plan.advance(self.state, self.ids())
         self.finish_reason = self.plan.end_of_text(self.state, self.ids()) or limit or cut
-        return Emitted(self.number, token, logprob, self.finish_reason, self.complete)
+        return Emitted(self.number, token, logprob, self.finish_reason, self.complete, top_logprobs)
 
     @property
     def complete(self) -> bool | None:

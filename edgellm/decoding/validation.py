@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -106,6 +107,23 @@ def start_and_factor(value: Any) -> tuple[int, float]:
         return integer(0)(value[0]), number(1, MAX_FACTOR)(value[1])
     except Unfit:
         raise Unfit(expected) from None
+
+
+def biases(most: float) -> Check:
+    """Check for a mapping of token ids, which may be texts as JSON has them, to numbers from -most to most; sorted."""
+    expected = f"a mapping of token ids to numbers from {-most:g} to {most:g}"
+
+    def check(value: Any) -> tuple[tuple[int, float], ...]:
+        if not isinstance(value, Mapping):
+            raise Unfit(expected)
+        ids = [int(i) if isinstance(i, str) and re.fullmatch(r"\d{1,10}", i, re.ASCII) else i for i in value]
+        try:
+            numbers = map(number(-most, most), value.values())
+            return tuple(sorted(zip(map(token, ids), numbers, strict=True)))
+        except Unfit:
+            raise Unfit(expected) from None
+
+    return check
 
 
 def strings(value: Any) -> tuple[str, ...]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.contract import RowEngine
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
 from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Array, Logits, TokenArray
 
+LAST = -1  # a row
 SPARE = 512  # tokens to make room for behind what is put into a cache
 
 
@@ -91,19 +92,26 @@ class CachedEngine(RowEngine, Generic[Cache]):
             self.history.cut(self._cache.lengths)  # what was not read, where the hook stopped it
         return logits
 
-    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
-        row, logits = self.rows, np.empty((1, self._manifest.vocab_size), np.float32)
-        self._cache.insert(min(len(prompt) + reading.headroom, self._manifest.context_length))
+    def read(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        known: Sequence[Array] = (),
+    ) -> Generator[Logits | None]:
+        logits = np.empty((1, self._manifest.vocab_size), np.float32)
+        self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
         self.history.insert(prompt)
         try:
-            for done, last in self._fill(row, prompt, start=0):
+            for done, last in self._fill(LAST, prompt, start=self._give(known)):
+                if done < len(prompt):
+                    yield None
                 logits[0] = last
-                if reading.progress is not None:
-                    reading.progress(done, len(prompt))
         except BaseException:
-            self.drop([row])
+            self.drop([self.rows - 1])
             raise
-        return logits
+        yield logits
 
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         """How many tokens of a single prompt `prefill` would not compute again."""
@@ -170,7 +178,13 @@ class CachedEngine(RowEngine, Generic[Cache]):
 
     @abstractmethod
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
-        """Feed tokens[start:] to a row of which tokens[:start] stay. Yields after each chunk its end and [vocab]."""
+        """Feed tokens[start:] to a row, or to the one that is LAST at each piece, of which tokens[:start] stay. Yields
+        after each chunk its end and [vocab]."""
+
+    def _give(self, known: Sequence[Array]) -> int:
+        """Put what `taken` gave into the last row, which is empty. Returns how many tokens it has then."""
+        assert not known
+        return 0
 
 
 def chunks(start: int, stop: int, size: int) -> list[tuple[int, int]]:

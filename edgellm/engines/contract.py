@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.errors import ContextOverflowError
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Array, Logits, TokenArray
 
 
 class RowEngine(ABC):
@@ -35,17 +35,36 @@ class RowEngine(ABC):
         """Start over with a row for each prompt: [rows, vocab] of their last tokens."""
 
     @abstractmethod
-    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
-        """Read a new row behind those that go on: [1, vocab] of its last token. Where its progress raises, the
-        others are as they were."""
+    def read(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        known: Sequence[Array] = (),
+    ) -> Generator[Logits | None]:
+        """A new row behind the others, piece by piece: None behind each piece but the last, then [1, vocab] of the
+        prompt's last token. Between pieces the others go on without it; it stays the last row. Closed before its end,
+        it is taken out. `known`: the keys and values of the prompt's first tokens, as `taken` gave them."""
 
     @abstractmethod
     def decode(self, tokens: TokenArray) -> Logits:
-        """[rows, vocab] float32, until the next call. Raises ContextOverflowError where a row is full."""
+        """[rows, vocab] float32, until the next call, of all rows, or of all but one that is being read. Raises
+        ContextOverflowError where a row is full."""
 
     @abstractmethod
     def reorder(self, parents: TokenArray) -> None:
         """New row i continues old row parents[i]."""
+
+    @property
+    def gives_cache(self) -> bool:
+        """Whether keys and values of a row can be taken out, to be given to another row."""
+        return False
+
+    def taken(self, row: int, start: int, stop: int) -> Array:
+        """A copy of a row's keys and values of the tokens from `start` to `stop`: [layers x 2, num_kv_heads, tokens,
+        head_dim]."""
+        raise NotImplementedError
 
     def drop(self, rows: Sequence[int]) -> None:
         """Take rows out; those behind them move up."""

@@ -37,7 +37,7 @@ class History:
     def __init__(self, manifest: Manifest[DecoderFacts], reuse_generated: bool) -> None:
         self._rope = manifest.model.rope
         self._rounds_apart = manifest.decoding_rounds_apart
-        self._reuse_generated = reuse_generated
+        self.reuse_generated = reuse_generated
         self.rows: list[HeldRow] = []
 
     def begin(self, prompts: Sequence[TokenArray], cached: int = 0) -> None:
@@ -53,8 +53,8 @@ class History:
         self.rows.append(self._read(prompt))
 
     def append(self, tokens: TokenArray) -> None:
-        """One token to each row."""
-        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+        """One token to each of the first rows."""
+        for row, token in zip(self.rows, tokens.tolist(), strict=False):
             row.tokens.append(token)
             row.long_table = self._is_long(len(row.tokens))
 
@@ -85,7 +85,7 @@ class History:
         (row,), (prompt,) = self.rows, prompts
         if row.long_table != self._is_long(len(prompt)):
             return 0
-        length = len(row.tokens) if self._reuse_generated or not self._rounds_apart else row.read
+        length = len(row.tokens) if self.reuse_generated or not self._rounds_apart else row.read
         shared = max(0, min(length, len(prompt) - MIN_CHUNK))
         different = np.flatnonzero(np.array(row.tokens[:shared], np.int64) != prompt[:shared])
         return int(different[0]) if len(different) else shared

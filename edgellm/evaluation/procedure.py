@@ -23,6 +23,7 @@ from edgellm.evaluation.reference import LazyReference, OpenPackage, ReferenceLi
 from edgellm.evaluation.results import Evaluation, Findings
 from edgellm.loading import AnyModel, load
 from edgellm.ort.library import DeviceChoice
+from edgellm.package.manifest import KVCacheChoice
 from edgellm.pipelines.base import check_counts
 from edgellm.types import Progress
 
@@ -43,6 +44,7 @@ def evaluate(
     predictions: str | PathLike[str] | None = None,
     device: DeviceChoice = "auto",
     threads: int | None = None,
+    kv_cache: KVCacheChoice = "auto",
     progress: Progress | None = None,
     **options: Any,
 ) -> Evaluation:
@@ -53,14 +55,17 @@ def evaluate(
     are not named as the role: {"source": "de"}. task: a name in KINDS; None follows from the package's task and the
     data's columns. reference: a package or a checkpoint to compare with. join: the records' texts as one, with an empty
     line between them. limit: at most so many examples; windows for perplexity and divergence. predictions: a file for
-    what the model said, in JSON lines. progress: called as progress(step, done, total). options: those of the task.
+    what the model said, in JSON lines. kv_cache: the package's, as for `edgellm.load`. progress: called as
+    progress(step, done, total). options: those of the task.
 
     All of the data, up to the limit, is checked before anything runs. Raises EdgellmError.
     """
     roles = Columns.create(columns)
     open_other = partial(load, device="cpu" if device == "cpu" else "auto", threads=threads)
     asked = Brief(data, targets, columns or {}, roles, task, reference, join, limit, batch_size, predictions, options)
-    model = package if isinstance(package, AnyModel) else load(package, device=device, threads=threads)
+    model = (
+        package if isinstance(package, AnyModel) else load(package, device=device, threads=threads, kv_cache=kv_cache)
+    )
     return _answer(asked, model, open_other, progress or (lambda step, done, total: None))
 
 

@@ -91,6 +91,7 @@ def _encoder_decoder(directory: ForeignDirectory) -> KindFields:
     own = concat_layout(directory, *(pattern % "decoder" for pattern in side))
     past, present = (pattern % "encoder" for pattern in side)
     assert own.dtype != "int8"
+    assert own.dtype != "bfloat16"
     across = CrossCacheLayout(own.num_layers, own.num_kv_heads, own.head_dim, own.dtype, past, present)
     check_concat_cache(directory, own.names(), across.names())
     context = context_length_of(directory)

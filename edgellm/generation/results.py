@@ -99,7 +99,8 @@ class Piece:
     """What one step adds to a streamed text: a token, and the text that is complete with it ("" inside a character).
 
     The last piece has a `finish_reason`, and `complete` as in `GeneratedSequence`; it has no token if the stream was
-    cancelled before the first one. `dropped_tokens`: as in `Generation`, since the piece before.
+    cancelled before the first one. `dropped_tokens`: as in `Generation`, since the piece before. `top_logprobs`: token
+    ids and log-probabilities, if asked for.
     """
 
     text: str
@@ -108,6 +109,7 @@ class Piece:
     finish_reason: str | None
     dropped_tokens: int = 0
     complete: bool | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
 
     def __str__(self) -> str:
         return self.text

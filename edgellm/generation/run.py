@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from edgellm.decoding import Beginning, Decoder, Emitted, Hypothesis, PromptLookup, Step, search
@@ -11,7 +11,7 @@ from edgellm.decoding.prompt_lookup import Verifier
 from edgellm.decoding.shifting import Shifting
 from edgellm.generation.call import Call
 from edgellm.generation.results import GeneratedSequence, Generation, Piece, Timing
-from edgellm.text.tokenizer import Detokenizer
+from edgellm.text.tokenizer import Detokenizer, Tokenizer
 
 
 class Run:
@@ -33,23 +33,20 @@ class Run:
             pass
         timing = self._timing()
         return [
-            Generation(
-                tuple(self._sequence(hypothesis, beginning) for hypothesis in found),
-                len(beginning.made_of), timing, dropped,
-            )
+            Generation(sequences(found, beginning, self._call.tokenizer), len(beginning.made_of), timing, dropped)
             for beginning, found, dropped in zip(self._call.beginnings, self._hypotheses, self._dropped, strict=True)
         ]  # fmt: skip
 
     def pieces(self) -> Iterator[Piece]:
         """The text of the only sequence, step by step."""
         (beginning,) = self._call.beginnings
-        detokenizer = Detokenizer(self._call.tokenizer, clean_up=_cleaned_up(beginning))
+        detokenizer = Detokenizer(self._call.tokenizer, clean_up=cleaned_up(beginning))
         finished, told = False, 0
         for step in self._steps():
             for emitted in step.emitted:
                 finished = emitted.finish_reason is not None
                 dropped = self._dropped[0]
-                yield _piece(emitted, detokenizer, dropped - told)
+                yield piece(emitted, detokenizer, dropped - told)
                 told = dropped
         if not finished:
             last = self._hypotheses[0][0]
@@ -94,22 +91,30 @@ class Run:
         drafts = (self._lookup.drafted, self._lookup.accepted) if self._lookup else (0, 0)
         return Timing(first, end - self._started, prompt_tokens, new_tokens, *drafts)
 
-    def _sequence(self, found: Hypothesis, beginning: Beginning) -> GeneratedSequence:
-        tokenizer = self._call.tokenizer
-        text = tokenizer.decode(found.tokens, clean_up=_cleaned_up(beginning)) if tokenizer else ""
-        return GeneratedSequence(
-            text, found.tokens, found.finish_reason, found.logprobs, found.score, complete=found.complete
-        )
+
+def sequences(
+    found: Sequence[Hypothesis], beginning: Beginning, tokenizer: Tokenizer | None
+) -> tuple[GeneratedSequence, ...]:
+    """What was found for a prompt, with its text."""
+
+    def with_text(one: Hypothesis) -> GeneratedSequence:
+        text = tokenizer.decode(one.tokens, clean_up=cleaned_up(beginning)) if tokenizer else ""
+        return GeneratedSequence(text, one.tokens, one.finish_reason, one.logprobs, one.score, complete=one.complete)
+
+    return tuple(map(with_text, found))
 
 
-def _cleaned_up(beginning: Beginning) -> bool | None:
+def cleaned_up(beginning: Beginning) -> bool | None:
     """Never a constrained text, which is what was asked for as it is; others as the tokenizer says."""
     return None if beginning.plan.constraint is None else False
 
 
-def _piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
+def piece(emitted: Emitted, detokenizer: Detokenizer, dropped: int) -> Piece:
+    """A token with the text that is complete with it."""
     text = detokenizer.add(emitted.token)
     if emitted.finish_reason is not None:
         text += detokenizer.flush()
     logprobs = None if emitted.logprob is None else (emitted.logprob,)
-    return Piece(text, (emitted.token,), logprobs, emitted.finish_reason, dropped, complete=emitted.complete)
+    return Piece(
+        text, (emitted.token,), logprobs, emitted.finish_reason, dropped, emitted.complete, emitted.top_logprobs
+    )

@@ -11,12 +11,12 @@ import numpy as np
 
 from edgellm.decoding import Decoder
 from edgellm.engines.contract import RowEngine
-from edgellm.generation.call import Call
+from edgellm.generation.call import Call, Request
 from edgellm.generation.generating import Generating
 from edgellm.generation.results import Score
 from edgellm.models.info import model_info
 from edgellm.ort.loaded_graph import LoadedGraph
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import DecoderFacts, EncoderDecoderFacts, Manifest
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import IntArray, Logits
 
@@ -31,16 +31,20 @@ class GenerativeModel(Generating, Generic[EngineT]):
     def __init__(
         self,
         package: Path,
-        manifest: Manifest,
+        manifest: Manifest[DecoderFacts] | Manifest[EncoderDecoderFacts],
         tokenizer: Tokenizer | None,
         loaded: LoadedGraph,
         new_engine: Callable[..., EngineT],
     ) -> None:
-        self.manifest = manifest
+        self.manifest: Manifest[DecoderFacts] | Manifest[EncoderDecoderFacts] = manifest
         self.tokenizer = tokenizer  # None: token ids only
         self.info = model_info(package, manifest, loaded)
-        self._new_engine = new_engine
+        self.new_engine = new_engine  # an empty one, over the same graphs
         self._idle: list[EngineT] = []  # at most one, and only list methods that are atomic
+
+    def read(self, request: Request) -> Call:
+        """A request, checked, to be run with an engine of the caller's own. Raises InputError or OptionError."""
+        return self._reader.call(request)
 
     def reset(self) -> None:
         """Forget what was read last, and free its memory."""
@@ -52,7 +56,7 @@ class GenerativeModel(Generating, Generic[EngineT]):
         try:
             engine = self._idle.pop()
         except IndexError:
-            engine = self._new_engine()
+            engine = self.new_engine()
         yield engine
         self._idle[:] = [engine] if engine.holds_one else []
 

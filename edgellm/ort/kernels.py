@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from edgellm.errors import MissingDependencyError, OptionError, ProviderError
 from edgellm.ort.joining import joined
+from edgellm.package.manifest import KVCacheChoice
 from edgellm.package.onnx_file import (
     GRAPH_INPUT,
     GRAPH_NODE,
@@ -19,6 +20,10 @@ from edgellm.package.onnx_file import (
     MODEL_GRAPH,
     NODE_DOMAIN,
     NODE_OP_TYPE,
+    TENSOR_ELEMENT,
+    TYPE_TENSOR,
+    VALUE_NAME,
+    VALUE_TYPE,
     Node,
     Port,
     Tensor,
@@ -28,21 +33,22 @@ from edgellm.package.onnx_file import (
     ports_of,
     read_tensor,
 )
-from edgellm.package.protobuf import Bytes, encoded, messages, rewritten
+from edgellm.package.protobuf import Bytes, encoded, messages, rewritten, spans, texts
 
 KernelChoice = Literal["auto", "off"]
 
-INTERFACE = 1  # of the library, whose operators are written into graphs here
+INTERFACE = 2  # of the library, whose operators are written into graphs here
 VARIABLE = "EDGELLM_KERNELS"  # names an instruction set, for tests
 LARGEST_GRAPH = 64 << 20  # bytes; a file that holds its weights itself is left to ONNX Runtime
 DOMAIN, REPLACED_DOMAIN = "edgellm", "com.microsoft"
 MODEL_OPSET, OPSET_DOMAIN, OPSET_VERSION = 8, 1, 2
-FLOAT32, UINT8 = 1, 2
+FLOAT32, UINT8, UINT16 = 1, 2, 4
 OTHER_FLOATS, OTHER_FLOAT_NAMES = {10, 11, 16}, {"float16", "float64", "bfloat16"}
 INPUTS = (None, UINT8, FLOAT32, UINT8, None, FLOAT32)  # of MatMulNBits: the types of those that are constants
 GROUPS = 4  # its input that says which block a column belongs to
 BLOCKS = (16, 32, 64, 128, 256)
-PAST_KEY, PAST_VALUE, SCALES, ATTENTION_INPUTS, ATTENTION_OUTPUTS = 3, 4, 12, 14, 3  # of GroupQueryAttention
+PAST_KEY, PAST_VALUE, SCALES, ATTENTION_INPUTS = 3, 4, 12, 14  # of GroupQueryAttention
+PRESENT_KEY, ATTENTION_OUTPUTS = 1, 3
 ATTENTION_ATTRIBUTES = {
     "num_heads", "kv_num_heads", "scale", "softcap", "local_window_size", "do_rotary", "rotary_interleaved",
     "smooth_softmax", "qk_output", "kv_cache_bit_width", "k_quant_type", "v_quant_type",
@@ -50,6 +56,8 @@ ATTENTION_ATTRIBUTES = {
 MULTI_HEAD_ATTRIBUTES = {"num_heads", "scale", "mask_filter_value", "unidirectional"}
 VALUE, LINEAR_BIAS, MULTI_HEAD_INPUTS = 2, 3, 6  # of MultiHeadAttention
 LAST_AXIS = 2**64 - 1  # -1, as it lies in the file
+ATTENTION, BFLOAT16_ATTENTION = "Attention", "AttentionBfloat16"
+OTHER_ATTENTION = {BFLOAT16_ATTENTION, "AttentionInt8", "MultiHead", "Softmax"}  # names that do not end with it
 
 log = logging.getLogger("edgellm")
 
@@ -113,11 +121,11 @@ class Exchanged:
     attends: bool
 
 
-def exchange(graph: Path, options: Any) -> Exchanged | None:
+def exchange(graph: Path, options: Any, kv_cache: KVCacheChoice = "auto") -> Exchanged | None:
     """The graph in the file `graph` with edgellm's operators, for which ONNX Runtime's session options are prepared;
-    None where there are no kernels, or no operators that they replace."""
+    None where there are no kernels, or no operators that they replace. `kv_cache` is as for LoadedGraph."""
     found = library()
-    exchanged = None if found is None else with_kernels(graph)
+    exchanged = None if found is None else with_kernels(graph, kv_cache)
     if found is None or exchanged is None:
         return None
     options.register_custom_ops_library(str(found.path))
@@ -131,17 +139,17 @@ def _attends(model: bytes) -> bool:
     ours = [
         node.domain == DOMAIN
         for node in nodes_of(graph)
-        if node.operator.endswith("Attention") or node.operator in ("AttentionInt8", "MultiHead", "Softmax")
+        if node.operator.endswith("Attention") or node.operator in OTHER_ATTENTION
     ]
     return bool(ours) and all(ours)
 
 
-def with_kernels(graph: Path) -> bytes | None:
+def with_kernels(graph: Path, kv_cache: KVCacheChoice = "auto") -> bytes | None:
     """The content of the file `graph` with edgellm's operators; None where it has none that they replace."""
     try:
         if graph.stat().st_size > LARGEST_GRAPH:
             return None
-        exchanged = _exchanged(memoryview(graph.read_bytes()))
+        exchanged = _exchanged(memoryview(graph.read_bytes()), kv_cache)
         return None if exchanged is None else joined(exchanged)
     except (OSError, ValueError, IndexError, KeyError):  # ONNX Runtime says better what is wrong with it
         return None
@@ -194,18 +202,22 @@ class Facts:
         return not casts & OTHER_FLOATS and not {port.dtype for port in ports} & OTHER_FLOAT_NAMES
 
 
-def _exchanged(data: Bytes) -> bytes | None:
+def _exchanged(data: Bytes, kv_cache: KVCacheChoice) -> bytes | None:
     graph = next(messages(data, MODEL_GRAPH), None)
     if graph is None:
         return None
     facts, exchanged = Facts(graph), 0
+    caches = _caches(graph, facts) if kv_cache == "bfloat16" else frozenset()
 
     def of_graph(field: int, message: Bytes) -> bytes | None:
         nonlocal exchanged
+        if field in (GRAPH_INPUT, GRAPH_OUTPUT):
+            return _retyped(message, UINT16) if next(texts(message, VALUE_NAME), "") in caches else None
         name = _replacement(Node(message), facts) if field == GRAPH_NODE else None
         if name is None:
             return None
         exchanged += 1
+        name = BFLOAT16_ATTENTION if name == ATTENTION and caches else name
         ours = {NODE_OP_TYPE: name.encode(), NODE_DOMAIN: DOMAIN.encode()}
         named = rewritten(message, lambda part, _: ours.get(part))
         return named if Node(message).domain else named + encoded(NODE_DOMAIN, DOMAIN.encode())
@@ -216,6 +228,26 @@ def _exchanged(data: Bytes) -> bytes | None:
     opset = encoded(OPSET_DOMAIN, DOMAIN.encode()) + encoded(OPSET_VERSION, 1)
     changed = rewritten(data, of_model)
     return changed + encoded(MODEL_OPSET, opset) if exchanged else None
+
+
+def _caches(graph: Bytes, facts: Facts) -> frozenset[str]:
+    """The names of the past and present keys and values that Attention reads and writes."""
+    nodes = [node for node in nodes_of(graph) if _replacement(node, facts) == ATTENTION]
+    return frozenset(
+        name for node in nodes for name in (*node.inputs[PAST_KEY : PAST_VALUE + 1], *node.outputs[PRESENT_KEY:])
+    )
+
+
+def _retyped(port: Bytes, element: int) -> bytes:
+    """An input or output of the graph that is a tensor, with another type of numbers."""
+
+    def of_type(field: int, tensor: Bytes) -> bytes | None:
+        if field != TYPE_TENSOR:
+            return None
+        rest = [bytes(whole) for part, _, whole in spans(tensor) if part != TENSOR_ELEMENT]
+        return encoded(TENSOR_ELEMENT, element) + b"".join(rest)
+
+    return rewritten(port, lambda field, kind: rewritten(kind, of_type) if field == VALUE_TYPE else None)
 
 
 def _replacement(node: Node, facts: Facts) -> str | None:
@@ -294,7 +326,7 @@ class Operator:
 OPERATORS = {
     (REPLACED_DOMAIN, "MatMulNBits"): (Operator("BlockLinear", _fits_linear),),
     (REPLACED_DOMAIN, "GroupQueryAttention"): (
-        Operator("Attention", _fits_attention),
+        Operator(ATTENTION, _fits_attention),
         Operator("AttentionInt8", _fits_attention_int8),
     ),
     (REPLACED_DOMAIN, "MultiHeadAttention"): (Operator("MultiHead", _fits_multi_head),),

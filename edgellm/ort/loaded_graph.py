@@ -11,9 +11,10 @@ from typing import Any
 
 from edgellm.errors import EdgellmError, OptionError, OutOfMemoryError, ProviderError, corrupt
 from edgellm.ort.binding import AnyArray, Binding, DeviceArray
-from edgellm.ort.kernels import KernelChoice, exchange
+from edgellm.ort.kernels import KernelChoice, exchange, library
 from edgellm.ort.library import PROVIDERS, Device, onnxruntime
 from edgellm.ort.process import LeftToParent, native, remember
+from edgellm.package.manifest import KVCacheChoice
 from edgellm.system.cpu import adds_int8_products_in_16_bits, usable_cores
 
 MAX_THREADS = 1024
@@ -31,11 +32,18 @@ class LoadSettings:
     spinning: bool
     prefill_chunk: int
     kernels: KernelChoice = "auto"
+    kv_cache: KVCacheChoice = "auto"
 
     def open(self, graph: Path, *, fuse: bool = False) -> LoadedGraph:
         """`fuse` is as for LoadedGraph."""
         return LoadedGraph(
-            graph, self.device, threads=self.threads, spinning=self.spinning, fuse=fuse, kernels=self.kernels
+            graph,
+            self.device,
+            threads=self.threads,
+            spinning=self.spinning,
+            fuse=fuse,
+            kernels=self.kernels,
+            kv_cache=self.kv_cache,
         )
 
 
@@ -44,7 +52,8 @@ class LoadedGraph:
 
     `fuse`: have ONNX Runtime join operators, in graphs that do not arrive fused. `kernels`: "auto" takes edgellm's own
     where they are installed and a file has operators for them; the attribute says for which instruction set, None is
-    ONNX Runtime's alone. `is_exact`: what it computes for a token is the same to the last bit, whatever is beside it.
+    ONNX Runtime's alone. `kv_cache`: "bfloat16" has them keep keys and values so, where the file has float32; its ports
+    are of uint16 then. `is_exact`: what it computes for a token is the same to the last bit, whatever is beside it.
     """
 
     def __init__(
@@ -56,12 +65,16 @@ class LoadedGraph:
         spinning: bool = True,
         fuse: bool = False,
         kernels: KernelChoice = "auto",
+        kv_cache: KVCacheChoice = "auto",
     ) -> None:
         ort = onnxruntime()
         self.device: Device = device
         self.threads = _check_threads(threads)
         options = _session_options(ort, self.threads, spinning, fuse)
-        ours = exchange(model, options) if kernels == "auto" and device == "cpu" and isinstance(model, Path) else None
+        exchanges = kernels == "auto" and device == "cpu"
+        if kv_cache != "auto" and not exchanges:
+            raise _no_such_cache(kv_cache, device, kernels)
+        ours = exchange(model, options, kv_cache) if exchanges and isinstance(model, Path) else None
         self.kernels = None if ours is None else ours.instruction_set
         self.is_exact = ours is not None and ours.attends
         source = ours.graph if ours is not None else model if isinstance(model, bytes) else str(model)
@@ -69,6 +82,8 @@ class LoadedGraph:
             _preload_cuda(ort)
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
+        if kv_cache != "auto" and not self.is_exact:  # nor damaged, which ONNX Runtime would have said
+            raise _no_such_cache(kv_cache, device, kernels)
         self._session.disable_fallback()
         self._quiet = _run_options(ort)
         self.provider: str = self._session.get_providers()[0]
@@ -108,6 +123,22 @@ class LoadedGraph:
     def leave_to_parent(self) -> None:
         """After a fork, in the child: refuse to run from now on."""
         self._session = LeftToParent(self._session)
+
+
+def _no_such_cache(kv_cache: KVCacheChoice, device: Device, kernels: KernelChoice) -> OptionError:
+    if device != "cpu":
+        why, otherwise = "the device is CUDA", "choose the CPU"
+    elif kernels != "auto":
+        why, otherwise = f"kernels is {kernels!r}", "leave that out"
+    elif library() is None:
+        why, otherwise = "they are not there", "do what `edgellm doctor` says of kernels"
+    else:
+        why = "some of this graph's is ONNX Runtime's"
+        otherwise = "take a package that was exported without --attentions"
+    return OptionError(
+        f"kv_cache is {kv_cache!r}, which needs edgellm's own CPU kernels for all attention, and {why}; leave kv_cache "
+        f"out, or {otherwise}"
+    )
 
 
 def _check_threads(threads: int | None) -> int:

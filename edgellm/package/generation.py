@@ -33,7 +33,8 @@ KEYS = {
 
 # Options that a package's file may set and that are nothing to transformers: a checkpoint's file does not mean them.
 OWN = {
-    "choices", "grammar", "json_schema", "logprobs", "overflow", "overflow_keep", "prompt_lookup", "regex", "seed"
+    "choices", "frequency_penalty", "grammar", "json_schema", "logit_bias", "logprobs", "overflow", "overflow_keep",
+    "presence_penalty", "prompt_lookup", "regex", "seed", "top_logprobs",
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edgellm.errors import OptionError, nearest
@@ -27,11 +27,12 @@ Target = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "fp16", "int8", "int4", "mixed"]  # "mixed": matrices of 8 and of 4 bits
 INTEGERS: tuple[Precision, ...] = ("int8", "int4", "mixed")
 KVCacheType = Literal["float", "int8"]  # "float": the type of the graph's activations
+KVCacheChoice = Literal["auto", "bfloat16"]  # when a package is loaded; "auto": what its graph has
 
 # What the names of outputs with attention weights begin with; the layer's number follows.
 ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
 
-CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,32 @@ class CacheLayout:
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
-    gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph.
+    gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph. No
+    package has "bfloat16": it is what a cache of float32 may be loaded as.
     """
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
-    dtype: Literal["float32", "float16", "int8"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8"]
     growth: Literal["in_place", "concat"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
+
+    @property
+    def array_dtype(self) -> str:
+        """What numpy calls the arrays. It has no bfloat16, of which uint16 are the bits."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+    def as_bfloat16(self) -> CacheLayout:
+        """The same cache in half the bytes. Raises OptionError where it cannot be had."""
+        if self.dtype != "float32" or self.growth != "in_place":
+            found = "one that its graph makes anew at each step" if self.growth == "concat" else f"one of {self.dtype}"
+            raise OptionError(
+                "kv_cache is 'bfloat16', which a cache of float32 that is written in place can be loaded as, and the "
+                f"package has {found}; leave kv_cache out, or export the package for the CPU without --kv-cache"
+            )
+        return replace(self, dtype="bfloat16")
 
     def names(self) -> list[tuple[str, str]]:
         """The graph's past and present tensors, layer by layer, key before value."""

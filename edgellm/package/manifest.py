@@ -7,9 +7,10 @@ an architecture's name: whatever it needs to know is a field here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard
 
+from edgellm.errors import OptionError
 from edgellm.package.layouts import (
     ATTENTIONS,
     CACHE_ITEM_BYTES,
@@ -27,6 +28,7 @@ from edgellm.package.layouts import (
     EncoderFacts,
     FileEntry,
     GraphFile,
+    KVCacheChoice,
     KVCacheType,
     ModelFacts,
     Pooling,
@@ -52,8 +54,9 @@ else:
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "TASKS", "CacheLayout", "CrossCacheLayout", "DecoderFacts", "Embedding",
-    "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile", "KVCacheType", "Manifest", "ModelFacts",
-    "Pooling", "Precision", "Problem", "Rope", "Target", "Task", "TokenIds", "Weights", "is_of",
+    "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile", "KVCacheChoice", "KVCacheType",
+    "Manifest", "ModelFacts", "Pooling", "Precision", "Problem", "Rope", "Target", "Task", "TokenIds", "Weights",
+    "is_of",
 ]  # fmt: skip
 
 
@@ -92,6 +95,14 @@ class Manifest(Generic[Facts]):
         prompt by more than float rounding. Attention over a float cache adds in another order then; where the matrices
         are integers, rounding the activations enlarges that."""
         return self.weights.precision in INTEGERS and self.target == "cpu" and self.model.cache.dtype != "int8"
+
+    def loaded_as(self, kv_cache: KVCacheChoice) -> Manifest:
+        """The manifest with the cache that is asked for when the package is loaded. Raises OptionError."""
+        if kv_cache == "auto":
+            return self
+        if isinstance(self.model, EncoderFacts):
+            raise OptionError(f"kv_cache is {kv_cache!r}, and a package for {self.task} has no key/value cache")
+        return replace(self, model=replace(self.model, cache=self.model.cache.as_bfloat16()))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of the file, in which the fields of all kinds of model lie side by side."""

@@ -41,7 +41,7 @@ class StoredCache:
     num_layers: int
     num_kv_heads: int
     head_dim: int
-    dtype: Literal["float32", "float16", "int8"]
+    dtype: Literal["float32", "float16", "bfloat16", "int8"]
 
     def array_bytes(self, tokens: int) -> int:
         """Bytes of the keys, or of the values, of one layer."""

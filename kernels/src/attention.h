@@ -29,12 +29,16 @@ typedef struct {
     float softcap;
 } Head;
 
-/* Keys [tokens][depth] and values [tokens][value_depth], of which each row begins `stride` numbers behind the one before:
- * float32, or int8, then as deep as keys. */
+/* What keys and values are kept as. bfloat16 is the upper half of a float32's bits. */
+typedef enum { KEPT_FLOAT32, KEPT_BFLOAT16, KEPT_INT8 } Kept;
+static inline size_t kept_size(Kept kept) { return kept == KEPT_FLOAT32 ? 4 : kept == KEPT_BFLOAT16 ? 2 : 1; }
+
+/* Keys [tokens][depth] and values [tokens][value_depth], of which each row begins `stride` numbers behind the one before.
+ * Those that are not float32 are as deep as keys. */
 typedef struct {
     const void *keys, *values;
     size_t key_stride, value_stride;
-    int is_int8;
+    Kept kept;
 } Tokens;
 
 /* What a query sees: keys [first, last). `bias`: NULL, or a number for each key, times log2(e) added to its score;

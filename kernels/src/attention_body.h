@@ -9,33 +9,27 @@
  *   power_of_two(x)                2^(x - 1.5 x 2^23), for numbers from 1.5 x 2^23 - 127 on, which gives 0
  *   transpose(rows, to, stride)    LANES numbers of LANES rows; to [LANES][stride] */
 #include <float.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#define ALWAYS static inline __attribute__((always_inline))
-#define WHOLE 12582912.0f /* 1.5 x 2^23: what is added to it loses its fraction, ties to even */
+#include "plain.h"
 
-/* 2^x for x at most 0, 0 below -126.5; NaN for NaN. A polynomial of the fraction, off by 2e-9. */
-ALWAYS Floats ISA(exp2)(Floats x)
+/* 2^x for x at most 0, 0 below -126.5; NaN for NaN. */
+INLINE Floats ISA(exp2)(Floats x)
 {
-    static const float factors[] = {0x1.41fbb8p-13f, 0x1.5f3e54p-10f, 0x1.3b2d4cp-7f, 0x1.c6aee8p-5f,
-                                    0x1.ebfbdcp-3f,  0x1.62e430p-1f,  1.0f};
-    const Floats inside = greater(same_floats(-127.0f), x), shifted = add_floats(inside, same_floats(WHOLE));
-    const Floats fraction = subtract_floats(inside, subtract_floats(shifted, same_floats(WHOLE)));
-    Floats sum = same_floats(factors[0]);
-    for (int i = 1; i < 7; i++) sum = fma_floats(sum, fraction, same_floats(factors[i]));
+    const Floats inside = greater(same_floats(-127.0f), x), shifted = add_floats(inside, same_floats(TO_WHOLE));
+    const Floats fraction = subtract_floats(inside, subtract_floats(shifted, same_floats(TO_WHOLE)));
+    Floats sum = same_floats(power_factors[0]);
+    for (int i = 1; i < POWERS; i++) sum = fma_floats(sum, fraction, same_floats(power_factors[i]));
     return multiply_floats(sum, power_of_two(shifted));
 }
 
-ALWAYS float ISA(exp2_of)(float x)
+INLINE float ISA(exp2_of)(float x)
 {
     float found[LANES];
     store_floats(found, ISA(exp2)(same_floats(x)));
     return found[0];
 }
 
-ALWAYS void ISA(product)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+INLINE void ISA(product)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
                          size_t c_stride, int rows, int vectors, int adds)
 {
     Floats sums[QUERIES][COLUMNS];
@@ -56,7 +50,7 @@ ALWAYS void ISA(product)(const float *a, size_t a_stride, const float *b, size_t
 #define CASE(n) \
     case n: ISA(product)(a, a_stride, b, b_stride, depth, c, c_stride, n, vectors, adds); break;
 
-ALWAYS void ISA(product_of)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+INLINE void ISA(product_of)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
                             size_t c_stride, size_t rows, int vectors, int adds)
 {
     switch (rows) {
@@ -75,7 +69,7 @@ ALWAYS void ISA(product_of)(const float *a, size_t a_stride, const float *b, siz
 
 /* c [rows][columns] = a [rows][depth] x b [depth][columns], or what is more than was there; products are added up in the
  * order of depth. At most QUERIES rows; columns are a multiple of SUMS. */
-ALWAYS void ISA(products)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
+INLINE void ISA(products)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
                           size_t c_stride, size_t rows, size_t columns, int adds)
 {
     size_t column = 0;
@@ -142,7 +136,7 @@ static void ISA(adjust)(const Head *head, float *scores, size_t first, size_t la
         for (size_t i = first; i < last; i++) scores[i] += mask[i];
 }
 
-ALWAYS float ISA(largest)(const float *scores, size_t columns, float before)
+INLINE float ISA(largest)(const float *scores, size_t columns, float before)
 {
     Floats largest = same_floats(before);
     for (size_t i = 0; i < columns; i += LANES) largest = greater(load_floats(scores + i), largest);
@@ -150,7 +144,7 @@ ALWAYS float ISA(largest)(const float *scores, size_t columns, float before)
 }
 
 /* Takes a state to a larger largest score. */
-ALWAYS void ISA(lower)(float *state, float largest, size_t width)
+INLINE void ISA(lower)(float *state, float largest, size_t width)
 {
     const Floats factor = same_floats(ISA(exp2_of)(state[STATE_LARGEST] - largest));
     for (size_t i = STATE_SUMS; i < STATE_VALUES + width; i += LANES)
@@ -159,7 +153,7 @@ ALWAYS void ISA(lower)(float *state, float largest, size_t width)
 }
 
 /* Scores become weights, whose sums go to the state. */
-ALWAYS void ISA(weigh)(float *scores, size_t columns, float *state)
+INLINE void ISA(weigh)(float *scores, size_t columns, float *state)
 {
     const Floats largest = same_floats(state[STATE_LARGEST]);
     Floats sums[SUMS / LANES];
@@ -174,7 +168,7 @@ ALWAYS void ISA(weigh)(float *scores, size_t columns, float *state)
     for (size_t i = 0; i < SUMS / LANES; i++) store_floats(state + STATE_SUMS + i * LANES, sums[i]);
 }
 
-ALWAYS void ISA(weigh_rows)(float *scores, size_t columns, size_t rows, float *states, size_t size)
+INLINE void ISA(weigh_rows)(float *scores, size_t columns, size_t rows, float *states, size_t size)
 {
     float largest[QUERIES];
     for (size_t r = 0; r < rows; r++)
@@ -255,11 +249,21 @@ static const float *ISA(whole_values)(const Head *head, const float *values, siz
     return to - count * head->width;
 }
 
-/* Rows of int8 likewise, as float32. */
-static void ISA(widen)(const Head *head, const int8_t *rows, size_t stride, size_t count, float *to)
+INLINE void ISA(widen_bfloat16)(const uint16_t *restrict from, size_t count, float *restrict to)
 {
-    for (size_t row = 0; row < count; row++, rows += stride, to += head->width) {
-        for (size_t i = 0; i < head->depth; i++) to[i] = rows[i];
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t bits = (uint32_t)from[i] << 16;
+        memcpy(to + i, &bits, 4);
+    }
+}
+
+/* Rows of numbers that are not float32 likewise, as float32. */
+static void ISA(widen)(const Head *head, Kept kept, const void *rows, size_t stride, size_t count, float *to)
+{
+    for (size_t row = 0; row < count; row++, to += head->width) {
+        if (kept == KEPT_BFLOAT16) ISA(widen_bfloat16)((const uint16_t *)rows + row * stride, head->depth, to);
+        else
+            for (size_t i = 0; i < head->depth; i++) to[i] = ((const int8_t *)rows)[row * stride + i];
         for (size_t i = head->depth; i < head->width; i++) to[i] = 0;
     }
 }
@@ -267,7 +271,7 @@ static void ISA(widen)(const Head *head, const int8_t *rows, size_t stride, size
 static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
                          size_t begin, float *states, float *workspace)
 {
-    const int is_int8 = tokens.is_int8;
+    const size_t number = kept_size(tokens.kept);
     float *turned = workspace, *copied = workspace + BLOCK * head->depth;
     size_t first = begin + RANGE, last = begin;
     ISA(clears)(head, states, count);
@@ -278,15 +282,16 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
     last = at_most(last, begin + RANGE);
     for (size_t key = begin + behind(first, begin) / BLOCK * BLOCK; key < last; key += BLOCK) {
         const size_t keys = at_most(last - key, BLOCK);
-        const size_t key_at = key * tokens.key_stride, value_at = key * tokens.value_stride;
+        const void *key_rows = (const char *)tokens.keys + key * tokens.key_stride * number;
+        const void *value_rows = (const char *)tokens.values + key * tokens.value_stride * number;
         const float *values = copied;
-        if (is_int8) {
-            ISA(widen)(head, (const int8_t *)tokens.keys + key_at, tokens.key_stride, keys, copied);
-            ISA(turn)(copied, head->width, keys, head->depth, turned);
-            ISA(widen)(head, (const int8_t *)tokens.values + value_at, tokens.value_stride, keys, copied);
+        if (tokens.kept == KEPT_FLOAT32) {
+            ISA(turn)(key_rows, tokens.key_stride, keys, head->depth, turned);
+            values = ISA(whole_values)(head, value_rows, tokens.value_stride, keys, copied);
         } else {
-            ISA(turn)((const float *)tokens.keys + key_at, tokens.key_stride, keys, head->depth, turned);
-            values = ISA(whole_values)(head, (const float *)tokens.values + value_at, tokens.value_stride, keys, copied);
+            ISA(widen)(head, tokens.kept, key_rows, tokens.key_stride, keys, copied);
+            ISA(turn)(copied, head->width, keys, head->depth, turned);
+            ISA(widen)(head, tokens.kept, value_rows, tokens.value_stride, keys, copied);
         }
         const ISA(Block) block = {key, keys, turned, values, head->width};
         for (size_t r = 0; r < count; r += QUERIES)
@@ -333,6 +338,4 @@ static void ISA(finishes)(const Head *head, const float *state, const float *sin
         out[i] = state[STATE_VALUES + i] * factor + 0.0f; /* no zero below zero */
 }
 
-#undef ALWAYS
-#undef WHOLE
 #define ATTENTION_KERNELS {ISA(attends), ISA(joins), ISA(clears), ISA(finishes)}

@@ -1,7 +1,8 @@
 /* The op Attention: inputs, attributes, outputs and what they mean are those of com.microsoft's GroupQueryAttention in
  * float32: queries, keys and values apart or in one, rotary tables or none, a window, softcap, bias, sinks; the cache as
  * it is when past and present are the same memory, else copied. AttentionInt8 has a cache of int8, and what its numbers
- * are multiplied by: one number for all, or one for each channel of a head. */
+ * are multiplied by: one number for all, or one for each channel of a head. AttentionBfloat16 has one of bfloat16, whose
+ * bits are those of ONNX Runtime's uint16. Keys and values are rounded before any token looks at them. */
 #include "attention_op.h"
 
 #include <math.h>
@@ -25,7 +26,8 @@ typedef struct {
     const Kernels *kernels;
     size_t heads, kv_heads, window;
     float scale, softcap;
-    int turns, interleaved, has_zero_sink, is_int8;
+    int turns, interleaved, has_zero_sink;
+    Kept kept;
 } Op;
 
 /* One run. Query, key and value [batch][length][..], their tokens `row` numbers apart. */
@@ -44,7 +46,7 @@ typedef struct {
     char *present_key, *present_value;
     size_t number;                    /* bytes of each of those */
     const float *key_scales, *value_scales; /* [kv_heads][depth], of int8 */
-    float *queries, *turned_keys; /* the latter [batch][length][kv_heads][depth], for int8 */
+    float *queries, *turned_keys; /* the latter [batch][length][kv_heads][depth], NULL for a cache of float32 */
 } Run;
 
 static void turn_halves(const float *restrict x, const float *restrict cos, const float *restrict sin, size_t half,
@@ -102,6 +104,28 @@ static void round_head(const float *x, const float *scales, size_t depth, int8_t
     memcpy(to + i, rounded, depth - i);
 }
 
+/* Ties to even; what is no number becomes the same NaN everywhere. */
+static void round_to_bfloat16(const float *restrict x, size_t depth, uint16_t *restrict to)
+{
+    for (size_t i = 0; i < depth; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16, is_nan = (bits & 0x7fffffff) > 0x7f800000;
+        to[i] = (uint16_t)(is_nan ? 0x7fc0 : rounded);
+    }
+}
+
+/* The numbers of a head, as the cache keeps them, at `place` of it. `scales`: of int8, [kv_heads][depth]. */
+static void keep_head(const Run *run, const float *x, const float *scales, size_t head, char *cache, size_t place)
+{
+    const size_t depth = run->attention.head.depth;
+    switch (run->op->kept) {
+    case KEPT_FLOAT32: memcpy((float *)cache + place, x, depth * sizeof *x); break;
+    case KEPT_BFLOAT16: round_to_bfloat16(x, depth, (uint16_t *)cache + place); break;
+    case KEPT_INT8: round_head(x, scales + head * depth, depth, (int8_t *)cache + place); break;
+    }
+}
+
 static void store_token(const Run *run, size_t batch, size_t token)
 {
     const Attention *a = &run->attention;
@@ -117,17 +141,12 @@ static void store_token(const Run *run, size_t batch, size_t token)
     }
     for (size_t head = 0; head < a->kv_heads; head++) {
         const size_t place = ((batch * a->kv_heads + head) * run->capacity + at) * depth;
-        const float *key = run->key + row * run->key_row + head * depth;
-        const float *value = run->value + row * run->key_row + head * depth;
-        if (run->key_scales) {
-            float *turned = run->turned_keys + (row * a->kv_heads + head) * depth;
-            turn_head(run, key, position, turned);
-            round_head(turned, run->key_scales + head * depth, depth, (int8_t *)run->present_key + place);
-            round_head(value, run->value_scales + head * depth, depth, (int8_t *)run->present_value + place);
-        } else {
-            turn_head(run, key, position, (float *)run->present_key + place);
-            memcpy((float *)run->present_value + place, value, depth * sizeof(float));
-        }
+        const size_t from = row * run->key_row + head * depth;
+        float *turned = run->turned_keys ? run->turned_keys + (row * a->kv_heads + head) * depth
+                                         : (float *)run->present_key + place;
+        turn_head(run, run->key + from, position, turned);
+        if (run->turned_keys) keep_head(run, turned, run->key_scales, head, run->present_key, place);
+        keep_head(run, run->value + from, run->value_scales, head, run->present_value, place);
     }
 }
 
@@ -154,6 +173,11 @@ static void copy_item(void *data, size_t item)
     }
 }
 
+static Kept kept_by(const OrtCustomOp *op)
+{
+    return op == &attention_int8_op ? KEPT_INT8 : op == &attention_bfloat16_op ? KEPT_BFLOAT16 : KEPT_FLOAT32;
+}
+
 static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const OrtKernelInfo *info, void **state)
 {
     const Kernels *kernels = chosen_kernels();
@@ -175,7 +199,7 @@ static OrtStatus *create(const OrtCustomOp *custom, const OrtApi *api, const Ort
     op->turns = whole_number_or(api, info, "do_rotary", 0) == 1;
     op->interleaved = whole_number_or(api, info, "rotary_interleaved", 0) == 1;
     op->has_zero_sink = whole_number_or(api, info, "smooth_softmax", 0) == 1;
-    op->is_int8 = custom == &attention_int8_op;
+    op->kept = kept_by(custom);
     *state = op;
     return NULL;
 }
@@ -230,7 +254,7 @@ static OrtStatus *read_cache(Run *run, OrtKernelContext *context, size_t total)
     const int stays = old_key == run->present_key && old_value == run->present_value;
     run->past_key = stays ? NULL : old_key;
     run->past_value = stays ? NULL : old_value;
-    run->number = op->is_int8 ? 1 : sizeof(float);
+    run->number = kept_size(op->kept);
     return NULL;
 }
 
@@ -341,7 +365,7 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     float *sinks = (float *)(pasts + a->batch), *key_scales = sinks + op->heads, *value_scales = key_scales + channels;
     OrtValue *out = NULL;
     run->queries = value_scales + channels;
-    run->turned_keys = run->queries + a->batch * a->length * op->heads * a->head.depth;
+    if (op->kept != KEPT_FLOAT32) run->turned_keys = run->queries + a->batch * a->length * op->heads * a->head.depth;
     run->pasts = a->pasts = pasts;
     TRY(read_lengths(run, context, pasts, &total));
     TRY(read_cache(run, context, total));
@@ -349,7 +373,7 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     TRY(check_positions(run, context));
     TRY(read_bias(op->api, context, INPUT_BIAS, a, total));
     TRY(read_sinks(run, context, sinks));
-    if (op->is_int8) {
+    if (op->kept == KEPT_INT8) {
         TRY(read_scales(run, context, INPUT_KEY_SCALE, key_scales));
         TRY(read_scales(run, context, INPUT_VALUE_SCALE, value_scales));
         run->key_scales = key_scales;
@@ -366,7 +390,7 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     TRY(store(run, context));
     const size_t head_step = run->capacity * a->head.depth, batch_step = head_step * a->kv_heads;
     a->queries = run->queries;
-    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth, op->is_int8};
+    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth, op->kept};
     a->key_head_step = a->value_head_step = head_step;
     a->key_batch_step = a->value_batch_step = batch_step;
     a->window = op->window;
@@ -382,7 +406,7 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     a->kv_heads = op->kv_heads;
     a->group = op->heads / op->kv_heads;
     TRY(read_queries(&run, context));
-    const size_t keys = op->is_int8 ? op->kv_heads : 0, scales = 2 * op->kv_heads * a->head.depth;
+    const size_t keys = op->kept == KEPT_FLOAT32 ? 0 : op->kv_heads, scales = 2 * op->kv_heads * a->head.depth;
     const size_t numbers = a->batch * a->length * (op->heads + keys) * a->head.depth + op->heads + scales;
     char *buffer = scratch_take(a->batch * sizeof(size_t) + numbers * sizeof(float));
     if (!buffer) return no_memory(op->api);
@@ -391,10 +415,13 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     return status;
 }
 
-static const char *name(const OrtCustomOp *op) { return op == &attention_int8_op ? "AttentionInt8" : "Attention"; }
+static const char *name(const OrtCustomOp *op)
+{
+    return (const char *[]){"Attention", "AttentionBfloat16", "AttentionInt8"}[kept_by(op)];
+}
 static size_t inputs(const OrtCustomOp *op) { (void)op; return INPUTS; }
 static size_t outputs(const OrtCustomOp *op) { (void)op; return OUTPUTS; }
-static int cache_type(const OrtCustomOp *op) { return op == &attention_int8_op ? ORT_INT8 : ORT_FLOAT; }
+static int cache_type(const OrtCustomOp *op) { return (int[]){ORT_FLOAT, ORT_UINT16, ORT_INT8}[kept_by(op)]; }
 static int output_type(const OrtCustomOp *op, size_t index) { return index == OUTPUT_Y ? ORT_FLOAT : cache_type(op); }
 
 static int input_type(const OrtCustomOp *op, size_t index)
@@ -429,4 +456,5 @@ static int needed(const OrtCustomOp *op, size_t index)
     }
 
 const OrtCustomOp attention_op = ATTENTION_OP;
+const OrtCustomOp attention_bfloat16_op = ATTENTION_OP;
 const OrtCustomOp attention_int8_op = ATTENTION_OP;

@@ -3,6 +3,6 @@
 
 #include "ort_api.h"
 
-extern const OrtCustomOp attention_op, attention_int8_op, multi_head_op;
+extern const OrtCustomOp attention_op, attention_bfloat16_op, attention_int8_op, multi_head_op;
 
 #endif

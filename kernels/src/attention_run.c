@@ -39,7 +39,7 @@ OrtStatus *read_bias(const OrtApi *api, const OrtKernelContext *context, size_t 
 static Tokens tokens_of(const Attention *a, size_t batch, size_t kv_head)
 {
     Tokens tokens = a->tokens;
-    const size_t number = tokens.is_int8 ? 1 : sizeof(float);
+    const size_t number = kept_size(tokens.kept);
     tokens.keys = (const char *)tokens.keys + (batch * a->key_batch_step + kv_head * a->key_head_step) * number;
     tokens.values = (const char *)tokens.values + (batch * a->value_batch_step + kv_head * a->value_head_step) * number;
     return tokens;

@@ -5,7 +5,8 @@
 #include "linear.h"
 
 static const Kernels *const best_first[] = {
-    &avx512vnni_kernels, &avxvnni_kernels, &avx2_kernels, &neondot_kernels, &neon_kernels, &scalar_kernels,
+    &avx512vnni_kernels, &avxvnni_kernels, &avx2_kernels, &neoni8mm_kernels, &neondot_kernels, &neon_kernels,
+    &scalar_kernels,
 };
 enum { COUNT = sizeof best_first / sizeof *best_first };
 
@@ -19,10 +20,10 @@ const Kernels *chosen_kernels(void)
     return NULL;
 }
 
-/* The names of those that this machine runs, best first, with commas between; for programs. */
+/* The names of those that this machine runs, best first, with commas between; for programs. Until the thread asks again. */
 const char *edgellm_instruction_sets(void)
 {
-    static char names[96];
+    static _Thread_local char names[96];
     names[0] = 0;
     for (int i = 0; i < COUNT; i++)
         if (runs(best_first[i])) strcat(strcat(names, *names ? "," : ""), best_first[i]->name);

@@ -26,24 +26,12 @@ INLINE float ISA(sigmoid)(float x)
  * 3e-8 up to 5.356, beyond which the share is 0 or 1 to 5e-8. */
 INLINE float ISA(gelu)(float x)
 {
+    static const float factors[] = {0x1.65b752p-12f, -0x1.da340ep-11f, 0x1.a95ebep-11f, -0x1.2dd156p-10f, 0x1.c0af2ap-9f,
+                                    -0x1.9e8f78p-8f, 0x1.307434p-7f, -0x1.bea666p-7f, 0x1.3cdc6ap-6f, -0x1.a2c9c4p-6f,
+                                    0x1.070af4p-5f, -0x1.4297e2p-5f, 0x1.900c88p-5f, -0x1.0db30cp-4f, 0x1.0e537ep-3f};
     const float low = x < -5.35625f ? -5.35625f : x, inside = low > 5.35625f ? 5.35625f : low;
     const float t = fmaf(inside * inside, 0.06971213f, -1.0f);
-    float p = 0x1.65b752p-12f;
-    p = fmaf(p, t, -0x1.da340ep-11f);
-    p = fmaf(p, t, 0x1.a95ebep-11f);
-    p = fmaf(p, t, -0x1.2dd156p-10f);
-    p = fmaf(p, t, 0x1.c0af2ap-9f);
-    p = fmaf(p, t, -0x1.9e8f78p-8f);
-    p = fmaf(p, t, 0x1.307434p-7f);
-    p = fmaf(p, t, -0x1.bea666p-7f);
-    p = fmaf(p, t, 0x1.3cdc6ap-6f);
-    p = fmaf(p, t, -0x1.a2c9c4p-6f);
-    p = fmaf(p, t, 0x1.070af4p-5f);
-    p = fmaf(p, t, -0x1.4297e2p-5f);
-    p = fmaf(p, t, 0x1.900c88p-5f);
-    p = fmaf(p, t, -0x1.0db30cp-4f);
-    p = fmaf(p, t, 0x1.0e537ep-3f);
-    return x * (0.5f + inside * p);
+    return x * (0.5f + inside * ISA(polynomial)(t, factors, sizeof factors / sizeof *factors));
 }
 
 INLINE float ISA(gelu_tanh)(float x) /* tanh(u) is 2 sigmoid(2u) - 1 */

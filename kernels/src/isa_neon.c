@@ -1,27 +1,39 @@
-/* NEON, with products of four bytes (ARMv8.2's dot products), or without: then by way of 16 bits. */
+/* NEON, with products of eight bytes of two rows (i8mm), of four bytes (ARMv8.2's dot products), or without: then by way
+ * of 16 bits. */
 #include "linear.h"
 
-#if defined(__aarch64__)
+#if defined(NEON_MATRIX_PRODUCTS)
+#define NAME "neoni8mm"
+#define ISA(name) neoni8mm_##name
+#define ROWS 8 /* weights are put in order once for all of them */
+#define SHIFT 0
+#define PAIRS 1
+#elif defined(NEON_DOT_PRODUCTS)
+#define NAME "neondot"
+#define ISA(name) neondot_##name
+#define ROWS 4
+#define SHIFT 128
+#else
+#define NAME "neon"
+#define ISA(name) neon_##name
+#define ROWS 4
+#define SHIFT 128
+#endif
+
+#if defined(__aarch64__) && (defined(__ARM_FEATURE_MATMUL_INT8) || !defined(NEON_MATRIX_PRODUCTS))
 #include <arm_neon.h>
 
-#if defined(NEON_DOT_PRODUCTS)
-#define ISA(name) neondot_##name
-#else
-#define ISA(name) neon_##name
-#endif
 #define LANES 4
-#define ROWS 4
 #define VECTORS 2
-#define SHIFT 128
 #define QUERIES 6
 #define COLUMNS 4
 typedef float32x4_t Floats;
 typedef int32x4_t Ints;
-typedef int8x16_t Weights; /* less 128, or, of four bits, as they are */
+typedef int8x16_t Weights; /* less SHIFT, or, of four bits, as they are; i8mm reads them unsigned */
 
 static inline Weights load_weights(const uint8_t *p)
 {
-    return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128)));
+    return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(SHIFT)));
 }
 static inline Weights low_weights(const uint8_t *p) { return vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
 static inline Weights high_weights(const uint8_t *p) { return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
@@ -30,7 +42,9 @@ static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
     int32_t bits;
     __builtin_memcpy(&bits, four, 4);
     const int8x16_t values = vreinterpretq_s8_s32(vdupq_n_s32(bits));
-#if defined(NEON_DOT_PRODUCTS)
+#if defined(NEON_MATRIX_PRODUCTS)
+    return vusdotq_s32(sums, vreinterpretq_u8_s8(weights), values);
+#elif defined(NEON_DOT_PRODUCTS)
     return vdotq_s32(sums, weights, values);
 #else
     const int32x4_t low = vpaddlq_s16(vmull_s8(vget_low_s8(weights), vget_low_s8(values)));
@@ -38,6 +52,26 @@ static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
     return vaddq_s32(sums, vpaddq_s32(low, high));
 #endif
 }
+#if defined(NEON_MATRIX_PRODUCTS)
+/* In pairs, both rows' sums lie beside each other: of the first two columns in a, of the others in b. */
+static inline void to_pairs(Ints *a, Ints *b)
+{
+    const int32x4x2_t pairs = vzipq_s32(*a, *b);
+    *a = pairs.val[0], *b = pairs.val[1];
+}
+static inline void to_rows(Ints *a, Ints *b)
+{
+    const int32x4x2_t rows = vuzpq_s32(*a, *b);
+    *a = rows.val[0], *b = rows.val[1];
+}
+static inline void add_pairs(Ints *a, Ints *b, Weights first, Weights second, const int8_t *at, const int8_t *next)
+{
+    const int8x16_t values = vcombine_s8(vld1_s8(at), vld1_s8(next));
+    const uint32x4x2_t eights = vzipq_u32(vreinterpretq_u32_s8(first), vreinterpretq_u32_s8(second)); /* of two columns each */
+    *a = vusmmlaq_s32(*a, vreinterpretq_u8_u32(eights.val[0]), values);
+    *b = vusmmlaq_s32(*b, vreinterpretq_u8_u32(eights.val[1]), values);
+}
+#endif
 static inline Ints load_zeros(const uint8_t *p)
 {
     uint32_t bits;
@@ -84,22 +118,31 @@ static inline Floats no_floats(void) { return vdupq_n_f32(0); }
 #include "epilogue.h"
 #include "norm_body.h"
 
-#if defined(NEON_DOT_PRODUCTS)
-#if defined(__linux__)
+#if !defined(NEON_DOT_PRODUCTS)
+static int is_there(void) { return 1; }
+#elif defined(__linux__)
 #include <sys/auxv.h>
-static int is_there(void) { return (getauxval(16 /* AT_HWCAP */) >> 20 /* HWCAP_ASIMDDP */) & 1; }
+static int is_there(void)
+{
+    const unsigned long dots = getauxval(16 /* AT_HWCAP */) >> 20 /* HWCAP_ASIMDDP */;
+    const unsigned long matrices = getauxval(26 /* AT_HWCAP2 */) >> 13 /* HWCAP2_I8MM */;
+    return dots & (PAIRS ? matrices : 1) & 1;
+}
+#elif defined(__APPLE__) && PAIRS
+#include <sys/sysctl.h>
+static int is_there(void)
+{
+    int has = 0;
+    size_t size = sizeof has;
+    return !sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &size, NULL, 0) && has;
+}
 #elif defined(__APPLE__)
-static int is_there(void) { return 1; } /* every Apple silicon has them */
+static int is_there(void) { return 1; } /* every Apple silicon has dot products */
 #else
 static int is_there(void) { return 0; }
 #endif
-const Kernels neondot_kernels = {"neondot", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
+
+const Kernels ISA(kernels) = {NAME, is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
 #else
-static int is_there(void) { return 1; }
-const Kernels neon_kernels = {"neon", is_there, ISA(rounds), ISA(multiplies), ISA(activates), ISA(norms), ATTENTION_KERNELS};
-#endif
-#elif defined(NEON_DOT_PRODUCTS)
-const Kernels neondot_kernels = {0};
-#else
-const Kernels neon_kernels = {0};
+const Kernels ISA(kernels) = {0};
 #endif

@@ -66,7 +66,8 @@ typedef struct {
     AttentionKernels attention;
 } Kernels;
 
-extern const Kernels scalar_kernels, avx2_kernels, avxvnni_kernels, avx512vnni_kernels, neon_kernels, neondot_kernels;
+extern const Kernels scalar_kernels, avx2_kernels, avxvnni_kernels, avx512vnni_kernels, neon_kernels, neondot_kernels,
+    neoni8mm_kernels;
 
 /* The best that this processor has, or the one that EDGELLM_KERNELS names; NULL where that is not there. */
 const Kernels *chosen_kernels(void);

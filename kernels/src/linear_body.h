@@ -7,14 +7,24 @@
  *   dot(sums, weights, four) sums + products of each lane's four weights with the same four activations (int32 at `four`)
  *   SHIFT                    what load_weights takes from its weights
  *   start(zeros, shift, sum) what sums begin with: (shift - zeros) x sum
+ *   PAIRS                    1 where products of matrices take two rows at a time; a last row is alone
+ *   to_pairs(a, b), to_rows(a, b)             two rows' sums become what add_pairs takes, and back
+ *   add_pairs(a, b, first, second, at, next)  sums + products of each lane's eight weights, of which `first` has four,
+ *                                             with eight activations of one row and of the next
  *   load_zeros, to_floats, scaled, fma_floats, load_floats, store_floats, add_floats, no_floats */
+
+#if !defined(PAIRS)
+#define PAIRS 0
+#endif
 
 static inline __attribute__((always_inline)) void ISA(multiply_rows)(
     const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, float *out, size_t stride)
 {
     const size_t block = matrix->block, blocks = matrix->blocks, depth = block * blocks;
     const int middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
-    const size_t column = vector * LANES, step = TILE * 4, steps = block / (four_bits ? 8 : 4);
+    const int eight = PAIRS || four_bits;
+    const size_t inputs = eight ? 8 : 4, steps = block / inputs, step = TILE * inputs / (four_bits ? 2 : 1);
+    const size_t column = vector * LANES;
     const uint8_t *weights = matrix->weights + tile * blocks * steps * step + column * 4;
     const float *scales = matrix->scales + tile * blocks * TILE + column;
     const uint8_t *zeros = matrix->zeros ? matrix->zeros + tile * blocks * TILE + column : NULL;
@@ -34,21 +44,37 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
                 const Ints same = same_ints((shift - middle) * rounded.sums[r * blocks + b]);
                 for (int v = 0; v < VECTORS; v++) sums[r][v] = same;
             }
+#if PAIRS
+        for (int r = 0; r + 1 < rows; r += 2)
+            for (int v = 0; v < VECTORS; v++) to_pairs(&sums[r][v], &sums[r + 1][v]);
+#endif
 #pragma GCC unroll 4
-        for (size_t s = 0; s < steps; s++, weights += step, values += four_bits ? 8 : 4) {
+        for (size_t s = 0; s < steps; s++, weights += step, values += inputs) {
             Weights first[VECTORS], second[VECTORS];
             for (int v = 0; v < VECTORS; v++) {
                 const uint8_t *at = weights + v * LANES * 4;
                 first[v] = four_bits ? low_weights(at) : load_weights(at);
-                if (four_bits) second[v] = high_weights(at);
+                if (eight) second[v] = four_bits ? high_weights(at) : load_weights(at + TILE * 4);
             }
-            for (int r = 0; r < rows; r++) {
+            int r = 0;
+#if PAIRS
+            for (; r + 1 < rows; r += 2)
+                for (int v = 0; v < VECTORS; v++) {
+                    const int8_t *at = values + r * depth;
+                    add_pairs(&sums[r][v], &sums[r + 1][v], first[v], second[v], at, at + depth);
+                }
+#endif
+            for (; r < rows; r++) {
                 const int8_t *at = values + r * depth;
                 for (int v = 0; v < VECTORS; v++) sums[r][v] = dot(sums[r][v], first[v], at);
-                if (four_bits)
+                if (eight)
                     for (int v = 0; v < VECTORS; v++) sums[r][v] = dot(sums[r][v], second[v], at + 4);
             }
         }
+#if PAIRS
+        for (int r = 0; r + 1 < rows; r += 2)
+            for (int v = 0; v < VECTORS; v++) to_rows(&sums[r][v], &sums[r + 1][v]);
+#endif
         for (int v = 0; v < VECTORS; v++) {
             const Floats scale = load_floats(scales + v * LANES);
             for (int r = 0; r < rows; r++) {
@@ -108,6 +134,10 @@ static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, 
 #if ROWS > 4
                 CASE(5)
                 CASE(6)
+#endif
+#if ROWS > 6
+                CASE(7)
+                CASE(8)
 #endif
             }
     }

@@ -1,4 +1,4 @@
-/* Attention, AttentionInt8 and MultiHead in random shapes: the same bits on every instruction set, on several threads,
+/* Attention, with each kind of cache, and MultiHead in random shapes: the same bits on every instruction set, on several threads,
  * for a text in one piece and in several, for rows alone, and from several callers at a time; nothing is touched behind a
  * buffer's end. Against their definition they are tried in tests/runtime/ort. */
 #define _DEFAULT_SOURCE
@@ -17,15 +17,16 @@ enum { CALLERS = 3, MOST_PIECES = 4 };
 
 typedef struct {
     int64_t batch, kv_heads, group, depth, length, capacity, half, window;
-    int is_int8, interleaved, sinks, softcap;
+    int cache, interleaved, sinks, softcap; /* `cache`: ONNX Runtime's type */
     int64_t ends[MOST_PIECES]; /* of the pieces that the text is read in */
 } Case;
 
 static Case any_case(void)
 {
     static const int64_t depths[] = {8, 16, 24, 64, 80};
+    static const int caches[] = {ORT_FLOAT, ORT_UINT16, ORT_INT8};
     Case c = {.batch = 1 + below(3), .kv_heads = 1 + below(3), .group = 1 + below(3), .depth = depths[below(5)],
-              .length = 1 + below(below(3) ? 70 : 300), .window = below(2) ? 0 : 1 + below(90), .is_int8 = below(3) == 0,
+              .length = 1 + below(below(3) ? 70 : 300), .window = below(2) ? 0 : 1 + below(90), .cache = caches[below(3)],
               .interleaved = below(2), .sinks = below(2), .softcap = below(2)};
     c.capacity = c.length + below(9);
     c.half = below(3) ? c.depth / 2 : 0;
@@ -91,8 +92,7 @@ static OrtValue *read_text(const Text *t, int in_pieces, int threads)
 {
     const Case *c = &t->c;
     const int64_t cache[] = {c->batch, c->kv_heads, c->capacity, c->depth};
-    OrtValue *keys = new_value(c->is_int8 ? ORT_INT8 : ORT_FLOAT, 4, cache);
-    OrtValue *values = new_value(c->is_int8 ? ORT_INT8 : ORT_FLOAT, 4, cache);
+    OrtValue *keys = new_value(c->cache, 4, cache), *values = new_value(c->cache, 4, cache);
     OrtValue *out = new_value(ORT_FLOAT, 3, (int64_t[]){c->batch, c->length, c->kv_heads * c->group * c->depth});
     int64_t first = 0;
     for (int i = in_pieces ? 0 : MOST_PIECES - 1; i < MOST_PIECES; first = c->ends[i++])
@@ -152,12 +152,12 @@ static void try_cached(void)
     Text t = {.c = any_case()};
     const Case *c = &t.c;
     const int64_t heads = c->kv_heads * c->group, tables[] = {c->capacity, c->half};
-    t.op = operator_of(c->is_int8 ? "AttentionInt8" : "Attention");
+    t.op = operator_of(c->cache == ORT_INT8 ? "AttentionInt8" : c->cache == ORT_UINT16 ? "AttentionBfloat16" : "Attention");
     t.text = floats(3, (int64_t[]){c->batch, c->length, (heads + 2 * c->kv_heads) * c->depth}, 0.5f);
     t.cos = c->half ? floats(2, tables, 0.25f) : NULL;
     t.sin = c->half ? floats(2, tables, 0.25f) : NULL;
     t.sinks = c->sinks ? floats(1, &heads, 1) : NULL;
-    if (c->is_int8) {
+    if (c->cache == ORT_INT8) {
         t.scale = new_value(ORT_FLOAT, 1, (int64_t[]){1});
         *(float *)t.scale->data = 0.02f;
     }

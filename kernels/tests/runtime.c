@@ -164,7 +164,10 @@ static void end_if(OrtStatus *status)
     exit(1);
 }
 
-static size_t size_of(int type) { return type == ORT_UINT8 || type == ORT_INT8 ? 1 : type == ORT_INT64 ? 8 : 4; }
+static size_t size_of(int type)
+{
+    return type == ORT_UINT8 || type == ORT_INT8 ? 1 : type == ORT_UINT16 ? 2 : type == ORT_INT64 ? 8 : 4;
+}
 
 OrtValue *new_value(int type, size_t rank, const int64_t *dims)
 {

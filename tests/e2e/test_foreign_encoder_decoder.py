@@ -14,10 +14,9 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import relative, trimmed
-from edgellm.decoding.decoder import Reading
 from edgellm_export.optimum.conversion import export_graphs
 from optimum_models import ENCODER_DECODERS, VOCAB, make_model, save_checkpoint
-from row_driver import Driven, Ended, arrays, begin_and_end_empty, come_and_go, ending, step_by_step
+from row_driver import Driven, begin_and_end_empty, come_and_go, step_by_step
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
 LENGTHS = (5, 23, 23, 11)
@@ -103,7 +102,7 @@ def test_tokens_of_batches(
 @LAYOUT
 def test_rows_run_together(name: str, layout: str, load: Callable[..., Any]) -> None:
     """These graphs can do it; were they found unable to, the tests above would pass more slowly."""
-    graphs = load(name, layout)._new_engine.args[0]
+    graphs = load(name, layout).new_engine.args[0]
     assert graphs.takes_batches
     assert graphs.takes_lengths
 
@@ -119,7 +118,7 @@ def test_streams_and_samples(load: Callable[..., Any]) -> None:
 
 def test_what_a_source_costs(load: Callable[..., Any]) -> None:
     """Its keys and values are there once for each row, and for no more rows than there are."""
-    engine = load("mt5", "merged")._new_engine()
+    engine = load("mt5", "merged").new_engine()
     engine.prefill([np.array([0])] * 2, sources()[1:3])
     engine.reorder(np.array([0, 0, 1]))
     engine.decode(np.array([5, 6, 7]))
@@ -136,18 +135,10 @@ def test_rows_come_and_go(name: str, layout: str, load: Callable[..., Any]) -> N
     model = load(name, layout)
 
     def driven() -> Driven:
-        return Driven(model._new_engine(), step_by_step(model._new_engine()), LOGITS_TOLERANCE, sources=True)
+        return Driven(model.new_engine(), step_by_step(model.new_engine()), LOGITS_TOLERANCE, sources=True)
 
     come_and_go(driven(), (1, 1), 1, 3, 1, 1)
     begin_and_end_empty(driven(), 1)
-    going = driven()
-    going.prefill(2, 2)
-    with pytest.raises(Ended):
-        going.engine.insert(*arrays(going.row(1)), Reading(progress=ending))
-    assert going.engine.rows == 2
-    going.decode()
-    going.insert(1)
-    going.decode()
 
 
 @EACH

@@ -54,7 +54,7 @@ def test_logits_are_the_same_in_a_batch(smollm2_package: Callable[[str], Path]) 
     rng, lengths = np.random.default_rng(1), (3, 70, 129)
     texts = [rng.integers(0, 40_000, length + 4) for length in lengths]
     alone = [model.logits(ids)[-5:] for ids in texts]
-    engine = model._new_engine()
+    engine = model.new_engine()
     found = [engine.prefill([ids[:-4] for ids in texts]).copy()]
     found += [engine.decode(np.array([ids[i] for ids in texts])).copy() for i in range(-4, 0)]
     for row, expected in enumerate(alone):

@@ -52,12 +52,16 @@ def test_every_family(name: str, package: Callable[..., Path], monkeypatch: pyte
 
 
 @pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [("fp32", "auto"), ("int8", "auto"), ("int4", "auto"), ("int8", "bfloat16")]
+)
 @pytest.mark.parametrize("name", [family.name for family in ENDING])
-def test_exactly(name: str, precision: str, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exactly(
+    name: str, precision: str, kv_cache: Any, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On edgellm's kernels, with any cache: the tokens and the log-probabilities to the last bit."""
     monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
-    check_family(edgellm.load(package(name, precision), threads=1), name, 0)
+    check_family(edgellm.load(package(name, precision), threads=1, kv_cache=kv_cache), name, 0)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mistral-sliding", "qwen3", "phi3-longrope", "gemma2"])

@@ -13,6 +13,7 @@ import pytest
 import edgellm
 from comparison import prompt, relative_rms
 from edgellm import SessionError, SessionMismatchError
+from edgellm.ort.kernels import library
 from test_independence import LOGITS, assert_same
 
 # Absolute positions, rope, its scalings, windows, norms of queries and keys, softcaps, two kinds of layers.
@@ -21,17 +22,20 @@ NAMES = [
     "gemma3",
 ]  # fmt: skip
 DYNAMIC = "llama-dynamic"
+OURS = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
 WITHOUT_END: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 
 
 @pytest.fixture(scope="module")
 def load_kind(
-    load: Callable[..., edgellm.Model], package_int8: Callable[[str], Path]
+    load: Callable[..., edgellm.Model], package: Callable[..., Path], package_int8: Callable[[str], Path]
 ) -> Callable[[str, str], edgellm.Model]:
-    """A model by family and kind: weights, or "kv-int8" for a cache of int8 under float32 weights."""
+    """A model by family and kind: weights, or, under float32 weights, "kv-int8" for a cache of int8, "kv-bfloat16"."""
 
     @cache
     def make(name: str, kind: str) -> edgellm.Model:
+        if kind == "kv-bfloat16":
+            return edgellm.load(package(name), threads=1, kv_cache="bfloat16")
         return edgellm.load(package_int8(name), threads=1) if kind == "kv-int8" else load(name, kind)
 
     return make
@@ -43,7 +47,7 @@ def next_logits(session: edgellm.GenerationSession, ids: list[int]) -> np.ndarra
     return engine.prefill([np.array(ids, np.int64)])[0].copy()
 
 
-@pytest.mark.parametrize("kind", ["fp32", "int8", "kv-int8"])
+@pytest.mark.parametrize("kind", ["fp32", "int8", "kv-int8", pytest.param("kv-bfloat16", marks=OURS)])
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded(name: str, kind: str, load_kind: Callable[..., edgellm.Model], tmp_path: Path) -> None:
     """What is loaded continues as what was saved, to the last bit of every logit; so does a fork."""

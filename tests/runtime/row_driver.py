@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.decoding.decoder import READING, Reading
-
 TOKENS = 2, 60  # of rows and sources: from, to
 
 
@@ -38,9 +36,14 @@ class Driven:
         sources = [np.array(row.source) for row in self.rows] if self.sources else None
         self.check(self.engine.prefill([np.array(row.tokens) for row in self.rows], sources), self.rows)
 
-    def insert(self, length: int, reading: Reading = READING) -> None:
+    def insert(self, length: int, *, beside: bool = False, **options: Any) -> None:
+        """`beside`: the others go on between the pieces."""
         row = self.row(length)
-        self.check(self.engine.insert(*arrays(row), reading), [row])
+        for logits in self.engine.read(*arrays(row), **options):
+            if logits is not None:
+                self.check(logits, [row])
+            elif beside and self.rows:
+                self.decode()
         self.rows.append(row)
 
     def drop(self, *rows: int) -> None:
@@ -85,15 +88,6 @@ def step_by_step(engine: Any) -> Callable[[Row], np.ndarray]:
         return logits[0].copy()
 
     return alone
-
-
-class Ended(Exception):
-    """What `ending` raises."""
-
-
-def ending(done: int, total: int) -> None:
-    """A hook that has heard enough."""
-    raise Ended
 
 
 def come_and_go(driven: Driven, first: Sequence[int], *later: int) -> None:

@@ -32,11 +32,12 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         self._graph = graph
 
     def decode(self, tokens: TokenArray) -> Logits:
-        if max(self._cache.lengths) >= self._manifest.context_length:
+        lengths = self._cache.lengths[: len(tokens)]
+        if max(lengths) >= self._manifest.context_length:
             raise self._overflow()
         self.history.append(tokens)
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
-        for rows in self._graph.groups(self._cache.lengths):
+        for rows in self._graph.groups(lengths):
             logits[rows] = self._graph.run(self._cache, rows, tokens[rows, None])[:, 0]
         return logits
 
@@ -62,9 +63,9 @@ class ConcatEngine(CachedEngine[ConcatCache]):
         self._cache.reset(rows)
 
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
-        self._cache.trim(start, row)
+        self._cache.trim(start, row % self.rows)
         for at, stop in self._chunks(start, len(tokens)):
-            yield stop, self._graph.run(self._cache, [row], tokens[None, at:stop])[0, -1]
+            yield stop, self._graph.run(self._cache, [row % self.rows], tokens[None, at:stop])[0, -1]
 
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         found = super().reusable(prompts)

@@ -3,16 +3,16 @@ rows of target tokens in, logits of the last token out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder, Cross, Source
 from edgellm.engines.contract import RowEngine, target_overflow
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Logits, ProgressHook, TokenArray
+from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
 
 class ConcatEncoderDecoderEngine(RowEngine):
@@ -58,12 +58,17 @@ class ConcatEncoderDecoderEngine(RowEngine):
             logits[row] = found[-1]
         return logits
 
-    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
+    def read(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        known: Sequence[Array] = (),
+    ) -> Generator[Logits | None]:
         assert source is not None
-        row, known = self.rows, self._encoded.get(tuple(source.tolist()))
-        encoded = self._graphs.encode(source) if known is None else known
-        if reading.progress is not None:
-            reading.progress(len(source), len(source))
+        row, found = self.rows, self._encoded.get(tuple(source.tolist()))
+        encoded = self._graphs.encode(source) if found is None else found
         self._cache.insert(0)
         self._sources.append(encoded)
         try:
@@ -71,7 +76,7 @@ class ConcatEncoderDecoderEngine(RowEngine):
         except BaseException:
             self.drop([row])
             raise
-        return logits[-1:]
+        yield logits[-1:]
 
     def decode(self, tokens: TokenArray) -> Logits:
         if max(self._cache.lengths) >= self._manifest.context_length:

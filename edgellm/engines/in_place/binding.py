@@ -27,7 +27,7 @@ class BoundDecoder:
         self.gives_last_only = not self._has_keep and loaded.output_shapes["logits"][1] == 1
         self._mask_name = mask
         self._mask = AttentionMask()
-        self._bound: tuple[int, int | None] | None = None  # cache version and row
+        self._bound: tuple[int, range] | None = None  # cache version and rows
         self._keep = 1
         self._fetched = False
         self._ids: TokenArray = np.empty((0, 0), np.int64)
@@ -45,12 +45,13 @@ class BoundDecoder:
     ) -> Logits:
         """[rows, vocab] float32 of the last position, until the next run; or [keep, vocab] of a single row.
 
-        ids: [rows, tokens], the last of `lengths` tokens of each row: of all rows of the cache, or of its row `row`.
+        ids: [rows, tokens], the last of `lengths` tokens of each row: of the cache's first rows, or of its row `row`.
         """
         binding = self._binding
-        if self._bound != (cache.version, row):
-            cache.bind(binding, row)
-            self._bound = (cache.version, row)
+        rows = range(len(ids)) if row is None else range(row, row + 1)
+        if self._bound != (cache.version, rows):
+            cache.bind(binding, rows)
+            self._bound = (cache.version, rows)
         if not binding.in_place or self._ids.shape != ids.shape:
             self._ids = np.array(ids)
             binding.input("input_ids", self._ids)

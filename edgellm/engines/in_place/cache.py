@@ -42,7 +42,7 @@ class KVCache(ABC):
     def __init__(self, layout: CacheLayout, max_length: int) -> None:
         self.layout = layout
         self.max_length = max_length
-        self.dtype = np.dtype(layout.dtype)
+        self.dtype = np.dtype(layout.array_dtype)
         self.names = layout.names()
         self.lengths: list[int] = []
         self.capacity = 0
@@ -77,9 +77,11 @@ class KVCache(ABC):
             self.reset(1, capacity)
             return
         capacity = max(self.capacity, self._rounded(capacity))
-        if self.rows == self._allocated_rows() or capacity > self.capacity:
-            with _memory_errors(self.rows + 1, capacity):
-                self._grow(self.rows + 1, capacity)
+        rows = self._allocated_rows()
+        if self.rows == rows or capacity > self.capacity:
+            rows = rows if self.rows < rows else self._more_rows(rows)
+            with _memory_errors(rows, capacity):
+                self._grow(rows, capacity)
             self.capacity = capacity
         self.lengths = [*self.lengths, 0]
         self._origins = [*self._origins, []]
@@ -91,11 +93,11 @@ class KVCache(ABC):
             return
         self._resize(self._rounded(max(length, 2 * self.capacity)))
 
-    def advance(self, count: int, row: int | None = None) -> None:
-        """`count` tokens were written behind the used part of every row, or of one."""
-        self.lengths = [n + count if row in (None, i) else n for i, n in enumerate(self.lengths)]
-        for origins in self._origins if row is None else [self._origins[row]]:
-            origins.extend(itertools.islice(self._new_origins, count))
+    def advance(self, count: int, rows: range | None = None) -> None:
+        """`count` tokens were written behind the used part of every row, or of some."""
+        for row in range(self.rows) if rows is None else rows:
+            self.lengths[row] += count
+            self._origins[row].extend(itertools.islice(self._new_origins, count))
         assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
@@ -132,6 +134,13 @@ class KVCache(ABC):
         length = self.lengths[row]
         return [buffer[row, :, :length] for buffer in self._host_buffers()]
 
+    def give(self, row: int, known: Array) -> None:
+        """Tokens behind those of a row, as `used` has them: [layers x 2, num_kv_heads, tokens, head_dim]."""
+        start, count = self.lengths[row], known.shape[2]
+        for buffer, part in zip(self._host_buffers(), known, strict=True):
+            buffer[row, :, start : start + count] = part
+        self.advance(count, range(row, row + 1))
+
     @contextmanager
     def place(self, length: int, spare: int) -> Iterator[list[Array]]:
         """Start over with one row of `length` tokens and room for `spare` more. Yields its keys and values, as `used`
@@ -147,24 +156,27 @@ class KVCache(ABC):
         self.capacity = capacity
         self.version += 1
 
-    def bind(self, binding: Binding, row: int | None = None) -> None:
-        """Bind all rows, or one, as past and present of the graph."""
-        view = self.view(row)
+    def bind(self, binding: Binding, rows: range) -> None:
+        """Bind some rows as past and present of the graph."""
+        view = self.view(rows)
         for (past, present), address in zip(self.names, view.addresses, strict=True):
             binding.address(past, present, self.device, self.dtype, view.shape, address)
 
-    def view(self, row: int | None = None) -> CacheView:
-        """All rows, or one, for a prefill: the graph takes several tokens at once only in a batch of one."""
-        first, rows = (0, self.rows) if row is None else (row, 1)
-        shape = (rows, self.layout.num_kv_heads, self.capacity, self.layout.head_dim)
+    def view(self, rows: range) -> CacheView:
+        """Some rows: the first ones, or one for a prefill: graphs take several tokens only in a batch of one."""
+        shape = (len(rows), self.layout.num_kv_heads, self.capacity, self.layout.head_dim)
         row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
-        return CacheView(shape, tuple(address + first * row_bytes for address in self._addresses()))
+        return CacheView(shape, tuple(address + rows.start * row_bytes for address in self._addresses()))
 
     def _rounded(self, capacity: int) -> int:
         return min(-(-max(capacity, 1) // CAPACITY_STEP) * CAPACITY_STEP, self.max_length)
 
     @abstractmethod
     def _allocated_rows(self) -> int: ...
+
+    def _more_rows(self, rows: int) -> int:
+        """How many to allocate where `rows` are not enough."""
+        return rows + 1
 
     @abstractmethod
     def _addresses(self) -> Sequence[int]:

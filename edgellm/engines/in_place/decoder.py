@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.types import Logits, TokenArray
+from edgellm.types import Array, Logits, TokenArray
 
 
 class Engine(CachedEngine[KVCache]):
@@ -39,16 +39,16 @@ class Engine(CachedEngine[KVCache]):
         self._gives_last_only = self._verify.gives_last_only
 
     def decode(self, tokens: TokenArray) -> Logits:
-        longest = max(self._cache.lengths) + 1
+        lengths = [length + 1 for length in self._cache.lengths[: len(tokens)]]
+        longest = max(lengths)
         if longest > self._manifest.context_length:
             raise self._overflow()
         self._cache.reserve(longest)
         self.history.append(tokens)
-        if self._tables_differ(longest):
-            return self._decode_row_by_row()
-        lengths = [length + 1 for length in self._cache.lengths]
+        if self._tables_differ(lengths):
+            return self._decode_row_by_row(len(tokens))
         logits = self._decode.run(self._cache, tokens[:, None], lengths)
-        self._cache.advance(1)
+        self._cache.advance(1, range(len(tokens)))
         return logits
 
     @property
@@ -80,15 +80,31 @@ class Engine(CachedEngine[KVCache]):
             logits = self._run_chunk(0, tokens, start, stop, keep_all=True)
             yield logits.copy() if stop - start == 1 else logits  # of a single position: memory that is used again
 
+    @property
+    def gives_cache(self) -> bool:
+        """In main memory, where the keys do not depend on the length of their sequence, and are the same however they
+        were computed."""
+        rope = self._rope
+        changes = rope.changes_with_every_token or rope.recompute_beyond is not None
+        return self._cache.device == "cpu" and self.history.reuse_generated and not changes
+
+    def taken(self, row: int, start: int, stop: int) -> Array:
+        return np.stack([buffer[:, start:stop] for buffer in self._cache.used(row)])
+
+    def _give(self, known: Sequence[Array]) -> int:
+        for part in known:
+            self._cache.give(self.rows - 1, part)
+        return self._cache.lengths[-1]
+
     def _start(self, rows: int, length: int) -> None:
         self._cache.reset(rows, min(length, self._manifest.context_length))
 
     def _fill(self, row: int, tokens: TokenArray, start: int) -> Iterator[tuple[int, Logits]]:
-        self._cache.trim(start, row)
+        self._cache.trim(start, row % self.rows)
         self._cache.reserve(len(tokens))
         for at, stop in self._chunks(start, len(tokens)):
-            logits = self._run_chunk(row, tokens, at, stop)
-            yield self._cache.lengths[row], logits[-1]
+            logits = self._run_chunk(row % self.rows, tokens, at, stop)
+            yield stop, logits[-1]
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         """A prompt beyond the length where rotary tables change is one piece for a graph that cannot be told so."""
@@ -105,18 +121,19 @@ class Engine(CachedEngine[KVCache]):
         if self._rope.has_length_input:
             self._prefill.bind("rope_length", np.array([len(tokens)], np.int64))
         logits = self._prefill.run(self._cache, chunk[None], [stop], row=row, keep=keep)
-        self._cache.advance(len(chunk), row)
+        self._cache.advance(len(chunk), range(row, row + 1))
         return logits
 
-    def _tables_differ(self, longest: int) -> bool:
-        """Whether the rows, one token longer, do not all use the same rotary table, or one of them changes over."""
+    def _tables_differ(self, lengths: Sequence[int]) -> bool:
+        """Whether rows of these lengths, a new token included, do not all use the same rotary table, or one of them
+        changes over."""
         limit = self._rope.recompute_beyond
-        return limit is not None and longest > limit and min(self._cache.lengths) <= limit
+        return limit is not None and max(lengths) > limit and min(lengths) <= limit + 1
 
-    def _decode_row_by_row(self) -> Logits:
+    def _decode_row_by_row(self, rows: int) -> Logits:
         limit = self._rope.recompute_beyond
-        logits = np.empty((self.rows, self._manifest.vocab_size), np.float32)
-        for row, tokens in enumerate(held.tokens for held in self.history.rows):
+        logits = np.empty((rows, self._manifest.vocab_size), np.float32)
+        for row, tokens in enumerate(held.tokens for held in self.history.rows[:rows]):
             changes_over = len(tokens) - 1 == limit
             for _, last in self._fill(row, np.array(tokens, np.int64), start=0 if changes_over else len(tokens) - 1):
                 logits[row] = last

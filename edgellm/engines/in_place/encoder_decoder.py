@@ -7,17 +7,17 @@ all rows of a source (beams, samples) share them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from edgellm.decoding.decoder import READING, Reading, Sources
+from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.contract import RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, SourceEncoder, ids_of
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import IntArray, Logits, ProgressHook, TokenArray
+from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
 
 
 class EncoderDecoderEngine(RowEngine):
@@ -54,17 +54,24 @@ class EncoderDecoderEngine(RowEngine):
         assert sources is not None
         self._encode(sources)
         _tell(reading.progress, sources)
-        return self._only(len(prompts)).begin(self._encoded, np.stack(prompts), self._room(prompts[0], reading))
+        room = self._room(len(prompts[0]), reading.headroom)
+        return self._only(len(prompts)).begin(self._encoded, np.stack(prompts), room)
 
-    def insert(self, prompt: TokenArray, source: TokenArray | None = None, reading: Reading = READING) -> Logits:
+    def read(
+        self,
+        prompt: TokenArray,
+        source: TokenArray | None = None,
+        *,
+        headroom: int = HEADROOM,
+        known: Sequence[Array] = (),
+    ) -> Generator[Logits | None]:
         assert source is not None
         wanted = ids_of([source])
         encoded = self._encoded if wanted == self._encoded.sources else self._encoder.run(wanted)
-        _tell(reading.progress, [source])
         cohort = Cohort(self.graphs[1], self._manifest)
-        logits = cohort.begin(encoded, prompt[None], self._room(prompt, reading))
+        logits = cohort.begin(encoded, prompt[None], self._room(len(prompt), headroom))
         self._cohorts.append((cohort, np.array([self.rows])))
-        return logits
+        yield logits
 
     def decode(self, tokens: TokenArray) -> Logits:
         if len(self._cohorts) == 1:
@@ -99,8 +106,8 @@ class EncoderDecoderEngine(RowEngine):
         self._cohorts = [(cohort, np.arange(rows))]
         return cohort
 
-    def _room(self, prompt: TokenArray, reading: Reading) -> int:
-        return min(len(prompt) + reading.headroom, self._manifest.context_length)
+    def _room(self, length: int, headroom: int) -> int:
+        return min(length + headroom, self._manifest.context_length)
 
     def _encode(self, sources: Sequence[TokenArray]) -> None:
         wanted = ids_of(sources)

@@ -40,6 +40,10 @@ class HostCache(KVCache):
     def _allocate(self, rows: int, capacity: int) -> None:
         self._buffers = [self._empty(rows, capacity) for _ in self.names]
 
+    def _more_rows(self, rows: int) -> int:
+        """Twice as many: those that are not used take no memory, and making room row by row copies all of it."""
+        return 2 * rows
+
     def _grow(self, rows: int, capacity: int) -> None:
         self._rebuild(range(self.rows), rows, capacity)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,8 +32,8 @@ def package(shared: Shared) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def load(package: Callable[..., Path]) -> Load:
-    def opened(*which: str) -> edgellm.EncoderDecoderModel:
-        model = edgellm.load(package(*which), threads=1)
+    def opened(*which: str, kv_cache: Any = "auto") -> edgellm.EncoderDecoderModel:
+        model = edgellm.load(package(*which), threads=1, kv_cache=kv_cache)
         assert isinstance(model, edgellm.EncoderDecoderModel)
         return model
 

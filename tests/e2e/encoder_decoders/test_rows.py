@@ -10,14 +10,14 @@ from edgellm.decoding.decoder import Reading
 from edgellm.ort.kernels import library
 from encoder_decoder_checks import LOGITS_TOLERANCE, NAMES, REPRESENTATIVE, Load, Reference, start_of
 from encoder_decoder_families import PAD, reference_logits, sources
-from row_driver import Driven, Ended, Row, arrays, begin_and_end_empty, come_and_go, ending
+from row_driver import Driven, Row, begin_and_end_empty, come_and_go
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
 def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) -> None:
     """Three rows of one source, one of another, and a third source that is done: each as by itself."""
     model, rows = load(name), sources(20, 9, 14)
-    engine = model._new_engine()
+    engine = model.new_engine()
     engine.prefill([np.array([start_of(name)])] * 3, rows)
     engine.reorder(np.array([0, 0, 0, 1, 1, 2, 2, 2]))
     first = np.array([5, 6, 7, 8, 9, 10, 11, 12])
@@ -30,14 +30,16 @@ def test_rows_of_unequal_numbers(name: str, reference: Reference, load: Load) ->
 
 
 @pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize(
+    ("precision", "kv_cache"), [("fp32", "auto"), ("int8", "auto"), ("int4", "auto"), ("int8", "bfloat16")]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_exactly(name: str, precision: str, load: Load) -> None:
+def test_exactly(name: str, precision: str, kv_cache: str, load: Load) -> None:
     """On edgellm's kernels: sources of unequal lengths side by side, each to the last bit as by itself."""
-    model, start, steps = load(name, precision), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
+    model, start, steps = load(name, precision, kv_cache=kv_cache), start_of(name), np.array([[5, 6, 7], [8, 9, 10]])
 
     def logits(rows: list[np.ndarray], tokens: np.ndarray) -> np.ndarray:
-        engine = model._new_engine()
+        engine = model.new_engine()
         found = [engine.prefill([np.array([start])] * len(rows), rows).copy()]
         return np.stack([*found, *(engine.decode(step).copy() for step in tokens)], 1)
 
@@ -53,7 +55,7 @@ def driven(name: str, reference: Reference, load: Load) -> Driven:
     def alone(row: Row) -> np.ndarray:
         return reference_logits(reference(name), np.array(row.source), np.array(row.tokens))[-1]
 
-    return Driven(load(name)._new_engine(), alone, LOGITS_TOLERANCE, sources=True)
+    return Driven(load(name).new_engine(), alone, LOGITS_TOLERANCE, sources=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,29 +79,15 @@ def test_rows_in_any_order(name: str, reference: Reference, load: Load) -> None:
     rows.decode(2)
 
 
-@pytest.mark.parametrize("before", [0, 2])
-def test_a_hook_that_ends_an_insert_leaves_the_others(before: int, reference: Reference, load: Load) -> None:
-    rows = driven("t5", reference, load)
-    if before:
-        rows.prefill(*[2] * before)
-        rows.decode()
-    with pytest.raises(Ended):
-        rows.engine.insert(*arrays(rows.row(1)), Reading(progress=ending))
-    assert rows.engine.rows == before
-    rows.insert(1)
-    rows.decode(2)
-
-
 def test_what_rows_that_came_late_cost(load: Load) -> None:
     """Each its own cache, and none when it is gone; a source that is known already is not encoded again."""
     model, (source, other) = load("t5"), sources(20, 9)
     layout, start = model.manifest.model.cross_cache, np.array([PAD])
-    engine, seen = model._new_engine(), []
+    engine = model.new_engine()
     engine.prefill([start], [source], Reading(headroom=10))
     alone = engine.cache_bytes, engine.cross_cache_bytes
     for late in (other, source):
-        engine.insert(start, late, Reading(10, lambda *told: seen.append(told)))
-    assert seen == [(9, 9), (20, 20)]
+        assert len([*engine.read(start, late, headroom=10)]) == 1
     assert engine.cache_bytes == 3 * alone[0]
     assert engine.cross_cache_bytes == 2 * alone[1] + 9 * layout.bytes_per_token()
     engine.drop([1, 2])

@@ -50,7 +50,7 @@ def test_the_cross_cache_is_there_once_per_source(name: str, load: Load) -> None
     model, rows = load(name), sources(20, 9)
     layout = model.manifest.model.cross_cache
     per_token = 2 * layout.num_layers * layout.num_heads * layout.head_dim * 4
-    engine = model._new_engine()
+    engine = model.new_engine()
     engine.prefill([np.array([PAD])] * 2, rows)
     assert engine.cross_cache_bytes == 2 * 20 * per_token
     engine.reorder(np.array([0, 0, 0, 0, 1, 1, 1, 1]))

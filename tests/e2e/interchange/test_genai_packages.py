@@ -16,6 +16,7 @@ from click.testing import CliRunner
 import edgellm
 from comparison import prompt, relative
 from edgellm.cli import cli
+from edgellm.ort.kernels import library
 from interchange.peer import Peer
 
 NEW_TOKENS = 20
@@ -63,6 +64,18 @@ def load(path: Path) -> edgellm.Model:
     model = edgellm.load(path, threads=1, prefill_chunk=CHUNK, kernels="off")
     assert isinstance(model, edgellm.Model)
     return model
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_with_a_bfloat16_cache(built: Build, family: str) -> None:
+    path, ids = built(family, "fp32"), prompt(family, 40)
+    kinds: tuple[Any, ...] = ("bfloat16", "auto")
+    half, wide = (edgellm.load(path, threads=1, kv_cache=kind) for kind in kinds)
+    assert isinstance(half, edgellm.Model)
+    assert isinstance(wide, edgellm.Model)
+    assert 2 * half.info.cache_bytes_per_token == wide.info.cache_bytes_per_token
+    assert 0 < relative(half.logits(ids), wide.logits(ids)) < 0.05
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])

@@ -242,13 +242,13 @@ def test_version_and_help() -> None:
 
 def test_generation_options_are_those_of_the_library() -> None:
     """All but those that name token ids, and log-probabilities, which only Python returns."""
-    other = {"package", "prompt", "device", "threads", "stats", "as_json"}
+    other = {"package", "prompt", "device", "threads", "kv_cache", "stats", "as_json"}
     names = {parameter.name for parameter in cli.commands["generate"].params} - other
     left_to_python = set(edgellm.GenerationOptions.__dataclass_fields__) - names
     assert names < set(edgellm.GenerationOptions.__dataclass_fields__)
     assert left_to_python == {
         "eos_token_id", "pad_token_id", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
-        "suppress_tokens", "begin_suppress_tokens", "logprobs",
+        "suppress_tokens", "begin_suppress_tokens", "logit_bias", "logprobs", "top_logprobs",
     }  # fmt: skip
 
 

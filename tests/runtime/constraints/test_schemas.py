@@ -13,12 +13,12 @@ import jsonschema
 import numpy as np
 import pytest
 import tokenizers
-from json_schemas import made
 
 from edgellm.constraints import Constraints
 from edgellm.decoding import Beginning, Ends, GenerationOptions, SequencePlan, search
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import FloatArray
+from json_schemas import made
 
 COUNT, EOS = 400, 0
 ENDING = '"]},0123456789'  # so that texts come to an end: tokens that begin so are likelier

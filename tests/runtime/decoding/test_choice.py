@@ -40,6 +40,14 @@ def test_logprobs_of_chosen_tokens() -> None:
     np.testing.assert_allclose(np.exp(choice.log_softmax(logits)).sum(axis=1), 1, rtol=1e-5)
 
 
+def test_the_likeliest_tokens() -> None:
+    logits = np.random.default_rng(0).normal(0, 4, (3, 50)).astype(np.float32)
+    expected = choice.log_softmax(logits)
+    for row, found in enumerate(choice.top_logprobs(logits, 4)):
+        assert [token for token, _ in found] == np.argsort(-logits[row])[:4].tolist()
+        np.testing.assert_allclose([logprob for _, logprob in found], np.sort(expected[row])[::-1][:4], rtol=1e-5)
+
+
 def test_samples_follow_the_probabilities() -> None:
     probabilities = np.array([0.5, 0.0, 0.3, 0.15, 0.05, 0.0])
     with np.errstate(divide="ignore"):

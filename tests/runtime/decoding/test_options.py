@@ -11,7 +11,8 @@ from edgellm.decoding import GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, OptionError
 
 CONSTRAINTS = {"json_schema", "regex", "grammar", "choices"}
-OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup", *CONSTRAINTS}
+OPENAIS = {"logit_bias", "presence_penalty", "frequency_penalty", "top_logprobs"}
+OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup", *CONSTRAINTS, *OPENAIS}
 OTHER_OFF_VALUE = {"stop_strings", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"}  # () where HF has None
 OTHER_DEFAULT = {"max_new_tokens": 256, "max_length": None}
 
@@ -145,6 +146,9 @@ BAD = [
     ({"typical_p": 0, "do_sample": True}, "typical_p is 0, expected a number above 0, at most 1"),
     ({"eta_cutoff": 1, "do_sample": True}, "eta_cutoff is 1, expected a number from 0, below 1"),
     ({"repetition_penalty": 0}, "repetition_penalty is 0, expected a number from 1e-30"),
+    ({"logit_bias": {"5": 1, "x": 2}}, "expected a mapping of token ids to numbers from -1e\\+06 to 1e\\+06"),
+    ({"logit_bias": [5]}, "expected a mapping of token ids to numbers"),
+    ({"top_logprobs": 3, "num_beams": 2}, "top_logprobs is 3 and has no effect without num_beams=1"),
     ({"bad_words_ids": [1, 2]}, "bad_words_ids is \\[1, 2\\], expected a list of non-empty lists of token ids"),
     ({"bad_words_ids": [["x"]]}, "expected a list of non-empty lists of token ids"),
     ({"eos_token_id": -1}, "eos_token_id is -1, expected a token id or a list of token ids"),

@@ -103,6 +103,30 @@ def test_repetition_penalty(batch, penalty) -> None:
 
 
 @few
+@given(batches, st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-9, 9, width=32), min_size=1, max_size=4))
+def test_logit_bias(batch, biases) -> None:
+    ids, scores = batch
+    expected = reference(hf.SequenceBiasLogitsProcessor({(i,): bias for i, bias in biases.items()}), ids, scores)
+    before = scores.copy()
+    check(processors.bias(scores, list(biases.items())), expected, scores, before)
+
+
+@few
+@given(batches, st.integers(0, 3), st.sampled_from([0.0, 0.5, -1.5]), st.sampled_from([0.0, 0.25, -2.0]))
+def test_presence_and_frequency_penalties(batch, prompt_len, presence, frequency) -> None:
+    """What transformers has not; the formula is in OpenAI's documentation of the two."""
+    ids, scores = batch
+    before, expected = scores.copy(), scores.copy()
+    for row, row_ids in enumerate(ids):
+        new = row_ids[prompt_len:].tolist()
+        for token in set(new):
+            expected[row, token] -= presence + frequency * new.count(token)
+    check(
+        processors.repeated_penalty(ids, [prompt_len] * len(ids), scores, presence, frequency), expected, scores, before
+    )
+
+
+@few
 @given(batches, st.integers(1, 4))
 def test_no_repeat_ngram(batch, size) -> None:
     ids, scores = batch

@@ -55,7 +55,7 @@ class Shadow:
         for slot, buffer in enumerate(buffers(self.cache)):
             start = len(self.rows[row])
             buffer[row, :, start : start + count] = np.array([[[mark + slot] for mark in marks]])
-        self.cache.advance(count, row)
+        self.cache.advance(count, None if row is None else range(row, row + 1))
         self.rows[row] += marks
 
     def reorder(self, parents: list[int]) -> None:
@@ -65,7 +65,7 @@ class Shadow:
     def check(self) -> None:
         assert self.cache.lengths == [len(row) for row in self.rows]
         for slot, buffer in enumerate(buffers(self.cache)):
-            assert buffer.shape == self.cache.view().shape
+            assert buffer.shape == self.cache.view(range(self.cache.rows)).shape
             for row, marks in enumerate(self.rows):
                 expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), 4))
                 for head in buffer[row]:
@@ -208,7 +208,7 @@ def test_reset_gives_back_what_a_long_call_took(cache: KVCache) -> None:
 
 def test_views_alias_the_buffers(cache: KVCache) -> None:
     cache.reset(3, 50)
-    everything, last = cache.view(), cache.view(2)
+    everything, last = cache.view(range(cache.rows)), cache.view(range(2, 3))
     row_bytes = 2 * 64 * 4 * cache.dtype.itemsize
     assert everything.shape == (3, 2, 64, 4)
     assert last.shape == (1, 2, 64, 4)
@@ -220,7 +220,7 @@ def test_views_alias_the_buffers(cache: KVCache) -> None:
 def test_host_buffers_are_aligned() -> None:
     cache = HostCache(LAYOUT, MAX_LENGTH)
     cache.reset(3, 100)
-    assert all(address % ALIGNMENT == 0 for address in cache.view().addresses)
+    assert all(address % ALIGNMENT == 0 for address in cache.view(range(cache.rows)).addresses)
 
 
 def test_device_buffers_start_as_zeros_and_split_when_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 import edgellm
 from concat_directory import Flaws, write_directory
-from edgellm.decoding.decoder import Reading
 from edgellm.engines.in_place import decoder as in_place
 from edgellm.engines.in_place.device_cache import DeviceCache
-from row_driver import Driven, Ended, Row, begin_and_end_empty, come_and_go, ending, step_by_step
+from row_driver import Driven, Row, begin_and_end_empty, come_and_go, step_by_step
 from tiny_package import TinyConfig, reference_logits
 
 TINY, LONG = TinyConfig(), TinyConfig(long_from=20)
@@ -41,12 +40,12 @@ def drive(make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.Monkey
             if device == "device":
                 monkeypatch.setattr(in_place, "open_cache", lambda layout, most, _: DeviceCache(layout, most, "cpu"))
             model = edgellm.load(make_package(config), threads=1, prefill_chunk=5)
-            return Driven(model._new_engine(), in_one_piece(config))
+            return Driven(model.new_engine(), in_one_piece(config))
         path = tmp_path / "toy"
         if not path.exists():
             write_directory(path, FLAWS.get(kind, Flaws()))
         model = edgellm.load(path, threads=1, prefill_chunk=5)
-        return Driven(model._new_engine(), step_by_step(model._new_engine()))
+        return Driven(model.new_engine(), step_by_step(model.new_engine()))
 
     return make
 
@@ -64,11 +63,11 @@ def test_an_engine_begins_and_ends_empty(kind: str, drive: Callable[[str], Drive
 @pytest.mark.parametrize("kind", OWN)
 def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive: Callable[[str], Driven]) -> None:
     driven = drive(kind)
-    driven.insert(3, Reading(headroom=0))
+    driven.insert(3, headroom=0)
     driven.decode(2)
     cache = driven.engine._cache
     assert cache.capacity == 64
-    driven.insert(70, Reading(headroom=0))
+    driven.insert(70, headroom=0)
     assert cache.capacity == 96
     driven.decode(3)
     driven.drop(1)
@@ -81,25 +80,51 @@ def test_room_is_made_for_a_row_that_is_longer_than_the_others(kind: str, drive:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("before", [(), (3,), (3, 17)])
-def test_a_hook_that_ends_an_insert_leaves_the_others(
+def test_a_row_that_is_not_read_to_its_end_leaves_the_others(
     kind: str, before: Sequence[int], drive: Callable[[str], Driven]
 ) -> None:
     driven = drive(kind)
     if before:
         driven.prefill(*before)
         driven.decode()
-    with pytest.raises(Ended):
-        driven.engine.insert(np.array(driven.row(12).tokens), None, Reading(progress=ending))
-    assert driven.engine.rows == len(before)
-    driven.insert(12)
+    reading = driven.engine.read(np.array(driven.row(12).tokens))
+    if next(reading) is None:
+        reading.close()
+        assert driven.engine.rows == len(before)
+        driven.insert(12)
+        driven.decode(3)
+    else:
+        assert kind not in OWN, "those are read in pieces"
+
+
+def test_others_go_on_and_leave_between_the_pieces_of_a_row(drive: Callable[[str], Driven]) -> None:
+    driven = drive("host")
+    driven.prefill(4, 9, 6)
+    reading = driven.engine.read(np.array((row := driven.row(23)).tokens))
+    pieces = []
+    for piece in reading:
+        pieces.append(None if piece is None else piece.copy())
+        if piece is None and len(driven.rows) > 1:
+            driven.decode()
+            driven.engine.reorder(np.array([*range(len(driven.rows) - 1), len(driven.rows)]))
+            driven.rows.pop()
+    assert [piece is None for piece in pieces] == [True] * 4 + [False]
+    driven.check(pieces[-1], [row])
+    driven.rows.append(row)
     driven.decode(3)
 
 
-def test_a_hook_hears_of_each_chunk(drive: Callable[[str], Driven]) -> None:
-    driven, seen = drive("host"), []
-    driven.prefill(4)
-    driven.insert(12, Reading(progress=lambda done, total: seen.append((done, total))))
-    assert seen == [(5, 12), (10, 12), (12, 12)]
+@pytest.mark.parametrize("lengths", [(23,), (4, 9, 23)])
+def test_keys_and_values_of_one_row_begin_another(lengths: Sequence[int], drive: Callable[[str], Driven]) -> None:
+    driven = drive("host")
+    driven.prefill(*lengths)
+    first, last = (driven.engine.taken(len(lengths) - 1, start, stop) for start, stop in ((0, 8), (8, 15)))
+    row = Row([*driven.rows[-1].tokens[:15], *driven.row(8).tokens], 23)
+    *pieces, logits = driven.engine.read(np.array(row.tokens), known=[first, last])
+    assert pieces == [None], "two pieces of at most five tokens, not five"
+    driven.check(logits, [row])
+    driven.rows.append(row)
+    driven.decode(3)
 
 
 STEPS = st.lists(
@@ -119,7 +144,7 @@ def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: 
     driven = drive(kind)
     for verb, number in steps:
         if verb == "insert":
-            driven.insert(number)
+            driven.insert(number, beside=number % 2 == 0)
         elif driven.rows and verb == "drop":
             driven.drop(number % len(driven.rows))
         elif driven.rows:
@@ -128,7 +153,7 @@ def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: 
 
 @pytest.mark.cuda
 def test_rows_come_and_go_on_a_gpu(make_package: PackageMaker) -> None:
-    engine = edgellm.load(make_package(HALF), prefill_chunk=16)._new_engine()
+    engine = edgellm.load(make_package(HALF), prefill_chunk=16).new_engine()
     driven = Driven(engine, in_one_piece(HALF), tolerance=0.02)
     driven.prefill(3, 17)
     driven.insert(70)

@@ -104,7 +104,7 @@ def test_a_missing_library_is_found_before_anything_runs(
         if module == name or module.startswith(f"{name}."):
             monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(model, "_new_engine", None)
+    monkeypatch.setattr(model, "new_engine", None)
     with pytest.raises(MissingDependencyError, match=r"not installed.*pip install edgellm\[eval\]"):
         evaluate(model, [{"source": "a", "target": "b"}])
 
@@ -117,7 +117,7 @@ def test_a_missing_tokenizer_of_sacrebleu(model: edgellm.Model, monkeypatch: pyt
 
 
 def test_without_a_tokenizer_there_is_nothing_to_read_texts_with(package: Path, model: edgellm.Model) -> None:
-    bare = edgellm.Model(package, model.manifest, None, model._loaded, model._new_engine)
+    bare = edgellm.Model(package, model.manifest, None, model._loaded, model.new_engine)
     with pytest.raises(InputError, match="no tokenizer"):
         evaluate(bare, TEXTS)
 

@@ -61,7 +61,7 @@ def test_a_batch_gives_what_its_prompts_give_alone(make_package: PackageMaker, c
 @pytest.mark.parametrize("config", [TINY, LONG], ids=["plain", "two-tables"])
 def test_engine_logits_row_by_row(make_package: PackageMaker, config: TinyConfig) -> None:
     """Prefill, decode and reorder with more and fewer rows: every row's logits are those of its own tokens."""
-    engine = edgellm.load(make_package(config), threads=1, prefill_chunk=5)._new_engine()
+    engine = edgellm.load(make_package(config), threads=1, prefill_chunk=5).new_engine()
     rows = [list(prompt) for prompt in PROMPTS]
     logits = engine.prefill([np.array(row) for row in rows])
     rng = np.random.default_rng(1)
@@ -77,7 +77,7 @@ def test_engine_logits_row_by_row(make_package: PackageMaker, config: TinyConfig
 
 
 def test_logits_of_a_step_are_the_callers(model: Model) -> None:
-    engine = model._new_engine()
+    engine = model.new_engine()
     first = engine.prefill([np.array([1, 2])])
     kept = first.copy()
     engine.decode(np.array([3]))
@@ -133,7 +133,7 @@ def test_the_gpu_agrees_with_the_reference(make_package: PackageMaker) -> None:
     model = edgellm.load(make_package(config), prefill_chunk=16)
     assert model.info.device == "cuda"
     np.testing.assert_allclose(model.logits(list(range(50))), reference_logits(config, range(50)), atol=0.05)
-    engine = model._new_engine()
+    engine = model.new_engine()
     rows = [list(prompt) for prompt in PROMPTS]
     engine.prefill([np.array(row) for row in rows])
     engine.reorder(np.array([3, 3, 1]))

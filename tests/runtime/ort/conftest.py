@@ -15,7 +15,8 @@ from edgellm.ort.loaded_graph import LoadedGraph
 
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., LoadedGraph]:
-    """The graph that `operator.model()` is, on `instruction_set`: None is the best, "off" ONNX Runtime's kernels."""
+    """The graph that `operator.model()` is, on `instruction_set`: None is the best, "off" ONNX Runtime's kernels. The
+    cache is `operator.kv_cache` where it has one."""
 
     def load(operator: Any, instruction_set: str | None = None, threads: int = 1) -> LoadedGraph:
         path, found = tmp_path / "operator.onnx", library()
@@ -26,7 +27,8 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Loa
             monkeypatch.delenv("EDGELLM_KERNELS", raising=False)
         else:
             monkeypatch.setenv("EDGELLM_KERNELS", instruction_set)
-        graph = LoadedGraph(path, threads=threads, spinning=False)
+        kv_cache = getattr(operator, "kv_cache", "auto")
+        graph = LoadedGraph(path, threads=threads, spinning=False, kv_cache=kv_cache)
         assert graph.kernels == (instruction_set or found.instruction_sets[0])
         return graph
 

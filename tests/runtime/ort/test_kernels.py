@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +136,23 @@ LAYERS = st.builds(
 )
 
 
+def test_many_threads_ask_what_there_is() -> None:
+    import edgellm_kernels
+
+    def ask(_: int) -> list[tuple[str, ...]]:
+        return [edgellm_kernels.instruction_sets.__wrapped__() for _ in range(100)]  # without what is cached
+
+    with ThreadPoolExecutor(4) as threads:
+        assert {*chain.from_iterable(threads.map(ask, range(4)))} == {SETS}
+
+
 CPUINFO = Path("/proc/cpuinfo")
 FLAGS = {
     "avx2": {"avx2", "fma"},
     "avxvnni": {"avx2", "fma", "avx_vnni"},
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
     "neondot": {"asimddp"},
+    "neoni8mm": {"asimddp", "i8mm"},
 }
 
 

@@ -1,0 +1,23 @@
+"""Load worker: edgellm's engine for many requests."""
+
+from __future__ import annotations
+
+import edgellm
+from edgellm.serving import Engine
+from load import Asked, Run, by_threads, serve
+from protocol import Settings
+
+
+def load(settings: Settings) -> Run:
+    engine = Engine(edgellm.load(settings.model, device="cpu", threads=settings.threads))
+
+    def answer(asked: Asked) -> None:
+        options = {"max_new_tokens": asked.new_tokens, "eos_token_id": [], "do_sample": False}
+        for _ in engine.submit(asked.ids, **options):
+            asked.emitted()
+
+    return by_threads(answer)
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,103 @@
+"""Requests read, and answers written: JSON, and server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from edgellm.errors import EdgellmError
+from edgellm.server.failures import Refusal, refusal_of
+from edgellm.server.pool import Loaded, ModelPool
+from edgellm.server.settings import ServerSettings
+
+B = TypeVar("B", bound=msgspec.Struct)
+JSON = "application/json"
+log = logging.getLogger("edgellm.server")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every handler is given."""
+
+    pool: ModelPool
+    settings: ServerSettings
+
+    def now(self) -> int:
+        return int(time.time())
+
+    async def holding(self, loaded: Loaded, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The chunks of a model that stays loaded until their end."""
+        async with self.pool.use(loaded.name):
+            async for chunk in chunks:
+                yield chunk
+
+
+def identity(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+async def body_of(http: HttpRequest, kind: type[B], settings: ServerSettings) -> B:
+    """A request's JSON. Raises Refusal."""
+    content_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON:
+        raise Refusal(415, f"the content type is {content_type!r}, expected {JSON}")
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            content = await _read(http, settings)
+    except TimeoutError:
+        raise Refusal(408, f"the request did not arrive within {settings.body_seconds:g} s") from None
+    if settings.log_prompts:
+        log.info("%s %s", http.url.path, content.decode(errors="replace"))
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Refusal(400, f"the request is not valid JSON: {error}", code="invalid_json") from error
+
+
+async def _read(http: HttpRequest, settings: ServerSettings) -> bytes:
+    content = bytearray()
+    async for piece in http.stream():
+        content += piece
+        if len(content) > settings.max_body_bytes:
+            raise Refusal(413, f"the request is larger than {settings.max_body_bytes} bytes", code="request_too_large")
+    return bytes(content)
+
+
+def _invalid(error: msgspec.ValidationError) -> Refusal:
+    """msgspec's message ends with the place: ... - at `$.messages[0].role`"""
+    _, _, place = str(error).partition(" - at `$.")
+    return Refusal(400, str(error), param=place.rstrip("`") or None, code="invalid_request")
+
+
+def answered(body: msgspec.Struct) -> Response:
+    return Response(msgspec.json.encode(body), media_type=JSON)
+
+
+def streamed(http: HttpRequest, chunks: AsyncIterator[Any], *, named: bool = False) -> Response:
+    """Server-sent events, as OpenAI writes them: each with the name of its type, or without names and [DONE] at the
+    end. An error on the way is the last event."""
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            async with aclosing(chunks) as each:  # type: ignore[type-var]
+                async for chunk in each:
+                    name = f"event: {chunk.type}\n".encode() if named else b""
+                    yield name + b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+            if not named:
+                yield b"data: [DONE]\n\n"
+        except EdgellmError as error:
+            yield b"data: " + msgspec.json.encode(refusal_of(error).body()) + b"\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

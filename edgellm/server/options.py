@@ -1,0 +1,74 @@
+"""What a request's fields mean as options of `generate`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgellm.server.failures import Refusal
+from edgellm.server.schema import ChatRequest, CompletionRequest, Generating, ResponsesRequest, Texts
+from edgellm.server.settings import ServerSettings
+
+SAME = (
+    "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"
+)  # fmt: skip
+SAMPLING = ("top_p", "top_k", "min_p")
+
+
+def sampling_options(body: Generating | ResponsesRequest, settings: ServerSettings) -> dict[str, Any]:
+    """A temperature of 0 is greedy search, any other number for sampling samples; without them the package's
+    generation_config.json decides."""
+    sampling = {name: value for name in SAMPLING if (value := getattr(body, name, None)) is not None}
+    options: dict[str, Any] = {}
+    if body.temperature == 0:
+        options["do_sample"] = False
+    elif body.temperature is not None or sampling or (getattr(body, "n", None) or 1) > 1:
+        options |= {"do_sample": True, **sampling}
+        if body.temperature is not None:
+            options["temperature"] = body.temperature
+    if settings.max_seconds is not None:
+        options["max_time"] = settings.max_seconds
+    return options
+
+
+def options_of(body: Generating, settings: ServerSettings, context_length: int) -> dict[str, Any]:
+    """Without a limit, an answer may fill the context."""
+    options = sampling_options(body, settings)
+    options |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    if options.get("seed") is not None:
+        options["seed"] %= 1 << 63  # OpenAI's are signed
+    if body.n is not None and body.n > 1:
+        options["num_return_sequences"] = body.n
+    if stops := stops_of(body):
+        options["stop_strings"] = stops
+    options["max_new_tokens"] = body.max_tokens or context_length
+    return options
+
+
+def chat_options(body: ChatRequest, settings: ServerSettings, context_length: int) -> dict[str, Any]:
+    options = options_of(body, settings, context_length)
+    if body.max_completion_tokens is not None:
+        options["max_new_tokens"] = body.max_completion_tokens
+    if body.logprobs:
+        options |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    return options
+
+
+def completion_options(body: CompletionRequest, settings: ServerSettings, context_length: int) -> dict[str, Any]:
+    options = options_of(body, settings, context_length)
+    options["max_new_tokens"] = body.max_tokens or 16  # OpenAI's default, which its clients count on
+    if body.logprobs is not None:
+        options |= {"logprobs": True, "top_logprobs": body.logprobs}
+    return options
+
+
+def texts_of(given: Texts, param: str) -> list[Any]:
+    """Texts or lists of token ids. Raises Refusal where they are not of one kind."""
+    if isinstance(given, str):
+        return [given]
+    if len({type(one) for one in given}) > 1:
+        raise Refusal(400, f"{param} holds texts, token ids and lists of these, expected one kind", param=param)
+    return [given] if isinstance(given[0], int) else list(given)
+
+
+def stops_of(body: Generating) -> list[str]:
+    return [body.stop] if isinstance(body.stop, str) else list(body.stop or [])

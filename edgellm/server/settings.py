@@ -1,0 +1,33 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """`api_keys`: one of them must be sent, where there are any. `hosts`: names that requests may be addressed to;
+    empty: any. `origins`: web pages that may ask, beside those that the server gives itself; "*" is any.
+
+    `max_body_bytes`: of a request. `max_waiting`: requests that wait for each model; another one is answered with 429.
+    `max_rows`: sequences of each model that are decoded together. `memory_bytes`: for all models that are loaded; None:
+    no limit. `cache_bytes`: for each model's keys and values; None: a quarter of the memory that is available.
+    `max_seconds`: of an answer, which then ends as if its tokens were used up. `body_seconds`: until a request must
+    have arrived. `log_prompts`: write requests' texts to the log.
+    """
+
+    api_keys: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = LOOPBACK
+    origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 << 20
+    max_waiting: int = 256
+    max_rows: int = 32
+    memory_bytes: int | None = None
+    cache_bytes: int | None = None
+    max_seconds: float | None = None
+    body_seconds: float = 30.0
+    threads: int | None = None
+    log_prompts: bool = False

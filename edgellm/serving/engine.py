@@ -1,0 +1,194 @@
+"""One model for many requests at once.
+
+with Engine(edgellm.load("smollm2-int8")) as engine:
+    answers = [engine.submit(prompt, max_new_tokens=64) for prompt in prompts]
+    print([answer.result().text for answer in answers])
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from edgellm.errors import InputError, MemoryBudgetError, OptionError, QueueFullError, ServingError
+from edgellm.generation.call import Call, ChatArguments, Request
+from edgellm.models.generative import GenerativeModel
+from edgellm.serving.answer import Answer
+from edgellm.serving.job import Job
+from edgellm.serving.prefixes import PrefixCache
+from edgellm.serving.scheduler import Limits, Scheduler
+from edgellm.system.memory import available_memory_bytes
+from edgellm.text.messages import Message
+from edgellm.text.prompts import Prompt, is_single
+from edgellm.text.tools import Tool
+
+MAX_ROWS = 32  # sequences that are decoded together, where the caller does not say
+MEMORY = 1 / 4  # of what is available, for keys and values, where the caller does not say
+PREFIXES = 1 / 4  # of these, for the beginnings of prompts
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What an engine is doing, and what it has done since it began.
+
+    `cache_bytes`: of the running rows' tokens. `prompt_tokens` were asked for, `reused_tokens` of these were known from
+    other requests. `preemptions`: how often a sequence made room for others, to be read again.
+    """
+
+    running: int
+    waiting: int
+    cache_bytes: int
+    prefix_bytes: int
+    steps: int
+    prompt_tokens: int
+    reused_tokens: int
+    new_tokens: int
+    preemptions: int
+
+
+class Engine:
+    """Requests come and go at any step, and are decoded together: each gets what `generate` gives it alone, to the last
+    bit with edgellm's kernels. It may be used from any thread; a thread of its own runs the model.
+
+    max_rows: the most sequences (beams, samples) that are decoded together; others wait.
+    max_cache_bytes: the most memory of keys and values, those of known beginnings of prompts included; None: a quarter
+    of the memory that is available. A request that would need more by itself is refused.
+    max_waiting: the most requests that wait; another one is refused with QueueFullError. None: no limit.
+
+    Raises OptionError. Closed with `close`, or as a context manager.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel[Any],
+        *,
+        max_rows: int = MAX_ROWS,
+        max_cache_bytes: int | None = None,
+        max_waiting: int | None = None,
+    ) -> None:
+        _check_whole("max_rows", max_rows, 1)
+        _check_whole("max_cache_bytes", max_cache_bytes, 1, or_none=True)
+        _check_whole("max_waiting", max_waiting, 1, or_none=True)
+        self.model = model
+        self._max_waiting = max_waiting
+        self._token_bytes = model.manifest.model.cache.bytes_per_token()
+        budget = max_cache_bytes or int((available_memory_bytes() or 1 << 32) * MEMORY)
+        prefix_bytes = int(budget * PREFIXES)
+        tokens = (budget - prefix_bytes) // self._token_bytes
+        self._scheduler = Scheduler(model.new_engine, Limits(max_rows, tokens), PrefixCache(prefix_bytes))
+        self._new: list[Job] = []
+        self._count = 0
+        self._work = threading.Condition()
+        self._closing = self._abandoning = False
+        self._thread = threading.Thread(target=self._run, name="edgellm-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, prompt: Prompt, **options: Any) -> Answer:
+        """Ask for a prompt (text or token ids; an encoder-decoder's source) to be continued, with the options of
+        `generate`. Raises InputError, OptionError, MemoryBudgetError or QueueFullError."""
+        if not is_single(prompt):
+            raise InputError("submit takes one prompt; call it for each of a list")
+        return self.submit_request(Request([prompt], options))
+
+    def submit_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        template: str | None = None,
+        template_variables: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Ask for the assistant's answer to messages, with the options of `chat`."""
+        return self.submit_request(
+            Request([messages], options, chat=ChatArguments(tools, template, template_variables))
+        )
+
+    def submit_request(self, request: Request) -> Answer:
+        call = self.model.read(request)
+        self._check(call)
+        answer = Answer(call)
+        with self._work:
+            if self._closing:
+                raise ServingError("the engine is closed: it takes no more requests")
+            if self._max_waiting is not None and self._scheduler.waiting + len(self._new) >= self._max_waiting:
+                raise QueueFullError(f"{self._max_waiting} requests are waiting already; try again later")
+            self._count += 1
+            self._new.append(Job(call.beginnings[0], answer, self._count))
+            self._work.notify()
+        return answer
+
+    @property
+    def stats(self) -> EngineStats:
+        scheduler, counts = self._scheduler, self._scheduler.counts
+        return EngineStats(
+            running=scheduler.running,
+            waiting=scheduler.waiting + len(self._new),
+            cache_bytes=scheduler.cache_tokens * self._token_bytes,
+            prefix_bytes=scheduler.prefixes.nbytes,
+            steps=counts.steps,
+            prompt_tokens=counts.prompt_tokens,
+            reused_tokens=counts.reused_tokens,
+            new_tokens=counts.new_tokens,
+            preemptions=counts.preemptions,
+        )
+
+    def close(self, *, finish: bool = True) -> None:
+        """Take no more requests, and end the thread: when all have their answers, or at once, and those that run are
+        cancelled then."""
+        with self._work:
+            self._closing = True
+            self._abandoning = not finish
+            self._work.notify()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(finish=kind is None)
+
+    def _check(self, call: Call) -> None:
+        """Whether the request fits by itself."""
+        (beginning,) = call.beginnings
+        options, limits = beginning.plan.options, self._scheduler.limits
+        if call.window is not None:
+            raise OptionError('overflow is "shift", which is for one sequence by itself; use generate or a session')
+        if options.rows > limits.rows:
+            raise OptionError(
+                f"the request has {options.rows} beams or samples, expected at most the engine's {limits.rows} rows"
+            )
+        needed = options.rows * (len(beginning.prompt) + beginning.max_new_tokens)
+        if needed > limits.tokens:
+            raise MemoryBudgetError(
+                f"the request may grow to {needed} tokens, and the engine's memory holds {limits.tokens}; ask for "
+                "fewer new tokens, shorten the prompt, or raise max_cache_bytes"
+            )
+
+    def _run(self) -> None:
+        """The thread's work."""
+        while True:
+            with self._work:
+                self._work.wait_for(lambda: self._new or self._closing or not self._scheduler.idle)
+                new, self._new = self._new, []
+                if self._closing and not new and self._scheduler.idle:
+                    return
+            for job in new:
+                self._scheduler.add(job)
+            if self._abandoning:
+                self._scheduler.stop_all()
+            try:
+                self._scheduler.step()
+            except Exception as error:  # those who wait must not wait for ever
+                self._scheduler.fail_all(error)
+
+
+def _check_whole(name: str, value: Any, least: int, *, or_none: bool = False) -> None:
+    if (value is None and or_none) or (type(value) is int and value >= least):
+        return
+    raise OptionError(f"{name} is {value!r}, expected a whole number from {least}{', or None' if or_none else ''}")

@@ -1,0 +1,3 @@
+from conftest_of_server import long_model, serve, server
+
+__all__ = ["long_model", "serve", "server"]
