@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tokenizers
@@ -41,25 +42,14 @@ def _reader(tokenizer: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes], Ca
     steps = [] if tokenizer.decoder is None else list(_steps(json.loads(tokenizer.decoder.__getstate__())))
     kinds = {step["type"] for step in steps}
     if kinds == {"ByteLevel"}:
-        table = _byte_level()
-        return lambda token: b"".join(table.get(c) or c.encode() for c in token), lambda text: text
+        return _byte_level, lambda text: text
     if kinds == {"Metaspace"}:
         (step,) = steps
         kept = step.get("prepend_scheme") == "never"
         mark = str(step["replacement"])
         return lambda token: token.replace(mark, " ").encode(), lambda text: text if kept else text.replace(b" ", b"")
-    if "Replace" in kinds and kinds <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
-        drops = sum(int(step["start"]) for step in steps if step["type"] == "Strip" and step["content"] == " ")
-        replaced = [(str(step["pattern"].get("String")), str(step["content"])) for step in steps if "pattern" in step]
-
-        def decode(token: str) -> bytes:
-            if "ByteFallback" in kinds and token in BYTE:
-                return BYTE[token]
-            for mark, text in replaced:
-                token = token.replace(mark, text)
-            return token.encode()
-
-        return decode, lambda text: text[1:] if drops else text
+    if kinds >= {"Replace"} and all(map(_is_plain, steps)):
+        return partial(_piece, steps=steps), lambda text: text[1:] if "Strip" in kinds else text
     raise OptionError(
         f"a constraint needs to know what each token writes, and this model's tokenizer ({_name(tokenizer)}) changes "
         "tokens by those beside them; leave it out"
@@ -74,13 +64,42 @@ def _steps(decoder: Any) -> Iterator[Any]:
         yield decoder
 
 
+def _is_plain(step: Any) -> bool:
+    """Whether it is one of those in decoders like Llama 2's: a mark is a space, and one is dropped in front."""
+    kind = step["type"]
+    if kind == "Replace":
+        return "String" in step["pattern"]
+    if kind == "Strip":
+        return (step["content"], step["start"], step["stop"]) == (" ", 1, 0)
+    return kind in {"ByteFallback", "Fuse"}
+
+
+def _piece(token: str, steps: Sequence[Any]) -> bytes:
+    for step in steps:
+        if step["type"] == "ByteFallback" and token in BYTE:
+            return BYTE[token]
+        if step["type"] == "Replace":
+            token = token.replace(step["pattern"]["String"], step["content"])
+    return token.encode()
+
+
 def _name(tokenizer: tokenizers.Tokenizer) -> str:
     return f"{type(tokenizer.model).__name__}, {type(tokenizer.decoder).__name__}"
 
 
-def _byte_level() -> dict[str, bytes]:
-    """The bytes that GPT-2's stand-ins are for."""
+def _byte_level(token: str) -> bytes:
+    """The bytes that GPT-2's stand-ins are for; other characters, which only added tokens have, are themselves."""
+    try:
+        return token.translate(STAND_INS).encode("latin-1")
+    except UnicodeEncodeError:
+        return b"".join(chr(STAND_INS[ord(c)]).encode("latin-1") if ord(c) in STAND_INS else c.encode() for c in token)
+
+
+def _stand_ins() -> dict[int, int]:
+    """Of GPT-2's characters, by number, the bytes."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    names = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-    return {name: bytes([byte]) for name, byte in names.items()}
+    return {byte: byte for byte in printable} | {256 + i: byte for i, byte in enumerate(others)}
+
+
+STAND_INS = _stand_ins()

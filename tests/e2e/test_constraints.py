@@ -102,6 +102,16 @@ def test_what_an_encoder_decoder_says(t5: tuple[edgellm.EncoderDecoderModel, Any
     assert pipe(SENTENCES[0], choices=CHOICES, max_new_tokens=48)[0]["summary_text"] in CHOICES
 
 
+def test_texts_are_not_cleaned_up(t5: tuple[edgellm.EncoderDecoderModel, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would change what was asked for."""
+    model, _ = t5
+    monkeypatch.setattr(model.tokenizer, "cleans_up", True)
+    options: dict[str, Any] = {"choices": ["the capital , and", "the world ."], "max_new_tokens": 48}
+    text = model.generate(SENTENCES[0], **options).text
+    assert text in options["choices"]
+    assert "".join(map(str, model.stream(SENTENCES[0], **options))) == text
+
+
 def test_a_first_token_that_the_options_force(t5: tuple[edgellm.EncoderDecoderModel, Any]) -> None:
     """As BART's packages have it, and those of models with language codes."""
     model, _ = t5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 import time
 from typing import Any
@@ -18,6 +19,7 @@ from edgellm.constraints.vocabulary import Vocabulary
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import InputError, MissingDependencyError, OptionError
 from edgellm.text.tokenizer import Tokenizer
+from json_schemas import made
 from tiny_package import tiny_tokenizer
 
 VOCAB = 270  # more than the tokenizer has
@@ -177,6 +179,50 @@ def test_what_looks_bad_costs_little(regex: str, constraints: Constraints, token
     assert time.perf_counter() - start < 3
 
 
+def mutated(text: str, rng: random.Random) -> str:
+    """With characters taken out, put in and repeated."""
+    letters = list(text)
+    for _ in range(rng.choice([1, 2, 5, 20])):
+        place, length = rng.randrange(len(letters) + 1), rng.choice([1, 1, 4, 30])
+        put = rng.choice([letters[place : place + length], list(rng.choice(PIECES)), []])
+        letters[place : place + length * rng.randrange(2)] = put
+    return "".join(letters)
+
+
+PIECES = [*'{}[]()"\\|*+?.,:;~&^$#/<>%@-_ \n09az\x00é🙂', "{1,99999}", "(.*)*", '"multipleOf": 7, ', '"$ref": "#", ']
+TEXTS = {
+    "json_schema": [json.dumps(schema) for _, schema in made(54)],
+    "regex": ["(a|b)*c{2,5}", r"[^\s]{1,9}$", r"\p{L}+(?i:x)", "a.{20}b", r"[a-z]+@[a-z]+\.com"],
+    "grammar": [
+        'start: a b*\na: "x" | /[0-9]+/\nb: "," a',
+        'start: %json {"type":"integer"}',
+        "start[lazy]: /[a-z]*;/",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_damaged_ones_are_refused_or_work(name: str, constraints: Constraints, tokenizer: Tokenizer) -> None:
+    """No crash, nothing that takes long, and always a token where the text may not end."""
+    rng, worked = random.Random(0), 0
+    for _ in range(500):
+        text = mutated(rng.choice(TEXTS[name]), rng)
+        start = time.perf_counter()
+        try:
+            constraint = compiled(constraints, tokenizer, **{name: text})
+        except OptionError:
+            constraint = None
+        if constraint is not None:
+            worked += 1
+            state = constraint.begin()
+            assert state.may_end or state.may_go_on
+            for _ in range(10):
+                if state.may_go_on:
+                    state.advance(int(rng.choice(np.flatnonzero(state.allowed()))))
+        assert time.perf_counter() - start < 3, text
+    assert worked > 25
+
+
 def test_numbers_may_be_multiples_of_a_hundredth(constraints: Constraints, tokenizer: Tokenizer) -> None:
     cents = {"type": "number", "multipleOf": 0.01}
     assert says(compiled(constraints, tokenizer, json_schema=cents), tokenizer, "12.34")
@@ -309,7 +355,12 @@ def test_tokens_for_a_text_write_exactly_that_text() -> None:
 def test_a_tokenizer_whose_tokens_change_each_other_is_refused() -> None:
     pieces = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     pieces.decoder = decoders.WordPiece()
-    for tokenizer in (pieces, tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))):
+    words = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    stripped, replaced = byte_fallback(), byte_fallback()
+    mark = decoders.Replace("▁", " ")
+    stripped.decoder = decoders.Sequence([mark, decoders.Fuse(), decoders.Strip(" ", 1, 1)])
+    replaced.decoder = decoders.Sequence([mark, decoders.Replace(tokenizers.Regex("a+"), "a")])
+    for tokenizer in (pieces, words, stripped, replaced):
         with pytest.raises(OptionError, match="needs to know what each token writes"):
             Constraints().of(GenerationOptions.create(choices=["a"]), Tokenizer(tokenizer), 2)
 

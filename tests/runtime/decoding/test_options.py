@@ -47,6 +47,15 @@ def test_the_caller_wins_over_the_package_and_the_package_over_the_defaults() ->
     assert (options.do_sample, options.temperature, options.top_k, options.top_p) == (True, 0.9, 20, 1.0)
 
 
+def test_what_the_caller_asks_of_the_text_replaces_what_the_package_does() -> None:
+    package = {"json_schema": {"type": "integer"}}
+    assert GenerationOptions.create(package).constraint == ("json_schema", '{"type": "integer"}')
+    assert GenerationOptions.create(package, regex="a").constraint == ("regex", "a")
+    assert GenerationOptions.create(package, json_schema=None).constraint is None
+    with pytest.raises(OptionError, match="regex and choices say what the text may be"):
+        GenerationOptions.create(package, regex="a", choices=["b"])
+
+
 def test_null_in_the_package_says_nothing() -> None:
     assert GenerationOptions.create({"top_k": None, "eos_token_id": None, "pad_token_id": -1}) == GenerationOptions()
 

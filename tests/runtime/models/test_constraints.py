@@ -16,6 +16,7 @@ import edgellm
 from edgellm import OptionError
 from edgellm.cli import cli
 from edgellm.ort.kernels import library
+from edgellm.serving import Engine
 from tiny_package import EOS
 
 PROMPT = "Say it"
@@ -84,17 +85,26 @@ def test_sampling(model: edgellm.Model, constraint: dict[str, Any]) -> None:
     assert len(texts) > 2
 
 
-def test_each_prompt_of_a_batch_gets_what_it_gets_alone(model: edgellm.Model) -> None:
-    own: list[dict[str, Any]] = [
-        CONSTRAINTS[0],
-        {},
-        {**CONSTRAINTS[1], "do_sample": True, "seed": 4},
-        {**CONSTRAINTS[3], "num_beams": 3},
-        {"do_sample": True, "seed": 2},
-        {**CONSTRAINTS[2], "prompt_lookup": True},
-    ]
-    prompts = [PROMPT, "b", "a longer one", PROMPT, "x", "ab ab ab"]
-    together = model.generate(prompts, options=own, max_new_tokens=40)
+OWN: list[tuple[str, dict[str, Any]]] = [
+    (PROMPT, CONSTRAINTS[0]),
+    ("b", {}),
+    ("a longer one", {**CONSTRAINTS[1], "do_sample": True, "seed": 4}),
+    (PROMPT, {**CONSTRAINTS[3], "num_beams": 3}),
+    ("x", {"do_sample": True, "seed": 2}),
+    ("ab ab ab", {**CONSTRAINTS[2], "prompt_lookup": True}),
+]
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_each_prompt_of_a_batch_gets_what_it_gets_alone(model: edgellm.Model, served: bool) -> None:
+    """In a list of prompts, and among requests that come and go."""
+    prompts, own = zip(*OWN, strict=True)
+    if served:
+        with Engine(model, max_rows=4) as engine:
+            answers = [engine.submit(prompt, max_new_tokens=40, **options) for prompt, options in OWN]
+            together = [answer.result(timeout=60) for answer in answers]
+    else:
+        together = model.generate(list(prompts), options=own, max_new_tokens=40)
     for prompt, options, found in zip(prompts, own, together, strict=True):
         alone = model.generate(prompt, max_new_tokens=40, **options)
         assert (found.tokens, found.finish_reason, found.complete) == (
@@ -130,6 +140,7 @@ def test_streams_and_sessions(model: edgellm.Model) -> None:
     assert "".join(map(str, pieces)) == whole.text
     assert [piece.complete for piece in pieces] == [None] * (len(pieces) - 1) + [True]
     with model.session() as session:
+        assert session._reader.constraints is model._reader.constraints  # nothing is compiled anew
         for _ in range(2):
             again = session.generate(PROMPT, **options)
             assert (again.text, again.complete) == (whole.text, True)
@@ -158,6 +169,15 @@ def test_without_an_end_token(model: edgellm.Model) -> None:
     other = model.generate(PROMPT, regex="[a-z]{4}", eos_token_id=[ord("!"), EOS])
     assert other.tokens[-1] in {ord("!"), EOS}
     assert re.fullmatch("[a-z]{4}!?", other.text)
+
+
+def test_beyond_the_context(model: edgellm.Model) -> None:
+    """Where the context shifts, forced stretches and all."""
+    schema = {"type": "array", "items": {"const": "again and again"}, "minItems": 12, "maxItems": 12}
+    found = model.generate(PROMPT, json_schema=schema, max_new_tokens=300, overflow="shift")
+    assert json.loads(found.text) == ["again and again"] * 12
+    assert found.dropped_tokens > 0
+    assert found.timing.accepted_tokens > 150
 
 
 def test_pipelines_pass_them_on(package: Path) -> None:
