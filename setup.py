@@ -25,10 +25,11 @@ setup(
         "optimum": ["optimum-onnx==0.1.0", "torch==2.13.0", "transformers==4.57.6"],
         "tf": ["h5py>=3.10"],
         "plot": ["matplotlib>=3.8"],
+        "batch": ["pyarrow>=15"],
         "eval": ["sacrebleu>=2.4", "rouge-score>=0.1.2"],
         "fuzz": ["atheris==3.0.0"],
         "dev": [
-            "edgellm[cpu,eval,export,optimum,plot,tf]",
+            "edgellm[batch,cpu,eval,export,optimum,plot,tf]",
             "safetensors>=0.5",
             "pytest>=8",
             "pytest-xdist>=3.8",
