@@ -56,8 +56,8 @@ class Journal:
         self.path = path
         self.complete = False
         self._file = descriptor
-        self._identity = identity
         self._head = _packed({"edgellm_batch": VERSION, **identity})
+        self._identity: Identity = json.loads(as_json(identity))  # as it comes back from the file
         self._places = array("q", [NONE]) * lines
         self._failed: set[int] = set()
         self._done = 0
@@ -242,16 +242,11 @@ def as_json(value: Any) -> bytes:
 
 def _difference(name: str, there: Any, here: Any) -> str:
     """How a batch and a journal differ: "options: temperature is 0.2 there and 0.7 here"."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        each = sorted(key for key in {*there, *here} if there.get(key) != here.get(key))
-        return (
-            f"{name}: {', '.join(f'{key} is {_shown(there, key)} there and {_shown(here, key)} here' for key in each)}"
-        )
-    return f"the {name} differs ({_short(there)} there, {_short(here)} here)"
-
-
-def _shown(values: Mapping[str, Any], name: str) -> str:
-    return repr(values[name]) if name in values else "not given"
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        return f"the {name} differs ({_short(there)} there, {_short(here)} here)"
+    shown = [{key: repr(value) for key, value in side.items()} for side in (there, here)]
+    pairs = [(key, *(side.get(key, "not given") for side in shown)) for key in sorted({*there, *here})]
+    return f"{name}: {', '.join(f'{key} is {a} there and {b} here' for key, a, b in pairs if a != b)}"
 
 
 def _short(value: Any) -> str:

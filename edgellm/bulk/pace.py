@@ -90,7 +90,7 @@ class Pace:
     def costs(self) -> tuple[float, float]:
         """Seconds for a token of a prompt and for a new one. Where all moments are alike they cannot be told apart:
         then both are nearly the same, which gives the right sum."""
-        prior = TRUST * float(np.trace(self._squares)) * np.eye(2)
+        prior = TRUST * np.diag(np.maximum(np.diag(self._squares), 1))
         seconds, tokens = self._last - self._start, float(self._last_tokens.sum())
         both = np.full(2, seconds / max(tokens, 1))
         found = np.linalg.solve(self._squares + prior, self._products + prior @ both)

@@ -16,7 +16,6 @@ import click
 from edgellm.bulk import Status, Summary, run_batch
 from edgellm.bulk.runner import RETRIES
 from edgellm.commands.options import SizeType, chosen, generation_options, json_option, package_argument, with_options
-from edgellm.commands.signals import raise_if_received
 from edgellm.serving.engine import MAX_ROWS
 
 LINES_FAILED = 9  # the exit status where some lines have no answer
@@ -85,12 +84,11 @@ def _shown(output: Path) -> Iterator[Callable[[Status], None]]:
         def progress(status: Status) -> None:
             nonlocal last
             last = status
-            raise_if_received()
             show(status)
 
         try:
             yield progress
-        except (KeyboardInterrupt, SystemExit, click.exceptions.Exit):
+        except (KeyboardInterrupt, SystemExit):
             stack.close()
             if last is not None:
                 kept = f"{last.done} of {last.total} lines are done and kept"
