@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.bulk.lines import Line, Outcome
-from edgellm.bulk.whole import written_whole
+from edgellm.bulk.whole import GO_ON, written_whole
 from edgellm.errors import BatchError, JournalMismatchError, system_errors
 
 try:
@@ -32,7 +32,7 @@ try:
 except ImportError:  # not there on Windows
     fcntl = None  # type: ignore[assignment]
 
-VERSION = 1
+HEAD, VERSION = "edgellm_batch", 1  # the first line's mark, and the format
 SYNC_S = 1.0
 NONE = -1  # the place of an outcome that is not there
 Identity = Mapping[str, Any]
@@ -56,12 +56,12 @@ class Journal:
         self.path = path
         self.complete = False
         self._file = descriptor
-        self._head = _packed({"edgellm_batch": VERSION, **identity})
+        self._head = _packed({HEAD: VERSION, **identity})
         self._identity: Identity = json.loads(as_json(identity))  # as it comes back from the file
         self._places = array("q", [NONE]) * lines
         self._failed: set[int] = set()
         self._done = 0
-        self._end = 0
+        self._end = self._synced_end = 0  # bytes
         self._synced = time.monotonic()
 
     @classmethod
@@ -75,8 +75,14 @@ class Journal:
             _lock(descriptor, path)
             journal = cls(path, descriptor, identity, lines)
             journal._begin(restart)
-            yield journal
-            os.fsync(descriptor)
+            try:
+                yield journal
+            except BaseException:
+                if journal._end <= len(journal._head):  # no outcome is in it
+                    path.unlink(missing_ok=True)
+                raise
+            finally:
+                journal.sync()
         finally:
             os.close(descriptor)
 
@@ -123,40 +129,55 @@ class Journal:
         with written_whole(self.path) as file:
             file.write(self._head + note)
 
+    def sync(self) -> None:
+        """See to it that what was added is on the disk."""
+        if self._end > self._synced_end:
+            with self._write_errors():
+                os.fsync(self._file)
+            self._synced, self._synced_end = time.monotonic(), self._end
+
+    def sync_if_due(self) -> None:
+        """To be called now and then."""
+        if time.monotonic() - self._synced >= SYNC_S:
+            self.sync()
+
     # Reading
 
     def _begin(self, restart: bool) -> None:
-        head = self._head
         if restart:
             os.ftruncate(self._file, 0)
-        size = os.fstat(self._file).st_size
-        if head.startswith(os.pread(self._file, len(head), 0)) and size < len(head):  # killed before it was written
-            os.ftruncate(self._file, 0)
-            self._write(head)
-            return
         with open(self._file, "rb", closefd=False) as file:
-            file.seek(0)
-            self._check_head(file.readline())
+            first = file.readline()
+            if self._is_no_loss(first, os.fstat(self._file).st_size):
+                os.ftruncate(self._file, 0)
+                self._write(self._head)
+                return
+            self._check_head(first)
             for raw in file:
                 if raw.endswith(b"\n"):
                     self._take(raw)
                     self._end += len(raw)
         os.ftruncate(self._file, self._end)
 
+    def _is_no_loss(self, first: bytes, size: int) -> bool:
+        """Whether the file has no outcome: it is empty, or has a head alone, even of another batch, or what a kill left
+        of this one's."""
+        return size == len(first) and (self._head.startswith(first) or HEAD in (_unpacked(first) or ()))
+
     def _check_head(self, raw: bytes) -> None:
         found = _unpacked(raw)
-        if found is None or "edgellm_batch" not in found:
+        if found is None or HEAD not in found:
             raise BatchError(
                 f"{self.path} is in the way: it is no journal of a batch, or a damaged one; remove it, or give another "
                 "output"
             )
-        if found["edgellm_batch"] != VERSION:
+        if found[HEAD] != VERSION:
             raise BatchError(
                 f"{self.path} was written by another version of edgellm; go on with that one, or {RESTART}"
             )
         differences = [
             _difference(name, found.get(name), self._identity.get(name))
-            for name in sorted({*self._identity, *found} - {"edgellm_batch"})
+            for name in sorted({*self._identity, *found} - {HEAD})
             if found.get(name) != self._identity.get(name)
         ]
         if differences:
@@ -197,18 +218,18 @@ class Journal:
     # Writing
 
     def _write(self, raw: bytes) -> None:
-        with system_errors(BatchError, lambda error: f"cannot write {self.path}: {error.strerror}; {GO_ON}"):
+        with self._write_errors():
             written = 0
             while written < len(raw):
                 written += os.pwrite(self._file, raw[written:], self._end + written)
-            self._end += len(raw)
-            if time.monotonic() - self._synced >= SYNC_S:
-                os.fsync(self._file)
-                self._synced = time.monotonic()
+        self._end += len(raw)
+        self.sync_if_due()
+
+    def _write_errors(self) -> contextlib.AbstractContextManager[None]:
+        return system_errors(BatchError, lambda error: f"cannot write {self.path}: {error.strerror}; {GO_ON}")
 
 
 RESTART = "start anew with --restart, which throws its answers away"
-GO_ON = "what is done is kept: make room, and run the same command again"
 
 
 def journal_of(output: Path) -> Path:

@@ -99,6 +99,8 @@ def run_batch(
     encoder = {"prompt_name": prompt_name, "truncation": truncation}
     given = {**{name: value for name, value in {**asked, **encoder}.items() if value}, **options}
     _check_fits(path, manifest, given)
+    if type(retries) is not int or retries < 0:
+        raise OptionError(f"retries is {retries!r}, expected a whole number from 0")
     facts = lines.facts()
     form = _form(KINDS[manifest.task], lines, path, facts, asked)
     check_output(target, lines, form)
@@ -136,6 +138,7 @@ def _answer(work: Work, source: Input, journal: Journal, pace: Pace, report: Cal
                 if outcome is not None:
                     journal.add(outcome)
                     pace.end(outcome)
+                journal.sync_if_due()
                 if pace.look(work.made):
                     report()
     finally:
@@ -168,11 +171,11 @@ def _check_fits(package: Path, manifest: Manifest, given: Mapping[str, Any]) -> 
     """Raises TaskError for a package that answers no lines, OptionError for options that are not for it."""
     if manifest.task not in KINDS:
         raise TaskError(f"{package} is a package for {manifest.task}, and lines are for {', '.join(KINDS)}")
-    for_encoders, not_for = {"prompt_name", "truncation"}, {"template", "column", "prefix"}
+    for_encoders, for_all = {"prompt_name", "truncation"}, {"template", "column", "prefix"}
     if KINDS[manifest.task] == "text":
         wrong = sorted(for_encoders & given.keys())
     else:
-        wrong = sorted(given.keys() - for_encoders - not_for)
+        wrong = sorted(given.keys() - for_encoders - for_all)
         if manifest.task == "text-classification":
             wrong += sorted({"prompt_name"} & given.keys())
     if wrong:

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 from edgellm.errors import BatchError, system_errors
 
+GO_ON = "what is done is kept: make room, and run the same command again"
+
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
@@ -18,7 +20,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     BatchError."""
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.name}.partial")
-    with system_errors(BatchError, lambda error: f"cannot write {path}: {error.strerror or error}"):
+    with system_errors(BatchError, lambda error: f"cannot write {path}: {error.strerror or error}; {GO_ON}"):
         try:
             with partial.open("wb") as file:
                 yield file

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.bulk import Status, Summary, run_batch
-from edgellm.bulk.runner import RETRIES
 from edgellm.commands.options import SizeType, chosen, generation_options, json_option, package_argument, with_options
-from edgellm.serving.engine import MAX_ROWS
+
+if TYPE_CHECKING:
+    from edgellm.bulk import Status, Summary
 
 LINES_FAILED = 9  # the exit status where some lines have no answer
 EVERY_S = 10.0  # between two lines of progress, where it is no bar
@@ -33,9 +33,9 @@ OPTIONS = [
     click.option("--truncation", is_flag=True, help="Encoders: cut texts that are too long for the model."),
     click.option("--restart", is_flag=True, help="Forget an earlier run, and replace its output."),
     click.option("--retry-errors", is_flag=True, help="Try lines again that failed in an earlier run."),
-    click.option("--retries", type=click.IntRange(min=0), default=RETRIES, help="How often a line is tried again at "
-                 "once, where memory was short or the model's run failed."),
-    click.option("--max-rows", type=click.IntRange(min=1), default=MAX_ROWS, help="Sequences decoded together."),
+    click.option("--retries", type=int, help="How often a line is tried again at once, where memory was short or the "
+                 "model's run failed.  [default: 2]"),
+    click.option("--max-rows", type=int, help="Sequences decoded together.  [default: 32]"),
     click.option("--max-cache", "max_cache_bytes", type=SizeType(), help="Memory for keys and values, such as 2GiB.  "
                  "[default: a quarter of what is available]"),
 ]  # fmt: skip
@@ -59,7 +59,9 @@ def batch(ctx: click.Context, /, package: Path, source: Path, output: Path, as_j
     Every answer is on the disk at once, in OUTPUT.journal. The same command, run again after it was stopped or killed,
     goes on where it was. Ends with exit code 9 where some lines failed; the output says why.
     """
-    with _shown(output) as progress:
+    from edgellm.bulk import run_batch  # other commands start sooner without it
+
+    with _shown() as progress:
         summary = run_batch(package, source, output, progress=progress, **chosen(arguments))
     click.echo(json.dumps({**asdict(summary), "output": str(output)}) if as_json else line_of(summary))
     if summary.failed:
@@ -74,7 +76,7 @@ def line_of(summary: Summary) -> str:
 
 
 @contextlib.contextmanager
-def _shown(output: Path) -> Iterator[Callable[[Status], None]]:
+def _shown() -> Iterator[Callable[[Status], None]]:
     """Shows how far a batch is: a bar on a terminal where rich, which draws it, is installed; else a line now and then.
     Where it is stopped, a line says how to go on."""
     last: Status | None = None

@@ -491,6 +491,21 @@ def test_killed_while_it_finishes(half_done: tuple[Path, Path, Path], monkeypatc
     assert run_batch(package, source, output, max_new_tokens=5).reused == 8
 
 
+@pytest.mark.parametrize("size", ["size=8k", "size=12k"])
+def test_a_disk_that_fills_up(llama: Path, tmp_path: Path, small_disk: Callable[[str], Path], size: str) -> None:
+    """With the journal, or with the output. What fits is kept; when there is room, the rest follows."""
+    source = write_lines(tmp_path / "in.jsonl", prompts(80))
+    place = small_disk(size)
+    with pytest.raises(BatchError, match="No space left on device; what is done is kept: make room, and run the same"):
+        run_batch(llama, source, place / "out.jsonl", **FREE)
+    done = len(entries(journal_of(place / "out.jsonl")))
+    assert done > 10
+    subprocess.run(["mount", "-o", "remount,size=1m", str(place)], check=True)
+    assert run_batch(llama, source, place / "out.jsonl", **FREE).reused == done
+    run_batch(llama, source, tmp_path / "whole.jsonl", **FREE)
+    assert (place / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
 # Journals of other batches, and files that are in the way
 
 
@@ -510,6 +525,13 @@ def test_a_journal_of_another_batch_says_what_differs(half_done: tuple[Path, Pat
     source.write_bytes(before)
     assert run_batch(package, source, output, max_new_tokens=5, max_rows=2, threads=1, retries=0).reused == 4
     assert run_batch(package, source, output, max_new_tokens=6, restart=True).reused == 0
+
+
+def test_a_journal_without_an_outcome_is_in_nobody_s_way(half_done: tuple[Path, Path, Path]) -> None:
+    """What a kill leaves while the model is loaded."""
+    package, source, output = half_done
+    journal_of(output).write_bytes(journal_of(output).read_bytes().splitlines(keepends=True)[0])
+    assert run_batch(package, source, output, max_new_tokens=6).reused == 0
 
 
 def test_two_processes_are_not_at_one_batch(half_done: tuple[Path, Path, Path]) -> None:
@@ -614,6 +636,8 @@ def test_an_encoder_s_passing_failure_is_one_line_s(
         ("in.csv", "prompt,error\n1,2\n", {}, OptionError, "has a column 'error' already"),
         ("in.jsonl", '{"prompt": "x"}', {"template": "x", "column": "y"}, OptionError, "give one of them"),
         ("in.jsonl", '{"prompt": "x"}', {"num_beams": 0}, OptionError, "num_beams is 0"),
+        ("in.jsonl", '{"prompt": "x"}', {"retries": -1}, OptionError, "retries is -1, expected a whole number from 0"),
+        ("in.jsonl", '{"prompt": "x"}', {"max_rows": 0}, OptionError, "max_rows is 0, expected a whole number from 1"),
         ("in.jsonl", '{"prompt": "x"}', {"overflow": "shift"}, OptionError, 'overflow is "shift"'),
         ("in.jsonl", '{"prompt": "x"}', {"truncation": True}, OptionError, "truncation has no effect on a package for"),
         ("in.jsonl", '{"prompt": "x"}', {"do_sample": True, "num_return_sequences": 2}, OptionError, "room for one"),
@@ -632,7 +656,7 @@ def test_bad_input(
     (tmp_path / name).write_text(content)
     with pytest.raises(kind, match=re.escape(message)):
         run_batch(llama, tmp_path / name, tmp_path / f"out{Path(name).suffix}", **options)
-    assert not (tmp_path / f"out{Path(name).suffix}").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # no journal that would be another batch's
 
 
 def test_files_and_packages_that_do_not_fit(
