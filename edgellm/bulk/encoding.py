@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.bulk.forms import Form
-from edgellm.bulk.lines import Classified, Embedded, Line, Outcome, failure, is_passing
-from edgellm.errors import EdgellmError, InputError, TaskError
+from edgellm.bulk.forms import Form, failure
+from edgellm.bulk.lines import Classified, Embedded, Line, Outcome, is_passing
+from edgellm.errors import InputError, TaskError
 from edgellm.models.encoder import EncoderModel
 from edgellm.pipelines import pipeline
 from edgellm.text.tokenizer import no_tokenizer
@@ -44,7 +44,7 @@ class Encoding:
                 if line.problem:
                     raise InputError(line.problem)
                 group.append(Waiting(line, self._form.ask(line).inputs))
-            except EdgellmError as error:
+            except Exception as error:
                 yield failure(line, error)
             if sum(len(each.inputs) for each in group) >= GROUP:
                 yield from self._outcomes(group)

@@ -31,6 +31,12 @@ URLS: Mapping[str, tuple[Kind, Callable[[Mapping[str, Any]], Ask]]] = {
 }
 
 
+def failure(line: Line, error: Exception) -> Outcome:
+    """The outcome of a line that failed."""
+    status, content = openai.described(error)
+    return Outcome(line, None, content, status)
+
+
 class Form(Protocol):
     """`columns`: what the output has of an answer, and what each column holds; None where it has nothing else."""
 

@@ -9,11 +9,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgellm.bulk.forms import Form
-from edgellm.bulk.lines import Ask, Line, Outcome, failure, is_passing
+from edgellm.bulk.forms import Form, failure
+from edgellm.bulk.lines import Ask, Line, Outcome, is_passing
 from edgellm.bulk.openai import merged
 from edgellm.decoding import GenerationOptions
-from edgellm.errors import EdgellmError, InputError, OptionError
+from edgellm.errors import InputError, OptionError
 from edgellm.generation.call import Request
 from edgellm.generation.results import Generation
 from edgellm.models.decoder import Model
@@ -124,7 +124,7 @@ class _Flight:
                 return
             try:
                 attempt = Attempt(line, self._work.ask(line))
-            except EdgellmError as error:
+            except Exception as error:
                 yield failure(line, error)
             else:
                 yield from self._submit(attempt)
@@ -137,7 +137,7 @@ class _Flight:
         try:
             for request in self._work.requests(attempt.ask):
                 answers.append(self._engine.submit_request(request))
-        except EdgellmError as error:
+        except Exception as error:  # one line must not keep the others from their answers
             for answer in answers:
                 answer.cancel()
             yield failure(attempt.line, error)

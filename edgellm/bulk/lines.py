@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgellm.errors import ContextOverflowError, EdgellmError, InputError, OptionError, ProviderError
+from edgellm.errors import EdgellmError, ProviderError
 from edgellm.generation.call import ChatArguments
 
 
@@ -59,34 +59,6 @@ class Outcome:
     status: int = 200
     prompt_tokens: int = 0
     new_tokens: int = 0
-
-
-class FieldError(InputError):
-    """A field of a line is not what it may be. `param`: its name."""
-
-    def __init__(self, message: str, param: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-        self.code = code
-
-
-def failure(line: Line, error: Exception) -> Outcome:
-    """The outcome of a line that failed."""
-    status, content = described(error)
-    return Outcome(line, None, content, status)
-
-
-def described(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The HTTP status of an error, and OpenAI's object for it."""
-    own = isinstance(error, InputError | OptionError)
-    code = getattr(error, "code", None) or ("context_length_exceeded" * isinstance(error, ContextOverflowError) or None)
-    content = {
-        "message": str(error) if isinstance(error, EdgellmError) else f"unexpected {type(error).__name__}: {error}",
-        "type": "invalid_request_error" if own else "server_error",
-        "param": getattr(error, "param", None),
-        "code": code,
-    }
-    return 400 if own else 503 if isinstance(error, MemoryError) else 500, content
 
 
 def is_passing(error: Exception) -> bool:

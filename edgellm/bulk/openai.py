@@ -1,4 +1,4 @@
-"""OpenAI's request bodies as this package's options, and its answers as OpenAI's response bodies.
+"""OpenAI's request bodies as this package's options, and its answers and errors as OpenAI's response bodies.
 
 Beside OpenAI's fields a body may have this package's generation options by their own names. A field that is neither, or
 asks for what is not done here, is an error of its body; fields that only describe the caller are passed over.
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.bulk.lines import Ask, Embedded, FieldError
+from edgellm.bulk.lines import Ask, Embedded
 from edgellm.decoding.options import SAMPLING_ONLY, GenerationOptions
-from edgellm.errors import nearest
+from edgellm.errors import ContextOverflowError, EdgellmError, InputError, OptionError, nearest
 from edgellm.generation.call import ChatArguments
 from edgellm.generation.results import GeneratedSequence, Generation
 
@@ -45,11 +45,23 @@ NOT_DONE: Mapping[str, tuple[Any, ...]] = {
 FINISH = {"length": "length", "time": "length", "cancelled": "length"}  # others are "stop"
 
 
+class FieldError(InputError):
+    """A field of a line is not what it may be. `param`: its name."""
+
+    def __init__(self, message: str, param: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
 def read_chat(body: Mapping[str, Any]) -> Ask:
     """What a body for /v1/chat/completions asks for. Raises FieldError; what is wrong with an option or a message is
     found when the model reads it."""
     given = _given(body, CHAT | OWN)
-    chat = ChatArguments(given.get("tools"), None, given.get("chat_template_kwargs"))
+    variables = given.get("chat_template_kwargs", {})
+    if not isinstance(variables, Mapping):
+        raise FieldError(f"chat_template_kwargs is {variables!r}, expected an object", "chat_template_kwargs")
+    chat = ChatArguments(given.get("tools"), None, variables)
     return Ask([_required(given, "messages")], generation_options(given), chat)
 
 
@@ -159,6 +171,19 @@ def without_stop(sequence: GeneratedSequence, stops: Sequence[str]) -> str:
         return sequence.text
     places = [place for stop in stops if (place := sequence.text.find(stop)) >= 0]
     return sequence.text[: min(places)] if places else sequence.text
+
+
+def described(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The HTTP status of an error, and OpenAI's object for it."""
+    own = isinstance(error, InputError | OptionError)
+    code = getattr(error, "code", None) or ("context_length_exceeded" * isinstance(error, ContextOverflowError) or None)
+    content = {
+        "message": str(error) if isinstance(error, EdgellmError) else f"unexpected {type(error).__name__}: {error}",
+        "type": "invalid_request_error" if own else "server_error",
+        "param": getattr(error, "param", None),
+        "code": code,
+    }
+    return 400 if own else 503 if isinstance(error, MemoryError) else 500, content
 
 
 def _given(body: Mapping[str, Any], known: set[str] | frozenset[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from edgellm.bulk import Status, Summary, run_batch
 from edgellm.bulk import generating as generating_module
 from edgellm.bulk.journal import Journal, journal_of
 from edgellm.bulk.lines import Line, Outcome
+from edgellm.bulk.openai import CHAT, COMPLETION, OWN
 from edgellm.cli import cli
 from edgellm.engines.in_place.decoder import Engine as DecoderEngine
 from edgellm.errors import (
@@ -55,7 +56,7 @@ SLOW = ["--max-rows", "1", "--threads", "1", "--max-new-tokens", "20", "--min-ne
 
 @pytest.fixture
 def llama(package: Package) -> Path:
-    return package("llama", "int8")
+    return package("llama")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def chat_package(reference: Callable[[str], Any], shared: Shared) -> Path:
     def make(path: Path) -> None:
         checkpoint = save_checkpoint(reference("llama"), path.parent / "batch-chat-checkpoint")
         (checkpoint / "chat_template.jinja").write_text(TEMPLATE)
-        options: Any = {"precision": "int8", "verify_quality": False, "calibrate": False}
+        options: Any = {"precision": "fp32", "verify_quality": False, "calibrate": False}
         edgellm_export.export(checkpoint, path, **options)
 
     return shared("packages/batch-chat", make)
@@ -442,6 +443,7 @@ def test_a_last_line_that_was_cut_off_at_any_byte(half_done: tuple[Path, Path, P
             if kept == 3:
                 found.add(Outcome(line, {"answer": "again"}))
         if kept == 3:
+            assert journal.read_bytes().endswith(b"\n")
             assert journal.read_bytes()[: len(whole) - len(rest[-1])] == whole[: len(whole) - len(rest[-1])]
             assert entries(journal) == numbers
 
@@ -657,6 +659,31 @@ def test_bad_input(
     with pytest.raises(kind, match=re.escape(message)):
         run_batch(llama, tmp_path / name, tmp_path / f"out{Path(name).suffix}", **options)
     assert [path.name for path in tmp_path.iterdir()] == [name]  # no journal that would be another batch's
+
+
+JUNK: list[Any] = [True, -1, 0, 0.5, 1e300, "x", "", [], [[]], [1, "x"], ["x"], {}, {"a": 1}, 10**30]
+
+
+def test_no_value_of_a_field_stops_a_batch(chat_package: Path, tmp_path: Path) -> None:
+    """Each has an answer or an error of its own, and none is unexpected."""
+    hello, usual = [{"role": "user", "content": "Hello"}], {"max_tokens": 1, "temperature": 0}
+    lines = [
+        request(number, url, **{**usual, **asked, name: junk})
+        for url, known, asked in (
+            ("/v1/chat/completions", CHAT, {"messages": hello}), ("/v1/completions", COMPLETION, {"prompt": "Hello"})
+        )
+        for name in sorted(known | OWN)
+        for number, junk in enumerate(JUNK)
+    ]  # fmt: skip
+    lines += [
+        {**request(0, messages=hello, max_tokens=1), name: junk} for name in ("url", "body", "method") for junk in JUNK
+    ]
+    lines += [request(0, messages=[{"role": "user", **part}]) for part in ({"content": junk} for junk in JUNK)]
+    summary = run_batch(chat_package, write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl", max_rows=64)
+    found = read_lines(tmp_path / "out.jsonl")
+    assert summary.answered > 300
+    bad = [line["response"]["body"]["error"] for line in found if line["response"]["status_code"] != 200]
+    assert [error for error in bad if error["type"] != "invalid_request_error"] == []
 
 
 def test_files_and_packages_that_do_not_fit(

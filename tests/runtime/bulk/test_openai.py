@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from edgellm.bulk.lines import Embedded, FieldError, described
+from edgellm.bulk.lines import Embedded
 from edgellm.bulk.openai import (
+    FieldError,
     Label,
     chat_completion,
+    described,
     embedding_list,
     merged,
     read_chat,
