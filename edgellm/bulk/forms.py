@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from edgellm.bulk import openai
 from edgellm.bulk.inputs import Input
@@ -18,7 +18,7 @@ from edgellm.generation.call import ChatArguments
 
 FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 MISSING = object()
-Kind = str  # what the package's answers are: "text", "embedding" or "classification"
+Kind = Literal["text", "embedding", "classification"]  # what the package's answers are
 COLUMNS: Mapping[Kind, Mapping[str, str]] = {  # of the answers, and what they hold
     "text": {"answer": "text", "finish_reason": "text", "error": "text"},
     "embedding": {"embedding": "vector", "error": "text"},

@@ -85,6 +85,10 @@ class Generating:
         if line.problem:
             raise InputError(line.problem)
         ask = self._form.ask(line)
+        if ask.chat is not None and isinstance(self._model, EncoderDecoderModel):
+            raise InputError(
+                "the line has messages, and this package turns one text into another; give the text as a prompt"
+            )
         return replace(ask, options=merged(self.settings.options, ask.options))
 
     def requests(self, ask: Ask) -> list[Request]:

@@ -331,6 +331,9 @@ def test_an_encoder_decoder(tiny: Callable[[str], Path], shared: Shared, tmp_pat
         package, write_lines(tmp_path / "in.jsonl", prompts(9)), tmp_path / "out.jsonl", num_beams=2, max_length=9
     )
     model = edgellm.load(package)
+    chat = write_lines(tmp_path / "chat.jsonl", [{"messages": [{"role": "user", "content": "Hello"}]}])
+    run_batch(package, chat, tmp_path / "chat-out.jsonl")
+    assert "this package turns one text into another" in read_lines(tmp_path / "chat-out.jsonl")[0]["error"]
     assert [line["answer"] for line in read_lines(tmp_path / "out.jsonl")] == [
         model.generate(line["prompt"], num_beams=2, max_length=9).text for line in prompts(9)
     ]
