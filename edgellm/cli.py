@@ -15,6 +15,7 @@ import click
 
 import edgellm
 from edgellm.commands import signals
+from edgellm.commands.batch import batch
 from edgellm.commands.bench import bench
 from edgellm.commands.chat import chat
 from edgellm.commands.diff import diff
@@ -93,7 +94,7 @@ def cli(debug: bool) -> None:
     """Export Transformer checkpoints to quantized ONNX packages, and run them."""
 
 
-for command in (export, generate, chat, run, serve, evaluate, bench, inspect, doctor, diff, verify):
+for command in (export, generate, chat, run, serve, batch, evaluate, bench, inspect, doctor, diff, verify):
     cli.add_command(command)
 
 

@@ -21,6 +21,8 @@
     │   └── ChatTemplateError
     ├── ServingError(RuntimeError)                 an engine that is closed
     │   └── QueueFullError                         as many requests wait as may
+    ├── BatchError(RuntimeError)                   a batch of lines: its files, or another process at them
+    │   └── JournalMismatchError                   the journal is of another input, package or options
     ├── SessionError(RuntimeError)                 a session that is closed, in use, or cannot do this
     ├── SessionFileError(ValueError)               the file of a saved session
     │   ├── SessionNotFoundError(FileNotFoundError)
@@ -145,6 +147,16 @@ class ServingError(EdgellmError, RuntimeError):
 
 class QueueFullError(ServingError):
     """As many requests are waiting as may: another one can be made later."""
+
+
+class BatchError(EdgellmError, RuntimeError):
+    """The files of a batch of lines cannot be used."""
+
+    exit_code = 5
+
+
+class JournalMismatchError(BatchError):
+    """The journal beside the output is of another input, package or options."""
 
 
 class SessionError(EdgellmError, RuntimeError):

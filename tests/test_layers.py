@@ -35,11 +35,12 @@ TABLE = {
         inspection: package
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
+        bulk: package ort text decoding generation models serving loading pipelines
         server: version loading models package text generation serving
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
-        commands: system package ort text generation sessions loading inspection server bench doctor evaluation * / planning witness *
+        commands: system package ort text generation sessions loading inspection bulk server bench doctor evaluation * / planning witness *
         cli: commands *
         __main__: cli
     """,  # noqa: E501

@@ -84,7 +84,7 @@ def _processors(options: GenerationOptions, eos_token_ids: tuple[int, ...]) -> l
         chain.append(lambda rows, scores: p.exclude(scores, _too_short(o, rows), eos_token_ids))
     if (bos := o.forced_bos_token_id) is not None:
         chain.append(lambda rows, scores: p.force(scores, rows.lens == 1, (bos,)))
-    if (eos := o.forced_eos_token_id) is not None:
+    if eos := o.forced_eos_token_id:
         chain.append(lambda rows, scores: p.force(scores, rows.new_lens == np.asarray(rows.max_new_tokens) - 1, eos))
     if (decay := o.exponential_decay_length_penalty) and eos_token_ids:
         start, factor = decay

@@ -21,9 +21,9 @@ class GenerationOptions:
     Lengths count tokens; `max_length` and `min_length` include the prompt, `max_new_tokens` and `min_new_tokens` do not
     and win over them. Differences from Hugging Face, all deliberate: `max_new_tokens` is 256 when nobody sets a length
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
-    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup`, `reasoning_budget` and what the text is
-    to be (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`, `presence_penalty`,
-    `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
+    an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup`, `reasoning_budget` and what the text
+    is to be (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`,
+    `presence_penalty`, `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS

@@ -51,6 +51,10 @@ class Answer:
     def done(self) -> bool:
         return self._future.done()
 
+    def when_done(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called at the end, in the engine's thread, or now if it is over: it should be short."""
+        self._future.add_done_callback(lambda _: callback())
+
     def __iter__(self) -> Iterator[Piece]:
         """The pieces of the only sequence. Raises OptionError where there are several, or beams."""
         self._call.check_streamable()

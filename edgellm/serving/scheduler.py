@@ -169,7 +169,7 @@ class Scheduler:
             for emitted in step(sequences, logits):
                 self.counts.new_tokens += 1
                 job.listener.hear(emitted)
-        except EdgellmError as error:
+        except Exception as error:  # also one that nobody expects: those of the others go on
             job.fail(error)
 
     def _settle(self) -> None:

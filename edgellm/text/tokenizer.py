@@ -134,7 +134,8 @@ def open_tokenizer(package: Path) -> Tokenizer | None:
 
 class Detokenizer:
     """Gives the text of one sequence, token by token. The pieces and the last `flush` add up to `decode` of all tokens;
-    without a tokenizer they are empty. `clean_up`: False leaves it out. `keep`: special tokens whose text is not left out.
+    without a tokenizer they are empty. `clean_up`: False leaves it out. `keep`: special tokens whose text is not left
+    out.
 
     A piece is held back while it ends inside a character. Decoders may look at a token's neighbours (a leading space is
     dropped only from the very first token), so a token is always decoded together with the ones before it.

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import edgellm
 import edgellm_export
 from comparison import prompt
+from edgellm.decoding import step as advance
 from edgellm.errors import InputError, MemoryBudgetError, OptionError, ProviderError, QueueFullError, ServingError
 from edgellm.generation.call import Request
 from edgellm.ort.kernels import library
@@ -207,6 +208,26 @@ def test_a_request_that_always_fails_fails_alone(model: edgellm.Model, monkeypat
     assert len(good.result().tokens) == 5
     with pytest.raises(ProviderError, match="no such number"):
         bad.result()
+
+
+def test_an_error_that_nobody_expects_ends_its_request_alone(
+    model: edgellm.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first token: the job is then in no list of the scheduler's."""
+    schedule = Schedule(model)
+    good, bad = (schedule.add([5, 6, last], max_new_tokens=5, **FREE) for last in (7, 8))
+
+    def failing(sequences: Sequence[Any], logits: Any) -> Any:
+        if sequences[0].ids()[2] == 8:
+            raise IndexError("a bug")
+        return advance(sequences, logits)
+
+    monkeypatch.setattr("edgellm.serving.scheduler.step", failing)
+    while not schedule.scheduler.idle:
+        schedule.scheduler.step()
+    assert len(good.result(0).tokens) == 5
+    with pytest.raises(IndexError, match="a bug"):
+        bad.result(0)
 
 
 def test_those_who_left_and_whose_time_is_over(long_model: edgellm.Model) -> None:
