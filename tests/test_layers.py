@@ -36,7 +36,7 @@ TABLE = {
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
         bulk: package ort text decoding generation models serving loading pipelines
-        server: version loading models package text generation serving
+        server: version loading models package text text.answers generation serving
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *

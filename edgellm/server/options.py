@@ -11,6 +11,7 @@ from edgellm.server.settings import ServerSettings
 SAME = (
     "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"
 )  # fmt: skip
+CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 SAMPLING = ("top_p", "top_k", "min_p")
 
 
@@ -33,7 +34,7 @@ def sampling_options(body: Generating | ResponsesRequest, settings: ServerSettin
 def options_of(body: Generating, settings: ServerSettings, context_length: int) -> dict[str, Any]:
     """Without a limit, an answer may fill the context."""
     options = sampling_options(body, settings)
-    options |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    options |= {name: value for name in (*SAME, *CONSTRAINTS) if (value := getattr(body, name)) is not None}
     if options.get("seed") is not None:
         options["seed"] %= 1 << 63  # OpenAI's are signed
     if body.n is not None and body.n > 1:
@@ -50,7 +51,28 @@ def chat_options(body: ChatRequest, settings: ServerSettings, context_length: in
         options["max_new_tokens"] = body.max_completion_tokens
     if body.logprobs:
         options |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+    if body.reasoning_budget is not None:
+        options["reasoning_budget"] = body.reasoning_budget
+    if body.response_format is not None:
+        options |= format_options(body.response_format, "response_format")
     return options
+
+
+def format_options(given: dict[str, Any], param: str) -> dict[str, Any]:
+    """What OpenAI's response_format asks of the text. Raises Refusal."""
+    match given:
+        case {"type": "text"}:
+            return {}
+        case {"type": "json_object"}:
+            return {"json_schema": {"type": "object"}}
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}} | {
+            "type": "json_schema",
+            "schema": dict(schema),
+        }:
+            return {"json_schema": schema}
+    raise Refusal(
+        400, f'{param} is none of {{"type": "text"}}, "json_object" and "json_schema" with a schema', param=param
+    )
 
 
 def completion_options(body: CompletionRequest, settings: ServerSettings, context_length: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from edgellm.generation.results import Generation
 from edgellm.server.answers import finish_reason, finished, merged, submitted
 from edgellm.server.failures import Refusal
 from edgellm.server.http import Context, answered, identity, streamed
-from edgellm.server.options import sampling_options
+from edgellm.server.options import format_options, sampling_options
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import (
     OutputMessage,
@@ -76,6 +76,8 @@ async def _ask(body: ResponsesRequest, loaded: Loaded, context: Context) -> Answ
     model, engine = loaded.generating()
     options = sampling_options(body, context.settings)
     options["max_new_tokens"] = body.max_output_tokens or model.info.context_length
+    if body.text is not None and isinstance(body.text.get("format"), dict):
+        options |= format_options(body.text["format"], "text.format")
     return await submitted(partial(engine.submit_chat, messages_of(body), **options))
 
 
@@ -89,8 +91,6 @@ def _refuse(body: ResponsesRequest) -> None:
         raise Refusal(400, "background is not supported; leave it out", param="background")
     if body.tools:
         raise Refusal(400, "tools are not supported here; use /v1/chat/completions", param="tools")
-    if (body.text or {}).get("format", {"type": "text"}) != {"type": "text"}:
-        raise Refusal(400, "text.format is not supported, but for text", param="text.format")
 
 
 def _object(body: ResponsesRequest, loaded: Loaded, context: Context) -> ResponseObject:

@@ -47,6 +47,10 @@ class Generating(Request, kw_only=True):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
     logit_bias: dict[str, float] | None = None
+    json_schema: bool | dict[str, Any] | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    choices: Annotated[list[str], Meta(min_length=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -76,6 +80,7 @@ class ChatRequest(Generating, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_budget: Annotated[int, Meta(ge=0)] | None = None
     store: bool | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None

@@ -46,6 +46,7 @@ class TinyConfig:
     seed: int = 7
     generation: dict[str, Any] = field(default_factory=dict)
     bos: int | None = BOS
+    chat_template: str = CHAT_TEMPLATE
 
 
 def weights_of(config: TinyConfig) -> dict[str, Array]:
@@ -109,7 +110,7 @@ def write_package(path: Path, config: TinyConfig | None = None) -> Path:
     tiny_tokenizer().save(str(path / "tokenizer.json"))
     _write_json(path / "tokenizer_config.json", {f"{name}_token": f"<|{name}|>" for name in ("bos", "eos", "pad")})
     _write_json(path / "generation_config.json", config.generation)
-    (path / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (path / "chat_template.jinja").write_text(config.chat_template)
     write_manifest(path, _manifest(path, config))
     return path
 

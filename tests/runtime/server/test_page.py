@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from conftest_of_server import Server
 
@@ -27,8 +28,6 @@ def test_the_page_takes_nothing_from_elsewhere(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -84,10 +83,10 @@ def test_a_conversation(server: Server, open_page: Callable[..., Any]) -> None:
     wait(page)
     assert answers.locator(".body").inner_text() == first, "greedy"
     say(page, "and more")
-    page.wait_for_function("document.querySelectorAll('article').length == 4")
+    expect(page.locator("article")).to_have_count(4)
     wait(page)
     page.reload()
-    page.wait_for_function("document.querySelectorAll('article').length == 4")
+    expect(page.locator("article")).to_have_count(4)
     page.get_by_role("button", name="Edit").first.click()
     assert page.get_by_label("Message", exact=True).input_value() == "hello"
     assert page.locator("article").count() == 0
@@ -100,7 +99,7 @@ def test_an_answer_is_stopped(server: Server, open_page: Callable[..., Any]) -> 
     set_limit(page, 1900)
     say(page, "hello")
     page.get_by_role("button", name="Stop").wait_for()
-    page.wait_for_function("document.querySelector('article.assistant .body').textContent.length > 5")
+    expect(page.locator("article.assistant .body")).to_have_text(re.compile(r".{6,}", re.DOTALL))
     page.keyboard.press("Escape")
     page.get_by_text("Stopped.").wait_for()
     assert page.get_by_role("button", name="Send").is_visible()
@@ -149,7 +148,7 @@ def test_a_key_and_an_error(serve: Callable[..., Server], open_page: Callable[..
     page.get_by_role("button", name="Settings").click()
     page.get_by_label("API key").fill("secret")
     page.get_by_role("button", name="Done").click()
-    page.wait_for_function("document.querySelector('#model').value == 'tiny'")
+    expect(page.locator("#model")).to_have_value("tiny")
     say(page, "x" * 5000)
     page.get_by_text("no room for a new token").wait_for()
 

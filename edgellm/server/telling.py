@@ -1,0 +1,107 @@
+"""One of a chat's answers as it comes: its text up to a stop string, read as content, reasoning and tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgellm.generation.results import Piece
+from edgellm.models.decoder import Model
+from edgellm.server.answers import finish_reason, token_logprob
+from edgellm.server.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
+from edgellm.server.stops import StopCut
+from edgellm.text.answers import AnswerFormat, AnswerParser, CallArguments, CallBegun, Content, Event, answer_of
+from edgellm.text.tokenizer import Detokenizer, Tokenizer
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an answer is read by. `tools`: those that may be called. `prompt`: the text that it is behind."""
+
+    format: AnswerFormat
+    tokenizer: Tokenizer
+    prompt: str
+    tools: Sequence[Any] | None
+    stops: Sequence[str]
+    logprobs: bool
+    streamed: bool
+
+    @classmethod
+    def of(cls, model: Model, messages: Sequence[Any], tools: Sequence[Any] | None, **given: Any) -> Asked:
+        """`given`: the template's variables and the fields that are not named here."""
+        variables = given.pop("variables")
+        assert model.tokenizer is not None
+        form = AnswerFormat.of(model.chat_template.source(tools=tools))
+        prompt = model.chat_template.render(messages, tools=tools, **(variables or {}))
+        return cls(form, model.tokenizer, prompt, tools, **given)
+
+    def parser(self) -> AnswerParser:
+        return self.format.parser(tools=self.tools, prompt=self.prompt, stream_arguments=self.streamed)
+
+
+class Telling:
+    """The answer with this number."""
+
+    def __init__(self, index: int, asked: Asked) -> None:
+        self.index = index
+        self._asked = asked
+        self._parser = asked.parser()
+        self._detokenizer = Detokenizer(asked.tokenizer, keep=self._parser.markers)
+        self._cut = StopCut(asked.stops)
+        self._events: list[Event] = []
+        self._new_logprobs: list[TokenLogprob] = []
+
+    def add(self, piece: Piece) -> list[Event]:
+        """What is new with a piece."""
+        found = token_logprob(piece, self._asked.tokenizer) if self._asked.logprobs else None
+        self._new_logprobs += [] if found is None else [found]
+        text = "".join(map(self._detokenizer.add, piece.tokens))
+        if piece.finish_reason is not None:
+            text += self._detokenizer.flush()
+        text = self._cut.add(text)
+        if piece.finish_reason is not None:
+            text += self._cut.flush()
+        events = [] if not text else self._parser.add(text)
+        events += self._parser.finish() if piece.finish_reason is not None else []
+        self._events += events
+        return events
+
+    def take_logprobs(self) -> list[TokenLogprob]:
+        """Those since they were last taken."""
+        found, self._new_logprobs = self._new_logprobs, []
+        return found
+
+    def finish_reason(self, reason: str) -> FinishReason:
+        found = finish_reason(reason)
+        called = any(isinstance(event, CallBegun) for event in self._events)
+        return "tool_calls" if called and found == "stop" else found
+
+    def message(self) -> Reply:
+        """All of it."""
+        parts = answer_of(self._events)
+        reply = Reply(role="assistant", content=parts.content or (None if parts.tool_calls else ""), refusal=None)
+        if parts.reasoning:
+            reply.reasoning_content = parts.reasoning
+        if parts.tool_calls:
+            reply.tool_calls = [
+                ToolCall(id=call.id, type="function", function=Function(call.name, call.arguments))
+                for call in parts.tool_calls
+            ]
+        return reply
+
+
+def deltas(events: Iterable[Event]) -> list[Reply]:
+    """Events as the pieces of a message."""
+    return [_delta(event) for event in events]
+
+
+def _delta(event: Event) -> Reply:
+    if isinstance(event, Content):
+        return Reply(content=event.text)
+    if isinstance(event, CallBegun):
+        function = Function(event.name, "")
+        return Reply(tool_calls=[ToolCall(index=event.index, id=event.id, type="function", function=function)])
+    if isinstance(event, CallArguments):
+        return Reply(tool_calls=[ToolCall(index=event.index, function=Function(arguments=event.text))])
+    return Reply(reasoning_content=event.text)
