@@ -23,7 +23,7 @@ Asked = tuple[str, str | tuple[str, ...]]  # an option's name and value
 # What a constraint may cost. Most that explode are stopped by llguidance's limits: these are lower than its own where
 # its own take more than a second. What it has no limit for is checked here.
 MAX_TEXT = 2**18  # characters
-MAX_MULTIPLE = 10_000  # states of an automaton that counts remainders
+MAX_MULTIPLE = 50_000  # states of an automaton that counts remainders
 LIMITS = {
     "initial_lexer_fuel": 300_000,
     "max_grammar_size": 20_000,
@@ -35,6 +35,7 @@ LIMITS = {
 # JSON is written as Python's json.dumps does, so that nothing but the values is left to choose; a schema may say
 # otherwise with "x-guidance".
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JOINING = re.compile(r'"(allOf|anyOf|oneOf|\$ref)"')  # keywords by which several schemas hold for one value
 MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)')
 
 
@@ -112,13 +113,21 @@ def _check_length(name: str, value: str | tuple[str, ...]) -> None:
 
 def _check_multiples(name: str, value: str | tuple[str, ...]) -> None:
     """llguidance counts remainders of "multipleOf" in as many states as there are, and of several that hold for one
-    number in the product."""
+    number in those of their least common multiple; but for powers of ten, which it knows by their zeros."""
     if not isinstance(value, str):
         return
-    numbers = [Decimal(number).normalize().as_tuple().digits for number in MULTIPLE.findall(value)]
-    states = lcm(*(max(1, int("".join(map(str, digits)))) for digits in numbers))
-    if states > MAX_MULTIPLE:
+    numbers = [_without_point(Decimal(number)) for number in MULTIPLE.findall(value)]
+    states = lcm(*numbers) if JOINING.search(value) else max(numbers, default=1)
+    if states > MAX_MULTIPLE and str(states).rstrip("0") != "1":
         raise OptionError(
-            f"the numbers of multipleOf in {name}, without zeros at the end, have {states} as their least common "
-            f"multiple, expected at most {MAX_MULTIPLE}: leave some out, and check what comes out"
+            f"multipleOf in {name} asks for multiples of {states} (digits alone; of all its numbers together, where "
+            f"keywords join schemas), expected at most {MAX_MULTIPLE} or a power of ten; leave it out and check the text"
         )
+
+
+def _without_point(number: Decimal) -> int:
+    """12.50 is 125, and 1200 is 1200."""
+    plain = number.normalize()
+    exponent = plain.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(1, int(plain.scaleb(max(0, -exponent))))

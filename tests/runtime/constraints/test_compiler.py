@@ -143,6 +143,7 @@ EXPLODING: dict[str, dict[str, Any]] = {
     "brackets": {"regex": "(" * 20_000 + "a" + ")" * 20_000},
     "long": {"regex": "a" * 300_000},
     "remainders": {"json_schema": {"type": "integer", "multipleOf": 9_999_991}},
+    "remainders with zeros": {"json_schema": {"type": "integer", "multipleOf": 8_192_000}},
     "remainders of several": {"json_schema": {"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 101, 103)]}},
     "deep": {"json_schema": deep(200)},
     "bottomless": {"json_schema": {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}},
@@ -227,6 +228,10 @@ def test_numbers_may_be_multiples_of_a_hundredth(constraints: Constraints, token
     cents = {"type": "number", "multipleOf": 0.01}
     assert says(compiled(constraints, tokenizer, json_schema=cents), tokenizer, "12.34")
     assert not says(compiled(constraints, tokenizer, json_schema=cents), tokenizer, "12.345")
+    millions = {"type": "integer", "multipleOf": 1_000_000}
+    assert says(compiled(constraints, tokenizer, json_schema=millions), tokenizer, "3000000")
+    apart = {"properties": {"a": {"type": "integer", "multipleOf": 997}, "b": {"type": "integer", "multipleOf": 991}}}
+    assert says(compiled(constraints, tokenizer, json_schema={"type": "object", **apart}), tokenizer, '{"a": 1994}')
 
 
 def test_constraints_need_the_library_and_a_tokenizer(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
