@@ -121,7 +121,7 @@ def _check_multiples(name: str, value: str | tuple[str, ...]) -> None:
     if states > MAX_MULTIPLE and str(states).rstrip("0") != "1":
         raise OptionError(
             f"multipleOf in {name} asks for multiples of {states} (digits alone; of all its numbers together, where "
-            f"keywords join schemas), expected at most {MAX_MULTIPLE} or a power of ten; leave it out and check the text"
+            f"keywords join schemas), expected at most {MAX_MULTIPLE} or a power of ten; leave it out, check texts"
         )
 
 
