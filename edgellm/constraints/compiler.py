@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from decimal import Decimal
 from math import lcm
 from threading import Lock
@@ -24,6 +25,9 @@ Asked = tuple[str, str | tuple[str, ...]]  # an option's name and value
 # its own take more than a second. What it has no limit for is checked here.
 MAX_TEXT = 2**18  # characters
 MAX_MULTIPLE = 50_000  # states of an automaton that counts remainders
+MAX_RULES = 500  # of a grammar: llguidance follows them by recursion, and a stack that is full ends the process
+MAX_REFERENCES = 250  # of a schema, for the same reason
+MAX_PATTERNS = 100  # of one patternProperties, each compared with each
 LIMITS = {
     "initial_lexer_fuel": 300_000,
     "max_grammar_size": 20_000,
@@ -35,6 +39,8 @@ LIMITS = {
 # JSON is written as Python's json.dumps does, so that nothing but the values is left to choose; a schema may say
 # otherwise with "x-guidance".
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+RULE = re.compile(r'^\s*[?!]?\w[^:"/]*:', re.MULTILINE)
+REFERENCE = re.compile(r'"\$ref"\s*:\s*("[^"]*")')
 JOINING = re.compile(r'"(allOf|anyOf|oneOf|\$ref)"')  # keywords by which several schemas hold for one value
 MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)')
 
@@ -79,6 +85,7 @@ class Compiler:
         """Raises OptionError where llguidance refuses it, it is too large, or it allows no text of this vocabulary."""
         _check_length(name, value)
         _check_multiples(name, value)
+        _check_counts(name, value)
         matcher = self._matcher(self._tokenizer, _grammar(name, value), log_level=0, limits=self._limits)
         if matcher.is_error():
             raise OptionError(f"{name} cannot be used: {reason(matcher.get_error())}")
@@ -109,6 +116,30 @@ def _check_length(name: str, value: str | tuple[str, ...]) -> None:
     length = len(value) if isinstance(value, str) else sum(map(len, value))
     if length > MAX_TEXT:
         raise OptionError(f"{name} has {length} characters, expected at most {MAX_TEXT}")
+
+
+def _check_counts(name: str, value: str | tuple[str, ...]) -> None:
+    if not isinstance(value, str) or name == "regex":
+        return
+    rules = len(RULE.findall(value)) if name == "grammar" else 0
+    references = len(set(REFERENCE.findall(value)))
+    patterns = max(_patterns(json.loads(value)), default=0) if name == "json_schema" else 0
+    found = {"rules": (rules, MAX_RULES), "different $ref": (references, MAX_REFERENCES)}
+    found["patterns in patternProperties"] = (patterns, MAX_PATTERNS)
+    if problems := [
+        f"{count} {what}, expected at most {most}" for what, (count, most) in found.items() if count > most
+    ]:
+        raise OptionError(f"{name} has {'; '.join(problems)}")
+
+
+def _patterns(schema: Any) -> Iterator[int]:
+    """The number of patterns of each patternProperties."""
+    pending = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield len(part.get("patternProperties") or ()) if isinstance(part.get("patternProperties"), dict) else 0
+        pending += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
 
 
 def _check_multiples(name: str, value: str | tuple[str, ...]) -> None:

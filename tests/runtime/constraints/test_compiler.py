@@ -152,6 +152,11 @@ EXPLODING: dict[str, dict[str, Any]] = {
         {"anyOf": [{"properties": {f"{i}{j}": {"type": "null"}}} for j in range(6)]} for i in range(8)]}},
     "many properties": {"json_schema": {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern":
                                         f"(a|b|ab)*c{{{i}}}"} for i in range(2000)}}},
+    "a chain of rules": {"grammar": "start: r0\n" + "".join(f'r{i}: "a" r{i + 1} | "b"\n' for i in range(4000))},
+    "a chain of references": {"json_schema": {"$ref": "#/$defs/0", "$defs": {
+        f"{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/{i + 1}"}}} for i in range(2000)}}},
+    "many patterns": {"json_schema": {"type": "object", "patternProperties": {f"^p{i}[a-z]{{1,20}}$": {}
+                                                                              for i in range(500)}}},
     "optional parts": {"grammar": "start: " + ' ("a" | "b" | "ab")?' * 5000},
     "exponential complement": {"grammar": "start: T\nT: /[ab]*a[ab]{25}/ & ~/[ab]*a[ab]{25}/"},
 }  # fmt: skip
