@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from decimal import Decimal
 from math import lcm
 from threading import Lock
@@ -23,7 +24,10 @@ Asked = tuple[str, str | tuple[str, ...]]  # an option's name and value
 # What a constraint may cost. Most that explode are stopped by llguidance's limits: these are lower than its own where
 # its own take more than a second. What it has no limit for is checked here.
 MAX_TEXT = 2**18  # characters
-MAX_MULTIPLE = 10_000  # states of an automaton that counts remainders
+MAX_MULTIPLE = 50_000  # states of an automaton that counts remainders
+MAX_RULES = 500  # of a grammar: llguidance follows them by recursion, and a stack that is full ends the process
+MAX_REFERENCES = 250  # of a schema, for the same reason
+MAX_PATTERNS = 100  # of one patternProperties, each compared with each
 LIMITS = {
     "initial_lexer_fuel": 300_000,
     "max_grammar_size": 20_000,
@@ -35,6 +39,9 @@ LIMITS = {
 # JSON is written as Python's json.dumps does, so that nothing but the values is left to choose; a schema may say
 # otherwise with "x-guidance".
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+RULE = re.compile(r'^\s*[?!]?\w[^:"/]*:', re.MULTILINE)
+REFERENCE = re.compile(r'"\$ref"\s*:\s*("[^"]*")')
+JOINING = re.compile(r'"(allOf|anyOf|oneOf|\$ref)"')  # keywords by which several schemas hold for one value
 MULTIPLE = re.compile(r'"multipleOf"\s*:\s*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)')
 
 
@@ -78,6 +85,7 @@ class Compiler:
         """Raises OptionError where llguidance refuses it, it is too large, or it allows no text of this vocabulary."""
         _check_length(name, value)
         _check_multiples(name, value)
+        _check_counts(name, value)
         matcher = self._matcher(self._tokenizer, _grammar(name, value), log_level=0, limits=self._limits)
         if matcher.is_error():
             raise OptionError(f"{name} cannot be used: {reason(matcher.get_error())}")
@@ -110,15 +118,47 @@ def _check_length(name: str, value: str | tuple[str, ...]) -> None:
         raise OptionError(f"{name} has {length} characters, expected at most {MAX_TEXT}")
 
 
+def _check_counts(name: str, value: str | tuple[str, ...]) -> None:
+    if not isinstance(value, str) or name == "regex":
+        return
+    rules = len(RULE.findall(value)) if name == "grammar" else 0
+    references = len(set(REFERENCE.findall(value)))
+    patterns = max(_patterns(json.loads(value)), default=0) if name == "json_schema" else 0
+    found = {"rules": (rules, MAX_RULES), "different $ref": (references, MAX_REFERENCES)}
+    found["patterns in patternProperties"] = (patterns, MAX_PATTERNS)
+    if problems := [
+        f"{count} {what}, expected at most {most}" for what, (count, most) in found.items() if count > most
+    ]:
+        raise OptionError(f"{name} has {'; '.join(problems)}")
+
+
+def _patterns(schema: Any) -> Iterator[int]:
+    """The number of patterns of each patternProperties."""
+    pending = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield len(part.get("patternProperties") or ()) if isinstance(part.get("patternProperties"), dict) else 0
+        pending += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+
+
 def _check_multiples(name: str, value: str | tuple[str, ...]) -> None:
     """llguidance counts remainders of "multipleOf" in as many states as there are, and of several that hold for one
-    number in the product."""
+    number in those of their least common multiple; but for powers of ten, which it knows by their zeros."""
     if not isinstance(value, str):
         return
-    numbers = [Decimal(number).normalize().as_tuple().digits for number in MULTIPLE.findall(value)]
-    states = lcm(*(max(1, int("".join(map(str, digits)))) for digits in numbers))
-    if states > MAX_MULTIPLE:
+    numbers = [_without_point(Decimal(number)) for number in MULTIPLE.findall(value)]
+    states = lcm(*numbers) if JOINING.search(value) else max(numbers, default=1)
+    if states > MAX_MULTIPLE and str(states).rstrip("0") != "1":
         raise OptionError(
-            f"the numbers of multipleOf in {name}, without zeros at the end, have {states} as their least common "
-            f"multiple, expected at most {MAX_MULTIPLE}: leave some out, and check what comes out"
+            f"multipleOf in {name} asks for multiples of {states} (digits alone; of all its numbers together, where "
+            f"keywords join schemas), expected at most {MAX_MULTIPLE} or a power of ten; leave it out, check texts"
         )
+
+
+def _without_point(number: Decimal) -> int:
+    """12.50 is 125, and 1200 is 1200."""
+    plain = number.normalize()
+    exponent = plain.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(1, int(plain.scaleb(max(0, -exponent))))

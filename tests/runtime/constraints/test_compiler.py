@@ -143,6 +143,7 @@ EXPLODING: dict[str, dict[str, Any]] = {
     "brackets": {"regex": "(" * 20_000 + "a" + ")" * 20_000},
     "long": {"regex": "a" * 300_000},
     "remainders": {"json_schema": {"type": "integer", "multipleOf": 9_999_991}},
+    "remainders with zeros": {"json_schema": {"type": "integer", "multipleOf": 8_192_000}},
     "remainders of several": {"json_schema": {"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 101, 103)]}},
     "deep": {"json_schema": deep(200)},
     "bottomless": {"json_schema": {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}},
@@ -151,6 +152,11 @@ EXPLODING: dict[str, dict[str, Any]] = {
         {"anyOf": [{"properties": {f"{i}{j}": {"type": "null"}}} for j in range(6)]} for i in range(8)]}},
     "many properties": {"json_schema": {"type": "object", "properties": {f"p{i}": {"type": "string", "pattern":
                                         f"(a|b|ab)*c{{{i}}}"} for i in range(2000)}}},
+    "a chain of rules": {"grammar": "start: r0\n" + "".join(f'r{i}: "a" r{i + 1} | "b"\n' for i in range(4000))},
+    "a chain of references": {"json_schema": {"$ref": "#/$defs/0", "$defs": {
+        f"{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/{i + 1}"}}} for i in range(2000)}}},
+    "many patterns": {"json_schema": {"type": "object", "patternProperties": {f"^p{i}[a-z]{{1,20}}$": {}
+                                                                              for i in range(500)}}},
     "optional parts": {"grammar": "start: " + ' ("a" | "b" | "ab")?' * 5000},
     "exponential complement": {"grammar": "start: T\nT: /[ab]*a[ab]{25}/ & ~/[ab]*a[ab]{25}/"},
 }  # fmt: skip
@@ -227,6 +233,10 @@ def test_numbers_may_be_multiples_of_a_hundredth(constraints: Constraints, token
     cents = {"type": "number", "multipleOf": 0.01}
     assert says(compiled(constraints, tokenizer, json_schema=cents), tokenizer, "12.34")
     assert not says(compiled(constraints, tokenizer, json_schema=cents), tokenizer, "12.345")
+    millions = {"type": "integer", "multipleOf": 1_000_000}
+    assert says(compiled(constraints, tokenizer, json_schema=millions), tokenizer, "3000000")
+    apart = {"properties": {"a": {"type": "integer", "multipleOf": 997}, "b": {"type": "integer", "multipleOf": 991}}}
+    assert says(compiled(constraints, tokenizer, json_schema={"type": "object", **apart}), tokenizer, '{"a": 1994}')
 
 
 def test_constraints_need_the_library_and_a_tokenizer(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
