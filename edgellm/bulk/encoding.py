@@ -31,7 +31,7 @@ class Waiting:
 class Encoding:
     """Answers lines by what `encode` makes of their texts."""
 
-    made = 0  # new tokens: there are none
+    tokens = (0, 0)  # nothing is under way between two looks
 
     def __init__(self, form: Form, encode: Encode, retries: int) -> None:
         self._form, self._encode, self._retries = form, encode, retries

@@ -67,9 +67,11 @@ class Generating:
         self._engine: Engine | None = None
 
     @property
-    def made(self) -> int:
-        """New tokens so far."""
-        return 0 if self._engine is None else self._engine.stats.new_tokens
+    def tokens(self) -> tuple[int, int]:
+        if self._engine is None:
+            return 0, 0
+        stats = self._engine.stats
+        return stats.read_tokens, stats.new_tokens
 
     def run(self, lines: Iterator[Line]) -> Generator[Outcome | None]:
         """The outcomes as they come; None: nothing came for a while. Closing it drops what is under way."""

@@ -78,7 +78,7 @@ class Journal:
             try:
                 yield journal
             except BaseException:
-                if journal._end <= len(journal._head):  # no outcome is in it
+                if os.fstat(descriptor).st_size <= len(journal._head):  # no outcome is in it
                     path.unlink(missing_ok=True)
                 raise
             finally:
@@ -275,11 +275,17 @@ def _short(value: Any) -> str:
 
 
 def _lock(descriptor: int, path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BatchError(f"another process is at this batch ({path} is in use); wait until it has ended") from error
-    except OSError:  # a file system without locks
-        return
+    """Raises BatchError where another process has the journal, or has just taken it away or replaced it."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(path) from error
+        except OSError:  # a file system without locks
+            return
+    if not path.exists() or not os.path.samestat(os.fstat(descriptor), path.stat()):
+        raise _in_use(path)
+
+
+def _in_use(path: Path) -> BatchError:
+    return BatchError(f"another process is at this batch ({path} is in use); wait until it has ended")

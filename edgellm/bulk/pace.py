@@ -44,7 +44,6 @@ class Pace:
         """`todo`: lines of this run."""
         self._facts = facts
         self._todo = todo
-        self._made = 0  # new tokens, those of lines included that have not ended
         self._passed = self._passed_size = 0  # lines that were read, to be done or not
         self._begun = self._begun_size = 0
         self._ended = self._ended_size = 0
@@ -70,14 +69,13 @@ class Pace:
         self.prompt_tokens += outcome.prompt_tokens
         self.new_tokens += outcome.new_tokens
 
-    def look(self, made: int) -> bool:
-        """Take the time, and whether it was time for it. `made`: new tokens so far, those of lines included that have
-        not ended."""
+    def look(self, read: int, made: int) -> bool:
+        """Take the time, and whether it was time for it. Tokens of prompts that were read so far, and new ones, those
+        of lines included that have not ended."""
         now = time.perf_counter()
         if now - self._last < INTERVAL_S:
             return False
-        self._made = max(made, self.new_tokens)
-        tokens = np.array([self.prompt_tokens, self._made], np.float64)
+        tokens = np.array([max(read, self.prompt_tokens), max(made, self.new_tokens)], np.float64)
         self.measure(tokens - self._last_tokens, now - self._last)
         self._last, self._last_tokens = now, tokens
         return True
@@ -90,12 +88,13 @@ class Pace:
     def costs(self) -> tuple[float, float]:
         """Seconds for a token of a prompt and for a new one. Where all moments are alike they cannot be told apart:
         then both are nearly the same, which gives the right sum."""
-        prior = TRUST * np.diag(np.maximum(np.diag(self._squares), 1))
         seconds, tokens = self._last - self._start, float(self._last_tokens.sum())
-        both = np.full(2, seconds / max(tokens, 1))
-        found = np.linalg.solve(self._squares + prior, self._products + prior @ both)
-        prompt, new = np.maximum(found, 0).tolist()
-        return prompt, new
+        prior = TRUST * np.maximum(np.diag(self._squares), 1)
+        squares, products = self._squares + np.diag(prior), self._products + prior * seconds / max(tokens, 1)
+        prompt, new = np.linalg.solve(squares, products).tolist()
+        if prompt < 0:
+            return 0.0, float(products[1] / squares[1, 1])
+        return (prompt, new) if new >= 0 else (float(products[0] / squares[0, 0]), 0.0)
 
     def remaining_s(self) -> float | None:
         if not self._ended or not self._squares.any():
@@ -103,11 +102,11 @@ class Pace:
         ahead = self._todo - self._begun
         rest, rest_size = self._facts.lines - self._passed, self._facts.size - self._passed_size
         size = self._begun_size - self._ended_size + (ahead * rest_size / rest if rest else 0)
-        in_flight = max(self._made - self.new_tokens, 0)
-        prompt = size * self.prompt_tokens / max(self._ended_size, 1)
-        new = max((self._todo - self._ended) * self.new_tokens / self._ended - in_flight, 0)
+        read, made = self._last_tokens.tolist()  # those of lines that have not ended are behind us, too
+        prompt = size * self.prompt_tokens / max(self._ended_size, 1) - max(read - self.prompt_tokens, 0)
+        new = (self._todo - self._ended) * self.new_tokens / self._ended - max(made - self.new_tokens, 0)
         for_prompt, for_new = self.costs()
-        return for_prompt * prompt + for_new * new
+        return for_prompt * max(prompt, 0) + for_new * max(new, 0)
 
     def status(self, totals: Totals, reused: int) -> Status:
         return Status(

@@ -51,10 +51,11 @@ class Summary:
 
 
 class Work(Protocol):
-    """What answers lines. `made`: new tokens so far."""
+    """What answers lines. `tokens`: of prompts that were read so far, and new ones, those of lines included that have
+    not ended."""
 
     @property
-    def made(self) -> int: ...
+    def tokens(self) -> tuple[int, int]: ...
 
     def run(self, lines: Iterator[Line]) -> Generator[Outcome | None]: ...
 
@@ -139,7 +140,7 @@ def _answer(work: Work, source: Input, journal: Journal, pace: Pace, report: Cal
                     journal.add(outcome)
                     pace.end(outcome)
                 journal.sync_if_due()
-                if pace.look(work.made):
+                if pace.look(*work.tokens):
                     report()
     finally:
         report()

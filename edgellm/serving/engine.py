@@ -34,8 +34,9 @@ PREFIXES = 1 / 4  # of these, for the beginnings of prompts
 class EngineStats:
     """What an engine is doing, and what it has done since it began.
 
-    `cache_bytes`: of the running rows' tokens. `prompt_tokens` were asked for, `reused_tokens` of these were known from
-    other requests. `preemptions`: how often a sequence made room for others, to be read again.
+    `cache_bytes`: of the running rows' tokens. `prompt_tokens` were asked for, `read_tokens` are those of prompts that
+    have been read, of which `reused_tokens` were known from other requests. `preemptions`: how often a sequence made
+    room for others, to be read again.
     """
 
     running: int
@@ -44,6 +45,7 @@ class EngineStats:
     prefix_bytes: int
     steps: int
     prompt_tokens: int
+    read_tokens: int
     reused_tokens: int
     new_tokens: int
     preemptions: int
@@ -131,6 +133,7 @@ class Engine:
             prefix_bytes=scheduler.prefixes.nbytes,
             steps=counts.steps,
             prompt_tokens=counts.prompt_tokens,
+            read_tokens=counts.read_tokens,
             reused_tokens=counts.reused_tokens,
             new_tokens=counts.new_tokens,
             preemptions=counts.preemptions,

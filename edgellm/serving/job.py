@@ -97,6 +97,11 @@ class Turn:
         return cls(job, sequence.ids().copy(), [sequence])
 
     @property
+    def is_first(self) -> bool:
+        """Whether it reads the job's prompt alone."""
+        return self.tokens is self.job.beginning.prompt
+
+    @property
     def rows(self) -> int:
         return len(self.sequences) or self.job.rows
 

@@ -41,6 +41,7 @@ class Counts:
 
     steps: int = 0
     prompt_tokens: int = 0  # that were asked for
+    read_tokens: int = 0  # of these, those of prompts that have been read
     reused_tokens: int = 0  # of these, those that were known
     new_tokens: int = 0
     preemptions: int = 0
@@ -288,6 +289,8 @@ class Scheduler:
     def _join(self, turn: Turn, logits: Logits) -> None:
         """A turn whose prompt was read goes on. logits: [1, vocab]."""
         job, last, self._reading = turn.job, self._engine.rows - 1, None
+        if turn.is_first:
+            self.counts.read_tokens += len(turn.tokens)
         if self._engine.gives_cache:
             self.prefixes.add(turn.tokens, lambda start, stop: self._engine.taken(last, start, stop))
         self._advance(job, turn.sequences, logits.repeat(max(1, len(turn.sequences)), axis=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import random
 import re
@@ -545,6 +546,16 @@ def test_two_processes_are_not_at_one_batch(half_done: tuple[Path, Path, Path]) 
     identity = {name: value for name, value in json.loads(head[9:]).items() if name != "edgellm_batch"}
     with Journal.opened(journal_of(output), identity, 8), pytest.raises(BatchError, match="another process is at this"):
         run_batch(package, source, output, max_new_tokens=5)
+
+
+def test_a_journal_that_another_process_takes_away_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its being opened and locked: what is written there would be nowhere."""
+    flock, path = fcntl.flock, tmp_path / "out.jsonl.journal"
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: (path.unlink(), flock(*arguments)))
+    with pytest.raises(BatchError, match="another process is at this batch"), Journal.opened(path, {}, 1):
+        raise AssertionError("it was opened")
 
 
 def test_other_files_are_left_alone(llama: Path, tmp_path: Path) -> None:

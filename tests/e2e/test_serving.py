@@ -117,6 +117,7 @@ def test_sequences_make_room_and_go_on(long_model: edgellm.Model) -> None:
         schedule.add(ids, max_new_tokens=80, **FREE)
     found = schedule.run()
     assert schedule.scheduler.counts.preemptions > 0
+    assert schedule.scheduler.counts.read_tokens == schedule.scheduler.counts.prompt_tokens == 3 * 40
     for ids, each in zip(texts, found, strict=True):
         assert numbers(each) == numbers(long_model.generate(ids, max_new_tokens=80, **FREE))
 

@@ -39,7 +39,7 @@ def run(pace: Pace, clock: Clock, sizes: list[int], new: int, done: set[int], un
     for line in pace.through(lines(sizes), done.__contains__):
         clock.now += PROMPT_S * line.size + NEW_S * new
         pace.end(Outcome(line, {}, None, 200, line.size, new))
-        pace.look(pace.new_tokens)
+        pace.look(pace.prompt_tokens, pace.new_tokens)
         if line.number >= until:
             return
 
@@ -70,12 +70,20 @@ def test_moments_that_are_all_alike_give_the_right_sum(clock: Clock) -> None:
     assert pace.remaining_s() == pytest.approx(90 * (PROMPT_S * 1000 + NEW_S * 100), rel=0.01)
 
 
+def test_a_cost_is_never_below_nothing(clock: Clock) -> None:
+    """Prompts that come when all else gets faster: what is left is not overrated for it."""
+    pace = Pace(Facts("", 200, 200), 200)
+    for prompt, new, seconds in ((0, 100, 2.0), (50, 100, 1.0), (100, 100, 0.5)):
+        pace.measure(np.array([prompt, new], np.float64), seconds)
+    assert pace.costs() == (0.0, pytest.approx(3.5 / 300, rel=0.01))
+
+
 def test_tokens_of_unfinished_lines_are_not_asked_for_again(clock: Clock) -> None:
     pace = Pace(Facts("", 10, 100), 10)
     run(pace, clock, [10] * 10, 100, set(), 4)
     before = pace.remaining_s()
     clock.now += 2
-    pace.look(500 + 100)  # a line's worth, under way
+    pace.look(50, 500 + 100)  # a line's worth, under way
     after = pace.remaining_s()
     assert before is not None
     assert after is not None
