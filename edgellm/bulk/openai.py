@@ -18,23 +18,20 @@ from edgellm.decoding.options import SAMPLING_ONLY, GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, InputError, OptionError, nearest
 from edgellm.generation.call import ChatArguments
 from edgellm.generation.results import GeneratedSequence, Generation
+from edgellm.serving.text_format import text_format
 
-OWN = frozenset(field.name for field in fields(GenerationOptions)) - {"logprobs"}
+OWN = frozenset(field.name for field in fields(GenerationOptions)) - {"logprobs", "top_logprobs"}
 PASSED_OVER = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 SAMPLING = {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop"}
-CHAT = SAMPLING | {"messages", "tools", "chat_template_kwargs"}
-COMPLETION = SAMPLING | {"prompt"}
+CHAT = SAMPLING | {"messages", "tools", "chat_template_kwargs", "response_format"}
+COMPLETION = SAMPLING | {"prompt", "response_format"}
 EMBEDDING = {"input", "encoding_format", "dimensions"}
 # Fields of OpenAI's that are taken with a value that asks for nothing.
 NOT_DONE: Mapping[str, tuple[Any, ...]] = {
     "stream": (False,),
     "stream_options": (),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
     "tool_choice": ("auto",),
     "parallel_tool_calls": (True, False),
     "modalities": (["text"],),
@@ -87,6 +84,8 @@ def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop_strings"}
     kept = {"n": "num_return_sequences", "seed": "seed", "temperature": "temperature", "top_p": "top_p"}
     options.update({name: given[field] for field, name in {**renamed, **kept}.items() if field in given})
+    if "response_format" in given:
+        options |= text_format(given["response_format"])
     several = given.get("n", 1) != 1
     if given.get("temperature") == 0:
         if several and "num_beams" not in options:

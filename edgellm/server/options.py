@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgellm.errors import OptionError
 from edgellm.server.failures import Refusal
 from edgellm.server.schema import ChatRequest, CompletionRequest, Generating, ResponsesRequest, Texts
 from edgellm.server.settings import ServerSettings
+from edgellm.serving.text_format import text_format
 
 SAME = (
     "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"
@@ -58,21 +60,12 @@ def chat_options(body: ChatRequest, settings: ServerSettings, context_length: in
     return options
 
 
-def format_options(given: dict[str, Any], param: str) -> dict[str, Any]:
-    """What OpenAI's response_format asks of the text. Raises Refusal."""
-    match given:
-        case {"type": "text"}:
-            return {}
-        case {"type": "json_object"}:
-            return {"json_schema": {"type": "object"}}
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}} | {
-            "type": "json_schema",
-            "schema": dict(schema),
-        }:
-            return {"json_schema": schema}
-    raise Refusal(
-        400, f'{param} is none of {{"type": "text"}}, "json_object" and "json_schema" with a schema', param=param
-    )
+def format_options(given: Any, param: str) -> dict[str, Any]:
+    """What the text has to be. Raises Refusal."""
+    try:
+        return text_format(given, param)
+    except OptionError as error:
+        raise Refusal(400, str(error), param=param) from error
 
 
 def completion_options(body: CompletionRequest, settings: ServerSettings, context_length: int) -> dict[str, Any]:

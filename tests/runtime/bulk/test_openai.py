@@ -41,7 +41,9 @@ LABEL = Label("x-1", "tiny", 5)
         ({"stop": "END"}, {"stop_strings": "END"}),
         ({"stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2},
          {"stop_strings": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2}),
-        ({"max_tokens": None, "stream": False, "frequency_penalty": 0, "logit_bias": {}}, {}),
+        ({"max_tokens": None, "stream": False, "top_logprobs": 0}, {}),
+        ({"frequency_penalty": 0.5, "logit_bias": {"5": 1}}, {"frequency_penalty": 0.5, "logit_bias": {"5": 1}}),
+        ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
     ],
 )  # fmt: skip
 def test_fields_are_options(fields: dict[str, Any], options: dict[str, Any]) -> None:
@@ -57,8 +59,7 @@ def test_fields_are_options(fields: dict[str, Any], options: dict[str, Any]) -> 
         ({"temprature": 1}, "temprature", "unknown field 'temprature'; did you mean 'temperature'"),
         ({"stream": True}, "stream", "stream is True, which is not done here; leave it out"),
         ({"logprobs": True}, "logprobs", "logprobs is True"),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", "frequency_penalty is 0.5"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "response_format is {'type': 'json_object'}"),
+        ({"top_logprobs": 2}, "top_logprobs", "top_logprobs is 2"),
         ({"n": 3, "temperature": 0}, "n", "n is 3 with a temperature of 0"),
     ],
 )
