@@ -23,7 +23,7 @@ from edgellm.loading import AnyModel, load, read_package
 from edgellm.models.encoder import EncoderModel
 from edgellm.ort.library import DeviceChoice
 from edgellm.package.files import read_errors, sha256_of
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import KVCacheChoice, Manifest
 from edgellm.serving.engine import MAX_ROWS
 
 KINDS: Mapping[str, Kind] = {
@@ -79,6 +79,7 @@ def run_batch(
     max_cache_bytes: int | None = None,
     device: DeviceChoice = "auto",
     threads: int | None = None,
+    kv_cache: KVCacheChoice = "auto",
     progress: Callable[[Status], None] | None = None,
     **options: Any,
 ) -> Summary:
@@ -88,7 +89,8 @@ def run_batch(
     `Columns`. `prompt_name` and `truncation` are those of `EncoderModel.embed`, for encoders. `options`: of generation,
     for lines that do not say otherwise. A run that was stopped goes on where it was; `restart` forgets it instead, and
     `retry_errors` tries lines again that had failed. `retries`: how often a line is tried again at once, where memory
-    was short or the model's run failed. `max_rows`, `max_cache_bytes`: the engine's.
+    was short or the model's run failed. `max_rows`, `max_cache_bytes`: the engine's. `device`, `threads`, `kv_cache`:
+    those of `load`.
 
     A line that fails is no error here: `Summary` counts it, and the output says why. Raises OptionError, InputError,
     TaskError, BatchError, JournalMismatchError, OutputExistsError, and what `load` raises.
@@ -99,6 +101,8 @@ def run_batch(
     asked = {"template": template, "column": column, "chat": chat, "system": system, "prefix": prefix}
     encoder = {"prompt_name": prompt_name, "truncation": truncation}
     given = {**{name: value for name, value in {**asked, **encoder}.items() if value}, **options}
+    if kv_cache != "auto":
+        given["kv_cache"] = kv_cache
     _check_fits(path, manifest, given)
     if type(retries) is not int or retries < 0:
         raise OptionError(f"retries is {retries!r}, expected a whole number from 0")
@@ -121,7 +125,7 @@ def run_batch(
                 raise BatchError(f"{target} was written and is gone, and its answers with it; {RESTART}")
             return Summary(target, facts.lines, facts.lines, 0, facts.lines, 0, 0, 0.0)
         if reused < facts.lines:
-            work = _work(load(path, device=device, threads=threads), form, settings, encoder)
+            work = _work(load(path, device=device, threads=threads, kv_cache=kv_cache), form, settings, encoder)
             _answer(work, lines, journal, pace, lambda: progress and progress(pace.status(journal.totals, reused)))
         write_output(target, lines, form, journal.outcome)
         journal.finish()
