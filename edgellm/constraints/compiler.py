@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from itertools import accumulate
 from math import lcm
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from edgellm.constraints.matcher import Grammar, reason
 from edgellm.constraints.vocabulary import Vocabulary, llguidance
@@ -19,14 +21,18 @@ from edgellm.errors import OptionError
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 
 KEPT = 32  # compiled constraints
+T = TypeVar("T")
+STACK_LOCK = Lock()
 Asked = tuple[str, str | tuple[str, ...]]  # an option's name and value
 
 # What a constraint may cost. Most that explode are stopped by llguidance's limits: these are lower than its own where
 # its own take more than a second. What it has no limit for is checked here.
 MAX_TEXT = 2**18  # characters
 MAX_MULTIPLE = 50_000  # states of an automaton that counts remainders
-MAX_RULES = 500  # of a grammar: llguidance follows them by recursion, and a stack that is full ends the process
-MAX_REFERENCES = 250  # of a schema, for the same reason
+STACK = 2**28  # bytes: llguidance follows rules and references by recursion, and a stack that is full ends the process
+MAX_RULES = 500  # of a grammar, for that reason, times one more than brackets in one another: what is wrong inside of
+# them is told at each level, in a message that grows
+MAX_REFERENCES = 250  # of a schema, too
 MAX_PATTERNS = 100  # of one patternProperties, each compared with each
 LIMITS = {
     "initial_lexer_fuel": 300_000,
@@ -86,7 +92,8 @@ class Compiler:
         _check_length(name, value)
         _check_multiples(name, value)
         _check_counts(name, value)
-        matcher = self._matcher(self._tokenizer, _grammar(name, value), log_level=0, limits=self._limits)
+        grammar = _grammar(name, value)
+        matcher = _on_a_large_stack(lambda: self._matcher(self._tokenizer, grammar, log_level=0, limits=self._limits))
         if matcher.is_error():
             raise OptionError(f"{name} cannot be used: {reason(matcher.get_error())}")
         constraint = Grammar(matcher, self._vocabulary)
@@ -95,6 +102,20 @@ class Compiler:
         except OptionError as error:
             raise OptionError(f"{name} cannot be used: {error}") from error
         return constraint
+
+
+def _on_a_large_stack(work: Callable[[], T]) -> T:
+    """What `work` returns, which must not raise, from a thread of its own. Memory follows what it uses of the stack."""
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    with STACK_LOCK:
+        before = threading.stack_size(STACK)  # of all threads that begin until it is set back, which harms none
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    return found[0]
 
 
 def _grammar(name: str, value: Any) -> str:
@@ -124,12 +145,19 @@ def _check_counts(name: str, value: str | tuple[str, ...]) -> None:
     rules = len(RULE.findall(value)) if name == "grammar" else 0
     references = len(set(REFERENCE.findall(value)))
     patterns = max(_patterns(json.loads(value)), default=0) if name == "json_schema" else 0
-    found = {"rules": (rules, MAX_RULES), "different $ref": (references, MAX_REFERENCES)}
+    found = {"rules, times brackets in one another": (rules * (1 + _brackets(value)), MAX_RULES)}
+    found["different $ref"] = (references, MAX_REFERENCES)
     found["patterns in patternProperties"] = (patterns, MAX_PATTERNS)
     if problems := [
         f"{count} {what}, expected at most {most}" for what, (count, most) in found.items() if count > most
     ]:
         raise OptionError(f"{name} has {'; '.join(problems)}")
+
+
+def _brackets(text: str) -> int:
+    """How many are open at once, at most."""
+    steps = ((letter == "(") - (letter == ")") for letter in text)
+    return max(0, *accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 
 
 def _patterns(schema: Any) -> Iterator[int]:
