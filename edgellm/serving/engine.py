@@ -27,7 +27,8 @@ from edgellm.text.tools import Tool
 
 MAX_ROWS = 32  # sequences that are decoded together, where the caller does not say
 MEMORY = 1 / 4  # of what is available, for keys and values, where the caller does not say
-PREFIXES = 1 / 4  # of these, for the beginnings of prompts
+PREFIXES = 1 / 4  # of these, for the beginnings of prompts, but no more than
+MOST_PREFIXES = 512 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Engine:
         self._max_waiting = max_waiting
         self._token_bytes = model.manifest.model.cache.bytes_per_token()
         budget = max_cache_bytes or int((available_memory_bytes() or 1 << 32) * MEMORY)
-        prefix_bytes = int(budget * PREFIXES)
+        prefix_bytes = min(int(budget * PREFIXES), MOST_PREFIXES)
         tokens = (budget - prefix_bytes) // self._token_bytes
         self._scheduler = Scheduler(model.new_engine, Limits(max_rows, tokens), PrefixCache(prefix_bytes))
         self._new: list[Job] = []
