@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -60,10 +61,10 @@ async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Ans
     messages, tools = [plain(message) for message in body.messages], _tools(body)
     options = chat_options(body, context.settings, model.info.context_length)
     variables = body.chat_template_kwargs
-    submit = partial(engine.submit_chat, messages, tools=tools, template_variables=variables, **options)
-    answer = await submitted(submit)
     given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
-    return answer, Asked.of(model, messages, tools, variables=variables, **given)
+    asked = await asyncio.to_thread(partial(Asked.of, model, messages, tools, variables=variables, **given))
+    submit = partial(engine.submit_chat, messages, tools=tools, template_variables=variables, **options)
+    return await submitted(submit), asked
 
 
 def _tools(body: ChatRequest) -> list[Any] | None:

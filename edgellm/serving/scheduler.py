@@ -66,6 +66,7 @@ class Scheduler:
         self._new_engine = new_engine
         self._engine = new_engine()
         self._max_rows = limits.rows
+        self._read_again: list[Job] = []  # since a run failed; fewer rows go on until these have ended
         self._waiting: deque[Turn] = deque()
         self._reading: Reading | None = None
         self._rows: list[tuple[Job, Continuation]] = []
@@ -234,9 +235,10 @@ class Scheduler:
             again.append(self._reading.turn)
         for job in self._searches:
             job.fail(error)
-        if len(again) == 1:
+        if len(again) == 1 and not self._searches:
             again.pop().job.fail(error)
         self._max_rows = max(1, len(again) // 2)
+        self._read_again = [turn.job for turn in again]
         self._start_over()
         self._waiting.extendleft(sorted(again, key=lambda turn: turn.job.number, reverse=True))
 
@@ -267,8 +269,8 @@ class Scheduler:
 
     def _begin(self) -> bool:
         """Begin to read the turn that has waited longest, if there is one and room for it."""
-        if not self._rows and not self._searches:
-            self._max_rows = self.limits.rows
+        if all(job.over for job in self._read_again):
+            self._read_again, self._max_rows = [], self.limits.rows
         if not self._waiting or not self._has_room(self._waiting[0]):
             return False
         turn = self._waiting.popleft()
