@@ -1,4 +1,4 @@
-"""The two models of the comparison: a small trained one, and random weights in the shape of a larger one."""
+"""The models of the comparison: a small trained one, and random weights in the shapes of two larger ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from environments import CACHE
 from hf_checkpoint import write_hf_checkpoint
-from random_checkpoint import QWEN25_05B, write_checkpoint
+from random_checkpoint import QWEN25_05B, QWEN25_15B, write_checkpoint
 
 SMOLLM2_GGUF = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -35,6 +35,10 @@ def _qwen() -> Path:
     return write_checkpoint(CACHE / "checkpoints" / "qwen2.5-0.5b-random", QWEN25_05B)
 
 
+def _larger_qwen() -> Path:
+    return write_checkpoint(CACHE / "checkpoints" / "qwen2.5-1.5b-random", QWEN25_15B)
+
+
 MODELS = {
     "smollm2": Model("smollm2", "SmolLM2-135M", 8192, True, _smollm2),
     "qwen2.5-0.5b-random": Model(
@@ -43,5 +47,12 @@ MODELS = {
         QWEN25_05B["max_position_embeddings"],
         False,
         _qwen,
+    ),
+    "qwen2.5-1.5b-random": Model(
+        "qwen2.5-1.5b-random",
+        "random weights in the shape of Qwen2.5-1.5B",
+        QWEN25_15B["max_position_embeddings"],
+        False,
+        _larger_qwen,
     ),
 }

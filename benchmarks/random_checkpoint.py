@@ -36,6 +36,15 @@ QWEN25_05B: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 
+# Qwen2.5-1.5B's, as far as it differs.
+QWEN25_15B: dict[str, Any] = {
+    **QWEN25_05B,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+}
+
 
 def qwen2_tensors(config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a Qwen2 checkpoint."""
