@@ -63,6 +63,8 @@ def serve(
     settings = ServerSettings(
         hosts=known, memory_bytes=memory, cache_bytes=cache_memory, max_body_bytes=max_body, **given
     )
+    if not known and not given["api_keys"]:
+        click.echo("warning: others may use this server: it listens beyond this machine, without --api-key", err=True)
     named = names_of([_named(package) for package in packages])
     app = create_app(named, settings, preload=next(iter(named)) if preload else None)
     config = uvicorn.Config(

@@ -46,9 +46,17 @@ def _logprob(token: int, logprob: float, tokenizer: Tokenizer) -> TopLogprob:
     return TopLogprob(text, max(logprob, -9999.0), list(text.encode()))
 
 
-async def submitted(submit: Callable[[], Answer]) -> Answer:
-    """The prompt is tokenized beside the event loop."""
-    return await asyncio.to_thread(submit)
+async def submitted(*submits: Callable[[], Answer]) -> list[Answer]:
+    """Prompts are tokenized beside the event loop. Where one is refused, those before it are not asked for either."""
+    answers: list[Answer] = []
+    try:
+        for submit in submits:
+            answers.append(await asyncio.to_thread(submit))
+    except BaseException:
+        for answer in answers:
+            answer.cancel()
+        raise
+    return answers
 
 
 async def finished(answers: Sequence[Answer], http: HttpRequest) -> list[Generation]:

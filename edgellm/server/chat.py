@@ -14,7 +14,7 @@ from starlette.responses import Response
 from edgellm.models.decoder import Model
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
-from edgellm.server.http import Context, answered, identity, streamed
+from edgellm.server.http import Chunks, Context, answered, identity, streamed
 from edgellm.server.options import chat_options, stops_of
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
@@ -31,7 +31,7 @@ async def chat_completions(http: HttpRequest, body: ChatRequest, context: Contex
         tellings = [Telling(i, asked) for i in range(body.n or 1)]
         made: dict[str, Any] = {"id": identity("chatcmpl"), "created": context.now(), "model": loaded.name}
         if body.stream:
-            return streamed(http, context.holding(loaded, _chunks(body, answer, tellings, made)))
+            return streamed(Chunks(_chunks(body, answer, tellings, made), [answer], loaded))
         (generation,) = await finished([answer], http)
         for number, piece in answer.numbered():
             tellings[number].add(piece)
@@ -64,7 +64,8 @@ async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Ans
     given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
     asked = await asyncio.to_thread(partial(Asked.of, model, messages, tools, variables=variables, **given))
     submit = partial(engine.submit_chat, messages, tools=tools, template_variables=variables, **options)
-    return await submitted(submit), asked
+    (answer,) = await submitted(submit)
+    return answer, asked
 
 
 def _tools(body: ChatRequest) -> list[Any] | None:

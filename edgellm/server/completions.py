@@ -13,7 +13,7 @@ from starlette.responses import Response
 from edgellm.generation.results import Piece
 from edgellm.server.answers import finish_reason, finished, merged, submitted, token_logprob, usage
 from edgellm.server.failures import Refusal
-from edgellm.server.http import Context, answered, identity, streamed
+from edgellm.server.http import Chunks, Context, answered, identity, streamed
 from edgellm.server.options import completion_options, stops_of, texts_of
 from edgellm.server.schema import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, TokenLogprob
 from edgellm.server.stops import StopCut
@@ -25,13 +25,17 @@ FINGERPRINT = "edgellm"
 
 @dataclass
 class Choice:
-    """One of the texts in the making. `start`: what is given back before it."""
+    """One of the texts in the making. `start`: what is given back before it. `offset`: where the next token's text
+    begins."""
 
     index: int
     cut: StopCut
     start: str = ""
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.offset = len(self.start)
 
     def add(self, piece: Piece, tokenizer: Tokenizer) -> str:
         """The text that is new."""
@@ -53,12 +57,12 @@ async def completions(http: HttpRequest, body: CompletionRequest, context: Conte
         _refuse(body)
         options = completion_options(body, context.settings, model.info.context_length)
         prompts = texts_of(body.prompt, "prompt")
-        answers = [await submitted(partial(engine.submit, prompt, **options)) for prompt in prompts]
         choices = _choices(body, prompts, model.tokenizer)
+        answers = await submitted(*(partial(engine.submit, prompt, **options) for prompt in prompts))
         made: dict[str, Any] = {"id": identity("cmpl"), "created": context.now(), "model": loaded.name}
         made |= {"object": "text_completion", "system_fingerprint": FINGERPRINT}
         if body.stream:
-            return streamed(http, context.holding(loaded, _chunks(body, answers, choices, model.tokenizer, made)))
+            return streamed(Chunks(_chunks(body, answers, choices, model.tokenizer, made), answers, loaded))
         generations = await finished(answers, http)
         for number, answer in enumerate(answers):
             for sequence, piece in answer.numbered():
@@ -102,8 +106,8 @@ async def _chunks(
     async for number, sequence, piece in merged(answers):
         choice = choices[number * (body.n or 1) + sequence]
         text = choice.add(piece, tokenizer)
-        logprobs, choice.logprobs = _logprobs(body, choice), []
         if text or piece.finish_reason is not None:
+            logprobs = _logprobs(body, choice)
             reason = None if piece.finish_reason is None else _reason(piece.finish_reason)
             new = CompletionChoice(index=choice.index, text=text, logprobs=logprobs, finish_reason=reason)
             yield Completion(**made, choices=[new], **extra)
@@ -116,15 +120,16 @@ def _reason(reason: str) -> Any:
 
 
 def _logprobs(body: CompletionRequest, choice: Choice) -> CompletionLogprobs | None:
+    """Of the tokens since they were last told."""
     if body.logprobs is None:
         return None
-    offsets, length = [], 0
-    for one in choice.logprobs:
-        offsets.append(length)
-        length += len(one.token)
+    offsets, told, choice.logprobs = [], choice.logprobs, []
+    for one in told:
+        offsets.append(choice.offset)
+        choice.offset += len(one.token)
     return CompletionLogprobs(
-        [one.token for one in choice.logprobs],
-        [one.logprob for one in choice.logprobs],
-        [{top.token: top.logprob for top in one.top_logprobs} for one in choice.logprobs],
+        [one.token for one in told],
+        [one.logprob for one in told],
+        [{top.token: top.logprob for top in one.top_logprobs} for one in told],
         offsets,
     )

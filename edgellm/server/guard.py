@@ -38,7 +38,8 @@ class Guard:
 
         async def with_origin(message: Message) -> None:
             if message["type"] == "http.response.start" and allowed and origin is not None:
-                MutableHeaders(scope=message).update({"Access-Control-Allow-Origin": origin, "Vary": "Origin"})
+                allow = {"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Retry-After"}
+                MutableHeaders(scope=message).update({**allow, "Vary": "Origin"})
             await send(message)
 
         try:
@@ -48,7 +49,8 @@ class Guard:
             await response(scope, receive, with_origin)
             return
         if scope["method"] == "OPTIONS" and allowed:
-            given = {"Access-Control-Allow-Methods": METHODS, "Access-Control-Allow-Headers": ASKED_FOR}
+            asked = headers.get("access-control-request-headers", ASKED_FOR)
+            given = {"Access-Control-Allow-Methods": METHODS, "Access-Control-Allow-Headers": asked}
             await Response(status_code=204, headers=given)(scope, receive, with_origin)
             return
         await self._app(scope, receive, with_origin)

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from edgellm.errors import EdgellmError
 from edgellm.server.failures import Refusal, refusal_of
 from edgellm.server.pool import Loaded, ModelPool
 from edgellm.server.settings import ServerSettings
+from edgellm.serving import Answer
 
 B = TypeVar("B", bound=msgspec.Struct)
 JSON = "application/json"
@@ -34,12 +34,6 @@ class Context:
 
     def now(self) -> int:
         return int(time.time())
-
-    async def holding(self, loaded: Loaded, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """The chunks of a model that stays loaded until their end."""
-        async with self.pool.use(loaded.name):
-            async for chunk in chunks:
-                yield chunk
 
 
 def identity(kind: str) -> str:
@@ -85,19 +79,51 @@ def answered(body: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(body), media_type=JSON)
 
 
-def streamed(http: HttpRequest, chunks: AsyncIterator[Any], *, named: bool = False) -> Response:
+class Chunks:
+    """Chunks made of answers. Until their end, or until nobody takes them any more, the model stays loaded; then the
+    answers are cancelled, also where not one chunk was taken."""
+
+    def __init__(self, chunks: AsyncIterator[Any], answers: Sequence[Answer], loaded: Loaded) -> None:
+        self._chunks, self._answers, self._loaded = chunks, answers, loaded
+        self._open = True
+        loaded.users += 1
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._chunks)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._loaded.users -= 1
+            self._loaded.last_used = time.monotonic()
+            for answer in self._answers:
+                answer.cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def streamed(chunks: Chunks, *, named: bool = False) -> Response:
     """Server-sent events, as OpenAI writes them: each with the name of its type, or without names and [DONE] at the
     end. An error on the way is the last event."""
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async with aclosing(chunks) as each:  # type: ignore[type-var]
-                async for chunk in each:
-                    name = f"event: {chunk.type}\n".encode() if named else b""
-                    yield name + b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+            async for chunk in chunks:
+                name = f"event: {chunk.type}\n".encode() if named else b""
+                yield name + b"data: " + msgspec.json.encode(chunk) + b"\n\n"
             if not named:
                 yield b"data: [DONE]\n\n"
         except EdgellmError as error:
             yield b"data: " + msgspec.json.encode(refusal_of(error).body()) + b"\n\n"
+        finally:
+            chunks.close()
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})

@@ -13,6 +13,7 @@ from edgellm.serving.text_format import text_format
 SAME = (
     "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"
 )  # fmt: skip
+MOST_TEXTS = 2048  # of a request, as OpenAI has it
 CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 SAMPLING = ("top_p", "top_k", "min_p")
 
@@ -80,6 +81,8 @@ def texts_of(given: Texts, param: str) -> list[Any]:
     """Texts or lists of token ids. Raises Refusal where they are not of one kind."""
     if isinstance(given, str):
         return [given]
+    if len(given) > MOST_TEXTS and not isinstance(given[0], int):
+        raise Refusal(400, f"{param} has {len(given)} texts, expected at most {MOST_TEXTS} in a request", param=param)
     if len({type(one) for one in given}) > 1:
         raise Refusal(400, f"{param} holds texts, token ids and lists of these, expected one kind", param=param)
     return [given] if isinstance(given[0], int) else list(given)

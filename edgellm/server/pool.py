@@ -85,9 +85,9 @@ class ModelPool:
         await self._get(name)
 
     async def close(self) -> None:
-        """Unload all, behind the answers that are under way."""
+        """Unload all. Answers that are under way end where they are: those that somebody waits for had their time."""
         for name in list(self._loaded):
-            await self._unload(name)
+            await self._unload(name, finish=False)
 
     def _known(self, name: str | None) -> str:
         if not name and len(self.packages) == 1:
@@ -135,10 +135,10 @@ class ModelPool:
                 )  # fmt: skip
             await self._unload(min(idle, key=lambda one: one.last_used).name)
 
-    async def _unload(self, name: str) -> None:
+    async def _unload(self, name: str, *, finish: bool = True) -> None:
         found = self._loaded.pop(name)
         if found.engine is not None:
-            await asyncio.to_thread(found.engine.close)
+            await asyncio.to_thread(found.engine.close, finish=finish)
 
 
 def names_of(packages: Iterable[tuple[str, Path]]) -> dict[str, Path]:

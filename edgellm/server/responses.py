@@ -12,7 +12,7 @@ from starlette.responses import Response
 from edgellm.generation.results import Generation
 from edgellm.server.answers import finish_reason, finished, merged, submitted
 from edgellm.server.failures import Refusal
-from edgellm.server.http import Context, answered, identity, streamed
+from edgellm.server.http import Chunks, Context, answered, identity, streamed
 from edgellm.server.options import format_options, sampling_options
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import (
@@ -34,7 +34,7 @@ async def responses(http: HttpRequest, body: ResponsesRequest, context: Context)
         answer = await _ask(body, loaded, context)
         made = _object(body, loaded, context)
         if body.stream:
-            return streamed(http, context.holding(loaded, _events(answer, made)), named=True)
+            return streamed(Chunks(_events(answer, made), [answer], loaded), named=True)
         (generation,) = await finished([answer], http)
         return answered(_completed(made, generation, identity("msg")))
 
@@ -78,7 +78,8 @@ async def _ask(body: ResponsesRequest, loaded: Loaded, context: Context) -> Answ
     options["max_new_tokens"] = body.max_output_tokens or model.info.context_length
     if body.text is not None and isinstance(body.text.get("format"), dict):
         options |= format_options(body.text["format"], "text.format")
-    return await submitted(partial(engine.submit_chat, messages_of(body), **options))
+    (answer,) = await submitted(partial(engine.submit_chat, messages_of(body), **options))
+    return answer
 
 
 def _refuse(body: ResponsesRequest) -> None:
@@ -110,9 +111,9 @@ def _object(body: ResponsesRequest, loaded: Loaded, context: Context) -> Respons
 
 
 def _completed(made: ResponseObject, generation: Generation, message: str) -> ResponseObject:
-    made.output = [_output(message, generation.text, "completed")]
     whole = finish_reason(generation.finish_reason) == "stop"
     made.status = "completed" if whole else "incomplete"
+    made.output = [_output(message, generation.text, made.status)]
     made.incomplete_details = None if whole else {"reason": "max_output_tokens"}
     read, new = generation.prompt_tokens, len(generation.tokens)
     made.usage = ResponseUsage(
@@ -152,6 +153,6 @@ async def _events(answer: Answer, made: ResponseObject) -> AsyncIterator[Respons
             yield event("output_text.delta", **where, delta=piece.text)
     yield event("output_text.done", **where, text=text)
     yield event("content_part.done", **where, part=OutputText(text=text))
-    yield event("output_item.done", output_index=0, item=_output(message, text, "completed"))
     done = _completed(made, answer.result(), message)
+    yield event("output_item.done", output_index=0, item=_output(message, text, done.status))
     yield event(done.status, response=done)

@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Count = Annotated[int, Meta(ge=1, le=1 << 31)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+StopString = Annotated[str, Meta(min_length=1, max_length=256)]
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 31)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1)]
 # A text or token ids, or several texts, or several lists of token ids: all of one kind.
@@ -41,7 +42,7 @@ class Generating(Request, kw_only=True):
     min_p: Share | None = None
     seed: int | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    stop: str | Annotated[list[str], Meta(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
     max_tokens: Count | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -85,6 +86,8 @@ class ChatRequest(Generating, kw_only=True):
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
 
 
 class CompletionRequest(Generating, kw_only=True):
@@ -103,7 +106,7 @@ class EmbeddingRequest(Request, kw_only=True):
 
 class RerankRequest(Request, kw_only=True):
     query: str
-    documents: Annotated[list[str], Meta(min_length=1)]
+    documents: Annotated[list[str], Meta(min_length=1, max_length=2048)]
     top_n: Count | None = None
     return_documents: bool | None = None
 
@@ -254,7 +257,7 @@ class OutputText(Struct, kw_only=True, tag="output_text"):
 
 class OutputMessage(Struct, kw_only=True, tag="message"):
     id: str
-    status: Literal["in_progress", "completed"]
+    status: Literal["in_progress", "completed", "incomplete"]
     role: Literal["assistant"] = "assistant"
     content: list[OutputText]
 

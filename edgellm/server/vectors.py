@@ -31,15 +31,7 @@ async def embeddings(http: HttpRequest, body: EmbeddingRequest, context: Context
         model = loaded.encoding()
         texts = texts_of(body.input, "input")
         async with loaded.turn:
-            vectors = await asyncio.to_thread(model.embed, texts)
-        if body.dimensions is not None:
-            vectors = _shortened(vectors, body.dimensions)
-        data = [
-            Embedding(index=i, embedding=_as_base64(vector) if body.encoding_format == "base64" else vector.tolist())
-            for i, vector in enumerate(vectors)
-        ]
-        read = _count(model, texts)
-        return answered(Embeddings(data=data, model=loaded.name, usage=EmbeddingUsage(read, read)))
+            return await asyncio.to_thread(_embedded, loaded.name, model, texts, body)
 
 
 async def rerank(http: HttpRequest, body: RerankRequest, context: Context) -> Response:
@@ -47,15 +39,30 @@ async def rerank(http: HttpRequest, body: RerankRequest, context: Context) -> Re
     async with context.pool.use(body.model) as loaded:
         model = loaded.encoding()
         async with loaded.turn:
-            scores = await asyncio.to_thread(_scores, model, body)
-        order = np.argsort(-scores, kind="stable")[: body.top_n]
-        results = [Ranked(index=int(i), relevance_score=float(scores[i])) for i in order]
-        if body.return_documents:
-            for result in results:
-                result.document = {"text": body.documents[result.index]}
-        read = _count(model, [body.query, *body.documents])
-        usage = EmbeddingUsage(read, read)
-        return answered(Ranking(id=identity("rerank"), model=loaded.name, results=results, usage=usage))
+            return await asyncio.to_thread(_ranked, loaded.name, model, body)
+
+
+def _embedded(name: str, model: EncoderModel, texts: list[Any], body: EmbeddingRequest) -> Response:
+    vectors = model.embed(texts)
+    if body.dimensions is not None:
+        vectors = _shortened(vectors, body.dimensions)
+    data = [
+        Embedding(index=i, embedding=_as_base64(vector) if body.encoding_format == "base64" else vector.tolist())
+        for i, vector in enumerate(vectors)
+    ]
+    read = _count(model, texts)
+    return answered(Embeddings(data=data, model=name, usage=EmbeddingUsage(read, read)))
+
+
+def _ranked(name: str, model: EncoderModel, body: RerankRequest) -> Response:
+    scores = _scores(model, body)
+    order = np.argsort(-scores, kind="stable")[: body.top_n]
+    results = [Ranked(index=int(i), relevance_score=float(scores[i])) for i in order]
+    if body.return_documents:
+        for result in results:
+            result.document = {"text": body.documents[result.index]}
+    read = _count(model, [body.query, *body.documents])
+    return answered(Ranking(id=identity("rerank"), model=name, results=results, usage=EmbeddingUsage(read, read)))
 
 
 def _scores(model: EncoderModel, body: RerankRequest) -> FloatArray:

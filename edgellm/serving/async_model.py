@@ -29,7 +29,7 @@ class AsyncModel:
 
     async def generate(self, prompt: Prompt, **options: Any) -> Generation:
         """As `Model.generate` for one prompt."""
-        return await _result(self.engine.submit(prompt, **options))
+        return await _result(await asyncio.to_thread(self.engine.submit, prompt, **options))
 
     async def chat(
         self,
@@ -42,11 +42,11 @@ class AsyncModel:
     ) -> Generation:
         """As `Model.chat`."""
         given: dict[str, Any] = {"tools": tools, "template": template, "template_variables": template_variables}
-        return await _result(self.engine.submit_chat(messages, **given, **options))
+        return await _result(await asyncio.to_thread(self.engine.submit_chat, messages, **given, **options))
 
-    def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[Piece]:
+    def stream(self, prompt: Prompt, **options: Any) -> PieceStream:
         """As `Model.stream`."""
-        return _pieces(self.engine.submit(prompt, **options))
+        return PieceStream(self.engine.submit(prompt, **options))
 
     def stream_chat(
         self,
@@ -56,10 +56,10 @@ class AsyncModel:
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncIterator[Piece]:
+    ) -> PieceStream:
         """As `Model.stream_chat`."""
         given: dict[str, Any] = {"tools": tools, "template": template, "template_variables": template_variables}
-        return _pieces(self.engine.submit_chat(messages, **given, **options))
+        return PieceStream(self.engine.submit_chat(messages, **given, **options))
 
     async def close(self, *, finish: bool = True) -> None:
         """As `Engine.close`."""
@@ -81,14 +81,22 @@ async def _result(answer: Answer) -> Generation:
         answer.cancel()
 
 
-def _pieces(answer: Answer) -> AsyncIterator[Piece]:
-    pieces = aiter(answer)  # raises now what cannot be streamed
+class PieceStream(AsyncIterator[Piece]):
+    """An answer's pieces. Closed, dropped, or left in the middle by a task that is cancelled, it ends the request."""
 
-    async def told() -> AsyncIterator[Piece]:
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._pieces = aiter(answer)  # raises what cannot be streamed
+
+    async def __anext__(self) -> Piece:
         try:
-            async for piece in pieces:
-                yield piece
-        finally:
-            answer.cancel()
+            return await anext(self._pieces)
+        except BaseException:
+            self._answer.cancel()
+            raise
 
-    return told()
+    async def aclose(self) -> None:
+        self._answer.cancel()
+
+    def __del__(self) -> None:
+        self._answer.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,7 +58,7 @@ class Engine:
 
     max_rows: the most sequences (beams, samples) that are decoded together; others wait.
     max_cache_bytes: the most memory of keys and values, those of known beginnings of prompts included; None: a quarter
-    of the memory that is available. A request that would need more by itself is refused.
+    of the memory that is available. An answer ends, as if its tokens were used up, where all of it is its own.
     max_waiting: the most requests that wait; another one is refused with QueueFullError. None: no limit.
 
     Raises OptionError. Closed with `close`, or as a context manager.
@@ -111,16 +111,17 @@ class Engine:
         )
 
     def submit_request(self, request: Request) -> Answer:
-        call = self.model.read(request)
-        self._check(call)
+        call = self._fitted(self.model.read(request))
         answer = Answer(call)
+        job = Job(call.beginnings[0], answer, 0)
         with self._work:
             if self._closing:
                 raise ServingError("the engine is closed: it takes no more requests")
             if self._max_waiting is not None and self._scheduler.waiting + len(self._new) >= self._max_waiting:
                 raise QueueFullError(f"{self._max_waiting} requests are waiting already; try again later")
             self._count += 1
-            self._new.append(Job(call.beginnings[0], answer, self._count))
+            job.number = self._count
+            self._new.append(job)
             self._work.notify()
         return answer
 
@@ -157,8 +158,9 @@ class Engine:
     ) -> None:
         self.close(finish=kind is None)
 
-    def _check(self, call: Call) -> None:
-        """Whether the request fits by itself."""
+    def _fitted(self, call: Call) -> Call:
+        """The call, with no more new tokens than memory has room for. Raises OptionError or MemoryBudgetError where it
+        does not fit by itself."""
         (beginning,) = call.beginnings
         options, limits = beginning.plan.options, self._scheduler.limits
         if call.window is not None:
@@ -167,12 +169,14 @@ class Engine:
             raise OptionError(
                 f"the request has {options.rows} beams or samples, expected at most the engine's {limits.rows} rows"
             )
-        needed = options.rows * (len(beginning.prompt) + beginning.max_new_tokens)
-        if needed > limits.tokens:
+        room = limits.tokens // options.rows - len(beginning.prompt)
+        if room < 1:
             raise MemoryBudgetError(
-                f"the request may grow to {needed} tokens, and the engine's memory holds {limits.tokens}; ask for "
-                "fewer new tokens, shorten the prompt, or raise max_cache_bytes"
+                f"the request's {options.rows} rows begin with {len(beginning.prompt)} tokens each, and the engine's "
+                f"memory holds {limits.tokens}; shorten the prompt, or raise max_cache_bytes"
             )
+        fitted = replace(beginning, max_new_tokens=min(beginning.max_new_tokens, room))
+        return replace(call, beginnings=[fitted])
 
     def _run(self) -> None:
         """The thread's work."""
@@ -182,14 +186,28 @@ class Engine:
                 new, self._new = self._new, []
                 if self._closing and not new and self._scheduler.idle:
                     return
-            for job in new:
-                self._scheduler.add(job)
-            if self._abandoning:
-                self._scheduler.stop_all()
             try:
+                for job in new:
+                    self._scheduler.add(job)
+                if self._abandoning:
+                    self._scheduler.stop_all()
                 self._scheduler.step()
             except Exception as error:  # those who wait must not wait for ever
-                self._scheduler.fail_all(error)
+                if not self._failed(error):
+                    return
+
+    def _failed(self, error: Exception) -> bool:
+        """End all jobs with an error. Whether others may come: not where there can be no new engine."""
+        try:
+            self._scheduler.fail_all(error)
+        except Exception as worse:
+            with self._work:
+                self._closing = True
+                new, self._new = self._new, []
+            for job in new:
+                job.fail(worse)
+            return False
+        return True
 
 
 def _check_whole(name: str, value: Any, least: int, *, or_none: bool = False) -> None:

@@ -59,19 +59,23 @@ class Job:
         for sequence in self.sequences:
             sequence.finish_reason = sequence.finish_reason or reason
         if self.search is not None and not self.over:
-            self.over = True
-            self.listener.finish([self.beginning.nothing(reason)])
+            self._finish([self.beginning.nothing(reason)])
         self.finish_if_done()
 
     def finish_if_done(self) -> None:
         if self.over:
             return
         if self.search is not None and self.search.done:
-            self.over = True
-            self.listener.finish(self.search.hypotheses())
+            self._finish(self.search.hypotheses())
         elif self.search is None and all(sequence.finish_reason for sequence in self.sequences):
-            self.over = True
-            self.listener.finish([sequence.hypothesis() for sequence in self.sequences])
+            self._finish([sequence.hypothesis() for sequence in self.sequences])
+
+    def _finish(self, hypotheses: Sequence[Hypothesis]) -> None:
+        self.over = True
+        try:
+            self.listener.finish(hypotheses)
+        except Exception as error:  # those who wait for others must not hear of it
+            self.listener.fail(error)
 
     def fail(self, error: Exception) -> None:
         if not self.over:

@@ -24,6 +24,7 @@ from edgellm.serving.job import Job, Turn
 from edgellm.serving.prefixes import BLOCK, PrefixCache
 from edgellm.types import Logits
 
+IDLE_BYTES = 64 << 20  # of a cache without rows: a larger one is given back
 PIECE = 128  # tokens of prompts that are read between two steps, where those are several short ones
 
 
@@ -87,7 +88,8 @@ class Scheduler:
     @property
     def cache_tokens(self) -> int:
         """Of the rows, those that beams may still need included."""
-        reading = 0 if self._reading is None else self._reading.turn.needs_tokens
+        now = self._reading  # others may ask meanwhile
+        reading = 0 if now is None else now.turn.needs_tokens
         rows = sum(sequence.prompt_len + len(sequence.tokens) for _, sequence in self._rows)
         return rows + reading + sum(job.most_tokens for job in self._searches)
 
@@ -101,13 +103,16 @@ class Scheduler:
         self._end_early()
         self._decode()
         self._read()
+        if self.idle and self._engine.cache_bytes > IDLE_BYTES:
+            self._engine = self._new_engine()
 
     def fail_all(self, error: Exception) -> None:
         """End all jobs without an answer."""
-        for job in self._jobs():
+        jobs = self._jobs()
+        self._waiting.clear()
+        for job in jobs:
             job.fail(error)
         self._start_over()
-        self._waiting.clear()
 
     def stop_all(self) -> None:
         """End all jobs with what there is."""
@@ -239,8 +244,8 @@ class Scheduler:
             again.pop().job.fail(error)
         self._max_rows = max(1, len(again) // 2)
         self._read_again = [turn.job for turn in again]
-        self._start_over()
         self._waiting.extendleft(sorted(again, key=lambda turn: turn.job.number, reverse=True))
+        self._start_over()
 
     def _start_over(self) -> None:
         self._reading, self._rows, self._searches = None, [], []

@@ -308,7 +308,8 @@ def test_a_model_for_asyncio(long_model: edgellm.Model) -> None:
             async for piece in (pieces := model.stream([5, 6, 7], **options)):
                 assert len(piece.tokens) == 1
                 break
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
+            model.stream([5, 6, 7], **options)  # and one that nobody reads
             with pytest.raises(OptionError, match="cannot be streamed"):
                 model.stream([5, 6], num_beams=2)
             found = await model.generate([5, 6, 7], max_new_tokens=5, **FREE)
@@ -335,7 +336,6 @@ def test_an_engine_that_is_closed(long_model: edgellm.Model) -> None:
     [
         ({"num_beams": 5}, OptionError, "5 beams or samples, expected at most the engine's 4 rows"),
         ({"overflow": "shift"}, OptionError, "for one sequence by itself"),
-        ({"max_new_tokens": 80}, MemoryBudgetError, "may grow to 83 tokens, and the engine's memory holds 75"),
         ({"max_new_tokens": 0}, OptionError, "max_new_tokens"),
     ],
 )
@@ -345,6 +345,41 @@ def test_what_cannot_be_asked(model: edgellm.Model, options: dict[str, Any], err
         pytest.raises(error, match=said),
     ):
         engine.submit([5, 6, 7], **options)
+
+
+def test_an_answer_ends_where_memory_does(long_model: edgellm.Model) -> None:
+    with Engine(long_model, max_cache_bytes=100 * long_model.info.cache_bytes_per_token) as engine:
+        found = engine.submit([5, 6, 7], max_new_tokens=500, **FREE).result()
+        assert (len(found.tokens), found.finish_reason) == (72, "length")
+        assert found.tokens == long_model.generate([5, 6, 7], max_new_tokens=72, **FREE).tokens
+        with pytest.raises(MemoryBudgetError, match="begin with 80 tokens each, and the engine's memory holds 75"):
+            engine.submit(list(range(5, 85)))
+
+
+def test_nobody_waits_for_ever(long_model: edgellm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run fails, and no other engine can be made; and where an end cannot be told."""
+    engine = Engine(long_model)
+    scheduler, asked = engine._scheduler, engine.submit([5, 6, 7], max_new_tokens=900, **FREE)
+    while not engine.stats.running:
+        time.sleep(0.01)
+
+    def fail(*_: Any) -> Any:
+        raise ProviderError("gone")
+
+    monkeypatch.setattr(scheduler, "_new_engine", fail)
+    monkeypatch.setattr(scheduler._engine, "decode", fail)
+    with pytest.raises(ProviderError, match="gone"):
+        asked.result(20)
+    engine._thread.join(20)
+    with pytest.raises(ServingError, match="closed"):
+        engine.submit([5, 6, 7])
+    monkeypatch.undo()
+    with Engine(long_model) as other:
+        monkeypatch.setattr(Answer, "_timing", fail)
+        with pytest.raises(ProviderError, match="gone"):
+            other.submit([5, 6, 7], max_new_tokens=2).result(20)
+        monkeypatch.undo()
+        assert len(other.submit([5, 6, 7], max_new_tokens=2, **FREE).result(20).tokens) == 2
 
 
 def test_what_an_engine_cannot_be_given(model: edgellm.Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,9 @@ import pytest
 
 import edgellm
 from conftest_of_server import Server
+from edgellm.server.http import Chunks
+from edgellm.server.pool import Loaded
+from edgellm.serving import Engine
 
 USER = [{"role": "user", "content": "hello"}]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -69,6 +72,14 @@ def test_logprobs(server: Server, long_model: edgellm.Model) -> None:
     for one in content:
         assert len(one["top_logprobs"]) == 3
         assert {name: one[name] for name in ("token", "logprob", "bytes")} == one["top_logprobs"][0], "greedy"
+    text = {"prompt": "hello", "max_tokens": 30, "temperature": 0, "logprobs": 1, "echo": True}
+    whole = server.ask(TEXT, **text)["choices"][0]["logprobs"]
+    parts = [c["choices"][0]["logprobs"] for c in events(server, TEXT, **text)]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [one for part in parts for one in part[name]] == whole[name], (
+            "also of tokens that are no text by themselves"
+        )
+    assert (len(whole["tokens"]), whole["text_offset"][0]) == (30, len("hello"))
     streamed = [c["choices"][0]["logprobs"] for c in events(server, CHAT, **asked) if c["choices"][0]["logprobs"]]
     assert [one for part in streamed for one in part["content"]] == content
 
@@ -209,6 +220,30 @@ def test_a_client_that_goes_ends_its_request(serve: Callable[..., Server]) -> No
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert server.stats()["new_tokens_total"] - before < 3900
+
+
+def test_prompts_before_one_that_is_refused_are_not_answered(serve: Callable[..., Server]) -> None:
+    server = serve()
+    refused = server.post(TEXT, {"prompt": ["a", "b", "c" * 3000], "max_tokens": 2000, "temperature": 0})
+    assert refused.status_code == 400
+    deadline = time.monotonic() + 20
+    while server.stats()["requests_running"] or server.stats()["requests_waiting"]:
+        assert time.monotonic() < deadline
+    assert server.stats()["new_tokens_total"] < 3900
+
+
+def test_chunks_that_nobody_takes_end_their_answers(long_model: edgellm.Model) -> None:
+    async def nothing() -> AsyncIterator[Any]:
+        yield None
+
+    loaded = Loaded("tiny", long_model, None)
+    with Engine(long_model) as engine:
+        answer = engine.submit("a", max_new_tokens=2000, do_sample=False)
+        chunks = Chunks(nothing(), [answer], loaded)
+        assert loaded.users == 1
+        del chunks
+        assert loaded.users == 0
+        assert answer.result(20).finish_reason == "cancelled"
 
 
 def test_a_queue_that_is_full(serve: Callable[..., Server]) -> None:

@@ -33,6 +33,8 @@ BODY = {"prompt": "a", "max_tokens": 1}
         (TEXT, {"prompt": "a" * 3000}, 400, "messages", "no room for a new token"),
         (TEXT, {"prompt": [[1, 2], ["x"]]}, 400, "prompt[1][0]", "got `str`"),
         (TEXT, {"prompt": [1, 99999]}, 400, None, "99999"),
+        (TEXT, {"prompt": ["a"] * 2049}, 400, "prompt", "has 2049 texts, expected at most 2048"),
+        (TEXT, {"prompt": "a", "stop": "x" * 257}, 400, "stop", "<= 256"),
         (TEXT, {"prompt": "a", "suffix": "b"}, 400, "suffix", "not supported"),
         (TEXT, {"prompt": "a", "best_of": 4}, 400, "best_of", "expected 1"),
         (TEXT, {"prompt": "a", "logit_bias": {"x": 1}}, 400, None, "a mapping of token ids"),
@@ -112,8 +114,12 @@ def test_hosts_and_origins(server: Server) -> None:
 def test_pages_that_are_named(serve: Callable[..., Server]) -> None:
     server = serve(origins=("https://app.example",), hosts=())
     headers = {"origin": "https://app.example"}
-    asked = server.http.options(TEXT, headers={**headers, "access-control-request-method": "POST"})
+    wanted = {"access-control-request-method": "POST", "access-control-request-headers": "content-type,x-stainless-os"}
+    asked = server.http.options(TEXT, headers={**headers, **wanted})
     assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "https://app.example")
+    assert asked.headers["access-control-allow-headers"] == "content-type,x-stainless-os", (
+        "as OpenAI's client sends them"
+    )
     answered = server.post(TEXT, BODY, headers={**headers, "host": "any.example"})
     assert (answered.status_code, answered.headers["access-control-allow-origin"]) == (200, "https://app.example")
     assert server.post(TEXT, BODY, headers={"origin": "https://other.example"}).status_code == 403
