@@ -12,7 +12,7 @@ from edgellm.decoding import Ends, search
 from edgellm.decoding.reasoning import due_token, end_reasoning
 from edgellm.errors import OptionError
 from reference_models import CountingDecoder, beginnings, finish
-from tiny_package import write_package
+from tiny_package import TinyConfig, write_package
 
 ONE, MORE = ((7,), (8,)), ((7, 1), (8, 9, 8))
 
@@ -67,10 +67,9 @@ def test_searches_end_reasoning_and_go_on_by_themselves(options: dict[str, objec
         assert result[0][0].tokens == expected
 
 
-def test_a_budget_ends_what_the_chat_template_marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_budget_ends_what_the_chat_template_marks(tmp_path: Path) -> None:
     source = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}"
-    monkeypatch.setattr("tiny_package.CHAT_TEMPLATE", source)
-    model = edgellm.load(write_package(tmp_path / "package"), threads=1)
+    model = edgellm.load(write_package(tmp_path / "package", TinyConfig(chat_template=source)), threads=1)
     given = {"max_new_tokens": 20, "eos_token_id": None, "suppress_tokens": [*b"</>"]}
     found = model.chat([{"role": "user", "content": "Hi"}], reasoning_budget=5, **given)
     assert bytes(found.tokens[5:13]) == b"</think>"

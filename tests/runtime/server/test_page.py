@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from conftest_of_server import Server
+from conftest_of_server import LONG, PackageMaker, Server
+from edgellm.server import ServerSettings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
@@ -94,9 +96,15 @@ def test_a_conversation(server: Server, open_page: Callable[..., Any]) -> None:
 
 
 @needs_browser
-def test_an_answer_is_stopped(server: Server, open_page: Callable[..., Any]) -> None:
-    page = open_page(server)
-    set_limit(page, 1900)
+def test_an_answer_is_stopped(make_package: PackageMaker, open_page: Callable[..., Any]) -> None:
+    """One that would take long, as a browser may be slow to begin."""
+    long = {"tiny": make_package(replace(LONG, context_length=1 << 15))}
+    with Server(long, ServerSettings(threads=1)) as server:
+        stop_an_answer(open_page(server))
+
+
+def stop_an_answer(page: Any) -> None:
+    set_limit(page, 32000)
     say(page, "hello")
     page.get_by_role("button", name="Stop").wait_for()
     expect(page.locator("article.assistant .body")).to_have_text(re.compile(r".{6,}", re.DOTALL))
