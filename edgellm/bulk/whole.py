@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edgellm.errors import BatchError, system_errors
+from edgellm.system.directories import sync_directory
 
 GO_ON = "what is done is kept: make room, and run the same command again"
 
@@ -29,14 +30,4 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-        _sync_directory(target.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename durable, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(target.parent)

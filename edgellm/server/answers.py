@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -13,8 +12,6 @@ from edgellm.generation.results import Generation, Piece
 from edgellm.server.schema import FinishReason, TokenLogprob, TopLogprob, Usage
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import Tokenizer
-
-T = TypeVar("T")
 
 
 class Disconnected(Exception):

@@ -14,15 +14,13 @@ from starlette.responses import Response
 from edgellm.models.decoder import Model
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
-from edgellm.server.http import Chunks, Context, answered, identity, streamed
+from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
 from edgellm.server.options import chat_options, stops_of
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import no_tokenizer
-
-FINGERPRINT = "edgellm"
 
 
 async def chat_completions(http: HttpRequest, body: ChatRequest, context: Context) -> Response:

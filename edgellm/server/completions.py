@@ -13,14 +13,12 @@ from starlette.responses import Response
 from edgellm.generation.results import Piece
 from edgellm.server.answers import finish_reason, finished, merged, submitted, token_logprob, usage
 from edgellm.server.failures import Refusal
-from edgellm.server.http import Chunks, Context, answered, identity, streamed
+from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
 from edgellm.server.options import completion_options, stops_of, texts_of
 from edgellm.server.schema import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, TokenLogprob
 from edgellm.server.stops import StopCut
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer
-
-FINGERPRINT = "edgellm"
 
 
 @dataclass
@@ -70,7 +68,10 @@ async def completions(http: HttpRequest, body: CompletionRequest, context: Conte
         reasons = [one.finish_reason for generation in generations for one in generation.sequences]
         done = [
             CompletionChoice(
-                index=choice.index, text=choice.text, logprobs=_logprobs(body, choice), finish_reason=_reason(reason)
+                index=choice.index,
+                text=choice.text,
+                logprobs=_logprobs(body, choice),
+                finish_reason=finish_reason(reason),
             )
             for choice, reason in zip(choices, reasons, strict=True)
         ]
@@ -108,15 +109,11 @@ async def _chunks(
         text = choice.add(piece, tokenizer)
         if text or piece.finish_reason is not None:
             logprobs = _logprobs(body, choice)
-            reason = None if piece.finish_reason is None else _reason(piece.finish_reason)
+            reason = None if piece.finish_reason is None else finish_reason(piece.finish_reason)
             new = CompletionChoice(index=choice.index, text=text, logprobs=logprobs, finish_reason=reason)
             yield Completion(**made, choices=[new], **extra)
     if told:
         yield Completion(**made, choices=[], usage=usage([answer.result() for answer in answers]))
-
-
-def _reason(reason: str) -> Any:
-    return finish_reason(reason)
 
 
 def _logprobs(body: CompletionRequest, choice: Choice) -> CompletionLogprobs | None:

@@ -22,6 +22,7 @@ from edgellm.serving import Answer
 
 B = TypeVar("B", bound=msgspec.Struct)
 JSON = "application/json"
+FINGERPRINT = "edgellm"  # of the system, in answers
 log = logging.getLogger("edgellm.server")
 
 

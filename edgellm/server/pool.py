@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,6 @@ from edgellm.package.manifest import Manifest
 from edgellm.server.failures import Refusal
 from edgellm.server.settings import ServerSettings
 from edgellm.serving import Engine
-
-Loader = Callable[[Path], AnyModel]
 
 
 @dataclass(eq=False)

@@ -30,6 +30,7 @@ from edgellm.errors import (
 )
 from edgellm.sessions.header import Extent, FileLayout, Header, lay_out, read_header
 from edgellm.system.cpu import usable_cores
+from edgellm.system.directories import sync_directory
 from edgellm.types import Array
 
 try:
@@ -64,7 +65,7 @@ def write_file(path: Path, header: Header, arrays: Sequence[Array]) -> None:
                         file.write(part)
             os.fsync(descriptor)
             partial.replace(target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
 
 
 def check_writable(path: Path) -> None:
@@ -225,13 +226,3 @@ def _remove_unlocked(path: Path) -> None:
         path.unlink()
     finally:
         os.close(descriptor)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename durable, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
