@@ -163,6 +163,16 @@ def test_known_beginnings_go_the_least_recently_used_first() -> None:
     PrefixCache(0).add(texts[0], lambda start, stop: block)
 
 
+def test_a_block_is_known_by_what_is_before_it_too() -> None:
+    cache, block = PrefixCache(1 << 20), np.zeros((2, 1, BLOCK, 1), np.float32)
+    first, other, second = (np.arange(BLOCK) + start for start in (0, 1000, 2000))
+    cache.add(np.concatenate([first, second]), lambda start, stop: block)
+    cache.add(other, lambda start, stop: block)
+    assert len(cache.find(np.concatenate([first, second]), 1000)) == 2
+    assert len(cache.find(np.concatenate([other, second]), 1000)) == 1
+    assert cache.find(second, 1000) == []
+
+
 def test_rows_that_left_are_replaced_by_the_last_ones() -> None:
     assert packed([True, False, True, False, True]) == [0, 4, 2]
     assert packed([False, False]) == []
