@@ -14,6 +14,7 @@ import tokenizers
 import torch
 import transformers as hf
 
+import vocabularies
 from encoder_decoder_families import BY_NAME, LONGEST, make_model
 
 CONTEXT = 128  # tokens
@@ -35,11 +36,10 @@ def corpus() -> list[str]:
 
 def word_pieces(kind: type[hf.PreTrainedTokenizerFast], vocab_size: int = 400) -> hf.PreTrainedTokenizerFast:
     """As BERT's: lower case without accents, ## inside of words."""
-    trained = tokenizers.BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(corpus(), vocab_size=vocab_size, show_progress=False)
-    ends = [(token, trained.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
-    trained._tokenizer.post_processor = tokenizers.processors.BertProcessing(*ends)
-    return kind(tokenizer_object=trained._tokenizer, model_max_length=CONTEXT)
+    lower = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    vocabulary = vocabularies.word_pieces(lower, corpus(), vocab_size, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    made = tokenizers.BertWordPieceTokenizer(vocabulary, lowercase=True)
+    return kind(tokenizer_object=made._tokenizer, model_max_length=CONTEXT)
 
 
 def byte_pairs(vocab_size: int = 500) -> hf.PreTrainedTokenizerFast:
@@ -55,11 +55,10 @@ def byte_pairs(vocab_size: int = 500) -> hf.PreTrainedTokenizerFast:
 
 def unigrams(special: Sequence[str], end: str, vocab_size: int = 300) -> tokenizers.Tokenizer:
     """As T5's and mBART's: pieces with ▁ for a space, ends of their own."""
-    trained = tokenizers.SentencePieceUnigramTokenizer()
-    trained.train_from_iterator(
-        corpus(), vocab_size=vocab_size, special_tokens=list(special), unk_token="<unk>", show_progress=False
-    )
-    tokenizer = trained._tokenizer
+    tokenizer = tokenizers.SentencePieceUnigramTokenizer()._tokenizer
+    pieces = vocabularies.unigrams(corpus(), vocab_size, special)
+    tokenizer.model = tokenizers.models.Unigram(pieces, list(special).index("<unk>"))
+    tokenizer.add_special_tokens(list(special))
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single=f"$A {end}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in end.split()]
     )

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import vocabularies
+
 Edit = Callable[[Path], None]
 
 
@@ -149,11 +151,9 @@ def word_pieces(size: int = 400) -> Any:
     """As BERT's: lower case without accents, ## inside of words."""
     import tokenizers
 
-    trained = tokenizers.BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(corpus(), vocab_size=size, show_progress=False)
-    ends = [(token, trained.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
-    trained._tokenizer.post_processor = tokenizers.processors.BertProcessing(*ends)
-    return trained._tokenizer
+    lower = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    vocabulary = vocabularies.word_pieces(lower, corpus(), size, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    return tokenizers.BertWordPieceTokenizer(vocabulary, lowercase=True)._tokenizer
 
 
 def from_files(files: Mapping[str, Any]) -> Callable[[Any], Any]:
@@ -203,13 +203,12 @@ def roberta_tokenizer(hf: Any) -> Any:
 def unigrams() -> Any:
     """As XLM-RoBERTa's: pieces with ▁ for a space."""
     import tokenizers
-    from tokenizers import processors
+    from tokenizers import models, processors
 
-    trained = tokenizers.SentencePieceUnigramTokenizer()
+    tokenizer = tokenizers.SentencePieceUnigramTokenizer()._tokenizer
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    settings = {"special_tokens": special, "unk_token": "<unk>", "show_progress": False}
-    trained.train_from_iterator(corpus(), vocab_size=400, **settings)
-    tokenizer = trained._tokenizer
+    tokenizer.model = models.Unigram(vocabularies.unigrams(corpus(), 400, special), special.index("<unk>"))
+    tokenizer.add_special_tokens(special)
     tokenizer.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True, special=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]

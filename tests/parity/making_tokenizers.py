@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import vocabularies
 from making import Edit, corpus, edited, removed, without
 
 TOKENIZER, CONFIG, MAP, ADDED = (
@@ -107,15 +108,9 @@ def word_pieces(*special: str) -> Callable[[Path], None]:
 
 @cache
 def trained_word_pieces() -> list[str]:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import normalizers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False)
-    tokenizer.train_from_iterator(sentences(), trainer)
-    vocab = tokenizer.get_vocab()
-    return sorted(vocab, key=lambda piece: vocab[piece])
+    return list(vocabularies.word_pieces(normalizers.BertNormalizer(lowercase=False), sentences(), 400, ["[UNK]"]))
 
 
 def m2m100(path: Path) -> None:

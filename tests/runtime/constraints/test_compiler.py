@@ -21,6 +21,7 @@ from edgellm.errors import InputError, MissingDependencyError, OptionError
 from edgellm.text.tokenizer import Tokenizer
 from json_schemas import made
 from tiny_package import tiny_tokenizer
+from vocabularies import unigrams
 
 VOCAB = 270  # more than the tokenizer has
 
@@ -285,11 +286,10 @@ def byte_level() -> Any:
 
 
 def metaspace() -> Any:
-    trained = tokenizers.SentencePieceUnigramTokenizer()
-    trained.train_from_iterator(
-        CORPUS, vocab_size=60, special_tokens=["<s>", "<unk>"], unk_token="<unk>", show_progress=False
-    )
-    return trained._tokenizer
+    tokenizer = tokenizers.SentencePieceUnigramTokenizer()._tokenizer
+    tokenizer.model = models.Unigram(unigrams(CORPUS, 60, ["<s>", "<unk>"]), 1)
+    tokenizer.add_special_tokens(["<s>", "<unk>"])
+    return tokenizer
 
 
 def byte_fallback() -> Any:
