@@ -6,6 +6,7 @@ is Q8_0 in both: llama.cpp's own tool chooses so for rows that are no multiple o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from gguf.quants import dequantize, quantize
 from gguf.tensor_mapping import TensorNameMap, get_tensor_name_map
 
 from edgellm_export.sources.opening import open_checkpoint
-from random_checkpoint import QWEN25_05B
 
 FORMATS = {
     "int8": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
@@ -39,7 +39,7 @@ def requantize(source: Path, out: Path, precision: str) -> None:
 
 def write_random_qwen2(checkpoint: Path, out: Path, precision: str) -> None:
     """The random checkpoint; its tokens are made up, for nothing is ever tokenized."""
-    config = QWEN25_05B
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     writer = GGUFWriter(out, "qwen2")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
