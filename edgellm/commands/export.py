@@ -17,6 +17,7 @@ from edgellm.commands.export_text import (
     plan_lines,
     quality_lines,
 )
+from edgellm.commands.family_table import family_lines
 from edgellm.commands.options import SizeType, adapter_option, json_option
 from edgellm.commands.progress import shown_progress
 from edgellm.errors import MissingDependencyError
@@ -35,6 +36,13 @@ STEPS = {
 
 
 NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan does not take
+
+
+def show_families(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        import_exporter(verify=False)
+        click.echo("\n".join(family_lines()))
+        context.exit()
 
 
 @click.command()
@@ -91,6 +99,10 @@ NOT_PLANNED = ("keep_failed", "verify_with", "python")  # options that a plan do
     help="Text in UTF-8, like what the model will see, to round int8 and int4 weights by; built-in English otherwise.",
 )
 @click.option("--no-calibration", is_flag=True, help="Round int8 and int4 weights as they are.")
+@click.option(
+    "--families", is_flag=True, is_eager=True, expose_value=False, callback=show_families,
+    help="List the model types that can be exported, and end.",
+)  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would be written, its size, memory, time and speed.")
 @json_option
 def export(

@@ -34,6 +34,10 @@ def test_help_texts_are_those_of_the_commands() -> None:
     subprocess.run([sys.executable, ROOT / "tools" / "help_pages.py", "--check"], check=True)
 
 
+def test_the_tables_of_models_are_those_of_the_exporter() -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "model_pages.py", "--check"], check=True)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in LINK.findall(page.read_text()):

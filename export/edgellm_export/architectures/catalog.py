@@ -1,0 +1,86 @@
+"""Which families there are, in words: their best-known checkpoints, and what holds of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edgellm_export.architectures import FAMILIES, Kind
+from edgellm_export.architectures.elsewhere import OPTIMUM
+
+# The checkpoints that a model type is known by, as the hub names them.
+CHECKPOINTS: Mapping[str, str] = {
+    "bart": "facebook/bart-large-cnn, facebook/bart-large-mnli",
+    "bert": "google-bert/bert-base-uncased, sentence-transformers/all-MiniLM-L6-v2, BAAI/bge-small-en-v1.5",
+    "camembert": "almanach/camembert-base",
+    "distilbert": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "electra": "google/electra-small-discriminator",
+    "ernie": "nghuyong/ernie-2.0-base-en",
+    "gemma2": "google/gemma-2-2b-it",
+    "gemma3_text": "google/gemma-3-270m-it, google/gemma-3-1b-it, google/embeddinggemma-300m",
+    "gpt2": "openai-community/gpt2, distilbert/distilgpt2",
+    "gpt_neox": "EleutherAI/pythia-160m",
+    "llama": "meta-llama/Llama-3.2-1B-Instruct, HuggingFaceTB/SmolLM2-135M-Instruct",
+    "marian": "Helsinki-NLP/opus-mt-en-de",
+    "mbart": "facebook/mbart-large-50-many-to-many-mmt",
+    "ministral": "mistralai/Ministral-8B-Instruct-2410",
+    "mistral": "mistralai/Mistral-7B-Instruct-v0.3",
+    "mt5": "google/mt5-small",
+    "pegasus": "google/pegasus-xsum",
+    "phi3": "microsoft/Phi-3.5-mini-instruct, microsoft/Phi-4-mini-instruct",
+    "qwen2": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen3": "Qwen/Qwen3-0.6B, Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B",
+    "roberta": "FacebookAI/roberta-base, deepset/roberta-base-squad2",
+    "starcoder2": "bigcode/starcoder2-3b",
+    "t5": "google-t5/t5-small, google/flan-t5-base",
+    "xlm-roberta": "FacebookAI/xlm-roberta-base, BAAI/bge-m3, intfloat/multilingual-e5-small",
+}
+# general.architecture of GGUF files -> the model types that such a file may be.
+GGUF: Mapping[str, tuple[str, ...]] = {
+    "bert": ("bert",),
+    "gemma2": ("gemma2",),
+    "gemma3": ("gemma3_text",),
+    "gpt2": ("gpt2",),
+    "gptneox": ("gpt_neox",),
+    "llama": ("llama", "mistral"),
+    "phi3": ("phi3",),
+    "qwen2": ("qwen2",),
+    "qwen3": ("qwen3",),
+    "starcoder2": ("starcoder2",),
+    "t5": ("t5",),
+}
+# What holds of all families of a kind.
+HOLDS: Mapping[str, frozenset[Kind]] = {
+    "edgellm's kernels": frozenset({"decoder", "encoder", "encoder-decoder"}),
+    "calibrated int8 and int4": frozenset({"decoder", "encoder", "encoder-decoder"}),
+    "LoRA, merged": frozenset({"decoder", "encoder", "encoder-decoder"}),
+    "CUDA": frozenset({"decoder", "encoder-decoder"}),
+    "bfloat16 cache": frozenset({"decoder"}),
+    "int8 cache": frozenset({"decoder"}),
+    "sessions": frozenset({"decoder"}),
+    "served together": frozenset({"decoder"}),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model type that is built natively. `gguf`: the architectures by which GGUF files name it."""
+
+    model_type: str
+    kind: Kind
+    checkpoints: str
+    gguf: tuple[str, ...]
+
+
+def entries() -> Iterator[Entry]:
+    """By kind, then by name."""
+    for kind, families in FAMILIES.items():
+        for model_type in sorted(families):
+            named = tuple(arch for arch, types in GGUF.items() if model_type in types)
+            yield Entry(model_type, kind, CHECKPOINTS[model_type], named)
+
+
+def through_optimum() -> list[str]:
+    """Model types that only optimum's graphs make packages of."""
+    native = {entry.model_type for entry in entries()}
+    return sorted(OPTIMUM - native)
