@@ -40,7 +40,7 @@ TABLE = {
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
-        commands: system package ort text generation sessions loading inspection bulk server bench doctor evaluation * / planning witness *
+        commands: system package ort text generation sessions loading inspection bulk server bench doctor evaluation * / architectures planning witness *
         cli: commands *
         __main__: cli
     """,  # noqa: E501
