@@ -1,5 +1,5 @@
-"""Keeps the tables in docs/models.md, which are the exporter's own: writes them, or with --check reports that they
-differ."""
+"""Keeps the exporter's own tables of families in docs/models.md and README.md: writes them, or with --check reports
+that they differ."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from edgellm_export.architectures import FAMILIES
 from edgellm_export.architectures.catalog import HOLDS, entries, through_optimum
 
-PAGE = Path(__file__).parent.parent / "docs" / "models.md"
-BLOCK = re.compile(r"(?<=<!-- begin families -->\n).*(?=<!-- end families -->)", re.DOTALL)
+ROOT = Path(__file__).parent.parent
 
 
 def tables() -> Iterator[str]:
+    """docs/models.md's."""
     natives = list(entries())
     for kind in FAMILIES:
         of_kind = [entry for entry in natives if entry.kind == kind]
         yield f"## {kind.capitalize()}s: {len(of_kind)} model types\n"
-        yield f"All of them: {', '.join(name for name, kinds in HOLDS.items() if kind in kinds)}.\n"
+        yield f"All of them: {'; '.join(name for name, kinds in HOLDS.items() if kind in kinds)}.\n"
         yield "| `model_type` | checkpoints | GGUF |\n|---|---|---|"
         for entry in of_kind:
             yield f"| `{entry.model_type}` | {entry.checkpoints} | {', '.join(entry.gguf)} |"
@@ -29,16 +29,28 @@ def tables() -> Iterator[str]:
     yield ", ".join(f"`{name}`" for name in through_optimum()) + "\n"
 
 
+def texts() -> Iterator[tuple[Path, str, str]]:
+    """Pages, the names of places in them, and what stands there."""
+    yield ROOT / "docs" / "models.md", "families", "\n\n" + "\n".join(tables())
+    for kind, families in FAMILIES.items():
+        yield ROOT / "README.md", kind, f"{len(families)} model types: {', '.join(sorted(families))}"
+
+
 def main(check: bool) -> int:
-    before = PAGE.read_text(encoding="utf-8")
-    after, blocks = BLOCK.subn(lambda _: "\n" + "\n".join(tables()), before)
-    if blocks != 1:
-        raise SystemExit(f"{PAGE} needs <!-- begin families --> and <!-- end families -->")
-    if check and after != before:
-        print(f"{PAGE.name} differs from the exporter's tables; run `python tools/model_pages.py`", file=sys.stderr)
-        return 1
-    PAGE.write_text(after, encoding="utf-8")
-    return 0
+    stale = []
+    for page, place, text in texts():
+        begin, end = f"<!-- begin {place} -->", f"<!-- end {place} -->"
+        before = page.read_text(encoding="utf-8")
+        after, places = re.subn(f"{begin}.*?{end}", lambda _, made=begin + text + end: made, before, flags=re.DOTALL)
+        if places != 1:
+            raise SystemExit(f"{page} needs {begin} and {end} once")
+        if after != before:
+            stale.append(f"{page.name} ({place})")
+            if not check:
+                page.write_text(after, encoding="utf-8")
+    if check and stale:
+        print(f"{', '.join(stale)} differ from the exporter's tables: `python tools/model_pages.py`", file=sys.stderr)
+    return 1 if check and stale else 0
 
 
 if __name__ == "__main__":

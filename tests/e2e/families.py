@@ -31,6 +31,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+ALPHA = {"type": "dynamic", "alpha": 50.0, "factor": 1.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24, "beta_fast": 4.0, "beta_slow": 1.0}
 
 
@@ -42,13 +43,17 @@ def _longrope(pairs: int) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
-    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is."""
+    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is.
+    `scaled`: the values of a layer whose channels are scaled, where these are not two norms' and a gate's.
+    `neighbours`: how many of a head's channels rotate with the one beside them."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     length: int = 60
     end_scale: float = 1.0
     gated: bool = True
+    scaled: int | None = None
+    neighbours: int = 0
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -119,6 +124,41 @@ FAMILIES = [
         "phi3-longrope",
         _sized(hf.Phi3Config, hidden_size=96, original_max_position_embeddings=24, rope_scaling=_longrope(8)),
     ),
+    Family("glm", _sized(hf.GlmConfig, head_dim=32), neighbours=16),
+    Family("glm-no-bias", _sized(hf.GlmConfig, attention_bias=False, partial_rotary_factor=1.0), neighbours=16),
+    Family("glm4", _sized(hf.Glm4Config, head_dim=32), neighbours=16),
+    Family("cohere", _sized(hf.CohereConfig, logit_scale=0.25), scaled=2, neighbours=16),
+    Family(
+        "cohere-normed",
+        _sized(hf.CohereConfig, use_qk_norm=True, attention_bias=True, tie_word_embeddings=False, logit_scale=2.0),
+        scaled=2,
+        neighbours=16,
+    ),
+    Family("cohere2", _sized(hf.Cohere2Config, sliding_window=13, sliding_window_pattern=2), scaled=2, neighbours=16),
+    Family("exaone4", _sized(hf.Exaone4Config, sliding_window=13, sliding_window_pattern=2), scaled=1),
+    Family("exaone4-wide", _sized(hf.Exaone4Config, sliding_window=None, layer_types=["full_attention"] * 3), scaled=1),
+    Family("ernie4_5", _sized(hf.Ernie4_5Config), neighbours=16),
+    Family(
+        "ernie4_5-biases",
+        _sized(hf.Ernie4_5Config, use_bias=True, head_dim=32, tie_word_embeddings=False),
+        neighbours=32,
+    ),
+    Family("hunyuan", _sized(hf.HunYuanDenseV1Config, attention_bias=True)),
+    Family("hunyuan-alpha", _sized(hf.HunYuanDenseV1Config, rope_scaling=ALPHA, tie_word_embeddings=True)),
+    Family("nemotron", _sized(hf.NemotronConfig, head_dim=32), gated=False),
+    Family("nemotron-biases", _sized(hf.NemotronConfig, head_dim=32, attention_bias=True, mlp_bias=True), gated=False),
+    Family("helium", _sized(hf.HeliumConfig, hidden_size=96), neighbours=16),
+    Family(
+        "helium-biases",
+        _sized(hf.HeliumConfig, hidden_size=96, attention_bias=True, mlp_bias=True),
+        neighbours=16,
+    ),
+    Family("arcee", _sized(hf.ArceeConfig, rope_scaling=YARN), gated=False),
+    Family("arcee-biases", _sized(hf.ArceeConfig, attention_bias=True, mlp_bias=True), gated=False),
+    Family("seed_oss", _sized(hf.SeedOssConfig)),
+    Family("seed_oss-biases", _sized(hf.SeedOssConfig, attention_out_bias=True, mlp_bias=True)),
+    Family("apertus", _sized(hf.ApertusConfig, rope_scaling=LLAMA3), gated=False),
+    Family("bitnet", _sized(hf.BitNetConfig, hidden_size=96), scaled=4),
     Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
     Family("gemma2-no-caps", _sized(hf.Gemma2Config, attn_logit_softcapping=None, final_logit_softcapping=None)),
     Family("gemma3", _sized(hf.Gemma3TextConfig, sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)),
@@ -136,6 +176,7 @@ END_SCALES = {
     "phi3-partial": 1.6,
     "gemma2": -3.0,
     "gemma3-linear": 6.0,
+    "cohere-normed": -2.0,
     "starcoder2": -2.0,
     "starcoder2-no-bias": -2.0,
 }
@@ -150,7 +191,7 @@ def make_model(family: Family) -> Any:
     torch.manual_seed(sum(map(ord, family.name)))
     config = family.config()
     config._attn_implementation = "eager"
-    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    model = hf.AutoModelForCausalLM.from_config(config).float().eval()  # some activations have bfloat16 parameters
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)

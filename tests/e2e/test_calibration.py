@@ -53,7 +53,8 @@ def test_scales_change_nothing_in_float(
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.
-    places = 3 if BY_NAME[name].gated else 2
+    family = BY_NAME[name]
+    places = family.scaled or (3 if family.gated else 2)
     assert len(used) == places * model.manifest.model.cache.num_layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE

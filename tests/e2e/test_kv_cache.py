@@ -63,6 +63,22 @@ def scales_of(package: Path) -> list[dict[str, np.ndarray]]:
     return [dict(zip(SIDES, (arrays[name] for name in node.input[12:14]), strict=True)) for node in nodes]
 
 
+def as_torch_has_them(
+    model: torch.nn.Module, neighbours: int, scales: list[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """Scales of keys that are in the checkpoint's order, where neighbours rotate together, and multiplied by the weight
+    of a norm behind rotation, which the package has with its queries."""
+    norms = [module.weight for name, module in model.named_modules() if name.endswith("key_layernorm")]
+    found = [dict(layer) for layer in scales]
+    for index, layer in enumerate(found):
+        turned = layer["key"][..., :neighbours]
+        pairs = turned.reshape(*turned.shape[:-1], 2, neighbours // 2).swapaxes(-1, -2).reshape(turned.shape)
+        layer["key"] = np.concatenate([pairs, layer["key"][..., neighbours:]], axis=-1)
+        if norms:
+            layer["key"] *= norms[index].numpy()
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_logits(
@@ -73,7 +89,8 @@ def test_logits(
 ) -> None:
     ids = prompt(name, BY_NAME[name].length)
     model = fresh(reference(name))
-    rounded = model(torch.tensor(ids[None]), past_key_values=RoundedCache(scales_of(package_int8(name)))).logits[0]
+    scales = as_torch_has_them(model, BY_NAME[name].neighbours, scales_of(package_int8(name)))
+    rounded = model(torch.tensor(ids[None]), past_key_values=RoundedCache(scales)).logits[0]
     found = load_int8(name).logits(ids)
     error = relative_rms(found, rounded.numpy())
     assert error < SAME_ROUNDING

@@ -28,7 +28,8 @@ Shared = Callable[[str, Callable[[Path], Any]], Path]
 SIZES = {"vocab_size": 160, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 32,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}  # fmt: skip
 IDS = np.random.default_rng(0).integers(3, 131, 60)
-INT4, INT8 = ("gptq-4", "gptq-4-128", "gptq-4-rows", "awq", "ct-int4", "ct-int4-128"), ("gptq-8", "ct-int8", "bnb-int8")
+INT4 = ("gptq-4", "gptq-4-128", "gptq-4-rows", "awq", "ct-int4", "ct-int4-128", "bitnet")
+INT8 = ("gptq-8", "ct-int8", "bnb-int8")
 KEPT = {"int4": INT4, "int8": (*INT4, *INT8, "ct-mxfp4")}
 CASES = [(name, precision, True) for name in METHODS for precision in KEPT]
 CASES += [(name, precision, False) for name in ("gptq-4-128", "ct-int8", "fp8") for precision in KEPT]

@@ -190,6 +190,20 @@ def bnb_int8() -> Method:
     return Method(pack, {"quant_method": "bitsandbytes", "load_in_8bit": True})
 
 
+def bitnet() -> Method:
+    """Four to a byte, of rows a quarter of the matrix apart, beside what they are divided by."""
+
+    def pack(weight: np.ndarray) -> tuple[Parts, np.ndarray]:
+        scale = np.abs(weight).mean()
+        ternary = np.clip(np.rint(weight / scale), -1, 1)
+        quarters = (ternary + 1).astype(np.uint8).reshape(4, -1, weight.shape[1])
+        packed = sum(quarter << np.uint8(2 * i) for i, quarter in enumerate(quarters))
+        parts = {"weight": torch.from_numpy(packed), "weight_scale": torch.tensor([1 / scale])}
+        return parts, (ternary * scale).astype(np.float32)
+
+    return Method(pack, {"quant_method": "bitnet"})
+
+
 METHODS: Mapping[str, Method] = {
     "gptq-4": gptq(4, 32, symmetric=False),
     "gptq-4-128": gptq(4, 128, symmetric=True),
@@ -205,4 +219,5 @@ METHODS: Mapping[str, Method] = {
     "fp8": fp8_blocks(16, 64),
     "bnb-nf4": bnb_nf4(),
     "bnb-int8": bnb_int8(),
+    "bitnet": bitnet(),
 }

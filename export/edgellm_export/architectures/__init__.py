@@ -18,16 +18,29 @@ Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 # model_type in config.json -> module in this folder
 DECODERS = {
+    "apertus": "apertus",
+    "arcee": "arcee",
+    "bitnet": "bitnet",
+    "cohere": "cohere",
+    "cohere2": "cohere2",
+    "ernie4_5": "ernie4_5",
+    "exaone4": "exaone4",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
+    "glm": "glm",
+    "glm4": "glm4",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
+    "helium": "helium",
+    "hunyuan_v1_dense": "hunyuan",
     "llama": "llama",
     "ministral": "mistral",
     "mistral": "mistral",
+    "nemotron": "nemotron",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "seed_oss": "seed_oss",
     "starcoder2": "starcoder2",
 }
 ENCODER_DECODERS = {

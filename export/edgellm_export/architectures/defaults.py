@@ -30,6 +30,16 @@ _GEMMA2 = {
     **_GEMMA3, "vocab_size": 256000, "max_position_embeddings": 8192, "rope_theta": 10000.0,
     "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0,
 }  # fmt: skip
+_GLM = {
+    **_LLAMA, "vocab_size": 151552, "intermediate_size": 13696, "num_hidden_layers": 40, "num_key_value_heads": 2,
+    "head_dim": 128, "max_position_embeddings": 131072, "rms_norm_eps": 1.5625e-07, "attention_bias": True,
+    "partial_rotary_factor": 0.5,
+}  # fmt: skip
+_COHERE = {
+    **_LLAMA, "vocab_size": 256000, "hidden_size": 8192, "intermediate_size": 22528, "num_hidden_layers": 40,
+    "num_attention_heads": 64, "max_position_embeddings": 8192, "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 _BART = {
     "vocab_size": 50265, "d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_ffn_dim": 4096,
     "decoder_ffn_dim": 4096, "encoder_attention_heads": 16, "decoder_attention_heads": 16,
@@ -49,9 +59,28 @@ _BERT = {
 _ROBERTA = {**_BERT, "pad_token_id": 1}
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "apertus": {
+        **_LLAMA, "vocab_size": 131072, "intermediate_size": 14336, "hidden_act": "xielu",
+        "max_position_embeddings": 65536, "rms_norm_eps": 1e-5, "rope_theta": 12000000.0,
+        "rope_scaling": {
+            "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
+    },
+    "arcee": {
+        **_LLAMA, "hidden_size": 2560, "intermediate_size": 18432, "hidden_act": "relu2",
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+    },
     "bart": _BART,
     "bert": _BERT,
+    "bitnet": {
+        **_LLAMA, "vocab_size": 128256, "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
+        "num_attention_heads": 20, "num_key_value_heads": 5, "hidden_act": "relu2", "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+    },
     "camembert": _ROBERTA,
+    "cohere": _COHERE,
+    "cohere2": {**_COHERE, "sliding_window": 4096, "sliding_window_pattern": 4},
     "distilbert": {
         "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu",
         "max_position_embeddings": 512, "pad_token_id": 0, "tie_word_embeddings": True,
@@ -60,8 +89,19 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_BERT, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128,
     },
     "ernie": {**_BERT, "task_type_vocab_size": 3},
+    "ernie4_5": {
+        **_LLAMA, "vocab_size": 103424, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 18,
+        "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True,
+    },
+    "exaone4": {
+        **_LLAMA, "vocab_size": 102400, "intermediate_size": 16384, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
+        "sliding_window": 4096, "sliding_window_pattern": 4,
+    },
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
+    "glm": _GLM,
+    "glm4": _GLM,
     "gpt2": {
         "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
         "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
@@ -72,6 +112,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
         "use_parallel_residual": True, "attention_bias": True, "rotary_pct": 0.25, "rotary_emb_base": 10000.0,
     },
+    "helium": {
+        **_LLAMA, "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
+        "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 128, "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-8, "rope_theta": 100000.0,
+    },
+    "hunyuan_v1_dense": {**_LLAMA, "vocab_size": 290943, "rms_norm_eps": 1e-5},
     "llama": _LLAMA,
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
@@ -79,6 +125,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mistral": _MISTRAL,
     "mt5": {
         **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
+    },
+    "nemotron": {
+        **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
+        "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,
     },
     "pegasus": _BART,
     "phi3": {
@@ -88,6 +138,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128},
     "roberta": {**_ROBERTA, "vocab_size": 50265},
+    "seed_oss": {
+        **_LLAMA, "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
+        "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,
+    },
     "starcoder2": {
         **_LLAMA, "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
         "num_attention_heads": 24, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",

@@ -11,7 +11,7 @@ from edgellm_export.architectures.decoder import NamedDecoder, read_shape
 from edgellm_export.blocks import attention, norms
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
-from edgellm_export.blocks.rope import KINDS, Rope, read_rope, rope_request
+from edgellm_export.blocks.rope import KINDS, Rope, read_rope, rope_request, rotary_dim
 from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, ConfigReader
 
 
@@ -31,6 +31,10 @@ class LlamaConfig:
     mlp_bias: bool = False
     qk_norm: bool = False
     fused: bool = False  # the checkpoint stores q, k, v and gate, up as one matrix each
+    fused_mlp: bool = False  # gate and up alone
+    gated: bool = True  # without a gate, the MLP is up, activation and down
+    rotates_all: bool = True  # or only the layers with a window
+    head_scale: float = 1.0  # of the logits
 
 
 def parse(config: ConfigReader) -> Llama:
@@ -64,7 +68,7 @@ def read_llama(
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
         rms_norm_eps=config.number(eps),
-        hidden_act=config.choice("hidden_act", list(blocks.ACTIVATIONS)),
+        hidden_act=config.choice("hidden_act", [*blocks.ACTIVATIONS, *blocks.SQUARED]),
         rope=rope,
         windows=[None] * layers,
     )
@@ -102,20 +106,44 @@ class Llama(NamedDecoder[LlamaConfig]):
     def _attention(
         self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
     ) -> tuple[ir.Value, LayerCache]:
-        c = self.config
-        heads = replace(c.heads, window=window)
-        hidden = self.shape.hidden_size
+        c, heads = self.config, replace(self.config.heads, window=window)
+        qkv = self._qkv(b, x, name)
+        rope = c.rope if c.rotates_all or window is not None else None
+        y, present = attention.grouped_query(b, qkv, heads, cache, batch, rope, self.shape.context_length, name)
+        return self._attended(b, y, name), present
+
+    def _attended(self, b: Build, y: ir.Value, name: str) -> ir.Value:
+        """The layer behind attention."""
+        c, hidden = self.config, self.shape.hidden_size
+        return blocks.linear(b, y, f"{name}.o_proj", hidden, c.heads.query_size, bias=c.output_bias)
+
+    def _qkv(self, b: Build, x: ir.Value, name: str) -> list[ir.Value]:
+        """Queries, keys and values, packed or apart."""
+        c, heads, hidden = self.config, self.config.heads, self.shape.hidden_size
         if c.qk_norm:
-            qkv = attention.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
-        elif c.fused:
+            return attention.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
+        if c.fused:
             rows = heads.query_size + 2 * heads.kv_size
-            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias)]
-        else:
-            qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
-        y, present = attention.grouped_query(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
-        return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.output_bias), present
+            return [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias)]
+        return [attention.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
-        y = blocks.gated(b, x, name, c.intermediate_size, hidden, c.hidden_act, bias=c.mlp_bias, fused=c.fused)
+        if c.gated:
+            fused = c.fused or c.fused_mlp
+            y = blocks.gated(b, x, name, c.intermediate_size, hidden, c.hidden_act, bias=c.mlp_bias, fused=fused)
+        else:
+            y = blocks.linear(b, x, f"{name}.up_proj", c.intermediate_size, hidden, bias=c.mlp_bias)
+            y = blocks.activate(b, y, c.hidden_act, f"{name}.act")
         return blocks.linear(b, y, f"{name}.down_proj", hidden, c.intermediate_size, bias=c.mlp_bias)
+
+
+class Relative(Llama):
+    """One whose model_type onnxruntime-genai does not know, for a graph like this."""
+
+    known_to_genai = False
+
+
+def rotating_neighbours(llama: LlamaConfig) -> LlamaConfig:
+    """The same where the channels that rotate together are neighbours in the checkpoint."""
+    return replace(llama, heads=replace(llama.heads, neighbours=rotary_dim(llama.rope)))

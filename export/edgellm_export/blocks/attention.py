@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, node
-from edgellm_export.blocks.layers import linear
 from edgellm_export.blocks.norms import per_head_rms_norm
 from edgellm_export.blocks.rope import Rope, StaticRope, turned_by_attention
 from edgellm_export.blocks.rotary import rotate, tables
-from edgellm_export.checkpoint.tensors import RowConcat
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, PairsApart, RowConcat
 from edgellm_export.onnx.builder import MICROSOFT
 
 AFTER_SOFTMAX = 2  # what GroupQueryAttention is to put into its fourth output
@@ -21,27 +21,54 @@ AFTER_SOFTMAX = 2  # what GroupQueryAttention is to put into its fourth output
 
 def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
     """q_proj, k_proj and v_proj as one matrix, their outputs side by side: [B, S, (Nq + 2 Nkv) H]."""
-    parts = [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
-    matrices = tuple(b.tensors.take(f"{part}.weight", (rows, columns)) for part, rows in parts)
-    vector = np.concatenate([b.vector(f"{part}.bias", rows) for part, rows in parts]) if bias else None
+    parts = [*_sides(name, heads)]
+    matrices = tuple(_taken(b, f"{part}.weight", (rows, columns), heads) for part, rows in parts)
+    vector = np.concatenate([_bias(b, part, rows, heads) for part, rows in parts]) if bias else None
     return b.project(x, RowConcat(f"{name}.qkv_proj.weight", matrices), vector, f"{name}.qkv_proj")
+
+
+def separate_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> list[ir.Value]:
+    """q_proj, k_proj and v_proj, a layer each: [B, S, Nq H], and twice [B, S, Nkv H]."""
+    return [
+        b.project(
+            x, _taken(b, f"{part}.weight", (rows, columns), heads), _bias(b, part, rows, heads) if bias else None, part
+        )
+        for part, rows in _sides(name, heads)
+    ]
+
+
+def _sides(name: str, heads: Heads) -> Sequence[tuple[str, int]]:
+    return [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
+
+
+def _taken(b: Build, name: str, shape: tuple[int, ...], heads: Heads) -> LazyTensor:
+    """A tensor of a layer in front of attention, its rows in the order in which they are rotated."""
+    tensor = b.tensors.take(name, shape)
+    turned = heads.neighbours and ".v_proj." not in name
+    return PairsApart(tensor, heads.head_dim, heads.neighbours) if turned else tensor
+
+
+def apart(vector: FloatArray, heads: Heads) -> FloatArray:
+    """Numbers of the channels of one or more heads, in the order in which these are rotated."""
+    return PairsApart(ArrayTensor("", vector), heads.head_dim, heads.neighbours).rows(0, len(vector))
+
+
+def _bias(b: Build, part: str, rows: int, heads: Heads) -> FloatArray:
+    return _taken(b, f"{part}.bias", (rows,), heads).rows(0, rows)
 
 
 def normed_qkv(
     b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool, eps: float, shift: float = 0.0
 ) -> list[ir.Value]:
     """q, k and v apart, each head of q and k RMS-normed with weight + `shift`."""
-    q, k, v = (
-        linear(b, x, f"{name}.{side}_proj", size, columns, bias=bias)
-        for side, size in (("q", heads.query_size), ("k", heads.kv_size), ("v", heads.kv_size))
-    )
+    q, k, v = separate_qkv(b, x, name, heads, columns, bias=bias)
     normed = [
         per_head_rms_norm(
             b,
             y,
             count,
             heads.head_dim,
-            b.vector(f"{name}.{side}_norm.weight", heads.head_dim) + shift,
+            apart(b.vector(f"{name}.{side}_norm.weight", heads.head_dim) + shift, heads),
             eps,
             f"{name}.{side}_norm",
         )

@@ -22,7 +22,8 @@ from edgellm_export.quantize import WeightScheme
 class DecoderShape:
     """What the package must know of a decoder, whatever its family. Sizes in elements, lengths in tokens.
 
-    `learned_positions`: the embedding needs position ids. `recompute_beyond`: see edgellm.package.manifest.Rope.
+    `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
+    `recompute_beyond`: see edgellm.package.manifest.Rope.
     """
 
     vocab_size: int
@@ -162,7 +163,9 @@ class LayerCache:
 
 @dataclass(frozen=True)
 class Heads:
-    """Attention geometry. `scale` None means 1 / sqrt(head_dim). `window`: tokens a query may see, itself included."""
+    """Attention geometry. `scale` None means 1 / sqrt(head_dim). `window`: tokens a query may see, itself included.
+    `neighbours`: how many of a head's first channels the checkpoint has so that neighbours rotate together, and not
+    those half of them apart."""
 
     num_heads: int
     num_kv_heads: int
@@ -170,6 +173,7 @@ class Heads:
     scale: float | None = None
     window: int | None = None
     softcap: float = 0.0
+    neighbours: int = 0
 
     @property
     def query_size(self) -> int:

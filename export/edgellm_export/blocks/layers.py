@@ -23,6 +23,7 @@ ACTIVATIONS = {
     "quick_gelu": ("QuickGelu", MICROSOFT, {"alpha": 1.702}),
     "relu": ("Relu", "", {}),
 }
+SQUARED = {"relu2": "relu"}  # their squares
 
 
 def linear(b: Build, x: ir.Value, name: str, rows: int, columns: int, *, bias: bool) -> ir.Value:
@@ -57,6 +58,9 @@ def softcap(b: Build, x: ir.Value, cap: float, name: str) -> ir.Value:
 
 
 def activate(b: Build, x: ir.Value, kind: str, name: str) -> ir.Value:
+    if kind in SQUARED:
+        y = activate(b, x, SQUARED[kind], name)
+        return b.graph.op("Mul", y, y, name=f"{node(name)}/Square")
     op_type, domain, attributes = ACTIVATIONS[kind]
     return b.graph.op(op_type, x, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
 

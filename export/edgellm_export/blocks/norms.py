@@ -50,19 +50,37 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
     return add_rms_norm(b, stream, b.vector(f"{name}.weight", b.shape.hidden_size), eps, name)
 
 
-def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float, *, only_linear: bool = True) -> ir.Value:
-    """LayerNormalization with the checkpoint's `name`.weight and .bias. `only_linear`: nothing but linear layers reads
-    it, so that its channels may be scaled.
+def layer_norm(
+    b: Build, x: ir.Value, name: str, size: int, eps: float, *,
+    bias: bool = True, shift: float = 0.0, only_linear: bool = True,
+) -> ir.Value:  # fmt: skip
+    """LayerNormalization with the checkpoint's `name`.weight + `shift` and, if there is one, .bias. `only_linear`:
+    nothing but linear layers reads it, so that its channels may be scaled.
 
     The core operator, not the Skip variant: that one takes the variance as E[x^2] - mean^2, which cancels on the large
     residuals of such models.
     """
-    scale, shift = (
-        b.graph.array(f"{name}.{part}", b.channels.divided(name, b.vector(f"{name}.{part}", size)).astype(b.activation))
-        for part in ("weight", "bias")
-    )
-    y = b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
+    vectors = {"weight": b.vector(f"{name}.weight", size) + np.float32(shift)}
+    if bias:
+        vectors["bias"] = b.vector(f"{name}.bias", size)
+    parts = [
+        b.graph.array(f"{name}.{part}", b.channels.divided(name, vector).astype(b.activation))
+        for part, vector in vectors.items()
+    ]
+    y = b.graph.op("LayerNormalization", x, *parts, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
     return b.channels.made(y, name) if only_linear else y
+
+
+def per_head_layer_norm(
+    b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str
+) -> ir.Value:
+    """LayerNormalization of each head of x [B, S, heads * head_dim]. weight: [heads * head_dim], one for each."""
+    g, place = b.graph, node(name)
+    split = g.op("Reshape", x, g.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
+    ones = g.array(f"{name}.ones", np.ones(head_dim, b.activation))
+    normed = g.op("LayerNormalization", split, ones, name=f"{place}/LayerNorm", axis=-1, epsilon=eps)
+    joined = g.op("Reshape", normed, g.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
+    return g.op("Mul", joined, g.array(f"{name}.weight", weight.astype(b.activation)), name=f"{place}/Mul")
 
 
 def per_head_rms_norm(

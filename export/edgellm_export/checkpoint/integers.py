@@ -12,6 +12,7 @@ from edgellm_export.checkpoint.tensors import (
     HeadPart,
     LazyTensor,
     NamedView,
+    PairsApart,
     RowConcat,
     RowSlice,
     TensorView,
@@ -71,6 +72,8 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
             return _divided(integers_of(tensor.tensor, start, stop), tensor.scale[start:stop])
         case HeadPart():
             return _of_heads(tensor, start, stop)
+        case PairsApart():
+            return _of_pairs(tensor, start, stop)
         case RowConcat():
             return _of_parts(tensor, start, stop)
     return ()
@@ -79,7 +82,7 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
 def samples_of(tensor: LazyTensor) -> tuple[Integers, ...]:
     """A row of each tensor that a tensor or a view of some consists of; nothing where one has no integers."""
     match tensor:
-        case RowSlice() | DividedRows() | HeadPart():
+        case RowSlice() | DividedRows() | HeadPart() | PairsApart():
             return samples_of(tensor.tensor)
         case RowConcat():
             found = [samples_of(part) for part in tensor.parts]
@@ -119,6 +122,19 @@ def _of_heads(part: HeadPart, start: int, stop: int) -> tuple[Integers, ...]:
         if not found:
             return ()
         pieces += found
+    return tuple(pieces)
+
+
+def _of_pairs(view: PairsApart, start: int, stop: int) -> tuple[Integers, ...]:
+    """Head by head, in the view's order."""
+    size, pieces = view.head_dim, []
+    for first in range(start // size * size, stop, size):
+        found = integers_of(view.tensor, first, first + size)
+        if len(found) != 1:
+            return ()
+        (head,), order = found, view.order[max(start - first, 0) : stop - first]
+        levels, scales, zero_points = head.levels[order], head.scales[order], head.zero_points[order]
+        pieces.append(replace(head, levels=levels, scales=scales, zero_points=zero_points))
     return tuple(pieces)
 
 

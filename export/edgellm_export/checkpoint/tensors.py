@@ -162,6 +162,27 @@ def transposed(name: str, tensor: LazyTensor) -> LazyTensor:
 
 
 @dataclass(frozen=True)
+class PairsApart(TensorView):
+    """Heads whose rows that rotate together stand half of `rotary_dim` apart, out of a tensor in which they are
+    neighbours; the rows behind the first `rotary_dim` of a head stay. `head_dim` counts rows per head."""
+
+    head_dim: int
+    rotary_dim: int
+
+    @property
+    def order(self) -> IntArray:
+        """[head_dim]: which row of a head in the tensor is each one here."""
+        turned = np.arange(self.rotary_dim).reshape(-1, 2).T.reshape(-1)
+        return np.concatenate([turned, np.arange(self.rotary_dim, self.head_dim)])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        first, last = start // self.head_dim, -(-stop // self.head_dim)  # heads
+        stored = self.tensor.rows(first * self.head_dim, last * self.head_dim)
+        heads = stored.reshape(last - first, self.head_dim, *self.shape[1:])[:, self.order]
+        return heads.reshape(stored.shape)[start - first * self.head_dim : stop - first * self.head_dim]
+
+
+@dataclass(frozen=True)
 class ScaledColumns(TensorView):
     """A matrix with column j multiplied by scale[j]. scale: [columns] float32."""
 

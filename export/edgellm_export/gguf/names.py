@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import LazyTensor, Transposed
+from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, Transposed
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import HeadsTogether, InterleavedRows, Multiplied, RowsAfter, Shifted
+from edgellm_export.gguf.tensors import HeadsTogether, Multiplied, RowsAfter, Shifted
 
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
@@ -198,7 +198,8 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
     part, _, kind = name.rpartition(".")
     part = part.rpartition(".")[2]
     if family in ("llama", "mistral") and part in ("attn_q", "attn_k"):
-        return InterleavedRows(_of_heads(tensor, config["head_dim"], 2), config["head_dim"])
+        head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
+        return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
     if family.startswith("gemma") and part.endswith("norm"):
         return Shifted(tensor, -1.0)
     if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):

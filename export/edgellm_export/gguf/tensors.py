@@ -72,24 +72,6 @@ def type_names(tensors: Iterable[GgufTensor]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class InterleavedRows(TensorView):
-    """Undoes the row permutation of llama's query and key projections.
-
-    llama.cpp rotates neighbouring values, Hugging Face the two halves of a head, so its conversion stores row
-    (half, j) of a head at (j, half): LlamaModel.permute in conversion/llama.py. `head_dim` counts rows per head.
-    """
-
-    head_dim: int
-
-    def rows(self, start: int, stop: int) -> FloatArray:
-        first, last = start // self.head_dim, -(-stop // self.head_dim)  # heads
-        stored = self.tensor.rows(first * self.head_dim, last * self.head_dim)
-        pairs = stored.reshape(last - first, self.head_dim // 2, 2, *self.shape[1:])
-        heads = pairs.swapaxes(1, 2).reshape(-1, *self.shape[1:])
-        return heads[start - first * self.head_dim : stop - first * self.head_dim]
-
-
-@dataclass(frozen=True)
 class Shifted(TensorView):
     """A tensor plus a constant: gemma's norms are stored as 1 + weight."""
 

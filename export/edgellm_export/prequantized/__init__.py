@@ -11,11 +11,12 @@ from typing import Any
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.integers import QuantizedTensor
 from edgellm_export.checkpoint.tensors import LazyTensor, Transposed
-from edgellm_export.prequantized import awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
+from edgellm_export.prequantized import awq, bitnet, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
 from edgellm_export.prequantized.contract import ORIGINAL, Options, Stored, StoredTensor
 
 METHODS: Mapping[str, Callable[[Options, Stored], dict[str, LazyTensor]]] = {
     "awq": awq.read,
+    "bitnet": bitnet.read,
     "bitsandbytes": bitsandbytes.read,
     "compressed-tensors": compressed_tensors.read,
     "fp8": fp8.read,
@@ -47,6 +48,8 @@ def activations_of(config: Mapping[str, Any]) -> str | None:
     match method_of(config):
         case "fp8" | "mxfp8":
             return "fp8"
+        case "bitnet":
+            return "int8"
         case "bitsandbytes":
             return "int8" if given.get("load_in_8bit") else None
         case "compressed-tensors":

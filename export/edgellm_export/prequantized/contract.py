@@ -81,6 +81,10 @@ class Stored:
         """The names that end so, without their end."""
         return [name.removesuffix(end) for name in self._tensors for end in ends if name.endswith(end)]
 
+    def matrices(self) -> list[str]:
+        """The names of the tensors of two dimensions."""
+        return [name for name, tensor in self._tensors.items() if len(tensor.shape) == 2]
+
     def take(self, name: str, types: Sequence[str], shape: tuple[int, ...] | None = None) -> StoredTensor:
         """The tensor `name`, of one of `types`. Raises TensorError."""
         found = self.optional(name, types, shape)

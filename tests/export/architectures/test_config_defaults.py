@@ -75,7 +75,24 @@ def test_the_list_of_optimums_model_types_is_optimums() -> None:
 
 
 DECODERS = ("bart", "gpt2", "gpt_neox", "llama", "marian", "mistral", "phi3", "starcoder2", "t5")
+LIKE_LLAMA = (
+    "apertus", "arcee", "bitnet", "cohere", "ernie4_5", "glm", "glm4", "helium", "hunyuan_v1_dense", "nemotron",
+    "seed_oss",
+)  # fmt: skip
 OTHER_MODELS = [
+    *(
+        (name, key, value)
+        for name in LIKE_LLAMA
+        for key, value in (
+            ("is_causal", False),
+            ("attention_chunk_size", 4),
+            ("layer_types", ["chunked_attention"]),
+            ("sliding_window", 4),
+        )
+    ),
+    *((name, "attention_chunk_size", 4) for name in ("cohere2", "exaone4")),
+    ("apertus", "hidden_act", "silu"),
+    ("nemotron", "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
     *((name, "is_causal", False) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
     *((name, "is_causal", None) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
     *((name, "is_causal", True) for name in FAMILIES["encoder"]),

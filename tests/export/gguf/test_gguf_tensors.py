@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import ArrayTensor
+from edgellm_export.checkpoint.tensors import ArrayTensor, PairsApart
 from edgellm_export.gguf.reader import read_gguf
-from edgellm_export.gguf.tensors import InterleavedRows, Shifted, check_types
+from edgellm_export.gguf.tensors import Shifted, check_types
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_files import LLAMA, QUANTIZABLE, READABLE, Array, byte_level, llama_tensors, random, write_gguf
 
@@ -86,7 +86,7 @@ def test_views() -> None:
     matrix = random(600, 7)
     shifted = Shifted(ArrayTensor("norm", np.full(4, 1.5, np.float32)), -1.0)
     assert shifted.rows(1, 3).tolist() == [0.5, 0.5]
-    rows = InterleavedRows(ArrayTensor("q", permute(matrix[:64], 4)), head_dim=16)
+    rows = PairsApart(ArrayTensor("q", permute(matrix[:64], 4)), head_dim=16, rotary_dim=16)
     np.testing.assert_array_equal(rows.rows(0, 64), matrix[:64])
 
 
