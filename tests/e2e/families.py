@@ -119,6 +119,8 @@ FAMILIES = [
         "phi3-longrope",
         _sized(hf.Phi3Config, hidden_size=96, original_max_position_embeddings=24, rope_scaling=_longrope(8)),
     ),
+    Family("gemma", _sized(hf.GemmaConfig)),
+    Family("gemma-biases", _sized(hf.GemmaConfig, attention_bias=True, tie_word_embeddings=False)),
     Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
     Family("gemma2-no-caps", _sized(hf.Gemma2Config, attn_logit_softcapping=None, final_logit_softcapping=None)),
     Family("gemma3", _sized(hf.Gemma3TextConfig, sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)),

@@ -18,6 +18,7 @@ Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 # model_type in config.json -> module in this folder
 DECODERS = {
+    "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",

@@ -60,6 +60,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_BERT, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024, "embedding_size": 128,
     },
     "ernie": {**_BERT, "task_type_vocab_size": 3},
+    "gemma": {
+        **_LLAMA, "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
     "gpt2": {

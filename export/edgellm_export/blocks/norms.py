@@ -65,6 +65,12 @@ def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float, *, only_
     return b.channels.made(y, name) if only_linear else y
 
 
+def add_layer_norm(b: Build, stream: Stream, name: str, size: int, eps: float) -> tuple[ir.Value, Stream]:
+    """layer_norm of the stream's sum, which only linear layers read, and the stream with its delta added."""
+    total = add(b, stream, name)
+    return layer_norm(b, total, name, size, eps), Stream(total)
+
+
 def per_head_rms_norm(
     b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str
 ) -> ir.Value:
