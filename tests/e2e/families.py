@@ -159,6 +159,8 @@ FAMILIES = [
     Family("seed_oss-biases", _sized(hf.SeedOssConfig, attention_out_bias=True, mlp_bias=True)),
     Family("apertus", _sized(hf.ApertusConfig, rope_scaling=LLAMA3), gated=False),
     Family("bitnet", _sized(hf.BitNetConfig, hidden_size=96), scaled=4),
+    Family("gemma", _sized(hf.GemmaConfig)),
+    Family("gemma-biases", _sized(hf.GemmaConfig, attention_bias=True, tie_word_embeddings=False)),
     Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
     Family("gemma2-no-caps", _sized(hf.Gemma2Config, attn_logit_softcapping=None, final_logit_softcapping=None)),
     Family("gemma3", _sized(hf.Gemma3TextConfig, sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)),

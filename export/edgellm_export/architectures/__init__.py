@@ -25,6 +25,7 @@ DECODERS = {
     "cohere2": "cohere2",
     "ernie4_5": "ernie4_5",
     "exaone4": "exaone4",
+    "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "glm": "glm",

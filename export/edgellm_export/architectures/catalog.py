@@ -23,6 +23,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "ernie": "nghuyong/ernie-2.0-base-en",
     "ernie4_5": "baidu/ERNIE-4.5-0.3B-PT",
     "exaone4": "LGAI-EXAONE/EXAONE-4.0-1.2B",
+    "gemma": "google/gemma-2b-it",
     "gemma2": "google/gemma-2-2b-it",
     "gemma3_text": "google/gemma-3-270m-it, google/gemma-3-1b-it, google/embeddinggemma-300m",
     "glm": "zai-org/glm-4-9b-chat-hf, zai-org/glm-edge-1.5b-chat",

@@ -98,6 +98,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 102400, "intermediate_size": 16384, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
         "sliding_window": 4096, "sliding_window_pattern": 4,
     },
+    "gemma": {
+        **_LLAMA, "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
+        "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
     "glm": _GLM,

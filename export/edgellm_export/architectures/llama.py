@@ -93,15 +93,17 @@ class Llama(NamedDecoder[LlamaConfig]):
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
-        x, stream = norms.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
+        x, stream = self._norm(b, stream, f"{name}.input_layernorm")
         x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        x, stream = norms.add_rms_norm_of(
-            b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps
-        )
+        x, stream = self._norm(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm")
         return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return norms.add_rms_norm_of(b, stream, "model.norm", self.config.rms_norm_eps)[0]
+        return self._norm(b, stream, "model.norm")[0]
+
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        """Normed sum of the stream, and the stream with its delta added."""
+        return norms.add_rms_norm_of(b, stream, name, self.config.rms_norm_eps)
 
     def _attention(
         self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgellm_export.architectures.llama import Llama, read_llama
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks import norms
-from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
+from edgellm_export.blocks.build import Build, Stream
 from edgellm_export.checkpoint.config import ConfigReader
 
 
@@ -24,22 +24,8 @@ def parse(config: ConfigReader) -> StarCoder2:
 class StarCoder2(Llama):
     known_to_genai = False
 
-    def layer(
-        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
-    ) -> tuple[Stream, LayerCache]:
-        name, c = f"model.layers.{index}", self.config
-        residual, x = self._norm(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        residual, x = self._norm(b, Stream(residual, x), f"{name}.post_attention_layernorm")
-        return Stream(residual, self._mlp(b, x, f"{name}.mlp")), present
-
-    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._norm(b, stream, "model.norm")[1]
-
-    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
-        """The stream as one value, and what its norm makes of it."""
-        residual = norms.add(b, stream, name)
-        return residual, norms.layer_norm(b, residual, name, self.shape.hidden_size, self.config.rms_norm_eps)
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        return norms.add_layer_norm(b, stream, name, self.shape.hidden_size, self.config.rms_norm_eps)
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size

@@ -83,6 +83,12 @@ def per_head_layer_norm(
     return g.op("Mul", joined, g.array(f"{name}.weight", weight.astype(b.activation)), name=f"{place}/Mul")
 
 
+def add_layer_norm(b: Build, stream: Stream, name: str, size: int, eps: float) -> tuple[ir.Value, Stream]:
+    """layer_norm of the stream's sum, which only linear layers read, and the stream with its delta added."""
+    total = add(b, stream, name)
+    return layer_norm(b, total, name, size, eps), Stream(total)
+
+
 def per_head_rms_norm(
     b: Build, x: ir.Value, heads: int, head_dim: int, weight: FloatArray, eps: float, name: str
 ) -> ir.Value:

@@ -74,11 +74,12 @@ def test_the_list_of_optimums_model_types_is_optimums() -> None:
     assert {name for name, exporters in supported.items() if "onnx" in exporters} >= OPTIMUM
 
 
-DECODERS = ("bart", "gpt2", "gpt_neox", "llama", "marian", "mistral", "phi3", "starcoder2", "t5")
 LIKE_LLAMA = (
     "apertus", "arcee", "bitnet", "cohere", "ernie4_5", "glm", "glm4", "helium", "hunyuan_v1_dense", "nemotron",
     "seed_oss",
 )  # fmt: skip
+DECODERS = ("bart", "gemma", "gpt2", "gpt_neox", "llama", "marian", "mistral", "phi3", "starcoder2", "t5")
+WINDOWLESS = ("bart", "gemma", "gpt2", "gpt_neox", "llama", "marian", "t5")
 OTHER_MODELS = [
     *(
         (name, key, value)
@@ -99,7 +100,7 @@ OTHER_MODELS = [
     *((name, "attention_chunk_size", 4) for name in DECODERS),
     *((name, "layer_types", [["a"]]) for name in DECODERS if name != "mistral"),
     *((name, "layer_types", ["chunked_attention"]) for name in DECODERS if name != "mistral"),
-    *((name, "sliding_window", 4) for name in ("bart", "gpt2", "gpt_neox", "llama", "marian", "t5")),
+    *((name, "sliding_window", 4) for name in WINDOWLESS),
     *((name, "per_layer_config", {"0": {"hidden_act": "relu"}}) for name in TYPES),
     ("gemma3_text", "rope_scaling", {"type": "linear", "factor": 8.0}),
 ]

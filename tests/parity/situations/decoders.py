@@ -54,6 +54,8 @@ OWN_CLASS = {"tokens": "5 takes the class of the model's type, which composes ch
 qwen2 = rows("Qwen2Config", "qwen2", OWN_CLASS)
 qwen3 = rows("Qwen3Config", "qwen3")
 phi3 = rows("Phi3Config", "phi3", hidden_size=96, sliding_window=None)
+EXACT_GELU = dict.fromkeys(("logits", "generated"), "4.57 takes gelu at its word")
+gemma = rows("GemmaConfig", "gemma")
 gemma2 = rows("Gemma2Config", "gemma2", sliding_window=14, query_pre_attn_scalar=24)
 gemma3 = rows("Gemma3TextConfig", "gemma3", sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)
 starcoder2 = rows("Starcoder2Config", "starcoder2", hidden_size=96, head_dim=...)
@@ -111,6 +113,9 @@ SITUATIONS = [
         **TRAINED,
         versions=("5",),
     ),
+    gemma(""),
+    gemma("biases-untied", attention_bias=True, tie_word_embeddings=False, rope_theta=5000.0),
+    gemma("older-gelu", edited(CONFIG, hidden_act="gelu"), differs=EXACT_GELU),
     gemma2(""),
     gemma2("no-caps", attn_logit_softcapping=None, final_logit_softcapping=None),
     gemma2("theta", rope_theta=5000.0),
