@@ -24,6 +24,7 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
     "type_vocab_size": 2,
 }
+WITHOUT_TYPES = {key: value for key, value in SIZES.items() if key != "type_vocab_size"}
 DISTIL: dict[str, Any] = {
     "vocab_size": 131,
     "dim": 48,
@@ -60,6 +61,7 @@ FAMILIES = [
     EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
     EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),
     EncoderFamily("ernie", "Ernie", {**SIZES, "use_task_id": True, "task_type_vocab_size": 3}),
+    EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
 ]

@@ -44,6 +44,7 @@ ENCODERS = {
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",
+    "mpnet": "mpnet",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
 }

@@ -77,6 +77,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
+    "mpnet": {
+        **{key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}, "vocab_size": 30527,
+        "relative_attention_num_buckets": 32,
+    },
     "mt5": {
         **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
     },

@@ -53,7 +53,7 @@ class TextHead:
 
 @dataclass(frozen=True)
 class EncoderNames:
-    """What an encoder family calls its tensors besides those in `Names`. `types`: empty where there are none."""
+    """What an encoder family calls its tensors besides those in `Names`; empty: there are none."""
 
     positions: str
     types: str
@@ -87,12 +87,18 @@ class PostNormEncoder:
         return replace(self, config=replace(self.config, tied_embedding=False))
 
     @property
-    def embedding_norm(self) -> str:
-        return self.places.embedding_norm
+    def adds(self) -> bool:
+        return False
 
     @property
     def classifiers(self) -> Sequence[str]:
         return (CLASSIFIER, self.text.out)
+
+    def made_by(self, index: int) -> str | None:
+        c = self.config
+        if c.shared or (index == 0 and c.embedding_size != c.hidden_size):  # a linear layer makes it
+            return None
+        return self.layer_names(index - 1).output_norm if index else self.places.embedding_norm
 
     def layer_names(self, index: int) -> LayerNames:
         return self.places.layer.of(index)
@@ -106,7 +112,8 @@ class PostNormEncoder:
             table = b.graph.array(f"{n.types}.weight", self.type_table(b).astype(b.activation))
             kind = b.graph.op("Gather", table, types, axis=0, name=f"{node(n.types)}/Gather")
             x = b.graph.op("Add", x, kind, name=f"{node(n.types)}/Add")
-        x = layer_norm(b, x, n.embedding_norm, c.embedding_size, c.eps)
+        if n.embedding_norm:
+            x = layer_norm(b, x, n.embedding_norm, c.embedding_size, c.eps, only_linear=not c.shared)
         if c.embedding_size != c.hidden_size:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)
         return x
@@ -117,7 +124,14 @@ class PostNormEncoder:
         return b.tensors.take(f"{self.places.types}.weight", (c.types, c.embedding_size)).rows(0, c.types)
 
     def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
-        return post_norm.layer(b, self.config, self.layer_names(index), x, mask)
+        return post_norm.layer(b, self.config, self.layer_names(index), x, mask, self.bias(b, mask))
+
+    def bias(self, b: Build, mask: SourceMask) -> ir.Value | None:
+        """What is added to attention's scores, for all layers: [1, N, S, S]."""
+        return None
+
+    def final_norm(self, b: Build, x: ir.Value) -> ir.Value:
+        return x
 
     def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
         if kind == "fill-mask":

@@ -50,18 +50,20 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
     return add_rms_norm(b, stream, b.vector(f"{name}.weight", b.shape.hidden_size), eps, name)
 
 
-def layer_norm(b: Build, x: ir.Value, name: str, size: int, eps: float, *, only_linear: bool = True) -> ir.Value:
-    """LayerNormalization with the checkpoint's `name`.weight and .bias. `only_linear`: nothing but linear layers reads
-    it, so that its channels may be scaled.
+def layer_norm(
+    b: Build, x: ir.Value, name: str, size: int, eps: float, *, only_linear: bool = True, bias: bool = True
+) -> ir.Value:
+    """LayerNormalization with the checkpoint's `name`.weight and, with `bias`, .bias. `only_linear`: nothing but linear
+    layers reads it, so that its channels may be scaled.
 
     The core operator, not the Skip variant: that one takes the variance as E[x^2] - mean^2, which cancels on the large
     residuals of such models.
     """
-    scale, shift = (
+    vectors = (
         b.graph.array(f"{name}.{part}", b.channels.divided(name, b.vector(f"{name}.{part}", size)).astype(b.activation))
-        for part in ("weight", "bias")
+        for part in (("weight", "bias") if bias else ("weight",))
     )
-    y = b.graph.op("LayerNormalization", x, scale, shift, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
+    y = b.graph.op("LayerNormalization", x, *vectors, name=f"{node(name)}/LayerNorm", axis=-1, epsilon=eps)
     return b.channels.made(y, name) if only_linear else y
 
 

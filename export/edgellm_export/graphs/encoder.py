@@ -71,7 +71,7 @@ def build_encoder(model: HeadedEncoder, material: Material, *, attentions: bool 
     mask = _mask(b, attention_mask)
     for i in range(model.family.config.num_layers):
         x = model.family.layer(b, i, x, mask)
-    return built(b, _head(b, model, x, attention_mask))
+    return built(b, _head(b, model, model.family.final_norm(b, x), attention_mask))
 
 
 def build_embedding(model: HeadedEncoder, material: Material) -> BuiltGraph:
@@ -100,7 +100,7 @@ def build_head(model: HeadedEncoder, material: Material) -> BuiltGraph:
     b = material.build(model.shape, "head")
     attention_mask = b.graph.input("attention_mask", INT64, ROWS)
     hidden = b.graph.op("Identity", hidden_input(b), name="/hidden/Identity")
-    return built(b, _head(b, model, hidden, attention_mask))
+    return built(b, _head(b, model, model.family.final_norm(b, hidden), attention_mask))
 
 
 def _inputs(b: Build, model: HeadedEncoder) -> tuple[ir.Value, ir.Value, ir.Value | None]:
@@ -114,10 +114,9 @@ def _mask(b: Build, attention_mask: ir.Value) -> SourceMask:
 
 def _as_made(b: Build, model: HeadedEncoder, index: int, hidden: ir.Value) -> ir.Value:
     """What layer `index` reads, as the norm before it makes it in the whole model."""
-    family, c = model.family, model.family.config
-    if index == 0 and c.embedding_size != c.hidden_size:
-        return hidden  # a linear layer made it
-    origin = family.layer_names(index - 1).output_norm if index else family.embedding_norm
+    origin = model.family.made_by(index)
+    if origin is None:
+        return hidden
     scale = b.channels.scales.get(origin)
     if scale is not None:
         hidden = b.graph.op("Div", hidden, b.graph.array(f"{origin}.scale", scale), name="/hidden/Div")
