@@ -25,6 +25,10 @@ SIZES: dict[str, Any] = {
     "type_vocab_size": 2,
 }
 WITHOUT_TYPES = {key: value for key, value in SIZES.items() if key != "type_vocab_size"}
+DEBERTA: dict[str, Any] = {
+    **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False, "layer_norm_eps": 1e-7,
+}  # fmt: skip
 DISTIL: dict[str, Any] = {
     "vocab_size": 131,
     "dim": 48,
@@ -57,6 +61,13 @@ FAMILIES = [
     EncoderFamily("bert", "Bert", SIZES),
     EncoderFamily("bert-relu", "Bert", {**SIZES, "hidden_act": "relu", "tie_word_embeddings": False}),
     EncoderFamily("camembert", "Camembert", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("deberta", "Deberta", {**DEBERTA, "max_relative_positions": 12}),
+    EncoderFamily("deberta-v2", "DebertaV2", {**DEBERTA, "type_vocab_size": 2, "position_biased_input": True}),
+    EncoderFamily(
+        "deberta-v3",
+        "DebertaV2",
+        {**DEBERTA, "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm"},
+    ),
     EncoderFamily("distilbert", "DistilBert", DISTIL),
     EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
     EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),

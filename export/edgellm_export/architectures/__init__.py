@@ -41,6 +41,8 @@ ENCODER_DECODERS = {
 ENCODERS = {
     "bert": "bert",
     "camembert": "roberta",
+    "deberta": "deberta",
+    "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",

@@ -48,10 +48,20 @@ _BERT = {
 }  # fmt: skip
 _ROBERTA = {**_BERT, "pad_token_id": 1}
 
+_DEBERTA = {
+    **_BERT, "vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "max_relative_positions": -1,
+    "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
+}  # fmt: skip
+
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "bart": _BART,
     "bert": _BERT,
     "camembert": _ROBERTA,
+    "deberta": _DEBERTA,
+    "deberta-v2": {
+        **_DEBERTA, "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
+        "intermediate_size": 6144,
+    },
     "distilbert": {
         "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu",
         "max_position_embeddings": 512, "pad_token_id": 0, "tie_word_embeddings": True,

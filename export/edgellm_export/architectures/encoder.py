@@ -107,7 +107,9 @@ class PostNormEncoder:
         """Words, positions and types added, normed and, where the tables are smaller than the model, projected."""
         c, n = self.config, self.places
         words = blocks.embedding(b, ids, self.names.embedding, c.vocab_size, c.embedding_size)
-        x = b.graph.op("Add", words, _positions(b, c, n.positions, ids, self.pad), name=f"{node(n.positions)}/Add")
+        x = words
+        if n.positions:
+            x = b.graph.op("Add", x, _positions(b, c, n.positions, ids, self.pad), name=f"{node(n.positions)}/Add")
         if types is not None:
             table = b.graph.array(f"{n.types}.weight", self.type_table(b).astype(b.activation))
             kind = b.graph.op("Gather", table, types, axis=0, name=f"{node(n.types)}/Gather")

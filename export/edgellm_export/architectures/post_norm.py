@@ -20,7 +20,12 @@ def layer(
     hidden, scaled = c.hidden_size, not c.shared
     sides = apart(b, (names.query, names.key, names.value), hidden, hidden)
     y = self_attention(b, x, sides, mask.keys, Scores(c.num_heads, bias=bias), scaled=scaled)
-    y = blocks.linear(b, y, names.out, hidden, hidden, bias=True)
+    return after_attention(b, c, names, x, blocks.linear(b, y, names.out, hidden, hidden, bias=True))
+
+
+def after_attention(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value, y: ir.Value) -> ir.Value:
+    """The rest of a layer that read `x` and whose attention gave `y`."""
+    hidden, scaled = c.hidden_size, not c.shared
     x = add_norm(b, y, unscaled(b, x), names.attention_norm, hidden, c.eps, scaled=scaled)
     y = mlp(b, c, names, x)
     return add_norm(b, y, unscaled(b, x), names.output_norm, hidden, c.eps, scaled=scaled)

@@ -28,6 +28,11 @@ class Sides:
     weights: Sequence[LazyTensor]
     biases: Sequence[FloatArray | None]
 
+    def vector(self, side: int) -> FloatArray:
+        """A bias, zeros where there is none."""
+        found = self.biases[side]
+        return np.zeros(self.weights[side].shape[0], np.float32) if found is None else found
+
 
 @dataclass(frozen=True)
 class Scores:
