@@ -29,6 +29,10 @@ DEBERTA: dict[str, Any] = {
     **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
     "position_biased_input": False, "layer_norm_eps": 1e-7,
 }  # fmt: skip
+MODERN: dict[str, Any] = {
+    **WITHOUT_TYPES, "local_attention": 8, "global_attn_every_n_layers": 2, "num_attention_heads": 3,
+    "reference_compile": False, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
 DISTIL: dict[str, Any] = {
     "vocab_size": 131,
     "dim": 48,
@@ -58,6 +62,12 @@ class EncoderFamily:
 
 
 FAMILIES = [
+    EncoderFamily("albert", "Albert", {**SIZES, "embedding_size": 32}),
+    EncoderFamily(
+        "albert-groups",
+        "Albert",
+        {**SIZES, "embedding_size": 48, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
     EncoderFamily("bert", "Bert", SIZES),
     EncoderFamily("bert-relu", "Bert", {**SIZES, "hidden_act": "relu", "tie_word_embeddings": False}),
     EncoderFamily("camembert", "Camembert", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
@@ -72,6 +82,21 @@ FAMILIES = [
     EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
     EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),
     EncoderFamily("ernie", "Ernie", {**SIZES, "use_task_id": True, "task_type_vocab_size": 3}),
+    EncoderFamily("modernbert", "ModernBert", MODERN),
+    EncoderFamily(
+        "modernbert-biased",
+        "ModernBert",
+        {
+            **MODERN,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "classifier_pooling": "mean",
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "tie_word_embeddings": False,
+        },
+    ),
     EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),

@@ -39,6 +39,7 @@ ENCODER_DECODERS = {
     "t5": "t5",
 }
 ENCODERS = {
+    "albert": "albert",
     "bert": "bert",
     "camembert": "roberta",
     "deberta": "deberta",
@@ -46,6 +47,7 @@ ENCODERS = {
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",
+    "modernbert": "modernbert",
     "mpnet": "mpnet",
     "roberta": "roberta",
     "xlm-roberta": "roberta",

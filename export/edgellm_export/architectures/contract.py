@@ -82,6 +82,7 @@ class EncoderConfig:
     eps: float
     tied_embedding: bool
     shared: bool = False
+    norm_bias: bool = True
 
     @property
     def context_length(self) -> int:
@@ -143,9 +144,9 @@ class EncoderFamily(Family, Protocol):
     def final_norm(self, b: Build, x: ir.Value) -> ir.Value:
         """What is behind the last layer: [B, S, hidden] to the same."""
 
-    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
+    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int, mask: ir.Value) -> ir.Value:
         """[B, S, hidden] to logits: [B, S, vocab], [B, labels], [B, S, labels] or, for the start and the end of an
-        answer, [B, S, 2]."""
+        answer, [B, S, 2]. mask: [B, S] int64."""
 
     def head_patterns(self, kind: HeadKind) -> Sequence[str]:
         """Patterns of the tensors that `head` may take: those of other heads are left alone."""

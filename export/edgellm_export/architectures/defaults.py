@@ -54,6 +54,10 @@ _DEBERTA = {
 }  # fmt: skip
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "albert": {
+        **_BERT, "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_groups": 1,
+        "num_attention_heads": 64, "intermediate_size": 16384, "inner_group_num": 1, "hidden_act": "gelu_new",
+    },
     "bart": _BART,
     "bert": _BERT,
     "camembert": _ROBERTA,
@@ -87,6 +91,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
+    "modernbert": {
+        "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
+        "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
+        "global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "global_attn_every_n_layers": 3,
+        "local_attention": 128, "decoder_bias": True, "classifier_pooling": "cls", "classifier_activation": "gelu",
+        "tie_word_embeddings": True,
+    },
     "mpnet": {
         **{key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}, "vocab_size": 30527,
         "relative_attention_num_buckets": 32,
@@ -126,6 +137,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "num_hidden_layers": "n_layer",
     },
     "marian": _BART_NAMES,
+    "modernbert": {"rope_theta": "global_rope_theta"},
     "mbart": _BART_NAMES,
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,

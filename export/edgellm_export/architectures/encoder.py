@@ -94,9 +94,13 @@ class PostNormEncoder:
     def classifiers(self) -> Sequence[str]:
         return (CLASSIFIER, self.text.out)
 
+    @property
+    def projects(self) -> bool:
+        """Whether a linear layer stands between the embeddings and the first layer."""
+        return self.config.embedding_size != self.config.hidden_size
+
     def made_by(self, index: int) -> str | None:
-        c = self.config
-        if c.shared or (index == 0 and c.embedding_size != c.hidden_size):  # a linear layer makes it
+        if self.config.shared or (index == 0 and self.projects):
             return None
         return self.layer_names(index - 1).output_norm if index else self.places.embedding_norm
 
@@ -115,8 +119,16 @@ class PostNormEncoder:
             kind = b.graph.op("Gather", table, types, axis=0, name=f"{node(n.types)}/Gather")
             x = b.graph.op("Add", x, kind, name=f"{node(n.types)}/Add")
         if n.embedding_norm:
-            x = layer_norm(b, x, n.embedding_norm, c.embedding_size, c.eps, only_linear=not c.shared)
-        if c.embedding_size != c.hidden_size:
+            x = layer_norm(
+                b,
+                x,
+                n.embedding_norm,
+                c.embedding_size,
+                c.eps,
+                only_linear=self.made_by(0) is not None,
+                bias=c.norm_bias,
+            )
+        if self.projects:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)
         return x
 
@@ -135,7 +147,7 @@ class PostNormEncoder:
     def final_norm(self, b: Build, x: ir.Value) -> ir.Value:
         return x
 
-    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
+    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int, mask: ir.Value) -> ir.Value:
         if kind == "fill-mask":
             return self._words(b, x)
         if kind == "text-classification":

@@ -39,11 +39,12 @@ def mlp(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value) -> ir.Value:
 
 
 def add_norm(
-    b: Build, x: ir.Value, residual: ir.Value, name: str, size: int, eps: float, *, scaled: bool = True
-) -> ir.Value:
+    b: Build, x: ir.Value, residual: ir.Value, name: str, size: int, eps: float, *, scaled: bool = True,
+    bias: bool = True,
+) -> ir.Value:  # fmt: skip
     """LayerNormalization of the sum. Not SkipLayerNormalization, which takes three times as long here."""
     total = b.graph.op("Add", x, residual, name=f"{node(name)}/Add")
-    return layer_norm(b, total, name, size, eps, only_linear=scaled)
+    return layer_norm(b, total, name, size, eps, only_linear=scaled, bias=bias)
 
 
 def unscaled(b: Build, x: ir.Value) -> ir.Value:

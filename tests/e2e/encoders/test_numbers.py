@@ -34,6 +34,7 @@ def test_outputs(name: str, task: str, reference: Callable[..., Any], load: Call
     [
         ("bert", "feature-extraction"),
         ("deberta-v3", "token-classification"),
+        ("modernbert", "fill-mask"),
         ("roberta", "text-classification"),
     ],
 )
