@@ -71,6 +71,7 @@ FAMILIES = [
     EncoderFamily("bert", "Bert", SIZES),
     EncoderFamily("bert-relu", "Bert", {**SIZES, "hidden_act": "relu", "tie_word_embeddings": False}),
     EncoderFamily("camembert", "Camembert", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("data2vec-text", "Data2VecText", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("deberta", "Deberta", {**DEBERTA, "max_relative_positions": 12}),
     EncoderFamily("deberta-v2", "DebertaV2", {**DEBERTA, "type_vocab_size": 2, "position_biased_input": True}),
     EncoderFamily(
@@ -82,6 +83,7 @@ FAMILIES = [
     EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
     EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),
     EncoderFamily("ernie", "Ernie", {**SIZES, "use_task_id": True, "task_type_vocab_size": 3}),
+    EncoderFamily("megatron-bert", "MegatronBert", SIZES),
     EncoderFamily("modernbert", "ModernBert", MODERN),
     EncoderFamily(
         "modernbert-biased",
@@ -99,7 +101,9 @@ FAMILIES = [
     ),
     EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("roberta-prelayernorm", "RobertaPreLayerNorm", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("xlm-roberta-xl", "XLMRobertaXL", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
 ]
 BY_NAME = {family.name: family for family in FAMILIES}
 CASES = [(family.name, task) for family in FAMILIES for task in HEADS]

@@ -61,6 +61,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "bart": _BART,
     "bert": _BERT,
     "camembert": _ROBERTA,
+    "data2vec-text": _ROBERTA,
     "deberta": _DEBERTA,
     "deberta-v2": {
         **_DEBERTA, "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
@@ -91,6 +92,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
+    "megatron-bert": {
+        **_BERT, "vocab_size": 29056, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
     "modernbert": {
         "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
         "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
@@ -113,6 +118,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128},
     "roberta": {**_ROBERTA, "vocab_size": 50265},
+    "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
     "starcoder2": {
         **_LLAMA, "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
         "num_attention_heads": 24, "num_key_value_heads": 2, "hidden_act": "gelu_pytorch_tanh",
@@ -120,6 +126,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "t5": _T5,
     "xlm-roberta": _ROBERTA,
+    "xlm-roberta-xl": {
+        **_ROBERTA, "vocab_size": 250880, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "intermediate_size": 10240, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+    },
 }  # fmt: skip
 
 # Names that the classes of transformers have for their keys besides, which win.

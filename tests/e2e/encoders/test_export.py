@@ -113,8 +113,8 @@ def test_scales_change_nothing_in_float(
 
     monkeypatch.setattr(Driver, "_calibrated", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
-    # In front of attention, inside it, in front of the MLP, and inside a gated one; not where a linear layer is in front
-    # of the first, or where layers share their matrices.
+    # Before attention and inside it, before the MLP and inside a gated one; not where a linear layer stands before
+    # the first, or layers share their matrices.
     family = name.partition("-")[0]
     assert len(used) == {"albert": 0, "electra": 8, "modernbert": 11}.get(family, 9) + (name == "electra-square")
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
