@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def inputs(name: str, seed: int = 0) -> list[Encoding]:
 @torch.no_grad()
 def expected(model: Any, one: Encoding) -> dict[str, np.ndarray]:
     feeds = {"input_ids": torch.tensor(one.ids[None])}
-    if "DistilBert" not in type(model).__name__:
+    if "token_type_ids" in signature(model.forward).parameters:
         feeds["token_type_ids"] = torch.tensor(one.type_ids[None])
     out = model(**feeds)
     names = ("logits", "start_logits", "end_logits", "last_hidden_state")

@@ -24,6 +24,15 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
     "type_vocab_size": 2,
 }
+WITHOUT_TYPES = {key: value for key, value in SIZES.items() if key != "type_vocab_size"}
+DEBERTA: dict[str, Any] = {
+    **SIZES, "type_vocab_size": 0, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+MODERN: dict[str, Any] = {
+    **WITHOUT_TYPES, "local_attention": 8, "global_attn_every_n_layers": 2, "num_attention_heads": 3,
+    "reference_compile": False, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
 DISTIL: dict[str, Any] = {
     "vocab_size": 131,
     "dim": 48,
@@ -53,15 +62,48 @@ class EncoderFamily:
 
 
 FAMILIES = [
+    EncoderFamily("albert", "Albert", {**SIZES, "embedding_size": 32}),
+    EncoderFamily(
+        "albert-groups",
+        "Albert",
+        {**SIZES, "embedding_size": 48, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    ),
     EncoderFamily("bert", "Bert", SIZES),
     EncoderFamily("bert-relu", "Bert", {**SIZES, "hidden_act": "relu", "tie_word_embeddings": False}),
     EncoderFamily("camembert", "Camembert", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("data2vec-text", "Data2VecText", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("deberta", "Deberta", {**DEBERTA, "max_relative_positions": 12}),
+    EncoderFamily("deberta-v2", "DebertaV2", {**DEBERTA, "type_vocab_size": 2, "position_biased_input": True}),
+    EncoderFamily(
+        "deberta-v3",
+        "DebertaV2",
+        {**DEBERTA, "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm"},
+    ),
     EncoderFamily("distilbert", "DistilBert", DISTIL),
     EncoderFamily("electra", "Electra", {**SIZES, "embedding_size": 32}),
     EncoderFamily("electra-square", "Electra", {**SIZES, "embedding_size": 48, "hidden_act": "gelu_new"}),
     EncoderFamily("ernie", "Ernie", {**SIZES, "use_task_id": True, "task_type_vocab_size": 3}),
+    EncoderFamily("megatron-bert", "MegatronBert", SIZES),
+    EncoderFamily("modernbert", "ModernBert", MODERN),
+    EncoderFamily(
+        "modernbert-biased",
+        "ModernBert",
+        {
+            **MODERN,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "classifier_pooling": "mean",
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "tie_word_embeddings": False,
+        },
+    ),
+    EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("roberta-prelayernorm", "RobertaPreLayerNorm", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("xlm-roberta-xl", "XLMRobertaXL", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
 ]
 BY_NAME = {family.name: family for family in FAMILIES}
 CASES = [(family.name, task) for family in FAMILIES for task in HEADS]

@@ -53,13 +53,22 @@ ENCODER_DECODERS = {
     "t5": "t5",
 }
 ENCODERS = {
+    "albert": "albert",
     "bert": "bert",
     "camembert": "roberta",
+    "data2vec-text": "roberta",
+    "deberta": "deberta",
+    "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",
+    "megatron-bert": "megatron_bert",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
     "roberta": "roberta",
+    "roberta-prelayernorm": "roberta_prelayernorm",
     "xlm-roberta": "roberta",
+    "xlm-roberta-xl": "xlm_roberta_xl",
 }
 FAMILIES: Mapping[Kind, Mapping[str, str]] = {
     "decoder": DECODERS,

@@ -10,6 +10,7 @@ from edgellm_export.architectures.elsewhere import OPTIMUM
 
 # The checkpoints that a model type is known by, as the hub names them.
 CHECKPOINTS: Mapping[str, str] = {
+    "albert": "albert/albert-base-v2",
     "apertus": "swiss-ai/Apertus-8B-Instruct-2509",
     "arcee": "arcee-ai/AFM-4.5B",
     "bart": "facebook/bart-large-cnn, facebook/bart-large-mnli",
@@ -18,6 +19,9 @@ CHECKPOINTS: Mapping[str, str] = {
     "camembert": "almanach/camembert-base",
     "cohere": "CohereLabs/c4ai-command-r-v01, CohereLabs/aya-23-8B",
     "cohere2": "CohereLabs/c4ai-command-r7b-12-2024",
+    "data2vec-text": "facebook/data2vec-text-base",
+    "deberta": "microsoft/deberta-base",
+    "deberta-v2": "microsoft/deberta-v3-base, MoritzLaurer/deberta-v3-base-zeroshot-v2.0",
     "distilbert": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
     "electra": "google/electra-small-discriminator",
     "ernie": "nghuyong/ernie-2.0-base-en",
@@ -35,8 +39,11 @@ CHECKPOINTS: Mapping[str, str] = {
     "llama": "meta-llama/Llama-3.2-1B-Instruct, HuggingFaceTB/SmolLM2-135M-Instruct",
     "marian": "Helsinki-NLP/opus-mt-en-de",
     "mbart": "facebook/mbart-large-50-many-to-many-mmt",
+    "megatron-bert": "nvidia/megatron-bert-uncased-345m",
     "ministral": "mistralai/Ministral-8B-Instruct-2410",
     "mistral": "mistralai/Mistral-7B-Instruct-v0.3",
+    "modernbert": "answerdotai/ModernBERT-base, Alibaba-NLP/gte-modernbert-base",
+    "mpnet": "sentence-transformers/all-mpnet-base-v2",
     "mt5": "google/mt5-small",
     "nemotron": "nvidia/Nemotron-Mini-4B-Instruct",
     "pegasus": "google/pegasus-xsum",
@@ -44,10 +51,12 @@ CHECKPOINTS: Mapping[str, str] = {
     "qwen2": "Qwen/Qwen2.5-0.5B-Instruct",
     "qwen3": "Qwen/Qwen3-0.6B, Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B",
     "roberta": "FacebookAI/roberta-base, deepset/roberta-base-squad2",
+    "roberta-prelayernorm": "andreasmadsen/efficient_mlm_m0.40",
     "seed_oss": "ByteDance-Seed/Seed-OSS-36B-Instruct",
     "starcoder2": "bigcode/starcoder2-3b",
     "t5": "google-t5/t5-small, google/flan-t5-base",
     "xlm-roberta": "FacebookAI/xlm-roberta-base, BAAI/bge-m3, intfloat/multilingual-e5-small",
+    "xlm-roberta-xl": "facebook/xlm-roberta-xl",
 }
 # general.architecture of GGUF files -> the model types that such a file may be.
 GGUF: Mapping[str, tuple[str, ...]] = {

@@ -66,7 +66,8 @@ class DecoderFamily(Family, Protocol):
 class EncoderConfig:
     """`positions`: rows of the position table. `first_position`: the row of a sequence's first token; where it is not
     0, padding has the row before. `embedding_size`: of the tables, projected where it is not `hidden_size`. `types`: 0
-    where the model has no token types."""
+    where the model has no token types. `shared`: some layers have the same matrices, so that no channels may be scaled
+    and a matrix has one format."""
 
     vocab_size: int
     hidden_size: int
@@ -80,6 +81,8 @@ class EncoderConfig:
     act: str
     eps: float
     tied_embedding: bool
+    shared: bool = False
+    norm_bias: bool = True
 
     @property
     def context_length(self) -> int:
@@ -122,14 +125,15 @@ class EncoderFamily(Family, Protocol):
     def config(self) -> EncoderConfig: ...
 
     @property
-    def embedding_norm(self) -> str:
-        """The norm that makes what the first layer reads."""
-
-    @property
     def classifiers(self) -> Sequence[str]:
         """Layers whose rows are a checkpoint's labels, if it holds one of them."""
 
-    def layer_names(self, index: int) -> LayerNames: ...
+    @property
+    def adds(self) -> bool:
+        """Whether a layer's output is its input and what it adds, not a norm's."""
+
+    def made_by(self, index: int) -> str | None:
+        """The norm that makes what layer `index` reads, where its channels may be scaled."""
 
     def embed(self, b: Build, ids: ir.Value, types: ir.Value | None) -> ir.Value:
         """ids, types: [B, S] int64. Returns the states [B, S, hidden]."""
@@ -137,9 +141,12 @@ class EncoderFamily(Family, Protocol):
     def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
         """One transformer layer, [B, S, hidden] to the same."""
 
-    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
+    def final_norm(self, b: Build, x: ir.Value) -> ir.Value:
+        """What is behind the last layer: [B, S, hidden] to the same."""
+
+    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int, mask: ir.Value) -> ir.Value:
         """[B, S, hidden] to logits: [B, S, vocab], [B, labels], [B, S, labels] or, for the start and the end of an
-        answer, [B, S, 2]."""
+        answer, [B, S, 2]. mask: [B, S] int64."""
 
     def head_patterns(self, kind: HeadKind) -> Sequence[str]:
         """Patterns of the tensors that `head` may take: those of other heads are left alone."""

@@ -58,7 +58,16 @@ _BERT = {
 }  # fmt: skip
 _ROBERTA = {**_BERT, "pad_token_id": 1}
 
+_DEBERTA = {
+    **_BERT, "vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "max_relative_positions": -1,
+    "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
+}  # fmt: skip
+
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "albert": {
+        **_BERT, "vocab_size": 30000, "embedding_size": 128, "hidden_size": 4096, "num_hidden_groups": 1,
+        "num_attention_heads": 64, "intermediate_size": 16384, "inner_group_num": 1, "hidden_act": "gelu_new",
+    },
     "apertus": {
         **_LLAMA, "vocab_size": 131072, "intermediate_size": 14336, "hidden_act": "xielu",
         "max_position_embeddings": 65536, "rms_norm_eps": 1e-5, "rope_theta": 12000000.0,
@@ -81,6 +90,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "camembert": _ROBERTA,
     "cohere": _COHERE,
     "cohere2": {**_COHERE, "sliding_window": 4096, "sliding_window_pattern": 4},
+    "data2vec-text": _ROBERTA,
+    "deberta": _DEBERTA,
+    "deberta-v2": {
+        **_DEBERTA, "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
+        "intermediate_size": 6144,
+    },
     "distilbert": {
         "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu",
         "max_position_embeddings": 512, "pad_token_id": 0, "tie_word_embeddings": True,
@@ -128,6 +143,21 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
+    "megatron-bert": {
+        **_BERT, "vocab_size": 29056, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+    "modernbert": {
+        "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
+        "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
+        "global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "global_attn_every_n_layers": 3,
+        "local_attention": 128, "decoder_bias": True, "classifier_pooling": "cls", "classifier_activation": "gelu",
+        "tie_word_embeddings": True,
+    },
+    "mpnet": {
+        **{key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}, "vocab_size": 30527,
+        "relative_attention_num_buckets": 32,
+    },
     "mt5": {
         **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
     },
@@ -143,6 +173,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "qwen2": _QWEN2,
     "qwen3": {**_QWEN2, "head_dim": 128},
     "roberta": {**_ROBERTA, "vocab_size": 50265},
+    "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
     "seed_oss": {
         **_LLAMA, "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
         "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,
@@ -154,6 +185,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "t5": _T5,
     "xlm-roberta": _ROBERTA,
+    "xlm-roberta-xl": {
+        **_ROBERTA, "vocab_size": 250880, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32,
+        "intermediate_size": 10240, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+    },
 }  # fmt: skip
 
 # Names that the classes of transformers have for their keys besides, which win.
@@ -171,6 +206,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
         "num_hidden_layers": "n_layer",
     },
     "marian": _BART_NAMES,
+    "modernbert": {"rope_theta": "global_rope_theta"},
     "mbart": _BART_NAMES,
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,

@@ -53,7 +53,7 @@ class TextHead:
 
 @dataclass(frozen=True)
 class EncoderNames:
-    """What an encoder family calls its tensors besides those in `Names`. `types`: empty where there are none."""
+    """What an encoder family calls its tensors besides those in `Names`; empty: there are none."""
 
     positions: str
     types: str
@@ -87,12 +87,22 @@ class PostNormEncoder:
         return replace(self, config=replace(self.config, tied_embedding=False))
 
     @property
-    def embedding_norm(self) -> str:
-        return self.places.embedding_norm
+    def adds(self) -> bool:
+        return False
 
     @property
     def classifiers(self) -> Sequence[str]:
         return (CLASSIFIER, self.text.out)
+
+    @property
+    def projects(self) -> bool:
+        """Whether a linear layer stands between the embeddings and the first layer."""
+        return self.config.embedding_size != self.config.hidden_size
+
+    def made_by(self, index: int) -> str | None:
+        if self.config.shared or (index == 0 and self.projects):
+            return None
+        return self.layer_names(index - 1).output_norm if index else self.places.embedding_norm
 
     def layer_names(self, index: int) -> LayerNames:
         return self.places.layer.of(index)
@@ -101,13 +111,24 @@ class PostNormEncoder:
         """Words, positions and types added, normed and, where the tables are smaller than the model, projected."""
         c, n = self.config, self.places
         words = blocks.embedding(b, ids, self.names.embedding, c.vocab_size, c.embedding_size)
-        x = b.graph.op("Add", words, _positions(b, c, n.positions, ids, self.pad), name=f"{node(n.positions)}/Add")
+        x = words
+        if n.positions:
+            x = b.graph.op("Add", x, _positions(b, c, n.positions, ids, self.pad), name=f"{node(n.positions)}/Add")
         if types is not None:
             table = b.graph.array(f"{n.types}.weight", self.type_table(b).astype(b.activation))
             kind = b.graph.op("Gather", table, types, axis=0, name=f"{node(n.types)}/Gather")
             x = b.graph.op("Add", x, kind, name=f"{node(n.types)}/Add")
-        x = layer_norm(b, x, n.embedding_norm, c.embedding_size, c.eps)
-        if c.embedding_size != c.hidden_size:
+        if n.embedding_norm:
+            x = layer_norm(
+                b,
+                x,
+                n.embedding_norm,
+                c.embedding_size,
+                c.eps,
+                only_linear=self.made_by(0) is not None,
+                bias=c.norm_bias,
+            )
+        if self.projects:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)
         return x
 
@@ -117,9 +138,16 @@ class PostNormEncoder:
         return b.tensors.take(f"{self.places.types}.weight", (c.types, c.embedding_size)).rows(0, c.types)
 
     def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
-        return post_norm.layer(b, self.config, self.layer_names(index), x, mask)
+        return post_norm.layer(b, self.config, self.layer_names(index), x, mask, self.bias(b, mask))
 
-    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int) -> ir.Value:
+    def bias(self, b: Build, mask: SourceMask) -> ir.Value | None:
+        """What is added to attention's scores, for all layers: [1, N, S, S]."""
+        return None
+
+    def final_norm(self, b: Build, x: ir.Value) -> ir.Value:
+        return x
+
+    def head(self, b: Build, x: ir.Value, kind: HeadKind, labels: int, mask: ir.Value) -> ir.Value:
         if kind == "fill-mask":
             return self._words(b, x)
         if kind == "text-classification":

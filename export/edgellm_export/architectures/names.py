@@ -24,7 +24,7 @@ class Names:
     the embedding may be stored too, or instead. `twins`: full names, and those of tensors that win over them where a
     checkpoint has both. `older`: ends of names as older checkpoints have them, and today's. `unused`: patterns of the
     full names of what a checkpoint may hold for nothing. `transposed`: patterns of the full names of matrices that are
-    stored [inputs, outputs].
+    stored [inputs, outputs]. `copies`: beginnings of full names, and of those of tensors that stand for theirs.
     """
 
     prefix: str = "model."
@@ -37,6 +37,7 @@ class Names:
     older: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
     transposed: tuple[str, ...] = ()
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -58,6 +59,8 @@ def canonical(
     """The same checkpoint with each tensor under its family's full name. `tied`: config.json says that the head is the
     embedding. `defaults`: of tensors that may be missing, by name."""
     tensors = _prefixed({_of_today(name, names.older): tensor for name, tensor in checkpoint.tensors.items()}, names)
+    if names.copies:
+        tensors = _copied(tensors, names.copies)
     tensors |= {name: tensors.pop(twin) for name, twin in names.twins.items() if twin in tensors}
     embedding = f"{names.embedding}.weight"
     others = (*names.aliases, *((f"{names.head}.weight",) if tied else ()))
@@ -95,6 +98,17 @@ def _of_today(name: str, older: Mapping[str, str]) -> str:
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
+
+
+def _copied(tensors: dict[str, LazyTensor], copies: Mapping[str, str]) -> dict[str, LazyTensor]:
+    """With all copies, and without what they are copies of."""
+    made = {
+        copy + name.removeprefix(own): tensor
+        for copy, own in copies.items()
+        for name, tensor in tensors.items()
+        if name.startswith(own)
+    }
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith((*copies.values(),))} | made
 
 
 def _prefixed(tensors: dict[str, LazyTensor], names: Names) -> dict[str, LazyTensor]:

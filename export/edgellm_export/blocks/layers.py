@@ -6,9 +6,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
 from edgellm_export.onnx.builder import MICROSOFT
+
+Linear = tuple[LazyTensor, FloatArray | None, str]  # a matrix, a bias, and the layer's name
 
 ACTIVATIONS = {
     "silu": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
@@ -70,7 +73,6 @@ def gated(b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, 
 
     `fused`: the checkpoint has both on top of each other as gate_up_proj; as a layer each, no copy splits their output.
     """
-    made = f"{name}.gated"
     if fused:
         whole = b.tensors.take(f"{name}.gate_up_proj.weight", (2 * size, columns))
         matrices: list[LazyTensor] = [
@@ -80,12 +82,14 @@ def gated(b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, 
     else:
         matrices = [b.tensors.take(f"{name}.{part}.weight", (size, columns)) for part in ("gate_proj", "up_proj")]
     gate_bias, up_bias = (b.vector(f"{name}.{part}.bias", size) if bias else None for part in ("gate_proj", "up_proj"))
-    gate = b.project(x, matrices[0], gate_bias, f"{name}.gate_proj")
-    up = b.project(
-        x,
-        b.channels.divided_rows(made, matrices[1]),
-        None if up_bias is None else b.channels.divided(made, up_bias),
-        f"{name}.up_proj",
-    )
-    y = b.graph.op("Mul", activate(b, gate, kind, f"{name}.act"), up, name=f"{node(name)}/Mul")
-    return b.channels.made(y, made)
+    gate, up = (matrices[0], gate_bias, f"{name}.gate_proj"), (matrices[1], up_bias, f"{name}.up_proj")
+    return gated_by(b, x, gate, up, name, kind)
+
+
+def gated_by(b: Build, x: ir.Value, gate: Linear, up: Linear, name: str, kind: str) -> ir.Value:
+    """activation(gate(x)) * up(x). `name`: of the place."""
+    made, (matrix, bias, up_name) = f"{name}.gated", up
+    opened = activate(b, b.project(x, *gate), kind, f"{name}.act")
+    vector = None if bias is None else b.channels.divided(made, bias)
+    raised = b.project(x, b.channels.divided_rows(made, matrix), vector, up_name)
+    return b.channels.made(b.graph.op("Mul", opened, raised, name=f"{node(name)}/Mul"), made)

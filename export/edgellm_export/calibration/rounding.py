@@ -70,12 +70,13 @@ def calibrate_layers(
     """Scales and matrices of all layers. `origin`: what the texts are."""
     scales: dict[str, FloatArray] = {}
     prepared: dict[str, PreparedMatrix] = {}
+    known: dict[str, PreparedMatrix] = {}
     done = itertools.count(1)
 
     def round_layer(layer: FloatLayer, states: States) -> list[FloatArray]:
         after, linears = layer.observed(states)
         scales.update(scales_of(layer, linears, rounding))
-        prepared.update(rounded_layer(layer, linears, scales, rounding))
+        prepared.update(rounded_layer(layer, linears, scales, rounding, known))
         progress(next(done), run.num_layers)
         return after
 
@@ -84,11 +85,17 @@ def calibrate_layers(
 
 
 def rounded_layer(
-    layer: FloatLayer, linears: Sequence[ObservedLinear], scales: ChannelScales, rounding: Rounding
-) -> dict[str, PreparedMatrix]:
-    """The layer's matrices by name. `scales`: of its channels and of those before it."""
-    weights = layer.weights(scales)
-    return {each.name: rounding.linear(each, weights[each.name], scales) for each in linears}
+    layer: FloatLayer, linears: Sequence[ObservedLinear], scales: ChannelScales, rounding: Rounding,
+    known: dict[str, PreparedMatrix] | None = None,
+) -> dict[str, PreparedMatrix]:  # fmt: skip
+    """The layer's matrices by the layer's names. `scales`: of its channels and of those before it. `known`: matrices
+    by their own names, those of this layer from now on; what layers share is rounded for the first of them."""
+    weights, known = layer.weights(scales), {} if known is None else known
+    for each in linears:
+        weight = weights[each.name]
+        if weight.name not in known:
+            known[weight.name] = rounding.linear(each, weight, scales)
+    return {each.name: known[weights[each.name].name] for each in linears}
 
 
 def scales_of(layer: FloatLayer, linears: Sequence[ObservedLinear], rounding: Rounding) -> ChannelScales:

@@ -77,6 +77,8 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     _check_combination(choices)
     found: EncoderFamily
     found, checkpoint = open_family(checkpoint)
+    if found.config.shared and choices.precision == "mixed":
+        raise ExportError("the model's layers share their matrices, which then have one format; export as int8 or int4")
     sentences = _sentence_encoder(checkpoint, found, choices)
     if sentences is not None:
         checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **checkpoint.steps})

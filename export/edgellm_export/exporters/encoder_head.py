@@ -16,7 +16,11 @@ ENDINGS: Mapping[str, Task] = {
     "ForQuestionAnswering": "question-answering",
     "Model": "feature-extraction",
 }
-PRETRAINING = ("BertForPreTraining", "ErnieForPreTraining")  # a masked LM, and a guess that edgellm leaves out
+PRETRAINING = (
+    "AlbertForPreTraining",
+    "BertForPreTraining",
+    "ErnieForPreTraining",
+)  # a masked LM, and a guess that edgellm leaves out
 TASKS: tuple[Task, ...] = tuple(ENDINGS.values())
 
 

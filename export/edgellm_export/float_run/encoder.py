@@ -32,7 +32,7 @@ class EncoderRun:
         states = [np.asarray(segment.run(fed), np.float32) for fed in feeds]
         for index in range(self.num_layers):
             build = partial(build_layer, self.model, index)
-            states = step(FloatLayer(index, build, self.tensors, feeds, adds=False), states)
+            states = step(FloatLayer(index, build, self.tensors, feeds, adds=self.model.family.adds), states)
         return states
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import onnx_ir as ir
 
 from edgellm.package.manifest import Pooling, Task
@@ -21,6 +20,7 @@ from edgellm_export.architectures.contract import EncoderFamily, HeadKind, Sourc
 from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built, node
 from edgellm_export.blocks.layers import linear
+from edgellm_export.blocks.pooling import pooled
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
 from edgellm_export.onnx.builder import MICROSOFT, BuiltGraph
 
@@ -31,7 +31,6 @@ DENSE_ACTIVATIONS: Mapping[Activation, tuple[str, str, dict[str, Any]]] = {
     "Sigmoid": ("Sigmoid", "", {}),
     "GELU": ("Gelu", MICROSOFT, {}),
 }
-LOWEST = -3.0e38  # below any hidden state
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def build_encoder(model: HeadedEncoder, material: Material, *, attentions: bool 
     mask = _mask(b, attention_mask)
     for i in range(model.family.config.num_layers):
         x = model.family.layer(b, i, x, mask)
-    return built(b, _head(b, model, x, attention_mask))
+    return built(b, _head(b, model, model.family.final_norm(b, x), attention_mask))
 
 
 def build_embedding(model: HeadedEncoder, material: Material) -> BuiltGraph:
@@ -100,7 +99,7 @@ def build_head(model: HeadedEncoder, material: Material) -> BuiltGraph:
     b = material.build(model.shape, "head")
     attention_mask = b.graph.input("attention_mask", INT64, ROWS)
     hidden = b.graph.op("Identity", hidden_input(b), name="/hidden/Identity")
-    return built(b, _head(b, model, hidden, attention_mask))
+    return built(b, _head(b, model, model.family.final_norm(b, hidden), attention_mask))
 
 
 def _inputs(b: Build, model: HeadedEncoder) -> tuple[ir.Value, ir.Value, ir.Value | None]:
@@ -114,10 +113,9 @@ def _mask(b: Build, attention_mask: ir.Value) -> SourceMask:
 
 def _as_made(b: Build, model: HeadedEncoder, index: int, hidden: ir.Value) -> ir.Value:
     """What layer `index` reads, as the norm before it makes it in the whole model."""
-    family, c = model.family, model.family.config
-    if index == 0 and c.embedding_size != c.hidden_size:
-        return hidden  # a linear layer made it
-    origin = family.layer_names(index - 1).output_norm if index else family.embedding_norm
+    origin = model.family.made_by(index)
+    if origin is None:
+        return hidden
     scale = b.channels.scales.get(origin)
     if scale is not None:
         hidden = b.graph.op("Div", hidden, b.graph.array(f"{origin}.scale", scale), name="/hidden/Div")
@@ -131,12 +129,12 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
             states: list[Output] = [(x, "last_hidden_state", FLOAT, [*ROWS, hidden])]
             if model.pooling is None:
                 return states
-            vector, width = _pooled(b, x, attention_mask, model.pooling), hidden
+            vector, width = pooled(b, x, attention_mask, model.pooling), hidden
             for step in model.dense:
                 vector, width = _dense(b, vector, step), step.outputs
             return [*states, (vector, "sentence_embedding", FLOAT, ["batch_size", width])]
         case "question-answering":
-            both = family.head(b, x, "question-answering", 2)
+            both = family.head(b, x, "question-answering", 2, attention_mask)
             sides = b.graph.ops("Split", both, axis=-1, num_outputs=2, outputs=2, name="/answer/Split")
             names = ("start_logits", "end_logits")
             squeezed = [
@@ -145,31 +143,18 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
             ]
             return [(value, name, FLOAT, ROWS) for value, name in zip(squeezed, names, strict=True)]
         case "text-classification":
-            return [(family.head(b, x, model.task, model.labels), "logits", FLOAT, ["batch_size", model.labels])]
+            return [
+                (
+                    family.head(b, x, model.task, model.labels, attention_mask),
+                    "logits",
+                    FLOAT,
+                    ["batch_size", model.labels],
+                )
+            ]
         case _:
             count = model.labels or family.config.vocab_size
-            logits = family.head(b, x, cast(HeadKind, model.task), model.labels)
+            logits = family.head(b, x, cast(HeadKind, model.task), model.labels, attention_mask)
             return [(logits, "logits", FLOAT, [*ROWS, count])]
-
-
-def _pooled(b: Build, x: ir.Value, attention_mask: ir.Value, pooling: Pooling) -> ir.Value:
-    """[B, S, hidden] to [B, hidden], padding left out."""
-    g = b.graph
-    if pooling == "cls":
-        return g.op("Gather", x, g.scalar(0), axis=1, name="/pooling/Gather")
-    weights = g.op("Cast", attention_mask, to=int(FLOAT), name="/pooling/Cast")
-    column = g.op("Unsqueeze", weights, g.ints(-1), name="/pooling/Unsqueeze")
-    if pooling == "max":
-        padding = g.op("Equal", column, g.constant("/pooling/zero", np.array(0, np.float32)), name="/pooling/Equal")
-        lowest = g.constant("/pooling/lowest", np.array(LOWEST, np.float32))
-        shown = g.op("Where", padding, lowest, x, name="/pooling/Where")
-        return g.op("ReduceMax", shown, g.ints(1), keepdims=0, name="/pooling/ReduceMax")
-    total = g.op(
-        "ReduceSum", g.op("Mul", x, column, name="/pooling/Mul"), g.ints(1), keepdims=0, name="/pooling/ReduceSum"
-    )
-    return g.op(
-        "Div", total, g.op("ReduceSum", column, g.ints(1), keepdims=0, name="/pooling/Count"), name="/pooling/Div"
-    )
 
 
 def _dense(b: Build, vector: ir.Value, step: DenseStep) -> ir.Value:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ import edgellm
 import edgellm_export
 from comparison import relative
 from edgellm.cli import cli
-from edgellm.errors import QualityGateError
+from edgellm.errors import ExportError, QualityGateError
 from edgellm.package.report import EncoderReport
 from edgellm_export.calibration.rounding import Calibration, channel_scales
 from edgellm_export.exporters.driver import Driver
@@ -112,13 +113,31 @@ def test_scales_change_nothing_in_float(
 
     monkeypatch.setattr(Driver, "_calibrated", calibrated)
     exported = edgellm_export.export(checkpoint(name, "feature-extraction"), tmp_path / "package", precision="fp32")
-    # In front of attention, inside it, and in front of the MLP; not where a linear layer is in front of the first.
-    assert len(used) == 3 * 3 - (name == "electra")
+    # Before attention and inside it, before the MLP and inside a gated one; not where a linear layer stands before
+    # the first, or layers share their matrices.
+    family = name.partition("-")[0]
+    assert len(used) == {"albert": 0, "electra": 8, "modernbert": 11}.get(family, 9) + (name == "electra-square")
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
     wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
     assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
     assert exported.report is not None
     assert max(layer.error for layer in exported.report.layers) < TOLERANCE
+
+
+def test_layers_that_share_their_matrices_do_so_in_the_package(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """Once in the file, rounded by what the first of them reads, and in one format."""
+    exported = edgellm_export.export(checkpoint("albert", "fill-mask"), tmp_path / "out")
+    assert exported.report is not None
+    assert exported.report.passed
+    found = [(each.node, each.error) for each in exported.report.matrices if each.node.endswith("/ffn")]
+    assert len(found) == 3
+    assert len({error for _, error in found}) == 1
+    graph = onnx.load(tmp_path / "out" / "model.onnx", load_external_data=False).graph
+    assert len([each.name for each in graph.initializer if ".ffn.weight" in each.name]) == 2  # integers and scales
+    with pytest.raises(ExportError, match="share their matrices"):
+        edgellm_export.export(
+            checkpoint("albert", "fill-mask"), tmp_path / "mixed", precision="mixed", max_size=1 << 30
+        )
 
 
 def test_channels_of_unlike_size_get_closer(reference: Callable[..., Any], tmp_path: Path) -> None:

@@ -29,7 +29,15 @@ def test_outputs(name: str, task: str, reference: Callable[..., Any], load: Call
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
-@pytest.mark.parametrize(("name", "task"), [("bert", "feature-extraction"), ("roberta", "text-classification")])
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("bert", "feature-extraction"),
+        ("deberta-v3", "token-classification"),
+        ("modernbert", "fill-mask"),
+        ("roberta", "text-classification"),
+    ],
+)
 def test_results_do_not_depend_on_the_batch(name: str, task: str, precision: str, load: Callable[..., Any]) -> None:
     model = load(name, task, precision)
     together = model.run(inputs(name) + inputs(name, seed=1))

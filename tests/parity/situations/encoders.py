@@ -69,8 +69,24 @@ distilbert = rows(
     hidden_size=..., intermediate_size=..., num_hidden_layers=..., num_attention_heads=...,
 )  # fmt: skip
 
+albert = rows("AlbertConfig", "albert", embedding_size=24)
+mpnet = rows("MPNetConfig", "mpnet", without_types, max_position_embeddings=130, pad_token_id=1, type_vocab_size=...)
+RELATIVE: dict[str, Any] = {
+    "relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
+deberta = rows("DebertaConfig", "deberta", without_types, **RELATIVE)
+deberta_v2 = rows(
+    "DebertaV2Config", "deberta-v2", without_types, position_buckets=16, share_att_key=True, norm_rel_ebd="layer_norm",
+    **RELATIVE,
+)  # fmt: skip
+modernbert = rows(
+    "ModernBertConfig", "modernbert", without_types, local_attention=16, pad_token_id=0, reference_compile=False,
+    cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2,
+)  # fmt: skip
+NEWER = (albert, mpnet, deberta, deberta_v2, modernbert)
+
 SITUATIONS = [
-    *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert) for head in HEADS),
+    *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert, *NEWER) for head in HEADS),
     bert("labels", "named", **LABELS),
     bert("labels", "label2id-is-old", edited(CONFIG, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}), **LABELS),
     bert("labels", "without-label2id", without(CONFIG, "label2id"), **LABELS),
