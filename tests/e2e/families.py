@@ -42,13 +42,15 @@ def _longrope(pairs: int) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
-    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is."""
+    head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is.
+    `chooses`: experts, of which two may be all but equal, so that rounding decides."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     length: int = 60
     end_scale: float = 1.0
     gated: bool = True
+    chooses: bool = False
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -65,6 +67,11 @@ def _neox(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     sizes = {name: SIZES[name] for name in SIZES if name not in ("head_dim", "num_key_value_heads")}
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     return lambda: hf.GPTNeoXConfig(**{**sizes, **special, "hidden_size": 96, **changes})
+
+
+def _mixture(name: str, config_class: type[hf.PretrainedConfig], **changes: Any) -> Family:
+    sizes = {"num_experts": 5, "num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    return Family(name, _sized(config_class, **{**sizes, **changes}), chooses=True)
 
 
 FAMILIES = [
@@ -106,6 +113,10 @@ FAMILIES = [
     Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
     Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),
     Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
+    _mixture("qwen3_moe", hf.Qwen3MoeConfig, head_dim=32, norm_topk_prob=True),
+    _mixture("qwen3_moe-some-layers", hf.Qwen3MoeConfig, mlp_only_layers=[2], attention_bias=True),
+    _mixture("mixtral", hf.MixtralConfig),
+    _mixture("mixtral-sliding", hf.MixtralConfig, sliding_window=13),
     Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
     Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
     Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),

@@ -10,6 +10,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 BLOCK_SIZE = 32
+ROUTERS = (".gate", ".router", ".router.layer")
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 
 
@@ -25,7 +26,8 @@ def rounded(model: Any, precision: str) -> Any:
         if module is outer[1] and weight is outer[0].weight:
             continue  # tied, and rounded already
         matrix = weight.T if isinstance(module, Conv1D) else weight
-        bits = 8 if precision == "int4" and module in outer else BITS[precision]
+        in_8 = module in outer or name.endswith(ROUTERS)
+        bits = 8 if precision == "int4" and in_8 else BITS[precision]
         matrix.copy_(torch.from_numpy(_round(np.ascontiguousarray(matrix.numpy()), bits)))
     return result
 

@@ -46,7 +46,7 @@ def test_scales_change_nothing_in_float(
             used.update({key: np.exp(rng.normal(0, 1, value.shape)).astype(np.float32) for key, value in found.items()})
             return after
 
-        original.through([np.arange(12) % original.family.shape.vocab_size], step)
+        original.through([np.arange(40) % original.family.shape.vocab_size], step)
         return Calibration("test", used)
 
     monkeypatch.setattr(Driver, "_calibrated", calibrated)
@@ -54,7 +54,11 @@ def test_scales_change_nothing_in_float(
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP and, where the MLP is gated, inside it.
     places = 3 if BY_NAME[name].gated else 2
-    assert len(used) == places * model.manifest.model.cache.num_layers
+    layers = model.manifest.model.cache.num_layers
+    if BY_NAME[name].chooses:  # one for each expert that saw enough
+        assert places * layers <= len(used) <= 7 * layers
+    else:
+        assert len(used) == places * layers
     ids = prompt(name, 30)
     assert relative(model.logits(ids), reference_logits(reference(name), ids)) < LOGITS_TOLERANCE
 

@@ -25,9 +25,11 @@ DECODERS = {
     "llama": "llama",
     "ministral": "mistral",
     "mistral": "mistral",
+    "mixtral": "mixtral",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "qwen3_moe": "qwen3_moe",
     "starcoder2": "starcoder2",
 }
 ENCODER_DECODERS = {

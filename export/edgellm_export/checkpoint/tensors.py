@@ -110,6 +110,24 @@ class RowSlice(NamedView):
 
 
 @dataclass(frozen=True)
+class StackPart(NamedView):
+    """Rows `start` to `stop` of the matrix, or numbers of the vector, number `index` of several in one tensor. Each
+    read goes through the whole matrix."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.stop - self.start, *self.tensor.shape[2:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        (whole,) = self.tensor.rows(self.index, self.index + 1)
+        return np.asarray(whole[self.start + start : self.start + stop], np.float32)
+
+
+@dataclass(frozen=True)
 class HeadPart(NamedView):
     """One of the parts that each head has in a tensor, head by head: such as the keys of all heads, where the queries,
     keys and values of a head stand one behind the other. `part`: its number of `parts`, of `size` rows each."""
