@@ -72,6 +72,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
         "use_parallel_residual": True, "attention_bias": True, "rotary_pct": 0.25, "rotary_emb_base": 10000.0,
     },
+    "granitemoe": {
+        **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+        "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
+    },
     "llama": _LLAMA,
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
@@ -84,12 +88,22 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mt5": {
         **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
     },
+    "olmoe": {
+        **_LLAMA, "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "num_experts_per_tok": 8,
+        "num_experts": 64,
+    },
     "pegasus": _BART,
     "phi3": {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
     },
     "qwen2": _QWEN2,
+    "qwen2_moe": {
+        **_QWEN2, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "decoder_sparse_step": 1, "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632, "num_experts_per_tok": 4, "num_experts": 60, "qkv_bias": True,
+    },
     "qwen3": {**_QWEN2, "head_dim": 128},
     "qwen3_moe": {
         **_QWEN2, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24, "num_key_value_heads": 4,

@@ -18,11 +18,9 @@ MLP = "mlp"
 
 
 def stacked(block: str, both: str, down: str, experts: Experts) -> Mapping[str, tuple[str, ...]]:
-    """For `Names.stacked`: the tensors `both`, of gates and ups, and `down` below the layers' `block`, and those that
-    have gates and ups apart, as GGUF files do."""
-    gate, up = f"{block}.experts.{{}}.{experts.gate}", f"{block}.experts.{{}}.{experts.up}"
-    apart = {f"{block}.experts.{experts.gate}": (gate,), f"{block}.experts.{experts.up}": (up,)}
-    return {both: (gate, up), down: (f"{block}.experts.{{}}.{experts.down}",), **apart}
+    """For `Names.stacked`: the tensors `both`, of gates and ups, and `down`, of the experts of the layers' `block`."""
+    gate, up, out = (f"{block}.experts.{{}}.{part}" for part in (experts.gate, experts.up, experts.down))
+    return {both: (gate, up), down: (out,)}
 
 
 def usual_names(experts: Experts) -> Names:
@@ -44,6 +42,14 @@ def read_experts(config: ConfigReader, count: str, size: str, *, normalized: boo
         f"num_experts_per_tok is {experts.chosen}, and there are {experts.count} experts",
     )
     return experts
+
+
+def whole_heads(config: ConfigReader, llama: LlamaConfig) -> None:
+    """Refuse heads that do not make up the hidden size: classes without a head_dim of their own have no others."""
+    heads, hidden = llama.heads, llama.shape.hidden_size
+    config.require(
+        heads.query_size == hidden, f"{heads.num_heads} heads of {heads.head_dim} are not the hidden_size {hidden}"
+    )
 
 
 def dense_layers(config: ConfigReader, layers: int) -> frozenset[str]:

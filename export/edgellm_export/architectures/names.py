@@ -10,7 +10,7 @@ import numpy as np
 
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, StackPart
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, stack_part
 
 COMPARED_ROWS = 1024  # at a time
 MAX_EXPERTS = 1 << 12  # of a layer
@@ -117,7 +117,7 @@ def _unstacked(tensors: dict[str, LazyTensor], stacked: Mapping[str, tuple[str, 
         for expert in range(min(tensor.shape[0], MAX_EXPERTS)):
             for i, part in enumerate(parts):
                 full = f"{below[0]}{part.format(expert)}.{kind}"
-                found[full] = StackPart(full, tensor, expert, i * size, (i + 1) * size)
+                found[full] = stack_part(full, tensor, expert, i * size, (i + 1) * size)
     return found
 
 
