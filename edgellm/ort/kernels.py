@@ -134,12 +134,15 @@ def exchange(graph: Path, options: Any, kv_cache: KVCacheChoice = "auto") -> Exc
 
 
 def _attends(model: bytes) -> bool:
-    """Whether there is attention in the graph, and all of it is edgellm's; a softmax may be attention in steps."""
-    graph = next(messages(memoryview(model), MODEL_GRAPH))
+    """Whether there is attention in the graph, and all of it is edgellm's; a softmax may be attention in steps, unless
+    it is beside a choice of experts."""
+    nodes = [*nodes_of(next(messages(memoryview(model), MODEL_GRAPH)))]
+    ranked = {name for node in nodes if node.operator == "TopK" for name in (*node.inputs, *node.outputs)}
     ours = [
         node.domain == DOMAIN
-        for node in nodes_of(graph)
-        if node.operator.endswith("Attention") or node.operator in OTHER_ATTENTION
+        for node in nodes
+        if node.operator.endswith("Attention")
+        or (node.operator in OTHER_ATTENTION and not ranked.intersection((*node.inputs, *node.outputs)))
     ]
     return bool(ours) and all(ours)
 

@@ -45,7 +45,8 @@ class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
     head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is.
     `scaled`: the values of a layer whose channels are scaled, where these are not two norms' and a gate's.
-    `neighbours`: how many of a head's channels rotate with the one beside them."""
+    `neighbours`: how many of a head's channels rotate with the one beside them.
+    `chooses`: experts, of which two may be all but equal, so that rounding decides."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
@@ -54,6 +55,7 @@ class Family:
     gated: bool = True
     scaled: int | None = None
     neighbours: int = 0
+    chooses: bool = False
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -70,6 +72,11 @@ def _neox(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     sizes = {name: SIZES[name] for name in SIZES if name not in ("head_dim", "num_key_value_heads")}
     special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     return lambda: hf.GPTNeoXConfig(**{**sizes, **special, "hidden_size": 96, **changes})
+
+
+def _mixture(name: str, config_class: type[hf.PretrainedConfig], **changes: Any) -> Family:
+    sizes = {"num_experts": 5, "num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+    return Family(name, _sized(config_class, **{**sizes, **changes}), chooses=True)
 
 
 FAMILIES = [
@@ -111,6 +118,34 @@ FAMILIES = [
     Family("qwen2-sliding", _sized(hf.Qwen2Config, use_sliding_window=True, sliding_window=11, max_window_layers=1)),
     Family("qwen3", _sized(hf.Qwen3Config, head_dim=32)),
     Family("qwen3-biases", _sized(hf.Qwen3Config, attention_bias=True, tie_word_embeddings=True)),
+    _mixture("qwen3_moe", hf.Qwen3MoeConfig, head_dim=32, norm_topk_prob=True),
+    _mixture("qwen3_moe-some-layers", hf.Qwen3MoeConfig, mlp_only_layers=[2], attention_bias=True),
+    _mixture("mixtral", hf.MixtralConfig),
+    _mixture("mixtral-sliding", hf.MixtralConfig, sliding_window=13),
+    _mixture("olmoe", hf.OlmoeConfig, hidden_size=96),
+    _mixture("olmoe-clipped", hf.OlmoeConfig, hidden_size=96, clip_qkv=0.3, norm_topk_prob=True, attention_bias=True),
+    _mixture("qwen2_moe", hf.Qwen2MoeConfig, hidden_size=96, shared_expert_intermediate_size=56),
+    _mixture(
+        "qwen2_moe-some-layers",
+        hf.Qwen2MoeConfig,
+        hidden_size=96,
+        shared_expert_intermediate_size=56,
+        decoder_sparse_step=2,
+        norm_topk_prob=True,
+        qkv_bias=False,
+    ),
+    _mixture("granitemoe", hf.GraniteMoeConfig, hidden_size=96, attention_multiplier=0.25),
+    _mixture(
+        "granitemoe-multipliers",
+        hf.GraniteMoeConfig,
+        hidden_size=96,
+        embedding_multiplier=3.0,
+        residual_multiplier=0.4,
+        attention_multiplier=0.15,
+        logits_scaling=2.0,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
     Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
     Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
     Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),

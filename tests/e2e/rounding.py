@@ -10,6 +10,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 BLOCK_SIZE = 32
+ROUTERS = (".gate", ".router", ".router.layer")
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 
 
@@ -20,13 +21,15 @@ def rounded(model: Any, precision: str) -> Any:
     outer = (result.get_input_embeddings(), result.get_output_embeddings())
     for name, module in result.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or weight.ndim != 2 or name.endswith("wpe"):
+        if weight is None or weight.ndim < 2 or name.endswith("wpe"):
             continue
         if module is outer[1] and weight is outer[0].weight:
             continue  # tied, and rounded already
         matrix = weight.T if isinstance(module, Conv1D) else weight
-        bits = 8 if precision == "int4" and module in outer else BITS[precision]
-        matrix.copy_(torch.from_numpy(_round(np.ascontiguousarray(matrix.numpy()), bits)))
+        in_8 = module in outer or name.endswith(ROUTERS)
+        bits = 8 if precision == "int4" and in_8 else BITS[precision]
+        for each in matrix if matrix.ndim == 3 else [matrix]:  # of experts
+            each.copy_(torch.from_numpy(_round(np.ascontiguousarray(each.numpy()), bits)))
     return result
 
 

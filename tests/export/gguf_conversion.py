@@ -20,6 +20,9 @@ ARCHITECTURES = {
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
     "umt5": "t5",
     **dict.fromkeys(("distilbert", "roberta", "xlm-roberta"), "bert"),
 }
@@ -47,7 +50,8 @@ def convert(
 def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
     config = model.config
     layers = max(config.num_hidden_layers, getattr(config, "num_decoder_layers", 0))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], layers)
+    number = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
+    names = gguf.get_tensor_name_map(number, layers)
     encoder = arch == "bert"
     tensors: dict[str, Array] = {}
     for name, value in model.state_dict().items():
@@ -56,17 +60,44 @@ def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
         if not tied and not (
             (encoder or arch == "t5") and NOT_CONVERTED.fullmatch(short) and short != "lm_head.weight"
         ):
-            tensors |= _one(short, value.float().numpy(), arch, config, names)
+            for part, values in _of_experts(short, value.float().numpy(), config):
+                tensors |= _one(part, values, arch, config, names)
+    tensors = _stacked(tensors)
     if (getattr(config, "rope_scaling", None) or {}).get("rope_type") == "llama3":
         tensors["rope_freqs.weight"] = llama3_factors(config)
     return tensors
+
+
+def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tuple[str, Array]]:
+    """The tensor under the name, or both halves of it under the names, by which the package gguf knows it."""
+    if ".input_linear." in name:
+        halves = np.split(tensor, 2, axis=1)
+        stem = name.replace("block_sparse_moe.input_linear", "mlp.experts")
+        sides = zip(("gate", "up"), halves, strict=True)
+        return [(stem.replace("weight", f"{side}_proj.weight"), half) for side, half in sides]
+    name = name.replace("block_sparse_moe.output_linear", "mlp.experts.down_proj")
+    name = re.sub(r"^model\.(layers\.\d+\.)block_sparse_moe\.experts\.", r"\1feed_forward.experts.", name)
+    return [(name, tensor[0] if ".shared_expert_gate." in name else tensor)]
+
+
+def _stacked(tensors: dict[str, Array]) -> dict[str, Array]:
+    """With one tensor in the place of those of a layer's experts, whose names end with their number."""
+    found: dict[str, Array] = {}
+    stacks: dict[str, list[Array]] = {}
+    for name, tensor in tensors.items():
+        stem, _, expert = name.partition("#")
+        if expert:
+            stacks.setdefault(stem, []).append(tensor)
+        else:
+            found[name] = tensor
+    return found | {name: np.stack(each) for name, each in stacks.items()}
 
 
 def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: gguf.TensorNameMap) -> dict[str, Array]:
     stem, suffix = name.rsplit(".", 1)
     part = stem.rsplit(".", 1)[-1]
     shape = tensor.shape
-    if arch == "llama" and part in ("q_proj", "k_proj"):
+    if arch in ("llama", "granitemoe") and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
         tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
     if arch.startswith("gemma") and name.endswith("norm.weight"):
@@ -78,9 +109,11 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
         tensor = tensor.reshape(heads, 3, shape[0] // heads // 3, *shape[1:]).swapaxes(0, 1).reshape(shape)
     if config.model_type in ("roberta", "xlm-roberta") and part == "position_embeddings":
         tensor = tensor[config.pad_token_id + 1 :]
-    found = names.get_name(stem)
+    expert = re.search(r"(?<=\.experts\.)\d+\.", stem)
+    found = names.get_name(stem if expert is None else stem.replace(f"experts.{expert[0]}", "experts."))
     assert found is not None, name
-    return {f"{found}.{suffix}": np.ascontiguousarray(tensor)}
+    number = "" if expert is None else f"#{expert[0]}"
+    return {f"{found}.{suffix}{number}": np.ascontiguousarray(tensor)}
 
 
 def llama3_factors(config: PretrainedConfig) -> Array:
@@ -117,9 +150,27 @@ def _decoder(config: PretrainedConfig) -> dict[str, Any]:
     metadata["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
     if getattr(config, "head_dim", None):
         metadata |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+    metadata |= _experts(config)
     if config.model_type in ("llama", "mistral"):
         metadata["rope.dimension_count"] = config.head_dim
     return metadata
+
+
+def _experts(config: PretrainedConfig) -> dict[str, Any]:
+    """Keys by those of config.json, as far as there are some."""
+    keys = {
+        "num_experts": "expert_count",
+        "num_local_experts": "expert_count",
+        "num_experts_per_tok": "expert_used_count",
+        "moe_intermediate_size": "expert_feed_forward_length",
+        "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+        "attention_multiplier": "attention.scale",
+        "embedding_multiplier": "embedding_scale",
+        "residual_multiplier": "residual_scale",
+        "logits_scaling": "logit_scale",
+    }
+    known = type(config)().to_dict()
+    return {key: getattr(config, name) for name, key in keys.items() if name in known}
 
 
 def _gpt2(config: PretrainedConfig) -> dict[str, Any]:

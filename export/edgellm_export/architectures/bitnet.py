@@ -24,13 +24,13 @@ def parse(config: ConfigReader) -> BitNet:
 
 class BitNet(Relative):
     def _attended(self, b: Build, y: ir.Value, name: str) -> ir.Value:
-        return super()._attended(b, self._norm(b, y, f"{name}.attn_sub_norm", self.shape.hidden_size), name)
+        return super()._attended(b, self._normed(b, y, f"{name}.attn_sub_norm", self.shape.hidden_size), name)
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden, size = self.config, self.shape.hidden_size, self.config.intermediate_size
         y = blocks.gated(b, x, name, size, hidden, c.hidden_act, bias=False, fused=False)
-        y = self._norm(b, y, f"{name}.ffn_sub_norm", size)
+        y = self._normed(b, y, f"{name}.ffn_sub_norm", size)
         return blocks.linear(b, y, f"{name}.down_proj", hidden, size, bias=False)
 
-    def _norm(self, b: Build, x: ir.Value, name: str, size: int) -> ir.Value:
+    def _normed(self, b: Build, x: ir.Value, name: str, size: int) -> ir.Value:
         return norms.rms_norm(b, x, b.vector(f"{name}.weight", size), self.config.rms_norm_eps, name)

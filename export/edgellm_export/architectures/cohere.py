@@ -31,18 +31,18 @@ class Cohere(Relative):
     ) -> tuple[Stream, LayerCache]:
         name = f"model.layers.{index}"
         residual = norms.add(b, stream, f"{name}.residual")
-        x = self._norm(b, residual, f"{name}.input_layernorm")
+        x = self._normed(b, residual, f"{name}.input_layernorm")
         y, present = self._attention(b, x, f"{name}.self_attn", cache, batch, self.config.windows[index])
         attended = norms.add(b, Stream(residual, y), f"{name}.self_attn.residual")
         return Stream(attended, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._norm(b, norms.add(b, stream, "model.residual"), "model.norm")
+        return self._normed(b, norms.add(b, stream, "model.residual"), "model.norm")
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         return blocks.scale(b, super().head(b, hidden), self.config.head_scale, f"{self.names.head}.scale")
 
-    def _norm(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+    def _normed(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         return norms.layer_norm(b, x, name, self.shape.hidden_size, self.config.rms_norm_eps, bias=False)
 
     def _qkv(self, b: Build, x: ir.Value, name: str) -> list[ir.Value]:

@@ -138,11 +138,19 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "rms_norm_eps": 1e-8, "rope_theta": 100000.0,
     },
     "hunyuan_v1_dense": {**_LLAMA, "vocab_size": 290943, "rms_norm_eps": 1e-5},
+    "granitemoe": {
+        **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+        "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
+    },
     "llama": _LLAMA,
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
+    "mixtral": {
+        **_MISTRAL, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_experts_per_tok": 2, "num_local_experts": 8,
+        "sliding_window": None,
+    },
     "megatron-bert": {
         **_BERT, "vocab_size": 29056, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
         "intermediate_size": 4096,
@@ -165,13 +173,27 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
         "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,
     },
+    "olmoe": {
+        **_LLAMA, "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048, "num_hidden_layers": 16,
+        "num_attention_heads": 16, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "num_experts_per_tok": 8,
+        "num_experts": 64,
+    },
     "pegasus": _BART,
     "phi3": {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
     },
     "qwen2": _QWEN2,
+    "qwen2_moe": {
+        **_QWEN2, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "decoder_sparse_step": 1, "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632, "num_experts_per_tok": 4, "num_experts": 60, "qkv_bias": True,
+    },
     "qwen3": {**_QWEN2, "head_dim": 128},
+    "qwen3_moe": {
+        **_QWEN2, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24, "num_key_value_heads": 4,
+        "decoder_sparse_step": 1, "moe_intermediate_size": 768, "num_experts_per_tok": 8, "num_experts": 128,
+    },
     "roberta": {**_ROBERTA, "vocab_size": 50265},
     "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
     "seed_oss": {

@@ -31,10 +31,10 @@ class Exaone4(Relative):
         name = f"model.layers.{index}"
         residual = norms.add(b, stream, f"{name}.residual")
         x, present = self._attention(b, residual, f"{name}.self_attn", cache, batch, self.config.windows[index])
-        x = self._norm(b, x, f"{name}.post_attention_layernorm")
+        x = self._normed(b, x, f"{name}.post_attention_layernorm")
         attended = norms.add(b, Stream(residual, x), f"{name}.self_attn.residual")
-        x = self._norm(b, self._mlp(b, attended, f"{name}.mlp"), f"{name}.post_feedforward_layernorm")
+        x = self._normed(b, self._mlp(b, attended, f"{name}.mlp"), f"{name}.post_feedforward_layernorm")
         return Stream(attended, x), present
 
-    def _norm(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+    def _normed(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         return norms.add_rms_norm_of(b, Stream(x), name, self.config.rms_norm_eps)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, stack_part
 
 COMPARED_ROWS = 1024  # at a time
+MAX_EXPERTS = 1 << 12  # of a layer
+LAYER = re.compile(r".*?\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Names:
     checkpoint has both. `older`: ends of names as older checkpoints have them, and today's. `unused`: patterns of the
     full names of what a checkpoint may hold for nothing. `transposed`: patterns of the full names of matrices that are
     stored [inputs, outputs]. `copies`: beginnings of full names, and of those of tensors that stand for theirs.
+    `stacked`: names below a layer's of tensors that have a matrix for each expert, and of the parts that each such
+    matrix consists of, {} being the expert's number.
     """
 
     prefix: str = "model."
@@ -38,6 +43,7 @@ class Names:
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
     transposed: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
+    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -61,6 +67,7 @@ def canonical(
     tensors = _prefixed({_of_today(name, names.older): tensor for name, tensor in checkpoint.tensors.items()}, names)
     if names.copies:
         tensors = _copied(tensors, names.copies)
+    tensors = _unstacked(tensors, names.stacked)
     tensors |= {name: tensors.pop(twin) for name, twin in names.twins.items() if twin in tensors}
     embedding = f"{names.embedding}.weight"
     others = (*names.aliases, *((f"{names.head}.weight",) if tied else ()))
@@ -109,6 +116,24 @@ def _copied(tensors: dict[str, LazyTensor], copies: Mapping[str, str]) -> dict[s
         if name.startswith(own)
     }
     return {name: tensor for name, tensor in tensors.items() if not name.startswith((*copies.values(),))} | made
+
+
+def _unstacked(tensors: dict[str, LazyTensor], stacked: Mapping[str, tuple[str, ...]]) -> dict[str, LazyTensor]:
+    """With a tensor for each part of each expert in the place of those that have all of them."""
+    found: dict[str, LazyTensor] = {}
+    for name, tensor in tensors.items():
+        below = LAYER.match(name)
+        stem, _, kind = name.rpartition(".") if name.endswith((".weight", ".bias")) else (name, "", "weight")
+        parts = stacked.get(stem[below.end() :]) if below else None
+        if below is None or parts is None or len(tensor.shape) < 2 or tensor.shape[1] % len(parts):
+            found[name] = tensor
+            continue
+        size = tensor.shape[1] // len(parts)
+        for expert in range(min(tensor.shape[0], MAX_EXPERTS)):
+            for i, part in enumerate(parts):
+                full = f"{below[0]}{part.format(expert)}.{kind}"
+                found[full] = stack_part(full, tensor, expert, i * size, (i + 1) * size)
+    return found
 
 
 def _prefixed(tensors: dict[str, LazyTensor], names: Names) -> dict[str, LazyTensor]:

@@ -26,15 +26,15 @@ class Nemotron(Relative):
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
         name, window = f"model.layers.{index}", self.config.windows[index]
-        residual, x = self._norm(b, stream, f"{name}.input_layernorm")
+        residual, x = self._normed(b, stream, f"{name}.input_layernorm")
         x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, window)
-        residual, x = self._norm(b, Stream(residual, x), f"{name}.post_attention_layernorm")
+        residual, x = self._normed(b, Stream(residual, x), f"{name}.post_attention_layernorm")
         return Stream(residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._norm(b, stream, "model.norm")[1]
+        return self._normed(b, stream, "model.norm")[1]
 
-    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
+    def _normed(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
         """The stream as one value, and what its norm makes of it."""
         residual, eps = norms.add(b, stream, name), self.config.rms_norm_eps
         return residual, norms.layer_norm(b, residual, name, self.shape.hidden_size, eps, shift=1.0)

@@ -42,6 +42,12 @@ class Channels:
         self._origins[value] = origin
         return value
 
+    def same(self, value: ir.Value, other: ir.Value) -> ir.Value:
+        """Remember that `value` has tokens of `other`, whose channels are as they were."""
+        if other in self._origins:
+            self._origins[value] = self._origins[other]
+        return value
+
     def scale_of(self, value: ir.Value) -> tuple[str, FloatArray] | None:
         """The origin of a value and what its channels were divided by; None where they are as they were."""
         origin = self._origins.get(value)

@@ -20,6 +20,7 @@ from edgellm.package.report import MixturePoint
 from edgellm.types import FloatArray, Progress
 from edgellm_export.blocks.build import Material
 from edgellm_export.blocks.channels import ChannelScales
+from edgellm_export.blocks.experts import of_all_experts
 from edgellm_export.calibration.rounding import Calibration, Rounding, described, rounded_layer, scales_of
 from edgellm_export.float_run.layers import FloatLayer, FloatRun, ObservedLinear, States, Texts
 from edgellm_export.quantize import IntegerScheme
@@ -214,10 +215,13 @@ def _units(
         freed = sum(large.file_bytes(*shape) - small.file_bytes(*shape) for large, small, shape in sides)
         return Unit(tuple(names), _moved(mixed, before, after), weights, saved, freed)
 
-    # Alike matrices that read the same, such as gate and up, are multiplied in one step where they have the same form.
+    # Alike matrices that read the same, such as gate and up, are multiplied in one step where they have the same form;
+    # so are those of all experts.
     alike: dict[object, list[str]] = {}
     for each in linears:
-        key = each.name if each.origin is None else (each.origin, shapes[each.name])
+        if each.outer:  # 8 bits in any case
+            continue
+        key = each.name if each.origin is None else (of_all_experts(each.origin), shapes[each.name])
         alike.setdefault(key, []).append(each.name)
     return [unit(names) for names in alike.values()]
 

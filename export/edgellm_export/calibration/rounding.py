@@ -26,6 +26,7 @@ STRENGTH = 0.45
 # The first tokens of a sequence have a few enormous activations, which speak for no other token but must not be made
 # still larger beside the rest: a tenth of their largest counts as a channel's size.
 SINKS, SINK_SHARE = 4, 0.1
+LEAST = 8  # tokens that say how large channels are: an expert may have seen fewer
 UNLIKE = 2.0  # largest scale over smallest
 
 
@@ -56,12 +57,12 @@ class Rounding:
         inputs = np.concatenate(linear.inputs)
         if linear.origin is not None and linear.origin in scales:
             inputs /= scales[linear.origin]
-        form = self.scheme.form_of(linear.name, weight, outer=False)
+        form = self.scheme.form_of(linear.name, weight, outer=linear.outer)
         return keep(form, rounded(weight, inputs, form), self.directory / f"{next(self._numbers)}.npy")
 
-    def keeps(self, name: str, weight: LazyTensor) -> bool:
+    def keeps(self, linear: ObservedLinear, weight: LazyTensor) -> bool:
         """Whether the checkpoint's own integers of a layer's matrix stay."""
-        return carries(weight, self.scheme.form_of(name, weight, outer=False).grid)
+        return carries(weight, self.scheme.form_of(linear.name, weight, outer=linear.outer).grid)
 
 
 def calibrate_layers(
@@ -114,7 +115,7 @@ def scalable(layer: FloatLayer, linears: Sequence[ObservedLinear], rounding: Rou
     """Those that read values whose channels may be scaled: not where a matrix that reads the same keeps its integers,
     whose columns would be multiplied."""
     weights = layer.weights({})
-    kept = {linear.origin for linear in linears if rounding.keeps(linear.name, weights[linear.name])}
+    kept = {linear.origin for linear in linears if rounding.keeps(linear, weights[linear.name])}
     return [linear for linear in linears if linear.origin not in kept]
 
 
@@ -124,15 +125,19 @@ def described(texts: Sequence[Sized], origin: str) -> str:
 
 
 def channel_scales(linears: Sequence[ObservedLinear]) -> dict[str, FloatArray]:
-    """By origin, the factor [size] of each channel."""
-    read = {linear.origin: linear.inputs for linear in linears if linear.origin is not None}
-    return {origin: scale_of(channel_sizes(inputs)) for origin, inputs in read.items()}
+    """By origin, the factor [size] of each channel; not where too few tokens were read. The first layer that reads a
+    value reads all of it, a router before its experts."""
+    read = {linear.origin: linear for linear in reversed(linears) if linear.origin is not None}
+    seen = {origin: linear.inputs for origin, linear in read.items() if linear.tokens >= LEAST}
+    return {origin: scale_of(channel_sizes(inputs)) for origin, inputs in seen.items()}
 
 
 def channel_sizes(inputs: Sequence[FloatArray]) -> npt.NDArray[np.float64]:
     """[size] for values [length, size] of each sequence: how large a channel usually is."""
     first = np.concatenate([values[:SINKS] for values in inputs])
-    rest = np.concatenate([values[SINKS:] for values in inputs] if len(inputs[0]) > SINKS else inputs)
+    rest = np.concatenate([values[SINKS:] for values in inputs])
+    if not len(rest):
+        rest = np.concatenate(inputs)
     rms = np.sqrt(np.mean(np.square(rest, dtype=np.float64), axis=0))
     return np.asarray(np.maximum(rms, SINK_SHARE * np.abs(first).max(axis=0)), np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -107,6 +107,39 @@ class RowSlice(NamedView):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(self.start + start, self.start + stop)
+
+
+@dataclass(frozen=True)
+class StackPart(NamedView):
+    """Rows `start` to `stop` of the matrix, or numbers of the vector, number `index` of several in one tensor. Each
+    read goes through the whole matrix."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.stop - self.start, *self.tensor.shape[2:])
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        (whole,) = self.tensor.rows(self.index, self.index + 1)
+        return np.asarray(whole[self.start + start : self.start + stop], np.float32)
+
+
+@runtime_checkable
+class Stack(LazyTensor, Protocol):
+    """A tensor whose file can be read from the middle."""
+
+    def item(self, index: int) -> LazyTensor:
+        """One of the matrices or vectors along its first axis."""
+
+
+def stack_part(name: str, tensor: LazyTensor, index: int, start: int, stop: int) -> LazyTensor:
+    """Rows `start` to `stop` of matrix `index` of a stack."""
+    if isinstance(tensor, Stack):
+        return RowSlice(name, tensor.item(index), start, stop)
+    return StackPart(name, tensor, index, start, stop)
 
 
 @dataclass(frozen=True)

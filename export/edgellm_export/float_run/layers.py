@@ -26,11 +26,17 @@ Texts = TypeVar("Texts", bound=Sized, contravariant=True)
 @dataclass(frozen=True)
 class ObservedLinear:
     """A linear layer with what it read. `origin`: see edgellm_export.blocks.channels. `inputs`: [length, columns] per
-    sequence."""
+    sequence; of an expert, those tokens that it was chosen for. `outer`: see FloatScheme.linear."""
 
     name: str
     origin: str | None
     inputs: Sequence[FloatArray]
+    outer: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """How many it read."""
+        return sum(map(len, self.inputs))
 
 
 class LayerBuilder(Protocol):
@@ -60,7 +66,10 @@ class FloatLayer:
         built = self.build(Material(self.tensors, FLOAT), observe=True)
         segment = segment_of(built)
         runs = [{**fed, **segment.run_all(fed)} for fed in self.fed(states)]
-        linears = [ObservedLinear(p.name, p.origin, [run[str(p.x.name)][0] for run in runs]) for p in built.projections]
+        linears = [
+            ObservedLinear(p.name, p.origin, [run[str(p.x.name)][0] for run in runs], p.outer)
+            for p in built.projections
+        ]
         return [run["hidden_out"] for run in runs], linears
 
     def weights(self, scales: ChannelScales) -> dict[str, LazyTensor]:

@@ -16,9 +16,10 @@ def translate_config(file: GgufFile, arch: str) -> Config:
     if arch not in FAMILIES:
         raise UnsupportedModelError(_unknown(file, arch))
     keys = Keys(file, arch)
-    if keys.get("expert_count"):
+    if arch not in MIXTURES and keys.get("expert_count"):
         raise UnsupportedModelError(
-            f"{file.path} is a mixture of experts, which edgellm does not build; use a dense model, or llama.cpp itself"
+            f"{file.path} is a mixture of experts, and edgellm builds only dense models of this architecture; use one, "
+            "or llama.cpp itself"
         )
     config = FAMILIES[arch](keys)
     if arch in ROTARY:
@@ -53,8 +54,12 @@ def _vocab_size(file: GgufFile) -> int:
     return embedding.shape[0]
 
 
-def _decoder(keys: Keys, model_type: str, class_name: str, norm: str = "attention.layer_norm_rms_epsilon") -> Config:
-    """What all families with rotary positions, and heads of any size, have in common."""
+def _decoder(
+    keys: Keys, model_type: str, class_name: str, norm: str = "attention.layer_norm_rms_epsilon",
+    scale: float | None = None,
+) -> Config:  # fmt: skip
+    """What all families with rotary positions, and heads of any size, have in common. `scale`: of attention, where it
+    does not follow from the size of a head."""
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = keys.integer("attention.key_length", max(hidden // heads, 1))
     config: Config = {
@@ -76,7 +81,7 @@ def _decoder(keys: Keys, model_type: str, class_name: str, norm: str = "attentio
     if rotary != head_dim:
         config["partial_rotary_factor"] = rotary / head_dim
     keys.must_be("attention.value_length", 0, head_dim)
-    keys.must_be("attention.scale", 0, head_dim**-0.5)
+    keys.must_be("attention.scale", 0, scale or head_dim**-0.5)
     _causal(keys)
     return config
 
@@ -96,6 +101,8 @@ def _has_bias(keys: Keys, *parts: str) -> bool:
 
 
 def _llama(keys: Keys) -> Config:
+    if keys.get("expert_count"):
+        return _mixtral(keys)
     window = keys.get("attention.sliding_window") and keys.integer("attention.sliding_window")
     model_type, class_name = ("mistral", "MistralForCausalLM") if window else ("llama", "LlamaForCausalLM")
     config = _decoder(keys, model_type, class_name)
@@ -105,6 +112,55 @@ def _llama(keys: Keys) -> Config:
         "attention_bias": _has_bias(keys, "attn_q", "attn_k", "attn_v", "attn_output"),
         "mlp_bias": _has_bias(keys, "ffn_gate", "ffn_up", "ffn_down"),
     }
+
+
+def _experts(keys: Keys, count: str) -> Config:
+    """`count`: config.json's key of how many there are."""
+    return {count: keys.integer("expert_count"), "num_experts_per_tok": keys.integer("expert_used_count")}
+
+
+def _mixtral(keys: Keys) -> Config:
+    config = _decoder(keys, "mixtral", "MixtralForCausalLM") | _experts(keys, "num_local_experts")
+    return config | {"sliding_window": keys.integer("attention.sliding_window", 0) or None}
+
+
+def _qwen2_moe(keys: Keys) -> Config:
+    config = _decoder(keys, "qwen2_moe", "Qwen2MoeForCausalLM") | _experts(keys, "num_experts")
+    return config | {
+        "moe_intermediate_size": keys.integer("expert_feed_forward_length"),
+        "shared_expert_intermediate_size": keys.integer("expert_shared_feed_forward_length"),
+        "norm_topk_prob": False,
+        "qkv_bias": _has_bias(keys, "attn_q"),
+    }
+
+
+def _qwen3_moe(keys: Keys) -> Config:
+    config = _decoder(keys, "qwen3_moe", "Qwen3MoeForCausalLM") | _experts(keys, "num_experts")
+    return config | {
+        "moe_intermediate_size": keys.integer("expert_feed_forward_length"),
+        "norm_topk_prob": True,
+        "attention_bias": _has_bias(keys, "attn_q"),
+    }
+
+
+def _olmoe(keys: Keys) -> Config:
+    return _decoder(keys, "olmoe", "OlmoeForCausalLM") | _experts(keys, "num_experts") | {"norm_topk_prob": False}
+
+
+def _granitemoe(keys: Keys) -> Config:
+    scale = keys.number("attention.scale")
+    config = _decoder(keys, "granitemoe", "GraniteMoeForCausalLM", scale=scale)
+    return (
+        config
+        | _experts(keys, "num_local_experts")
+        | {
+            "attention_multiplier": scale,
+            "embedding_multiplier": keys.number("embedding_scale", 1.0),
+            "residual_multiplier": keys.number("residual_scale", 1.0),
+            "logits_scaling": keys.number("logit_scale", 1.0),
+            "attention_bias": _has_bias(keys, "attn_q"),
+        }
+    )
 
 
 def _qwen2(keys: Keys) -> Config:
@@ -236,7 +292,12 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "gpt2": _gpt2,
     "gptneox": _gptneox,
     "starcoder2": _starcoder2,
+    "granitemoe": _granitemoe,
+    "olmoe": _olmoe,
+    "qwen2moe": _qwen2_moe,
+    "qwen3moe": _qwen3_moe,
     "bert": bert_config,
     "t5": t5_config,
 }
 ROTARY = FAMILIES.keys() - {"gpt2", "bert", "t5"}
+MIXTURES = {"llama", "granitemoe", "olmoe", "qwen2moe", "qwen3moe"}

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, Transposed
+from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, Transposed, stack_part
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import HeadsTogether, Multiplied, RowsAfter, Shifted
+from edgellm_export.gguf.tensors import AsRow, HeadsTogether, Multiplied, RowsAfter, Shifted
 
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
 # Facts about rotary frequencies, which the config carries; older files repeat them per block.
 CONFIG_TENSORS = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd(\.weight)?")
 SCALE = ".scale"  # what all numbers of a matrix are multiplied by, beside it
+EXPERT = "*"  # in a name: a tensor for each of the matrices in the file's
 Names = Mapping[str, str]
 
 
@@ -51,6 +52,15 @@ def _bert(prefix: str, layer: str, parts: Names, head: Names) -> dict[str, str]:
         "token_embd_norm": f"{prefix}embeddings.LayerNorm",
     }
     return outer | dict(head) | _layers(f"{prefix}{layer}", parts)
+
+
+def _mixture(block: str = "mlp", router: str = "gate", **parts: str) -> dict[str, str]:
+    """A relative with experts. `parts`: what an expert's are called, where it is not as in Llama's MLP."""
+    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj", **parts}
+    stacks = {f"ffn_{part}_exps": f"{block}.experts.{EXPERT}.{name}" for part, name in names.items()}
+    shared = {f"ffn_{part}_shexp": f"{block}.shared_expert.{name}" for part, name in names.items()}
+    one = {"ffn_gate_inp": f"{block}.{router}", "ffn_gate_inp_shexp": f"{block}.shared_expert_gate"}
+    return _llama(**stacks, **shared, **one)
 
 
 LLAMA = _llama()
@@ -152,6 +162,9 @@ NAMES: Mapping[str, Names] = {
     "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
+    **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
+    "mixtral": _mixture("block_sparse_moe", gate="w1", up="w3", down="w2"),
+    "granitemoe": _mixture("block_sparse_moe", "router.layer"),
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
     "bert": BERT,
@@ -164,11 +177,20 @@ def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, La
     """Tensors by Hugging Face name. What has no counterpart keeps its GGUF name, so that accounting reports it."""
     names = _t5(config["feed_forward_proj"] != "relu") if config["model_type"] == "t5" else NAMES[config["model_type"]]
     scales = {name for name in file.tensors if name.endswith(SCALE) and f"{name[: -len(SCALE)]}.weight" in file.tensors}
-    return {
-        huggingface_name(name, names): _restore(name, _scaled(file, tensor), config)
-        for name, tensor in file.tensors.items()
-        if name not in scales and not CONFIG_TENSORS.fullmatch(name)
-    }
+    found: dict[str, LazyTensor] = {}
+    for name, tensor in file.tensors.items():
+        if name not in scales and not CONFIG_TENSORS.fullmatch(name):
+            restored = _restore(name, _scaled(file, tensor), config)
+            found |= _apart(huggingface_name(name, names), restored)
+    return found
+
+
+def _apart(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
+    """The tensor; of a stack, those that it consists of."""
+    if EXPERT not in name or len(tensor.shape) != 3:
+        return {name: tensor}
+    each = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
+    return {full: stack_part(full, tensor, i, 0, tensor.shape[1]) for i, full in enumerate(each)}
 
 
 def huggingface_name(name: str, names: Names) -> str:
@@ -197,7 +219,9 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
     family = config["model_type"]
     part, _, kind = name.rpartition(".")
     part = part.rpartition(".")[2]
-    if family in ("llama", "mistral") and part in ("attn_q", "attn_k"):
+    if family == "qwen2_moe" and part == "ffn_gate_inp_shexp" and len(tensor.shape) == 1:
+        return AsRow(tensor)
+    if family in ("granitemoe", "llama", "mistral", "mixtral") and part in ("attn_q", "attn_k"):
         head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
         return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
     if family.startswith("gemma") and part.endswith("norm"):

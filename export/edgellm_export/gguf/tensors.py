@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,11 @@ class GgufTensor:
         if len(self.shape) == 1:
             return self._read(0, 1, (1, *self.shape))[0, start:stop]
         return self._read(start, stop, self.shape)
+
+    def item(self, index: int) -> GgufTensor:
+        """One of the matrices along the first axis."""
+        nbytes = self.nbytes // self.shape[0]
+        return replace(self, shape=self.shape[1:], offset=self.offset + index * nbytes, nbytes=nbytes)
 
     def _read(self, start: int, stop: int, shape: tuple[int, ...]) -> FloatArray:
         from gguf import GGMLQuantizationType
@@ -79,6 +84,18 @@ class Shifted(TensorView):
 
     def rows(self, start: int, stop: int) -> FloatArray:
         return self.tensor.rows(start, stop) + np.float32(self.amount)
+
+
+@dataclass(frozen=True)
+class AsRow(TensorView):
+    """A matrix of one row out of a vector, as which conversion stores it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1, *self.tensor.shape)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(0, self.tensor.shape[0])[None][start:stop]
 
 
 @dataclass(frozen=True)

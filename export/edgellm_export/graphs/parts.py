@@ -34,7 +34,8 @@ def layer_segment(b: Build, stream: Stream, *, observe: bool, more: Sequence[Out
     """hidden_out, the stream as one value, and `more`. With `observe`, also the values [B, S, size] that linear layers
     read, under the names that the projections' x have, but for the segment's inputs."""
     read = dict.fromkeys(projection.x for projection in b.channels.projections if projection.x.name not in GIVEN)
-    observed = [(x, str(x.name), b.activation_type, [*ROWS, None]) for x in read] if observe else []
+    shape = [None] * 3  # without names: experts read as many tokens as chose them
+    observed: list[Output] = [(x, str(x.name), b.activation_type, shape) for x in read] if observe else []
     return built(b, [_hidden_output(b, stream), *observed, *more])
 
 

@@ -14,15 +14,16 @@ from edgellm_export.quantize.formats import Arrays, BlockFormat
 from edgellm_export.quantize.grid import Codes, compensated, nearest
 
 MEASURED = 512  # tokens
+SPREAD_TOKENS = 256  # of fewer, which an expert of many may see, its errors cannot be made up for
 SPREAD_COLUMNS = 2048  # int8 matrices with more columns are only rounded: the gain is small, the time cubic
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """`error`: root mean square, over tokens, of |quantized output - output| / |output|."""
+    """`error`: root mean square, over tokens, of |quantized output - output| / |output|; None without tokens."""
 
     codes: Codes
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class PreparedMatrix:
     `Rounded`."""
 
     form: BlockFormat
-    error: float
+    error: float | None
     file: Path
 
     def arrays(self) -> Arrays:
@@ -44,24 +45,28 @@ def rounded(weight: LazyTensor, inputs: FloatArray, form: BlockFormat) -> Rounde
     """For a layer that multiplies inputs [tokens, columns] by `weight`: the checkpoint's own integers where `form` can
     hold them, else the nearest, or those that make up for their errors where that is better."""
     rows = weight.rows(0, weight.shape[0])
+    own = carried(weight, form.grid, 0, len(rows)) if carries(weight, form.grid) else None
+    codes = nearest(rows, form.grid) if own is None else own
+    if not len(inputs):  # an expert that no token of the text chose
+        return Rounded(codes, None)
     sample = inputs[:: -(-len(inputs) // MEASURED)]
     outputs = sample @ rows.T
-    own = carried(weight, form.grid, 0, len(rows)) if carries(weight, form.grid) else None
-    found = _measured(form, nearest(rows, form.grid) if own is None else own, sample, outputs)
+    error = _error(form, codes, sample, outputs)
     if own is not None or not np.isfinite(outputs).all():  # of a damaged model, which the comparison will refuse
-        return found
-    if form.bits == 8 and rows.shape[1] > SPREAD_COLUMNS:
-        return found
+        return Rounded(codes, error)
+    if len(inputs) < SPREAD_TOKENS or (form.bits == 8 and rows.shape[1] > SPREAD_COLUMNS):
+        return Rounded(codes, error)
     # Tokens count alike: a sequence's first ones are so large that the others would not be seen beside them.
     alike = inputs / np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), 1e-30)
-    better = _measured(form, compensated(rows, alike, form.grid), sample, outputs)
-    return min(found, better, key=lambda each: each.error)
+    spread = compensated(rows, alike, form.grid)
+    better = _error(form, spread, sample, outputs)
+    return Rounded(spread, better) if better < error else Rounded(codes, error)
 
 
-def _measured(form: BlockFormat, codes: Codes, inputs: FloatArray, outputs: FloatArray) -> Rounded:
+def _error(form: BlockFormat, codes: Codes, inputs: FloatArray, outputs: FloatArray) -> float:
     wrong = form.activations(inputs) @ codes.weights(form.grid).T - outputs
     share = np.linalg.norm(wrong, axis=1) / np.maximum(np.linalg.norm(outputs, axis=1), 1e-30)
-    return Rounded(codes, float(np.sqrt(np.mean(np.square(share, dtype=np.float64)))))
+    return float(np.sqrt(np.mean(np.square(share, dtype=np.float64))))
 
 
 def keep(form: BlockFormat, matrix: Rounded, file: Path) -> PreparedMatrix:

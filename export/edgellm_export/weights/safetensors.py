@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ class SafetensorsTensor:
         """[stop - start, *shape[1:]] float32. Raises TensorError for a type that is not a plain floating-point one."""
         check_float(self.path, self.name, self.dtype)
         return as_floats(self.stored(start, stop), self.dtype)
+
+    def item(self, index: int) -> SafetensorsTensor:
+        """One of the matrices along the first axis."""
+        nbytes = math.prod(self.shape[1:]) * ITEM_BITS[self.dtype] // 8
+        return replace(self, shape=self.shape[1:], offset=self.offset + index * nbytes)
 
     def stored(self, start: int, stop: int) -> Array:
         """[stop - start, *shape[1:]] of a type in STORED, as they are in the file."""

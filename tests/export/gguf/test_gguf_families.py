@@ -35,6 +35,7 @@ SHARED: dict[str, Any] = {
     "rope_theta": 50000.0,
 }
 GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "tie_word_embeddings": True}
+EXPERTS = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, **LLAMA3}
 PHI3_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 # Name: Hugging Face model type, its config, further GGUF metadata.
@@ -62,6 +63,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "starcoder2": ("starcoder2", {"sliding_window": None, "norm_epsilon": 1e-6}, {}),
     "starcoder2 with a window": ("starcoder2", {"sliding_window": 48}, {"attention.sliding_window": 48}),
+    "llama with experts": ("mixtral", EXPERTS, {}),
+    "qwen2moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 72}, {}),
+    "qwen3moe": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}, {}),
+    "olmoe": ("olmoe", EXPERTS, {}),
     "gptneox": ("gpt_neox", {"rotary_pct": 0.5, "layer_norm_eps": 1e-6, "rope_theta": 10000.0}, {}),
     "gptneox in turn": (
         "gpt_neox",
@@ -75,17 +80,21 @@ COMPARED = (
     "rope_scaling", "sliding_window", "layer_types", "query_pre_attn_scalar", "attn_logit_softcapping",
     "final_logit_softcapping", "rope_local_base_freq", "partial_rotary_factor", "use_sliding_window",
     "original_max_position_embeddings", "norm_epsilon", "use_bias", "layer_norm_eps", "rotary_pct", "rotary_emb_base",
-    "use_parallel_residual",
+    "use_parallel_residual", "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "shared_expert_intermediate_size", "norm_topk_prob", "qkv_bias",
 )  # fmt: skip
 
 
 def build(family: str) -> tuple[torch.nn.Module, dict[str, Any]]:
     model_type, values, more = FAMILIES[family]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**{**SHARED, **values}))
+    return seeded(AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**{**SHARED, **values}))), more
+
+
+def seeded(model: torch.nn.Module) -> torch.nn.Module:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
-    return model.eval(), more
+    return model.eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,6 +110,26 @@ def test_config_and_tensors_come_back(tmp_path: Path, family: str) -> None:
     expected = model.state_dict()
     if model.config.tie_word_embeddings:
         del expected["lm_head.weight"]
+    same_tensors(checkpoint, expected)
+
+
+def test_granites_experts_come_back_apart(tmp_path: Path) -> None:
+    """Conversion has cut gates and ups from each other."""
+    multipliers = {
+        "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0,
+    }  # fmt: skip
+    config = CONFIG_MAPPING["granitemoe"](**SHARED, num_local_experts=3, num_experts_per_tok=2, **multipliers)
+    model = seeded(AutoModelForCausalLM.from_config(config))
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level())))
+    assert {key: checkpoint.config[key] for key in multipliers} == multipliers
+    expected = model.state_dict()
+    for layer in range(config.num_hidden_layers):
+        block = f"model.layers.{layer}.block_sparse_moe"
+        both, down = expected.pop(f"{block}.input_linear.weight"), expected.pop(f"{block}.output_linear.weight")
+        for i in range(3):
+            gate, up = both[i].chunk(2)
+            parts = {"gate": gate, "up": up, "down": down[i]}
+            expected |= {f"{block}.experts.{i}.{name}_proj.weight": part for name, part in parts.items()}
     same_tensors(checkpoint, expected)
 
 
@@ -295,7 +324,7 @@ def test_long_rope_factors_become_lists(tmp_path: Path) -> None:
 
 SCALINGS_REFUSED = {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_ext_factor": 0.5}
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "experts": ({"expert_count": 8}, UnsupportedModelError, "mixture of experts"),
+    "experts": ({"expert_count": 8}, CheckpointError, "llama.expert_used_count is absent"),
     "unknown key": ({"magic": 1}, UnsupportedModelError, r"does not know, .* llama\.magic; export the Hugging"),
     "logit scale": ({"logit_scale": 0.5}, UnsupportedModelError, r"llama\.logit_scale"),
     "attention scale": (
