@@ -41,6 +41,9 @@ _T5 = {
     "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
     "feed_forward_proj": "relu", "is_encoder_decoder": True,
 }  # fmt: skip
+_MT5 = {
+    **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
+}  # fmt: skip
 _BERT = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
@@ -51,6 +54,15 @@ _ROBERTA = {**_BERT, "pad_token_id": 1}
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "bart": _BART,
     "bert": _BERT,
+    "blenderbot": {
+        **_BART, "vocab_size": 8008, "d_model": 2560, "encoder_layers": 2, "decoder_layers": 24,
+        "encoder_ffn_dim": 10240, "decoder_ffn_dim": 10240, "encoder_attention_heads": 32,
+        "decoder_attention_heads": 32, "max_position_embeddings": 128,
+    },
+    "blenderbot-small": {
+        **_BART, "d_model": 512, "encoder_layers": 8, "decoder_layers": 8, "encoder_ffn_dim": 2048,
+        "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
+    },
     "camembert": _ROBERTA,
     "distilbert": {
         "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu",
@@ -73,13 +85,14 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "use_parallel_residual": True, "attention_bias": True, "rotary_pct": 0.25, "rotary_emb_base": 10000.0,
     },
     "llama": _LLAMA,
+    "m2m_100": {
+        **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
+    },
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
-    "mt5": {
-        **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
-    },
+    "mt5": _MT5,
     "pegasus": _BART,
     "phi3": {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
@@ -94,6 +107,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "use_bias": True, "tie_word_embeddings": True,
     },
     "t5": _T5,
+    "umt5": _MT5,
     "xlm-roberta": _ROBERTA,
 }  # fmt: skip
 
@@ -106,16 +120,20 @@ _BART_NAMES = {
 }  # fmt: skip
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "bart": _BART_NAMES,
+    "blenderbot": _BART_NAMES,
+    "blenderbot-small": _BART_NAMES,
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     "gpt2": {
         "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
+    "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
     "mbart": _BART_NAMES,
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,
     "t5": _T5_NAMES,
+    "umt5": _T5_NAMES,
 }  # fmt: skip
 
 
