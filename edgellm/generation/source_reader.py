@@ -19,7 +19,7 @@ from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.text.prompts import encode_prompt, encode_source
 from edgellm.types import IntArray
 
-LANGUAGE = re.compile("[a-z]{2,3}_[A-Z][A-Za-z]{1,3}")  # en_XX, eng_Latn
+LANGUAGE = re.compile("(?P<own>[a-z]{2,3}_[A-Z][A-Za-z]{1,3})|__(?P<inner>[a-z]{2,3})__")  # en_XX, eng_Latn; __en__
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class SourceReader(Reader):
 
     @cached_property
     def _languages(self) -> dict[str, int]:
-        """The ids of the tokenizer's language codes."""
+        """The ids of the tokenizer's language codes, which M2M100's are without their underscores."""
         if self.tokenizer is None:
             return {}
-        codes = {self.tokenizer.token_of(i): i for i in self.tokenizer.special_ids}
-        return {code: i for code, i in codes.items() if LANGUAGE.fullmatch(code)}
+        found = {i: LANGUAGE.fullmatch(self.tokenizer.token_of(i)) for i in sorted(self.tokenizer.special_ids)}
+        return {match["own"] or match["inner"]: i for i, match in found.items() if match}
 
     def _language(self, code: str, option: str) -> int:
         if code not in self._languages:

@@ -84,6 +84,6 @@ class Translation(Text2Text):
             options |= {
                 name: code
                 for name, code in languages.items()
-                if self.tokenizer.id_of(code) in self.tokenizer.special_ids
+                if {self.tokenizer.id_of(code), self.tokenizer.id_of(f"__{code}__")} & {*self.tokenizer.special_ids}
             }
         return super().each(items, **options)

@@ -52,8 +52,12 @@ FAMILIES = [
     Family("t5", _t5(hf.T5Config), -1.5),
     Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
     Family("mt5", _t5(hf.MT5Config, num_heads=3), 3.0),
+    Family("umt5", _t5(hf.UMT5Config, num_heads=3), 3.0),
     Family("bart", _bart(hf.BartConfig), -2.0),
     Family("bart-relu", _bart(hf.BartConfig, activation_function="relu", scale_embedding=True), 3.5),
+    Family("blenderbot", _bart(hf.BlenderbotConfig), -2.0),
+    Family("blenderbot-small", _bart(hf.BlenderbotSmallConfig, scale_embedding=True), -2.0),
+    Family("m2m_100", _bart(hf.M2M100Config, scale_embedding=True, activation_function="relu"), -2.0),
     Family("mbart", _bart(hf.MBartConfig, scale_embedding=True), -1.0),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
@@ -79,7 +83,7 @@ def make_model(family: Family) -> Any:
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias) * 0.3)
         if (
-            config.model_type == "t5" and config.tie_word_embeddings
+            config.model_type in ("t5", "umt5") and config.tie_word_embeddings
         ):  # divided by the root of d_model in front of the head
             model.shared.weight *= 7
         model.get_output_embeddings().weight[EOS] *= family.end_scale

@@ -51,11 +51,15 @@ DECODERS = {
 }
 ENCODER_DECODERS = {
     "bart": "bart",
+    "blenderbot": "blenderbot",
+    "blenderbot-small": "blenderbot_small",
+    "m2m_100": "m2m_100",
     "marian": "marian",
     "mbart": "mbart",
     "mt5": "mt5",
     "pegasus": "pegasus",
     "t5": "t5",
+    "umt5": "umt5",
 }
 ENCODERS = {
     "albert": "albert",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -19,12 +19,12 @@ from edgellm_export.blocks.cross_attention import CrossState, SourceState, Targe
 from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 
-OFFSET = 2  # rows of the table of learned positions before that of the first token
 EPSILON = 1e-5
 SIDES = ("encoder", "decoder")
 HEAD_BIAS = "final_logits_bias"
 EMBEDDING, EMBEDDINGS = "model.shared", tuple(f"model.{side}.embed_tokens.weight" for side in SIDES)
-ONE_EMBEDDING = Names(embedding=EMBEDDING, head_bias=HEAD_BIAS, aliases=EMBEDDINGS, unused=EMBEDDINGS)
+NEVER_READ = "model.*.embed_positions.weights"  # M2M100's sinusoids, in older checkpoints
+ONE_EMBEDDING = Names(embedding=EMBEDDING, head_bias=HEAD_BIAS, aliases=EMBEDDINGS, unused=(*EMBEDDINGS, NEVER_READ))
 TWO_EMBEDDINGS = Names(
     embedding="model.encoder.embed_tokens", head_bias=HEAD_BIAS, others=EMBEDDINGS, unused=(f"{EMBEDDING}.weight",)
 )
@@ -41,9 +41,21 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Positions:
+    """Of a table with a row per position, of whose rows the token that comes first has number `first`. `made`: the
+    table of (positions, size), where it is one of sinusoids that a checkpoint need not hold."""
+
+    first: int = 0
+    made: Callable[[int, int], FloatArray] | None = None
+
+
+LEARNED, SINUSOIDS = Positions(first=2), Positions(made=sinusoids)
+
+
+@dataclass(frozen=True)
 class BartConfig:
-    """`pre_norm`: norms stand before each block, and one more at the end. `embedding_norm`: one behind the embedding.
-    `learned_positions`: without them, a checkpoint need not hold its table, which is then one of sinusoids.
+    """`pre_norm`: norms stand before each block, and one more at the end. `embedding_norm`: one behind the embedding;
+    on the sides `norm_before_positions`, which do not scale it, positions are added behind that norm.
     `own_embeddings`: the sides that have one each; the others share one."""
 
     shape: DecoderShape
@@ -53,15 +65,16 @@ class BartConfig:
     embedding_scale: float
     pre_norm: bool
     embedding_norm: bool
-    learned_positions: bool
+    positions: Positions
+    norm_before_positions: tuple[str, ...] = ()
     own_embeddings: tuple[str, ...] = ()
 
 
 def parse(config: ConfigReader) -> Bart:
-    return parse_bart(config, pre_norm=False, embedding_norm=True, learned_positions=True)
+    return parse_bart(config, pre_norm=False, embedding_norm=True, positions=LEARNED)
 
 
-def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, learned_positions: bool) -> Bart:
+def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, positions: Positions) -> Bart:
     config.must_be("is_encoder_decoder", True)
     config.must_be("is_causal", True, null=False)
     config.no_windows()
@@ -79,7 +92,7 @@ def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, le
     )
     scale = hidden**0.5 if config.flag("scale_embedding") else 1.0
     act = config.choice("activation_function", list(blocks.ACTIVATIONS))
-    return Bart(BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, learned_positions))
+    return Bart(BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, positions))
 
 
 def _side(config: ConfigReader, name: str, hidden: int) -> Side:
@@ -132,8 +145,9 @@ class Bart:
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
         found = {HEAD_BIAS: np.zeros(self.shape.vocab_size, np.float32)}
-        if not self.config.learned_positions:
-            table = sinusoids(self.shape.context_length, self.shape.hidden_size)
+        positions = self.config.positions
+        if positions.made is not None:
+            table = positions.made(positions.first + self.shape.context_length, self.shape.hidden_size)
             found.update({f"model.{side}.embed_positions.weight": table for side in SIDES})
         return found
 
@@ -206,18 +220,21 @@ class Bart:
         name, shape = f"model.{side.name}", self.shape
         weight = b.tensors.take(f"{self._embedding_name(side.name)}.weight", (shape.vocab_size, shape.hidden_size))
         tokens = b.scheme.embedding(b.graph, input_ids, weight, node(f"{name}.embed_tokens"))
-        if self.config.embedding_scale != 1:
+        norm_first = side.name in self.config.norm_before_positions
+        if self.config.embedding_scale != 1 and not norm_first:
             tokens = blocks.scale(b, tokens, self.config.embedding_scale, f"{name}.embed_scale")
         place = b.graph.op(
             "Gather", self._position_table(b, name), positions, axis=0, name=f"{node(name)}/embed_positions/Gather"
         )
         if not self.config.embedding_norm:
             return Stream(tokens, place)
+        if norm_first:
+            return Stream(self._layer_norm(b, tokens, f"{name}.layernorm_embedding", feeds_stream=True), place)
         x = norms.add(b, Stream(tokens, place), f"{name}.embed_positions")
         return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
 
     def _position_table(self, b: Build, name: str) -> ir.Value:
-        first = OFFSET if self.config.learned_positions else 0
+        first = self.config.positions.first
         count = first + self.shape.context_length
         table = b.tensors.take(f"{name}.embed_positions.weight", (count, self.shape.hidden_size)).rows(first, count)
         return b.graph.array(f"{name}.embed_positions.weight", np.ascontiguousarray(table, b.activation))

@@ -51,6 +51,9 @@ _T5 = {
     "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6,
     "feed_forward_proj": "relu", "is_encoder_decoder": True,
 }  # fmt: skip
+_MT5 = {
+    **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
+}  # fmt: skip
 _BERT = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
@@ -86,6 +89,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 128256, "hidden_size": 2560, "intermediate_size": 6912, "num_hidden_layers": 30,
         "num_attention_heads": 20, "num_key_value_heads": 5, "hidden_act": "relu2", "rms_norm_eps": 1e-5,
         "rope_theta": 500000.0,
+    },
+    "blenderbot": {
+        **_BART, "vocab_size": 8008, "d_model": 2560, "encoder_layers": 2, "decoder_layers": 24,
+        "encoder_ffn_dim": 10240, "decoder_ffn_dim": 10240, "encoder_attention_heads": 32,
+        "decoder_attention_heads": 32, "max_position_embeddings": 128,
+    },
+    "blenderbot-small": {
+        **_BART, "d_model": 512, "encoder_layers": 8, "decoder_layers": 8, "encoder_ffn_dim": 2048,
+        "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
     },
     "camembert": _ROBERTA,
     "cohere": _COHERE,
@@ -143,6 +155,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
     },
     "llama": _LLAMA,
+    "m2m_100": {
+        **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
+    },
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
     "ministral": _MISTRAL,
@@ -166,9 +181,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **{key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}, "vocab_size": 30527,
         "relative_attention_num_buckets": 32,
     },
-    "mt5": {
-        **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
-    },
+    "mt5": _MT5,
     "nemotron": {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
         "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,
@@ -206,6 +219,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "use_bias": True, "tie_word_embeddings": True,
     },
     "t5": _T5,
+    "umt5": _MT5,
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": {
         **_ROBERTA, "vocab_size": 250880, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32,
@@ -222,17 +236,21 @@ _BART_NAMES = {
 }  # fmt: skip
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "bart": _BART_NAMES,
+    "blenderbot": _BART_NAMES,
+    "blenderbot-small": _BART_NAMES,
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     "gpt2": {
         "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
         "num_hidden_layers": "n_layer",
     },
+    "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
     "modernbert": {"rope_theta": "global_rope_theta"},
     "mbart": _BART_NAMES,
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,
     "t5": _T5_NAMES,
+    "umt5": _T5_NAMES,
 }  # fmt: skip
 
 

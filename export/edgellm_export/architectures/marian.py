@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgellm_export.architectures.bart import SIDES, Bart, parse_bart
+from edgellm_export.architectures.bart import SIDES, SINUSOIDS, Bart, parse_bart
 from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Bart:
-    bart = parse_bart(config, pre_norm=False, embedding_norm=False, learned_positions=False)
+    bart = parse_bart(config, pre_norm=False, embedding_norm=False, positions=SINUSOIDS)
     if config.flag("share_encoder_decoder_embeddings"):
         return bart
     vocab_size = bart.shape.vocab_size

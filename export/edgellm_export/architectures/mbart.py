@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm_export.architectures.bart import Bart, parse_bart
+from edgellm_export.architectures.bart import LEARNED, Bart, parse_bart
 from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Bart:
-    return parse_bart(config, pre_norm=True, embedding_norm=True, learned_positions=True)
+    return parse_bart(config, pre_norm=True, embedding_norm=True, positions=LEARNED)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm_export.architectures.bart import Bart, parse_bart
+from edgellm_export.architectures.bart import SINUSOIDS, Bart, parse_bart
 from edgellm_export.checkpoint.config import ConfigReader
 
 
 def parse(config: ConfigReader) -> Bart:
-    return parse_bart(config, pre_norm=True, embedding_norm=False, learned_positions=False)
+    return parse_bart(config, pre_norm=True, embedding_norm=False, positions=SINUSOIDS)

@@ -31,7 +31,8 @@ ACTIVATIONS = tuple(blocks.ACTIVATIONS)
 @dataclass(frozen=True)
 class T5Config:
     """`source_layers`: of the encoder. `gated`: activation(wi_0 x) * wi_1 x, without: activation(wi x).
-    `scaled`: what the head reads is divided by the root of its size."""
+    `scaled`: what the head reads is divided by the root of its size. `shared_positions`: the first layer's are those of
+    all; otherwise each layer has its own."""
 
     shape: DecoderShape
     heads: Heads
@@ -42,6 +43,7 @@ class T5Config:
     hidden_act: str
     gated: bool
     scaled: bool
+    shared_positions: bool = True
 
 
 def parse(config: ConfigReader) -> T5:
@@ -120,14 +122,19 @@ class T5:
         return self.config.source_layers
 
     def source_state(self, b: Build, source: SourceState) -> SourceState:
-        bias = self.config.positions.of_source(b, self._distances(b, "encoder"), source.positions, b.activation)
-        return replace(source, bias=bias)
+        return self._with_positions(b, source, 0) if self.config.shared_positions else source
+
+    def _with_positions(self, b: Build, source: SourceState, index: int) -> SourceState:
+        weight = self._distances(b, "encoder", index)
+        place = self._place("encoder", index)
+        return replace(source, bias=self.config.positions.of_source(b, weight, source.positions, place, b.activation))
 
     def embed_source(self, b: Build, input_ids: ir.Value, source: SourceState) -> Stream:
         return Stream(self._embedding(b, input_ids, "encoder"))
 
     def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream:
         name = f"encoder.block.{index}"
+        source = source if self.config.shared_positions else self._with_positions(b, source, index)
         x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
         attention = f"{name}.layer.0.SelfAttention"
         qkv = [self._linear(b, x, f"{attention}.{side}") for side in "qkv"]
@@ -148,8 +155,11 @@ class T5:
         )
 
     def target_state(self, b: Build, target: TargetState) -> TargetState:
-        weight = self._distances(b, "decoder")
-        bias = self.config.positions.of_target(b, weight, target.total, target.positions, b.activation)
+        return self._with_target_positions(b, target, 0) if self.config.shared_positions else target
+
+    def _with_target_positions(self, b: Build, target: TargetState, index: int) -> TargetState:
+        weight, place = self._distances(b, "decoder", index), self._place("decoder", index)
+        bias = self.config.positions.of_target(b, weight, target.total, target.positions, place, b.activation)
         return replace(target, bias=bias)
 
     def embed(self, b: Build, input_ids: ir.Value, target: TargetState) -> Stream:
@@ -159,6 +169,7 @@ class T5:
         self, b: Build, index: int, stream: Stream, cache: LayerCache, source: CrossState, target: TargetState
     ) -> tuple[Stream, LayerCache]:
         name = f"decoder.block.{index}"
+        target = target if self.config.shared_positions else self._with_target_positions(b, target, index)
         x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
         attention = f"{name}.layer.0.SelfAttention"
         matrices = [self._matrix(b, f"{attention}.{side}") for side in "qkv"]
@@ -207,9 +218,12 @@ class T5:
         weight = b.vector(f"{name}.weight", self.shape.hidden_size)
         return norms.add_rms_norm(b, stream, weight, self.config.layer_norm_epsilon, name)
 
-    def _distances(self, b: Build, part: str) -> LazyTensor:
+    def _distances(self, b: Build, part: str, index: int) -> LazyTensor:
         shape = (self.config.positions.buckets, self.config.heads.num_heads)
-        return b.tensors.take(f"{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", shape)
+        return b.tensors.take(f"{part}.block.{index}.layer.0.SelfAttention.relative_attention_bias.weight", shape)
+
+    def _place(self, part: str, index: int) -> str:
+        return f"/{part}/relative" + ("" if self.config.shared_positions else f".{index}")
 
     def _matrix(self, b: Build, name: str) -> LazyTensor:
         return b.tensors.take(f"{name}.weight", (self.config.heads.query_size, self.shape.hidden_size))

@@ -140,16 +140,17 @@ class RelativePositions:
     buckets: int
     max_distance: int
 
-    def of_source(self, b: Build, weight: LazyTensor, positions: ir.Value, dtype: np.dtype[Any]) -> ir.Value:
+    def of_source(
+        self, b: Build, weight: LazyTensor, positions: ir.Value, place: str, dtype: np.dtype[Any]
+    ) -> ir.Value:
         """[1, N, T, T] for a source, where keys lie on both sides."""
         distances = np.arange(-self.max_distance, self.max_distance + 1)
-        return self._bias(b, weight, self.bucket_both(distances), positions, positions, "/encoder/relative", dtype)
+        return self._bias(b, weight, self.bucket_both(distances), positions, positions, place, dtype)
 
     def of_target(
-        self, b: Build, weight: LazyTensor, total: ir.Value, queries: ir.Value, dtype: np.dtype[Any]
+        self, b: Build, weight: LazyTensor, total: ir.Value, queries: ir.Value, place: str, dtype: np.dtype[Any]
     ) -> ir.Value:
         """[1, N, S, total] for a target, where keys lie behind. queries: [S] positions."""
-        place = "/decoder/relative"
         end = b.graph.op("Cast", total, name=f"{place}/Cast", to=int(ir.DataType.INT64))
         keys = b.graph.op("Range", b.graph.scalar(0), end, b.graph.scalar(1), name=f"{place}/Range")
         buckets = self.bucket_behind(np.arange(self.max_distance + 1))

@@ -208,16 +208,17 @@ def test_targets_end_where_the_table_of_positions_does(load: Load) -> None:
 LANGUAGES = ["en_XX", "ro_RO", "fr_XX"]
 
 
-def with_languages(path: Path, *, first: bool) -> None:
-    """A tokenizer as mBART (the language last) or mBART-50 (the language first) has it."""
+def with_languages(path: Path, *, first: bool, written: str = "{}") -> None:
+    """A tokenizer as mBART (the language last) or mBART-50 (the language first) has it. `written`: how codes are."""
+    languages = [written.format(code) for code in LANGUAGES]
     tokenizer = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
-    ids = {code: 120 + i for i, code in enumerate(LANGUAGES)}
+    ids = {code: 120 + i for i, code in enumerate(languages)}
     vocabulary = {t: i for t, i in tokenizer.get_vocab().items() if i not in ids.values()}
     tokenizer.model = tokenizers.models.BPE(vocab={**vocabulary, **ids}, merges=[])
-    tokenizer.add_special_tokens(LANGUAGES)
-    single = ["en_XX", "$A", "</s>"] if first else ["$A", "</s>", "en_XX"]
+    tokenizer.add_special_tokens(languages)
+    single = [languages[0], "$A", "</s>"] if first else ["$A", "</s>", languages[0]]
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single=single, special_tokens=[("en_XX", ids["en_XX"]), ("</s>", EOS)]
+        single=single, special_tokens=[(languages[0], ids[languages[0]]), ("</s>", EOS)]
     )
     tokenizer.save(str(path / "tokenizer.json"))
 
@@ -248,3 +249,21 @@ def test_language_codes(first: bool, reference: Reference, tmp_path: Path) -> No
         model.generate("a text", src_lang="ro_R")
     with pytest.raises(edgellm.OptionError, match="both say what to begin with"):
         model.generate("a text", tgt_lang="ro_RO", forced_bos_token_id=5)
+
+
+def test_m2m100s_codes_are_said_without_their_underscores(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LANGUAGES", ["en", "ro", "fr"])
+    save_checkpoint(reference("m2m_100"), tmp_path / "checkpoint")
+    with_languages(tmp_path / "checkpoint", first=True, written="__{}__")
+    out = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "out", precision="fp32", verify_quality=False)
+    model = edgellm.load(out.path, threads=1)
+    assert model.tokenizer is not None
+    source = np.array([122, *model.tokenizer.encode("a text", add_special_tokens=False), EOS])
+    expected = hf_generate(reference("m2m_100"), [source], forced_bos_token_id=121, max_new_tokens=8)
+    assert_same([model.generate("a text", src_lang="fr", tgt_lang="ro", max_new_tokens=8)], expected)
+    named = edgellm.pipeline("translation_fr_to_ro", model)
+    assert named("a text", max_new_tokens=8, num_beams=1, return_tensors=True) == [
+        {"translation_token_ids": list(expected[0].tokens[0])}
+    ]

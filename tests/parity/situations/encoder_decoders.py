@@ -67,6 +67,9 @@ def rows(config: str, name: str, usual: dict[str, Any]) -> Any:
 
 t5, mt5 = rows("T5Config", "t5", T5), rows("MT5Config", "mt5", T5)
 bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
+blenderbot = rows("BlenderbotConfig", "blenderbot", BART)
+blenderbot_small = rows("BlenderbotSmallConfig", "blenderbot-small", BART)
+m2m_100, umt5 = rows("M2M100Config", "m2m_100", BART), rows("UMT5Config", "umt5", T5)
 marian, pegasus = rows("MarianConfig", "marian", BART), rows("PegasusConfig", "pegasus", BART)
 
 
@@ -107,6 +110,12 @@ SITUATIONS = [
     ),
     bart("beams", edited(GENERATION, **SUMMARIES)),
     bart("unlike-sides", encoder_layers=3, decoder_attention_heads=6, decoder_layers=1),
+    blenderbot(""),
+    blenderbot("without-generation-config", removed(GENERATION)),
+    blenderbot_small("", scale_embedding=True),
+    m2m_100("", scale_embedding=True),
+    m2m_100("untied", tie_word_embeddings=False, versions=("5",)),  # 4.57 makes up what it left out
+    m2m_100("relu", activation_function="relu", scale_embedding=False, pad_token_id=3),
     mbart(""),
     mbart("scaled", scale_embedding=True),
     mbart("without-generation-config", removed(GENERATION)),
@@ -114,6 +123,9 @@ SITUATIONS = [
     marian("apart", share_encoder_decoder_embeddings=False),
     marian("without-generation-config", removed(GENERATION)),
     marian("bad-words", edited(GENERATION, bad_words_ids=[[0]], num_beams=4, renormalize_logits=True)),
+    umt5("tied", tie_word_embeddings=True),
+    umt5("untied", tie_word_embeddings=False),
+    umt5("without-key", without(CONFIG, "tie_word_embeddings")),
     pegasus("", scale_embedding=True, activation_function="relu"),
     pegasus("without-generation-config", removed(GENERATION)),
 ]
