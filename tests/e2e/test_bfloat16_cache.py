@@ -46,6 +46,8 @@ def load16(package: Callable[..., Path]) -> Callable[..., edgellm.Model]:
 class RoundedCache(hf.DynamicCache):
     """Keys (behind the rotary embedding) and values as bfloat16 keeps them."""
 
+    has_previous_state = False  # of Mamba, which Granite asks for
+
     def update(self, key_states: Any, value_states: Any, layer_idx: int, cache_kwargs: Any = None) -> Any:
         rounded = (states.bfloat16().float() for states in (key_states, value_states))
         return super().update(*rounded, layer_idx, cache_kwargs)

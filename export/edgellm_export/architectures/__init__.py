@@ -18,17 +18,33 @@ Kind = Literal["decoder", "encoder", "encoder-decoder"]
 
 # model_type in config.json -> module in this folder
 DECODERS = {
+    "bloom": "bloom",
+    "codegen": "codegen",
+    "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
+    "gpt_bigcode": "gpt_bigcode",
+    "gpt_neo": "gpt_neo",
     "gpt_neox": "gpt_neox",
+    "gptj": "gptj",
+    "granite": "granite",
+    "granitemoehybrid": "granitemoehybrid",
     "llama": "llama",
     "ministral": "mistral",
     "mistral": "mistral",
+    "mpt": "mpt",
+    "olmo": "olmo",
+    "olmo2": "olmo2",
+    "olmo3": "olmo3",
+    "opt": "opt",
+    "phi": "phi",
     "phi3": "phi3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
     "starcoder2": "starcoder2",
 }
 ENCODER_DECODERS = {

@@ -17,7 +17,9 @@ from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, Config
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """`windows`: per layer, the sliding window in tokens or None. `positions`: rows of the rotary tables."""
+    """`windows`: per layer, the sliding window in tokens or None. `ropes`: likewise, where they differ; None for a
+    layer without. `parallel`: attention and MLP both read the layer's one norm, and what they give is added to its
+    input."""
 
     shape: DecoderShape
     heads: Heads
@@ -26,6 +28,8 @@ class LlamaConfig:
     hidden_act: str
     rope: Rope
     windows: Sequence[int | None]
+    ropes: Sequence[Rope | None] = ()
+    parallel: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -35,19 +39,24 @@ class LlamaConfig:
 
 def parse(config: ConfigReader) -> Llama:
     config.no_windows()
-    attention_bias = config.flag("attention_bias")
-    return Llama(
-        replace(
-            read_llama(config), qkv_bias=attention_bias, output_bias=attention_bias, mlp_bias=config.flag("mlp_bias")
-        )
-    )
+    return Llama(replace(with_biases(config, read_llama(config)), mlp_bias=config.flag("mlp_bias")))
+
+
+def with_biases(config: ConfigReader, llama: LlamaConfig) -> LlamaConfig:
+    """On all four layers of attention, if `attention_bias`."""
+    bias = config.flag("attention_bias")
+    return replace(llama, qkv_bias=bias, output_bias=bias)
 
 
 def read_llama(
-    config: ConfigReader, *, share: float | None = None, kinds: Mapping[str, str] = KINDS, eps: str = "rms_norm_eps"
+    config: ConfigReader,
+    *,
+    share: float | None = None,
+    kinds: Mapping[str, str] = KINDS,
+    eps: str | None = "rms_norm_eps",
 ) -> LlamaConfig:
     """The keys that all relatives have. `share`: of a head that is rotated, where it need not be all. `kinds`: of
-    rope. `eps`: the norms' key."""
+    rope. `eps`: the norms' key, None where it is fixed."""
     config.must_be("is_causal", True, null=False)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
@@ -55,15 +64,13 @@ def read_llama(
     theta = config.number("rope_theta")
     request = rope_request(config, head_dim=heads.head_dim, positions=positions, theta=theta, share=share)
     rotated = request.rotary_dim
-    config.require(
-        rotated % 16 == 0, f"{rotated} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
-    )
-    rope = read_rope(config, request, kinds)
+    config.require(rotated % 2 == 0 and rotated > 0, f"{rotated} of head_dim are rotated, expected pairs")
+    rope = read_rope(config, replace(request, rotary_dim=max(rotated, 2)), kinds)
     return LlamaConfig(
         shape=read_shape(config, hidden, layers, heads, context=request.context_length, ropes=(rope,)),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
-        rms_norm_eps=config.number(eps),
+        rms_norm_eps=0.0 if eps is None else config.number(eps),
         hidden_act=config.choice("hidden_act", list(blocks.ACTIVATIONS)),
         rope=rope,
         windows=[None] * layers,
@@ -90,8 +97,11 @@ class Llama(NamedDecoder[LlamaConfig]):
     ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
         x, stream = self._norm(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        x, stream = self._norm(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm")
+        y, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
+        if c.parallel:
+            attended = norms.add(b, Stream(stream.residual, y), f"{name}.self_attn.residual")
+            return Stream(attended, self._mlp(b, x, f"{name}.mlp")), present
+        x, stream = self._norm(b, Stream(stream.residual, y), f"{name}.post_attention_layernorm")
         return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
@@ -102,20 +112,23 @@ class Llama(NamedDecoder[LlamaConfig]):
         return norms.add_rms_norm_of(b, stream, name, self.config.rms_norm_eps)
 
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
-        c = self.config
-        heads = replace(c.heads, window=window)
-        hidden = self.shape.hidden_size
-        if c.qk_norm:
-            qkv = attention.normed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
-        elif c.fused:
-            rows = heads.query_size + 2 * heads.kv_size
-            qkv = [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias)]
-        else:
-            qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=c.qkv_bias)]
-        y, present = attention.grouped_query(b, qkv, heads, cache, batch, c.rope, self.shape.context_length, name)
+        c, hidden = self.config, self.shape.hidden_size
+        heads, rope = replace(c.heads, window=c.windows[index]), c.ropes[index] if c.ropes else c.rope
+        qkv = self._qkv(b, x, name)
+        y, present = attention.grouped_query(b, qkv, heads, cache, batch, rope, self.shape.context_length, name)
         return blocks.linear(b, y, f"{name}.o_proj", hidden, heads.query_size, bias=c.output_bias), present
+
+    def _qkv(self, b: Build, x: ir.Value, name: str) -> Sequence[ir.Value]:
+        """Queries, keys and values, packed or apart."""
+        c, hidden = self.config, self.shape.hidden_size
+        if c.qk_norm:
+            return attention.normed_qkv(b, x, name, c.heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)
+        if c.fused:
+            rows = c.heads.query_size + 2 * c.heads.kv_size
+            return [blocks.linear(b, x, f"{name}.qkv_proj", rows, hidden, bias=c.qkv_bias)]
+        return [attention.packed_qkv(b, x, name, c.heads, hidden, bias=c.qkv_bias)]
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
         c, hidden = self.config, self.shape.hidden_size
