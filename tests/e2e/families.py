@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,8 +45,8 @@ def _longrope(pairs: int) -> dict[str, Any]:
 class Family:
     """`config` makes the transformers config. `length`: tokens in the parity prompt. `end_scale`: the factor of the
     head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is.
-    `scaled`: the values of a layer whose channels are scaled, where these are not two norms' and a gate's.
-    `neighbours`: how many of a head's channels rotate with the one beside them.
+    `norms`: how many of a layer's norms linear layers alone read. `attention`: the implementation that is the
+    reference. `neighbours`: how many of a head's channels rotate with the one beside them.
     `chooses`: experts, of which two may be all but equal, so that rounding decides."""
 
     name: str
@@ -53,7 +54,8 @@ class Family:
     length: int = 60
     end_scale: float = 1.0
     gated: bool = True
-    scaled: int | None = None
+    norms: int = 2
+    attention: str = "eager"
     neighbours: int = 0
     chooses: bool = False
 
@@ -61,6 +63,21 @@ class Family:
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
     settings = {**SIZES, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes}
     return lambda: config_class(**settings)
+
+
+_MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.5,
+}
+_DENSE = {
+    "hidden_size": 96,
+    "num_local_experts": 0,
+    "layer_types": ["attention"] * 3,
+    "shared_intermediate_size": 80,
+    "mamba_n_heads": 6,
+}
 
 
 def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -77,6 +94,16 @@ def _neox(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
 def _mixture(name: str, config_class: type[hf.PretrainedConfig], **changes: Any) -> Family:
     sizes = {"num_experts": 5, "num_local_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
     return Family(name, _sized(config_class, **{**sizes, **changes}), chooses=True)
+
+
+def _six_heads(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    """Of 16 channels each, under the names that all configs know."""
+    sizes = {name: SIZES[name] for name in ("vocab_size", "num_hidden_layers", "num_attention_heads")}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return lambda: config_class(**{**sizes, **special, "hidden_size": 96, **changes})
+
+
+_OPT = {"max_position_embeddings": CONTEXT, "ffn_dim": 88, "word_embed_proj_dim": 96}
 
 
 FAMILIES = [
@@ -149,6 +176,18 @@ FAMILIES = [
     Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
     Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
     Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),
+    Family(
+        "phi",
+        _sized(hf.PhiConfig, hidden_size=96, num_key_value_heads=6, head_dim=16, partial_rotary_factor=1.0),
+        gated=False,
+        norms=1,
+    ),
+    Family(
+        "phi-partial",
+        _sized(hf.PhiConfig, hidden_size=192, head_dim=32, tie_word_embeddings=True),
+        gated=False,
+        norms=1,
+    ),
     Family("phi3", _sized(hf.Phi3Config, sliding_window=None, hidden_size=96)),
     Family("phi3-sliding", _sized(hf.Phi3Config, sliding_window=17, hidden_size=96)),
     Family(
@@ -162,16 +201,16 @@ FAMILIES = [
     Family("glm", _sized(hf.GlmConfig, head_dim=32), neighbours=16),
     Family("glm-no-bias", _sized(hf.GlmConfig, attention_bias=False, partial_rotary_factor=1.0), neighbours=16),
     Family("glm4", _sized(hf.Glm4Config, head_dim=32), neighbours=16),
-    Family("cohere", _sized(hf.CohereConfig, logit_scale=0.25), scaled=2, neighbours=16),
+    Family("cohere", _sized(hf.CohereConfig, logit_scale=0.25), norms=1, neighbours=16),
     Family(
         "cohere-normed",
         _sized(hf.CohereConfig, use_qk_norm=True, attention_bias=True, tie_word_embeddings=False, logit_scale=2.0),
-        scaled=2,
+        norms=1,
         neighbours=16,
     ),
-    Family("cohere2", _sized(hf.Cohere2Config, sliding_window=13, sliding_window_pattern=2), scaled=2, neighbours=16),
-    Family("exaone4", _sized(hf.Exaone4Config, sliding_window=13, sliding_window_pattern=2), scaled=1),
-    Family("exaone4-wide", _sized(hf.Exaone4Config, sliding_window=None, layer_types=["full_attention"] * 3), scaled=1),
+    Family("cohere2", _sized(hf.Cohere2Config, sliding_window=13, sliding_window_pattern=2), norms=1, neighbours=16),
+    Family("exaone4", _sized(hf.Exaone4Config, sliding_window=13, sliding_window_pattern=2), norms=0),
+    Family("exaone4-wide", _sized(hf.Exaone4Config, sliding_window=None, layer_types=["full_attention"] * 3), norms=0),
     Family("ernie4_5", _sized(hf.Ernie4_5Config), neighbours=16),
     Family(
         "ernie4_5-biases",
@@ -193,7 +232,108 @@ FAMILIES = [
     Family("seed_oss", _sized(hf.SeedOssConfig)),
     Family("seed_oss-biases", _sized(hf.SeedOssConfig, attention_out_bias=True, mlp_bias=True)),
     Family("apertus", _sized(hf.ApertusConfig, rope_scaling=LLAMA3), gated=False),
-    Family("bitnet", _sized(hf.BitNetConfig, hidden_size=96), scaled=4),
+    Family("bitnet", _sized(hf.BitNetConfig, hidden_size=96), norms=3),
+    Family("opt", _six_heads(hf.OPTConfig, **_OPT), gated=False),
+    Family(
+        "opt-no-bias",
+        _six_heads(hf.OPTConfig, **_OPT, enable_bias=False, tie_word_embeddings=False, activation_function="gelu"),
+        gated=False,
+    ),
+    Family(
+        "gpt_neo",
+        _six_heads(
+            hf.GPTNeoConfig,
+            max_position_embeddings=CONTEXT,
+            num_layers=3,
+            attention_types=[[["global", "local"], 1], [["global"], 1]],
+            window_size=13,
+        ),
+        gated=False,
+    ),
+    Family("gptj", _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=16), gated=False, norms=1),
+    Family("gptj-odd-rotary", _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=6), gated=False, norms=1),
+    Family(
+        "codegen",
+        _six_heads(hf.CodeGenConfig, n_positions=CONTEXT, rotary_dim=8, num_attention_heads=4),
+        gated=False,
+        norms=1,
+    ),
+    Family("gpt_bigcode", _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT), gated=False),
+    Family(
+        "gpt_bigcode-heads",
+        _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT, multi_query=False, scale_attn_weights=False, n_inner=72),
+        gated=False,
+    ),
+    Family("bloom", _six_heads(hf.BloomConfig, seq_length=CONTEXT), gated=False),
+    Family("mpt", _six_heads(hf.MptConfig, max_seq_len=CONTEXT), gated=False),
+    Family(
+        "mpt-clipped",
+        _six_heads(
+            hf.MptConfig,
+            max_seq_len=CONTEXT,
+            num_attention_heads=4,
+            attn_config={"clip_qkv": 0.6, "softmax_scale": 0.3},
+        ),
+        gated=False,
+    ),
+    Family("falcon", _six_heads(hf.FalconConfig, max_position_embeddings=CONTEXT), gated=False, norms=1),
+    Family(
+        "falcon-new",
+        _six_heads(
+            hf.FalconConfig,
+            max_position_embeddings=CONTEXT,
+            new_decoder_architecture=True,
+            num_kv_heads=2,
+            ffn_hidden_size=88,
+            tie_word_embeddings=False,
+            rope_scaling={"rope_type": "linear", "factor": 2.0},
+        ),
+        gated=False,
+    ),
+    Family(
+        "falcon-alibi",
+        _six_heads(
+            hf.FalconConfig,
+            max_position_embeddings=CONTEXT,
+            alibi=True,
+            multi_query=False,
+            parallel_attn=False,
+            bias=True,
+        ),
+        gated=False,
+        attention="sdpa",  # eager adds the positions twice
+    ),
+    Family("smollm3", _sized(hf.SmolLM3Config, no_rope_layer_interval=2)),
+    Family(
+        "smollm3-sliding",
+        _sized(hf.SmolLM3Config, no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=13, mlp_bias=True),
+    ),
+    Family("olmo", _sized(hf.OlmoConfig)),
+    Family("olmo-clipped", _sized(hf.OlmoConfig, clip_qkv=0.7, tie_word_embeddings=True)),
+    Family("olmo2", _sized(hf.Olmo2Config), norms=0),
+    Family("olmo2-biases", _sized(hf.Olmo2Config, attention_bias=True, tie_word_embeddings=True), norms=0),
+    Family("olmo3", _sized(hf.Olmo3Config, sliding_window=13, num_hidden_layers=4), norms=0),
+    Family("olmo3-yarn", _sized(hf.Olmo3Config, sliding_window=13, num_hidden_layers=4, rope_scaling=YARN), norms=0),
+    Family("granite", _sized(hf.GraniteConfig, **_MULTIPLIERS, attention_bias=True, mlp_bias=True)),
+    Family(
+        "granitemoehybrid",
+        _sized(
+            hf.GraniteMoeHybridConfig,
+            **_DENSE,
+            **_MULTIPLIERS,
+            position_embedding_type="rope",
+            tie_word_embeddings=True,
+        ),
+    ),
+    Family("granitemoehybrid-no-rope", _sized(hf.GraniteMoeHybridConfig, **_DENSE, attention_multiplier=0.25)),
+    Family("stablelm", _sized(hf.StableLmConfig, hidden_size=96, use_qkv_bias=True)),
+    Family(
+        "stablelm-parallel",
+        _sized(
+            hf.StableLmConfig, hidden_size=96, use_parallel_residual=True, qk_layernorm=True, partial_rotary_factor=1.0
+        ),
+        norms=1,
+    ),
     Family("gemma", _sized(hf.GemmaConfig)),
     Family("gemma-biases", _sized(hf.GemmaConfig, attention_bias=True, tie_word_embeddings=False)),
     Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
@@ -210,6 +350,7 @@ END_SCALES = {
     "gpt2-untied": -2.2,
     "qwen2-sliding": -2.0,
     "qwen3-biases": 1.6,
+    "olmo2-biases": 3.0,
     "phi3-partial": 1.6,
     "gemma2": -3.0,
     "gemma3-linear": 6.0,
@@ -223,12 +364,18 @@ ENDING = [
 BY_NAME = {family.name: family for family in [*FAMILIES, *ENDING]}
 
 
+# Its own way of making weights fails on norms without biases.
+hf.StableLmPreTrainedModel._init_weights = hf.PreTrainedModel._init_weights
+
+
 def make_model(family: Family) -> Any:
-    """The seeded torch model in float32, eager. Norms and biases are random too: 1 and 0 would hide mistakes."""
+    """The seeded torch model in float32. Norms and biases are random too: 1 and 0 would hide mistakes."""
     torch.manual_seed(sum(map(ord, family.name)))
     config = family.config()
-    config._attn_implementation = "eager"
-    model = hf.AutoModelForCausalLM.from_config(config).float().eval()  # some activations have bfloat16 parameters
+    config._attn_implementation = family.attention
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # GPT-BigCode's module uses torch.jit
+        model = hf.AutoModelForCausalLM.from_config(config).float().eval()  # some activations have bfloat16 parameters
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)

@@ -51,6 +51,8 @@ class RoundedCache(hf.DynamicCache):
         super().__init__()
         self._weights = weights
 
+    has_previous_state = False  # of Mamba, which Granite asks for
+
     def update(self, key_states: Any, value_states: Any, layer_idx: int, cache_kwargs: Any = None) -> Any:
         weight = self._weights[layer_idx] if self._weights else torch.ones(())
         rounded = (key_states / weight).bfloat16().float() * weight, value_states.bfloat16().float()

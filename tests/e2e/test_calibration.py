@@ -52,9 +52,9 @@ def test_scales_change_nothing_in_float(
     monkeypatch.setattr(Driver, "_calibrated", calibrated)
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp32", verify_quality=False).path
     model = edgellm.load(out, threads=1)
-    # Before attention, before the MLP and, where the MLP is gated, inside it.
+    # Before attention, before the MLP (often) and, where the MLP is gated, inside it.
     family, layers = BY_NAME[name], model.manifest.model.cache.num_layers
-    places = family.scaled or (3 if family.gated else 2)
+    places = family.norms + family.gated
     if family.chooses:  # one for each expert that saw enough, and one that all see
         assert places * layers <= len(used) <= 8 * layers
     else:

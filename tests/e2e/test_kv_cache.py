@@ -43,6 +43,8 @@ def load_int8(package_int8: Callable[[str], Path]) -> Callable[[str], edgellm.Mo
 class RoundedCache(hf.DynamicCache):
     """Keys (behind the rotary embedding) and values as int8 with given scales keeps them."""
 
+    has_previous_state = False  # of Mamba, which Granite asks for
+
     def __init__(self, scales: list[dict[str, np.ndarray]]) -> None:
         super().__init__()
         self._scales = scales

@@ -3,6 +3,7 @@ together, scaled logits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -32,7 +33,7 @@ class Cohere(Relative):
         name = f"model.layers.{index}"
         residual = norms.add(b, stream, f"{name}.residual")
         x = self._normed(b, residual, f"{name}.input_layernorm")
-        y, present = self._attention(b, x, f"{name}.self_attn", cache, batch, self.config.windows[index])
+        y, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
         attended = norms.add(b, Stream(residual, y), f"{name}.self_attn.residual")
         return Stream(attended, self._mlp(b, x, f"{name}.mlp")), present
 
@@ -43,9 +44,9 @@ class Cohere(Relative):
         return blocks.scale(b, super().head(b, hidden), self.config.head_scale, f"{self.names.head}.scale")
 
     def _normed(self, b: Build, x: ir.Value, name: str) -> ir.Value:
-        return norms.layer_norm(b, x, name, self.shape.hidden_size, self.config.rms_norm_eps, bias=False)
+        return norms.layer_norm(b, x, name, self.shape.hidden_size, self.config.rms_norm_eps, has=("weight",))
 
-    def _qkv(self, b: Build, x: ir.Value, name: str) -> list[ir.Value]:
+    def _qkv(self, b: Build, x: ir.Value, name: str) -> Sequence[ir.Value]:
         c, heads = self.config, self.config.heads
         if not c.qk_norm:
             return super()._qkv(b, x, name)

@@ -13,4 +13,4 @@ def parse(config: ConfigReader) -> Cohere:
     cohere, pattern = read_cohere(config), config.integer("sliding_window_pattern")
     default = [SLIDING if (i + 1) % pattern else FULL for i in range(cohere.shape.num_layers)]
     windows = config.windows(config.optional_integer("sliding_window"), default)
-    return Cohere(replace(cohere, windows=windows, rotates_all=False))
+    return Cohere(replace(cohere, windows=windows, ropes=[None if each is None else cohere.rope for each in windows]))

@@ -85,6 +85,11 @@ class EncoderConfig:
     norm_bias: bool = True
 
     @property
+    def norm_parts(self) -> Sequence[str]:
+        """What norms have."""
+        return ("weight", "bias") if self.norm_bias else ("weight",)
+
+    @property
     def context_length(self) -> int:
         return self.positions - self.first_position
 

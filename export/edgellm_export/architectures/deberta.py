@@ -10,7 +10,7 @@ from edgellm_export.architectures.deberta_v2 import QUERIES, Deberta, read_deber
 from edgellm_export.blocks.build import Build
 from edgellm_export.blocks.encoder_attention import Sides
 from edgellm_export.checkpoint.config import ConfigReader
-from edgellm_export.checkpoint.tensors import HeadPart, LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, RunPart
 
 
 class DebertaV1(Deberta):
@@ -18,7 +18,10 @@ class DebertaV1(Deberta):
         c, place = self.config, names.query.rpartition(".")[0]
         whole = b.tensors.take(f"{place}.in_proj.weight", (3 * c.hidden_size, c.hidden_size))
         size, sides = c.hidden_size // c.num_heads, (names.query, names.key, names.value)
-        weights = [HeadPart(f"{side}.weight", whole, part, 3, size) for part, side in enumerate(sides)]
+        weights = [
+            RunPart(f"{side}.weight", whole, part * size, (part + 1) * size, 3 * size)
+            for part, side in enumerate(sides)
+        ]
         query, value = (b.vector(f"{place}.{part}_bias", c.hidden_size) for part in ("q", "v"))
         return Sides(sides, weights, (query, None, value))
 

@@ -76,4 +76,4 @@ class NamedDecoder(Generic[Config]):
         )
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        return blocks.head(b, hidden, self.names.embedding, self.names.head)
+        return blocks.head(b, hidden, self.names.embedding, self.names.head, self.names.head_bias)

@@ -19,6 +19,11 @@ _QWEN2 = {
     **_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32,
     "max_position_embeddings": 32768, "sliding_window": 4096, "max_window_layers": 28,
 }  # fmt: skip
+_OLMO = {**_LLAMA, "vocab_size": 50304, "rms_norm_eps": 1e-5}
+_GRANITE = {
+    **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+    "attention_multiplier": 1.0,
+}  # fmt: skip
 _GEMMA3 = {
     "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
     "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
@@ -60,6 +65,10 @@ _BERT = {
     "layer_norm_eps": 1e-12, "pad_token_id": 0, "tie_word_embeddings": True,
 }  # fmt: skip
 _ROBERTA = {**_BERT, "pad_token_id": 1}
+_GPTJ = {
+    "vocab_size": 50400, "n_embd": 4096, "n_layer": 28, "n_head": 16, "n_positions": 2048, "rotary_dim": 64,
+    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+}  # fmt: skip
 
 _DEBERTA = {
     **_BERT, "vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "max_relative_positions": -1,
@@ -99,7 +108,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_BART, "d_model": 512, "encoder_layers": 8, "decoder_layers": 8, "encoder_ffn_dim": 2048,
         "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
     },
+    "bloom": {
+        "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
+        "seq_length": 2048, "tie_word_embeddings": True,
+    },
     "camembert": _ROBERTA,
+    "codegen": _GPTJ,
     "cohere": _COHERE,
     "cohere2": {**_COHERE, "sliding_window": 4096, "sliding_window_pattern": 4},
     "data2vec-text": _ROBERTA,
@@ -125,6 +139,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 102400, "intermediate_size": 16384, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
         "sliding_window": 4096, "sliding_window_pattern": 4,
     },
+    "falcon": {
+        "vocab_size": 65024, "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71,
+        "layer_norm_epsilon": 1e-5, "multi_query": True, "parallel_attn": True, "max_position_embeddings": 2048,
+        "rope_theta": 10000.0, "activation": "gelu", "tie_word_embeddings": True,
+    },
     "gemma": {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 3072, "intermediate_size": 24576, "num_hidden_layers": 28,
         "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
@@ -139,36 +158,49 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
         "tie_word_embeddings": True,
     },
+    "gpt_bigcode": {
+        "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024,
+        "activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+        "multi_query": True, "tie_word_embeddings": True,
+    },
+    "gpt_neo": {
+        "vocab_size": 50257, "hidden_size": 2048, "num_layers": 24, "num_heads": 16, "max_position_embeddings": 2048,
+        "attention_types": [[["global", "local"], 12]], "window_size": 256, "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+    },
     "gpt_neox": {
         "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
         "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
         "use_parallel_residual": True, "attention_bias": True, "rotary_pct": 0.25, "rotary_emb_base": 10000.0,
     },
+    "gptj": _GPTJ,
+    "granite": _GRANITE,
+    "granitemoe": {
+        **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+        "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
+    },
+    "granitemoehybrid": {**_GRANITE, "num_local_experts": 8, "shared_intermediate_size": 1024},
     "helium": {
         **_LLAMA, "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
         "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 128, "max_position_embeddings": 4096,
         "rms_norm_eps": 1e-8, "rope_theta": 100000.0,
     },
     "hunyuan_v1_dense": {**_LLAMA, "vocab_size": 290943, "rms_norm_eps": 1e-5},
-    "granitemoe": {
-        **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
-        "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
-    },
     "llama": _LLAMA,
     "m2m_100": {
         **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
     },
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
+    "megatron-bert": {
+        **_BERT, "vocab_size": 29056, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
     "ministral": _MISTRAL,
     "mistral": _MISTRAL,
     "mixtral": {
         **_MISTRAL, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_experts_per_tok": 2, "num_local_experts": 8,
         "sliding_window": None,
-    },
-    "megatron-bert": {
-        **_BERT, "vocab_size": 29056, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
-        "intermediate_size": 4096,
     },
     "modernbert": {
         "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
@@ -181,17 +213,34 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **{key: value for key, value in _ROBERTA.items() if key != "type_vocab_size"}, "vocab_size": 30527,
         "relative_attention_num_buckets": 32,
     },
+    "mpt": {
+        "vocab_size": 50368, "d_model": 2048, "n_layers": 24, "n_heads": 16, "max_seq_len": 2048,
+        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+    },
     "mt5": _MT5,
     "nemotron": {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
         "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,
     },
+    "olmo": _OLMO,
+    "olmo2": _OLMO,
+    "olmo3": {**_OLMO, "sliding_window": 4096},
     "olmoe": {
         **_LLAMA, "vocab_size": 50304, "hidden_size": 2048, "intermediate_size": 2048, "num_hidden_layers": 16,
         "num_attention_heads": 16, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "num_experts_per_tok": 8,
         "num_experts": 64,
     },
+    "opt": {
+        "vocab_size": 50272, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "ffn_dim": 3072,
+        "max_position_embeddings": 2048, "activation_function": "relu", "do_layer_norm_before": True,
+        "enable_bias": True, "layer_norm_elementwise_affine": True, "tie_word_embeddings": True,
+    },
     "pegasus": _BART,
+    "phi": {
+        "vocab_size": 51200, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24,
+        "num_attention_heads": 32, "hidden_act": "gelu_new", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
+    },
     "phi3": {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
@@ -212,6 +261,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "seed_oss": {
         **_LLAMA, "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
         "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,
+    },
+    "smollm3": {
+        **_LLAMA, "vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16,
+        "num_key_value_heads": 4, "max_position_embeddings": 32768, "rope_theta": 2e6, "no_rope_layer_interval": 4,
+        "tie_word_embeddings": True,
+    },
+    "stablelm": {
+        **_LLAMA, "vocab_size": 50304, "hidden_size": 2560, "intermediate_size": 6912, "num_key_value_heads": 32,
+        "max_position_embeddings": 4096, "layer_norm_eps": 1e-5, "partial_rotary_factor": 0.25,
     },
     "starcoder2": {
         **_LLAMA, "vocab_size": 49152, "hidden_size": 3072, "intermediate_size": 12288, "num_hidden_layers": 30,
@@ -234,19 +292,27 @@ _T5_NAMES = {
 _BART_NAMES = {
     "hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads", "num_hidden_layers": "encoder_layers"
 }  # fmt: skip
+_GPT2_NAMES = {
+    "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}  # fmt: skip
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "bart": _BART_NAMES,
     "blenderbot": _BART_NAMES,
     "blenderbot-small": _BART_NAMES,
+    "bloom": {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+    "codegen": _GPT2_NAMES,
     "distilbert": {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
-    "gpt2": {
-        "hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
-        "num_hidden_layers": "n_layer",
-    },
+    "gpt2": _GPT2_NAMES,
+    "gpt_bigcode": _GPT2_NAMES,
+    "gpt_neo": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+    "gptj": _GPT2_NAMES,
+    "granitemoehybrid": {"layers_block_type": "layer_types"},
     "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
-    "modernbert": {"rope_theta": "global_rope_theta"},
     "mbart": _BART_NAMES,
+    "modernbert": {"rope_theta": "global_rope_theta"},
+    "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,
     "t5": _T5_NAMES,

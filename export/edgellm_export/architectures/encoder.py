@@ -126,7 +126,7 @@ class PostNormEncoder:
                 c.embedding_size,
                 c.eps,
                 only_linear=self.made_by(0) is not None,
-                bias=c.norm_bias,
+                has=c.norm_parts,
             )
         if self.projects:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)

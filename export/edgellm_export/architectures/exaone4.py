@@ -21,7 +21,8 @@ def parse(config: ConfigReader) -> Exaone4:
         pattern = config.integer("sliding_window_pattern")
         default = [SLIDING if (i + 1) % pattern else FULL for i in range(llama.shape.num_layers)]
     windows = config.windows(window, default)
-    return Exaone4(replace(llama, windows=windows, qk_norm=True, rotates_all=window is None))
+    ropes = [llama.rope if window is None or each is not None else None for each in windows]
+    return Exaone4(replace(llama, windows=windows, ropes=ropes, qk_norm=True))
 
 
 class Exaone4(Relative):
@@ -30,7 +31,7 @@ class Exaone4(Relative):
     ) -> tuple[Stream, LayerCache]:
         name = f"model.layers.{index}"
         residual = norms.add(b, stream, f"{name}.residual")
-        x, present = self._attention(b, residual, f"{name}.self_attn", cache, batch, self.config.windows[index])
+        x, present = self._attention(b, residual, f"{name}.self_attn", cache, batch, index)
         x = self._normed(b, x, f"{name}.post_attention_layernorm")
         attended = norms.add(b, Stream(residual, x), f"{name}.self_attn.residual")
         x = self._normed(b, self._mlp(b, attended, f"{name}.mlp"), f"{name}.post_feedforward_layernorm")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from edgellm_export.architectures.llama import Llama, read_llama
+from edgellm_export.architectures.llama import Llama, read_llama, with_biases
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks import norms
 from edgellm_export.blocks.build import BatchState, Build, Stream
@@ -17,10 +17,10 @@ from edgellm_export.checkpoint.config import ConfigReader
 def parse(config: ConfigReader) -> Gemma:
     config.must_be("use_bidirectional_attention", False)
     config.no_windows()
-    llama, bias = read_llama(config), config.flag("attention_bias")
+    llama = with_biases(config, read_llama(config))
     # What early checkpoints call gelu is its approximation, which transformers 4.57 takes at its word.
     act = "gelu_pytorch_tanh" if llama.hidden_act == "gelu" else llama.hidden_act
-    return Gemma(replace(llama, qkv_bias=bias, output_bias=bias, hidden_act=act))
+    return Gemma(replace(llama, hidden_act=act))
 
 
 class Gemma(Llama):

@@ -19,7 +19,7 @@ class GLM4(Relative):
     ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
         x, stream = norms.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
+        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
         x, _ = norms.add_rms_norm_of(b, Stream(x), f"{name}.post_self_attn_layernorm", c.rms_norm_eps)
         x, stream = norms.add_rms_norm_of(
             b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps

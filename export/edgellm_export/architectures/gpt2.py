@@ -67,10 +67,7 @@ class GPT2(NamedDecoder[GPT2Config]):
 
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
         tokens = super().embed(b, input_ids, batch).residual
-        assert batch.positions is not None
-        weight = b.tensors.take("transformer.wpe.weight", (self.shape.context_length, self.shape.hidden_size))
-        table = b.graph.array("transformer.wpe.weight", weight.rows(0, self.shape.context_length).astype(b.activation))
-        return Stream(tokens, b.graph.op("Gather", table, batch.positions, axis=0, name="/transformer/wpe/Gather"))
+        return Stream(tokens, blocks.learned_positions(b, batch.positions, "transformer.wpe"))
 
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState

@@ -50,9 +50,9 @@ class GraniteMoe(Mixture):
         return _times(b, super().head(b, hidden), 1 / self.logits_scaling, f"{self.names.head}.scaling")
 
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
-        y, present = super()._attention(b, x, name, cache, batch, window)
+        y, present = super()._attention(b, x, name, cache, batch, index)
         return _times(b, y, self.residual_multiplier, f"{name}.multiplier"), present
 
     def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:

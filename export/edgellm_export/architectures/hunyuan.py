@@ -40,7 +40,7 @@ def _read(config: ConfigReader) -> LlamaConfig:
 
 class Hunyuan(Relative):
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
         """The weights of both norms go to the queries: keys are then only as long as others, at every position, and an
         int8 cache is right at all of them."""

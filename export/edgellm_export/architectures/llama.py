@@ -17,7 +17,9 @@ from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_POSITIONS, Config
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """`windows`: per layer, the sliding window in tokens or None. `positions`: rows of the rotary tables."""
+    """`windows`: per layer, the sliding window in tokens or None. `ropes`: likewise, where they differ; None for a
+    layer without. `parallel`: attention and MLP both read the layer's one norm, and what they give is added to its
+    input."""
 
     shape: DecoderShape
     heads: Heads
@@ -26,6 +28,8 @@ class LlamaConfig:
     hidden_act: str
     rope: Rope
     windows: Sequence[int | None]
+    ropes: Sequence[Rope | None] = ()
+    parallel: bool = False
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -33,25 +37,29 @@ class LlamaConfig:
     fused: bool = False  # the checkpoint stores q, k, v and gate, up as one matrix each
     fused_mlp: bool = False  # gate and up alone
     gated: bool = True  # without a gate, the MLP is up, activation and down
-    rotates_all: bool = True  # or only the layers with a window
     head_scale: float = 1.0  # of the logits
 
 
 def parse(config: ConfigReader) -> Llama:
     config.no_windows()
-    attention_bias = config.flag("attention_bias")
-    return Llama(
-        replace(
-            read_llama(config), qkv_bias=attention_bias, output_bias=attention_bias, mlp_bias=config.flag("mlp_bias")
-        )
-    )
+    return Llama(replace(with_biases(config, read_llama(config)), mlp_bias=config.flag("mlp_bias")))
+
+
+def with_biases(config: ConfigReader, llama: LlamaConfig) -> LlamaConfig:
+    """On all four layers of attention, if `attention_bias`."""
+    bias = config.flag("attention_bias")
+    return replace(llama, qkv_bias=bias, output_bias=bias)
 
 
 def read_llama(
-    config: ConfigReader, *, share: float | None = None, kinds: Mapping[str, str] = KINDS, eps: str = "rms_norm_eps"
+    config: ConfigReader,
+    *,
+    share: float | None = None,
+    kinds: Mapping[str, str] = KINDS,
+    eps: str | None = "rms_norm_eps",
 ) -> LlamaConfig:
     """The keys that all relatives have. `share`: of a head that is rotated, where it need not be all. `kinds`: of
-    rope. `eps`: the norms' key."""
+    rope. `eps`: the norms' key, None where it is fixed."""
     config.must_be("is_causal", True, null=False)
     hidden, layers = config.integer("hidden_size"), config.layers("num_hidden_layers")
     heads = read_heads(config, hidden)
@@ -59,15 +67,13 @@ def read_llama(
     theta = config.number("rope_theta")
     request = rope_request(config, head_dim=heads.head_dim, positions=positions, theta=theta, share=share)
     rotated = request.rotary_dim
-    config.require(
-        rotated % 16 == 0, f"{rotated} of head_dim are rotated; ONNX Runtime's attention takes multiples of 16"
-    )
-    rope = read_rope(config, request, kinds)
+    config.require(rotated % 2 == 0 and rotated > 0, f"{rotated} of head_dim are rotated, expected pairs")
+    rope = read_rope(config, replace(request, rotary_dim=max(rotated, 2)), kinds)
     return LlamaConfig(
         shape=read_shape(config, hidden, layers, heads, context=request.context_length, ropes=(rope,)),
         heads=heads,
         intermediate_size=config.integer("intermediate_size"),
-        rms_norm_eps=config.number(eps),
+        rms_norm_eps=0.0 if eps is None else config.number(eps),
         hidden_act=config.choice("hidden_act", [*blocks.ACTIVATIONS, *blocks.SQUARED]),
         rope=rope,
         windows=[None] * layers,
@@ -94,8 +100,11 @@ class Llama(NamedDecoder[LlamaConfig]):
     ) -> tuple[Stream, LayerCache]:
         name, c = f"model.layers.{index}", self.config
         x, stream = self._norm(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, c.windows[index])
-        x, stream = self._norm(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm")
+        y, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
+        if c.parallel:
+            attended = norms.add(b, Stream(stream.residual, y), f"{name}.self_attn.residual")
+            return Stream(attended, self._mlp(b, x, f"{name}.mlp")), present
+        x, stream = self._norm(b, Stream(stream.residual, y), f"{name}.post_attention_layernorm")
         return Stream(stream.residual, self._mlp(b, x, f"{name}.mlp")), present
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
@@ -106,11 +115,10 @@ class Llama(NamedDecoder[LlamaConfig]):
         return norms.add_rms_norm_of(b, stream, name, self.config.rms_norm_eps)
 
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
-        c, heads = self.config, replace(self.config.heads, window=window)
-        qkv = self._qkv(b, x, name)
-        rope = c.rope if c.rotates_all or window is not None else None
+        c, heads = self.config, replace(self.config.heads, window=self.config.windows[index])
+        qkv, rope = self._qkv(b, x, name), c.ropes[index] if c.ropes else c.rope
         y, present = attention.grouped_query(b, qkv, heads, cache, batch, rope, self.shape.context_length, name)
         return self._attended(b, y, name), present
 
@@ -119,7 +127,7 @@ class Llama(NamedDecoder[LlamaConfig]):
         c, hidden = self.config, self.shape.hidden_size
         return blocks.linear(b, y, f"{name}.o_proj", hidden, c.heads.query_size, bias=c.output_bias)
 
-    def _qkv(self, b: Build, x: ir.Value, name: str) -> list[ir.Value]:
+    def _qkv(self, b: Build, x: ir.Value, name: str) -> Sequence[ir.Value]:
         """Queries, keys and values, packed or apart."""
         c, heads, hidden = self.config, self.config.heads, self.shape.hidden_size
         if c.qk_norm:

@@ -58,7 +58,7 @@ class ModernBert(RopeEncoder):
             x = pooled(b, x, mask, "mean" if self.pooling == "mean" else "cls")
         x = blocks.linear(b, x, "head.dense", c.hidden_size, c.hidden_size, bias=self.head_bias)
         x = blocks.activate(b, x, self.head_act, "head.act")
-        x = layer_norm(b, x, "head.norm", c.hidden_size, c.eps, bias=c.norm_bias)
+        x = layer_norm(b, x, "head.norm", c.hidden_size, c.eps, has=c.norm_parts)
         if kind != "fill-mask":
             return classify(b, x, CLASSIFIER, labels, c.hidden_size)
         name = self.names.embedding if c.tied_embedding else self.names.head

@@ -48,7 +48,7 @@ class MPNet(PostNormEncoder):
                 f"{PREFIX}encoder.relative_attention_bias.weight", (self.buckets, self.config.num_heads)
             )
             relative = RelativePositions(BUCKETS, MAX_DISTANCE)
-            known = (relative.of_source(b, table, places(b, mask.keys), b.activation),)
+            known = (relative.of_source(b, table, places(b, mask.keys), "/relative", b.activation),)
             b.graph.remember("/relative", known)
         return known[0]
 

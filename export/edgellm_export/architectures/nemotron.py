@@ -25,9 +25,9 @@ class Nemotron(Relative):
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
-        name, window = f"model.layers.{index}", self.config.windows[index]
+        name = f"model.layers.{index}"
         residual, x = self._normed(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, window)
+        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
         residual, x = self._normed(b, Stream(residual, x), f"{name}.post_attention_layernorm")
         return Stream(residual, self._mlp(b, x, f"{name}.mlp")), present
 

@@ -32,7 +32,7 @@ class Olmoe(Mixture):
     clip: float | None = field(default=None, kw_only=True)
 
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
         c, hidden = self.config, self.shape.hidden_size
         heads, bias = c.heads, c.qkv_bias

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from edgellm_export.architectures.contract import EncoderConfig, LayerNames, SourceMask
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.encoder_attention import Scores, apart, self_attention
-from edgellm_export.blocks.norms import layer_norm
+from edgellm_export.blocks.norms import BOTH, layer_norm
 
 
 def layer(
@@ -40,11 +42,11 @@ def mlp(b: Build, c: EncoderConfig, names: LayerNames, x: ir.Value) -> ir.Value:
 
 def add_norm(
     b: Build, x: ir.Value, residual: ir.Value, name: str, size: int, eps: float, *, scaled: bool = True,
-    bias: bool = True,
+    has: Sequence[str] = BOTH,
 ) -> ir.Value:  # fmt: skip
     """LayerNormalization of the sum. Not SkipLayerNormalization, which takes three times as long here."""
     total = b.graph.op("Add", x, residual, name=f"{node(name)}/Add")
-    return layer_norm(b, total, name, size, eps, only_linear=scaled, bias=bias)
+    return layer_norm(b, total, name, size, eps, only_linear=scaled, has=has)
 
 
 def unscaled(b: Build, x: ir.Value) -> ir.Value:

@@ -70,9 +70,9 @@ class RopeEncoder(PostNormEncoder):
         first, second = (name.format(index) for name in (n.attention_norm, n.output_norm))
         if not self.pre_norm:
             y = self._attention(b, index, x, mask)
-            x = add_norm(b, y, unscaled(b, x), first, c.hidden_size, c.eps, bias=c.norm_bias)
+            x = add_norm(b, y, unscaled(b, x), first, c.hidden_size, c.eps, has=c.norm_parts)
             y = self._mlp(b, index, x)
-            return add_norm(b, y, unscaled(b, x), second, c.hidden_size, c.eps, bias=c.norm_bias)
+            return add_norm(b, y, unscaled(b, x), second, c.hidden_size, c.eps, has=c.norm_parts)
         y = x if index == 0 and not self.first_normed else self._norm(b, x, first)
         x = b.graph.op("Add", self._attention(b, index, y, mask), x, name=f"{node(first)}/Add")
         return b.graph.op("Add", self._mlp(b, index, self._norm(b, x, second)), x, name=f"{node(second)}/Add")
@@ -82,7 +82,7 @@ class RopeEncoder(PostNormEncoder):
 
     def _norm(self, b: Build, x: ir.Value, name: str, *, only_linear: bool = True) -> ir.Value:
         c = self.config
-        return layer_norm(b, x, name, c.hidden_size, c.eps, only_linear=only_linear, bias=c.norm_bias)
+        return layer_norm(b, x, name, c.hidden_size, c.eps, only_linear=only_linear, has=c.norm_parts)
 
     def _attention(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
         c, n, turning = self.config, self.layers, self.turning[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import onnx_ir as ir
 
 from edgellm.types import FloatArray
 from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, node
-from edgellm_export.blocks.norms import per_head_rms_norm
+from edgellm_export.blocks.norms import per_head_rms_norm, rms_norm
 from edgellm_export.blocks.rope import Rope, StaticRope, turned_by_attention
 from edgellm_export.blocks.rotary import rotate, tables
-from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, PairsApart, RowConcat
+from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, PairsApart, RowConcat, RunPart
 from edgellm_export.onnx.builder import MICROSOFT
 
 AFTER_SOFTMAX = 2  # what GroupQueryAttention is to put into its fourth output
@@ -21,10 +22,61 @@ AFTER_SOFTMAX = 2  # what GroupQueryAttention is to put into its fourth output
 
 def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> ir.Value:
     """q_proj, k_proj and v_proj as one matrix, their outputs side by side: [B, S, (Nq + 2 Nkv) H]."""
-    parts = [*_sides(name, heads)]
+    return stacked_qkv(b, x, [f"{name}.{side}_proj" for side in "qkv"], heads, columns, bias=bias)
+
+
+def stacked_qkv(b: Build, x: ir.Value, names: Sequence[str], heads: Heads, columns: int, *, bias: bool) -> ir.Value:
+    """Three layers of these names as one."""
+    parts = list(zip(names, (heads.query_size, heads.kv_size, heads.kv_size), strict=True))
     matrices = tuple(_taken(b, f"{part}.weight", (rows, columns), heads) for part, rows in parts)
     vector = np.concatenate([_bias(b, part, rows, heads) for part, rows in parts]) if bias else None
-    return b.project(x, RowConcat(f"{name}.qkv_proj.weight", matrices), vector, f"{name}.qkv_proj")
+    place = f"{names[0].rpartition('.')[0]}.qkv_proj"
+    return b.project(x, RowConcat(f"{place}.weight", matrices), vector, place)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where the queries, keys and values of a matrix that has them all stand, in each run of `every` rows: from row to
+    row."""
+
+    query: tuple[int, int]
+    key: tuple[int, int]
+    value: tuple[int, int]
+    every: int
+
+
+def by_kv_head(heads: Heads) -> Packing:
+    """The queries of a key/value head, its keys, its values, and then those of the next one."""
+    size = heads.head_dim
+    queries = heads.num_heads // heads.num_kv_heads * size
+    return Packing((0, queries), (queries, queries + size), (queries + size, queries + 2 * size), queries + 2 * size)
+
+
+def repacked_qkv(
+    b: Build, x: ir.Value, name: str, heads: Heads, columns: int, packing: Packing, *, bias: bool
+) -> ir.Value:
+    """The checkpoint's one matrix for queries, keys and values, as packed_qkv has them."""
+    rows = heads.query_size + 2 * heads.kv_size
+
+    def ordered(tensor: LazyTensor) -> LazyTensor:
+        parts = (packing.query, packing.key, packing.value)
+        return RowConcat(tensor.name, tuple(RunPart(tensor.name, tensor, *part, packing.every) for part in parts))
+
+    matrix = ordered(b.tensors.take(f"{name}.weight", (rows, columns)))
+    vector = ordered(b.tensors.take(f"{name}.bias", (rows,))).rows(0, rows) if bias else None
+    return b.project(x, matrix, vector, name)
+
+
+def wholly_normed_qkv(
+    b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool, eps: float
+) -> list[ir.Value]:
+    """q, k and v apart, q and k RMS-normed over all heads together."""
+    q, k, v = separate_qkv(b, x, name, heads, columns, bias=bias)
+    normed = [
+        rms_norm(b, y, b.vector(f"{name}.{side}_norm.weight", size), eps, f"{name}.{side}_norm")
+        for side, y, size in (("q", q, heads.query_size), ("k", k, heads.kv_size))
+    ]
+    return [*normed, v]
 
 
 def separate_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, bias: bool) -> list[ir.Value]:
@@ -86,10 +138,12 @@ def grouped_query(
     rope: Rope | None,
     positions: int,
     name: str,
+    *,
+    bias: ir.Value | None = None,
 ) -> tuple[ir.Value, LayerCache]:
     """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
-    or three.
-    positions: rows of the rotary tables. Returns [B, S, Nq * H] and the present cache."""
+    or three. positions: rows of the rotary tables. bias: [1, Nq, S, T], added to the scores. Returns [B, S, Nq * H] and
+    the present cache."""
     if rope is not None and not turned_by_attention(rope):
         qkv, rope = rotate(b, qkv, heads, batch, rope, positions, name), None
     cos_sin = tables(b, rope, positions) if isinstance(rope, StaticRope) else (None, None)
@@ -99,10 +153,13 @@ def grouped_query(
         options["local_window_size"] = heads.window
     if heads.softcap:
         options["softcap"] = heads.softcap
+    if isinstance(rope, StaticRope) and rope.interleaved:
+        options["rotary_interleaved"] = 1
     scales, quantization = _cache_quantization(b, cache, name)
+    more = [None, bias, None, *scales] if scales or bias is not None else []
     watched = {} if b.attentions is None else {"qk_output": AFTER_SOFTMAX}
     out, present_key, present_value, *weights = b.graph.ops(
-        "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *scales,
+        "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *more,
         name=f"{node(name)}/GroupQueryAttention", outputs=4 if watched else 3, domain=MICROSOFT,
         num_heads=heads.num_heads, kv_num_heads=heads.num_kv_heads, do_rotary=int(cos_sin[0] is not None), **options,
         **quantization, **watched,
@@ -128,13 +185,13 @@ def multi_head(b: Build, *inputs: ir.Value | None, place: str, kept: list[ir.Val
 
 
 def _cache_quantization(b: Build, cache: LayerCache, name: str) -> tuple[list[ir.Value | None], dict[str, Any]]:
-    """GroupQueryAttention's inputs behind the rotary tables, and its attributes: for an int8 cache, its scales."""
+    """GroupQueryAttention's last inputs, and its attributes: for an int8 cache, its scales."""
     if cache.scales is None:
         return [], {}
     shape = (1, b.shape.num_kv_heads, 1, b.shape.head_dim)
-    scales = [
+    scales: list[ir.Value | None] = [
         b.graph.array(f"{name}.{side}_scale", array.reshape(shape))
         for side, array in (("k", cache.scales.key), ("v", cache.scales.value))
     ]
     per_channel = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
-    return [None, None, None, *scales], per_channel
+    return scales, per_channel

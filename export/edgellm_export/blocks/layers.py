@@ -41,17 +41,35 @@ def embedding(b: Build, input_ids: ir.Value, name: str, rows: int, columns: int)
     return b.scheme.embedding(b.graph, input_ids, b.tensors.take(f"{name}.weight", (rows, columns)), node(name))
 
 
-def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str) -> ir.Value:
+def learned_positions(b: Build, positions: ir.Value | None, name: str, skipped: int = 0) -> ir.Value:
+    """Rows of the checkpoint's `name`.weight, whose first `skipped` ones no token has, for each position."""
+    assert positions is not None
+    last = skipped + b.shape.context_length
+    rows = b.tensors.take(f"{name}.weight", (last, b.shape.hidden_size)).rows(skipped, last)
+    table = b.graph.array(f"{name}.weight", rows.astype(b.activation))
+    return b.graph.op("Gather", table, positions, axis=0, name=f"{node(name)}/Gather")
+
+
+def head(b: Build, hidden: ir.Value, embedding_name: str, head_name: str, bias_name: str | None = None) -> ir.Value:
     """Logits. A tied head reads the embedding's bytes."""
     name = embedding_name if b.shape.tied_embedding else head_name
     weight = b.tensors.take(f"{name}.weight", (b.shape.vocab_size, b.shape.hidden_size))
-    return b.project(hidden, weight, None, head_name, outer=True)
+    vector = None if bias_name is None else b.vector(bias_name, b.shape.vocab_size)
+    return b.project(hidden, weight, vector, head_name, outer=True)
 
 
 def scale(b: Build, x: ir.Value, factor: float, name: str) -> ir.Value:
     return b.graph.op(
         "Mul", x, b.graph.constant(f"{name}.factor", np.array(factor, b.activation)), name=f"{node(name)}/Mul"
     )
+
+
+def clip(b: Build, x: ir.Value, limit: float, name: str) -> ir.Value:
+    """x, but for what is beyond -limit and limit."""
+    ends = [
+        b.graph.constant(f"{name}.{end}", np.array(at, b.activation)) for end, at in (("min", -limit), ("max", limit))
+    ]
+    return b.graph.op("Clip", x, *ends, name=f"{node(name)}/Clip")
 
 
 def softcap(b: Build, x: ir.Value, cap: float, name: str) -> ir.Value:
@@ -68,13 +86,23 @@ def activate(b: Build, x: ir.Value, kind: str, name: str) -> ir.Value:
     return b.graph.op(op_type, x, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
 
 
-def gated(b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, *, bias: bool, fused: bool) -> ir.Value:
+def ungated(b: Build, x: ir.Value, up: str, down: str, size: int, kind: str, *, bias: bool) -> ir.Value:
+    """down(activation(up(x))): [B, S, hidden]. size: rows of `up`."""
+    hidden = b.shape.hidden_size
+    x = activate(b, linear(b, x, up, size, hidden, bias=bias), kind, up.rpartition(".")[0])
+    return linear(b, x, down, hidden, size, bias=bias)
+
+
+def gated(
+    b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, *, bias: bool, fused: bool,
+    matrix: str = "gate_up_proj",
+) -> ir.Value:  # fmt: skip
     """activation(gate_proj(x)) * up_proj(x) (Shazeer, arXiv 2002.05202): [B, S, size].
 
-    `fused`: the checkpoint has both on top of each other as gate_up_proj; as a layer each, no copy splits their output.
+    `fused`: the checkpoint has both on top of each other as `matrix`; as a layer each, no copy splits their output.
     """
     if fused:
-        whole = b.tensors.take(f"{name}.gate_up_proj.weight", (2 * size, columns))
+        whole = b.tensors.take(f"{name}.{matrix}.weight", (2 * size, columns))
         matrices: list[LazyTensor] = [
             RowSlice(f"{name}.{part}.weight", whole, i * size, (i + 1) * size)
             for i, part in enumerate(("gate_proj", "up_proj"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from edgellm.types import FloatArray
 from edgellm_export.blocks.build import Build, Stream, node
 from edgellm_export.onnx.builder import MICROSOFT
+
+BOTH = ("weight", "bias")
 
 
 def add(b: Build, stream: Stream, name: str) -> ir.Value:
@@ -52,17 +56,16 @@ def add_rms_norm_of(b: Build, stream: Stream, name: str, eps: float) -> tuple[ir
 
 def layer_norm(
     b: Build, x: ir.Value, name: str, size: int, eps: float, *,
-    bias: bool = True, shift: float = 0.0, only_linear: bool = True,
+    has: Sequence[str] = BOTH, shift: float = 0.0, only_linear: bool = True,
 ) -> ir.Value:  # fmt: skip
-    """LayerNormalization with the checkpoint's `name`.weight + `shift` and, if there is one, .bias. `only_linear`:
-    nothing but linear layers reads it, so that its channels may be scaled.
+    """LayerNormalization with the checkpoint's `name`.weight + `shift` and .bias, as far as it `has` them.
+    `only_linear`: nothing but linear layers reads it, so that its channels may be scaled.
 
     The core operator, not the Skip variant: that one takes the variance as E[x^2] - mean^2, which cancels on the large
     residuals of such models.
     """
-    vectors = {"weight": b.vector(f"{name}.weight", size) + np.float32(shift)}
-    if bias:
-        vectors["bias"] = b.vector(f"{name}.bias", size)
+    vectors = {part: b.vector(f"{name}.{part}", size) for part in has} or {"weight": np.ones(size, np.float32)}
+    vectors["weight"] += np.float32(shift)
     parts = [
         b.graph.array(f"{name}.{part}", b.channels.divided(name, vector).astype(b.activation))
         for part, vector in vectors.items()
@@ -83,10 +86,12 @@ def per_head_layer_norm(
     return g.op("Mul", joined, g.array(f"{name}.weight", weight.astype(b.activation)), name=f"{place}/Mul")
 
 
-def add_layer_norm(b: Build, stream: Stream, name: str, size: int, eps: float) -> tuple[ir.Value, Stream]:
+def add_layer_norm(
+    b: Build, stream: Stream, name: str, size: int, eps: float, *, has: Sequence[str] = BOTH
+) -> tuple[ir.Value, Stream]:
     """layer_norm of the stream's sum, which only linear layers read, and the stream with its delta added."""
     total = add(b, stream, name)
-    return layer_norm(b, total, name, size, eps), Stream(total)
+    return layer_norm(b, total, name, size, eps, has=has), Stream(total)
 
 
 def per_head_rms_norm(
@@ -97,3 +102,15 @@ def per_head_rms_norm(
     split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
     normed = rms_norm(b, split, weight, eps, name)
     return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
+
+
+def own_layer_norm_per_head(b: Build, x: ir.Value, heads: int, head_dim: int, eps: float, name: str) -> ir.Value:
+    """LayerNormalization of each head of x [B, S, heads * head_dim], multiplied by a checkpoint's `name`.{head}.weight
+    [head_dim]."""
+    g, place = b.graph, node(name)
+    weights = np.stack([b.vector(f"{name}.{head}.weight", head_dim) for head in range(heads)])
+    split = g.op("Reshape", x, g.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
+    ones = g.array(f"{name}.ones", np.ones(head_dim, b.activation))
+    normed = g.op("LayerNormalization", split, ones, name=f"{place}/LayerNorm", axis=-1, epsilon=eps)
+    scaled = g.op("Mul", normed, g.array(f"{name}.weight", weights.astype(b.activation)), name=f"{place}/Mul")
+    return g.op("Reshape", scaled, g.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")

@@ -25,10 +25,12 @@ BEYOND_REASON = 10**15  # tokens
 
 @dataclass(frozen=True, eq=False)
 class StaticRope:
-    """Frequencies that never change: [rotary_dim / 2]. cos and sin are multiplied by `attention_factor`."""
+    """Frequencies that never change: [rotary_dim / 2]. cos and sin are multiplied by `attention_factor`. `interleaved`:
+    channel 2i turns together with its neighbour, as in GPT-J, not channel i with the one half of them further."""
 
     inv_freq: FloatArray
     attention_factor: float = 1.0
+    interleaved: bool = False
 
     def tables(self, positions: int) -> tuple[FloatArray, FloatArray]:
         """cos and sin, each [positions, rotary_dim / 2]."""
@@ -162,6 +164,11 @@ def read_rope(config: ConfigReader, request: RopeRequest, kinds: Mapping[str, st
     return StaticRope(_inverse_frequencies(theta, rotary_dim))
 
 
+def plain_rope(theta: float, rotary_dim: int, *, interleaved: bool = False) -> StaticRope:
+    """Of families that have no other."""
+    return StaticRope(_inverse_frequencies(theta, rotary_dim), interleaved=interleaved)
+
+
 def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
     exponents = np.arange(0, rotary_dim // 2 * 2, 2, dtype=np.float32) / np.float32(rotary_dim)
     return np.asarray(np.float32(1) / np.power(np.float32(theta), exponents), np.float32)
@@ -244,7 +251,7 @@ def _factors(values: ConfigReader, key: str, count: int) -> FloatArray:
 
 
 def rotary_dim(rope: Rope) -> int:
-    """How many of a head's channels are rotated: the first ones, channel i together with i + half of them."""
+    """How many of a head's channels are rotated: the first ones."""
     match rope:
         case StaticRope():
             return 2 * len(rope.inv_freq)
@@ -277,6 +284,7 @@ __all__ = [
     "StaticRope",
     "needs_length_input",
     "needs_positions",
+    "plain_rope",
     "read_rope",
     "request_of",
     "rope_request",

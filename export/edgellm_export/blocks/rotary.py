@@ -37,7 +37,9 @@ def rotate(
         (cos, sin), ids, rotary_dim = tables(b, rope, positions), batch.positions, 2 * len(rope.inv_freq)
     else:
         cos, sin, ids, rotary_dim = _length_dependent_tables(b, batch, rope)
-    partial = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
+    options = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
+    if isinstance(rope, StaticRope) and rope.interleaved:
+        options["interleaved"] = 1
     rotated = [
         g.op(
             "RotaryEmbedding",
@@ -48,7 +50,7 @@ def rotate(
             domain=MICROSOFT,
             name=f"{place}/{side}_rotary/RotaryEmbedding",
             num_heads=count,
-            **partial,
+            **options,
         )
         for side, x, count in (("q", qkv[0], heads.num_heads), ("k", qkv[1], heads.num_kv_heads))
     ]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from edgellm.types import ByteArray, FloatArray
 from edgellm_export.checkpoint.tensors import (
     DividedRows,
-    HeadPart,
     LazyTensor,
     NamedView,
     PairsApart,
     RowConcat,
     RowSlice,
+    RunPart,
     TensorView,
 )
 
@@ -70,8 +70,8 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
             return integers_of(tensor.tensor, tensor.start + start, tensor.start + stop)
         case DividedRows():
             return _divided(integers_of(tensor.tensor, start, stop), tensor.scale[start:stop])
-        case HeadPart():
-            return _of_heads(tensor, start, stop)
+        case RunPart():
+            return _of_runs(tensor, start, stop)
         case PairsApart():
             return _of_pairs(tensor, start, stop)
         case RowConcat():
@@ -82,7 +82,7 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
 def samples_of(tensor: LazyTensor) -> tuple[Integers, ...]:
     """A row of each tensor that a tensor or a view of some consists of; nothing where one has no integers."""
     match tensor:
-        case RowSlice() | DividedRows() | HeadPart() | PairsApart():
+        case RowSlice() | DividedRows() | RunPart() | PairsApart():
             return samples_of(tensor.tensor)
         case RowConcat():
             found = [samples_of(part) for part in tensor.parts]
@@ -111,14 +111,13 @@ def _divided(found: tuple[Integers, ...], scale: FloatArray) -> tuple[Integers, 
     return tuple(pieces)
 
 
-def _of_heads(part: HeadPart, start: int, stop: int) -> tuple[Integers, ...]:
-    """Head by head, as far as they are asked for."""
+def _of_runs(part: RunPart, start: int, stop: int) -> tuple[Integers, ...]:
+    """Run by run, as far as they are asked for."""
     pieces: list[Integers] = []
-    for head in range(start // part.size, -(-stop // part.size)):
-        first = (head * part.parts + part.part) * part.size - head * part.size
-        found = integers_of(
-            part.tensor, first + max(start, head * part.size), first + min(stop, (head + 1) * part.size)
-        )
+    size = part.last - part.first
+    for run in range(start // size, -(-stop // size)):
+        shift = run * (part.every - size) + part.first
+        found = integers_of(part.tensor, shift + max(start, run * size), shift + min(stop, (run + 1) * size))
         if not found:
             return ()
         pieces += found

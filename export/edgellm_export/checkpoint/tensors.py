@@ -143,22 +143,23 @@ def stack_part(name: str, tensor: LazyTensor, index: int, start: int, stop: int)
 
 
 @dataclass(frozen=True)
-class HeadPart(NamedView):
-    """One of the parts that each head has in a tensor, head by head: such as the keys of all heads, where the queries,
-    keys and values of a head stand one behind the other. `part`: its number of `parts`, of `size` rows each."""
+class RunPart(NamedView):
+    """Rows `first` to `last` of each run of `every` rows: such as the keys of all heads, where the queries, keys and
+    values of a head stand one behind the other."""
 
-    part: int
-    parts: int
-    size: int
+    first: int
+    last: int
+    every: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.tensor.shape[0] // self.parts, *self.tensor.shape[1:])
+        return (self.tensor.shape[0] // self.every * (self.last - self.first), *self.tensor.shape[1:])
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        first, last, stored = start // self.size, -(-stop // self.size), self.parts * self.size  # heads, and their rows
-        heads = self.tensor.rows(first * stored, last * stored).reshape(-1, self.parts, self.size, *self.shape[1:])
-        return heads[:, self.part].reshape(-1, *self.shape[1:])[start - first * self.size : stop - first * self.size]
+        size = self.last - self.first
+        begin, end = start // size, -(-stop // size)  # runs
+        runs = self.tensor.rows(begin * self.every, end * self.every).reshape(-1, self.every, *self.shape[1:])
+        return runs[:, self.first : self.last].reshape(-1, *self.shape[1:])[start - begin * size : stop - begin * size]
 
 
 @dataclass(frozen=True)

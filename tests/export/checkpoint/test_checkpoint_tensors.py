@@ -7,9 +7,9 @@ import pytest
 
 from edgellm_export.checkpoint.tensors import (
     ArrayTensor,
-    HeadPart,
     LazyTensor,
     RowConcat,
+    RunPart,
     Transposed,
     transposed,
 )
@@ -18,13 +18,14 @@ MATRIX = np.random.default_rng(0).random((24, 6), np.float32)
 TENSOR = ArrayTensor("whole", MATRIX)
 HEADS = MATRIX.reshape(2, 3, 4, 6)  # head, part, rows of each, columns
 VIEWS: list[tuple[LazyTensor, np.ndarray]] = [
-    (HeadPart("queries", TENSOR, 0, 3, 4), HEADS[:, 0].reshape(8, 6)),
-    (HeadPart("values", TENSOR, 2, 3, 4), HEADS[:, 2].reshape(8, 6)),
+    (RunPart("queries", TENSOR, 0, 4, 12), HEADS[:, 0].reshape(8, 6)),
+    (RunPart("values", TENSOR, 8, 12, 12), HEADS[:, 2].reshape(8, 6)),
     (
-        RowConcat("qkv", tuple(HeadPart(name, TENSOR, i, 3, 4) for i, name in enumerate("qkv"))),
+        RowConcat("qkv", tuple(RunPart(name, TENSOR, 4 * i, 4 * i + 4, 12) for i, name in enumerate("qkv"))),
         HEADS.swapaxes(0, 1).reshape(24, 6),
     ),
-    (HeadPart("biases", ArrayTensor("bias", MATRIX[:, 0]), 1, 3, 4), HEADS[:, 1, :, 0].reshape(8)),
+    (RunPart("biases", ArrayTensor("bias", MATRIX[:, 0]), 4, 8, 12), HEADS[:, 1, :, 0].reshape(8)),
+    (RunPart("queries of groups", TENSOR, 0, 8, 12), MATRIX.reshape(2, 12, 6)[:, :8].reshape(16, 6)),
     (Transposed("transposed", TENSOR), MATRIX.T),
 ]
 

@@ -11,9 +11,9 @@ from edgellm_export.checkpoint.integers import Integers, QuantizedTensor, intege
 from edgellm_export.checkpoint.tensors import (
     ArrayTensor,
     DividedRows,
-    HeadPart,
     RowConcat,
     RowSlice,
+    RunPart,
     ScaledColumns,
     Transposed,
 )
@@ -100,7 +100,7 @@ VIEWS = {
     "rows": (RowSlice("v", held(4, 32), 5, 17), True),
     "concatenated": (RowConcat("v", (held(4, 32), held(4, 160, seed=1), held(2, 64, seed=2))), True),
     "divided rows": (DividedRows(held(4, 32), np.linspace(0.5, 2, 24, dtype=np.float32)), True),
-    "a part of each head": (HeadPart("v", held(4, 32), 1, 3, 4), True),
+    "a part of each head": (RunPart("v", held(4, 32), 4, 8, 12), True),
     "scaled columns": (ScaledColumns(held(4, 32), np.full(160, 2, np.float32)), False),
     "transposed": (Transposed("v", held(4, 32, columns=24)), False),
     "with floats": (RowConcat("v", (held(4, 32), ArrayTensor("f", np.ones((3, 160), np.float32)))), False),

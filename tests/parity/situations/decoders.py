@@ -53,6 +53,7 @@ mistral = rows("MistralConfig", "mistral")
 OWN_CLASS = {"tokens": "5 takes the class of the model's type, which composes characters and cuts in its own way"}
 qwen2 = rows("Qwen2Config", "qwen2", OWN_CLASS)
 qwen3 = rows("Qwen3Config", "qwen3")
+phi = rows("PhiConfig", "phi", hidden_size=96, num_key_value_heads=..., head_dim=...)
 phi3 = rows("Phi3Config", "phi3", hidden_size=96, sliding_window=None)
 EXACT_GELU = dict.fromkeys(("logits", "generated"), "4.57 takes gelu at its word")
 gemma = rows("GemmaConfig", "gemma")
@@ -102,6 +103,15 @@ SITUATIONS = [
     qwen3("", head_dim=32),
     qwen3("biases-tied", attention_bias=True, tie_word_embeddings=True, rope_theta=1e6),
     qwen3("window", use_sliding_window=True, sliding_window=11, max_window_layers=2),
+    phi("", partial_rotary_factor=1.0),
+    phi("half", hidden_size=192, num_key_value_heads=2),
+    phi("odd-tied", partial_rotary_factor=0.4, tie_word_embeddings=True, rope_theta=500.0),
+    phi(
+        "silent",
+        without(CONFIG, "partial_rotary_factor", "hidden_act", "layer_norm_eps", "rope_theta", "rope_parameters"),
+        hidden_size=192,
+    ),
+    phi("normed", qk_layernorm=True, refused="qk_layernorm"),
     phi3(""),
     phi3("window", sliding_window=17),
     phi3("partial", hidden_size=192, head_dim=..., partial_rotary_factor=0.5),
