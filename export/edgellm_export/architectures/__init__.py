@@ -39,7 +39,10 @@ DECODERS = {
     "nemotron": "nemotron",
     "phi3": "phi3",
     "qwen2": "qwen2",
+    "qwen2_5_vl_text": "qwen2_vl",
+    "qwen2_vl_text": "qwen2_vl",
     "qwen3": "qwen3",
+    "qwen3_vl_text": "qwen3_vl",
     "seed_oss": "seed_oss",
     "starcoder2": "starcoder2",
 }
