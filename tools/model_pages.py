@@ -23,7 +23,8 @@ def tables() -> Iterator[str]:
         yield f"All of them: {'; '.join(name for name, kinds in HOLDS.items() if kind in kinds)}.\n"
         yield "| `model_type` | checkpoints | GGUF |\n|---|---|---|"
         for entry in of_kind:
-            yield f"| `{entry.model_type}` | {entry.checkpoints} | {', '.join(entry.gguf)} |"
+            more = " (its text model)" if entry.has_more else ""
+            yield f"| `{entry.model_type}` | {entry.checkpoints}{more} | {', '.join(entry.gguf)} |"
         yield ""
     yield f"## Through optimum: {len(through_optimum())} model types\n"
     yield ", ".join(f"`{name}`" for name in through_optimum()) + "\n"
@@ -32,8 +33,9 @@ def tables() -> Iterator[str]:
 def texts() -> Iterator[tuple[Path, str, str]]:
     """Pages, the names of places in them, and what stands there."""
     yield ROOT / "docs" / "models.md", "families", "\n\n" + "\n".join(tables())
-    for kind, families in FAMILIES.items():
-        yield ROOT / "README.md", kind, f"{len(families)} model types: {', '.join(sorted(families))}"
+    for kind in FAMILIES:
+        names = [entry.model_type for entry in entries() if entry.kind == kind]
+        yield ROOT / "README.md", kind, f"{len(names)} model types: {', '.join(names)}"
 
 
 def main(check: bool) -> int:

@@ -10,12 +10,12 @@ from typing import Any
 import click
 
 from edgellm.commands.export_text import (
-    adapter_lines,
     findings_lines,
     outcome_dict,
     outcome_lines,
     plan_lines,
     quality_lines,
+    source_lines,
 )
 from edgellm.commands.family_table import family_lines
 from edgellm.commands.options import SizeType, adapter_option, json_option
@@ -130,8 +130,8 @@ def export(
         found = {"package": str(out), "report": content, "plan": outcome_dict(outcome), "findings": findings}
         click.echo(json.dumps(found))
     else:
-        adapters = adapter_lines(exported.manifest.source)
-        lines = [f"exported     {out}", *adapters, *quality_lines(report), *outcome_lines(outcome)]
+        origin = source_lines(exported.manifest.source)
+        lines = [f"exported     {out}", *origin, *quality_lines(report), *outcome_lines(outcome)]
         click.echo("\n".join([*lines, *findings_lines(exported.findings)]))
 
 

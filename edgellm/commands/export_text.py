@@ -27,10 +27,13 @@ NAMED = 4  # matrices
 BAR = 30  # characters of the longest
 
 
-def adapter_lines(source: Mapping[str, Any]) -> list[str]:
-    """A line for each adapter that a manifest's source names."""
-    adapters = source.get("adapters")
+def source_lines(source: Mapping[str, Any]) -> list[str]:
+    """A line for each adapter that a manifest's source names, and one where it is a model of images, too."""
+    adapters, whole, parts = source.get("adapters"), source.get("text_of"), source.get("left_out")
+    left_out = ", ".join(map(str, parts)) if isinstance(parts, list) else ""
     lines = []
+    if whole is not None:
+        lines.append(f"text alone   of {whole}{f', without {left_out}' if left_out else ''}; images are refused")
     for adapter in adapters if isinstance(adapters, list) else ():
         if isinstance(adapter, Mapping):
             revision = f" at {adapter['revision']}" if adapter.get("revision") else ""
@@ -46,7 +49,7 @@ def plan_lines(plan: Plan) -> list[str]:
     step = max(prediction.peaks, key=lambda name: prediction.peaks[name])
     return [
         f"model        {manifest.model_type}, {manifest.task}",
-        *adapter_lines(manifest.source),
+        *source_lines(manifest.source),
         f"weights      {manifest.weights.precision} ({manifest.weights.scheme}), for {manifest.target}",
         f"size         {size(prediction.size)}",
         *(f"  {name}  {size(count)}" for name, count in prediction.files.items()),

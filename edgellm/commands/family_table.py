@@ -13,7 +13,8 @@ def family_lines() -> Iterator[str]:
     width = max(len(entry.model_type) for entry in natives)
     for entry in natives:
         gguf = f"  (GGUF: {', '.join(entry.gguf)})" if entry.gguf else ""
-        yield f"{entry.kind:16} {entry.model_type:{width}} {entry.checkpoints}{gguf}"
+        more = "  (its text model)" if entry.has_more else ""
+        yield f"{entry.kind:16} {entry.model_type:{width}} {entry.checkpoints}{more}{gguf}"
     yield ""
     yield f"{len(natives)} model types are built natively. With --via optimum, and PyTorch, also:"
     yield ", ".join(through_optimum())

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from edgellm.commands.export_text import adapter_lines
+from edgellm.commands.export_text import source_lines
 from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
 from edgellm.inspection.footprint import size
 from edgellm.inspection.graph_summary import GraphSummary
@@ -101,7 +101,7 @@ def _provenance(found: Inspection) -> list[str]:
     if source.get("format"):
         lines.append(f"checkpoint   {source['format']}{f', {dtypes}' if dtypes else ''}")
     lines += [f"  {name}  sha256 {value}" for name, value in (hashes if isinstance(hashes, dict) else {}).items()]
-    lines += adapter_lines(source)
+    lines += source_lines(source)
     if found.written is not None:
         lines.append(f"written      {found.written:%Y-%m-%d %H:%M} UTC, says the file system")
     return lines

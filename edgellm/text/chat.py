@@ -19,11 +19,13 @@ from edgellm.errors import ChatTemplateError, InputError, nearest
 from edgellm.package.json_data import read_json
 from edgellm.text.messages import (
     Message,
+    apart,
     as_templates_read,
     check_messages,
     cut_at_mark,
     joined,
     marked,
+    plain_texts,
     text_parts,
     with_objects,
 )
@@ -72,8 +74,9 @@ class ChatTemplate:
         last message, so that the model continues it; a name says which of its texts, as "reasoning_content".
 
         Content in parts, [{"type": "text", "text": ...}], is given to the template as it is; where the template takes
-        texts alone, as their lines. Arguments of tool calls that are JSON in a text are given to the template as
-        objects; where it takes texts alone, as they are.
+        texts alone, as their lines. Content in one piece is one part to a template that takes parts alone. Arguments of
+        tool calls that are JSON in a text are given to the template as objects; where it takes texts alone, as they
+        are.
 
         Raises InputError for messages that are none, ChatTemplateError where the template fails, refuses them, or
         leaves the tools out.
@@ -158,15 +161,38 @@ def _rendered(template: jinja2.Template, messages: Sequence[Message], given: Map
 
 def _in_parts(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
     """Messages in parts are rendered as such; where that fails, or shows the parts instead of their texts, in one
-    piece."""
+    piece. And the other way round: those in one piece as parts where a template, as of models that read images, loops
+    over these and leaves other texts out."""
     parts = [part for message in messages for part in text_parts(message)]
     if not parts:
-        return _render(template, messages, given)
+        return _in_one_piece(template, messages, given)
     try:
         rendered = _render(template, messages, given)
     except ChatTemplateError:
         return _render(template, joined(messages), given)
     return rendered if _shows(rendered, parts) else _render(template, joined(messages), given)
+
+
+def _in_one_piece(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
+    texts, failed, rendered = plain_texts(messages), None, ""
+    try:
+        rendered = _render(template, messages, given)
+    except ChatTemplateError as error:
+        failed = error
+    shown = _shown(rendered, texts)
+    if shown < len(texts):
+        with contextlib.suppress(ChatTemplateError):
+            other = _render(template, apart(messages), given)
+            if _shown(other, texts) > shown and _shows(other, [{"type": "text", "text": text} for text in texts]):
+                return other
+    if failed is not None:
+        raise failed
+    return rendered
+
+
+def _shown(rendered: str, texts: Sequence[str]) -> int:
+    """How many of the texts stand there."""
+    return sum(text.strip() in rendered for text in texts)
 
 
 def _render(template: jinja2.Template, messages: Sequence[Message], given: Mapping[str, Any]) -> str:

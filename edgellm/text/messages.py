@@ -63,6 +63,22 @@ def joined(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
+def plain_texts(messages: Sequence[Message]) -> list[str]:
+    """The contents in one piece, without those that are blank."""
+    contents = (message.get("content") for message in messages)
+    return [content for content in contents if isinstance(content, str) and content.strip()]
+
+
+def apart(messages: Sequence[Message]) -> list[Message]:
+    """The messages with each content in one piece as the only part."""
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        if isinstance(message.get("content"), str)
+        else message
+        for message in messages
+    ]
+
+
 def as_templates_read(messages: Sequence[Message]) -> list[Message]:
     """The messages without what is None, and with reasoning under each of its names, as transformers 5 hands them to
     templates."""

@@ -21,6 +21,7 @@ from edgellm.types import Progress
 from edgellm_export.adapters.checkpoint import GivenAdapter, merge_adapters, open_adapters, task_of_adapters, weighted
 from edgellm_export.adapters.refusals import MERGE
 from edgellm_export.architectures import Kind, kind_of
+from edgellm_export.architectures.whole import text_model
 from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint import Checkpoint
@@ -237,7 +238,7 @@ def open_export(
             )
         checkpoint = as_sentence_encoder(open_source(str(source), revision), choices.task)
         return Opened(checkpoint, open_optimum(checkpoint, choices), None)
-    checkpoint = open_checkpoint(str(source), revision=revision, weights=weights)
+    checkpoint = text_model(open_checkpoint(str(source), revision=revision, weights=weights))
     with _memory_errors():
         opened = open_adapters(adapters, weights=weights)
         checkpoint = merge_adapters(checkpoint if weights else hollow(checkpoint), opened)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgellm_export.architectures import FAMILIES, Kind
 from edgellm_export.architectures.elsewhere import OPTIMUM
+from edgellm_export.architectures.whole import WHOLES
 
 # The checkpoints that a model type is known by, as the hub names them.
 CHECKPOINTS: Mapping[str, str] = {
@@ -34,6 +35,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "falcon": "tiiuae/falcon-7b, tiiuae/falcon-rw-1b",
     "gemma": "google/gemma-2b-it",
     "gemma2": "google/gemma-2-2b-it",
+    "gemma3": "google/gemma-3-4b-it",
     "gemma3_text": "google/gemma-3-270m-it, google/gemma-3-1b-it, google/embeddinggemma-300m",
     "glm": "zai-org/glm-4-9b-chat-hf, zai-org/glm-edge-1.5b-chat",
     "glm4": "zai-org/GLM-4-9B-0414",
@@ -47,13 +49,18 @@ CHECKPOINTS: Mapping[str, str] = {
     "granitemoehybrid": "ibm-granite/granite-4.0-350m, ibm-granite/granite-4.0-h-350m",
     "helium": "kyutai/helium-1-2b",
     "hunyuan_v1_dense": "tencent/Hunyuan-0.5B-Instruct",
+    "idefics3": "HuggingFaceM4/Idefics3-8B-Llama3, ibm-granite/granite-docling-258M",
+    "internvl": "OpenGVLab/InternVL3-1B-hf",
     "llama": "meta-llama/Llama-3.2-1B-Instruct, HuggingFaceTB/SmolLM2-135M-Instruct",
+    "llava": "llava-hf/llava-1.5-7b-hf",
+    "llava_next": "llava-hf/llava-v1.6-mistral-7b-hf",
     "m2m_100": "facebook/nllb-200-distilled-600M, facebook/m2m100_418M",
     "marian": "Helsinki-NLP/opus-mt-en-de",
     "mbart": "facebook/mbart-large-50-many-to-many-mmt",
     "megatron-bert": "nvidia/megatron-bert-uncased-345m",
     "ministral": "mistralai/Ministral-8B-Instruct-2410",
     "mistral": "mistralai/Mistral-7B-Instruct-v0.3",
+    "mistral3": "mistralai/Mistral-Small-3.1-24B-Instruct-2503",
     "mixtral": "mistralai/Mixtral-8x7B-Instruct-v0.1",
     "modernbert": "answerdotai/ModernBERT-base, Alibaba-NLP/gte-modernbert-base",
     "mpnet": "sentence-transformers/all-mpnet-base-v2",
@@ -69,13 +76,20 @@ CHECKPOINTS: Mapping[str, str] = {
     "phi": "microsoft/phi-1_5, microsoft/phi-2",
     "phi3": "microsoft/Phi-3.5-mini-instruct, microsoft/Phi-4-mini-instruct",
     "qwen2": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen2_5_vl": "Qwen/Qwen2.5-VL-3B-Instruct",
+    "qwen2_5_vl_text": "the text model of Qwen/Qwen2.5-VL-3B-Instruct, saved by itself",
     "qwen2_moe": "Qwen/Qwen1.5-MoE-A2.7B-Chat",
+    "qwen2_vl": "Qwen/Qwen2-VL-2B-Instruct",
+    "qwen2_vl_text": "the text model of Qwen/Qwen2-VL-2B-Instruct, saved by itself",
     "qwen3": "Qwen/Qwen3-0.6B, Qwen/Qwen3-Embedding-0.6B, Qwen/Qwen3-Reranker-0.6B",
     "qwen3_moe": "Qwen/Qwen3-30B-A3B-Instruct-2507",
+    "qwen3_vl": "Qwen/Qwen3-VL-2B-Instruct",
+    "qwen3_vl_text": "the text model of Qwen/Qwen3-VL-2B-Instruct, saved by itself",
     "roberta": "FacebookAI/roberta-base, deepset/roberta-base-squad2",
     "roberta-prelayernorm": "andreasmadsen/efficient_mlm_m0.40",
     "seed_oss": "ByteDance-Seed/Seed-OSS-36B-Instruct",
     "smollm3": "HuggingFaceTB/SmolLM3-3B",
+    "smolvlm": "HuggingFaceTB/SmolVLM-256M-Instruct",
     "stablelm": "stabilityai/stablelm-2-1_6b-chat",
     "starcoder2": "bigcode/starcoder2-3b",
     "t5": "google-t5/t5-small, google/flan-t5-base",
@@ -116,20 +130,22 @@ HOLDS: Mapping[str, frozenset[Kind]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A model type that is built natively. `gguf`: the architectures by which GGUF files name it."""
+    """A model type that is built natively. `gguf`: the architectures by which GGUF files name it. `has_more`: the model
+    reads images, too, and its text model is built."""
 
     model_type: str
     kind: Kind
     checkpoints: str
     gguf: tuple[str, ...]
+    has_more: bool = False
 
 
 def entries() -> Iterator[Entry]:
     """By kind, then by name."""
     for kind, families in FAMILIES.items():
-        for model_type in sorted(families):
+        for model_type in sorted({*families, *(WHOLES if kind == "decoder" else ())}):
             named = tuple(arch for arch, types in GGUF.items() if model_type in types)
-            yield Entry(model_type, kind, CHECKPOINTS[model_type], named)
+            yield Entry(model_type, kind, CHECKPOINTS[model_type], named, model_type in WHOLES)
 
 
 def through_optimum() -> list[str]:

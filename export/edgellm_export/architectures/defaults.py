@@ -19,6 +19,11 @@ _QWEN2 = {
     **_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32,
     "max_position_embeddings": 32768, "sliding_window": 4096, "max_window_layers": 28,
 }  # fmt: skip
+_QWEN2_VL = {
+    **_QWEN2, "vocab_size": 152064, "hidden_size": 8192, "intermediate_size": 29568, "num_hidden_layers": 80,
+    "num_attention_heads": 64, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6,
+    "max_window_layers": 80,
+}  # fmt: skip
 _OLMO = {**_LLAMA, "vocab_size": 50304, "rms_norm_eps": 1e-5}
 _GRANITE = {
     **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
@@ -246,15 +251,21 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
     },
     "qwen2": _QWEN2,
+    "qwen2_5_vl_text": _QWEN2_VL,
     "qwen2_moe": {
         **_QWEN2, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
         "num_key_value_heads": 16, "decoder_sparse_step": 1, "moe_intermediate_size": 1408,
         "shared_expert_intermediate_size": 5632, "num_experts_per_tok": 4, "num_experts": 60, "qkv_bias": True,
     },
+    "qwen2_vl_text": _QWEN2_VL,
     "qwen3": {**_QWEN2, "head_dim": 128},
     "qwen3_moe": {
         **_QWEN2, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 24, "num_key_value_heads": 4,
         "decoder_sparse_step": 1, "moe_intermediate_size": 768, "num_experts_per_tok": 8, "num_experts": 128,
+    },
+    "qwen3_vl_text": {
+        **_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128,
+        "max_position_embeddings": 128000, "rope_theta": 5e6,
     },
     "roberta": {**_ROBERTA, "vocab_size": 50265},
     "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},

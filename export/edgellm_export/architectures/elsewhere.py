@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgellm.errors import nearest
+from edgellm_export.architectures.whole import WHOLES
 
 # The model types that optimum-onnx 0.1 exports with the tasks of edgellm.
 OPTIMUM = frozenset({
@@ -19,24 +20,16 @@ OPTIMUM = frozenset({
     "xlm", "xlm-roberta",
 })  # fmt: skip
 
-# Classes that are the text part of a model with more parts, by the whole's model_type.
-TEXT_CLASSES = {"gemma3": "Gemma3ForCausalLM"}
-
 
 def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
     """What would work for a checkpoint whose model_type is not `known`."""
     model_type = str(config["model_type"])
-    if model_type in TEXT_CLASSES:
-        name = TEXT_CLASSES[model_type]
-        return (
-            "it is a text model with others around it: save that by itself, with transformers: "
-            "whole = AutoModelForImageTextToText.from_pretrained(DIR); "
-            f"text = {name}(whole.config.text_config); text.model, text.lm_head = whole.model.language_model, "
-            "whole.lm_head; text.save_pretrained(OUT); and copy the tokenizer's files"
-        )
     if model_type in OPTIMUM:
         return "optimum-onnx has it: export with --via optimum"
     parts = [name for name, part in config.items() if name.endswith("_config") and isinstance(part, Mapping)]
     if "text_config" in parts:
-        return f"it has several parts ({', '.join(sorted(parts))}), and edgellm builds models of text alone"
+        return (
+            f"it has several parts ({', '.join(sorted(parts))}), and edgellm builds models of text alone, also those "
+            f"inside of {', '.join(WHOLES)}"
+        )
     return f"{nearest(model_type, known)}; for other text models, --via optimum may have them"

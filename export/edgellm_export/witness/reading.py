@@ -185,6 +185,10 @@ def open_model(question: Mapping[str, Any]) -> tuple[Any, Any]:
     import transformers
 
     kind = getattr(transformers, CLASSES[question["task"]])
+    if question["task"] == "text-generation":
+        config = transformers.AutoConfig.from_pretrained(**origin(question))
+        if type(config) not in kind._model_mapping:  # one that reads images, too
+            kind = transformers.AutoModelForImageTextToText
     settings = {"output_loading_info": True, "attn_implementation": "eager", "dtype": torch.float32}
     if question["adapters"] and question["labels"]:
         settings["num_labels"] = question["labels"]

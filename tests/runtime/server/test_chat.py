@@ -161,6 +161,9 @@ def test_responses(client: openai.OpenAI, long_model: edgellm.Model) -> None:
     assert [event.sequence_number for event in events] == list(range(len(events)))
     with pytest.raises(openai.BadRequestError, match="stores nothing"):
         client.responses.create(input="more", previous_response_id=found.id, **asked)
+    seen: Any = [{"type": "text", "text": "What is that?"}, {"type": "image_url", "image_url": {"url": "data:,x"}}]
+    with pytest.raises(openai.BadRequestError, match="reads text alone"):
+        client.chat.completions.create(model=asked["model"], messages=[{"role": "user", "content": seen}])
     images: Any = [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]
     with pytest.raises(openai.BadRequestError, match="reads text alone"):
         client.responses.create(input=images, **asked)

@@ -146,6 +146,33 @@ def test_parts_are_parts_of_a_template_that_loops_over_them() -> None:
     assert template.render([{"role": "user", "content": "{'type': 'text', 'text': 'a'}"}]).startswith("{")
 
 
+LOOP = "{% for p in m.content %}{% if p.type == 'image' %}<image>{% elif p.type == 'text' %}{{ p.text }}{% endif %}"
+OF_IMAGES = {
+    "a loop": f"{{% for m in messages %}}{{{{ m.role }}}}: {LOOP}{{% endfor %}}.{{% endfor %}}",
+    "a filter": "{% for m in messages %}{{ m.role }}: {% for p in m.content | selectattr('type', 'equalto', 'text') %}"
+    "{{ p.text }}{% endfor %}.{% endfor %}",
+    "an error": "{% for m in messages %}{% if m.content is string %}{{ raise_exception('parts') }}{% endif %}"
+    f"{{{{ m.role }}}}: {LOOP}{{% endfor %}}.{{% endfor %}}",
+}
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_texts_in_one_piece_reach_a_template_that_knows_parts_alone(name: str) -> None:
+    template = ChatTemplate({"default": OF_IMAGES[name]}, {})
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Hi"}]
+    assert template.render(chat) == "system: Be brief..user:  Hi."
+    continued = [*chat, {"role": "assistant", "content": "Well"}]
+    assert template.render(continued, continue_final_message=True) == "system: Be brief..user:  Hi.assistant: Well"
+
+
+def test_a_template_that_leaves_texts_out_and_refuses_chats_does_so_still() -> None:
+    last = ChatTemplate({"default": "{{ messages[-1].content }}"}, {})
+    assert last.render([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]) == "b"
+    refusing = ChatTemplate({"default": "{{ raise_exception('no roles') }}"}, {})
+    with pytest.raises(ChatTemplateError, match="refuses these messages: no roles"):
+        refusing.render([{"role": "user", "content": "a"}])
+
+
 @pytest.mark.parametrize("kind", ["image", "image_url", "input_audio", "video"])
 def test_parts_that_are_no_text_are_refused_by_name(kind: str) -> None:
     messages = [{"role": "user", "content": [*in_parts("What is this?"), {"type": kind, kind: "x.png"}]}]
