@@ -52,6 +52,10 @@ _DEBERTA = {
     **_BERT, "vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "max_relative_positions": -1,
     "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
 }  # fmt: skip
+_GTE = {
+    **_BERT, "vocab_size": 250048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 1,
+    "rope_theta": 160000.0,
+}  # fmt: skip
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "albert": {
@@ -87,6 +91,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
         "use_parallel_residual": True, "attention_bias": True, "rotary_pct": 0.25, "rotary_emb_base": 10000.0,
     },
+    "gte": _GTE,
     "llama": _LLAMA,
     "marian": {**_BART, "vocab_size": 58101, "share_encoder_decoder_embeddings": True},
     "mbart": _BART,
@@ -109,6 +114,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "mt5": {
         **_T5, "vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu",
+    },
+    "new": {**_GTE, "vocab_size": 30528, "max_position_embeddings": 2048, "rope_theta": 10000.0, "pad_token_id": 0},
+    "nomic_bert": {
+        **_BERT, "vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048, "rope_theta": 1000.0,
+        "rotary_emb_base": 10000.0,
     },
     "pegasus": _BART,
     "phi3": {
