@@ -79,6 +79,10 @@ _DEBERTA = {
     **_BERT, "vocab_size": 50265, "type_vocab_size": 0, "layer_norm_eps": 1e-7, "max_relative_positions": -1,
     "position_biased_input": True, "pooler_hidden_act": "gelu", "legacy": True,
 }  # fmt: skip
+_GTE = {
+    **_BERT, "vocab_size": 250048, "max_position_embeddings": 8192, "type_vocab_size": 1, "pad_token_id": 1,
+    "rope_theta": 160000.0,
+}  # fmt: skip
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "albert": {
@@ -185,6 +189,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
     },
     "granitemoehybrid": {**_GRANITE, "num_local_experts": 8, "shared_intermediate_size": 1024},
+    "gte": _GTE,
     "helium": {
         **_LLAMA, "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
         "num_attention_heads": 20, "num_key_value_heads": 20, "head_dim": 128, "max_position_embeddings": 4096,
@@ -226,6 +231,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "nemotron": {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
         "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,
+    },
+    "new": {**_GTE, "vocab_size": 30528, "max_position_embeddings": 2048, "rope_theta": 10000.0, "pad_token_id": 0},
+    "nomic_bert": {
+        **_BERT, "vocab_size": 30528, "hidden_act": "silu", "max_position_embeddings": 2048, "rope_theta": 1000.0,
+        "rotary_emb_base": 10000.0,
     },
     "olmo": _OLMO,
     "olmo2": _OLMO,

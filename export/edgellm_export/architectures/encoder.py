@@ -191,6 +191,7 @@ class ConfigKeys:
     layers: str = "num_hidden_layers"
     intermediate_size: str = "intermediate_size"
     act: str = "hidden_act"
+    positions: str = "max_position_embeddings"
 
 
 BERT_KEYS = ConfigKeys()
@@ -198,18 +199,18 @@ BERT_KEYS = ConfigKeys()
 
 def read_config(
     config: ConfigReader, keys: ConfigKeys = BERT_KEYS, *, first_position: int = 0, has_types: bool = True,
-    eps: float | None = None,
+    eps: float | None = None, kind_of_positions: str = "absolute",
 ) -> EncoderConfig:  # fmt: skip
     """The sizes in config.json. Refuses what makes another model of the same tensors. `eps`: of norms, where it is not
     for the config to say."""
     config.must_be("is_decoder", False)
     config.must_be("is_causal", False)
     config.must_be("add_cross_attention", False)
-    config.must_be("position_embedding_type", "absolute")
+    config.must_be("position_embedding_type", kind_of_positions)
     hidden, heads = config.integer(keys.hidden_size), config.integer(keys.heads)
     multiple = f"{keys.hidden_size} is {hidden}, expected a multiple of {keys.heads}, {heads}"
     config.require(hidden % heads == 0, multiple)
-    positions = config.integer("max_position_embeddings", minimum=first_position + 1)
+    positions = config.integer(keys.positions, minimum=first_position + 1)
     return EncoderConfig(
         vocab_size=config.integer("vocab_size"),
         hidden_size=hidden,

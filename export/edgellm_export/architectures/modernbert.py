@@ -21,7 +21,7 @@ from edgellm_export.architectures.encoder import (
     read_config,
 )
 from edgellm_export.architectures.names import Names
-from edgellm_export.architectures.rope_encoder import GatedNames, RopeEncoder, Turning
+from edgellm_export.architectures.rope_encoder import PLAIN, GatedNames, RopeEncoder, Turning
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build
 from edgellm_export.blocks.norms import layer_norm
@@ -102,7 +102,7 @@ def _turning(config: ConfigReader, sizes: EncoderConfig) -> list[Turning]:
     head_dim, ropes = sizes.hidden_size // sizes.num_heads, {}
     for kind, asked in found.items():
         request = request_of(asked, config, head_dim=head_dim, positions=sizes.positions)
-        ropes[kind] = read_rope(config, request, {"default": "default"})
+        ropes[kind] = read_rope(config, request, PLAIN)
     reach, every = config.integer("local_attention") // 2, config.integer("global_attn_every_n_layers")
     windows = config.windows(reach, [SLIDING if i % every else FULL for i in range(sizes.num_layers)])
     turning = [(ropes[FULL if window is None else SLIDING], window) for window in windows]

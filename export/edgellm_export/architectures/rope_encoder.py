@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgellm_export.architectures.contract import SourceMask
+from edgellm_export.architectures.contract import EncoderConfig, SourceMask
 from edgellm_export.architectures.encoder import PostNormEncoder
 from edgellm_export.architectures.post_norm import add_norm, unscaled
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.encoder_attention import Scores, near, packed, self_attention
 from edgellm_export.blocks.norms import layer_norm
-from edgellm_export.blocks.rope import StaticRope
+from edgellm_export.blocks.rope import StaticRope, read_rope, rope_request
+from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
+
+PLAIN = {"default": "default"}  # the kinds of rope that encoders have
 
 
 @dataclass(frozen=True)
@@ -112,3 +115,11 @@ class RopeEncoder(PostNormEncoder):
         parts = [RowSlice(f"{place}.{i}.weight", whole, i * size, (i + 1) * size) for i in range(2)]
         named = [(part, f"{place}.{i}") for i, part in enumerate(parts)]
         return [*named] if n.gate_first else [*named[::-1]]
+
+
+def one_rope(config: ConfigReader, sizes: EncoderConfig, theta: float) -> list[Turning]:
+    """The same rope in all layers, which see everything."""
+    head_dim = sizes.hidden_size // sizes.num_heads
+    rope = read_rope(config, rope_request(config, head_dim=head_dim, positions=sizes.positions, theta=theta), PLAIN)
+    assert isinstance(rope, StaticRope)
+    return [Turning(rope)] * sizes.num_layers

@@ -15,17 +15,21 @@ from edgellm_export.architectures.elsewhere import OPTIMUM
 
 # What has to be said of a family whose defaults are not built.
 NOT_BY_DEFAULT = {"granitemoehybrid": {"num_local_experts": 0, "layer_types": ["attention"] * 32}}
+NEWER = ("gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
 TYPES = sorted(name for families in FAMILIES.values() for name in families)
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+OF_TRANSFORMERS = [name for name in TYPES if name not in NEWER]
+
+
+@pytest.mark.parametrize("model_type", OF_TRANSFORMERS)
 def test_a_config_of_nothing_but_its_type_is_one_with_all_defaults_of_the_class(model_type: str) -> None:
     given = NOT_BY_DEFAULT.get(model_type, {})
     whole = json.loads(CONFIG_MAPPING[model_type](**given).to_json_string(use_diff=False))
     assert repr(read_family({"model_type": model_type, **given}, 1000)) == repr(read_family(whole, 1000))
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", OF_TRANSFORMERS)
 def test_a_key_has_the_names_that_the_class_has_for_it(model_type: str) -> None:
     names = CONFIG_MAPPING[model_type].attribute_map
     known = dict(ALIASES.get(model_type, {}))

@@ -84,9 +84,14 @@ modernbert = rows(
     cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
 NEWER = (albert, mpnet, deberta, deberta_v2, modernbert)
+# Since transformers 5, and without a head for answers.
+nomic = rows("NomicBertConfig", "nomic-bert", versions=("5",))
+gte = rows("GteConfig", "gte", without_types, versions=("5",))
+LATEST = [head for head in HEADS if head != "answer"]
 
 SITUATIONS = [
     *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert, *NEWER) for head in HEADS),
+    *(make(head) for make in (nomic, gte) for head in LATEST),
     bert("labels", "named", **LABELS),
     bert("labels", "label2id-is-old", edited(CONFIG, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}), **LABELS),
     bert("labels", "without-label2id", without(CONFIG, "label2id"), **LABELS),
