@@ -22,6 +22,7 @@ DECODERS = {
     "gemma3_text": "gemma3",
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
+    "gpt_oss": "gpt_oss",
     "granitemoe": "granitemoe",
     "llama": "llama",
     "ministral": "mistral",

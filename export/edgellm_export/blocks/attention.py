@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, node
 from edgellm_export.blocks.layers import linear
 from edgellm_export.blocks.norms import per_head_rms_norm
@@ -59,9 +60,11 @@ def grouped_query(
     rope: Rope | None,
     positions: int,
     name: str,
+    *,
+    sinks: FloatArray | None = None,
 ) -> tuple[ir.Value, LayerCache]:
     """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
-    or three.
+    or three. sinks: [Nq], the score of one more key of each head, without a value.
     positions: rows of the rotary tables. Returns [B, S, Nq * H] and the present cache."""
     if rope is not None and not turned_by_attention(rope):
         qkv, rope = rotate(b, qkv, heads, batch, rope, positions, name), None
@@ -73,6 +76,8 @@ def grouped_query(
     if heads.softcap:
         options["softcap"] = heads.softcap
     scales, quantization = _cache_quantization(b, cache, name)
+    if sinks is not None:
+        scales = [None, None, b.graph.array(f"{name}.sinks", sinks.astype(b.activation)), *scales[3:]]
     watched = {} if b.attentions is None else {"qk_output": AFTER_SOFTMAX}
     out, present_key, present_value, *weights = b.graph.ops(
         "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *scales,

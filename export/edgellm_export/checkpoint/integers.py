@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from edgellm.types import ByteArray, FloatArray
 from edgellm_export.checkpoint.tensors import (
     DividedRows,
+    Every,
     HeadPart,
     LazyTensor,
     NamedView,
@@ -67,6 +68,9 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
             return () if found is None else (found,)
         case RowSlice():
             return integers_of(tensor.tensor, tensor.start + start, tensor.start + stop)
+        case Every():
+            first, last = tensor.within(start, stop)
+            return tuple(_every(each, tensor.step) for each in integers_of(tensor.tensor, first, last))
         case DividedRows():
             return _divided(integers_of(tensor.tensor, start, stop), tensor.scale[start:stop])
         case HeadPart():
@@ -79,7 +83,7 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
 def samples_of(tensor: LazyTensor) -> tuple[Integers, ...]:
     """A row of each tensor that a tensor or a view of some consists of; nothing where one has no integers."""
     match tensor:
-        case RowSlice() | DividedRows() | HeadPart():
+        case RowSlice() | Every() | DividedRows() | HeadPart():
             return samples_of(tensor.tensor)
         case RowConcat():
             found = [samples_of(part) for part in tensor.parts]
@@ -97,6 +101,11 @@ def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:
                 yield from quantized_in(part)
         case NamedView() | TensorView():
             yield from quantized_in(tensor.tensor)
+
+
+def _every(found: Integers, step: int) -> Integers:
+    levels, scales, zero_points = (each[::step] for each in (found.levels, found.scales, found.zero_points))
+    return replace(found, levels=levels, scales=scales, zero_points=zero_points)
 
 
 def _divided(found: tuple[Integers, ...], scale: FloatArray) -> tuple[Integers, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import LazyTensor, Transposed, stack_part
+from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice, Transposed, item_of
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.tensors import AsRow, HeadsTogether, InterleavedRows, Multiplied, RowsAfter, Shifted
 
@@ -187,10 +187,10 @@ def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, La
 
 def _apart(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     """The tensor; of a stack, those that it consists of."""
-    if EXPERT not in name or len(tensor.shape) != 3:
+    if EXPERT not in name or len(tensor.shape) < 2:
         return {name: tensor}
-    each = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
-    return {full: stack_part(full, tensor, i, 0, tensor.shape[1]) for i, full in enumerate(each)}
+    names = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
+    return {each: RowSlice(each, item_of(tensor, i), 0, tensor.shape[1]) for i, each in enumerate(names)}
 
 
 def huggingface_name(name: str, names: Names) -> str:
