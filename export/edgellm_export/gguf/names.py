@@ -164,6 +164,8 @@ NAMES: Mapping[str, Names] = {
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
     **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
     "mixtral": _mixture("block_sparse_moe", gate="w1", up="w3", down="w2"),
+    "gpt_oss": _mixture(router="router")
+    | _layers("model.layers.{}", {"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks"}),
     "granitemoe": _mixture("block_sparse_moe", "router.layer"),
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
