@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgellm.inspection.experts import expert_shares
 from edgellm.package.onnx_file import GRAPH_INITIALIZER, Tensor, nodes_of, parsed, read_tensor
 from edgellm.package.protobuf import Bytes, messages
 
@@ -36,9 +37,9 @@ Use = tuple[str, int, Mapping[str, int]]  # operator, input number, whole-number
 
 @dataclass(frozen=True)
 class GraphWeights:
-    """What a graph's weights amount to. `bytes_per_step`: read for one decoding step, however many rows it has; lookups
-    are left out, and float16 that the graph widens to float32 counts as float32. `parameters`: numbers the model was
-    trained to."""
+    """What a graph's weights amount to. `bytes_per_step`: read for one decoding step, however many rows it has, but for
+    experts, of which those count that one row chooses; lookups are left out, and float16 that the graph widens to
+    float32 counts as float32. `parameters`: numbers the model was trained to."""
 
     bytes_per_step: int
     parameters: int
@@ -65,19 +66,21 @@ class StoredWeight:
 def stored_weights(path: Path) -> dict[tuple[str, ...], StoredWeight]:
     """The weights in a graph's file, by place: graphs beside each other may share some. Raises PackageCorruptError
     where `path` is not an ONNX model."""
-    tensors, uses = parsed(path, _tensors_and_uses)
+    tensors, uses, experts = parsed(path, _tensors_and_uses)
     shared: dict[tuple[str, ...], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         shared[tensor.storage if tensor.location else (path.name, tensor.name)].append(tensor)
-    return {place: _stored(together, uses) for place, together in shared.items()}
+    return {place: _stored(together, uses, experts) for place, together in shared.items()}
 
 
-def _stored(tensors: Sequence[Tensor], uses: Mapping[str, Sequence[Use]]) -> StoredWeight:
+def _stored(tensors: Sequence[Tensor], uses: Mapping[str, Sequence[Use]], experts: Mapping[str, float]) -> StoredWeight:
     together = [use for tensor in tensors for use in uses[tensor.name]]
     both = any(_looked_up(use) for use in together) and tensors[0].data_type in FLOATS
     copies = 1 + both if _multiplied(together) else 0
     return StoredWeight(
-        bytes_per_step=max(_size(t, uses[t.name]) if _multiplied(uses[t.name]) else 0 for t in tensors),
+        bytes_per_step=max(
+            int(_size(t, uses[t.name]) * experts.get(t.name, 1)) if _multiplied(uses[t.name]) else 0 for t in tensors
+        ),
         parameters=max(_parameters(t, uses[t.name]) for t in tensors),
         loaded_bytes=copies * max(_size(t, uses[t.name]) for t in tensors),
         width=max(max(t.dims) if len(t.dims) > 1 and _multiplied(uses[t.name]) else 0 for t in tensors),
@@ -115,10 +118,10 @@ def _parameters_for(tensor: Tensor, use: Use) -> int:
     return tensor.elements
 
 
-def _tensors_and_uses(graph: Bytes) -> tuple[list[Tensor], Mapping[str, Sequence[Use]]]:
+def _tensors_and_uses(graph: Bytes) -> tuple[list[Tensor], Mapping[str, Sequence[Use]], Mapping[str, float]]:
     uses: dict[str, list[Use]] = defaultdict(list)
     for node in nodes_of(graph):
         operator, numbers = node.operator, node.numbers
         for place, name in enumerate(node.inputs):
             uses[name].append((operator, place, numbers))
-    return [read_tensor(message) for message in messages(graph, GRAPH_INITIALIZER)], uses
+    return [read_tensor(message) for message in messages(graph, GRAPH_INITIALIZER)], uses, expert_shares(graph)

@@ -173,6 +173,7 @@ FAMILIES = [
         attention_bias=True,
         tie_word_embeddings=True,
     ),
+    _mixture("gpt_oss", hf.GptOssConfig, sliding_window=13, rope_scaling={**YARN, "truncate": False}),
     Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
     Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
     Family("starcoder2-no-bias", _sized(hf.Starcoder2Config, use_bias=False, tie_word_embeddings=False), gated=False),

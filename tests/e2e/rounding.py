@@ -30,6 +30,11 @@ def rounded(model: Any, precision: str) -> Any:
         bits = 8 if precision == "int4" and in_8 else BITS[precision]
         for each in matrix if matrix.ndim == 3 else [matrix]:  # of experts
             each.copy_(torch.from_numpy(_round(np.ascontiguousarray(each.numpy()), bits)))
+    for name, parameter in result.named_parameters():
+        if parameter.ndim == 3 and not name.endswith(".weight"):  # gpt-oss's experts, [inputs, outputs] each
+            for matrix in parameter:
+                each = np.ascontiguousarray(matrix.T.numpy())
+                matrix.copy_(torch.from_numpy(_round(each, BITS[precision]).T.copy()))
     return result
 
 

@@ -20,6 +20,7 @@ ARCHITECTURES = {
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
+    "gpt_oss": "gpt-oss",
     "mixtral": "llama",
     "qwen2_moe": "qwen2moe",
     "qwen3_moe": "qwen3moe",
@@ -70,6 +71,15 @@ def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
 
 def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tuple[str, Array]]:
     """The tensor under the name, or both halves of it under the names, by which the package gguf knows it."""
+    if config.model_type == "gpt_oss" and ".mlp.experts." in name:
+        stem, bias, _ = name.partition("_bias")
+        kind, whole = ("bias", tensor) if bias else ("weight", tensor.swapaxes(1, 2))
+        if not stem.endswith("gate_up_proj"):
+            return [(f"{stem}.{kind}", whole)]
+        stem = stem.removesuffix("gate_up_proj")
+        return [(f"{stem}{side}_proj.{kind}", whole[:, i::2]) for i, side in enumerate(("gate", "up"))]
+    if name.endswith(".sinks"):
+        return [(f"{name}.weight", tensor)]
     if ".input_linear." in name:
         halves = np.split(tensor, 2, axis=1)
         stem = name.replace("block_sparse_moe.input_linear", "mlp.experts")
@@ -170,6 +180,8 @@ def _experts(config: PretrainedConfig) -> dict[str, Any]:
         "logits_scaling": "logit_scale",
     }
     known = type(config)().to_dict()
+    if config.model_type == "gpt_oss":
+        keys["intermediate_size"] = "expert_feed_forward_length"
     return {key: getattr(config, name) for name, key in keys.items() if name in known}
 
 

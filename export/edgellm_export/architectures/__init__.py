@@ -37,6 +37,7 @@ DECODERS = {
     "gpt_bigcode": "gpt_bigcode",
     "gpt_neo": "gpt_neo",
     "gpt_neox": "gpt_neox",
+    "gpt_oss": "gpt_oss",
     "gptj": "gptj",
     "granite": "granite",
     "granitemoe": "granitemoe",

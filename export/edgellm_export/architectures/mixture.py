@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from edgellm_export.architectures.llama import Llama, LlamaConfig
-from edgellm_export.architectures.names import MAX_EXPERTS, USUAL, Names
+from edgellm_export.architectures.names import MAX_EXPERTS, USUAL, Names, Stacked
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.experts import Experts, mixture
@@ -17,10 +17,10 @@ from edgellm_export.checkpoint.config import ConfigReader
 MLP = "mlp"
 
 
-def stacked(block: str, both: str, down: str, experts: Experts) -> Mapping[str, tuple[str, ...]]:
+def stacked(block: str, both: str, down: str, experts: Experts) -> Mapping[str, Stacked]:
     """For `Names.stacked`: the tensors `both`, of gates and ups, and `down`, of the experts of the layers' `block`."""
     gate, up, out = (f"{block}.experts.{{}}.{part}" for part in (experts.gate, experts.up, experts.down))
-    return {both: (gate, up), down: (out,)}
+    return {both: Stacked((gate, up)), down: Stacked((out,))}
 
 
 def usual_names(experts: Experts) -> Names:

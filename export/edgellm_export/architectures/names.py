@@ -10,11 +10,37 @@ import numpy as np
 
 from edgellm.types import FloatArray
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.checkpoint.tensors import ArrayTensor, LazyTensor, stack_part
+from edgellm_export.checkpoint.tensors import ArrayTensor, Every, LazyTensor, RowSlice, item_of, transposed
 
 COMPARED_ROWS = 1024  # at a time
 MAX_EXPERTS = 1 << 12  # of a layer
 LAYER = re.compile(r".*?\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A tensor with a matrix or vector for each expert. `parts`: what each consists of, by names below a layer's, {}
+    being the expert's number, without the `kind`; their rows are `in_turn`, or one part is behind the other.
+    `transposed`: the matrices are stored [inputs, outputs]."""
+
+    parts: tuple[str, ...]
+    kind: str = "weight"
+    in_turn: bool = False
+    transposed: bool = False
+
+    def fits(self, tensor: LazyTensor) -> bool:
+        rank = 2 if self.kind == "bias" else 3
+        return len(tensor.shape) == rank and tensor.shape[2 if self.transposed else 1] % len(self.parts) == 0
+
+    def parts_of(self, tensor: LazyTensor, expert: int, layer: str) -> list[LazyTensor]:
+        """One expert's; `layer`: what their names begin with."""
+        whole, count = item_of(tensor, expert), len(self.parts)
+        if self.transposed:
+            whole = transposed(whole.name, whole)
+        names, size = [f"{layer}{part.format(expert)}.{self.kind}" for part in self.parts], whole.shape[0] // count
+        if self.in_turn:
+            return [Every(name, whole, i, count) for i, name in enumerate(names)]
+        return [RowSlice(name, whole, i * size, (i + 1) * size) for i, name in enumerate(names)]
 
 
 @dataclass(frozen=True)
@@ -28,8 +54,7 @@ class Names:
     checkpoint has both. `older`: ends of names as older checkpoints have them, and today's. `unused`: patterns of the
     full names of what a checkpoint may hold for nothing. `transposed`: patterns of the full names of matrices that are
     stored [inputs, outputs]. `copies`: beginnings of full names, and of those of tensors that stand for theirs.
-    `stacked`: names below a layer's of tensors that have a matrix for each expert, and of the parts that each such
-    matrix consists of, {} being the expert's number.
+    `stacked`: names below a layer's, without ".weight", of tensors that have a matrix or a vector for each expert.
     """
 
     prefix: str = "model."
@@ -43,7 +68,7 @@ class Names:
     unused: tuple[str, ...] = ("*rotary_emb.inv_freq",)
     transposed: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
-    stacked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stacked: Mapping[str, Stacked] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -118,21 +143,17 @@ def _copied(tensors: dict[str, LazyTensor], copies: Mapping[str, str]) -> dict[s
     return {name: tensor for name, tensor in tensors.items() if not name.startswith((*copies.values(),))} | made
 
 
-def _unstacked(tensors: dict[str, LazyTensor], stacked: Mapping[str, tuple[str, ...]]) -> dict[str, LazyTensor]:
+def _unstacked(tensors: dict[str, LazyTensor], stacked: Mapping[str, Stacked]) -> dict[str, LazyTensor]:
     """With a tensor for each part of each expert in the place of those that have all of them."""
     found: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
         below = LAYER.match(name)
-        stem, _, kind = name.rpartition(".") if name.endswith((".weight", ".bias")) else (name, "", "weight")
-        parts = stacked.get(stem[below.end() :]) if below else None
-        if below is None or parts is None or len(tensor.shape) < 2 or tensor.shape[1] % len(parts):
+        stack = None if below is None else stacked.get(name[below.end() :].removesuffix(".weight"))
+        if below is None or stack is None or not stack.fits(tensor):
             found[name] = tensor
             continue
-        size = tensor.shape[1] // len(parts)
         for expert in range(min(tensor.shape[0], MAX_EXPERTS)):
-            for i, part in enumerate(parts):
-                full = f"{below[0]}{part.format(expert)}.{kind}"
-                found[full] = stack_part(full, tensor, expert, i * size, (i + 1) * size)
+            found |= {part.name: part for part in stack.parts_of(tensor, expert, below[0])}
     return found
 
 

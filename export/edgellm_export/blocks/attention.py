@@ -140,10 +140,11 @@ def grouped_query(
     name: str,
     *,
     bias: ir.Value | None = None,
+    sinks: FloatArray | None = None,
 ) -> tuple[ir.Value, LayerCache]:
     """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
-    or three. positions: rows of the rotary tables. bias: [1, Nq, S, T], added to the scores. Returns [B, S, Nq * H] and
-    the present cache."""
+    or three. positions: rows of the rotary tables. bias: [1, Nq, S, T], added to the scores. sinks: [Nq], the score of
+    one more key of each head, without a value. Returns [B, S, Nq * H] and the present cache."""
     if rope is not None and not turned_by_attention(rope):
         qkv, rope = rotate(b, qkv, heads, batch, rope, positions, name), None
     cos_sin = tables(b, rope, positions) if isinstance(rope, StaticRope) else (None, None)
@@ -156,7 +157,8 @@ def grouped_query(
     if isinstance(rope, StaticRope) and rope.interleaved:
         options["rotary_interleaved"] = 1
     scales, quantization = _cache_quantization(b, cache, name)
-    more = [None, bias, None, *scales] if scales or bias is not None else []
+    sink = None if sinks is None else b.graph.array(f"{name}.sinks", sinks.astype(b.activation))
+    more = [None, bias, sink, *scales] if scales or bias is not None or sink is not None else []
     watched = {} if b.attentions is None else {"qk_output": AFTER_SOFTMAX}
     out, present_key, present_value, *weights = b.graph.ops(
         "GroupQueryAttention", query, key, value, cache.key, cache.value, batch.seqlens, batch.total, *cos_sin, *more,

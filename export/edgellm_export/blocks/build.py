@@ -14,7 +14,7 @@ from edgellm.types import FloatArray
 from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.rope import Rope
 from edgellm_export.checkpoint.tensors import LazyTensor
-from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder, as_model
+from edgellm_export.onnx.builder import Apart, BuiltGraph, GraphBuilder, as_model
 from edgellm_export.quantize import WeightScheme
 
 
@@ -48,19 +48,26 @@ class TensorSource(Protocol):
 class Material:
     """What the matrices of graphs are made of: a checkpoint's tensors, their channels scaled, stored in the
     scheme's way. `cache`: what each layer's int8 key/value cache is multiplied by; none for a cache of the activations'
-    type."""
+    type. `apart`: experts get graphs of their own."""
 
     tensors: TensorSource
     scheme: WeightScheme
     scales: ChannelScales = field(default_factory=dict)
     cache: Sequence[CacheScales] = ()
+    apart: bool = False
 
     def build(self, shape: DecoderShape, name: str, *, attentions: bool = False) -> Build:
         """A graph to be. `attentions`: with what attention gives each token."""
-        channels = Channels(self.scales)
-        if attentions:
-            return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels, [], [])
-        return Build(shape, GraphBuilder(name), self.scheme, self.tensors, channels)
+        return Build(
+            shape=shape,
+            graph=GraphBuilder(name),
+            scheme=self.scheme,
+            tensors=self.tensors,
+            channels=Channels(self.scales),
+            attentions=[] if attentions else None,
+            cross_attentions=[] if attentions else None,
+            apart=[] if self.apart else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,8 @@ class Build:
     """What every block needs: the graph under construction, the weights' scheme, the checkpoint.
 
     `attentions`, `cross_attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where
-    nobody wants them.
+    nobody wants them. `apart`: where mixtures put their experts; None where these are in the graph.
+    `outputs`: further ones, (value, name, dtype, shape).
     """
 
     shape: DecoderShape
@@ -78,6 +86,8 @@ class Build:
     channels: Channels
     attentions: list[ir.Value] | None = None
     cross_attentions: list[ir.Value] | None = None
+    apart: list[Apart] | None = None
+    outputs: list[Any] = field(default_factory=list)
 
     @property
     def activation(self) -> np.dtype[Any]:
@@ -99,17 +109,20 @@ class Build:
         name: str,
         *,
         outer: bool = False,
+        share: float = 1.0,
     ) -> ir.Value:
-        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see FloatScheme.linear."""
+        """x @ weight.T + bias as a node at `name`, in the scheme's way. `outer`: see FloatScheme.linear. `share`: see
+        Projection."""
         place = node(name)
-        matrix = self.channels.read(x, weight, place, outer=outer)
+        matrix = self.channels.read(x, weight, place, outer=outer, share=share)
         return self.scheme.linear(self.graph, x, matrix, bias, place, outer=outer)
 
 
 def built(b: Build, outputs: Sequence[Any]) -> BuiltGraph:
     """The graph with these outputs: (value, name, dtype, shape), and with attention weights if they were kept."""
-    model = as_model(b.graph.finish([*outputs, *_attention_outputs(b)]))
-    return BuiltGraph(model, list(b.graph.stored.values()), b.graph.produced, b.channels.projections)
+    model = as_model(b.graph.finish([*outputs, *b.outputs, *_attention_outputs(b)]))
+    stored = list(b.graph.stored.values())
+    return BuiltGraph(model, stored, b.graph.produced, b.channels.projections, b.apart or ())
 
 
 def attention_names(layers: int, *, across: bool = False) -> tuple[str, ...]:

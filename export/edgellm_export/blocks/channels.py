@@ -44,19 +44,23 @@ class Channels:
 
     def same(self, value: ir.Value, other: ir.Value) -> ir.Value:
         """Remember that `value` has tokens of `other`, whose channels are as they were."""
-        if other in self._origins:
-            self._origins[value] = self._origins[other]
-        return value
+        origin = self.origin_of(other)
+        return value if origin is None else self.made(value, origin)
+
+    def origin_of(self, value: ir.Value) -> str | None:
+        return self._origins.get(value)
 
     def scale_of(self, value: ir.Value) -> tuple[str, FloatArray] | None:
         """The origin of a value and what its channels were divided by; None where they are as they were."""
         origin = self._origins.get(value)
         return None if origin is None or origin not in self.scales else (origin, self.scales[origin])
 
-    def read(self, x: ir.Value, weight: LazyTensor, name: str, *, outer: bool = False) -> LazyTensor:
+    def read(
+        self, x: ir.Value, weight: LazyTensor, name: str, *, outer: bool = False, share: float = 1.0
+    ) -> LazyTensor:
         """The matrix of the layer `name`, which reads `x`, its columns multiplied by the scale of `x`."""
         found = self.scale_of(x)
         if found is not None:
             weight = ScaledColumns(weight, found[1])
-        self.projections.append(Projection(name, x, weight, self._origins.get(x), outer))
+        self.projections.append(Projection(name, x, weight, self._origins.get(x), outer, share))
         return weight

@@ -8,23 +8,23 @@ matrices, and what calibration does with them, holds for experts too.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from edgellm_export.blocks.build import Build, node
+from edgellm_export.blocks.build import Build, Material, built, node
 from edgellm_export.blocks.layers import activate
+from edgellm_export.onnx.builder import Apart, BuiltGraph
 
-EXPERT = ".experts.{}"
 NUMBERED = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True)
 class Experts:
     """`count` MLPs of `size` channels, of which each token goes through `chosen`. `normalized`: the weights of those
-    sum up to 1. `router`, `gate`, `up`, `down`: names of matrices."""
+    sum up to 1. `router`, `gate`, `up`, `down`: names of matrices, which have a `bias` or none. `limit`: of values in
+    front of the gate; such experts compute (up + 1) * gate * sigmoid(1.702 gate) whatever their `act`."""
 
     count: int
     chosen: int
@@ -35,14 +35,22 @@ class Experts:
     gate: str = "gate_proj"
     up: str = "up_proj"
     down: str = "down_proj"
+    bias: bool = False
+    limit: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Of all tokens, that go through one of them."""
+        return self.chosen / self.count
 
 
 @dataclass(frozen=True)
 class Routed:
-    """Tokens [1, T, hidden] sorted by expert. `parts`: for each expert, its tokens [1, n, hidden]. `order`: [T *
+    """`tokens`: [1, T * chosen, hidden], sorted by expert. `sizes`: [experts] int64, how many each gets. `order`: [T *
     chosen] int64, the place that each had before, by token. `weights`: [1, T, chosen]."""
 
-    parts: Sequence[ir.Value]
+    tokens: ir.Value
+    sizes: ir.Value
     order: ir.Value
     weights: ir.Value
 
@@ -50,8 +58,46 @@ class Routed:
 def mixture(b: Build, x: ir.Value, name: str, experts: Experts) -> ir.Value:
     """For each token of x [B, S, hidden], the weighted sum of what its experts make of it: [B, S, hidden]."""
     routed = _routed(b, x, name, experts)
-    made = [_expert(b, part, f"{name}{EXPERT.format(i)}", experts) for i, part in enumerate(routed.parts)]
+    made = _made(b, routed, name, experts) if b.apart is None else _made_apart(b, routed, name, experts)
     return _summed(b, made, routed, x, name, experts.chosen)
+
+
+def _made(b: Build, routed: Routed, name: str, experts: Experts) -> ir.Value:
+    """What the experts make of their tokens, in the order of `routed.tokens`."""
+    g, place = b.graph, f"{node(name)}/experts"
+    parts = g.ops("Split", routed.tokens, routed.sizes, name=f"{place}/Split", outputs=experts.count, axis=1)
+    made = [_expert(b, b.channels.same(part, routed.tokens), _name(name, i), experts) for i, part in enumerate(parts)]
+    return g.op("Concat", *made, name=f"{place}/Concat", axis=1)
+
+
+def _made_apart(b: Build, routed: Routed, name: str, experts: Experts) -> ir.Value:
+    """The same as an input of the graph, which others make."""
+    assert b.apart is not None
+    tokens, sizes, made = (f"{name}.{each}" for each in ("tokens", "sizes", "made"))
+    shape, origin = b.shape, b.channels.origin_of(routed.tokens)
+
+    def build(material: Material, index: int, observe: bool) -> BuiltGraph:
+        one = material.build(shape, name)
+        x = one.graph.input(tokens, one.activation_type, [1, "count", shape.hidden_size])
+        if origin is not None:
+            one.channels.made(x, origin)
+        y = _expert(one, x, _name(name, index), experts)
+        read = {each.x for each in one.channels.projections} - {x} if observe else set()
+        outputs = [(y, made), *((each, str(each.name)) for each in read)]
+        return built(one, [(value, named, one.activation_type, [1, "count", None]) for value, named in outputs])
+
+    b.outputs.extend(
+        [
+            (routed.tokens, tokens, b.activation_type, [1, None, shape.hidden_size]),
+            (routed.sizes, sizes, ir.DataType.INT64, [experts.count]),
+        ]
+    )
+    b.apart.append(Apart(experts.count, experts.chosen, tokens, sizes, made, build))
+    return b.graph.input(made, b.activation_type, [1, "sorted", shape.hidden_size])
+
+
+def _name(mixture: str, index: int) -> str:
+    return f"{mixture}.experts.{index}"
 
 
 def _routed(b: Build, x: ir.Value, name: str, experts: Experts) -> Routed:
@@ -68,17 +114,16 @@ def _routed(b: Build, x: ir.Value, name: str, experts: Experts) -> Routed:
     equal = g.op("Equal", chosen, numbers, name=f"{place}/Equal")  # [experts, T * chosen]
     whole = g.op("Cast", equal, name=f"{place}/Cast", to=int(ir.DataType.INT64))
     sizes = g.op("ReduceSum", whole, g.ints(1), name=f"{place}/Sizes", keepdims=0)
-    parts = g.ops("Split", sorted_, sizes, name=f"{place}/Split", outputs=experts.count, axis=1)
-    return Routed([b.channels.same(part, x) for part in parts], order, weights)
+    return Routed(b.channels.same(sorted_, x), sizes, order, weights)
 
 
 def _choice(b: Build, tokens: ir.Value, name: str, place: str, experts: Experts) -> tuple[ir.Value, ir.Value]:
     """Of each token's experts the weights and the numbers, each [1, T, chosen]. A softmax over those that are chosen is
     the one over all, divided by its sum."""
     g = b.graph
-    scores = b.project(
-        tokens, b.tensors.take(f"{name}.weight", (experts.count, b.shape.hidden_size)), None, name, outer=True
-    )
+    weight = b.tensors.take(f"{name}.weight", (experts.count, b.shape.hidden_size))
+    bias = b.vector(f"{name}.bias", experts.count) if experts.bias else None
+    scores = b.project(tokens, weight, bias, name, outer=True)
     if not experts.normalized:
         scores = g.op("Softmax", scores, name=f"{place}/Softmax", axis=-1)
     values, choice = g.ops("TopK", scores, g.ints(experts.chosen), name=f"{place}/TopK", outputs=2, axis=-1)
@@ -86,24 +131,48 @@ def _choice(b: Build, tokens: ir.Value, name: str, place: str, experts: Experts)
 
 
 def _expert(b: Build, x: ir.Value, name: str, experts: Experts) -> ir.Value:
-    made, hidden, size = f"{name}.gated", b.shape.hidden_size, experts.size
-    gate, up = (b.tensors.take(f"{name}.{part}.weight", (size, hidden)) for part in (experts.gate, experts.up))
-    gate_out = b.project(x, gate, None, f"{name}.{experts.gate}")
-    up_out = b.project(x, b.channels.divided_rows(made, up), None, f"{name}.{experts.up}")
-    y = b.graph.op("Mul", activate(b, gate_out, experts.act, f"{name}.act"), up_out, name=f"{node(name)}/Mul")
-    down = b.tensors.take(f"{name}.{experts.down}.weight", (hidden, size))
-    return b.project(b.channels.made(y, made), down, None, f"{name}.{experts.down}")
+    hidden, size = b.shape.hidden_size, experts.size
+    # What a clamped gate gives is no multiple of what up gives.
+    made = None if experts.limit is not None else f"{name}.gated"
+    gate = _linear(b, x, f"{name}.{experts.gate}", (size, hidden), experts)
+    up = _linear(b, x, f"{name}.{experts.up}", (size, hidden), experts, made)
+    if made is None:
+        y = _clamped(b, gate, up, name, experts)
+    else:
+        y = b.graph.op("Mul", activate(b, gate, experts.act, f"{name}.act"), up, name=f"{node(name)}/Mul")
+        b.channels.made(y, made)
+    return _linear(b, y, f"{name}.{experts.down}", (hidden, size), experts)
 
 
-def _summed(
-    b: Build, made: Sequence[ir.Value], routed: Routed, x: ir.Value, name: str, chosen: int
-) -> ir.Value:  # fmt: skip
+def _linear(
+    b: Build, x: ir.Value, name: str, shape: tuple[int, int], experts: Experts, made: str | None = None
+) -> ir.Value:
+    """A layer of an expert; `made`: the value that its output is a factor of, whose channels may be scaled."""
+    weight = b.tensors.take(f"{name}.weight", shape)
+    bias = b.vector(f"{name}.bias", shape[0]) if experts.bias else None
+    if made is not None:
+        weight = b.channels.divided_rows(made, weight)
+        bias = None if bias is None else b.channels.divided(made, bias)
+    return b.project(x, weight, bias, name, share=experts.share)
+
+
+def _clamped(b: Build, gate: ir.Value, up: ir.Value, name: str, experts: Experts) -> ir.Value:
+    g, place = b.graph, node(name)
+    high, low, one = (
+        g.constant(f"/constants/clamp/{number}", np.array(number, b.activation))
+        for number in (experts.limit, -(experts.limit or 0.0), 1.0)
+    )
+    gate = activate(b, g.op("Min", gate, high, name=f"{place}/Min"), "quick_gelu", f"{name}.act")
+    up = g.op("Add", g.op("Clip", up, low, high, name=f"{place}/Clip"), one, name=f"{place}/Add")
+    return g.op("Mul", up, gate, name=f"{place}/Mul")
+
+
+def _summed(b: Build, made: ir.Value, routed: Routed, x: ir.Value, name: str, chosen: int) -> ir.Value:
     """What experts made, by token again, times the weights. [B, S, hidden], as x."""
     g, place, hidden = b.graph, f"{node(name)}/experts", b.shape.hidden_size
-    whole = g.op("Concat", *made, name=f"{place}/Concat", axis=1)
     count = g.op("Shape", routed.order, name=f"{place}/Count")
     _, places = g.ops("TopK", routed.order, count, name=f"{place}/Places", outputs=2, axis=0, largest=0)
-    back = g.op("Gather", whole, places, name=f"{place}/Gather", axis=1)
+    back = g.op("Gather", made, places, name=f"{place}/Gather", axis=1)
     by_token = g.op("Reshape", back, g.ints(-1, chosen, hidden), name=f"{place}/ByToken")
     weights = g.op("Reshape", routed.weights, g.ints(-1, 1, chosen), name=f"{place}/Weights")
     total = g.op("MatMul", weights, by_token, name=f"{place}/MatMul")  # [T, 1, hidden]

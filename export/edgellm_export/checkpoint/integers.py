@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from edgellm.types import ByteArray, FloatArray
 from edgellm_export.checkpoint.tensors import (
     DividedRows,
+    Every,
     LazyTensor,
     NamedView,
     PairsApart,
@@ -68,6 +69,9 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
             return () if found is None else (found,)
         case RowSlice():
             return integers_of(tensor.tensor, tensor.start + start, tensor.start + stop)
+        case Every():
+            first, last = tensor.within(start, stop)
+            return tuple(_every(each, tensor.step) for each in integers_of(tensor.tensor, first, last))
         case DividedRows():
             return _divided(integers_of(tensor.tensor, start, stop), tensor.scale[start:stop])
         case RunPart():
@@ -82,7 +86,7 @@ def integers_of(tensor: LazyTensor, start: int, stop: int) -> tuple[Integers, ..
 def samples_of(tensor: LazyTensor) -> tuple[Integers, ...]:
     """A row of each tensor that a tensor or a view of some consists of; nothing where one has no integers."""
     match tensor:
-        case RowSlice() | DividedRows() | RunPart() | PairsApart():
+        case RowSlice() | Every() | DividedRows() | RunPart() | PairsApart():
             return samples_of(tensor.tensor)
         case RowConcat():
             found = [samples_of(part) for part in tensor.parts]
@@ -100,6 +104,13 @@ def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:
                 yield from quantized_in(part)
         case NamedView() | TensorView():
             yield from quantized_in(tensor.tensor)
+
+
+def _every(found: Integers, step: int) -> Integers:
+    chosen = slice(None, None, step)
+    return replace(
+        found, levels=found.levels[chosen], scales=found.scales[chosen], zero_points=found.zero_points[chosen]
+    )
 
 
 def _divided(found: tuple[Integers, ...], scale: FloatArray) -> tuple[Integers, ...]:

@@ -110,21 +110,37 @@ class RowSlice(NamedView):
 
 
 @dataclass(frozen=True)
-class StackPart(NamedView):
-    """Rows `start` to `stop` of the matrix, or numbers of the vector, number `index` of several in one tensor. Each
-    read goes through the whole matrix."""
+class Every(NamedView):
+    """Each `step`-th row of a tensor, from row `first` on."""
 
-    index: int
-    start: int
-    stop: int
+    first: int
+    step: int
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.stop - self.start, *self.tensor.shape[2:])
+        return (self.tensor.shape[0] // self.step, *self.tensor.shape[1:])
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        (whole,) = self.tensor.rows(self.index, self.index + 1)
-        return np.asarray(whole[self.start + start : self.start + stop], np.float32)
+        return self.tensor.rows(*self.within(start, stop))[:: self.step]
+
+    def within(self, start: int, stop: int) -> tuple[int, int]:
+        """The tensor's rows from the first of these to the last."""
+        first = self.first + start * self.step
+        return first, max(first, self.first + (stop - 1) * self.step + 1)
+
+
+@dataclass(frozen=True)
+class Item(TensorView):
+    """The matrix or vector number `index` of several in one tensor. Each read goes through all of it."""
+
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensor.shape[1:]
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(self.index, self.index + 1)[0, start:stop]
 
 
 @runtime_checkable
@@ -135,11 +151,9 @@ class Stack(LazyTensor, Protocol):
         """One of the matrices or vectors along its first axis."""
 
 
-def stack_part(name: str, tensor: LazyTensor, index: int, start: int, stop: int) -> LazyTensor:
-    """Rows `start` to `stop` of matrix `index` of a stack."""
-    if isinstance(tensor, Stack):
-        return RowSlice(name, tensor.item(index), start, stop)
-    return StackPart(name, tensor, index, start, stop)
+def item_of(tensor: LazyTensor, index: int) -> LazyTensor:
+    """The matrix or vector number `index` of several in one tensor."""
+    return tensor.item(index) if isinstance(tensor, Stack) else Item(tensor, index)
 
 
 @dataclass(frozen=True)

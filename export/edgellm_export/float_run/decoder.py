@@ -11,9 +11,11 @@ import numpy as np
 from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures.contract import DecoderFamily
 from edgellm_export.blocks.build import Material
-from edgellm_export.float_run.layers import FLOAT, Feeds, FloatLayer, States, Step, segment_of
+from edgellm_export.float_run.layers import FLOAT, FloatLayer, States, Step
+from edgellm_export.float_run.pieces import Feeds, run_layer
 from edgellm_export.float_run.vocabulary import RunWithHead
-from edgellm_export.graphs.decoder import build_layer, decoder_inputs
+from edgellm_export.graphs.decoder import PRESENT, build_layer, decoder_inputs
+from edgellm_export.graphs.parts import SIDES
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ class DecoderRun(RunWithHead[DecoderFamily]):
     def cached(self, layer: FloatLayer, states: States) -> tuple[list[FloatArray], list[tuple[FloatArray, FloatArray]]]:
         """The states behind a layer, and the keys and values [num_kv_heads, length, head_dim] that it caches, one pair
         per sequence."""
-        built = build_layer(self.family, layer.index, Material(self.tensors, FLOAT), observe_cache=True)
-        segment = segment_of(built)
-        runs = [list(segment.run_all(fed).values()) for fed in layer.fed(states)]
-        return [run[0] for run in runs], [(run[1][0], run[2][0]) for run in runs]
+        material = Material(self.tensors, FLOAT, apart=True)
+        built = build_layer(self.family, layer.index, material, observe_cache=True)
+        runs = run_layer(built, material, layer.fed(states)).values
+        key, value = (PRESENT.format(layer.index, side) for side in SIDES)
+        return [run["hidden_out"] for run in runs], [(run[key][0], run[value][0]) for run in runs]
 
 
 def _feeds(sequence: TokenArray) -> Feeds:

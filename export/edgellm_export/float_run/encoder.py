@@ -11,7 +11,8 @@ import numpy as np
 from edgellm.text.encodings import Encoding
 from edgellm.types import FloatArray
 from edgellm_export.blocks.build import Material, TensorSource
-from edgellm_export.float_run.layers import FLOAT, Feeds, FloatLayer, States, Step, segment_of
+from edgellm_export.float_run.layers import FLOAT, FloatLayer, States, Step, segment_of
+from edgellm_export.float_run.pieces import Feeds
 from edgellm_export.graphs.encoder import HeadedEncoder, build_embedding, build_head, build_layer
 from edgellm_export.quantize import WeightScheme
 

@@ -11,7 +11,8 @@ import numpy as np
 from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Material
-from edgellm_export.float_run.layers import FLOAT, Feeds, FloatLayer, Step, segment_of
+from edgellm_export.float_run.layers import FLOAT, FloatLayer, Step, segment_of
+from edgellm_export.float_run.pieces import Feeds
 from edgellm_export.float_run.vocabulary import RunWithHead
 from edgellm_export.graphs import encoder_decoder as graphs
 from edgellm_export.graphs.parts import norm_segment

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from edgellm.system.cpu import usable_cores
-from edgellm.types import Array, FloatArray
+from edgellm.types import FloatArray
 from edgellm_export.blocks.build import Material, TensorSource
 from edgellm_export.blocks.channels import ChannelScales
 from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.float_run.pieces import Feeds, LayerRuns, run_layer
 from edgellm_export.float_run.segments import DataFiles, Segment
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.quantize import WeightScheme, scheme_for
 
 FLOAT = scheme_for("fp32", "cpu")
-Feeds = Mapping[str, Array]
 States = Sequence[FloatArray]  # of each sequence, [1, length, hidden_size]
 Texts = TypeVar("Texts", bound=Sized, contravariant=True)
 
@@ -58,19 +58,12 @@ class FloatLayer:
 
     def run(self, states: States) -> list[FloatArray]:
         """The states behind it."""
-        segment = segment_of(self.build(Material(self.tensors, FLOAT)))
-        return [segment.run(fed) for fed in self.fed(states)]
+        return _states(self._runs(Material(self.tensors, FLOAT), states))
 
     def observed(self, states: States) -> tuple[list[FloatArray], list[ObservedLinear]]:
         """`run`, and its linear layers with what they read."""
-        built = self.build(Material(self.tensors, FLOAT), observe=True)
-        segment = segment_of(built)
-        runs = [{**fed, **segment.run_all(fed)} for fed in self.fed(states)]
-        linears = [
-            ObservedLinear(p.name, p.origin, [run[str(p.x.name)][0] for run in runs], p.outer)
-            for p in built.projections
-        ]
-        return [run["hidden_out"] for run in runs], linears
+        runs = self._runs(Material(self.tensors, FLOAT), states, observe=True)
+        return _states(runs), [ObservedLinear(p.name, p.origin, inputs, p.outer) for p, inputs in runs.read]
 
     def weights(self, scales: ChannelScales) -> dict[str, LazyTensor]:
         """The matrices of its linear layers by their names, as `scales` change them."""
@@ -79,13 +72,21 @@ class FloatLayer:
 
     def quantized(self, material: Material, states: States, data: DataFiles | None = None) -> list[FloatArray]:
         """The states behind it where its matrices are those of `material`, in `data` if that is written already."""
-        segment = Segment(self.build(material), data=data, threads=usable_cores())
-        runs = (segment.run(_cast(fed, material.scheme.activation)) for fed in self.fed(states))
-        return [np.asarray(run, np.float32) for run in runs]
+        cast = [_cast(fed, material.scheme.activation) for fed in self.fed(states)]
+        apart = replace(material, apart=True)
+        return _states(run_layer(self.build(apart), apart, cast, data=data))
 
     def fed(self, states: States) -> list[Feeds]:
         """Its inputs; `states` may be those of the first sequences."""
         return [{**fed, "hidden": hidden} for fed, hidden in zip(self.feeds, states, strict=False)]
+
+    def _runs(self, material: Material, states: States, *, observe: bool = False) -> LayerRuns:
+        apart = replace(material, apart=True)
+        return run_layer(self.build(apart, observe=observe), apart, self.fed(states), observe=observe)
+
+
+def _states(runs: LayerRuns) -> list[FloatArray]:
+    return [np.asarray(run["hidden_out"], np.float32) for run in runs.values]
 
 
 # What is done with each layer in turn: the states before it to the states behind it.

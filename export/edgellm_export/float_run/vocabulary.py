@@ -14,7 +14,8 @@ from edgellm_export.architectures.contract import DecoderFamily, EncoderDecoderF
 from edgellm_export.blocks.build import Build, Material, Stream, TensorSource
 from edgellm_export.checkpoint.tensors import LazyTensor, PickedRows, RowSlice
 from edgellm_export.float_run.divergence import SLICE, Comparison
-from edgellm_export.float_run.layers import FLOAT, Feeds, States, segment_of
+from edgellm_export.float_run.layers import FLOAT, States, segment_of
+from edgellm_export.float_run.pieces import Feeds
 from edgellm_export.graphs.parts import Inputs, embedding_segment, head_segment, norm_segment
 from edgellm_export.quantize import WeightScheme
 

@@ -24,6 +24,8 @@ def translate_config(file: GgufFile, arch: str) -> Config:
     config = FAMILIES[arch](keys)
     if arch in ROTARY:
         config |= _scaling(keys, config)
+    if arch == "gpt-oss" and config["rope_scaling"]:
+        config["rope_scaling"] |= {"truncate": False}
     config["tie_word_embeddings"] = config.get("tie_word_embeddings", "output.weight" not in file.tensors)
     config["vocab_size"] = _vocab_size(file)
     keys.check()
@@ -145,6 +147,16 @@ def _qwen3_moe(keys: Keys) -> Config:
 
 def _olmoe(keys: Keys) -> Config:
     return _decoder(keys, "olmoe", "OlmoeForCausalLM") | _experts(keys, "num_experts") | {"norm_topk_prob": False}
+
+
+def _gpt_oss(keys: Keys) -> Config:
+    """The ramp of its yarn does not end at whole channels, which llama.cpp does not know of."""
+    config = _decoder(keys, "gpt_oss", "GptOssForCausalLM") | _experts(keys, "num_local_experts")
+    return config | {
+        "intermediate_size": keys.integer("expert_feed_forward_length", config["intermediate_size"]),
+        "sliding_window": keys.integer("attention.sliding_window"),
+        "rope_scaling": None,
+    }
 
 
 def _granitemoe(keys: Keys) -> Config:
@@ -292,6 +304,7 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "gpt2": _gpt2,
     "gptneox": _gptneox,
     "starcoder2": _starcoder2,
+    "gpt-oss": _gpt_oss,
     "granitemoe": _granitemoe,
     "olmoe": _olmoe,
     "qwen2moe": _qwen2_moe,
@@ -300,4 +313,4 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "t5": t5_config,
 }
 ROTARY = FAMILIES.keys() - {"gpt2", "bert", "t5"}
-MIXTURES = {"llama", "granitemoe", "olmoe", "qwen2moe", "qwen3moe"}
+MIXTURES = {"llama", "gpt-oss", "granitemoe", "olmoe", "qwen2moe", "qwen3moe"}

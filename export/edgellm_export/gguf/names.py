@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, Transposed, stack_part
+from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, RowSlice, Transposed, item_of
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.tensors import AsRow, HeadsTogether, Multiplied, RowsAfter, Shifted
 
@@ -164,6 +164,8 @@ NAMES: Mapping[str, Names] = {
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
     **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
     "mixtral": _mixture("block_sparse_moe", gate="w1", up="w3", down="w2"),
+    "gpt_oss": _mixture(router="router")
+    | _layers("model.layers.{}", {"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks"}),
     "granitemoe": _mixture("block_sparse_moe", "router.layer"),
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
@@ -187,10 +189,10 @@ def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, La
 
 def _apart(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     """The tensor; of a stack, those that it consists of."""
-    if EXPERT not in name or len(tensor.shape) != 3:
+    if EXPERT not in name or len(tensor.shape) < 2:
         return {name: tensor}
-    each = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
-    return {full: stack_part(full, tensor, i, 0, tensor.shape[1]) for i, full in enumerate(each)}
+    names = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
+    return {each: RowSlice(each, item_of(tensor, i), 0, tensor.shape[1]) for i, each in enumerate(names)}
 
 
 def huggingface_name(name: str, names: Names) -> str:

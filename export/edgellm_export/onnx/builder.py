@@ -53,24 +53,43 @@ class Stored:
 @dataclass(frozen=True)
 class Projection:
     """The linear layer at the node `name`: x @ weight.T. `weight` is as it will be stored, before rounding. `origin`:
-    the value whose channels may be scaled that `x` is, if any. `outer`: see Build.project."""
+    the value whose channels may be scaled that `x` is, if any. `outer`: see Build.project. `share`: of the tokens, that
+    go through it."""
 
     name: str
     x: ir.Value
     weight: LazyTensor
     origin: str | None
     outer: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class BuiltGraph:
     """A model whose stored initializers still need their bytes: `produced` fills the regions, `stored` reads them.
-    `projections`: its linear layers, in order."""
+    `projections`: its linear layers, in order. `apart`: experts that have graphs of their own."""
 
     model: ir.Model
     stored: Sequence[Stored]
     produced: Sequence[Produced]
     projections: Sequence[Projection]
+    apart: Sequence[Apart] = ()
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A mixture's `count` experts, outside of the graph. The graph gives tokens [1, n, hidden] sorted by expert, each
+    as often as the `chosen` experts that it goes through, and how many each expert gets; it reads what they made of
+    them. These are the names of its outputs `tokens` and `sizes`, and of its input `made`; `tokens` and `made` are the
+    input and the output of an expert's graph, too. `build`: makes that, of a Material, for an expert by its number, and
+    with what its linear layers read or without."""
+
+    count: int
+    chosen: int
+    tokens: str
+    sizes: str
+    made: str
+    build: Callable[[Any, int, bool], BuiltGraph]
 
 
 class GraphBuilder:

@@ -160,7 +160,7 @@ def _prompt_tokens_per_second(prediction: Prediction, machine: Resources) -> flo
     manifest = prediction.manifest
     if not isinstance(manifest.model, DecoderFacts) or manifest.target == "cuda":
         return None
-    weights = sum(matrix.elements for matrix in prediction.work.matrices)
+    weights = prediction.work.multiplied
     rate = PRODUCTS[manifest.weights.precision] * machine.speed.flops
     return CHUNK / (2 * CHUNK * weights / rate + CHUNK_NODE_S * prediction.nodes)
 

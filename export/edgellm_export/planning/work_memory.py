@@ -40,12 +40,15 @@ OUTPUTS_COPIES = 2.1, 4.2  # of an encoder's numbers for the vocabulary: of a ru
 
 @dataclass(frozen=True)
 class WorkMatrix:
-    """A matrix of the package; `reads` names the value that it multiplies, which others may read too."""
+    """A matrix of the package; `reads` names the value that it multiplies, which others may read too. `expert`: which
+    one's it is, or nothing. `share`: of the tokens, that go through it."""
 
     layer: str
+    expert: str
     rows: int
     columns: int
     reads: str
+    share: float
 
     @property
     def elements(self) -> int:
@@ -67,10 +70,11 @@ class Work:
     def of(cls, outline: Outline, package: Footprint, *, verifies: bool) -> Work:
         matrices = []
         for projection in outline.projections:
-            match = re.match(r".*?\.\d+(?=/)", projection.name)
+            match = re.match(r"(?P<layer>.*?\.\d+)/(?P<expert>.*/experts\.\d+/)?", projection.name)
             if match is not None:
                 rows, columns = projection.weight.shape
-                matrices.append(WorkMatrix(match[0], rows, columns, str(projection.x.name)))
+                expert, reads = match["expert"] or "", str(projection.x.name)
+                matrices.append(WorkMatrix(match["layer"], expert, rows, columns, reads, projection.share))
         widest = max((max(matrix.rows, matrix.columns) for matrix in matrices), default=0)
         return cls(outline.manifest, matrices, package, widest, outline.calibrates, verifies)
 
@@ -80,6 +84,22 @@ class Work:
         for matrix in self.matrices:
             found.setdefault(matrix.layer, []).append(matrix)
         return found
+
+    @property
+    def layer_weights(self) -> int:
+        """The most that a layer has at once, whose experts come one after the other."""
+        most = 0
+        for layer in self.layers.values():
+            pieces: dict[str, int] = {"": 0}
+            for matrix in layer:
+                pieces[matrix.expert] = pieces.get(matrix.expert, 0) + matrix.elements
+            most = max(most, pieces.pop("") + max(pieces.values(), default=0))
+        return most
+
+    @property
+    def multiplied(self) -> float:
+        """How many weights a token is multiplied by."""
+        return sum(matrix.share * matrix.elements for matrix in self.matrices)
 
     @property
     def embedding(self) -> int:
@@ -96,6 +116,12 @@ class Work:
         """The most columns of a matrix whose errors are spread."""
         limit = SPREAD_COLUMNS if self.manifest.weights.precision == "int8" else self.widest
         return max((matrix.columns for matrix in self.matrices if matrix.columns <= limit), default=0)
+
+
+def _texts(work: Work) -> int:
+    """The most channels, of all tokens, that a layer's matrices read."""
+    read = [{m.reads: m.share * m.columns for m in layer} for layer in work.layers.values()]
+    return int(max((sum(each.values()) for each in read), default=0))
 
 
 def peaks(work: Work, base: int) -> dict[str, int]:
@@ -115,9 +141,8 @@ def _writing(work: Work) -> int:
 
 
 def _calibrating(work: Work) -> int:
-    layers = work.layers.values()
-    weights = max((sum(matrix.elements for matrix in layer) for layer in layers), default=0)
-    inputs = max((sum({m.reads: m.columns for m in layer}.values()) for layer in layers), default=0)
+    weights = work.layer_weights
+    inputs = _texts(work)
     columns = max((matrix.columns for matrix in work.matrices), default=0)
     largest = max((matrix.elements for matrix in work.matrices), default=0)
     text = WEIGHTS_TOKENS * (inputs + INPUT_COPIES * columns)
@@ -137,8 +162,7 @@ def _running(work: Work) -> int:
 
 def _comparing(work: Work) -> int:
     manifest = work.manifest
-    weights = max((sum(matrix.elements for matrix in layer) for layer in work.layers.values()), default=0)
-    layer = 4 * LAYER_COPIES * weights
+    layer = 4 * LAYER_COPIES * work.layer_weights
     if isinstance(manifest.model, EncoderFacts):
         return COMPARING + layer + _embedding(work) + _outputs(manifest)[1]
     entries = min(SLICE, manifest.vocab_size)

@@ -15,8 +15,9 @@ import numpy as np
 
 from edgellm.package.layouts import INTEGERS
 from edgellm_export.calibration.mixing import SHARES, TRIES
+from edgellm_export.exporters.decoder import WEIGHTS_TOKENS
 from edgellm_export.planning.work_memory import Work, compared_outputs, compared_rows
-from edgellm_export.quantize.calibrated import SPREAD_COLUMNS
+from edgellm_export.quantize.calibrated import SPREAD_COLUMNS, SPREAD_TOKENS
 
 MEGA, GIGA = 1e6, 1e9
 # Seconds on the machine of the rates.
@@ -70,7 +71,7 @@ def seconds(work: Work, size_bytes: int, speed: Speed) -> float:
     if work.verifies:
         rows = compared_rows(work.manifest)
         logits = rows * compared_outputs(work.manifest)
-        total += RUNNING * 2 * rows * weights / GIGA + COMPARING * logits / MEGA
+        total += RUNNING * 2 * rows * work.multiplied / GIGA + COMPARING * logits / MEGA
     return total / speed.factor
 
 
@@ -79,11 +80,14 @@ def _mixing(work: Work, weights: int) -> float:
     runs = len(SHARES) + TRIES / 2
     rows = compared_rows(work.manifest)
     compared = COMPARING * rows * compared_outputs(work.manifest) / MEGA
-    return 2 * MEASURING * weights / MEGA + _spreading(work) + runs * (RUNNING * rows * weights / GIGA + compared)
+    return (
+        2 * MEASURING * weights / MEGA + _spreading(work) + runs * (RUNNING * rows * work.multiplied / GIGA + compared)
+    )
 
 
 def _spreading(work: Work) -> float:
     """The seconds of rounding that makes up for its errors, which int8 leaves out for many columns."""
     int8 = work.manifest.weights.precision == "int8"
-    matrices = [m for m in work.matrices if not int8 or m.columns <= SPREAD_COLUMNS]
+    enough = [m for m in work.matrices if m.share * WEIGHTS_TOKENS >= SPREAD_TOKENS]
+    matrices = [m for m in enough if not int8 or m.columns <= SPREAD_COLUMNS]
     return sum(SPREADING * m.rows * m.columns**2 + INVERTING * m.columns**3 for m in matrices) / GIGA

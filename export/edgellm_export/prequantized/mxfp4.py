@@ -11,12 +11,13 @@ import numpy as np
 
 from edgellm.errors import TensorError
 from edgellm.types import Array, FloatArray
-from edgellm_export.checkpoint.integers import QuantizedTensor
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.integers import Integers, QuantizedTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, Transposed
 from edgellm_export.prequantized.contract import E8M0, FP4, Options, Stored, StoredTensor
 
 BLOCKS, SCALES = "_blocks", "_scales"
 BYTES = 16  # of a block
+MIDDLE = 128  # of eight bits
 
 
 def fp4_values(packed: Array) -> FloatArray:
@@ -31,10 +32,40 @@ class MXFP4Experts(QuantizedTensor):
     blocks: StoredTensor
     scales: StoredTensor
 
+    def item(self, index: int) -> LazyTensor:
+        """One expert's matrix [inputs, outputs]."""
+        shape = (self.shape[2], self.shape[1])
+        return Transposed(self.name, MXFP4Matrix(self.name, shape, self.blocks, self.scales, index))
+
     def rows(self, start: int, stop: int) -> FloatArray:
         values = fp4_values(self.blocks.stored(start, stop))  # [experts, outputs, blocks, 32]
         values *= E8M0[self.scales.stored(start, stop)][..., None]
         return np.ascontiguousarray(values.reshape(*values.shape[:2], self.shape[1]).swapaxes(1, 2))
+
+
+@dataclass(frozen=True)
+class MXFP4Matrix(QuantizedTensor):
+    """One expert's of MXFP4Experts: [outputs, inputs]. Its numbers are halves of whole ones up to 12, times a power of
+    two, so eight bits hold them as they are."""
+
+    blocks: StoredTensor
+    scales: StoredTensor
+    index: int
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        values, scales = self._values(start, stop)
+        values *= scales[..., None]
+        return values.reshape(stop - start, self.shape[1])
+
+    def integers(self, start: int, stop: int) -> Integers | None:
+        values, scales = self._values(start, stop)
+        levels = (values * 2 + MIDDLE).astype(np.uint8).reshape(stop - start, self.shape[1])
+        return Integers(8, 2 * BYTES, levels, scales * np.float32(0.5), np.full(scales.shape, MIDDLE, np.float32))
+
+    def _values(self, start: int, stop: int) -> tuple[FloatArray, FloatArray]:
+        """[rows, blocks, 32] of type E2M1, and [rows, blocks] that they are multiplied by."""
+        (blocks,), (scales,) = (each.stored(self.index, self.index + 1) for each in (self.blocks, self.scales))
+        return fp4_values(blocks[start:stop]), E8M0[scales[start:stop]]
 
 
 def read(options: Options, stored: Stored) -> dict[str, LazyTensor]:

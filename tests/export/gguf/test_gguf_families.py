@@ -133,6 +133,33 @@ def test_granites_experts_come_back_apart(tmp_path: Path) -> None:
     same_tensors(checkpoint, expected)
 
 
+def test_gpt_oss_experts_come_back_apart(tmp_path: Path) -> None:
+    """Conversion has cut gates and ups from each other, and turned all matrices."""
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "truncate": False}
+    sizes = {**SHARED, "head_dim": 32, "num_local_experts": 3, "num_experts_per_tok": 2, "sliding_window": 8}
+    model = seeded(AutoModelForCausalLM.from_config(CONFIG_MAPPING["gpt_oss"](**sizes, rope_scaling=rope)))
+    more = {
+        "attention.sliding_window": 8,
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 32,
+    }
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), more)))
+    assert checkpoint.config["rope_scaling"] == rope
+    assert (checkpoint.config["sliding_window"], checkpoint.config["intermediate_size"]) == (8, 96)
+    expected = model.state_dict()
+    for layer in range(model.config.num_hidden_layers):
+        name = f"model.layers.{layer}.mlp.experts"
+        both, down = expected.pop(f"{name}.gate_up_proj"), expected.pop(f"{name}.down_proj")
+        biases = expected.pop(f"{name}.gate_up_proj_bias"), expected.pop(f"{name}.down_proj_bias")
+        expected[f"model.layers.{layer}.self_attn.sinks.weight"] = expected.pop(f"model.layers.{layer}.self_attn.sinks")
+        for i in range(3):
+            parts = {"gate": (both[i, :, ::2], biases[0][i, ::2]), "up": (both[i, :, 1::2], biases[0][i, 1::2])}
+            for part, (matrix, bias) in {**parts, "down": (down[i], biases[1][i])}.items():
+                expected |= {f"{name}.{i}.{part}_proj.weight": matrix.T, f"{name}.{i}.{part}_proj.bias": bias}
+    same_tensors(checkpoint, expected)
+
+
 def test_gpt2_matrices_come_back_as_conv1d(tmp_path: Path) -> None:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 128}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["gpt2"](vocab_size=VOCAB, **sizes))

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from edgellm_export.checkpoint.integers import integers_of
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import Every, LazyTensor, item_of, transposed
 from edgellm_export.prequantized import widened
+from edgellm_export.quantize.carried import carries
+from edgellm_export.quantize.grid import Grid
 from edgellm_export.weights.safetensors import SafetensorsTensor, read_safetensors
 
 DATA = Path(__file__).parent / "data"
@@ -76,3 +78,18 @@ def test_other_matrices_have_no_integers() -> None:
     cases = [case for case in CASES if case.startswith(WITHOUT_GRID)]
     assert len(cases) == 13
     assert not any(integers_of(read(case)[0], 0, 1) for case in cases)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_experts_of_mxfp4_are_whole_numbers_of_eight_bits(step: int) -> None:
+    found, _ = read("mxfp4-experts")
+    for expert, whole in enumerate(found.rows(0, found.shape[0])):
+        matrix = Every("w", transposed("w", item_of(found, expert)), step - 1, step)
+        expected = whole.T[step - 1 :: step]
+        np.testing.assert_array_equal(matrix.rows(0, matrix.shape[0]), expected)
+        np.testing.assert_array_equal(matrix.rows(1, 3), expected[1:3])
+        (integers,) = integers_of(matrix, 0, matrix.shape[0])
+        levels = integers.levels.astype(np.float32) - np.repeat(integers.zero_points, 32, axis=1)
+        np.testing.assert_array_equal(levels * np.repeat(integers.scales, 32, axis=1), expected)
+        assert carries(matrix, Grid(8, 32, True))
+        assert not carries(matrix, Grid(4, 32, False))
