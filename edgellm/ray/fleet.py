@@ -90,7 +90,7 @@ class Fleet:
             while True:
                 for seat in self._seats:
                     self._give(seat)
-                if not self._left:
+                if not self._left or not any(seat.waitables for seat in self._seats):  # fewer came than was said
                     return
                 yield from self._news()
         finally:

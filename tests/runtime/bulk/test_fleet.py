@@ -90,7 +90,6 @@ class Cluster:
         return self.actors[-1]
 
     def wait(self, waitables: Sequence[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        assert waitables, "nothing will ever come"
         ready = [each for each in waitables if self.chance.random() < 0.5]
         return ready[:num_returns], []
 
@@ -144,6 +143,11 @@ def test_a_line_that_kills_whoever_has_it_fails_by_itself(outcomes_of: Outcomes,
     failed = {outcome.line.number: outcome.error for outcome in found if outcome.error is not None}
     assert set(failed) == {0, 77, 149}
     assert "3 workers died while they had this line: a line killed it" in str(failed[77])
+
+
+def test_fewer_lines_than_were_told(outcomes_of: Outcomes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleets.Fleet, "_next", lambda *_, **__: [])
+    assert outcomes_of(Cluster(0, 0), 5, 2) == []
 
 
 def test_workers_that_all_die_are_an_error(outcomes_of: Outcomes) -> None:
