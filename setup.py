@@ -27,11 +27,12 @@ setup(
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "msgspec>=0.19", "prometheus-client>=0.21"],
         "plot": ["matplotlib>=3.8"],
         "batch": ["pyarrow>=15"],
+        "ray": ["edgellm[batch,serve]", "ray[data,serve]>=2.60"],
         "eval": ["sacrebleu>=2.4", "rouge-score>=0.1.2"],
         "grammar": ["llguidance>=1.9"],
         "fuzz": ["atheris==3.0.0"],
         "dev": [
-            "edgellm[batch,cpu,eval,export,grammar,optimum,plot,serve,tf]",
+            "edgellm[batch,cpu,eval,export,grammar,optimum,plot,ray,serve,tf]",
             "httpx>=0.28",
             "openai>=2",
             "playwright>=1.50",

@@ -37,10 +37,11 @@ TABLE = {
         *: version decoding generation sessions models loading pipelines
         bulk: system package ort text decoding generation models serving loading pipelines
         server: version loading models package text text.answers generation serving
+        ray: version system package ort loading bulk serving server
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading
         evaluation: version package ort text foreign models loading pipelines / *
-        commands: system package ort text generation sessions loading inspection bulk server bench doctor evaluation * / architectures planning witness *
+        commands: system package ort text generation sessions loading inspection bulk server ray bench doctor evaluation * / architectures planning witness *
         cli: commands *
         __main__: cli
     """,  # noqa: E501

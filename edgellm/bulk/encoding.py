@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,17 @@ class Waiting:
 
 
 class Encoding:
-    """Answers lines by what `encode` makes of their texts."""
+    """Answers lines by what `encode` makes of their texts. Several runs at the same time take turns.
+
+    `window`: lines for which it is worth to be at hand. `portion`: how many are best given at once.
+    """
 
     tokens = (0, 0)  # nothing is under way between two looks
+    window, portion = 2 * GROUP, GROUP
 
     def __init__(self, form: Form, encode: Encode, retries: int) -> None:
-        self._form, self._encode, self._retries = form, encode, retries
+        self._form, self._encode_now, self._retries = form, encode, retries
+        self._turn = threading.Lock()
 
     def run(self, lines: Iterator[Line]) -> Generator[Outcome | None]:
         """The outcomes as they come."""
@@ -66,6 +72,10 @@ class Encoding:
             return
         for each in group:
             yield self._answered(each, [next(results) for _ in each.inputs])
+
+    def _encode(self, texts: Sequence[Any]) -> list[Any]:
+        with self._turn:
+            return self._encode_now(texts)
 
     def _alone(self, each: Waiting) -> Outcome:
         for tries in range(self._retries + 1):

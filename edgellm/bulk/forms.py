@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, Literal, Protocol
 
 from edgellm.bulk import openai
@@ -205,15 +206,22 @@ def holds_requests(source: Input) -> bool:
 def check_columns(form: Columns, source: Input) -> None:
     """Raises OptionError where columns of the input and of the answers have one name, or where a column that is asked
     for is not there."""
-    columns = source.columns
-    if columns is None:
+    if source.columns is None:
         first = next((line for line in source.lines() if line.values), None)
-        columns = [] if first is None else list(first.values)
+        check_free(form, source.path, () if first is None else tuple(first.values))
+    else:
+        check_names(form, source.path, source.columns)
+
+
+def check_free(form: Columns, where: PathLike[str] | str, columns: Sequence[str]) -> None:
     taken = next((name for name in form.columns if name in columns), None)
     if taken is not None:
-        raise OptionError(f"{source.path} has a column {taken!r} already; {PREFIX_ADVICE}")
-    if source.columns is None:
-        return
+        raise OptionError(f"{where} has a column {taken!r} already; {PREFIX_ADVICE}")
+
+
+def check_names(form: Columns, where: PathLike[str] | str, columns: Sequence[str]) -> None:
+    """`check_columns` for lines that all have these columns."""
+    check_free(form, where, columns)
     usual = "prompt" if form.kind == "text" else "text"
     wanted = [field[1] for field in FIELD.finditer(form.template or "") if field[1]]
     wanted = wanted if form.template is not None else [form.column or usual]
@@ -222,6 +230,6 @@ def check_columns(form: Columns, source: Input) -> None:
             if name == usual and form.template is None and form.column is None and "messages" in columns:
                 continue
             raise OptionError(
-                f"{source.path} has no column {name!r}, found {', '.join(columns)}; say with --column which one is the "
+                f"{where} has no column {name!r}, found {', '.join(columns)}; say with --column which one is the "
                 "text, or with --template what to make of them"
             )

@@ -48,9 +48,15 @@ class Attempt:
 
 
 class Generating:
-    """Answers lines through an engine of its own, which lives as long as `run`."""
+    """Answers lines through an engine of its own, which lives as long as `run`; or, where it is `standing`, through one
+    for all runs, which may be at the same time.
 
-    def __init__(self, model: Model | EncoderDecoderModel, form: Form, settings: Settings) -> None:
+    `window`: lines that one run has at hand. `portion`: how many are best given at once.
+    """
+
+    def __init__(
+        self, model: Model | EncoderDecoderModel, form: Form, settings: Settings, *, standing: bool = False
+    ) -> None:
         """Raises OptionError for options that no line could have."""
         self.settings = settings
         self._model, self._form = model, form
@@ -64,7 +70,8 @@ class Generating:
             )
         # A line's seconds begin when it is read: where they are limited it does not wait for others to end.
         self.window = settings.max_rows * (1 if settled.max_time is not None else AHEAD)
-        self._engine: Engine | None = None
+        self.portion = settings.max_rows
+        self._standing = self._engine = self._new_engine() if standing else None
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -74,13 +81,18 @@ class Generating:
         return stats.read_tokens, stats.new_tokens
 
     def run(self, lines: Iterator[Line]) -> Generator[Outcome | None]:
-        """The outcomes as they come; None: nothing came for a while. Closing it drops what is under way."""
-        settings = self.settings
-        self._engine = Engine(self._model, max_rows=settings.max_rows, max_cache_bytes=settings.max_cache_bytes)
+        engine = self._engine = self._standing or self._new_engine()
+        flight = _Flight(self, engine, lines)
         try:
-            yield from _Flight(self, self._engine, lines).outcomes()
+            yield from flight.outcomes()
         finally:
-            self._engine.close(finish=False)
+            flight.cancel()
+            if engine is not self._standing:
+                engine.close(finish=False)
+
+    def _new_engine(self) -> Engine:
+        settings = self.settings
+        return Engine(self._model, max_rows=settings.max_rows, max_cache_bytes=settings.max_cache_bytes)
 
     def ask(self, line: Line) -> Ask:
         """Raises InputError."""
@@ -104,8 +116,8 @@ class Generating:
 
 
 class _Flight:
-    """One run. A line that is tried again is alone in the engine: whatever had taken the memory, or made all lines
-    fail, is then not there."""
+    """One run. A line that is tried again is the only one of its run in the engine: whatever had taken the memory, or
+    made all lines fail, is then not there."""
 
     def __init__(self, work: Generating, engine: Engine, lines: Iterator[Line]) -> None:
         self._work, self._engine, self._lines = work, engine, lines
@@ -119,6 +131,12 @@ class _Flight:
             if not self._flying:
                 return
             yield self._end_next()
+
+    def cancel(self) -> None:
+        """Drop what is under way."""
+        for attempt in self._flying:
+            for answer in attempt.answers:
+                answer.cancel()
 
     def _begin(self) -> Iterator[Outcome]:
         """Submit lines while there is room for them; what comes back are those that fail at that."""

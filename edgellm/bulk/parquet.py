@@ -42,21 +42,30 @@ class ParquetInput:
         """Write the rows with more columns behind them. kinds: "text", "number" or "vector" by column. more: a line's
         values in them."""
         arrow = _arrow()
-        types = {"text": arrow.string(), "number": arrow.float64(), "vector": arrow.list_(arrow.float32())}
         with _opened(self.path) as opened:
             schema = opened.schema_arrow
         for name, kind in kinds.items():
-            schema = schema.append(arrow.field(name, types[kind]))
+            schema = schema.append(arrow.field(name, _type(kind)))
         lines = self.lines()
         with _parquet().ParquetWriter(file, schema) as writer:
             for batch in self._batches():
                 rows = [more(line) for line in islice(lines, batch.num_rows)]
-                added = [arrow.array([row[name] for row in rows], types[kind]) for name, kind in kinds.items()]
+                added = [column_of(kind, [row[name] for row in rows]) for name, kind in kinds.items()]
                 writer.write_batch(arrow.record_batch([*batch.columns, *added], schema=schema))
 
     def _batches(self) -> Iterator[Any]:
         with read_errors(self.path), _opened(self.path) as file:
             yield from file.iter_batches(batch_size=ROWS)
+
+
+def column_of(kind: str, values: Sequence[Any]) -> Any:
+    """A pyarrow.Array. kind: "text", "number" or "vector"."""
+    return _arrow().array(values, _type(kind))
+
+
+def _type(kind: str) -> Any:
+    arrow = _arrow()
+    return {"text": arrow.string(), "number": arrow.float64(), "vector": arrow.list_(arrow.float32())}[kind]
 
 
 def _opened(path: Path) -> Any:

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from edgellm.bulk.encoding import Encoding, classification, embedding
 from edgellm.bulk.forms import Columns, Form, Kind, Requests, check_columns, holds_requests
-from edgellm.bulk.generating import Generating, Settings
+from edgellm.bulk.generating import Settings
 from edgellm.bulk.inputs import Facts, Input, open_input
 from edgellm.bulk.journal import RESTART, Journal, journal_of
-from edgellm.bulk.lines import Line, Outcome
 from edgellm.bulk.outputs import check_output, write_output
 from edgellm.bulk.pace import Pace, Status
-from edgellm.errors import BatchError, OptionError, OutputExistsError, TaskError
-from edgellm.loading import AnyModel, load, read_package
-from edgellm.models.encoder import EncoderModel
+from edgellm.bulk.plan import KINDS, RETRIES, Plan, Work, check_fits, given_of, identity_of
+from edgellm.errors import BatchError, OptionError, OutputExistsError
+from edgellm.loading import read_package
 from edgellm.ort.library import DeviceChoice
-from edgellm.package.files import read_errors, sha256_of
-from edgellm.package.manifest import KVCacheChoice, Manifest
+from edgellm.package.manifest import KVCacheChoice
 from edgellm.serving.engine import MAX_ROWS
-
-KINDS: Mapping[str, Kind] = {
-    "text-generation": "text",
-    "text2text-generation": "text",
-    "feature-extraction": "embedding",
-    "text-classification": "classification",
-}
-RETRIES = 2
 
 
 @dataclass(frozen=True)
@@ -50,14 +38,9 @@ class Summary:
     seconds: float
 
 
-class Work(Protocol):
-    """What answers lines. `tokens`: of prompts that were read so far, and new ones, those of lines included that have
-    not ended."""
-
-    @property
-    def tokens(self) -> tuple[int, int]: ...
-
-    def run(self, lines: Iterator[Line]) -> Generator[Outcome | None]: ...
+def here(plan: Plan, todo: int) -> Work:
+    """Answers lines in this process."""
+    return plan.start()
 
 
 def run_batch(
@@ -81,6 +64,7 @@ def run_batch(
     threads: int | None = None,
     kv_cache: KVCacheChoice = "auto",
     progress: Callable[[Status], None] | None = None,
+    start: Callable[[Plan, int], Work] = here,
     **options: Any,
 ) -> Summary:
     """Answer each line of the file `source` with a package, and write `output`, in the same order.
@@ -90,7 +74,8 @@ def run_batch(
     for lines that do not say otherwise. A run that was stopped goes on where it was; `restart` forgets it instead, and
     `retry_errors` tries lines again that had failed. `retries`: how often a line is tried again at once, where memory
     was short or the model's run failed. `max_rows`, `max_cache_bytes`: the engine's. `device`, `threads`, `kv_cache`:
-    those of `load`.
+    those of `load`. `start`: makes what answers lines, of a plan and the number of lines that are to be answered; see
+    `edgellm.ray` for many machines.
 
     A line that fails is no error here: `Summary` counts it, and the output says why. Raises OptionError, InputError,
     TaskError, BatchError, JournalMismatchError, OutputExistsError, and what `load` raises.
@@ -100,12 +85,8 @@ def run_batch(
     settings = Settings(options, max_rows, max_cache_bytes, retries)
     asked = {"template": template, "column": column, "chat": chat, "system": system, "prefix": prefix}
     encoder = {"prompt_name": prompt_name, "truncation": truncation}
-    given = {**{name: value for name, value in {**asked, **encoder}.items() if value}, **options}
-    if kv_cache != "auto":
-        given["kv_cache"] = kv_cache
-    _check_fits(path, manifest, given)
-    if type(retries) is not int or retries < 0:
-        raise OptionError(f"retries is {retries!r}, expected a whole number from 0")
+    given = given_of(asked, encoder, kv_cache, options)
+    check_fits(path, manifest, given, retries)
     facts = lines.facts()
     form = _form(KINDS[manifest.task], lines, path, facts, asked)
     check_output(target, lines, form)
@@ -114,7 +95,7 @@ def run_batch(
         raise OutputExistsError(
             f"{target} is there, and no journal of a batch beside it; give another output, or replace it with --restart"
         )
-    identity = {"input": facts.sha256, "package": _identity(path, manifest), "options": given}
+    identity = {"input": facts.sha256, "package": identity_of(path, manifest), "options": given}
     with Journal.opened(journal_path, identity, facts.lines, restart=restart) as journal:
         if retry_errors:
             journal.forget_errors()
@@ -125,7 +106,7 @@ def run_batch(
                 raise BatchError(f"{target} was written and is gone, and its answers with it; {RESTART}")
             return Summary(target, facts.lines, facts.lines, 0, facts.lines, 0, 0, 0.0)
         if reused < facts.lines:
-            work = _work(load(path, device=device, threads=threads, kv_cache=kv_cache), form, settings, encoder)
+            work = start(Plan(path, form, settings, encoder, device, threads, kv_cache), facts.lines - reused)
             _answer(work, lines, journal, pace, lambda: progress and progress(pace.status(journal.totals, reused)))
         write_output(target, lines, form, journal.outcome)
         journal.finish()
@@ -162,36 +143,3 @@ def _form(kind: Kind, source: Input, package: Path, facts: Facts, asked: Mapping
     form = Columns(kind, **{**asked, "chat": bool(asked["chat"] or asked["system"])})
     check_columns(form, source)
     return form
-
-
-def _work(model: AnyModel, form: Form, settings: Settings, encoder: Mapping[str, Any]) -> Work:
-    if not isinstance(model, EncoderModel):
-        return Generating(model, form, settings)
-    if model.manifest.task == "text-classification":
-        return Encoding(form, classification(model, truncation=encoder["truncation"]), settings.retries)
-    return Encoding(form, embedding(model, **encoder), settings.retries)
-
-
-def _check_fits(package: Path, manifest: Manifest, given: Mapping[str, Any]) -> None:
-    """Raises TaskError for a package that answers no lines, OptionError for options that are not for it."""
-    if manifest.task not in KINDS:
-        raise TaskError(f"{package} is a package for {manifest.task}, and lines are for {', '.join(KINDS)}")
-    for_encoders, for_all = {"prompt_name", "truncation"}, {"template", "column", "prefix"}
-    if KINDS[manifest.task] == "text":
-        wrong = sorted(for_encoders & given.keys())
-    else:
-        wrong = sorted(given.keys() - for_encoders - for_all)
-        if manifest.task == "text-classification":
-            wrong += sorted({"prompt_name"} & given.keys())
-    if wrong:
-        raise OptionError(f"{wrong[0]} has no effect on a package for {manifest.task}; leave it out")
-
-
-def _identity(package: Path, manifest: Manifest) -> str:
-    """sha256 over names and hashes of the package's files. They are the manifest's; where it is another tool's
-    directory, which has none, they are computed now."""
-    digest = hashlib.sha256()
-    with read_errors(package):
-        for name, entry in sorted(manifest.files.items()):
-            digest.update(f"{name}\n{entry.sha256 or sha256_of(package / name)}\n".encode())
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.commands.options import SizeType, chosen, generation_options, json_option, package_argument, with_options
+from edgellm.errors import OptionError
 
 if TYPE_CHECKING:
     from edgellm.bulk import Status, Summary
@@ -38,6 +39,11 @@ OPTIONS = [
     click.option("--max-rows", type=int, help="Sequences decoded together.  [default: 32]"),
     click.option("--max-cache", "max_cache_bytes", type=SizeType(), help="Memory for keys and values, such as 2GiB.  "
                  "[default: a quarter of what is available]"),
+    click.option("--ray", "address", metavar="ADDRESS", help="Have a Ray cluster answer: HOST:PORT of its head, auto "
+                 "for the one this machine is in, local for one of this machine alone."),
+    click.option("--ray-workers", "workers", type=int, help="Models that it loads.  [default: as many as it has CPUs "
+                 "for]"),
+    click.option("--ray-shared", "shared", is_flag=True, help="Each node can read PKG there; otherwise it is sent."),
 ]  # fmt: skip
 
 
@@ -59,13 +65,26 @@ def batch(ctx: click.Context, /, package: Path, source: Path, output: Path, as_j
     Every answer is on the disk at once, in OUTPUT.journal. The same command, run again after it was stopped or killed,
     goes on where it was. Ends with exit code 9 where some lines failed; the output says why.
     """
-    from edgellm.bulk import run_batch  # other commands start sooner without it
-
-    with _shown() as progress:
+    run_batch = _runner(arguments)
+    with _shown() as progress, contextlib.redirect_stdout(sys.stderr):  # Ray prints news of its nodes
         summary = run_batch(package, source, output, progress=progress, **chosen(arguments))
     click.echo(json.dumps({**asdict(summary), "output": str(output)}) if as_json else line_of(summary))
     if summary.failed:
         ctx.exit(LINES_FAILED)
+
+
+def _runner(arguments: dict[str, Any]) -> Callable[..., Summary]:
+    """What does it; options that are not for that are taken out. Raises OptionError."""
+    if arguments["address"] is not None:
+        from edgellm.ray import run_batch as on_ray
+
+        return on_ray
+    from edgellm.bulk import run_batch  # other commands start sooner without it
+
+    for name in ("address", "workers", "shared"):
+        if arguments.pop(name):
+            raise OptionError(f"--ray-{name} is of workers on Ray; give --ray ADDRESS, too")
+    return run_batch
 
 
 def line_of(summary: Summary) -> str:
