@@ -11,6 +11,8 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from edgellm.errors import OptionError
+from edgellm.generation.call import ChatArguments, Request
 from edgellm.models.decoder import Model
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
@@ -20,6 +22,7 @@ from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
 from edgellm.serving import Answer
+from edgellm.text.answers import ToolChoice
 from edgellm.text.tokenizer import no_tokenizer
 
 
@@ -56,23 +59,28 @@ async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Ans
         raise Refusal(400, f"the model {loaded.name!r} is not for chats: it is for {loaded.task}", param="model")
     if model.tokenizer is None:
         raise no_tokenizer()
-    messages, tools = [plain(message) for message in body.messages], _tools(body)
+    messages, chat = [plain(message) for message in body.messages], _chat(body)
     options = chat_options(body, context.settings, model.info.context_length)
-    variables = body.chat_template_kwargs
     given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
-    asked = await asyncio.to_thread(partial(Asked.of, model, messages, tools, variables=variables, **given))
-    submit = partial(engine.submit_chat, messages, tools=tools, template_variables=variables, **options)
-    (answer,) = await submitted(submit)
+    asked = await asyncio.to_thread(partial(Asked.of, model, messages, chat, **given))
+    (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat)))
     return answer, asked
 
 
-def _tools(body: ChatRequest) -> list[Any] | None:
-    """The tools that the model is told of. Raises Refusal."""
-    if body.tool_choice not in (None, "auto", "none"):
-        raise Refusal(
-            400, 'tool_choice may be "auto" or "none": which tool is called is the model\'s', param="tool_choice"
-        )
-    return None if body.tool_choice == "none" else body.tools or None
+def _chat(body: ChatRequest) -> ChatArguments:
+    parallel = body.parallel_tool_calls is not False
+    return chat_arguments(body.tools, body.tool_choice, parallel, body.chat_template_kwargs)
+
+
+def chat_arguments(
+    tools: list[Any] | None, choice: Any, parallel: bool, variables: dict[str, Any] | None = None
+) -> ChatArguments:
+    """Raises Refusal for a choice of tools that is none."""
+    try:
+        ToolChoice.read(tools, choice)
+    except OptionError as error:
+        raise Refusal(400, str(error), param="tool_choice") from error
+    return ChatArguments(tools, variables=variables, tool_choice=choice, parallel_tool_calls=parallel)
 
 
 def plain(message: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm.generation.call import ChatArguments
 from edgellm.generation.results import Piece
 from edgellm.models.decoder import Model
 from edgellm.server.answers import finish_reason, token_logprob
@@ -28,12 +29,12 @@ class Asked:
     streamed: bool
 
     @classmethod
-    def of(cls, model: Model, messages: Sequence[Any], tools: Sequence[Any] | None, **given: Any) -> Asked:
-        """`given`: the template's variables and the fields that are not named here."""
-        variables = given.pop("variables")
+    def of(cls, model: Model, messages: Sequence[Any], chat: ChatArguments, **given: Any) -> Asked:
+        """`given`: the fields that are not named here."""
+        tools = chat.told_tools
         assert model.tokenizer is not None
         form = AnswerFormat.of(model.chat_template.source(tools=tools))
-        prompt = model.chat_template.render(messages, tools=tools, **(variables or {}))
+        prompt = model.chat_template.render(messages, tools=tools, **(chat.variables or {}))
         return cls(form, model.tokenizer, prompt, tools, **given)
 
     def parser(self) -> AnswerParser:

@@ -103,11 +103,17 @@ class Engine:
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **options: Any,
     ) -> Answer:
         """Ask for the assistant's answer to messages, with the options of `chat`."""
         return self.submit_request(
-            Request([messages], options, chat=ChatArguments(tools, template, template_variables))
+            Request(
+                [messages],
+                options,
+                chat=ChatArguments(tools, template, template_variables, tool_choice, parallel_tool_calls),
+            )
         )
 
     def submit_request(self, request: Request) -> Answer:

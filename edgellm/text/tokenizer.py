@@ -106,6 +106,10 @@ class Tokenizer:
         found = {self.id_of(text) for text in texts}
         return frozenset(i for i in self.special_ids if i in found)
 
+    def special_texts(self) -> dict[str, int]:
+        """The ids of special tokens by their texts."""
+        return {self.token_of(i): i for i in self.special_ids}
+
     def has_text(self, token: int) -> bool:
         """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
         return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
