@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgellm.models.decoder import Model
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
 from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
-from edgellm.server.options import chat_options, stops_of
+from edgellm.server.options import chat_options, effort_variables, stops_of
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
@@ -54,33 +55,45 @@ async def chat_completions(http: HttpRequest, body: ChatRequest, context: Contex
 
 
 async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Answer, Asked]:
+    options = chat_options(body, context.settings, loaded.generating()[0].info.context_length)
+    chat = chat_arguments(body.tools, body.tool_choice, body.parallel_tool_calls, body.chat_template_kwargs)
+    messages = [plain(message) for message in body.messages]
+    given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
+    return await ask(loaded, messages, chat, options, effort=body.reasoning_effort, **given)
+
+
+async def ask(
+    loaded: Loaded,
+    messages: list[Any],
+    chat: ChatArguments,
+    options: dict[str, Any],
+    *,
+    effort: str | None,
+    **given: Any,
+) -> tuple[Answer, Asked]:
+    """`effort`: of reasoning. `given`: fields of `Asked`. Raises Refusal or EdgellmError."""
     model, engine = loaded.generating()
     if not isinstance(model, Model):
         raise Refusal(400, f"the model {loaded.name!r} is not for chats: it is for {loaded.task}", param="model")
     if model.tokenizer is None:
         raise no_tokenizer()
-    messages, chat = [plain(message) for message in body.messages], _chat(body)
-    options = chat_options(body, context.settings, model.info.context_length)
-    given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
+    if effort is not None:
+        said = effort_variables(effort, model.chat_template.source(tools=chat.told_tools))
+        chat = replace(chat, variables={**said, **(chat.variables or {})})
     asked = await asyncio.to_thread(partial(Asked.of, model, messages, chat, **given))
     (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat)))
     return answer, asked
 
 
-def _chat(body: ChatRequest) -> ChatArguments:
-    parallel = body.parallel_tool_calls is not False
-    return chat_arguments(body.tools, body.tool_choice, parallel, body.chat_template_kwargs)
-
-
 def chat_arguments(
-    tools: list[Any] | None, choice: Any, parallel: bool, variables: dict[str, Any] | None = None
+    tools: list[Any] | None, choice: Any, parallel: bool | None, variables: dict[str, Any] | None
 ) -> ChatArguments:
     """Raises Refusal for a choice of tools that is none."""
     try:
         ToolChoice.read(tools, choice)
     except OptionError as error:
         raise Refusal(400, str(error), param="tool_choice") from error
-    return ChatArguments(tools, variables=variables, tool_choice=choice, parallel_tool_calls=parallel)
+    return ChatArguments(tools, variables=variables, tool_choice=choice, parallel_tool_calls=parallel is not False)
 
 
 def plain(message: Any) -> dict[str, Any]:

@@ -61,6 +61,13 @@ def chat_options(body: ChatRequest, settings: ServerSettings, context_length: in
     return options
 
 
+def effort_variables(effort: str, template: str) -> dict[str, Any]:
+    """What a chat template is told of how much to reason, where it asks: for a word, or whether to at all."""
+    if "reasoning_effort" in template:
+        return {"reasoning_effort": effort}
+    return {"enable_thinking": effort != "none"} if "enable_thinking" in template else {}
+
+
 def format_options(given: Any, param: str) -> dict[str, Any]:
     """What the text has to be. Raises Refusal."""
     try:

@@ -12,7 +12,16 @@ from edgellm.models.decoder import Model
 from edgellm.server.answers import finish_reason, token_logprob
 from edgellm.server.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
 from edgellm.server.stops import StopCut
-from edgellm.text.answers import AnswerFormat, AnswerParser, CallArguments, CallBegun, Content, Event, answer_of
+from edgellm.text.answers import (
+    AnswerFormat,
+    AnswerParser,
+    CallArguments,
+    CallBegun,
+    Content,
+    Event,
+    Reasoning,
+    answer_of,
+)
 from edgellm.text.tokenizer import Detokenizer, Tokenizer
 
 
@@ -24,9 +33,9 @@ class Asked:
     tokenizer: Tokenizer
     prompt: str
     tools: Sequence[Any] | None
-    stops: Sequence[str]
-    logprobs: bool
     streamed: bool
+    stops: Sequence[str] = ()
+    logprobs: bool = False
 
     @classmethod
     def of(cls, model: Model, messages: Sequence[Any], chat: ChatArguments, **given: Any) -> Asked:
@@ -52,6 +61,7 @@ class Telling:
         self._cut = StopCut(asked.stops)
         self._events: list[Event] = []
         self._new_logprobs: list[TokenLogprob] = []
+        self.reasoning_tokens = 0  # as far as texts show them
 
     def add(self, piece: Piece) -> list[Event]:
         """What is new with a piece."""
@@ -66,6 +76,7 @@ class Telling:
         events = [] if not text else self._parser.add(text)
         events += self._parser.finish() if piece.finish_reason is not None else []
         self._events += events
+        self.reasoning_tokens += bool(events) and all(isinstance(event, Reasoning) for event in events)
         return events
 
     def take_logprobs(self) -> list[TokenLogprob]:
