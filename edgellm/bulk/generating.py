@@ -97,7 +97,12 @@ class Generating:
         return [Request([one], ask.options, chat=ask.chat) for one in ask.inputs]
 
     def outcome(self, line: Line, ask: Ask, generations: Sequence[Generation]) -> Outcome:
-        stops = ask.options.get("stop_strings") or self._model.generation_defaults.get("stop_strings") or ()
+        stops = (
+            ask.options.get("stop")
+            or ask.options.get("stop_strings")
+            or self._model.generation_defaults.get("stop_strings")
+            or ()
+        )
         answer = self._form.answer(line, generations, (stops,) if isinstance(stops, str) else stops)
         new = sum(len(sequence.tokens) for generation in generations for sequence in generation.sequences)
         return Outcome(line, answer, None, 200, sum(one.prompt_tokens for one in generations), new)

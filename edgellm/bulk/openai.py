@@ -81,7 +81,7 @@ def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the fields of a body are. A temperature of 0 is greedy search, as there; one above, `top_p` and
     `n` sample."""
     options = {name: value for name, value in given.items() if name in OWN and name not in SAMPLING}
-    renamed = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop_strings"}
+    renamed = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop"}
     kept = {"n": "num_return_sequences", "seed": "seed", "temperature": "temperature", "top_p": "top_p"}
     options.update({name: given[field] for field, name in {**renamed, **kept}.items() if field in given})
     if "response_format" in given:

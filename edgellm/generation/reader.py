@@ -109,6 +109,7 @@ class Reader(ABC):
             eos_token_ids=tokens.eos if options.eos_token_id is None else options.eos_token_id,
             pad_token_id=tokens.pad if options.pad_token_id is None else options.pad_token_id,
             matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
+            matches_stop=stop_string_matcher(self.tokenizer, options.stop),
             deadline=None if options.max_time is None else time.monotonic() + options.max_time,
         )
         return SequencePlan.create(options, ends, self._constraint(options))

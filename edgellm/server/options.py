@@ -43,7 +43,7 @@ def options_of(body: Generating, settings: ServerSettings, context_length: int) 
     if body.n is not None and body.n > 1:
         options["num_return_sequences"] = body.n
     if stops := stops_of(body):
-        options["stop_strings"] = stops
+        options["stop"] = stops
     options["max_new_tokens"] = body.max_tokens or context_length
     return options
 

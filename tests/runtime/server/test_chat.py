@@ -278,3 +278,10 @@ def test_a_cache_of_another_type(serve: Callable[..., Server], make_package: Pac
     half = make_package(replace(LONG, dtype="float16"))
     with pytest.raises(edgellm.OptionError, match="bfloat16"):
         create_app({"half": half}, ServerSettings(kv_cache="bfloat16"))
+
+
+def test_stop_strings_are_looked_for_in_the_answer_alone(server: Server) -> None:
+    asked: dict[str, Any] = {"prompt": "a\n", "choices": ["\nbc"], "max_tokens": 9, "temperature": 0}
+    for stop, text in (("\n\n", "\nbc"), (["a", "\nb"], ""), ("c", "\nb"), (["\n\n", "\n"], "")):
+        found = server.ask(TEXT, **asked, stop=stop)["choices"][0]
+        assert (found["text"], found["finish_reason"]) == (text, "stop")
