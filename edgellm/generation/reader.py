@@ -25,11 +25,9 @@ from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.text.answers import AnswerFormat, ToolChoice
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.messages import Message, check_messages
-from edgellm.text.prompts import read_prompt
+from edgellm.text.prompts import prompt_end, read_prompt
 from edgellm.text.tokenizer import Tokenizer, stop_string_matcher
 from edgellm.types import IntArray
-
-PROMPT_END = 64  # tokens, of which it is seen what an answer begins in
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ class PromptReader(Reader):
                 "be called, or several may not; leave one of these out"
             )
         form = AnswerFormat.of(self.chat_template.source(tools=chat.told_tools, template=chat.template))
-        end = self.tokenizer.decode(fitted.tokens[-PROMPT_END:].tolist(), skip_special_tokens=False)
+        end = prompt_end(fitted.tokens, self.tokenizer)
         content = None if options.json_schema is None else json.loads(options.json_schema)
         grammar = form.grammar(choice, prompt=end, special=self.tokenizer.special_texts(), content=content)
         options = replace(options, json_schema=None, grammar=grammar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,8 @@ from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
 from edgellm.serving import Answer
-from edgellm.text.answers import ToolChoice
+from edgellm.text.answers import AnswerFormat, ToolChoice
+from edgellm.text.prompts import prompt_end
 from edgellm.text.tokenizer import no_tokenizer
 
 
@@ -80,9 +80,11 @@ async def ask(
     if effort is not None:
         said = effort_variables(effort, model.chat_template.source(tools=chat.told_tools))
         chat = replace(chat, variables={**said, **(chat.variables or {})})
-    asked = await asyncio.to_thread(partial(Asked.of, model, messages, chat, **given))
-    (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat)))
-    return answer, asked
+    form = AnswerFormat.of(model.chat_template.source(tools=chat.told_tools))
+    keep = form.parser(tools=chat.told_tools).markers
+    (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat), keep=keep))
+    prompt = prompt_end(answer.prompt, model.tokenizer)
+    return answer, Asked(form, model.tokenizer, prompt, chat.told_tools, **given)
 
 
 def chat_arguments(

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgellm.generation.call import ChatArguments
 from edgellm.generation.results import Piece
-from edgellm.models.decoder import Model
 from edgellm.server.answers import finish_reason, token_logprob
 from edgellm.server.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
 from edgellm.server.stops import StopCut
@@ -22,12 +20,12 @@ from edgellm.text.answers import (
     Reasoning,
     answer_of,
 )
-from edgellm.text.tokenizer import Detokenizer, Tokenizer
+from edgellm.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an answer is read by. `tools`: those that may be called. `prompt`: the text that it is behind."""
+    """What an answer is read by. `tools`: those that may be called. `prompt`: the end of the text that it is behind."""
 
     format: AnswerFormat
     tokenizer: Tokenizer
@@ -36,15 +34,6 @@ class Asked:
     streamed: bool
     stops: Sequence[str] = ()
     logprobs: bool = False
-
-    @classmethod
-    def of(cls, model: Model, messages: Sequence[Any], chat: ChatArguments, **given: Any) -> Asked:
-        """`given`: the fields that are not named here."""
-        tools = chat.told_tools
-        assert model.tokenizer is not None
-        form = AnswerFormat.of(model.chat_template.source(tools=tools))
-        prompt = model.chat_template.render(messages, tools=tools, **(chat.variables or {}))
-        return cls(form, model.tokenizer, prompt, tools, **given)
 
     def parser(self) -> AnswerParser:
         return self.format.parser(tools=self.tools, prompt=self.prompt, stream_arguments=self.streamed)
@@ -57,7 +46,6 @@ class Telling:
         self.index = index
         self._asked = asked
         self._parser = asked.parser()
-        self._detokenizer = Detokenizer(asked.tokenizer, keep=self._parser.markers)
         self._cut = StopCut(asked.stops)
         self._events: list[Event] = []
         self._new_logprobs: list[TokenLogprob] = []
@@ -67,10 +55,7 @@ class Telling:
         """What is new with a piece."""
         found = token_logprob(piece, self._asked.tokenizer) if self._asked.logprobs else None
         self._new_logprobs += [] if found is None else [found]
-        text = "".join(map(self._detokenizer.add, piece.tokens))
-        if piece.finish_reason is not None:
-            text += self._detokenizer.flush()
-        text = self._cut.add(text)
+        text = self._cut.add(piece.text)
         if piece.finish_reason is not None:
             text += self._cut.flush()
         events = [] if not text else self._parser.add(text)
