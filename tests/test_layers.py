@@ -35,7 +35,7 @@ TABLE = {
         inspection: package
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
-        bulk: system package ort text decoding generation models serving loading pipelines
+        bulk: system package ort text text.answers decoding generation models serving loading pipelines
         server: version loading models package text text.answers generation serving
         ray: version system package ort loading bulk serving server
         bench: system package ort inspection models loading

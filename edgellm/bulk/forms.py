@@ -87,7 +87,7 @@ class Requests:
         prefix = "chatcmpl" if line.values["url"] == "/v1/chat/completions" else "cmpl"
         label = openai.Label(f"{prefix}-{self._id(line)}", model, int(time.time()))
         if prefix == "chatcmpl":
-            return openai.chat_completion(label, results[0], stops)
+            return openai.chat_completion(label, results[0])
         return openai.text_completion(label, results, stops)
 
     def row(self, line: Line, outcome: Outcome) -> dict[str, Any]:

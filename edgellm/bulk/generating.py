@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm.bulk.forms import Form, failure
-from edgellm.bulk.lines import Ask, Line, Outcome, is_passing
-from edgellm.bulk.openai import merged
+from edgellm.bulk.lines import Ask, Chatted, Line, Outcome, is_passing
+from edgellm.bulk.openai import merged, without_stop
 from edgellm.decoding import GenerationOptions
 from edgellm.errors import InputError, OptionError
-from edgellm.generation.call import Request
-from edgellm.generation.results import Generation
+from edgellm.generation.call import ChatArguments, Request
 from edgellm.models.decoder import Model
 from edgellm.models.encoder_decoder import EncoderDecoderModel
 from edgellm.serving import Answer, Engine
+from edgellm.text.answers import AnswerFormat, answer_of
+from edgellm.text.prompts import prompt_end
+from edgellm.text.tokenizer import Detokenizer
 
 AHEAD = 4  # lines that are read, for each that is decoded: the engine always has the next one at hand
 TICK_S = 0.25  # without news
@@ -108,11 +110,38 @@ class Generating:
     def requests(self, ask: Ask) -> list[Request]:
         return [Request([one], ask.options, chat=ask.chat) for one in ask.inputs]
 
-    def outcome(self, line: Line, ask: Ask, generations: Sequence[Generation]) -> Outcome:
-        stops = ask.options.get("stop_strings") or self._model.generation_defaults.get("stop_strings") or ()
-        answer = self._form.answer(line, generations, (stops,) if isinstance(stops, str) else stops)
+    def outcome(self, line: Line, ask: Ask, answers: Sequence[Answer]) -> Outcome:
+        """Raises what made one of the answers fail."""
+        generations = [answer.result() for answer in answers]
+        stops = (
+            ask.options.get("stop")
+            or ask.options.get("stop_strings")
+            or self._model.generation_defaults.get("stop_strings")
+            or ()
+        )
+        stops = (stops,) if isinstance(stops, str) else stops
+        results: Sequence[Any] = generations
+        if ask.chat is not None and self._form.columns is None:
+            results = [self._chatted(answer, ask.chat, stops) for answer in answers]
+        answer = self._form.answer(line, results, stops)
         new = sum(len(sequence.tokens) for generation in generations for sequence in generation.sequences)
         return Outcome(line, answer, None, 200, sum(one.prompt_tokens for one in generations), new)
+
+    def _chatted(self, answer: Answer, chat: ChatArguments, stops: Sequence[str]) -> Chatted:
+        """The answer, read in the format of the model's chat template."""
+        model = self._model
+        assert isinstance(model, Model)
+        assert model.tokenizer is not None
+        form = AnswerFormat.of(model.chat_template.source(tools=chat.told_tools))
+        prompt, parts = prompt_end(answer.prompt, model.tokenizer), []
+        for sequence in answer.result().sequences:
+            parser = form.parser(tools=chat.told_tools, prompt=prompt)
+            clean_up = None if sequence.complete is None else False  # as its text is
+            detokenizer = Detokenizer(model.tokenizer, clean_up=clean_up, keep=parser.markers)
+            text = "".join(map(detokenizer.add, sequence.tokens)) + detokenizer.flush()
+            events = parser.add(without_stop(sequence, stops, text))
+            parts.append(answer_of([*events, *parser.finish()]))
+        return Chatted(answer.result(), parts)
 
 
 class _Flight:
@@ -182,7 +211,7 @@ class _Flight:
             return None
         self._flying.remove(attempt)
         try:
-            return self._work.outcome(attempt.line, attempt.ask, [answer.result() for answer in attempt.answers])
+            return self._work.outcome(attempt.line, attempt.ask, attempt.answers)
         except Exception as error:
             if is_passing(error) and attempt.tries <= self._work.settings.retries:
                 self._again.append(attempt)

@@ -6,7 +6,6 @@ whole, such as a row of CSV that cannot be told from the next, is found when the
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,9 @@ from typing import Any, Protocol
 
 from edgellm.bulk.lines import Line
 from edgellm.errors import InputError, OptionError, system_errors
+from edgellm.text.rows import BOM, at_line, read_rows
 
-BOM = "\ufeff"
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-DIALECTS = {".csv": csv.excel, ".tsv": csv.excel_tab}
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class JsonLines:
             for row, raw in enumerate(file, 1):
                 if raw.strip():
                     values, problem = parsed(raw, first=row == 1)
-                    yield Line(number, place(self.path, row), values, len(raw), problem)
+                    yield Line(number, at_line(self.path, row), values, len(raw), problem)
                     number += 1
 
     def facts(self) -> Facts:
@@ -122,60 +120,23 @@ class Separated:
     @classmethod
     def open(cls, path: Path) -> Separated:
         with read_errors(path):
-            header = next(_rows(path), None)
+            header = next(read_rows(path), None)
         if header is None:
             raise InputError(f"{path} is empty; expected a first row with the columns' names")
-        columns = header[1]
-        twice = next((name for name in columns if columns.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"{path}: two columns are named {twice!r}; the first row has the columns' names")
-        return cls(path, columns)
+        return cls(path, header[1])
 
     def lines(self) -> Iterator[Line]:
         with read_errors(self.path):
-            rows = _rows(self.path)
-            next(rows, None)
-            for number, (row, fields) in enumerate(rows):
-                if len(fields) != len(self.columns):
-                    raise InputError(
-                        f"{place(self.path, row)}: {len(fields)} fields, expected {len(self.columns)} as in the first "
-                        f"row ({', '.join(self.columns)})"
-                    )
-                values = dict(zip(self.columns, fields, strict=True))
-                yield Line(number, place(self.path, row), values, sum(map(len, fields)) + 1)
+            for number, (row, fields) in enumerate(read_rows(self.path), -1):
+                if number >= 0:  # the first one has the columns' names
+                    values = dict(zip(self.columns, fields, strict=True))
+                    yield Line(number, at_line(self.path, row), values, sum(map(len, fields)) + 1)
 
     def facts(self) -> Facts:
         lines = size = 0
         for line in self.lines():
             lines, size = lines + 1, size + line.size
         return Facts(hash_of(self.path), lines, size)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, and the line in which each begins."""
-    with path.open("r", encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, DIALECTS[path.suffix.lower()], strict=True)
-        while True:
-            begin = rows.line_num + 1
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                raise InputError(
-                    f"{place(path, begin)}: not a row of CSV ({error}); quote fields that hold quotes or line breaks, "
-                    "or use JSON lines"
-                ) from error
-            except UnicodeDecodeError as error:
-                raise InputError(
-                    f"{place(path, begin)} or later: not UTF-8; convert the file first, for example with iconv"
-                ) from error
-            if row is None:
-                return
-            if row:
-                yield begin, row
-
-
-def place(path: Path, line: int) -> str:
-    return f"{path}, line {line}"
 
 
 def hash_of(path: Path) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from edgellm.errors import EdgellmError, ProviderError
 from edgellm.generation.call import ChatArguments
+from edgellm.generation.results import Generation
+from edgellm.text.answers import AnswerParts
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Ask:
     inputs: Sequence[Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     chat: ChatArguments | None = None
+
+
+@dataclass(frozen=True)
+class Chatted:
+    """An answer to messages. `parts`: what each of its sequences says."""
+
+    generation: Generation
+    parts: Sequence[AnswerParts]
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from edgellm.bulk.lines import Ask, Embedded
+from edgellm.bulk.lines import Ask, Chatted, Embedded
 from edgellm.decoding.options import SAMPLING_ONLY, GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, InputError, OptionError, nearest
 from edgellm.generation.call import ChatArguments
 from edgellm.generation.results import GeneratedSequence, Generation
 from edgellm.serving.text_format import text_format
+from edgellm.text.answers import AnswerParts, ToolChoice
 
 OWN = frozenset(field.name for field in fields(GenerationOptions)) - {"logprobs", "top_logprobs"}
 PASSED_OVER = {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
 SAMPLING = {"max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "seed", "stop"}
-CHAT = SAMPLING | {"messages", "tools", "chat_template_kwargs", "response_format"}
+CHAT = SAMPLING | {
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "response_format",
+}  # fmt: skip
 COMPLETION = SAMPLING | {"prompt", "response_format"}
 EMBEDDING = {"input", "encoding_format", "dimensions"}
 # Fields of OpenAI's that are taken with a value that asks for nothing.
@@ -32,8 +35,6 @@ NOT_DONE: Mapping[str, tuple[Any, ...]] = {
     "stream_options": (),
     "logprobs": (False,),
     "top_logprobs": (0,),
-    "tool_choice": ("auto",),
-    "parallel_tool_calls": (True, False),
     "modalities": (["text"],),
     "best_of": (1,),
     "echo": (False,),
@@ -58,7 +59,16 @@ def read_chat(body: Mapping[str, Any]) -> Ask:
     variables = given.get("chat_template_kwargs", {})
     if not isinstance(variables, Mapping):
         raise FieldError(f"chat_template_kwargs is {variables!r}, expected an object", "chat_template_kwargs")
-    chat = ChatArguments(given.get("tools"), None, variables)
+    chat = ChatArguments(
+        given.get("tools"),
+        variables=variables,
+        tool_choice=given.get("tool_choice"),
+        parallel_tool_calls=given.get("parallel_tool_calls", True) is not False,
+    )
+    try:
+        ToolChoice.read(chat.tools, chat.tool_choice)
+    except OptionError as error:
+        raise FieldError(str(error), "tool_choice") from error
     return Ask([_required(given, "messages")], generation_options(given), chat)
 
 
@@ -81,7 +91,7 @@ def generation_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options that the fields of a body are. A temperature of 0 is greedy search, as there; one above, `top_p` and
     `n` sample."""
     options = {name: value for name, value in given.items() if name in OWN and name not in SAMPLING}
-    renamed = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop_strings"}
+    renamed = {"max_tokens": "max_new_tokens", "max_completion_tokens": "max_new_tokens", "stop": "stop"}
     kept = {"n": "num_return_sequences", "seed": "seed", "temperature": "temperature", "top_p": "top_p"}
     options.update({name: given[field] for field, name in {**renamed, **kept}.items() if field in given})
     if "response_format" in given:
@@ -118,18 +128,30 @@ class Label:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def chat_completion(label: Label, generation: Generation, stops: Sequence[str] = ()) -> dict[str, Any]:
-    """`stops`: strings that ended the texts, which OpenAI leaves out of them."""
+def chat_completion(label: Label, chatted: Chatted) -> dict[str, Any]:
     choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": without_stop(sequence, stops), "refusal": None},
-            "logprobs": None,
-            "finish_reason": FINISH.get(sequence.finish_reason, "stop"),
-        }
-        for index, sequence in enumerate(generation.sequences)
+        {"index": index, "message": _message(parts), "logprobs": None, "finish_reason": _reason(sequence, parts)}
+        for index, (sequence, parts) in enumerate(zip(chatted.generation.sequences, chatted.parts, strict=True))
     ]
-    return {**label.to_dict("chat.completion"), "choices": choices, "usage": usage([generation])}
+    return {**label.to_dict("chat.completion"), "choices": choices, "usage": usage([chatted.generation])}
+
+
+def _message(parts: AnswerParts) -> dict[str, Any]:
+    content = parts.content or (None if parts.tool_calls else "")
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if parts.reasoning:
+        message["reasoning_content"] = parts.reasoning
+    if parts.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in parts.tool_calls
+        ]
+    return message
+
+
+def _reason(sequence: GeneratedSequence, parts: AnswerParts) -> str:
+    found = FINISH.get(sequence.finish_reason, "stop")
+    return "tool_calls" if parts.tool_calls and found == "stop" else found
 
 
 def text_completion(label: Label, generations: Sequence[Generation], stops: Sequence[str] = ()) -> dict[str, Any]:
@@ -164,12 +186,11 @@ def usage(generations: Sequence[Generation]) -> dict[str, int]:
     return {"prompt_tokens": read, "completion_tokens": new, "total_tokens": read + new}
 
 
-def without_stop(sequence: GeneratedSequence, stops: Sequence[str]) -> str:
-    """The text before the stop string that ended it."""
-    if sequence.finish_reason != "stop_string":
-        return sequence.text
-    places = [place for stop in stops if (place := sequence.text.find(stop)) >= 0]
-    return sequence.text[: min(places)] if places else sequence.text
+def without_stop(sequence: GeneratedSequence, stops: Sequence[str], text: str | None = None) -> str:
+    """The text before the stop string that ended it. `text`: the sequence's, with more special tokens in it."""
+    text = sequence.text if text is None else text
+    places = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(places)] if places and sequence.finish_reason == "stop_string" else text
 
 
 def described(error: Exception) -> tuple[int, dict[str, Any]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgellm.bulk.forms import Form
-from edgellm.bulk.inputs import DIALECTS, Input, kind_of
+from edgellm.bulk.inputs import Input, kind_of
 from edgellm.bulk.journal import as_json
 from edgellm.bulk.lines import Line, Outcome
 from edgellm.bulk.whole import written_whole
 from edgellm.errors import OptionError
+from edgellm.text.rows import DIALECTS
 
 
 def check_output(path: Path, source: Input, form: Form) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgellm.commands.options import SizeType, threads_option
+from edgellm.commands.options import SizeType, kv_cache_option, threads_option
 from edgellm.errors import MissingDependencyError, OptionError
 
 GRACE_S = 30  # seconds that answers may take after SIGTERM
@@ -32,6 +32,7 @@ GRACE_S = 30  # seconds that answers may take after SIGTERM
 @click.option("--preload/--no-preload", default=True, help="Load the first model when the server starts.")
 @click.option("--log-prompts", is_flag=True, help="Write requests to the log; otherwise nothing of them is.")
 @threads_option
+@kv_cache_option
 def serve(
     packages: tuple[str, ...],
     host: str,

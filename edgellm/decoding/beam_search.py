@@ -139,7 +139,8 @@ class Group:
 
     def _without_stuck(self, extended: Beams) -> tuple[Beams, list[str | None]]:
         """Continuations and why each ends, if it does: of those that are stuck none, unless there is nothing else."""
-        ends = list(map(self.plan.end_of_text, extended.states, extended.ids))
+        grown = zip(extended.states, extended.ids, strict=True)
+        ends = [self.plan.end_of_text(state, ids, self.prompt_len) for state, ids in grown]
         others = np.flatnonzero([end != STUCK for end in ends])
         if len(others) == len(ends) or not (len(others) or self.finished):
             return extended, ends

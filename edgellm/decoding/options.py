@@ -23,7 +23,7 @@ class GenerationOptions:
     (there 20); a caller's `max_length` wins over the package's `max_new_tokens`; an option that would have no effect is
     an error (there a log line); `seed`, `logprobs`, `overflow`, `prompt_lookup`, `reasoning_budget` and what the text
     is to be (`json_schema`, `regex`, `grammar`, `choices`) are options here, and so are `logit_bias`,
-    `presence_penalty`, `frequency_penalty` and `top_logprobs`, with OpenAI's meanings.
+    `presence_penalty`, `frequency_penalty`, `top_logprobs` and `stop`, with OpenAI's meanings.
     """
 
     max_new_tokens: int | None = DEFAULT_MAX_NEW_TOKENS
@@ -31,7 +31,8 @@ class GenerationOptions:
     min_new_tokens: int | None = None
     min_length: int = 0
     max_time: float | None = None  # seconds
-    stop_strings: tuple[str, ...] = ()
+    stop_strings: tuple[str, ...] = ()  # which may begin in the prompt
+    stop: tuple[str, ...] = ()  # the same in what was generated alone
     eos_token_id: tuple[int, ...] | None = None  # None: the package's; (): none, run to the limit
     pad_token_id: int | None = None
 
@@ -181,6 +182,7 @@ _CHECKS: dict[str, v.Check] = {
     "min_length": v.integer(0),
     "max_time": v.number(0, above=True),
     "stop_strings": v.strings,
+    "stop": v.strings,
     "eos_token_id": v.tokens,
     "pad_token_id": v.token,
     "num_beams": v.integer(1),

@@ -48,12 +48,18 @@ class Verifier(Decoder, Protocol):
 
 
 class PromptLookup:
-    """A decoder in front of another one. Drafts are made while there is one row; several go on one token at a time."""
+    """A decoder in front of another one. Drafts are made while there is one row; several go on one token at a time.
 
-    def __init__(self, decoder: Verifier, beginnings: Sequence[Beginning]) -> None:
+    `rows`: the tokens that the decoder holds of each row, where these have gone on from their prompts already.
+    """
+
+    def __init__(
+        self, decoder: Verifier, beginnings: Sequence[Beginning], rows: Sequence[TokenArray] | None = None
+    ) -> None:
         self._decoder = decoder
         self._beginnings = list(beginnings)  # of each row
-        self._rows: list[list[int]] = [beginning.prompt.tolist() for beginning in beginnings]  # prompt and new tokens
+        held = [beginning.prompt for beginning in beginnings] if rows is None else rows
+        self._rows: list[list[int]] = [tokens.tolist() for tokens in held]  # prompt and new tokens
         self._drafter: RowDrafter | None = None
         self._draft: list[int] = []  # what is left of the last draft, in the decoder already
         self._ahead: Logits = np.empty((0, 0), np.float32)  # [draft + 1, vocab] from the last run on

@@ -64,19 +64,23 @@ class Ends:
     """What ends a sequence, beside its number of tokens: the conditions that the tokenizer and the clock decide.
 
     `matches_stop_string`: whether a stop string reaches into the last token of a sequence, prompt included.
+    `matches_stop`: the same of the new tokens alone.
     `deadline` is a `time.monotonic()` value. `pad_token_id` is what a finished group of beams goes on with.
     """
 
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     matches_stop_string: Callable[[TokenArray], bool] | None = None
+    matches_stop: Callable[[TokenArray], bool] | None = None
     deadline: float | None = None
 
-    def of_text(self, ids: TokenArray) -> str | None:
+    def of_text(self, ids: TokenArray, prompt_len: int) -> str | None:
         """Why prompt and new tokens are complete in themselves: "eos", "stop_string" or None."""
         if ids[-1] in self.eos_token_ids:
             return "eos"
         if self.matches_stop_string is not None and self.matches_stop_string(ids):
+            return "stop_string"
+        if self.matches_stop is not None and self.matches_stop(ids[prompt_len:]):
             return "stop_string"
         return None
 
@@ -132,10 +136,10 @@ class SequencePlan:
         if state is not None and not apart:
             state.advance(token)
 
-    def end_of_text(self, state: ConstraintState | None, ids: TokenArray) -> str | None:
+    def end_of_text(self, state: ConstraintState | None, ids: TokenArray, prompt_len: int) -> str | None:
         """Why prompt and new tokens are not gone on with: what `Ends` says, or a constraint that lets nothing follow,
         which has come to its "eos", if there is no end token, or is stuck."""
-        end = self.ends.of_text(ids)
+        end = self.ends.of_text(ids, prompt_len)
         if end is not None or state is None or state.may_go_on:
             return end
         if not state.may_end:
@@ -210,7 +214,7 @@ class Continuation:
             self.logprobs.append(logprob)
         limit = "length" if len(self.tokens) >= self.max_new_tokens else None
         self.plan.advance(self.state, self.ids())
-        self.finish_reason = self.plan.end_of_text(self.state, self.ids()) or limit or cut
+        self.finish_reason = self.plan.end_of_text(self.state, self.ids(), self.prompt_len) or limit or cut
         return Emitted(self.number, token, logprob, self.finish_reason, self.complete, top_logprobs)
 
     @property

@@ -3,7 +3,6 @@ InputError that names the line."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from typing import Any
 
 from edgellm.errors import InputError
 from edgellm.evaluation.records import TEXT, Record
-
-BOM = "\ufeff"
+from edgellm.text.rows import BOM, at_line, not_utf8, read_rows, utf8_lines
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,18 @@ def read_whole(path: Path) -> Iterator[Record]:
     try:
         yield Record({TEXT: data.decode("utf-8").removeprefix(BOM)}, str(path))
     except UnicodeDecodeError as error:
-        raise _not_utf8(path, data.count(b"\n", 0, error.start) + 1, data[error.start]) from error
+        raise not_utf8(path, data.count(b"\n", 0, error.start) + 1, data[error.start]) from error
 
 
 def read_lines(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(_lines(path), 1):
-        yield Record({TEXT: line.rstrip("\r\n")}, _place(path, number))
+    for number, line in enumerate(utf8_lines(path), 1):
+        yield Record({TEXT: line.rstrip("\r\n")}, at_line(path, number))
 
 
 def read_json_lines(path: Path) -> Iterator[Record]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(utf8_lines(path), 1):
         if line.strip():
-            place = _place(path, number)
+            place = at_line(path, number)
             yield Record(_object(_parsed(line, place), place), place)
 
 
@@ -81,49 +79,22 @@ def read_json(path: Path) -> Iterator[Record]:
             yield Record(values, place)
 
 
+def _separated(path: Path) -> Iterator[Record]:
+    names: list[str] | None = None
+    for begin, row in read_rows(path):
+        if names is None:
+            names = row
+        else:
+            yield Record(dict(zip(names, row, strict=True)), at_line(path, begin))
+
+
 READERS: Mapping[str, Callable[[Path], Iterator[Record]]] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
     ".json": read_json,
-    ".csv": lambda path: _separated(path, csv.excel),
-    ".tsv": lambda path: _separated(path, csv.excel_tab),
+    ".csv": _separated,
+    ".tsv": _separated,
 }
-
-
-def _separated(path: Path, dialect: type[csv.Dialect]) -> Iterator[Record]:
-    """The first row has the names of the columns."""
-    rows = csv.reader(_lines(path), dialect, strict=True)
-    names: list[str] | None = None
-    while True:
-        begin = rows.line_num + 1
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            raise InputError(
-                f"{_place(path, begin)}: not a row of CSV ({error}); quote fields that hold quotes or line breaks, or "
-                "use JSON lines"
-            ) from error
-        if row is None:
-            return
-        if not row:
-            continue
-        if names is None:
-            names = _header(row, path)
-        elif len(row) != len(names):
-            raise InputError(
-                f"{_place(path, begin)}: {len(row)} fields, expected {len(names)} as in the first row "
-                f"({', '.join(names)})"
-            )
-        else:
-            yield Record(dict(zip(names, row, strict=True)), _place(path, begin))
-
-
-def _header(row: list[str], path: Path) -> list[str]:
-    names = [name.strip() for name in row]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{_place(path, 1)}: two columns are named {twice!r}; the first row has the columns' names")
-    return names
 
 
 def _squad(paragraphs: list[Any], place: str) -> Iterator[Record]:
@@ -134,23 +105,6 @@ def _squad(paragraphs: list[Any], place: str) -> Iterator[Record]:
         for question in values["qas"]:
             asked = _object(question, place)
             yield Record({**asked, "context": values["context"]}, f"{place}, question {asked.get('id')}")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """The file's lines, with their ends. Raises InputError where one is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, number, line[error.start]) from error
-            yield text.removeprefix(BOM) if number == 1 else text
-
-
-def _not_utf8(path: Path, line: int, byte: int) -> InputError:
-    return InputError(
-        f"{_place(path, line)}: not UTF-8 (byte 0x{byte:02X}); convert the file first, for example with iconv"
-    )
 
 
 def _parsed(line: str, place: str) -> Any:
@@ -164,7 +118,3 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f'{place}: a JSON {type(value).__name__}, expected an object such as {{"text": "..."}}')
     return value
-
-
-def _place(path: Path, line: int) -> str:
-    return f"{path}, line {line}"

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from edgellm.decoding import Beginning
 from edgellm.decoding.shifting import ContextWindow
 from edgellm.errors import OptionError
+from edgellm.text.answers.choice import is_none
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.text.tools import Tool
 from edgellm.types import ProgressHook
@@ -25,11 +26,19 @@ class Cancel(Protocol):
 
 @dataclass(frozen=True)
 class ChatArguments:
-    """How messages become a prompt: see `ChatTemplate.render`."""
+    """How messages become a prompt (see `ChatTemplate.render`), and which tools their answer calls: `tool_choice` and
+    `parallel_tool_calls` as OpenAI has them."""
 
     tools: Sequence[Tool] | None = None
     template: str | None = None
     variables: Mapping[str, Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool = True
+
+    @property
+    def told_tools(self) -> Sequence[Tool] | None:
+        """The tools that the model hears of."""
+        return None if is_none(self.tool_choice) else self.tools or None
 
 
 @dataclass(frozen=True)

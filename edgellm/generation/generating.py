@@ -63,12 +63,18 @@ class Conversing(Generating):
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         cancel: Cancel | None = None,
         progress: ProgressHook | None = None,
         **options: Any,
     ) -> Generation:
-        """The assistant's answer to `messages`, all of them: a list like [{"role": "user", "content": "Hi"}]."""
-        arguments = ChatArguments(tools, template, template_variables)
+        """The assistant's answer to `messages`, all of them: a list like [{"role": "user", "content": "Hi"}].
+
+        tool_choice: "auto", "none", "required", or OpenAI's object that names a tool. Forced calls, and those of tools
+        that are `strict`, have arguments that their schemas allow. parallel_tool_calls: False: one call at most.
+        """
+        arguments = ChatArguments(tools, template, template_variables, tool_choice, parallel_tool_calls)
         return self._generations(Request([messages], options, cancel, progress, chat=arguments))[0]
 
     def stream_chat(
@@ -78,12 +84,14 @@ class Conversing(Generating):
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         cancel: Cancel | None = None,
         progress: ProgressHook | None = None,
         **options: Any,
     ) -> Iterator[Piece]:
         """`chat`, a piece per token."""
-        arguments = ChatArguments(tools, template, template_variables)
+        arguments = ChatArguments(tools, template, template_variables, tool_choice, parallel_tool_calls)
         return self._stream(Request([messages], options, cancel, progress, chat=arguments))
 
     def _single(self, prompt: Prompt) -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,10 @@ from edgellm.generation.overflow import Fitted, MemoryBudget, Room, fit_chat, fi
 from edgellm.package.generation import GENERATION, read_settings, refused
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.text.answers import AnswerFormat
+from edgellm.text.answers import AnswerFormat, ToolChoice
 from edgellm.text.chat import ChatTemplate
 from edgellm.text.messages import Message, check_messages
-from edgellm.text.prompts import read_prompt
+from edgellm.text.prompts import prompt_end, read_prompt
 from edgellm.text.tokenizer import Tokenizer, stop_string_matcher
 from edgellm.types import IntArray
 
@@ -54,6 +55,7 @@ class Reader(ABC):
         settled = request.settled(self._settle)
         self._check_together(settled)
         fitted = [self._fit(prompt, one, request.chat) for prompt, one in zip(request.prompts, settled, strict=True)]
+        settled = [self._held_to(one, fit, request.chat) for fit, one in zip(fitted, settled, strict=True)]
         plans = {options: self._plan(options) for options in {one.options for one in settled}}
         beginnings = [self._begin(fit, one, plans[one.options]) for fit, one in zip(fitted, settled, strict=True)]
         for beginning in beginnings:
@@ -79,6 +81,10 @@ class Reader(ABC):
     def _fit(self, prompt: Any, settled: Settled, chat: ChatArguments | None) -> Fitted:
         """The tokens of a text, of token ids or of a chat's messages. Raises InputError or OptionError."""
 
+    def _held_to(self, settled: Settled, fitted: Fitted, chat: ChatArguments | None) -> Settled:
+        """With the grammar of the calls that a chat asks for, where it asks for any. Raises OptionError."""
+        return settled
+
     @abstractmethod
     def _begin(self, fitted: Fitted, settled: Settled, plan: SequencePlan) -> Beginning:
         """The prompt with its plan. Raises OptionError or ContextOverflowError where no new token has room."""
@@ -101,6 +107,7 @@ class Reader(ABC):
             eos_token_ids=tokens.eos if options.eos_token_id is None else options.eos_token_id,
             pad_token_id=tokens.pad if options.pad_token_id is None else options.pad_token_id,
             matches_stop_string=stop_string_matcher(self.tokenizer, options.stop_strings),
+            matches_stop=stop_string_matcher(self.tokenizer, options.stop),
             deadline=None if options.max_time is None else time.monotonic() + options.max_time,
         )
         return SequencePlan.create(options, ends, self._constraint(options))
@@ -124,7 +131,7 @@ class PromptReader(Reader):
     ) -> IntArray:
         text = self.chat_template.render(
             messages,
-            tools=arguments.tools,
+            tools=arguments.told_tools,
             template=arguments.template,
             add_generation_prompt=add_generation_prompt,
             **(arguments.variables or {}),
@@ -153,6 +160,26 @@ class PromptReader(Reader):
             )
         encode = self.tokenizer.encode
         return tuple(tuple(encode(t, add_special_tokens=False).tolist()) for t in (thoughts.begin, thoughts.end))
+
+    def _held_to(self, settled: Settled, fitted: Fitted, chat: ChatArguments | None) -> Settled:
+        if chat is None or self.tokenizer is None:
+            return settled
+        choice = ToolChoice.read(chat.tools, chat.tool_choice, chat.parallel_tool_calls)
+        if not choice.is_constraint:
+            return settled
+        options = settled.options
+        if options.constraint is not None and options.json_schema is None:
+            raise OptionError(
+                f"{options.constraint[0]} says what the text may be, and so do the tools, as one is strict, or has to "
+                "be called, or several may not; leave one of these out"
+            )
+        form = AnswerFormat.of(self.chat_template.source(tools=chat.told_tools, template=chat.template))
+        end = prompt_end(fitted.tokens, self.tokenizer)
+        content = None if options.json_schema is None else json.loads(options.json_schema)
+        grammar = form.grammar(choice, prompt=end, special=self.tokenizer.special_texts(), content=content)
+        options = replace(options, json_schema=None, grammar=grammar)
+        self._constraint(options)
+        return replace(settled, options=options)
 
     def _check_together(self, settled: Sequence[Settled]) -> None:
         if len(settled) > 1 and any(one.options.overflow == "shift" for one in settled):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,15 +11,19 @@ import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from edgellm.errors import OptionError
+from edgellm.generation.call import ChatArguments, Request
 from edgellm.models.decoder import Model
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
 from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
-from edgellm.server.options import chat_options, stops_of
+from edgellm.server.options import chat_options, effort_variables, stops_of
 from edgellm.server.pool import Loaded
 from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
 from edgellm.serving import Answer
+from edgellm.text.answers import AnswerFormat, ToolChoice
+from edgellm.text.prompts import prompt_end
 from edgellm.text.tokenizer import no_tokenizer
 
 
@@ -51,28 +55,47 @@ async def chat_completions(http: HttpRequest, body: ChatRequest, context: Contex
 
 
 async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Answer, Asked]:
+    options = chat_options(body, context.settings, loaded.generating()[0].info.context_length)
+    chat = chat_arguments(body.tools, body.tool_choice, body.parallel_tool_calls, body.chat_template_kwargs)
+    messages = [plain(message) for message in body.messages]
+    given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
+    return await ask(loaded, messages, chat, options, effort=body.reasoning_effort, **given)
+
+
+async def ask(
+    loaded: Loaded,
+    messages: list[Any],
+    chat: ChatArguments,
+    options: dict[str, Any],
+    *,
+    effort: str | None,
+    **given: Any,
+) -> tuple[Answer, Asked]:
+    """`effort`: of reasoning. `given`: fields of `Asked`. Raises Refusal or EdgellmError."""
     model, engine = loaded.generating()
     if not isinstance(model, Model):
         raise Refusal(400, f"the model {loaded.name!r} is not for chats: it is for {loaded.task}", param="model")
     if model.tokenizer is None:
         raise no_tokenizer()
-    messages, tools = [plain(message) for message in body.messages], _tools(body)
-    options = chat_options(body, context.settings, model.info.context_length)
-    variables = body.chat_template_kwargs
-    given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
-    asked = await asyncio.to_thread(partial(Asked.of, model, messages, tools, variables=variables, **given))
-    submit = partial(engine.submit_chat, messages, tools=tools, template_variables=variables, **options)
-    (answer,) = await submitted(submit)
-    return answer, asked
+    if effort is not None:
+        said = effort_variables(effort, model.chat_template.source(tools=chat.told_tools))
+        chat = replace(chat, variables={**said, **(chat.variables or {})})
+    form = AnswerFormat.of(model.chat_template.source(tools=chat.told_tools))
+    keep = form.parser(tools=chat.told_tools).markers
+    (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat), keep=keep))
+    prompt = prompt_end(answer.prompt, model.tokenizer)
+    return answer, Asked(form, model.tokenizer, prompt, chat.told_tools, **given)
 
 
-def _tools(body: ChatRequest) -> list[Any] | None:
-    """The tools that the model is told of. Raises Refusal."""
-    if body.tool_choice not in (None, "auto", "none"):
-        raise Refusal(
-            400, 'tool_choice may be "auto" or "none": which tool is called is the model\'s', param="tool_choice"
-        )
-    return None if body.tool_choice == "none" else body.tools or None
+def chat_arguments(
+    tools: list[Any] | None, choice: Any, parallel: bool | None, variables: dict[str, Any] | None
+) -> ChatArguments:
+    """Raises Refusal for a choice of tools that is none."""
+    try:
+        ToolChoice.read(tools, choice)
+    except OptionError as error:
+        raise Refusal(400, str(error), param="tool_choice") from error
+    return ChatArguments(tools, variables=variables, tool_choice=choice, parallel_tool_calls=parallel is not False)
 
 
 def plain(message: Any) -> dict[str, Any]:

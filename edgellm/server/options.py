@@ -43,7 +43,7 @@ def options_of(body: Generating, settings: ServerSettings, context_length: int) 
     if body.n is not None and body.n > 1:
         options["num_return_sequences"] = body.n
     if stops := stops_of(body):
-        options["stop_strings"] = stops
+        options["stop"] = stops
     options["max_new_tokens"] = body.max_tokens or context_length
     return options
 
@@ -59,6 +59,13 @@ def chat_options(body: ChatRequest, settings: ServerSettings, context_length: in
     if body.response_format is not None:
         options |= format_options(body.response_format, "response_format")
     return options
+
+
+def effort_variables(effort: str, template: str) -> dict[str, Any]:
+    """What a chat template is told of how much to reason, where it asks: for a word, or whether to at all."""
+    if "reasoning_effort" in template:
+        return {"reasoning_effort": effort}
+    return {"enable_thinking": effort != "none"} if "enable_thinking" in template else {}
 
 
 def format_options(given: Any, param: str) -> dict[str, Any]:

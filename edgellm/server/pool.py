@@ -14,7 +14,7 @@ from edgellm.errors import OptionError
 from edgellm.loading import AnyModel, load, read_package
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.generative import GenerativeModel
-from edgellm.package.manifest import Manifest
+from edgellm.package.manifest import EncoderFacts, KVCacheChoice, Manifest
 from edgellm.server.failures import Refusal
 from edgellm.server.settings import ServerSettings
 from edgellm.serving import Engine
@@ -53,13 +53,17 @@ class Loaded:
 
 
 class ModelPool:
-    """`packages`: their directories by name. Raises PackageError where one is none."""
+    """`packages`: their directories by name. Raises PackageError where one is none, and OptionError where it cannot
+    have the cache that is asked for."""
 
     def __init__(self, packages: Mapping[str, Path], settings: ServerSettings) -> None:
         self.packages = dict(packages)
-        self.manifests: dict[str, Manifest] = {name: read_package(path)[1] for name, path in packages.items()}
-        self.started = int(time.time())
         self._settings = settings
+        self.manifests: dict[str, Manifest] = {}
+        for name, path in packages.items():
+            manifest = read_package(path)[1]
+            self.manifests[name] = manifest.loaded_as(self._kv_cache(manifest))
+        self.started = int(time.time())
         self._loaded: dict[str, Loaded] = {}
         self._loading = asyncio.Lock()
 
@@ -107,7 +111,8 @@ class ModelPool:
             return self._loaded[name]
 
     def _open(self, name: str) -> Loaded:
-        model = load(self.packages[name], threads=self._settings.threads)
+        cache = self._kv_cache(self.manifests[name])
+        model = load(self.packages[name], threads=self._settings.threads, kv_cache=cache)
         engine = None
         if isinstance(model, GenerativeModel):
             engine = Engine(
@@ -117,6 +122,10 @@ class ModelPool:
                 max_waiting=self._settings.max_waiting,
             )
         return Loaded(name, model, engine)
+
+    def _kv_cache(self, manifest: Manifest) -> KVCacheChoice:
+        """Encoders have none."""
+        return "auto" if isinstance(manifest.model, EncoderFacts) else self._settings.kv_cache
 
     async def _make_room(self, name: str) -> None:
         """Unload what was not used for longest until the package fits. Raises Refusal where all others are in use."""

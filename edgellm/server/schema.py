@@ -121,6 +121,14 @@ class DetokenizeRequest(Request, kw_only=True):
     tokens: list[TokenId]
 
 
+class ReasoningOptions(Struct, kw_only=True, forbid_unknown_fields=True):
+    """`effort`: what the chat template makes of it. There are no summaries: the reasoning itself is told."""
+
+    effort: str | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
 class ResponsesRequest(Request, kw_only=True):
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1)]
     instructions: str | None = None
@@ -136,7 +144,9 @@ class ResponsesRequest(Request, kw_only=True):
     previous_response_id: str | None = None
     conversation: Any = None
     background: bool | None = None
-    reasoning: dict[str, Any] | None = None
+    reasoning: ReasoningOptions | None = None
+    reasoning_budget: Annotated[int, Meta(ge=0)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     include: list[str] | None = None
     truncation: str | None = None
     store: bool | None = None
@@ -255,11 +265,38 @@ class OutputText(Struct, kw_only=True, tag="output_text"):
     logprobs: list[Any] = []
 
 
+class ReasoningText(Struct, kw_only=True, tag="reasoning_text"):
+    text: str
+
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
 class OutputMessage(Struct, kw_only=True, tag="message"):
     id: str
-    status: Literal["in_progress", "completed", "incomplete"]
+    status: ItemStatus = "in_progress"
     role: Literal["assistant"] = "assistant"
-    content: list[OutputText]
+    content: list[OutputText] = []
+
+
+class ReasoningItem(Struct, kw_only=True, tag="reasoning"):
+    """`summary`: there is none, as all of the reasoning is there."""
+
+    id: str
+    status: ItemStatus = "in_progress"
+    summary: list[Any] = []
+    content: list[ReasoningText] = []
+
+
+class FunctionCall(Struct, kw_only=True, tag="function_call"):
+    id: str
+    status: ItemStatus = "in_progress"
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+OutputItem = OutputMessage | ReasoningItem | FunctionCall
 
 
 class ResponseUsage(Struct, kw_only=True):
@@ -274,19 +311,20 @@ class ResponseObject(Struct, kw_only=True):
     id: str
     object: Literal["response"] = "response"
     created_at: int
-    status: Literal["in_progress", "completed", "incomplete"]
+    status: ItemStatus
     error: None = None
     incomplete_details: dict[str, str] | None = None
     instructions: str | None
     max_output_tokens: int | None
     model: str
-    output: list[OutputMessage]
-    parallel_tool_calls: bool = False
+    output: list[OutputItem]
+    parallel_tool_calls: bool
     previous_response_id: None = None
     temperature: float | None
     top_p: float | None
-    tool_choice: str = "auto"
-    tools: list[Any] = []
+    tool_choice: str | dict[str, Any]
+    tools: list[Any]
+    reasoning: dict[str, Any] | None
     truncation: str = "disabled"
     usage: ResponseUsage | None = None
     metadata: dict[str, Any]
@@ -298,13 +336,16 @@ class ResponseEvent(Struct, kw_only=True, omit_defaults=True):
     type: str
     sequence_number: int
     response: ResponseObject | UnsetType = UNSET
-    item: OutputMessage | UnsetType = UNSET
-    part: OutputText | UnsetType = UNSET
+    item: OutputItem | UnsetType = UNSET
+    part: OutputText | ReasoningText | UnsetType = UNSET
     item_id: str | UnsetType = UNSET
     output_index: int | UnsetType = UNSET
     content_index: int | UnsetType = UNSET
     delta: str | UnsetType = UNSET
     text: str | UnsetType = UNSET
+    logprobs: list[Any] | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
 
 
 class EmbeddingUsage(Struct):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgellm.package.manifest import KVCacheChoice
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -16,7 +18,8 @@ class ServerSettings:
     `max_rows`: sequences of each model that are decoded together. `memory_bytes`: for all models that are loaded; None:
     no limit. `cache_bytes`: for each model's keys and values; None: a quarter of the memory that is available.
     `max_seconds`: of an answer, which then ends as if its tokens were used up. `body_seconds`: until a request must
-    have arrived. `log_prompts`: write requests' texts to the log.
+    have arrived. `kv_cache`: of models that generate, as in `edgellm.load`. `log_prompts`: write requests' texts to
+    the log.
     """
 
     api_keys: tuple[str, ...] = ()
@@ -30,4 +33,5 @@ class ServerSettings:
     max_seconds: float | None = None
     body_seconds: float = 30.0
     threads: int | None = None
+    kv_cache: KVCacheChoice = "auto"
     log_prompts: bool = False

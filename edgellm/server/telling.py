@@ -7,34 +7,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.generation.results import Piece
-from edgellm.models.decoder import Model
 from edgellm.server.answers import finish_reason, token_logprob
 from edgellm.server.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
 from edgellm.server.stops import StopCut
-from edgellm.text.answers import AnswerFormat, AnswerParser, CallArguments, CallBegun, Content, Event, answer_of
-from edgellm.text.tokenizer import Detokenizer, Tokenizer
+from edgellm.text.answers import (
+    AnswerFormat,
+    AnswerParser,
+    CallArguments,
+    CallBegun,
+    Content,
+    Event,
+    Reasoning,
+    answer_of,
+)
+from edgellm.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What an answer is read by. `tools`: those that may be called. `prompt`: the text that it is behind."""
+    """What an answer is read by. `tools`: those that may be called. `prompt`: the end of the text that it is behind."""
 
     format: AnswerFormat
     tokenizer: Tokenizer
     prompt: str
     tools: Sequence[Any] | None
-    stops: Sequence[str]
-    logprobs: bool
     streamed: bool
-
-    @classmethod
-    def of(cls, model: Model, messages: Sequence[Any], tools: Sequence[Any] | None, **given: Any) -> Asked:
-        """`given`: the template's variables and the fields that are not named here."""
-        variables = given.pop("variables")
-        assert model.tokenizer is not None
-        form = AnswerFormat.of(model.chat_template.source(tools=tools))
-        prompt = model.chat_template.render(messages, tools=tools, **(variables or {}))
-        return cls(form, model.tokenizer, prompt, tools, **given)
+    stops: Sequence[str] = ()
+    logprobs: bool = False
 
     def parser(self) -> AnswerParser:
         return self.format.parser(tools=self.tools, prompt=self.prompt, stream_arguments=self.streamed)
@@ -47,24 +46,22 @@ class Telling:
         self.index = index
         self._asked = asked
         self._parser = asked.parser()
-        self._detokenizer = Detokenizer(asked.tokenizer, keep=self._parser.markers)
         self._cut = StopCut(asked.stops)
         self._events: list[Event] = []
         self._new_logprobs: list[TokenLogprob] = []
+        self.reasoning_tokens = 0  # as far as texts show them
 
     def add(self, piece: Piece) -> list[Event]:
         """What is new with a piece."""
         found = token_logprob(piece, self._asked.tokenizer) if self._asked.logprobs else None
         self._new_logprobs += [] if found is None else [found]
-        text = "".join(map(self._detokenizer.add, piece.tokens))
-        if piece.finish_reason is not None:
-            text += self._detokenizer.flush()
-        text = self._cut.add(text)
+        text = self._cut.add(piece.text)
         if piece.finish_reason is not None:
             text += self._cut.flush()
         events = [] if not text else self._parser.add(text)
         events += self._parser.finish() if piece.finish_reason is not None else []
         self._events += events
+        self.reasoning_tokens += bool(events) and all(isinstance(event, Reasoning) for event in events)
         return events
 
     def take_logprobs(self) -> list[TokenLogprob]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgellm.generation.call import Call
 from edgellm.generation.results import Generation, Piece, Timing
 from edgellm.generation.run import cleaned_up, piece, sequences
 from edgellm.text.tokenizer import Detokenizer
+from edgellm.types import TokenArray
 
 
 class Answer:
@@ -24,14 +25,15 @@ class Answer:
     An answer that nobody waits for any more should be told: `cancel`.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, keep: Collection[str] = ()) -> None:
+        """`keep`: special tokens whose text is a part of the pieces', as a `Detokenizer` has them."""
         (self._beginning,) = call.beginnings
         self._call = call
         self._started = time.perf_counter()
         self._first_token: float | None = None
         clean_up = cleaned_up(self._beginning)
         self._detokenizers = [
-            Detokenizer(call.tokenizer, clean_up=clean_up) for _ in range(self._beginning.plan.num_sequences)
+            Detokenizer(call.tokenizer, clean_up=clean_up, keep=keep) for _ in range(self._beginning.plan.num_sequences)
         ]
         self._cancelled = threading.Event()
         self._future: Future[Generation] = Future()
@@ -43,6 +45,11 @@ class Answer:
     def result(self, timeout: float | None = None) -> Generation:
         """Raises what made the request fail, or TimeoutError after so many seconds."""
         return self._future.result(timeout)
+
+    @property
+    def prompt(self) -> TokenArray:
+        """The tokens that it is behind."""
+        return self._beginning.prompt
 
     def cancel(self) -> None:
         """End it with what there is: its finish_reason is "cancelled", unless it has ended before."""

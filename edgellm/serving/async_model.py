@@ -38,10 +38,13 @@ class AsyncModel:
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **options: Any,
     ) -> Generation:
         """As `Model.chat`."""
         given: dict[str, Any] = {"tools": tools, "template": template, "template_variables": template_variables}
+        given |= {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         return await _result(await asyncio.to_thread(self.engine.submit_chat, messages, **given, **options))
 
     def stream(self, prompt: Prompt, **options: Any) -> PieceStream:
@@ -55,10 +58,13 @@ class AsyncModel:
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **options: Any,
     ) -> PieceStream:
         """As `Model.stream_chat`."""
         given: dict[str, Any] = {"tools": tools, "template": template, "template_variables": template_variables}
+        given |= {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         return PieceStream(self.engine.submit_chat(messages, **given, **options))
 
     async def close(self, *, finish: bool = True) -> None:

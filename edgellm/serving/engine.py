@@ -8,7 +8,7 @@ with Engine(edgellm.load("smollm2-int8")) as engine:
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -103,16 +103,23 @@ class Engine:
         tools: Sequence[Tool] | None = None,
         template: str | None = None,
         template_variables: dict[str, Any] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **options: Any,
     ) -> Answer:
         """Ask for the assistant's answer to messages, with the options of `chat`."""
         return self.submit_request(
-            Request([messages], options, chat=ChatArguments(tools, template, template_variables))
+            Request(
+                [messages],
+                options,
+                chat=ChatArguments(tools, template, template_variables, tool_choice, parallel_tool_calls),
+            )
         )
 
-    def submit_request(self, request: Request) -> Answer:
+    def submit_request(self, request: Request, *, keep: Collection[str] = ()) -> Answer:
+        """`keep`: special tokens whose text the answer's pieces have, too."""
         call = self._fitted(self.model.read(request))
-        answer = Answer(call)
+        answer = Answer(call, keep)
         job = Job(call.beginnings[0], answer, 0)
         with self._work:
             if self._closing:

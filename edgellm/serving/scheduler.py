@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from edgellm.decoding import step
+from edgellm.decoding import Decoder, PromptLookup, step
 from edgellm.decoding.beam_search import BeamSearch
 from edgellm.decoding.decoder import HEADROOM
+from edgellm.decoding.prompt_lookup import Verifier
 from edgellm.decoding.sequence import Continuation
 from edgellm.engines.contract import RowEngine
 from edgellm.engines.history import MIN_CHUNK
@@ -72,6 +74,7 @@ class Scheduler:
         self._reading: Reading | None = None
         self._rows: list[tuple[Job, Continuation]] = []
         self._searches: list[Job] = []
+        self._lookup: PromptLookup | None = None  # while a row is alone
 
     @property
     def idle(self) -> bool:
@@ -155,7 +158,7 @@ class Scheduler:
         tokens = [sequence.tokens[-1] for _, sequence in self._rows]
         tokens += [token for job in self._searches for token in _search(job).next_tokens()]
         try:
-            logits = self._engine.decode(np.array(tokens))
+            logits = self._decoder().decode(np.array(tokens))
         except EdgellmError as error:
             self._recover(error)
             return
@@ -164,6 +167,24 @@ class Scheduler:
         for job in self._searches:
             self._advance(job, [], logits)
         self._settle()
+
+    def _decoder(self) -> Decoder:
+        """The engine; of a row that is alone, one that reads what is foretold of it ahead."""
+        is_alone = len(self._rows) == 1 and not self._searches and self._reading is None
+        if not is_alone or not self._rows[0][0].beginning.drafts:
+            self._forget_draft()
+            return self._engine
+        if self._lookup is None:
+            ((job, sequence),) = self._rows
+            held = sequence.ids()[:-1]
+            self._lookup = PromptLookup(cast(Verifier, self._engine), [job.beginning], [held])
+        return self._lookup
+
+    def _forget_draft(self) -> None:
+        """Before the engine's rows become others."""
+        if self._lookup is not None:
+            self._lookup.forget_draft()
+            self._lookup = None
 
     def _advance(self, job: Job, sequences: Sequence[Continuation], logits: Logits) -> None:
         """Sequences of a job, or its beams. What fails is its own."""
@@ -203,6 +224,7 @@ class Scheduler:
         if self._reading is not None:
             rows.append(last)
         if rows != list(range(last + 1)):
+            self._forget_draft()
             self._engine.reorder(np.array(rows, np.int64))
 
     def _keep_prefix(self, row: int, sequence: Continuation) -> None:
@@ -248,7 +270,7 @@ class Scheduler:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._reading, self._rows, self._searches = None, [], []
+        self._reading, self._rows, self._searches, self._lookup = None, [], [], None
         self._engine = self._new_engine()
 
     # Prompts
@@ -278,6 +300,7 @@ class Scheduler:
             self._read_again, self._max_rows = [], self.limits.rows
         if not self._waiting or not self._has_room(self._waiting[0]):
             return False
+        self._forget_draft()
         turn = self._waiting.popleft()
         length, beginning = len(turn.tokens), turn.job.beginning
         known = self.prefixes.find(turn.tokens, length - MIN_CHUNK) if self._engine.gives_cache else []

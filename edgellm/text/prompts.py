@@ -14,6 +14,7 @@ from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 from edgellm.types import IntArray
 
 UNKNOWN = "<unk>"
+PROMPT_END = 64  # tokens, of which is seen what an answer begins in
 Prompt = str | list[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -112,3 +113,8 @@ def _describe(value: object) -> str:
         if isinstance(value, np.ndarray)
         else type(value).__name__
     )
+
+
+def prompt_end(tokens: IntArray, tokenizer: Tokenizer) -> str:
+    """The end of a chat's prompt, which says what its answer begins in."""
+    return tokenizer.decode(tokens[-PROMPT_END:].tolist(), skip_special_tokens=False, clean_up=False)

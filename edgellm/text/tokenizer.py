@@ -106,6 +106,10 @@ class Tokenizer:
         found = {self.id_of(text) for text in texts}
         return frozenset(i for i in self.special_ids if i in found)
 
+    def special_texts(self) -> dict[str, int]:
+        """The ids of special tokens by their texts."""
+        return {self.token_of(i): i for i in self.special_ids}
+
     def has_text(self, token: int) -> bool:
         """Whether the token shows in decoded text: not a special token, and known to the tokenizer."""
         return token not in self.special_ids and self._tokenizer.id_to_token(token) is not None
@@ -188,13 +192,14 @@ def stop_string_matcher(tokenizer: Tokenizer | None, stop_strings: Sequence[str]
     """A function that says whether a stop string ends in, or lies in, the text of the last of some tokens, to be called
     after each new one with all of them; None where there are no stop strings.
 
-    As in Hugging Face's `generate`, special tokens have their text here, a stop string may begin in the prompt, and the
-    text that is given back keeps it and whatever else its last token carries, special tokens left out.
+    As in Hugging Face's `generate`, special tokens have their text here, a stop string may begin in the prompt, where
+    that is among the tokens, and the text that is given back keeps it and whatever else its last token carries, special
+    tokens left out.
     """
     if not stop_strings:
         return None
     if tokenizer is None:
-        raise OptionError("stop_strings needs a tokenizer, and this package has none; use eos_token_id")
+        raise OptionError("stop_strings and stop need a tokenizer, and this package has none; use eos_token_id")
     # A character has at most four bytes and a token at least one, so this many tokens cover the longest stop string.
     reach = 4 * max(map(len, stop_strings)) + 4
 

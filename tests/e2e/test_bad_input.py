@@ -606,7 +606,7 @@ def test_a_checkpoint_without_a_tokenizer(checkpoint: Callable[[str], Path], tmp
     assert len(model.score([5, 6, 7]).logprobs) == 2
     with pytest.raises(InputError, match="this package has no tokenizer"):
         model.generate("Hi")
-    with pytest.raises(OptionError, match="stop_strings needs a tokenizer"):
+    with pytest.raises(OptionError, match="stop_strings and stop need a tokenizer"):
         model.generate([5], stop_strings="x")
     refused = CliRunner().invoke(cli, ["generate", str(out), "Hi"])
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)

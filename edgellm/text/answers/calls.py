@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgellm.text.answers.schemas import kinds
+
 
 @dataclass(frozen=True)
 class Call:
@@ -15,21 +17,26 @@ class Call:
     arguments: str
 
 
-Types = Mapping[str, Any]  # what a tool's schema says of each parameter's "type"
+Types = Mapping[str, frozenset[str]]  # of each parameter, as `kinds` has them
 KnownTools = Mapping[str, Types]
 # Of the text between two markers. Raises ValueError where it is no call, or one of a tool that is not there.
 Reader = Callable[[str, KnownTools], list[Call]]
 
 
 def known_tools(schemas: Sequence[Any]) -> KnownTools:
-    """The tools' names and their parameters' types, of schemas with or without {"type": "function"}."""
+    """The tools' names and their parameters' types."""
     found: dict[str, Types] = {}
-    for schema in schemas:
-        function = _mapping(schema.get("function")) or schema
-        properties = _mapping(_mapping(function.get("parameters")).get("properties"))
+    for function in map(function_of, schemas):
+        parameters = _mapping(function.get("parameters"))
         if isinstance(function.get("name"), str):
-            found[function["name"]] = {name: _mapping(value).get("type") for name, value in properties.items()}
+            properties = _mapping(parameters.get("properties"))
+            found[function["name"]] = {name: kinds(schema, parameters) for name, schema in properties.items()}
     return found
+
+
+def function_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The function of a tool, with or without {"type": "function"}."""
+    return _mapping(schema.get("function")) or schema
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+from edgellm.errors import OptionError
+from edgellm.text.answers.answer_grammars import harmony_answer, marked_answer
 from edgellm.text.answers.calls import known_tools
-from edgellm.text.answers.harmony import CHANNEL, MESSAGE, HarmonyParser
+from edgellm.text.answers.choice import ToolChoice
+from edgellm.text.answers.harmony import CHANNEL, MESSAGE, HarmonyParser, begun_message
+from edgellm.text.answers.lark import Lark
 from edgellm.text.answers.parser import AnswerParser, TaggedParser, Thoughts
-from edgellm.text.answers.sections import SECTIONS, Section
+from edgellm.text.answers.sections import MARKINGS, Marking, Section
 from edgellm.text.answers.telling import Telling, mistral_id, random_id
+from edgellm.text.answers.written import Written, bare
 from edgellm.text.tools import Tool, tool_schemas
 
 # By what a template says: its name for the end, as some open the reasoning in the prompt only.
@@ -26,12 +32,14 @@ HARMONY_THOUGHTS = Thoughts(f"{CHANNEL}analysis{MESSAGE}", "<|end|>")
 @dataclass(frozen=True)
 class AnswerFormat:
     """`sections`: how calls are marked. `thoughts`: how reasoning is, None where the model does not think. `is_bare`:
-    an answer may be a call without a marker. `is_harmony`: none of these, but messages in channels."""
+    an answer may be a call without a marker. `is_harmony`: none of these, but messages in channels. `written`: how a
+    model writes calls, None where the template has none."""
 
     sections: tuple[Section, ...] = ()
     thoughts: Thoughts | None = None
     is_bare: bool = False
     is_harmony: bool = False
+    written: Written | None = None
     new_id: Callable[[], str] = random_id
 
     @classmethod
@@ -40,10 +48,12 @@ class AnswerFormat:
         none of these has bare calls; one without tools has none."""
         if CHANNEL in template and MESSAGE in template:
             return cls(is_harmony=True)
-        marker, sections = next((row for row in SECTIONS if row[0] in template), ("", ()))
+        marking = next((row for row in MARKINGS if row.marker in template), Marking("", (), bare))
         thoughts = next((each for each in THOUGHTS if each.begin in template or each.end in template), None)
-        is_bare = "tool" in template and marker in ("", "<|python_tag|>")
-        return cls(sections, thoughts, is_bare, new_id=mistral_id if marker == "[TOOL_CALLS]" else random_id)
+        is_bare = "tool" in template and marking.marker in ("", "<|python_tag|>")
+        written = replace(marking.written(template), is_bare=is_bare) if is_bare or marking.marker else None
+        new_id = mistral_id if marking.marker == "[TOOL_CALLS]" else random_id
+        return cls(marking.sections, thoughts, is_bare, written=written, new_id=new_id)
 
     @property
     def reasoning(self) -> Thoughts | None:
@@ -60,7 +70,7 @@ class AnswerFormat:
         JSON. Without it, and in other formats, when it is whole: so a broken one can be content.
         """
         known = known_tools(tool_schemas(tools or ()))
-        is_thinking = self.thoughts is not None and prompt.rstrip().endswith(self.thoughts.begin)
+        is_thinking = self._is_thinking(prompt)
         telling = Telling(self.new_id, is_thinking=is_thinking)
         if self.is_harmony:
             return HarmonyParser(known, telling, prompt=prompt, streams=stream_arguments)
@@ -68,3 +78,24 @@ class AnswerFormat:
             self.sections, self.thoughts, known, telling,
             is_thinking=is_thinking, is_bare=self.is_bare, streams=stream_arguments,
         )  # fmt: skip
+
+    def grammar(self, choice: ToolChoice, *, prompt: str, special: Mapping[str, int], content: Any = None) -> str:
+        """In Lark's notation: the answers that a choice allows, which `parser` reads as such. `prompt`: its end, as it
+        was rendered. `special`: the ids of special tokens. `content`: the schema of an answer that is no call, None
+        where it may be any text. Raises OptionError for what the format cannot say."""
+        lark = Lark(special)
+        if self.is_harmony:
+            is_inside = begun_message(prompt) is not None
+            lark.late("start", harmony_answer(lark, choice, is_inside=is_inside, content=content))
+        elif self.written is None:
+            raise OptionError("the package's chat template has no tools, so no call can be asked for; leave them out")
+        else:
+            markers, is_thinking = [section.begin for section in self.sections], self._is_thinking(prompt)
+            lark.late("start", marked_answer(
+                lark, self.written, markers, self.thoughts, choice, is_thinking=is_thinking, content=content,
+            ))  # fmt: skip
+        return str(lark)
+
+    def _is_thinking(self, prompt: str) -> bool:
+        """Whether the prompt has opened the reasoning already."""
+        return self.thoughts is not None and prompt.rstrip().endswith(self.thoughts.begin)

@@ -12,12 +12,18 @@ from edgellm.text.answers.json_calls import named_call
 from edgellm.text.answers.scanning import beginning_at_end
 from edgellm.text.answers.telling import Telling
 
-START, CHANNEL, MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
-ENDS = ("<|end|>", "<|call|>", "<|return|>", START)
+START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
+ENDS = (END, "<|call|>", "<|return|>", START)
 MARKERS = frozenset({CHANNEL, MESSAGE, "<|constrain|>", *ENDS})
 HEADER_END = re.compile("|".join(map(re.escape, (MESSAGE, *ENDS[:-1]))))
 BODY_END = re.compile("|".join(map(re.escape, ENDS)))
 RECIPIENT = re.compile(r"\bto=(?:functions\.)?([\w.-]+)")
+
+
+def begun_message(prompt: str) -> str | None:
+    """The header of a message inside of which a prompt ends, and which the model continues."""
+    header, message, _ = prompt.rpartition(START)[2].partition(MESSAGE)
+    return header if message and not HEADER_END.search(prompt.rpartition(MESSAGE)[2]) else None
 
 
 @dataclass
@@ -42,9 +48,7 @@ class HarmonyParser:
         self._message: _Message | None = None
         self._step: Callable[[bool], bool] = self._read_header
         self._buffer = ""
-        # The prompt may end inside of a message, which the model continues.
-        begun, message, _ = prompt.rpartition(START)[2].partition(MESSAGE)
-        if message and not HEADER_END.search(prompt.rpartition(MESSAGE)[2]):
+        if (begun := begun_message(prompt)) is not None:
             self._open(begun)
 
     @property

@@ -126,7 +126,7 @@ class Literals:
     def _number(self) -> int | float:
         text = self._match(NUMBER)
         number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-        if not math.isfinite(number):
+        if isinstance(number, float) and not math.isfinite(number):
             raise ValueError(f"too large a number: {text}")
         return number
 
@@ -158,7 +158,8 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def json_text(value: Any) -> str:
-    """The JSON of a value. Raises ValueError for what UTF-8 cannot write: half of a surrogate pair."""
-    text = json.dumps(value, ensure_ascii=False)
+    """The JSON of a value. Raises ValueError for what JSON cannot write, such as numbers that are too large, or UTF-8:
+    half of a surrogate pair."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     text.encode()
     return text

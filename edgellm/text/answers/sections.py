@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgellm.text.answers import written
 from edgellm.text.answers.calls import Reader
 from edgellm.text.answers.json_calls import json_calls, mistral_calls
 from edgellm.text.answers.literal_calls import PYTHON_QUOTES, gemma_calls, python_calls
 from edgellm.text.answers.scanning import Ending
 from edgellm.text.answers.tagged_calls import deepseek_calls, tagged_calls
+from edgellm.text.answers.written import Written
 
 _S = r"\s{0,9}"
 _EXTRA = rf'"(?:id|type)"{_S}:{_S}"[^"\\]{{0,99}}"'
@@ -66,15 +69,11 @@ def _json(begin: str, end: str) -> tuple[Section]:
     return (Section(begin, end, json_calls, begun=JSON_BEGUN),)
 
 
-def _gemma(begin: str, end: str, quote: str) -> tuple[Section]:
-    quotes = (quote, *PYTHON_QUOTES)
-    return (Section(begin, end, gemma_calls(quote), GEMMA_OPENS, quotes, inner=(quote,)),)
-
-
 def _python(begin: str, end: str) -> tuple[Section]:
     return (Section(begin, end, python_calls, PYTHON_OPENS, PYTHON_QUOTES, JSON_BEGUN),)
 
 
+LFM2 = _python("<|tool_call_start|>", "<|tool_call_end|>")
 TAGGED = (
     Section("<tool_call>", "</tool_call>", tagged_calls, TAG_OPENS, ()),
     Section("<function=", "</function>", tagged_calls, re.compile(""), (), whole=True),  # also without the outer tags
@@ -88,20 +87,45 @@ DEEPSEEK = (
         inner=("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
     ),
 )  # fmt: skip
-# What a template says, and what the model then writes. The first row that is there counts.
-SECTIONS: tuple[tuple[str, tuple[Section, ...]], ...] = (
-    ("<function=", TAGGED),  # Qwen3-Coder, Qwen3.5
-    ("<tool_call>", _json("<tool_call>", "</tool_call>")),  # Hermes, Qwen 2.5 and 3
-    ("[TOOL_CALLS]", MISTRAL),
-    ("<|tool_call_start|>", _python("<|tool_call_start|>", "<|tool_call_end|>")),  # LFM2
-    ("<|tool_list_start|>", _python("<|tool_call_start|>", "<|tool_call_end|>")),  # its templates that write no calls
-    ("<|tool_call>", _gemma("<|tool_call>", "<tool_call|>", '<|"|>')),  # Gemma 4
-    ("<start_function_call>", _gemma("<start_function_call>", "<end_function_call>", "<escape>")),  # FunctionGemma
-    ("<｜tool▁calls▁begin｜>", DEEPSEEK),
-    ("<|tool_call|>", _json("<|tool_call|>", "<|/tool_call|>")),  # Phi-4-mini, Granite
-    ("<TOOLCALL>", _json("<TOOLCALL>", "</TOOLCALL>")),  # Nemotron
-    ("<|python_tag|>", _python("<|python_tag|>", "")),  # Llama 3
-    ("tool_code", _python("```tool_code", "```")),  # Gemma 3, as its guide has it
+
+
+@dataclass(frozen=True)
+class Marking:
+    """`marker`: what a template says. `sections`: how calls are read. `written`: how they are written, by its
+    source."""
+
+    marker: str
+    sections: tuple[Section, ...]
+    written: Callable[[str], Written]
+
+
+def _marking(
+    marker: str, sections: tuple[Section, ...], written: Callable[[str, str], Callable[[str], Written]]
+) -> Marking:
+    """Of sections whose begin and end are those of what is written."""
+    return Marking(marker, sections, written(sections[0].begin, sections[0].end or ""))
+
+
+def _gemma(begin: str, end: str, quote: str) -> Marking:
+    quotes = (quote, *PYTHON_QUOTES)
+    section = Section(begin, end, gemma_calls(quote), GEMMA_OPENS, quotes, inner=(quote,))
+    return Marking(begin, (section,), written.gemma(begin, end, quote))
+
+
+# The first row whose marker is there counts.
+MARKINGS = (
+    Marking("<function=", TAGGED, written.tagged),  # Qwen3-Coder, Qwen3.5
+    _marking("<tool_call>", _json("<tool_call>", "</tool_call>"), written.json_lines),  # Hermes, Qwen 2.5 and 3
+    Marking("[TOOL_CALLS]", MISTRAL, written.mistral),
+    _marking("<|tool_call_start|>", LFM2, written.python_list),
+    _marking("<|tool_list_start|>", LFM2, written.python_list),  # its templates that write no calls
+    _gemma("<|tool_call>", "<tool_call|>", '<|"|>'),  # Gemma 4
+    _gemma("<start_function_call>", "<end_function_call>", "<escape>"),  # FunctionGemma
+    Marking("<｜tool▁calls▁begin｜>", DEEPSEEK, written.deepseek),
+    _marking("<|tool_call|>", _json("<|tool_call|>", "<|/tool_call|>"), written.json_list),  # Phi-4-mini, Granite
+    _marking("<TOOLCALL>", _json("<TOOLCALL>", "</TOOLCALL>"), written.json_list),  # Nemotron
+    Marking("<|python_tag|>", _python("<|python_tag|>", ""), written.bare),  # Llama 3
+    _marking("tool_code", _python("```tool_code", "```"), written.python_lines),  # Gemma 3, as its guide has it
 )
 
 
@@ -124,3 +148,5 @@ def may_be_bare(text: str) -> bool:
 
 
 BARE = Section("", "", python_calls)
+# Of texts that `may_be_bare` and are longer than what that waits for, as llguidance reads them.
+BARE_BEGINS = (rf'\s*(\[\s*)?\{{\s*"({"|".join(KEYS)})"(?s:.*)', r"\s*\[\s*[\w.-]+\((?s:.*)")

@@ -10,6 +10,7 @@ from edgellm.text.answers.calls import Call, KnownTools, some
 from edgellm.text.answers.json_calls import named_call, read_json, skipped
 from edgellm.text.answers.literal_calls import PYTHON_QUOTES, value_call
 from edgellm.text.answers.literals import Literals
+from edgellm.text.answers.schemas import type_of
 
 FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)(?:</function>|\Z)\s*", re.DOTALL)
 PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)\s*", re.DOTALL)
@@ -25,7 +26,8 @@ def _tagged_call(found: re.Match[str], tools: KnownTools) -> Call:
     if inside.lstrip().startswith("{"):
         return named_call(name, inside, tools)
     types = tools.get(name, {})
-    arguments = {each[1].strip(): _typed(each[2], types.get(each[1].strip())) for each in _all_of(PARAMETER, inside)}
+    given = ((each[1].strip(), each[2]) for each in _all_of(PARAMETER, inside))
+    arguments = {key: _typed(value, types.get(key, frozenset())) for key, value in given}
     return value_call(name, arguments, tools)
 
 
@@ -40,18 +42,20 @@ def _all_of(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
         at = found.end()
 
 
-def _typed(text: str, kind: object) -> Any:
-    """A value of a type of a JSON schema: the text itself where that is "string", else what the text says as JSON or in
-    Python's way, and the text where it is neither."""
+def _typed(text: str, types: frozenset[str]) -> Any:
+    """A value of one of the types of a JSON schema: the text itself where that can only be "string", else what the text
+    says as JSON or in Python's way, and the text where it is neither, or where that is of another type than asked for
+    and "string" is one of these."""
     text = text.removeprefix("\n").removesuffix("\n")
-    if kind == "string":
+    if types == {"string"}:
         return text
     for read in (read_json, _literal):
         try:
             value = read(text)
         except ValueError:
             continue
-        return text if kind is None and isinstance(value, str) else value
+        is_other = isinstance(value, str) if not types else "string" in types and type_of(value) not in types
+        return text if is_other and not ("number" in types and type_of(value) == "integer") else value
     return text
 
 

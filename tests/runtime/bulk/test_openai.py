@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgellm.bulk.lines import Embedded
+from edgellm.bulk.lines import Chatted, Embedded
 from edgellm.bulk.openai import (
     FieldError,
     Label,
@@ -18,9 +18,11 @@ from edgellm.bulk.openai import (
     read_completion,
     read_embedding,
     text_completion,
+    without_stop,
 )
 from edgellm.errors import ContextOverflowError, OutOfMemoryError
 from edgellm.generation.results import GeneratedSequence, Generation, Timing
+from edgellm.text.answers import AnswerParts, ToolCall
 
 HELLO = [{"role": "user", "content": "Hello"}]
 LABEL = Label("x-1", "tiny", 5)
@@ -38,9 +40,9 @@ LABEL = Label("x-1", "tiny", 5)
         ({"n": 2}, {"do_sample": True, "num_return_sequences": 2}),
         ({"n": 2, "num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}),
         ({"n": 1}, {"num_return_sequences": 1}),
-        ({"stop": "END"}, {"stop_strings": "END"}),
+        ({"stop": "END"}, {"stop": "END"}),
         ({"stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2},
-         {"stop_strings": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2}),
+         {"stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2}),
         ({"max_tokens": None, "stream": False, "top_logprobs": 0}, {}),
         ({"frequency_penalty": 0.5, "logit_bias": {"5": 1}}, {"frequency_penalty": 0.5, "logit_bias": {"5": 1}}),
         ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
@@ -100,9 +102,9 @@ def generation(*sequences: tuple[str, str]) -> Generation:
 
 
 def test_a_chat_completion() -> None:
-    found = chat_completion(
-        LABEL, generation(("One END", "stop_string"), ("Two", "length"), ("x", "eos")), ["ND", "END"]
-    )
+    sequences = generation(("One END", "stop_string"), ("Two", "length"), ("x", "eos"))
+    texts = [without_stop(sequence, ["ND", "END"]) for sequence in sequences.sequences]
+    found = chat_completion(LABEL, Chatted(sequences, [AnswerParts(text, "", ()) for text in texts]))
     assert found == {
         "id": "x-1",
         "object": "chat.completion",
@@ -114,6 +116,16 @@ def test_a_chat_completion() -> None:
             for i, (text, reason) in enumerate([("One ", "stop"), ("Two", "length"), ("x", "stop")])
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 6, "total_tokens": 13},
+    }  # fmt: skip
+
+
+def test_calls_and_reasoning_of_a_chat() -> None:
+    parts = AnswerParts("", "hm", (ToolCall("call_1", "f", '{"a": 1}'),))
+    (choice,) = chat_completion(LABEL, Chatted(generation(("x", "eos")), [parts]))["choices"]
+    called = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"] == {
+        "role": "assistant", "content": None, "refusal": None, "reasoning_content": "hm", "tool_calls": [called],
     }  # fmt: skip
 
 

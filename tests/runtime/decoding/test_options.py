@@ -11,7 +11,7 @@ from edgellm.decoding import GenerationOptions
 from edgellm.errors import ContextOverflowError, EdgellmError, OptionError
 
 CONSTRAINTS = {"json_schema", "regex", "grammar", "choices"}
-OPENAIS = {"logit_bias", "presence_penalty", "frequency_penalty", "top_logprobs"}
+OPENAIS = {"logit_bias", "presence_penalty", "frequency_penalty", "top_logprobs", "stop"}
 REASONING = {"reasoning_budget", "reasoning_markers"}
 OURS_ALONE = {"seed", "logprobs", "overflow", "overflow_keep", "prompt_lookup", *CONSTRAINTS, *OPENAIS, *REASONING}
 OTHER_OFF_VALUE = {"stop_strings", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"}  # () where HF has None

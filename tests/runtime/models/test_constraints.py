@@ -222,3 +222,11 @@ def test_commands_say_what_is_wrong(package: Path, tmp_path: Path) -> None:
     assert "not UTF-8: byte 0xE9 at 7" in run("chat", package, "Hi", "--grammar", tmp_path / "latin").stderr
     wrong = run("generate", package, PROMPT, "--regex", "(")
     assert (wrong.exit_code, "unclosed group" in wrong.stderr) == (2, True)
+
+
+def test_a_stop_string_may_begin_in_the_prompt_and_a_stop_may_not(model: edgellm.Model) -> None:
+    given: dict[str, Any] = {"choices": ["\nbc"], "max_new_tokens": 9}
+    for beams in (1, 2):
+        assert model.generate("a\n", stop_strings="\n\n", num_beams=beams, **given).text == "\n"
+        assert model.generate("a\n", stop="\n\n", num_beams=beams, **given).text == "\nbc"
+        assert model.generate("a\n", stop=["\n\n", "b"], num_beams=beams, **given).text == "\nb"

@@ -7,13 +7,16 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 
 import edgellm
-from conftest_of_server import Server
+from conftest_of_server import LONG, PackageMaker, Server
+from edgellm.ort.kernels import library
+from edgellm.server import ServerSettings, create_app
 from edgellm.server.http import Chunks
 from edgellm.server.pool import Loaded
 from edgellm.serving import Engine
@@ -266,3 +269,22 @@ def test_an_answer_that_takes_too_long(serve: Callable[..., Server]) -> None:
     found = server.ask(TEXT, prompt="a", max_tokens=2000, temperature=0)
     assert found["choices"][0]["finish_reason"] == "length"
     assert found["usage"]["completion_tokens"] < 2000
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+def test_a_cache_of_another_type(serve: Callable[..., Server], make_package: PackageMaker) -> None:
+    alone = edgellm.load(make_package(LONG), threads=1, kv_cache="bfloat16")
+    assert isinstance(alone, edgellm.Model)
+    body = {"prompt": "hello", "max_tokens": 30, "temperature": 0}
+    found = serve(kv_cache="bfloat16").ask(TEXT, **body)["choices"][0]
+    assert found["text"] == alone.generate("hello", max_new_tokens=30, do_sample=False).text
+    half = make_package(replace(LONG, dtype="float16"))
+    with pytest.raises(edgellm.OptionError, match="bfloat16"):
+        create_app({"half": half}, ServerSettings(kv_cache="bfloat16"))
+
+
+def test_stop_strings_are_looked_for_in_the_answer_alone(server: Server) -> None:
+    asked: dict[str, Any] = {"prompt": "a\n", "choices": ["\nbc"], "max_tokens": 9, "temperature": 0}
+    for stop, text in (("\n\n", "\nbc"), (["a", "\nb"], ""), ("c", "\nb"), (["\n\n", "\n"], "")):
+        found = server.ask(TEXT, **asked, stop=stop)["choices"][0]
+        assert (found["text"], found["finish_reason"]) == (text, "stop")

@@ -100,8 +100,57 @@ def test_without_tools_a_call_is_text(calling: Server) -> None:
     for given in ({}, {"tools": [TOOL], "tool_choice": "none"}):
         found = calling.ask(CHAT, **says(CALL), **given)["choices"][0]
         assert (found["message"]["content"], found["finish_reason"]) == (CALL, "stop")
-    refused = calling.post(CHAT, {**says(CALL), "tools": [TOOL], "tool_choice": "required"})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tool_choice")
+
+
+NEVER: Any = {"type": "function", "function": {"name": "never", "parameters": {"type": "object", "maxProperties": 0}}}
+
+
+def test_a_call_is_forced_and_held_to_the_schema(calling: Server) -> None:
+    parameters = {**SCHEMA, "description": "Of a person (any)."}
+    tools = [{"type": "function", "function": {"name": "greet", "parameters": parameters}}, NEVER]
+    asked: Any = {"model": "tiny", "messages": USER, "tools": tools, "max_tokens": 600}
+    named = {"type": "function", "function": {"name": "greet"}}
+    with openai.OpenAI(base_url=f"{calling.url}/v1", api_key="none") as client:
+        for temperature, choice in ((0, "required"), (1.5, "required"), (0, named), (1.5, named)):
+            given = {"tool_choice": choice, "temperature": temperature, "seed": 3, "parallel_tool_calls": False}
+            answer = client.chat.completions.create(**asked, **given).choices[0]
+            with client.chat.completions.stream(**asked, **given) as stream:
+                streamed = stream.get_final_completion().choices[0]
+            for found in (answer, streamed):
+                assert (found.finish_reason, found.message.content or "") == ("tool_calls", "")
+                assert found.message.tool_calls is not None
+                (call,) = found.message.tool_calls
+                assert call.function.name == "greet" or choice == "required"
+                by_name = {tool["function"]["name"]: tool["function"]["parameters"] for tool in tools}
+                jsonschema.validate(json.loads(call.function.arguments), by_name[call.function.name])
+
+
+def test_strict_tools_leave_the_text_free(calling: Server) -> None:
+    strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    found = calling.ask(CHAT, messages=USER, tools=[strict], max_tokens=30, temperature=0)["choices"][0]
+    assert found["finish_reason"] == "length"
+    assert found["message"]["content"]
+    refused = calling.post(CHAT, {**says("a"), "tools": [strict]})
+    assert refused.status_code == 400
+    assert "choices says what the text may be, and so do the tools" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "wether"}}}, "tool_choice"),
+        ({"tools": [{**TOOL, "function": {"name": "f", "parameters": {"type": "array"}}}]}, "tool_choice"),
+        (
+            {"tools": [{**TOOL, "function": {"name": "f", "parameters": {"not": {}}}}], "tool_choice": "required"},
+            None,
+        ),
+    ],
+)
+def test_choices_that_are_refused(calling: Server, given: dict[str, Any], param: str | None) -> None:
+    refused = calling.post(CHAT, {"messages": USER, "max_tokens": 5, **given})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 def test_tools_that_a_template_leaves_out(server: Server) -> None:

@@ -238,6 +238,7 @@ CONTENT: Sequence[tuple[str, str]] = [
     (LFM2, "<|tool_call_start|>[now(1)]<|tool_call_end|>"),
     (LFM2, "<|tool_call_start|>[now(a=b)]<|tool_call_end|>"),
     (LFM2, "<|tool_call_start|>[now(a=1e999)]<|tool_call_end|>"),
+    (CODER, "<tool_call><function=now><parameter=a>[1e999]</parameter></function></tool_call>"),
     (LFM2, "<|tool_call_start|>" + "print(" * 10_000),
     (LFM2, "<|tool_call_start|>[now(a=" + "(" * 10_000 + ")]<|tool_call_end|>"),
     (GEMMA_3, "```tool_code\nx = 1\n```"),
@@ -392,6 +393,24 @@ def test_tools_may_be_functions_and_schemas_without_a_type() -> None:
     text = "<function=add><parameter=a>1</parameter></function><function=f></function>"
     events = events_of(parser_of(CODER, tools=[add, {"name": "f", "parameters": None}, {"type": "search"}]), [text])
     assert calls_of(events) == [("add", {"a": 1}), ("f", {})]
+
+
+def test_values_between_tags_are_of_the_types_that_a_schema_allows_in_any_way() -> None:
+    either = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    properties = {"a": either, "b": either, "c": {"$ref": "#/$defs/x"}, "d": {"enum": ["1", "2"]}, "e": {}, "f": {}}
+    parameters = {"properties": {**properties, "g": {"type": ["string", "number"]}}, "$defs": {"x": {"type": "string"}}}
+    values = {"a": "null", "b": "5", "c": "6", "d": "1", "e": "7", "f": '"g"', "g": "8"}
+    inside = "".join(f"<parameter={name}>{value}</parameter>" for name, value in values.items())
+    parser = AnswerFormat.of(CODER).parser(tools=[{"name": "f", "parameters": parameters}])
+    (call,) = answer_of([*parser.add(f"<function=f>{inside}</function>"), *parser.finish()]).tool_calls
+    read = {"a": None, "b": "5", "c": "6", "d": "1", "e": 7, "f": '"g"', "g": 8}
+    assert json.loads(call.arguments) == read
+
+
+def test_whole_numbers_of_any_length_are_read() -> None:
+    parser = AnswerFormat.of(LFM2).parser(tools=TOOLS)
+    events = parser.add(f"<|tool_call_start|>[now(a={'9' * 400})]<|tool_call_end|>")
+    assert answer_of(events).tool_calls[0].arguments == f'{{"a": {"9" * 400}}}'
 
 
 def test_a_long_answer_is_read_in_a_time_that_follows_its_length() -> None:
