@@ -142,7 +142,8 @@ def _refused(refusal: Refusal) -> Response:
 
 async def _http_error(http: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = {404: f"there is nothing at {http.url.path}", 405: f"{http.method} is not for {http.url.path}"}
+    path = http.scope["path"]  # `http.url` is of the Host header, too, which may be anything
+    message = {404: f"there is nothing at {path}", 405: f"{http.method} is not for {path}"}
     refusal = Refusal(error.status_code, message.get(error.status_code, str(error.detail)))
     return JSONResponse(refusal.body(), error.status_code, error.headers)
 

@@ -46,7 +46,7 @@ def test_what_runs_is_finished_when_the_server_is_told_to_end(package: Callable[
             process.send_signal(signal.SIGTERM)
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
-        assert process.wait(20) == 143
+        assert process.wait(20) == 0
 
 
 def test_a_server_that_is_killed_leaves_nothing(package: Callable[..., Path]) -> None:
