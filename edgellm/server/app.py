@@ -37,9 +37,9 @@ from edgellm.server.vectors import embeddings, rerank
 CLIENT_GONE = 499  # as others log it; nobody reads it
 
 OPERATIONS = (
-    Operation("/v1/chat/completions", chat_completions, schema.ChatRequest, schema.ChatCompletion, streams=True),
-    Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, streams=True),
-    Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, streams=True),
+    Operation("/v1/chat/completions", chat_completions, schema.ChatRequest, schema.ChatCompletion, schema.ChatChunk),
+    Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, schema.Completion),
+    Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, schema.ResponseEvent),
     Operation("/v1/embeddings", embeddings, schema.EmbeddingRequest, schema.Embeddings),
     Operation("/rerank", rerank, schema.RerankRequest, schema.Ranking),
     Operation("/tokenize", tokenize, schema.TokenizeRequest, schema.Tokens),
