@@ -23,7 +23,8 @@ import edgellm
 
 @contextmanager
 def serving(*arguments: Any, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    command = [sys.executable, "-m", "edgellm", "serve", *map(str, arguments), "--port", "0", "--threads", "1"]
+    port = [] if "--port" in arguments else ["--port", "0"]
+    command = [sys.executable, "-m", "edgellm", "serve", *map(str, arguments), *port, "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     assert process.stderr is not None
     try:
