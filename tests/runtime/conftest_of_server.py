@@ -22,8 +22,8 @@ LONG = TinyConfig(context_length=2048)  # answers may take a second
 class Server:
     """A server in a thread, at a free port of this machine."""
 
-    def __init__(self, packages: dict[str, Path], settings: ServerSettings) -> None:
-        self._listen_for(create_app(packages, settings))
+    def __init__(self, packages: dict[str, Path], settings: ServerSettings, **listening: Any) -> None:
+        self._listen_for(create_app(packages, settings), **listening)
 
     @classmethod
     def of(cls, app: Any) -> Server:
@@ -32,8 +32,8 @@ class Server:
         made._listen_for(app)
         return made
 
-    def _listen_for(self, app: Any) -> None:
-        self._server = server_of(app, "127.0.0.1", 0, log_level="warning")
+    def _listen_for(self, app: Any, **listening: Any) -> None:
+        self._server = server_of(app, "127.0.0.1", 0, **{"log_level": "warning", **listening})
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Server:
@@ -47,8 +47,12 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
-        self._server.should_exit = True
+        self.end()
         self._thread.join()
+
+    def end(self) -> None:
+        """As SIGTERM has it end."""
+        self._server.should_exit = True
 
     @property
     def connections(self) -> list[Any]:

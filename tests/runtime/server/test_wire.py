@@ -9,12 +9,15 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from starlette.responses import Response, StreamingResponse
 
-from conftest_of_server import Server
+from conftest_of_server import LONG, PackageMaker, Server
+from edgellm.server import ServerSettings
 from edgellm.server.listening import Connection
 
 BODY = json.dumps({"prompt": "a", "max_tokens": 1}).encode()
@@ -321,3 +324,26 @@ def test_a_client_that_is_slow_gets_all(monkeypatch: pytest.MonkeyPatch) -> None
             time.sleep(0.004)
         assert size > SIZE
         assert time.monotonic() - start > 0.6
+
+
+def test_answers_that_are_not_done_in_time_break_off(make_package: PackageMaker) -> None:
+    """Neither a stream nor a body looks whole when the server cannot wait any longer."""
+    body = {"prompt": "a", "max_tokens": 2000, "temperature": 0, "logit_bias": {"2": -100}}
+    listening: dict[str, Any] = {"timeout_graceful_shutdown": 0.1, "log_level": "critical"}
+    with Server({"tiny": make_package(LONG)}, ServerSettings(threads=1), **listening) as server:
+        server.ask(TEXT, prompt="a", max_tokens=1)
+        with (
+            ThreadPoolExecutor(1) as threads,
+            server.http.stream("POST", TEXT, json={**body, "stream": True}) as stream,
+        ):
+            lines = stream.iter_lines()
+            next(lines)
+            whole = threads.submit(server.post, TEXT, body)
+            while server.stats()["requests_running"] + server.stats()["requests_waiting"] < 2:
+                pass
+            server.end()
+            seen: list[str] = []
+            with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+                seen.extend(lines)
+            assert whole.result().status_code == 500
+        assert not any('"finish_reason":"' in line or "[DONE]" in line for line in seen)
