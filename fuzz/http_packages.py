@@ -38,10 +38,10 @@ MODULES = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Norma
 def make_packages(root: Path) -> dict[str, Path]:
     """By name."""
     config = TinyConfig(context_length=256, chat_template=TEMPLATE)
-    return {"tiny": write_package(root / "tiny", config), "vectors": _vectors(root / "vectors")}
+    return {"tiny": write_package(root / "tiny", config), "vectors": write_vectors(root / "vectors")}
 
 
-def _vectors(path: Path) -> Path:
+def write_vectors(path: Path) -> Path:
     with tempfile.TemporaryDirectory() as checkpoint:
         _write_checkpoint(Path(checkpoint))
         edgellm_export.export(checkpoint, path, precision="fp32", verify_quality=False)
