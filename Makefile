@@ -1,7 +1,7 @@
 # make demo    a real model, exported to INT8 and answering
 # make test    every test, in WORKERS processes
 # make parity  checkpoints of all kinds as transformers 4.57 and 5 save and read them
-# make fuzz    a million damaged inputs through every parser; FUZZ_RUNS says how many
+# make fuzz    a million damaged inputs through every parser, a tenth of it to the server; FUZZ_RUNS says how many
 # make soak    20,000 generations in one process, and what else takes minutes: nothing grows, nothing crashes
 # make lint    ruff and mypy
 # make bench   times of the demo's package
@@ -41,6 +41,7 @@ FUZZ_RUNS ?= 1000000
 
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python -m fuzz --runs $(FUZZ_RUNS)
+	$(BIN)/python -m fuzz.flood --runs $$(($(FUZZ_RUNS) / 10))
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak

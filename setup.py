@@ -39,6 +39,7 @@ setup(
             "safetensors>=0.5",
             "pytest>=8",
             "pytest-xdist>=3.8",
+            "schemathesis>=4.32",
             "hypothesis>=6.100",
             "jsonschema>=4.20",
             "pydantic>=2.5",

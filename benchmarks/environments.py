@@ -72,6 +72,8 @@ ENVIRONMENTS = {
     # The references of the parity suite: what reads and saves checkpoints, and what they need for all kinds of them.
     "transformers-4": Environment(("transformers==4.57.6", "sentence-transformers==5.1.2", *READERS)),
     "transformers-5": Environment(("transformers==5.24.0", "sentence-transformers==6.2.0", *READERS)),
+    # Clients of OpenAI's interface, for the tests of the server.
+    "clients": Environment(("litellm==1.110.2", "langchain-openai==1.7.4", "llm==0.36", "openai==3.57.0")),
 }
 
 

@@ -1,7 +1,7 @@
 """The command line: one group of commands, and what becomes of their errors.
 
 Results go to stdout; progress, warnings and errors to stderr. Exit codes are those of `edgellm.errors`; 2 also for
-wrong usage, 1 for anything unexpected, 130 after Ctrl-C, 143 after SIGTERM.
+wrong usage, 1 for anything unexpected, 130 after Ctrl-C, 143 after SIGTERM, at which `serve` ends with 0.
 """
 
 from __future__ import annotations

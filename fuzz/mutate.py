@@ -33,6 +33,47 @@ def mutate_json(data: bytes, size: int, seed: int) -> bytes | None:
     return text if len(text) <= size else None
 
 
+PIECES = (
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"\xff\xfe", b"\xed\xa0\x80", b"\xc3", b"\xf4\x90\x80\x80",
+    b"\\ud800", b"\\u0000", b'"', b"\\", b"{", b"}", b"[", b"]", b",", b"[" * 3000, b'{"a":' * 3000, b"NaN",
+    b"-Infinity", b"1e999", b"-0", b"1" * 5000, b"null", b"true", b"Content-Length: 5\r\n",
+    b"Content-Length: 99999999\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n",
+    b"Expect: 100-continue\r\n", b"Host: evil.example\r\n", b"Origin: null\r\n",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Content-Type: text/plain\r\n", b"Content-Encoding: gzip\r\n",
+    b"%00", b"..", b"%2e%2e/", b"//", b"?", b"#", b"HEAD ", b"OPTIONS ", b"\r\n\r\n", b"0\r\n\r\n", b"-1\r\n",
+    b"ffffffffffffffff\r\n",
+)  # fmt: skip
+
+
+def mutate_bytes(data: bytes, size: int, seed: int) -> bytes:
+    """`data` with one to four damages, at most `size` bytes: cut, doubled, moved, a bit of another, a piece put in."""
+    rng = random.Random(seed)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        data = _damaged_bytes(data, rng)[:size]
+    return data
+
+
+def _damaged_bytes(data: bytes, rng: random.Random) -> bytes:
+    start = rng.randrange(len(data) + 1)
+    stop = min(len(data), start + rng.choice((1, 2, 4, 16, 64)))
+    match rng.randrange(8):
+        case 0:
+            return data[:start]
+        case 1:
+            return data[:start] + data[stop:]
+        case 2:
+            return data[:stop] + data[start:]
+        case 3 if start < len(data):
+            return data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[start + 1 :]
+        case 4:
+            place = rng.randrange(len(data) + 1)
+            return data[:place] + data[start:stop] + data[place:]
+        case 5:
+            return data[:start] + rng.randbytes(stop - start) + data[stop:]
+        case _:
+            return data[:start] + rng.choice(PIECES) + data[start:]
+
+
 def damaged(value: Any, rng: random.Random) -> Any:
     """A copy of `value` in which one place is another."""
     if isinstance(value, dict) and value and rng.random() < 0.85:

@@ -43,6 +43,7 @@ from edgellm_export.weights.hdf5 import tensors_of
 from edgellm_export.weights.pytorch import read_pytorch
 from edgellm_export.weights.safetensors import read_safetensors
 from edgellm_export.weights.tensorflow import translated
+from fuzz.http_server import check_exchange, decoder
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
@@ -52,6 +53,7 @@ MESSAGES = [
 ]
 TOOLS = [{"name": "f", "parameters": {"type": "object"}}]
 TEXTS = ("The sky, at 12 o'clock.", "  naïve 中国 🙂\n\t<s>", "x" * 40)
+CONSTRAINTS = ("json_schema", "regex", "grammar", "choices")
 CONFIG, WEIGHTS, GRAPH = "config.json", "model.safetensors", "model.onnx"
 LAYER = "model.layers.0"
 ADAPTED = Checkpoint(
@@ -71,6 +73,7 @@ ADAPTED = Checkpoint(
     files={},
     source={},
 )  # fmt: skip
+REQUEST, CONSTRAINT = "request", "constraint.json"
 PYTORCH, TENSORFLOW = "pytorch_model.bin", "tf_model.h5"
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 GRIDS = (Grid(4, 32, False), Grid(8, 32, True))
@@ -221,6 +224,21 @@ def evaluation_data(root: Path) -> None:
         with contextlib.suppress(EdgellmError):
             for record in open_data(root / f"data{suffix}"):
                 columns.texts(record, "answers") if columns.has(record, "answers") else columns.text(record, "text")
+
+
+def http_request(root: Path) -> None:
+    """What a client sends to `edgellm serve`, and what it gets."""
+    check_exchange((root / REQUEST).read_bytes())
+
+
+def constraint(root: Path) -> None:
+    """What is asked of a text, and the first tokens of one."""
+    try:
+        asked = json.loads((root / CONSTRAINT).read_bytes())
+    except (ValueError, RecursionError):
+        return
+    if isinstance(asked, dict):
+        decoder().generate("a", max_new_tokens=24, do_sample=False, **{k: asked[k] for k in CONSTRAINTS if k in asked})
 
 
 def _first_rows(tensors: Mapping[str, LazyTensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from fuzz import parsers
 from fuzz.corpus import PARTS
 from fuzz.gguf_bytes import gguf_bytes, gguf_parts
-from fuzz.parsers import CONFIG, GRAPH, PYTORCH, SUFFIXES, TENSORFLOW, WEIGHTS
+from fuzz.http_text import request
+from fuzz.parsers import CONFIG, CONSTRAINT, GRAPH, PYTORCH, REQUEST, SUFFIXES, TENSORFLOW, WEIGHTS
 from fuzz.quantized_files import quantized_files
 from fuzz.weight_files import behind_one_another, hdf5_bytes, zipped
 
 INDEX = "model.safetensors.index.json"
+SERVER_BYTES = 32 << 20  # keys and values of all rows
+PATH = re.compile(r"/[!-~]{0,60}")
 NAMES = {
     CONFIG,
     "generation_config.json",
@@ -47,13 +51,14 @@ Files = dict[str, bytes]
 class Target:
     """A parser and its inputs. `files` makes the directory that an input stands for; `parse` does with it what a user's
     command would, and lets every exception through. Where `is_json`, inputs are damaged as JSON, not as bytes. `share`
-    are the target's parts of a run's inputs."""
+    are the target's parts of a run's inputs. `base_bytes` of memory any input may take."""
 
     name: str
     files: Callable[[bytes], Files]
     parse: Callable[[Path], None]
     is_json: bool = False
     share: int = 1
+    base_bytes: int = 4 << 20
 
 
 def parts_of(beside: Sequence[str]) -> Files:
@@ -91,6 +96,14 @@ def saved_session(header: bytes) -> Files:
     text = header.ljust(aligned(PRELUDE + len(header)) - PRELUDE)
     prelude = struct.pack("<8sII32s", MAGIC, FORMAT_VERSION, len(text), hashlib.sha256(text).digest())
     return {"session.kv": prelude + text + bytes(SESSION_BYTES)}
+
+
+def http_body(data: bytes) -> Files:
+    """The input is JSON of {"path": ..., "body": ...}, as a request; what is not JSON is the body of one."""
+    content = _object(data)
+    path, body = content.get("path"), content.get("body")
+    place = path if isinstance(path, str) and PATH.fullmatch(path) else "/v1/chat/completions"
+    return {REQUEST: request(place, _content(body) if content else data)}
 
 
 TARGETS: Mapping[str, Target] = {
@@ -172,6 +185,9 @@ TARGETS: Mapping[str, Target] = {
             share=3,
         ),
         Target("sentence_encoder", several_files(), parsers.sentence_encoder, is_json=True, share=2),
+        Target("http_request", one_file(REQUEST), parsers.http_request, share=2, base_bytes=SERVER_BYTES),
+        Target("http_body", http_body, parsers.http_request, is_json=True, share=2, base_bytes=SERVER_BYTES),
+        Target("constraint", one_file(CONSTRAINT), parsers.constraint, is_json=True, share=2, base_bytes=SERVER_BYTES),
     )
 }
 

@@ -19,7 +19,6 @@ from edgellm.errors import EdgellmError
 from edgellm_export.checkpoint.patterns import PROGRAM
 from fuzz.targets import Files, Target
 
-BASE_BYTES = 4 << 20  # that any input may take
 BYTES_PER_BYTE = 256  # of memory for each byte of input: an empty JSON object of 2 bytes is a dict of 64, parsed twice
 SECONDS = 5.0
 NATIVE_BYTES = 1 << 30  # of address space, beyond what the process has when the fuzzing begins
@@ -62,7 +61,7 @@ class Watch:
             str(error).encode()  # a message that cannot be printed is no message
         finally:
             self._inside = False
-        self._check(len(data), tracemalloc.get_traced_memory()[1] - before, time.process_time() - start)
+        self._check(target, len(data), tracemalloc.get_traced_memory()[1] - before, time.process_time() - start)
 
     def warm_up(self, target: Target, data: bytes) -> None:
         """One run without limits, for what is imported and made at the first."""
@@ -86,8 +85,8 @@ class Watch:
                 place.write_bytes(content)
         self._laid_out = files
 
-    def _check(self, size: int, memory: int, seconds: float) -> None:
-        if memory > BASE_BYTES + BYTES_PER_BYTE * size:
+    def _check(self, target: Target, size: int, memory: int, seconds: float) -> None:
+        if memory > target.base_bytes + BYTES_PER_BYTE * size:
             raise Escape(f"{memory} bytes of memory for an input of {size}")
         if seconds > SECONDS:
             raise Escape(f"{seconds:.1f} s for an input of {size} bytes")

@@ -11,8 +11,6 @@ import click
 from edgellm.commands.options import SizeType, kv_cache_option, threads_option
 from edgellm.errors import MissingDependencyError, OptionError
 
-GRACE_S = 30  # seconds that answers may take after SIGTERM
-
 
 @click.command()
 @click.argument("packages", metavar="[NAME=]PKG...", nargs=-1, required=True)
@@ -51,9 +49,8 @@ def serve(
     otherwise. SIGTERM lets what runs finish.
     """
     try:
-        import uvicorn
-
         from edgellm.server.app import create_app
+        from edgellm.server.listening import server_of
         from edgellm.server.pool import names_of
         from edgellm.server.settings import LOOPBACK, ServerSettings
     except ImportError as error:
@@ -68,11 +65,7 @@ def serve(
         click.echo("warning: others may use this server: it listens beyond this machine, without --api-key", err=True)
     named = names_of([_named(package) for package in packages])
     app = create_app(named, settings, preload=next(iter(named)) if preload else None)
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="info", access_log=False, timeout_graceful_shutdown=GRACE_S,
-        server_header=False, timeout_keep_alive=15, h11_max_incomplete_event_size=1 << 16,
-    )  # fmt: skip
-    uvicorn.Server(config).run()
+    server_of(app, host, port).run()
 
 
 def _named(argument: str) -> tuple[str, Path]:

@@ -45,6 +45,7 @@ LIMITS = {
 # JSON is written as Python's json.dumps does, so that nothing but the values is left to choose; a schema may say
 # otherwise with "x-guidance".
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+SURROGATE = re.compile("[\ud800-\udfff]")
 RULE = re.compile(r'^\s*[?!]?\w[^:"/]*:', re.MULTILINE)
 REFERENCE = re.compile(r'"\$ref"\s*:\s*("[^"]*")')
 JOINING = re.compile(r'"(allOf|anyOf|oneOf|\$ref)"')  # keywords by which several schemas hold for one value
@@ -89,7 +90,7 @@ class Compiler:
 
     def constraint(self, name: str, value: str | tuple[str, ...]) -> Constraint:
         """Raises OptionError where llguidance refuses it, it is too large, or it allows no text of this vocabulary."""
-        _check_length(name, value)
+        _check_text(name, value)
         _check_multiples(name, value)
         _check_counts(name, value)
         grammar = _grammar(name, value)
@@ -133,10 +134,12 @@ def _grammar(name: str, value: Any) -> str:
     return str(matcher.grammar_from_lark(value))
 
 
-def _check_length(name: str, value: str | tuple[str, ...]) -> None:
-    length = len(value) if isinstance(value, str) else sum(map(len, value))
-    if length > MAX_TEXT:
-        raise OptionError(f"{name} has {length} characters, expected at most {MAX_TEXT}")
+def _check_text(name: str, value: str | tuple[str, ...]) -> None:
+    text = value if isinstance(value, str) else "".join(value)
+    if len(text) > MAX_TEXT:
+        raise OptionError(f"{name} has {len(text)} characters, expected at most {MAX_TEXT}")
+    if found := SURROGATE.search(text):
+        raise OptionError(f"{name} holds a lone surrogate, U+{ord(found[0]):04X}, which is no character; leave it out")
 
 
 def _check_counts(name: str, value: str | tuple[str, ...]) -> None:

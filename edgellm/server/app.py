@@ -37,9 +37,9 @@ from edgellm.server.vectors import embeddings, rerank
 CLIENT_GONE = 499  # as others log it; nobody reads it
 
 OPERATIONS = (
-    Operation("/v1/chat/completions", chat_completions, schema.ChatRequest, schema.ChatCompletion, streams=True),
-    Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, streams=True),
-    Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, streams=True),
+    Operation("/v1/chat/completions", chat_completions, schema.ChatRequest, schema.ChatCompletion, schema.ChatChunk),
+    Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, schema.Completion),
+    Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, schema.ResponseEvent),
     Operation("/v1/embeddings", embeddings, schema.EmbeddingRequest, schema.Embeddings),
     Operation("/rerank", rerank, schema.RerankRequest, schema.Ranking),
     Operation("/tokenize", tokenize, schema.TokenizeRequest, schema.Tokens),
@@ -142,7 +142,8 @@ def _refused(refusal: Refusal) -> Response:
 
 async def _http_error(http: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = {404: f"there is nothing at {http.url.path}", 405: f"{http.method} is not for {http.url.path}"}
+    path = http.scope["path"]  # `http.url` is of the Host header, too, which may be anything
+    message = {404: f"there is nothing at {path}", 405: f"{http.method} is not for {path}"}
     refusal = Refusal(error.status_code, message.get(error.status_code, str(error.detail)))
     return JSONResponse(refusal.body(), error.status_code, error.headers)
 

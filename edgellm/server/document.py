@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from edgellm.server import schema
 from edgellm.version import __version__
 
+JSON, TEXT = "application/json", {"type": "string"}
 REFUSALS = {
     400: "The request is wrong", 401: "The API key is missing or wrong", 403: "Not from this page or for this host",
     404: "No such model", 408: "The request took too long to arrive", 413: "The request is too large",
@@ -21,27 +23,32 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """What is posted to an address. `streams`: with "stream": true the answer is server-sent events."""
+    """What is posted to an address. `event`: what the answer to one with "stream": true is made of."""
 
     path: str
     handler: Callable[..., Awaitable[Any]]
     request: type[msgspec.Struct]
     answer: type[msgspec.Struct]
-    streams: bool = False
+    event: type[msgspec.Struct] | None = None
+
+
+# What is got from an address: a type, or what kind of text.
+PLAIN: dict[str, Any] = {
+    "/": "text/html", "/v1/models": schema.ModelList, "/v1/models/{name}": schema.ModelCard, "/health": schema.Health,
+    "/metrics": "text/plain", "/openapi.json": dict[str, Any],
+}  # fmt: skip
 
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
-    plain = {"/v1/models": schema.ModelList, "/health": schema.Health}
-    types = [kind for one in operations for kind in (one.request, one.answer)] + [*plain.values(), schema.Error]
+    answers = [kind for kind in PLAIN.values() if not isinstance(kind, str)]
+    types = [kind for one in operations for kind in (one.request, one.answer, one.event) if kind is not None]
+    types += [*answers, schema.Error]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_type: dict[Any, Any] = dict(zip(types, schemas, strict=True))
-    paths: dict[str, Any] = {
-        path: {"get": {"operationId": _name(path), "responses": _responses(by_type[kind], by_type)}}
-        for path, kind in plain.items()
-    }
+    paths: dict[str, Any] = {path: {"get": _get(path, kind, by_type)} for path, kind in PLAIN.items()}
     for one in operations:
-        body = {"required": True, "content": {"application/json": {"schema": by_type[one.request]}}}
-        responses = _responses(by_type[one.answer], by_type, streams=one.streams)
+        body = {"required": True, "content": {JSON: {"schema": by_type[one.request]}}}
+        responses = _responses(_content(one.answer, by_type, one.event), by_type)
         paths[one.path] = {"post": {"operationId": _name(one.path), "requestBody": body, "responses": responses}}
     return {
         "openapi": "3.1.0",
@@ -52,14 +59,34 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-def _responses(answer: Any, by_type: dict[Any, Any], *, streams: bool = False) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": answer}}
-    if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
-    error = {"application/json": {"schema": by_type[schema.Error]}}
+def _get(path: str, kind: Any, by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    named = re.findall(r"{(\w+)}", path)
+    given = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in named]
+    operation = {"operationId": _name(path), "responses": _responses(_content(kind, by_type), by_type)}
+    return {**operation, "parameters": given} if given else operation
+
+
+def _content(kind: Any, by_type: Mapping[Any, Any], event: Any = None) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {kind: {"schema": TEXT}}
+    content = {JSON: {"schema": by_type[kind]}}
+    if event is not None:
+        content["text/event-stream"] = {"schema": _event([by_type[event], by_type[schema.Error]])}
+    return content
+
+
+def _event(bodies: list[Any]) -> dict[str, Any]:
+    """A server-sent event with one of these; the last one may say that it is the last."""
+    body = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": bodies}}
+    data = {"anyOf": [{"const": "[DONE]"}, body]}
+    return {"type": "object", "properties": {"event": TEXT, "data": data}, "required": ["data"]}
+
+
+def _responses(content: dict[str, Any], by_type: Mapping[Any, Any]) -> dict[str, Any]:
+    error = {JSON: {"schema": by_type[schema.Error]}}
     refusals = {str(status): {"description": text, "content": error} for status, text in REFUSALS.items()}
     return {"200": {"description": "The answer", "content": content}, **refusals}
 
 
 def _name(path: str) -> str:
-    return path.strip("/").replace("/", "_")
+    return re.sub(r"\W+", "_", path).strip("_") or "page"

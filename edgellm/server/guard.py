@@ -7,6 +7,7 @@ a name that resolves to 127.0.0.1, under a host's of its own (Host). Both are ch
 from __future__ import annotations
 
 import hmac
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +20,8 @@ from edgellm.server.settings import ServerSettings
 OPEN = ("/health", "/")  # need no key: they tell nothing
 METHODS = "GET, POST, OPTIONS"
 ASKED_FOR = "Authorization, Content-Type"
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^][@/?#:\\\s]+)(:[0-9]+)?")
+MOST_DIGITS = 20  # of a length
 
 
 class Guard:
@@ -62,13 +65,25 @@ class Guard:
             raise Refusal(
                 403, f"the host {host!r} is not one that this server answers to; name it with --host or --allow-host"
             )
-        if origin is not None and not self._is_named(origin) and not _is_own(origin, host):
+        several = len(headers.getlist("origin")) > 1
+        if origin is not None and (several or not (self._is_named(origin) or _is_own(origin, host))):
             raise Refusal(403, f"the origin {origin!r} may not use this server; name it with --cors-origin")
-        size = headers.get("content-length")
-        if size is not None and (not size.isdecimal() or int(size) > self._settings.max_body_bytes):
-            raise _too_large(self._settings)
+        self._check_size(headers)
         if self._settings.api_keys and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
             self._check_key(headers.get("authorization", ""))
+
+    def _check_size(self, headers: Headers) -> None:
+        size = headers.get("content-length")
+        if size is None:
+            return
+        if "transfer-encoding" in headers:  # another server before this one may see the body end elsewhere
+            raise Refusal(
+                400,
+                "the request has Content-Length and Transfer-Encoding, expected one",
+                headers={"Connection": "close"},
+            )
+        if not size.isdecimal() or len(size) > MOST_DIGITS or int(size) > self._settings.max_body_bytes:
+            raise _too_large(self._settings)
 
     def _check_key(self, authorization: str) -> None:
         kind, _, key = authorization.partition(" ")
@@ -87,11 +102,9 @@ def _too_large(settings: ServerSettings) -> Refusal:
 
 
 def _name(host: str) -> str:
-    """A host without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """A host without its port and brackets, in lower case; "" for what is none."""
+    found = HOST.fullmatch(host)
+    return found[1].strip("[]").lower() if found else ""
 
 
 def _is_own(origin: str, host: str) -> bool:

@@ -52,7 +52,7 @@ async def body_of(http: HttpRequest, kind: type[B], settings: ServerSettings) ->
     except TimeoutError:
         raise Refusal(408, f"the request did not arrive within {settings.body_seconds:g} s") from None
     if settings.log_prompts:
-        log.info("%s %s", http.url.path, content.decode(errors="replace"))
+        log.info("%s %s", http.scope["path"], content.decode(errors="replace"))
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:

@@ -21,6 +21,9 @@ from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm.types import IntArray
 
 CLEAN_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+# Characters or tokens, which take a few milliseconds. Longer ones go the way of the library's batches, which lets other
+# threads go on meanwhile.
+LONG = 1 << 12
 REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not (yet) a character
 
 
@@ -57,12 +60,19 @@ class Tokenizer:
         first BOS token) are included. Raises InputError."""
         check_text(text)
         with library_errors(_failed):
-            return np.array(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids, np.int64)
+            if len(text) > LONG:
+                (found,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            else:
+                found = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+            return np.array(found.ids, np.int64)
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True, clean_up: bool | None = None) -> str:
         """The tokens' text. Unless `clean_up` says so, the tokenizer does whether it is cleaned up."""
         with library_errors(_failed):
-            text = str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
+            if len(tokens) > LONG:
+                (text,) = self._tokenizer.decode_batch([list(tokens)], skip_special_tokens=skip_special_tokens)
+            else:
+                text = str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))
         wanted = self.cleans_up if clean_up is None else clean_up and self._may_clean_up
         return cleaned_up(text) if wanted else text
 
@@ -75,7 +85,11 @@ class Tokenizer:
             check_text(pair)
         words = not isinstance(text, str)
         with library_errors(_failed):
-            return from_tokenizer(self._tokenizer.encode(list(text) if words else text, pair, is_pretokenized=words))
+            given: Any = list(text) if words else text
+            if len(text) + len(pair or "") > LONG:
+                inputs = [given if pair is None else (given, pair)]
+                return from_tokenizer(self._tokenizer.encode_batch(inputs, is_pretokenized=words)[0])
+            return from_tokenizer(self._tokenizer.encode(given, pair, is_pretokenized=words))
 
     def id_of(self, token: str) -> int | None:
         """The id of a token of the vocabulary."""

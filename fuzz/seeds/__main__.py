@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fuzz.seeds import configs, gguf_files, packages, quantized, texts, weights
+from fuzz.seeds import configs, gguf_files, packages, quantized, requests, texts, weights
 from fuzz.seeds.writing import write_input, write_json, write_part
 
 
@@ -30,6 +30,7 @@ def main() -> None:
     packages.write_evaluation()
     packages.write_generation_configs()
     write_sentence_encoder()
+    requests.write_requests()
 
 
 def write_safetensors() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 
 import edgellm
 from edgellm.server import ServerSettings, create_app
+from edgellm.server.listening import server_of
 from tiny_package import TinyConfig
 
 PackageMaker = Callable[[TinyConfig], Path]
@@ -22,23 +22,41 @@ LONG = TinyConfig(context_length=2048)  # answers may take a second
 class Server:
     """A server in a thread, at a free port of this machine."""
 
-    def __init__(self, packages: dict[str, Path], settings: ServerSettings) -> None:
-        self.app = create_app(packages, settings)
-        self._server = uvicorn.Server(uvicorn.Config(self.app, host="127.0.0.1", port=0, log_level="warning"))
+    def __init__(self, packages: dict[str, Path], settings: ServerSettings, **listening: Any) -> None:
+        self._listen_for(create_app(packages, settings), **listening)
+
+    @classmethod
+    def of(cls, app: Any) -> Server:
+        """One of another application."""
+        made = cls.__new__(cls)
+        made._listen_for(app)
+        return made
+
+    def _listen_for(self, app: Any, **listening: Any) -> None:
+        self._server = server_of(app, "127.0.0.1", 0, **{"log_level": "warning", **listening})
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self) -> Server:
         self._thread.start()
         while not self._server.started:
             time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.http.close()
-        self._server.should_exit = True
+        self.end()
         self._thread.join()
+
+    def end(self) -> None:
+        """As SIGTERM has it end."""
+        self._server.should_exit = True
+
+    @property
+    def connections(self) -> list[Any]:
+        return list(self._server.server_state.connections)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         return self.http.post(path, json=body, **options)

@@ -123,6 +123,10 @@ def test_options_are_values(constraints: Constraints, tokenizer: Tokenizer) -> N
         ({"regex": "a(?=b)"}, "look-around"),
         ({"grammar": "start: nothing"}, 'grammar cannot be used: .*"nothing"'),
         ({"grammar": "start = a"}, "grammar cannot be used"),
+        ({"grammar": 'start: "\ud800"'}, r"grammar holds a lone surrogate, U\+D800"),
+        ({"regex": "a\udfff"}, r"regex holds a lone surrogate, U\+DFFF"),
+        ({"choices": ["a", "\ud800"]}, r"choices holds a lone surrogate, U\+D800"),
+        ({"json_schema": {"const": "\ud800"}}, r"json_schema holds a lone surrogate, U\+D800"),
     ],
 )
 def test_what_is_refused(

@@ -42,8 +42,9 @@ def test_two_packages_of_one_name() -> None:
 def test_the_document_is_whole(server: Server) -> None:
     document = server.http.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/v1/models", "/health", "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings",
-        "/rerank", "/tokenize", "/detokenize",
+        "/", "/v1/models", "/v1/models/{name}", "/health", "/metrics", "/openapi.json",
+        "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/rerank", "/tokenize",
+        "/detokenize",
     }  # fmt: skip
     known = document["components"]["schemas"]
     text = json.dumps(document)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from edgellm.errors import InputError, PackageCorruptError
 from edgellm.package.json_data import read_json
-from edgellm.text.tokenizer import CLEAN_BPE, Detokenizer, Tokenizer, stop_string_matcher
+from edgellm.text.tokenizer import CLEAN_BPE, LONG, Detokenizer, Tokenizer, stop_string_matcher
 from tiny_package import tiny_tokenizer
 
 CORPUS = ["Hello world, said the naïve café owner. 你好世界 🙂👍🏽 Zażółć gęślą jaźń."] * 3
@@ -236,3 +238,28 @@ def test_special_tokens_in_a_text_are_text_where_the_tokenizers_config_says_so()
     assert made.token_to_id("<s>") in special
     assert made.token_to_id("<s>") not in text
     assert Tokenizer(byte_level_tokenizer()).decode(text) == "a<s>b"
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_long_texts_are_encoded_as_short_ones_are(name: str) -> None:
+    tokenizer, text = TOKENIZERS[name], "hello world, naïve 你好 <s> 🙂 " * 200
+    assert len(text) > LONG
+    plain = tokenizer._tokenizer
+    for added in (True, False):
+        ids = plain.encode(text, add_special_tokens=added).ids
+        assert tokenizer.encode(text, add_special_tokens=added).tolist() == ids
+    assert tokenizer.decode(ids) == plain.decode(ids)
+    for parts in ((text, None), (text, text), (text.split(), None)):
+        found, expected = tokenizer.encoding(*parts), plain.encode(*parts, is_pretokenized=parts[0] != text)
+        assert (found.ids.tolist(), found.offsets.tolist()) == (expected.ids, [list(each) for each in expected.offsets])
+
+
+def test_a_long_text_does_not_hold_other_threads_up() -> None:
+    """One client of a server with a text that is far too long, for example."""
+    steps, tokenizer = 0, TOKENIZERS["bytes"]
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(tokenizer.encode, "ab " * 50_000)
+        while not running.done():
+            steps += 1
+            time.sleep(0.001)
+    assert steps > 20
