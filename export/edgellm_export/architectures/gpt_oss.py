@@ -44,10 +44,10 @@ def parse(config: ConfigReader) -> GptOss:
 
 class GptOss(Mixture):
     def _attention(
-        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, window: int | None
+        self, b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, index: int
     ) -> tuple[ir.Value, LayerCache]:
         c, hidden = self.config, self.shape.hidden_size
-        heads = replace(c.heads, window=window)
+        heads = replace(c.heads, window=c.windows[index])
         qkv = [attention.packed_qkv(b, x, name, heads, hidden, bias=True)]
         sinks = b.vector(f"{name}.sinks", heads.num_heads)
         y, present = attention.grouped_query(
