@@ -60,14 +60,14 @@ def request(number: int) -> dict[str, Any]:
 
 def timed(order: Order, workers: int, lines: Sequence[Line]) -> dict[str, Any]:
     """Tokens a second, and what the simulation needs."""
-    begun, used = time.perf_counter(), time.process_time()
-    ready, tokens, ended = 0.0, 0, []
+    begun = time.perf_counter()
+    ready, used, tokens, ended = 0.0, 0.0, 0, []
     fleet = Fleet(order, workers, len(lines))
     for outcome in fleet.run(iter(lines)):
         if outcome is not None and outcome.error is not None:
             raise SystemExit(f"{outcome.line.place}: {outcome.error}")
         if not ready and all(seat.loading is None for seat in fleet._seats):
-            ready = time.perf_counter()
+            ready, used = time.perf_counter(), time.process_time()
         elif ready and outcome is not None:
             ended.append(time.perf_counter())
             tokens += outcome.new_tokens
@@ -76,8 +76,8 @@ def timed(order: Order, workers: int, lines: Sequence[Line]) -> dict[str, Any]:
         "tokens_per_s": tokens / seconds,
         "seconds": seconds,
         "start_s": ready - begun,
-        "driver_s": (time.process_time() - used) / len(lines),
-        "gaps": [after - before for before, after in pairwise(ended[: -2 * ROWS])],  # while all rows are in use
+        "driver_s": (time.process_time() - used) / len(ended),
+        "gaps": [after - before for before, after in pairwise(ended[:-ROWS])],  # while all rows are in use
     }
 
 
@@ -143,6 +143,10 @@ def main() -> None:
     add("--rounds", type=int, default=3)
     add("--update-docs", action="store_true", help="put the tables into docs/scale.md")
     arguments = parser.parse_args()
+    if arguments.each < 4 * ROWS:
+        parser.error(
+            f"--each is {arguments.each}, expected at least {4 * ROWS}: fewer lines never fill a worker's rows"
+        )
     counts = sorted({1, *map(int, arguments.workers.split(","))})
     ray = ray_library()
     ray.init(address="local", num_cpus=max(counts), include_dashboard=False, log_to_driver=False)

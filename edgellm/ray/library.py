@@ -64,7 +64,7 @@ def _connect(ray: Any, address: str) -> None:
         _check_reachable(address)
         with _signals_kept():
             ray.init(**usual, **own)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises many kinds, this one among them
         raise BatchError(
             f"no Ray cluster can be used at {address} ({error}); start one with `ray start --head`, and run this on "
             "one of its machines, or give local"

@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import edgellm
 import edgellm.ray
+import edgellm_export
+import encoder_families
+from comparison import relative
 from edgellm.bulk import run_batch
 from edgellm.bulk.forms import Columns
 from edgellm.bulk.generating import Settings
@@ -35,10 +39,12 @@ from edgellm.errors import BatchError, OptionError, PackageCorruptError
 from edgellm.loading import read_package
 from edgellm.package.files import sha256_of
 from edgellm.ray import parcel as parcels
+from edgellm.ray.dataset import Answering
 from edgellm.ray.fleet import Fleet, Seat
 from edgellm.ray.library import connected
 from edgellm.ray.orders import order_of
 from edgellm.server.settings import ServerSettings
+from encoders.test_sentences import sentence_files
 
 Package = Callable[..., Path]
 
@@ -306,3 +312,29 @@ def test_without_ray(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (found.exit_code, "pip install 'edgellm[cpu,ray]'" in found.stderr) == (8, True)
     found = CliRunner().invoke(cli, [*arguments, "--ray-workers", "2"])
     assert (found.exit_code, "--ray-workers is of workers on Ray; give --ray ADDRESS" in found.stderr) == (2, True)
+
+
+def test_rows_get_vectors(shared: Callable[[str, Callable[[Path], Any]], Path]) -> None:
+    """What an actor of a dataset does, without one; two batches of rows at the same time."""
+    arrow = pytest.importorskip("pyarrow")
+
+    def export(path: Path) -> None:
+        checkpoint = path.parent / "batch-feature-extraction-checkpoint"
+        encoder_families.save_checkpoint(encoder_families.make_model("bert", "feature-extraction"), checkpoint)
+        sentence_files(checkpoint, pooling={"pooling_mode_mean_tokens": True}, normalize=True)
+        edgellm_export.export(checkpoint, path, precision="fp32", verify_quality=False, calibrate=False)
+
+    package = shared("packages/batch-feature-extraction", export)  # that of test_batch.py
+    form = Columns("embedding", column="it", prefix="its_")
+    plan = Plan(package, form, Settings({}, 8, None, 0), {"prompt_name": None, "truncation": False})
+    answering = Answering(order_of(plan, 1, shared=True))
+    texts = [f"text {number}" for number in range(20)]
+    tables = [arrow.table({"it": texts, "n": range(20)}), arrow.table({"it": [*texts[::-1], "y" * 50]})]
+    with ThreadPoolExecutor() as threads:
+        first, second = threads.map(answering, tables)
+    expected = edgellm.load(package).embed(texts)
+    assert first.column_names == ["it", "n", "its_embedding", "its_error"]
+    assert relative(np.array(first["its_embedding"].to_pylist()), expected) < 1e-6
+    assert relative(np.array(second["its_embedding"].to_pylist()[:20]), expected[::-1]) < 1e-6
+    assert second["its_embedding"][20].as_py() is None
+    assert "tokens, this model takes at most 20" in second["its_error"][20].as_py()
