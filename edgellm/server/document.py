@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgellm.server import schema
+from edgellm.openai import schema
 from edgellm.version import __version__
 
 REFUSALS = {
