@@ -26,7 +26,7 @@ setup(
         "tf": ["h5py>=3.10"],
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "msgspec>=0.19", "prometheus-client>=0.21"],
         "plot": ["matplotlib>=3.8"],
-        "batch": ["pyarrow>=15"],
+        "batch": ["pyarrow>=15", "msgspec>=0.19"],
         "ray": ["edgellm[batch,serve]", "ray[data,serve]>=2.60"],
         "eval": ["sacrebleu>=2.4", "rouge-score>=0.1.2"],
         "grammar": ["llguidance>=1.9"],

@@ -18,6 +18,7 @@
     ├── InputError(ValueError)                     prompts, messages, token ids
     │   ├── ContextOverflowError                   more tokens than the model's context
     │   │   └── MemoryBudgetError                  more tokens than a session's memory budget holds
+    │   ├── FieldError                             a field of a request's body
     │   └── ChatTemplateError
     ├── ServingError(RuntimeError)                 an engine that is closed
     │   └── QueueFullError                         as many requests wait as may
@@ -127,6 +128,15 @@ class InputError(EdgellmError, ValueError):
     """A prompt, a message list or token ids are invalid."""
 
     exit_code = 2
+
+
+class FieldError(InputError):
+    """A field of a body in OpenAI's form is not what it may be. `param`: its name. `code`: OpenAI's, where it has
+    one."""
+
+    def __init__(self, message: str, param: str | None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
 
 
 class ContextOverflowError(InputError):

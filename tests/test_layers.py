@@ -35,8 +35,9 @@ TABLE = {
         inspection: package
         pipelines: package text decoding models loading
         *: version decoding generation sessions models loading pipelines
-        bulk: system package ort text text.answers decoding generation models serving loading pipelines
-        server: version loading models package text text.answers generation serving
+        openai: text.answers generation serving
+        bulk: system package ort text text.answers decoding generation models serving loading pipelines openai
+        server: version loading models package text text.answers generation serving openai
         ray: version system package ort loading bulk serving server
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading

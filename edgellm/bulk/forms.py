@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from edgellm.bulk import openai
 from edgellm.bulk.inputs import Input
 from edgellm.bulk.lines import Ask, Line, Outcome
-from edgellm.errors import InputError, OptionError
+from edgellm.errors import InputError, MissingDependencyError, OptionError
 from edgellm.generation.call import ChatArguments
 
 FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
@@ -25,11 +25,7 @@ COLUMNS: Mapping[Kind, Mapping[str, str]] = {  # of the answers, and what they h
     "embedding": {"embedding": "vector", "error": "text"},
     "classification": {"label": "text", "score": "number", "error": "text"},
 }
-URLS: Mapping[str, tuple[Kind, Callable[[Mapping[str, Any]], Ask]]] = {
-    "/v1/chat/completions": ("text", openai.read_chat),
-    "/v1/completions": ("text", openai.read_completion),
-    "/v1/embeddings": ("embedding", openai.read_embedding),
-}
+URLS: Mapping[str, Kind] = {"/v1/chat/completions": "text", "/v1/completions": "text", "/v1/embeddings": "embedding"}
 
 
 def failure(line: Line, error: Exception) -> Outcome:
@@ -56,12 +52,25 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Requests:
-    """OpenAI's batch lines: {"custom_id", "method", "url", "body"}. `job`: a name for the ids of responses."""
+    """OpenAI's batch lines: {"custom_id", "method", "url", "body"}. `job`: a name for the ids of responses.
+    `readers`: of bodies, by url."""
 
     kind: Kind
     package: str
     job: str
+    readers: Mapping[str, Callable[[Mapping[str, Any]], Ask]]
     columns = None
+
+    @classmethod
+    def of(cls, kind: Kind, package: str, job: str) -> Requests:
+        """Raises MissingDependencyError."""
+        try:
+            from edgellm.bulk.bodies import READERS
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"lines in OpenAI's form need the extra `batch` ({error.name} is missing): pip install 'edgellm[batch]'"
+            ) from error
+        return cls(kind, package, job, READERS)
 
     def ask(self, line: Line) -> Ask:
         url, body = line.values.get("url"), line.values.get("body")
@@ -71,13 +80,12 @@ class Requests:
             raise InputError(f"method is {line.values['method']!r}, expected 'POST'")
         if not isinstance(url, str) or url not in URLS:
             raise InputError(f"url is {url!r}, expected one of {', '.join(URLS)}")
-        kind, read = URLS[url]
-        if kind != self.kind:
-            fitting = [name for name, (of, _) in URLS.items() if of == self.kind]
+        if URLS[url] != self.kind:
+            fitting = [name for name, of in URLS.items() if of == self.kind]
             raise InputError(f"{url} is not for this package; for it there is {' and '.join(fitting) or 'none'}")
         if not isinstance(body, Mapping):
             raise InputError(f"body is a {type(body).__name__}, expected an object")
-        return read(body)
+        return self.readers[url](body)
 
     def answer(self, line: Line, results: Sequence[Any], stops: Sequence[str]) -> dict[str, Any]:
         body = line.values["body"]

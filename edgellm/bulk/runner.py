@@ -137,7 +137,7 @@ def _form(kind: Kind, source: Input, package: Path, facts: Facts, asked: Mapping
             raise OptionError(
                 f"the lines of {source.path} say all that they ask for; leave chat, system and prefix out"
             )
-        return Requests(kind, package.resolve().name, facts.sha256[:12])
+        return Requests.of(kind, package.resolve().name, facts.sha256[:12])
     if asked["template"] and asked["column"]:
         raise OptionError("template and column both say what the prompt is; give one of them")
     form = Columns(kind, **{**asked, "chat": bool(asked["chat"] or asked["system"])})

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from starlette.requests import Request as HttpRequest
 
 from edgellm.generation.results import Generation, Piece
-from edgellm.server.schema import FinishReason, TokenLogprob, TopLogprob, Usage
+from edgellm.openai.schema import FinishReason, TokenLogprob, TopLogprob, Usage
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgellm.errors import EdgellmError
-from edgellm.server import schema
+from edgellm.openai import schema
 from edgellm.server.answers import Disconnected
 from edgellm.server.chat import chat_completions
 from edgellm.server.completions import completions

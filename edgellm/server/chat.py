@@ -7,22 +7,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from edgellm.errors import OptionError
 from edgellm.generation.call import ChatArguments, Request
 from edgellm.models.decoder import Model
+from edgellm.openai.options import chat_arguments, chat_options, effort_variables, plain, stops_of
+from edgellm.openai.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.answers import finished, merged, submitted, usage
 from edgellm.server.failures import Refusal
 from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
-from edgellm.server.options import chat_options, effort_variables, stops_of
 from edgellm.server.pool import Loaded
-from edgellm.server.schema import ChatChoice, ChatChunk, ChatCompletion, ChatDelta, ChatRequest, Logprobs, Reply
 from edgellm.server.telling import Asked, Telling, deltas
 from edgellm.serving import Answer
-from edgellm.text.answers import AnswerFormat, ToolChoice
+from edgellm.text.answers import AnswerFormat
 from edgellm.text.prompts import prompt_end
 from edgellm.text.tokenizer import no_tokenizer
 
@@ -55,15 +53,16 @@ async def chat_completions(http: HttpRequest, body: ChatRequest, context: Contex
 
 
 async def _ask(body: ChatRequest, loaded: Loaded, context: Context) -> tuple[Answer, Asked]:
-    options = chat_options(body, context.settings, loaded.generating()[0].info.context_length)
+    options = chat_options(body)
     chat = chat_arguments(body.tools, body.tool_choice, body.parallel_tool_calls, body.chat_template_kwargs)
     messages = [plain(message) for message in body.messages]
     given = {"stops": stops_of(body), "logprobs": bool(body.logprobs), "streamed": bool(body.stream)}
-    return await ask(loaded, messages, chat, options, effort=body.reasoning_effort, **given)
+    return await ask(loaded, context, messages, chat, options, effort=body.reasoning_effort, **given)
 
 
 async def ask(
     loaded: Loaded,
+    context: Context,
     messages: list[Any],
     chat: ChatArguments,
     options: dict[str, Any],
@@ -71,8 +70,10 @@ async def ask(
     effort: str | None,
     **given: Any,
 ) -> tuple[Answer, Asked]:
-    """`effort`: of reasoning. `given`: fields of `Asked`. Raises Refusal or EdgellmError."""
+    """`effort`: of reasoning. `given`: fields of `Asked`. Without a limit, an answer may fill the context. Raises
+    Refusal or EdgellmError."""
     model, engine = loaded.generating()
+    options = {"max_new_tokens": model.info.context_length, **context.limits, **options}
     if not isinstance(model, Model):
         raise Refusal(400, f"the model {loaded.name!r} is not for chats: it is for {loaded.task}", param="model")
     if model.tokenizer is None:
@@ -85,22 +86,6 @@ async def ask(
     (answer,) = await submitted(partial(engine.submit_request, Request([messages], options, chat=chat), keep=keep))
     prompt = prompt_end(answer.prompt, model.tokenizer)
     return answer, Asked(form, model.tokenizer, prompt, chat.told_tools, **given)
-
-
-def chat_arguments(
-    tools: list[Any] | None, choice: Any, parallel: bool | None, variables: dict[str, Any] | None
-) -> ChatArguments:
-    """Raises Refusal for a choice of tools that is none."""
-    try:
-        ToolChoice.read(tools, choice)
-    except OptionError as error:
-        raise Refusal(400, str(error), param="tool_choice") from error
-    return ChatArguments(tools, variables=variables, tool_choice=choice, parallel_tool_calls=parallel is not False)
-
-
-def plain(message: Any) -> dict[str, Any]:
-    """A message as chat templates take it: what is not given is not there."""
-    return {name: value for name, value in msgspec.to_builtins(message).items() if value is not None}
 
 
 async def _chunks(

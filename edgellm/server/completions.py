@@ -11,14 +11,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from edgellm.generation.results import Piece
+from edgellm.openai.options import completion_options, stops_of, texts_of
+from edgellm.openai.schema import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, TokenLogprob
 from edgellm.server.answers import finish_reason, finished, merged, submitted, token_logprob, usage
 from edgellm.server.failures import Refusal
 from edgellm.server.http import FINGERPRINT, Chunks, Context, answered, identity, streamed
-from edgellm.server.options import completion_options, stops_of, texts_of
-from edgellm.server.schema import Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, TokenLogprob
 from edgellm.server.stops import StopCut
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer
+
+DEFAULT_TOKENS = 16  # OpenAI's, which its clients count on
 
 
 @dataclass
@@ -53,7 +55,7 @@ async def completions(http: HttpRequest, body: CompletionRequest, context: Conte
         if model.tokenizer is None:
             raise no_tokenizer()
         _refuse(body)
-        options = completion_options(body, context.settings, model.info.context_length)
+        options = {"max_new_tokens": DEFAULT_TOKENS, **context.limits, **completion_options(body)}
         prompts = texts_of(body.prompt, "prompt")
         choices = _choices(body, prompts, model.tokenizer)
         answers = await submitted(*(partial(engine.submit, prompt, **options) for prompt in prompts))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edgellm.server import schema
+from edgellm.openai import schema
 from edgellm.version import __version__
 
 JSON, TEXT = "application/json", {"type": "string"}

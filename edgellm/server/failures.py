@@ -7,6 +7,7 @@ from typing import Any
 from edgellm.errors import (
     ContextOverflowError,
     EdgellmError,
+    FieldError,
     InputError,
     OptionError,
     OutOfMemoryError,
@@ -43,6 +44,8 @@ def refusal_of(error: EdgellmError) -> Refusal:
     message = str(error)
     if isinstance(error, ContextOverflowError):
         return Refusal(400, message, param="messages", code="context_length_exceeded")
+    if isinstance(error, FieldError):
+        return Refusal(400, message, param=error.param, code=error.code)
     if isinstance(error, InputError | OptionError | TaskError):
         return Refusal(400, message)
     if isinstance(error, QueueFullError):

@@ -15,6 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from edgellm.errors import EdgellmError
+from edgellm.openai.options import invalid
 from edgellm.server.failures import Refusal, refusal_of
 from edgellm.server.pool import Loaded, ModelPool
 from edgellm.server.settings import ServerSettings
@@ -33,6 +34,11 @@ class Context:
     pool: ModelPool
     settings: ServerSettings
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What every answer is limited to, as options."""
+        return {} if self.settings.max_seconds is None else {"max_time": self.settings.max_seconds}
+
     def now(self) -> int:
         return int(time.time())
 
@@ -42,7 +48,7 @@ def identity(kind: str) -> str:
 
 
 async def body_of(http: HttpRequest, kind: type[B], settings: ServerSettings) -> B:
-    """A request's JSON. Raises Refusal."""
+    """A request's JSON. Raises Refusal or FieldError."""
     content_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != JSON:
         raise Refusal(415, f"the content type is {content_type!r}, expected {JSON}")
@@ -56,7 +62,7 @@ async def body_of(http: HttpRequest, kind: type[B], settings: ServerSettings) ->
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from error
+        raise invalid(error) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Refusal(400, f"the request is not valid JSON: {error}", code="invalid_json") from error
 
@@ -68,12 +74,6 @@ async def _read(http: HttpRequest, settings: ServerSettings) -> bytes:
         if len(content) > settings.max_body_bytes:
             raise Refusal(413, f"the request is larger than {settings.max_body_bytes} bytes", code="request_too_large")
     return bytes(content)
-
-
-def _invalid(error: msgspec.ValidationError) -> Refusal:
-    """msgspec's message ends with the place: ... - at `$.messages[0].role`"""
-    _, _, place = str(error).partition(" - at `$.")
-    return Refusal(400, str(error), param=place.rstrip("`") or None, code="invalid_request")
 
 
 def answered(body: msgspec.Struct) -> Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgellm.openai.schema import ResponsesRequest
 from edgellm.server.failures import Refusal
-from edgellm.server.schema import ResponsesRequest
 
 PARTS = ("input_text", "output_text", "text")
 Message = dict[str, Any]

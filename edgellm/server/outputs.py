@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from edgellm.server.http import identity
-from edgellm.server.schema import (
+from edgellm.openai.schema import (
     FunctionCall,
     ItemStatus,
     OutputItem,
@@ -17,6 +16,7 @@ from edgellm.server.schema import (
     ResponseEvent,
     ResponseObject,
 )
+from edgellm.server.http import identity
 from edgellm.text.answers import CallArguments, CallBegun, Content, Event, Reasoning
 
 

@@ -9,15 +9,15 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from edgellm.generation.results import Generation
+from edgellm.openai.options import chat_arguments, format_options, sampling_options
+from edgellm.openai.schema import ResponseEvent, ResponseObject, ResponsesRequest, ResponseUsage
 from edgellm.server.answers import finish_reason, finished, merged
-from edgellm.server.chat import ask, chat_arguments
+from edgellm.server.chat import ask
 from edgellm.server.failures import Refusal
 from edgellm.server.http import Chunks, Context, answered, identity, streamed
 from edgellm.server.items import functions_of, messages_of
-from edgellm.server.options import format_options, sampling_options
 from edgellm.server.outputs import Output
 from edgellm.server.pool import Loaded
-from edgellm.server.schema import ResponseEvent, ResponseObject, ResponsesRequest, ResponseUsage
 from edgellm.server.telling import Asked, Telling
 from edgellm.serving import Answer
 
@@ -41,8 +41,9 @@ async def responses(http: HttpRequest, body: ResponsesRequest, context: Context)
 
 
 async def _ask(body: ResponsesRequest, loaded: Loaded, context: Context) -> tuple[Answer, Asked]:
-    options = sampling_options(body, context.settings)
-    options["max_new_tokens"] = body.max_output_tokens or loaded.generating()[0].info.context_length
+    options = sampling_options(body)
+    if body.max_output_tokens is not None:
+        options["max_new_tokens"] = body.max_output_tokens
     if body.text is not None and isinstance(body.text.get("format"), dict):
         options |= format_options(body.text["format"], "text.format")
     if body.reasoning_budget is not None:
@@ -51,7 +52,7 @@ async def _ask(body: ResponsesRequest, loaded: Loaded, context: Context) -> tupl
     chat = chat_arguments(
         functions_of(body.tools), body.tool_choice, body.parallel_tool_calls, body.chat_template_kwargs
     )
-    return await ask(loaded, messages_of(body), chat, options, effort=effort, streamed=bool(body.stream))
+    return await ask(loaded, context, messages_of(body), chat, options, effort=effort, streamed=bool(body.stream))
 
 
 def _refuse(body: ResponsesRequest) -> None:

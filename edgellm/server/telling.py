@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.generation.results import Piece
+from edgellm.openai.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
 from edgellm.server.answers import finish_reason, token_logprob
-from edgellm.server.schema import FinishReason, Function, Reply, TokenLogprob, ToolCall
 from edgellm.server.stops import StopCut
 from edgellm.text.answers import (
     AnswerFormat,

@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from edgellm.generation.call import ChatArguments, Request
 from edgellm.models.decoder import Model
-from edgellm.server.chat import plain
+from edgellm.openai.options import plain
+from edgellm.openai.schema import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from edgellm.server.failures import Refusal
 from edgellm.server.http import Context, answered
 from edgellm.server.pool import Loaded
-from edgellm.server.schema import DetokenizeRequest, Text, TokenizeRequest, Tokens
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer
 
 

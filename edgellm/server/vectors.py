@@ -11,10 +11,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from edgellm.models.encoder import EncoderModel
-from edgellm.server.failures import Refusal
-from edgellm.server.http import Context, answered, identity
-from edgellm.server.options import texts_of
-from edgellm.server.schema import (
+from edgellm.openai.options import texts_of
+from edgellm.openai.schema import (
     Embedding,
     EmbeddingRequest,
     Embeddings,
@@ -23,6 +21,8 @@ from edgellm.server.schema import (
     Ranking,
     RerankRequest,
 )
+from edgellm.server.failures import Refusal
+from edgellm.server.http import Context, answered, identity
 from edgellm.types import FloatArray
 
 

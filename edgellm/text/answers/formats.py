@@ -84,17 +84,21 @@ class AnswerFormat:
         was rendered. `special`: the ids of special tokens. `content`: the schema of an answer that is no call, None
         where it may be any text. Raises OptionError for what the format cannot say."""
         lark = Lark(special)
-        if self.is_harmony:
-            is_inside = begun_message(prompt) is not None
-            lark.late("start", harmony_answer(lark, choice, is_inside=is_inside, content=content))
-        elif self.written is None:
-            raise OptionError("the package's chat template has no tools, so no call can be asked for; leave them out")
-        else:
-            markers, is_thinking = [section.begin for section in self.sections], self._is_thinking(prompt)
-            lark.late("start", marked_answer(
-                lark, self.written, markers, self.thoughts, choice, is_thinking=is_thinking, content=content,
-            ))  # fmt: skip
+        try:
+            lark.late("start", self._answer(lark, choice, prompt, content))
+        except RecursionError as error:
+            raise OptionError("the schemas of the tools have too many values in one another") from error
         return str(lark)
+
+    def _answer(self, lark: Lark, choice: ToolChoice, prompt: str, content: Any) -> str:
+        if self.is_harmony:
+            return harmony_answer(lark, choice, is_inside=begun_message(prompt) is not None, content=content)
+        if self.written is None:
+            raise OptionError("the package's chat template has no tools, so no call can be asked for; leave them out")
+        markers, is_thinking = [section.begin for section in self.sections], self._is_thinking(prompt)
+        return marked_answer(
+            lark, self.written, markers, self.thoughts, choice, is_thinking=is_thinking, content=content
+        )
 
     def _is_thinking(self, prompt: str) -> bool:
         """Whether the prompt has opened the reasoning already."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 SPACES = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}  # as json.dumps writes
@@ -23,6 +23,7 @@ class Lark:
         self._split = re.compile("(" + "|".join(map(re.escape, sorted(special, key=len, reverse=True))) + ")")
         self._names: dict[str, str] = {}  # by what stands behind them
         self._late: list[str] = []
+        self._made: dict[Hashable, str] = {}
 
     def rule(self, body: str) -> str:
         return self._named("r", body)
@@ -39,6 +40,12 @@ class Lark:
         """A rule whose name is known before what it stands for, as it may speak of itself."""
         if (line := f"{name}: {body}") not in self._late:
             self._late.append(line)
+
+    def once(self, key: Hashable, make: Callable[[], str]) -> str:
+        """A rule for what `make` gives, which is asked once for each key: what is named often is not written often."""
+        if key not in self._made:
+            self._made[key] = self.rule(make())
+        return self._made[key]
 
     def text(self, text: str) -> str:
         """Exactly this, its special tokens as tokens; "" for nothing."""

@@ -65,8 +65,7 @@ class Values:
             case {**others} if not others:
                 return self._anything()
             case {"$ref": str(), **others} if not others:
-                found = resolved(schema, self.root)
-                return self._json(schema) if found is None or _speaks_of_itself(found) else self.value(found)
+                return self.lark.once((id(self.root), schema["$ref"]), lambda: self._referred(schema))
             case {"anyOf": [_, *_] as several, **others} if not others:
                 return either([self.value(one) for one in several])
             case {"type": [_, *_] as several}:
@@ -76,6 +75,10 @@ class Values:
             case {"const": value, **others} if not others.keys() - {"type"}:
                 return self._one(value)
         return self._of_type(schema, words)
+
+    def _referred(self, schema: Any) -> str:
+        found = resolved(schema, self.root)
+        return self._json(schema) if found is None or _speaks_of_itself(found) else self.value(found)
 
     def _of_type(self, schema: Any, words: Mapping[str, Any]) -> str:
         yes, no, nothing = self.style.words

@@ -33,8 +33,9 @@ def resolved(schema: Any, root: Schema) -> Any:
     return None
 
 
-def kinds(schema: Any, root: Schema) -> frozenset[str]:
-    """The types that values may have; empty where the schema does not simply say so."""
+def kinds(schema: Any, root: Schema, *, is_alternative: bool = False) -> frozenset[str]:
+    """The types that values may have; empty where the schema does not simply say so, as in alternatives of an
+    alternative."""
     schema = resolved(schema, root)
     if not isinstance(schema, Mapping):
         return frozenset()
@@ -42,8 +43,8 @@ def kinds(schema: Any, root: Schema) -> frozenset[str]:
         return frozenset([kind] if isinstance(kind, str) else filter(lambda one: isinstance(one, str), kind))
     if isinstance(values := schema.get("enum", [schema["const"]] if "const" in schema else None), list):
         return frozenset(map(type_of, values))
-    several = schema.get("anyOf", schema.get("oneOf"))
-    found = [kinds(one, root) for one in several] if isinstance(several, list) else []
+    several = None if is_alternative else schema.get("anyOf", schema.get("oneOf"))
+    found = [kinds(one, root, is_alternative=True) for one in several] if isinstance(several, list) else []
     return frozenset().union(*found) if all(found) else frozenset()
 
 

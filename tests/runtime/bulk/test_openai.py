@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from edgellm.bulk.lines import Chatted, Embedded
+from edgellm.bulk.bodies import read_chat, read_completion, read_embedding
+from edgellm.bulk.forms import Columns, Requests
+from edgellm.bulk.lines import Chatted, Embedded, Line
 from edgellm.bulk.openai import (
-    FieldError,
     Label,
     chat_completion,
     described,
     embedding_list,
     merged,
-    read_chat,
-    read_completion,
-    read_embedding,
     text_completion,
     without_stop,
 )
-from edgellm.errors import ContextOverflowError, OutOfMemoryError
+from edgellm.errors import ContextOverflowError, FieldError, MissingDependencyError, OutOfMemoryError
 from edgellm.generation.results import GeneratedSequence, Generation, Timing
 from edgellm.text.answers import AnswerParts, ToolCall
 
@@ -39,10 +38,10 @@ LABEL = Label("x-1", "tiny", 5)
         ({"top_p": 0.9}, {"do_sample": True, "top_p": 0.9}),
         ({"n": 2}, {"do_sample": True, "num_return_sequences": 2}),
         ({"n": 2, "num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}),
-        ({"n": 1}, {"num_return_sequences": 1}),
-        ({"stop": "END"}, {"stop": "END"}),
+        ({"n": 1}, {}),
+        ({"stop": "END"}, {"stop": ["END"]}),
         ({"stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2},
-         {"stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2}),
+         {"do_sample": True, "stop": ["a", "b"], "top_k": 7, "repetition_penalty": 1.2}),
         ({"max_tokens": None, "stream": False, "top_logprobs": 0}, {}),
         ({"frequency_penalty": 0.5, "logit_bias": {"5": 1}}, {"frequency_penalty": 0.5, "logit_bias": {"5": 1}}),
         ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
@@ -51,18 +50,19 @@ LABEL = Label("x-1", "tiny", 5)
 def test_fields_are_options(fields: dict[str, Any], options: dict[str, Any]) -> None:
     ask = read_chat({"messages": HELLO, **fields})
     assert (ask.inputs, ask.options) == ([HELLO], options)
-    assert read_completion({"prompt": "Hello", **fields}).options == options
+    if fields.keys().isdisjoint(["max_completion_tokens", "top_logprobs"]):  # which texts have not
+        assert read_completion({"prompt": "Hello", **fields}).options == options
 
 
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
-        ({"messages": None}, "messages", "the body has no 'messages'"),
+        ({"messages": None}, "messages", "Expected `array`, got `null`"),
         ({"temprature": 1}, "temprature", "unknown field 'temprature'; did you mean 'temperature'"),
         ({"stream": True}, "stream", "stream is True, which is not done here; leave it out"),
         ({"logprobs": True}, "logprobs", "logprobs is True"),
         ({"top_logprobs": 2}, "top_logprobs", "top_logprobs is 2"),
-        ({"n": 3, "temperature": 0}, "n", "n is 3 with a temperature of 0"),
+        ({"tool_choice": "any"}, "tool_choice", "tool_choice is 'any'"),
     ],
 )
 def test_what_is_not_done_is_an_error_that_names_the_field(fields: dict[str, Any], param: str, message: str) -> None:
@@ -82,9 +82,9 @@ def test_a_prompt_is_one_or_several(value: Any, inputs: list[Any]) -> None:
     assert read_embedding({"input": value}).inputs == inputs
 
 
-@pytest.mark.parametrize("value", [[], 5, {}])
+@pytest.mark.parametrize("value", [[], 5, {}, ["a", 1]])
 def test_what_is_no_prompt(value: Any) -> None:
-    with pytest.raises(FieldError, match="expected a text, token ids, or a list of either"):
+    with pytest.raises(FieldError, match="prompt"):
         read_completion({"prompt": value})
 
 
@@ -154,3 +154,12 @@ def test_whose_fault_an_error_is() -> None:
     assert described(OutOfMemoryError("full"))[0] == 503
     status, error = described(KeyError("x"))
     assert (status, error["type"], error["message"]) == (500, "server_error", "unexpected KeyError: 'x'")
+
+
+def test_only_lines_in_openais_form_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("edgellm.bulk.bodies", "edgellm.openai.options", "edgellm.openai.schema"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    with pytest.raises(MissingDependencyError, match=r"extra `batch` .*msgspec is missing"):
+        Requests.of("text", "package", "job")
+    assert Columns("text").ask(Line(0, "in.jsonl, line 1", {"prompt": "Hi"}, 1)).inputs == ["Hi"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -314,3 +316,35 @@ def test_choices_that_are_none(choice: Any, message: str) -> None:
         ToolChoice.read([function("f", {"type": "array"})], "required")
     assert not ToolChoice.read([STRICT], "none").is_constraint
     assert not ToolChoice.read([LOOSE], "auto").is_constraint
+
+
+def deep(depth: int) -> Any:
+    return {"type": "object", "properties": {"a": deep(depth - 1)}} if depth else {"type": "integer"}
+
+
+@pytest.mark.parametrize("name", ["hermes", "coder", "lfm2", "gemma-4", "harmony"])
+def test_schemas_that_explode_are_refused_in_good_time(name: str) -> None:
+    wide = {f"p{i}": {"$ref": "#/$defs/x"} for i in range(300)}
+    twice = {"anyOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}]}
+    large = {"enum": [f"value {i}" for i in range(3000)]}
+    schemas: list[Any] = [
+        deep(400),
+        {"type": "object", "properties": wide, "$defs": {"x": large}},
+        {"type": "object", "properties": {"a": twice}, "$defs": {"x": twice}},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "array", "items": {"$ref": "#/$defs/x"}}},
+            "$defs": {"x": wide},
+        },
+    ]
+    for parameters in schemas:
+        started = time.monotonic()
+        with contextlib.suppress(OptionError):
+            Writer(name, [function("f", parameters)], 0, tool_choice="required")
+        read_with(name, [function("f", parameters)])
+        assert time.monotonic() - started < 20
+
+
+def read_with(name: str, tools: list[Any]) -> None:
+    """A parser looks at the schemas, too."""
+    AnswerFormat.of(FORMATS[name][0]).parser(tools=tools).add("<function=f><parameter=a>1</parameter></function>")

@@ -11,10 +11,10 @@ import openai
 import pytest
 
 from conftest_of_server import LONG, PackageMaker, Server
+from edgellm.openai.options import effort_variables
+from edgellm.openai.schema import ResponsesRequest
 from edgellm.server import ServerSettings
 from edgellm.server.items import messages_of
-from edgellm.server.options import effort_variables
-from edgellm.server.schema import ResponsesRequest
 
 TEMPLATE = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %}\n{% endif %}{# <tool_call> </think> #}"

@@ -52,6 +52,7 @@ class Generating(Request, kw_only=True):
     regex: str | None = None
     grammar: str | None = None
     choices: Annotated[list[str], Meta(min_length=1)] | None = None
+    response_format: dict[str, Any] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -76,12 +77,12 @@ class ChatRequest(Generating, kw_only=True):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_budget: Annotated[int, Meta(ge=0)] | None = None
+    modalities: list[Literal["text"]] | None = None
     store: bool | None = None
     service_tier: str | None = None
     prompt_cache_key: str | None = None
