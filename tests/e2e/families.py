@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -374,9 +373,7 @@ def make_model(family: Family) -> Any:
     torch.manual_seed(sum(map(ord, family.name)))
     config = family.config()
     config._attn_implementation = family.attention
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # GPT-BigCode's module uses torch.jit
-        model = hf.AutoModelForCausalLM.from_config(config).float().eval()  # some activations have bfloat16 parameters
+    model = hf.AutoModelForCausalLM.from_config(config).float().eval()  # some activations have bfloat16 parameters
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)

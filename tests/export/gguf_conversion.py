@@ -20,6 +20,9 @@ ARCHITECTURES = {
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
+    "gpt_bigcode": "starcoder",
+    "olmo3": "olmo2",
+    "phi": "phi2",
     "gpt_oss": "gpt-oss",
     "mixtral": "llama",
     "qwen2_moe": "qwen2moe",
@@ -27,10 +30,18 @@ ARCHITECTURES = {
     "umt5": "t5",
     **dict.fromkeys(("distilbert", "roberta", "xlm-roberta"), "bert"),
 }
+INTERLEAVED = ("granite", "granitemoe", "llama", "olmo", "smollm3")  # channels of queries and keys
 BERT_PREFIXES = ("bert.", "distilbert.", "roberta.")
 NOT_CONVERTED = re.compile(
     r"pooler\..*|.*position_ids|cls\..*|lm_head\..*|vocab_.*|(encoder|decoder)\.embed_tokens\..*"
 )
+
+
+# Which the package's table has not.
+BLOOM_NORMS = {
+    "transformer.word_embeddings_layernorm": "token_embd_norm",
+    "transformer.h.{}.post_attention_layernorm": "blk.{}.ffn_norm",
+}
 
 
 def convert(
@@ -107,7 +118,7 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
     stem, suffix = name.rsplit(".", 1)
     part = stem.rsplit(".", 1)[-1]
     shape = tensor.shape
-    if arch in ("llama", "granitemoe") and part in ("q_proj", "k_proj"):
+    if arch in INTERLEAVED and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
         tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
     if arch.startswith("gemma") and name.endswith("norm.weight"):
@@ -121,7 +132,8 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
         tensor = tensor[config.pad_token_id + 1 :]
     expert = re.search(r"(?<=\.experts\.)\d+\.", stem)
     found = names.get_name(stem if expert is None else stem.replace(f"experts.{expert[0]}", "experts."))
-    assert found is not None, name
+    found = found or BLOOM_NORMS.get(re.sub(r"\d+", "{}", stem), "").format(*re.findall(r"\d+", stem))
+    assert found, name
     number = "" if expert is None else f"#{expert[0]}"
     return {f"{found}.{suffix}{number}": np.ascontiguousarray(tensor)}
 
@@ -141,7 +153,9 @@ def llama3_factors(config: PretrainedConfig) -> Array:
 
 
 def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
-    makers = {"gpt2": _gpt2, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5}
+    makers = {
+        "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5
+    }  # fmt: skip
     return makers.get(arch, _decoder)(config)
 
 
@@ -153,10 +167,22 @@ def _decoder(config: PretrainedConfig) -> dict[str, Any]:
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "rope.freq_base": config.rope_theta,
+        "rope.freq_base": float(config.rope_theta),
     }
     if config.model_type == "starcoder2":
         return metadata | {"attention.layer_norm_epsilon": config.norm_epsilon}
+    if config.model_type in ("phi", "stablelm"):
+        rotated = int(config.partial_rotary_factor * (config.hidden_size // config.num_attention_heads))
+        return metadata | {"attention.layer_norm_epsilon": config.layer_norm_eps, "rope.dimension_count": rotated}
+    if config.model_type == "olmo":
+        return metadata | {"attention.layer_norm_epsilon": 1e-5}
+    if config.model_type == "granite":
+        metadata |= {
+            "attention.scale": config.attention_multiplier,
+            "embedding_scale": config.embedding_multiplier,
+            "residual_scale": config.residual_multiplier,
+            "logit_scale": config.logits_scaling,
+        }
     metadata["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
     if getattr(config, "head_dim", None):
         metadata |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
@@ -191,6 +217,21 @@ def _gpt2(config: PretrainedConfig) -> dict[str, Any]:
         "context_length": config.n_positions,
         "embedding_length": config.n_embd,
         "feed_forward_length": config.n_inner or 4 * config.n_embd,
+        "attention.head_count": config.n_head,
+        "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+    }
+
+
+def _starcoder(config: PretrainedConfig) -> dict[str, Any]:
+    return _gpt2(config) | {"attention.head_count_kv": 1}
+
+
+def _bloom(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.n_layer,
+        "context_length": config.seq_length,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": 4 * config.hidden_size,
         "attention.head_count": config.n_head,
         "attention.layer_norm_epsilon": config.layer_norm_epsilon,
     }

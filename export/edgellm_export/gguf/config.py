@@ -10,6 +10,8 @@ from edgellm_export.gguf.keys import Config, Keys, check_heads, layer_count
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.rope import rope_scaling
 
+RMS_EPS, EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+
 
 def translate_config(file: GgufFile, arch: str) -> Config:
     """The config.json that the file stands for, without token ids. Raises UnsupportedModelError or CheckpointError."""
@@ -194,6 +196,75 @@ def _phi3(keys: Keys) -> Config:
     }
 
 
+def _attention_bias(keys: Keys) -> Config:
+    return {"attention_bias": _has_bias(keys, "attn_q", "attn_k", "attn_v", "attn_output")}
+
+
+def _smollm3(keys: Keys) -> Config:
+    """Which layers are not rotated is llama.cpp's rule; files do not hold it."""
+    config = _decoder(keys, "smollm3", "SmolLM3ForCausalLM")
+    return config | _attention_bias(keys) | {"no_rope_layer_interval": 4, "mlp_bias": _has_bias(keys, "ffn_up")}
+
+
+def _olmo(keys: Keys) -> Config:
+    config = _decoder(keys, "olmo", "OlmoForCausalLM", norm=EPS)
+    keys.must_be(EPS, 1e-5)
+    del config["rms_norm_eps"]
+    return config | {"clip_qkv": keys.number("attention.clamp_kqv", 0.0) or None}
+
+
+def _olmo2(keys: Keys) -> Config:
+    """With a sliding window it is OLMo 3."""
+    window = keys.integer("attention.sliding_window", 0)
+    if not window:
+        return _decoder(keys, "olmo2", "Olmo2ForCausalLM")
+    config = _decoder(keys, "olmo3", "Olmo3ForCausalLM")
+    keys.must_be("rope.freq_base_swa", config["rope_theta"])
+    every, layers = keys.integer("attention.sliding_window_pattern", 4), config["num_hidden_layers"]
+    kinds = ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(layers)]
+    return config | {"sliding_window": window, "layer_types": kinds}
+
+
+def _granite(keys: Keys) -> Config:
+    config = _decoder(keys, "granite", "GraniteForCausalLM", scale=keys.get("attention.scale"))
+    keys.must_be("rope.scaling.finetuned", True)  # how this architecture says that it has a rope
+    return (
+        config
+        | _attention_bias(keys)
+        | {
+            "mlp_bias": _has_bias(keys, "ffn_up"),
+            "attention_multiplier": keys.number("attention.scale", config["head_dim"] ** -0.5),
+            "embedding_multiplier": keys.number("embedding_scale", 1.0),
+            "residual_multiplier": keys.number("residual_scale", 1.0),
+            "logits_scaling": keys.number("logit_scale"),
+        }
+    )
+
+
+def _stablelm(keys: Keys) -> Config:
+    """Blocks are side by side where the second one has no norm, whatever `use_parallel_residual` says."""
+    keys.get("use_parallel_residual")
+    return _partly_rotated(keys, "stablelm", "StableLmForCausalLM") | {
+        "use_qkv_bias": _has_bias(keys, "attn_q"),
+        "use_parallel_residual": "blk.0.ffn_norm.weight" not in keys.file.tensors,
+    }
+
+
+def _phi2(keys: Keys) -> Config:
+    return _partly_rotated(keys, "phi", "PhiForCausalLM") | {"hidden_act": "gelu_new"}
+
+
+def _partly_rotated(keys: Keys, model_type: str, class_name: str) -> Config:
+    """Of families with LayerNorms, a part of each head rotated, and heads of the usual size."""
+    config = {"partial_rotary_factor": 1.0} | _decoder(keys, model_type, class_name, norm=EPS)
+    config["layer_norm_eps"] = config.pop("rms_norm_eps")
+    return config
+
+
+def _gemma1(keys: Keys) -> Config:
+    return _decoder(keys, "gemma", "GemmaForCausalLM") | {"hidden_act": "gelu_pytorch_tanh"}
+
+
 def _gemma(keys: Keys, version: int, pattern: int, wide_layers: int) -> Config:
     """Every `pattern`-th layer attends to all, the others to a window; the rule is llama.cpp's and Hugging Face's."""
     config = _decoder(keys, "gemma2" if version == 2 else "gemma3_text", f"Gemma{version}ForCausalLM")
@@ -255,6 +326,46 @@ def _gpt2(keys: Keys) -> Config:
     }
 
 
+def _starcoder(keys: Keys) -> Config:
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    _causal(keys)
+    keys.must_be("attention.head_count_kv", 1)
+    for key in ("attention.key_length", "attention.value_length"):
+        keys.must_be(key, 0, max(hidden // heads, 1))
+    keys.must_be("attention.scale", 0, max(hidden // heads, 1) ** -0.5)
+    return {
+        "architectures": ["GPTBigCodeForCausalLM"],
+        "model_type": "gpt_bigcode",
+        "n_embd": hidden,
+        "n_layer": layer_count(keys),
+        "n_head": heads,
+        "n_inner": keys.integer("feed_forward_length"),
+        "n_positions": keys.integer("context_length"),
+        "layer_norm_epsilon": keys.number(EPS),
+        "activation_function": "gelu_pytorch_tanh",
+        "multi_query": True,
+        "torch_dtype": "float32",
+    }
+
+
+def _bloom(keys: Keys) -> Config:
+    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
+    _causal(keys)
+    check_heads(keys, heads, max(hidden // heads, 1))
+    keys.must_be("feed_forward_length", 4 * hidden)
+    keys.must_be("attention.max_alibi_bias", 8.0)
+    return {
+        "architectures": ["BloomForCausalLM"],
+        "model_type": "bloom",
+        "hidden_size": hidden,
+        "n_layer": layer_count(keys),
+        "n_head": heads,
+        "seq_length": keys.integer("context_length"),
+        "layer_norm_epsilon": keys.number(EPS),
+        "torch_dtype": "float32",
+    }
+
+
 def _gptneox(keys: Keys) -> Config:
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = max(hidden // heads, 1)
@@ -285,7 +396,7 @@ def _gptneox(keys: Keys) -> Config:
 
 
 def _starcoder2(keys: Keys) -> Config:
-    config = _decoder(keys, "starcoder2", "Starcoder2ForCausalLM", norm="attention.layer_norm_epsilon")
+    config = _decoder(keys, "starcoder2", "Starcoder2ForCausalLM", norm=EPS)
     config["norm_epsilon"] = config.pop("rms_norm_eps")
     return config | {
         "hidden_act": "gelu_pytorch_tanh",
@@ -298,7 +409,16 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "llama": _llama,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "phi2": _phi2,
     "phi3": _phi3,
+    "smollm3": _smollm3,
+    "olmo": _olmo,
+    "olmo2": _olmo2,
+    "granite": _granite,
+    "stablelm": _stablelm,
+    "bloom": _bloom,
+    "starcoder": _starcoder,
+    "gemma": _gemma1,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "gpt2": _gpt2,
@@ -312,5 +432,5 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "bert": bert_config,
     "t5": t5_config,
 }
-ROTARY = FAMILIES.keys() - {"gpt2", "bert", "t5"}
+ROTARY = FAMILIES.keys() - {"gpt2", "bert", "t5", "bloom", "starcoder"}
 MIXTURES = {"llama", "gpt-oss", "granitemoe", "olmoe", "qwen2moe", "qwen3moe"}

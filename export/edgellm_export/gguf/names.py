@@ -86,6 +86,28 @@ GPT2 = {
         },
     ),
 }
+PHI = {
+    **_llama(attn_output="self_attn.dense", ffn_up="mlp.fc1", ffn_down="mlp.fc2"),
+    "output_norm": "model.final_layernorm",
+}
+OLMO2 = _llama(post_attention_norm="post_attention_layernorm", post_ffw_norm="post_feedforward_layernorm")
+BLOOM = {
+    "token_embd": "transformer.word_embeddings",
+    "token_embd_norm": "transformer.word_embeddings_layernorm",
+    "output_norm": "transformer.ln_f",
+    "output": "lm_head",
+    **_layers(
+        "transformer.h.{}",
+        {
+            "attn_norm": "input_layernorm",
+            "attn_qkv": "self_attention.query_key_value",
+            "attn_output": "self_attention.dense",
+            "ffn_norm": "post_attention_layernorm",
+            "ffn_up": "mlp.dense_h_to_4h",
+            "ffn_down": "mlp.dense_4h_to_h",
+        },
+    ),
+}
 GPT_NEOX = {
     "token_embd": "gpt_neox.embed_in",
     "output_norm": "gpt_neox.final_layer_norm",
@@ -157,8 +179,13 @@ def _t5(gated: bool) -> dict[str, str]:
     }
 
 
+INTERLEAVED = ("granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
 NAMES: Mapping[str, Names] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), LLAMA),
+    **dict.fromkeys(("gemma", "granite", "llama", "mistral", "olmo", "qwen2", "qwen3", "smollm3", "stablelm"), LLAMA),
+    **dict.fromkeys(("olmo2", "olmo3"), OLMO2),
+    "phi": PHI,
+    "bloom": BLOOM,
+    "gpt_bigcode": GPT2,
     "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
@@ -223,15 +250,15 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
     part = part.rpartition(".")[2]
     if family == "qwen2_moe" and part == "ffn_gate_inp_shexp" and len(tensor.shape) == 1:
         return AsRow(tensor)
-    if family in ("granitemoe", "llama", "mistral", "mixtral") and part in ("attn_q", "attn_k"):
+    if family in INTERLEAVED and part in ("attn_q", "attn_k"):
         head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
         return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
     if family.startswith("gemma") and part.endswith("norm"):
         return Shifted(tensor, -1.0)
     if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return Transposed(tensor.name, tensor)
-    if family == "gpt_neox" and part == "attn_qkv":
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
+    if family in ("bloom", "gpt_neox") and part == "attn_qkv":
+        head_dim = config["hidden_size"] // config["n_head" if family == "bloom" else "num_attention_heads"]
         return HeadsTogether(_of_heads(tensor, head_dim, 1, parts=3), 3, head_dim)
     if family in ("roberta", "xlm-roberta") and part == "position_embd":
         return RowsAfter(tensor, config["pad_token_id"] + 1)

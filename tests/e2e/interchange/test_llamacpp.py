@@ -103,6 +103,28 @@ DECODERS = {
         {**NO_IDS, "num_attention_heads": 2, "partial_rotary_factor": 0.5},
         {"rope.dimension_count": 16},
     ),
+    "phi2": Case(hf.PhiConfig, {**NO_IDS, "num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "smollm3": Case(hf.SmolLM3Config, {**NO_IDS, "num_hidden_layers": 5}),
+    "olmo": Case(hf.OlmoConfig, {"clip_qkv": 0.7}, {"attention.clamp_kqv": 0.7}),
+    "olmo2": Case(hf.Olmo2Config),
+    "olmo3": Case(
+        hf.Olmo3Config, {"num_hidden_layers": 4, "sliding_window": 8}, {"attention.sliding_window": 8}
+    ),
+    "granite": Case(
+        hf.GraniteConfig,
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.3, "logits_scaling": 4.0},
+    ),
+    "stablelm": Case(hf.StableLmConfig, {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
+    "stablelm side by side": Case(
+        hf.StableLmConfig, {"use_parallel_residual": True}, {"use_parallel_residual": True}
+    ),
+    "starcoder": Case(
+        lambda **_: hf.GPTBigCodeConfig(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=128, **NO_IDS)
+    ),
+    "bloom": Case(
+        lambda **_: hf.BloomConfig(vocab_size=VOCAB, hidden_size=64, n_layer=2, n_head=4, seq_length=128, **NO_IDS)
+    ),
+    "gemma": Case(hf.GemmaConfig, {"head_dim": 16}),
     "gemma2": Case(
         hf.Gemma2Config,
         {**GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0},

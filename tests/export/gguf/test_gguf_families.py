@@ -51,6 +51,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"sliding_window": 64, "original_max_position_embeddings": 32, **PHI3_IDS},
         {"attention.sliding_window": 64, "rope.scaling.original_context_length": 32},
     ),
+    "phi2": ("phi", {"partial_rotary_factor": 0.5, "num_key_value_heads": 4, "layer_norm_eps": 1e-6, **PHI3_IDS}, {}),
+    "smollm3": ("smollm3", {"num_hidden_layers": 4, **PHI3_IDS}, {}),
+    "olmo": ("olmo", {"clip_qkv": 2.0}, {"attention.clamp_kqv": 2.0}),
+    "olmo2": ("olmo2", {}, {}),
+    "olmo3": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 32}, {"attention.sliding_window": 32}),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 4.0},
+        {},
+    ),
+    "stablelm": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.25}, {}),
+    "stablelm side by side": ("stablelm", {"use_parallel_residual": True}, {"use_parallel_residual": True}),
+    "starcoder": ("gpt_bigcode", {"n_inner": 96, "num_key_value_heads": 1}, {}),
+    "bloom": ("bloom", {"seq_length": 128}, {}),
+    "gemma": ("gemma", {"head_dim": 16, "tie_word_embeddings": True}, {"attention.key_length": 16}),
     "gemma2": (
         "gemma2",
         {**GEMMA, "rope_theta": 10000.0, "attn_logit_softcapping": 40.0, "final_logit_softcapping": 20.0},
@@ -82,6 +97,8 @@ COMPARED = (
     "original_max_position_embeddings", "norm_epsilon", "use_bias", "layer_norm_eps", "rotary_pct", "rotary_emb_base",
     "use_parallel_residual", "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
     "shared_expert_intermediate_size", "norm_topk_prob", "qkv_bias",
+    "use_parallel_residual", "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
+    "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
 )  # fmt: skip
 
 

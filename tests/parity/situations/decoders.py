@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from making import Situation, byte_tokenizer, edited, model, removed, without
+from making import Situation, byte_tokenizer, edited, model, removed, renamed, without
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -63,6 +63,30 @@ starcoder2 = rows("Starcoder2Config", "starcoder2", hidden_size=96, head_dim=...
 neox = rows("GPTNeoXConfig", "gpt_neox", hidden_size=96, head_dim=..., num_key_value_heads=...)
 gpt2_sizes = dict.fromkeys(SIZES, ...)
 gpt2 = rows("GPT2Config", "gpt2", **gpt2_sizes, n_embd=48, n_layer=3, n_head=3, n_positions=128)
+smollm3 = rows("SmolLM3Config", "smollm3", no_rope_layer_interval=2)
+olmo = rows("OlmoConfig", "olmo")
+olmo2 = rows("Olmo2Config", "olmo2")
+# 5 has another default for the second kind of layer, whatever the first one's is
+olmo3 = rows("Olmo3Config", "olmo3", sliding_window=12, num_hidden_layers=4, rope_theta=500000.0)
+FACTORS = {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2, "logits_scaling": 2.5}
+granite = rows("GraniteConfig", "granite", **FACTORS)
+WITHOUT_MAMBA = {"layer_types": ["attention"] * 3, "num_local_experts": 0, "mamba_n_heads": 6}
+granite4 = rows(
+    "GraniteMoeHybridConfig", "granite4", **FACTORS, **WITHOUT_MAMBA, hidden_size=96, head_dim=...,
+    shared_intermediate_size=80, position_embedding_type="rope",
+)  # fmt: skip
+stablelm = rows("StableLmConfig", "stablelm", hidden_size=96, head_dim=...)
+BEFORE_LLAMA = {**dict.fromkeys(SIZES, ...), "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": 96}
+CONTEXT = {"max_position_embeddings": 128}
+opt = rows("OPTConfig", "opt", **{**BEFORE_LLAMA, **CONTEXT}, ffn_dim=88, word_embed_proj_dim=96)
+ONE_OF_THREE = {"num_layers": 3, "attention_types": [[["global", "local"], 1], [["global"], 1]], "window_size": 13}
+gpt_neo = rows("GPTNeoConfig", "gpt_neo", **{**BEFORE_LLAMA, **CONTEXT}, **ONE_OF_THREE)
+gptj = rows("GPTJConfig", "gptj", **BEFORE_LLAMA, n_positions=128, rotary_dim=16)
+codegen = rows("CodeGenConfig", "codegen", **{**BEFORE_LLAMA, "num_attention_heads": 4}, n_positions=128, rotary_dim=8)
+bigcode = rows("GPTBigCodeConfig", "gpt_bigcode", **BEFORE_LLAMA, n_positions=128)
+bloom = rows("BloomConfig", "bloom", **BEFORE_LLAMA, seq_length=128)
+mpt = rows("MptConfig", "mpt", **BEFORE_LLAMA, max_seq_len=128)
+falcon = rows("FalconConfig", "falcon", **{**BEFORE_LLAMA, **CONTEXT})
 
 SITUATIONS = [
     llama(""),
@@ -138,6 +162,56 @@ SITUATIONS = [
     starcoder2("window", sliding_window=13, hidden_act="gelu"),
     starcoder2("untied-no-bias", use_bias=False, tie_word_embeddings=False),
     starcoder2("theta", rope_theta=1e5),
+    smollm3(""),
+    smollm3("window", no_rope_layers=[0, 1, 0], use_sliding_window=True, sliding_window=13, attention_bias=True),
+    smollm3(
+        "silent", without(CONFIG, "no_rope_layers", "no_rope_layer_interval", "layer_types"), no_rope_layer_interval=4
+    ),
+    smollm3("odd-list", edited(CONFIG, no_rope_layers=[1, 0]), refused="no_rope_layers is"),
+    olmo(""),
+    olmo("clipped-tied", clip_qkv=0.7, tie_word_embeddings=True, attention_bias=True),
+    olmo2(""),
+    olmo2("biases-tied", attention_bias=True, tie_word_embeddings=True, rope_theta=500000.0),
+    olmo3(""),
+    olmo3("yarn", rope_scaling=YARN),
+    olmo3("silent", without(CONFIG, "layer_types", "rms_norm_eps")),
+    granite("", attention_bias=True, mlp_bias=True),
+    granite("tied", tie_word_embeddings=True, residual_multiplier=1.0),
+    granite("silent", without(CONFIG, *FACTORS), **dict.fromkeys(FACTORS, 1.0)),
+    granite4("", tie_word_embeddings=True),
+    granite4("no-rope", edited(CONFIG, position_embedding_type=None), position_embedding_type=...),
+    granite4("older-names", renamed(CONFIG, layer_types="layers_block_type")),
+    granite4("mamba", edited(CONFIG, layer_types=["attention", "mamba", "attention"]), refused="Mamba"),
+    granite4("experts", edited(CONFIG, num_local_experts=2), refused="num_local_experts"),
+    stablelm(""),
+    stablelm("parallel", use_parallel_residual=True, use_qkv_bias=True, partial_rotary_factor=0.5),
+    stablelm("normed", qk_layernorm=True, num_key_value_heads=3, versions=("5",)),
+    opt(""),
+    opt("no-bias", enable_bias=False, tie_word_embeddings=False, activation_function="gelu"),
+    opt("behind", do_layer_norm_before=False, refused="do_layer_norm_before"),
+    opt("projected", word_embed_proj_dim=48, refused="word_embed_proj_dim"),
+    gpt_neo(""),
+    gpt_neo("silent", without(CONFIG, "activation_function", "layer_norm_epsilon", "intermediate_size")),
+    gpt_neo(
+        "other", edited(CONFIG, attention_types=[[["global", "near"], 1], [["global"], 1]]), refused="attention_types"
+    ),
+    gptj(""),
+    gptj("odd-tied", rotary_dim=6, tie_word_embeddings=True, n_inner=72),
+    codegen(""),
+    codegen("whole", rotary_dim=24),
+    bigcode(""),
+    bigcode("heads", multi_query=False, scale_attn_weights=False, n_inner=72, activation_function="gelu"),
+    bloom(""),
+    bloom("n-embed", renamed(CONFIG, hidden_size="n_embed")),
+    bloom("behind", apply_residual_connection_post_layernorm=True, refused="apply_residual"),
+    mpt(""),
+    mpt("clipped", num_attention_heads=4, attn_config={"clip_qkv": 0.6, "softmax_scale": 0.3}),
+    mpt("slopes", attn_config={"alibi_bias_max": 4}, refused="alibi_bias_max"),
+    falcon(""),
+    falcon("new", new_decoder_architecture=True, num_kv_heads=2, tie_word_embeddings=False),
+    falcon("new-one-norm", new_decoder_architecture=True, num_kv_heads=3, num_ln_in_parallel_attn=1, bias=True),
+    falcon("alibi", alibi=True, multi_query=False, parallel_attn=False, bias=True),
+    falcon("many-heads", multi_query=False, parallel_attn=False, rope_theta=500.0),
     neox(""),
     neox("in-turn", use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
     neox("rotary", rotary_pct=0.5, rotary_emb_base=5000),
