@@ -13,11 +13,13 @@ OPTIMUM = frozenset({
     "camembert", "codegen", "cohere", "convbert", "data2vec-text", "deberta", "deberta-v2", "deepseek_v3",
     "distilbert", "electra", "esm", "falcon", "flaubert", "gemma", "gemma2", "gemma3_text", "glm", "gpt2",
     "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "helium", "ibert", "internlm2", "llama",
-    "longformer", "longt5", "m2m_100", "marian", "mbart", "megatron-bert", "mistral", "mobilebert", "modernbert",
+    "longt5", "m2m_100", "marian", "mbart", "megatron-bert", "mistral", "mobilebert", "modernbert",
     "mpnet", "mpt", "mt5", "nemotron", "nystromformer", "olmo", "olmo2", "opt", "pegasus", "phi", "phi3", "qwen2",
     "qwen3", "qwen3_moe", "rembert", "roberta", "roformer", "smollm3", "splinter", "squeezebert", "stablelm", "t5",
     "xlm", "xlm-roberta",
 })  # fmt: skip
+
+NOWHERE = {"longformer": "a graph of its attention in windows holds for one length of text"}
 
 # Classes that are the text part of a model with more parts, by the whole's model_type.
 TEXT_CLASSES = {"gemma3": "Gemma3ForCausalLM"}
@@ -34,6 +36,8 @@ def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
             f"text = {name}(whole.config.text_config); text.model, text.lm_head = whole.model.language_model, "
             "whole.lm_head; text.save_pretrained(OUT); and copy the tokenizer's files"
         )
+    if model_type in NOWHERE:
+        return f"nor does --via optimum: {NOWHERE[model_type]}"
     if model_type in OPTIMUM:
         return "optimum-onnx has it: export with --via optimum"
     parts = [name for name, part in config.items() if name.endswith("_config") and isinstance(part, Mapping)]

@@ -59,6 +59,9 @@ def test_layers_beyond_the_tensors_are_refused() -> None:
     [
         ({"model_type": "lama"}, "did you mean 'llama'"),
         ({"model_type": "opt"}, "export with --via optimum"),
+        ({"model_type": "xlm"}, "export with --via optimum"),
+        ({"model_type": "flaubert"}, "export with --via optimum"),
+        ({"model_type": "longformer"}, "nor does --via optimum"),
         ({"model_type": "gemma3", "text_config": {}}, r"Gemma3ForCausalLM\(whole.config.text_config\)"),
         ({"model_type": "llava", "text_config": {}, "vision_config": {}}, "several parts .text_config, vision_config"),
         ({"model_type": "mamba"}, "--via optimum may have them"),
