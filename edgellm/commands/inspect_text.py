@@ -89,7 +89,8 @@ def _encoder_lines(encoder: EncoderFacts) -> list[str]:
         lines.append(f"labels       {len(encoder.labels)}: {shown}")
     if embedding is not None:
         unit = ", unit vectors" if embedding.normalize else ""
-        lines.append(f"embedding    {embedding.pooling} of the tokens{unit}, texts of {embedding.max_tokens} tokens")
+        poolings = " and ".join(embedding.poolings)
+        lines.append(f"embedding    {poolings} of the tokens{unit}, texts of {embedding.max_tokens} tokens")
     return lines
 
 

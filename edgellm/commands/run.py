@@ -69,7 +69,8 @@ def run(
 
     Tasks: text-generation, text2text-generation, summarization, translation (or translation_xx_to_yy), fill-mask,
     text-classification (or sentiment-analysis), token-classification (or ner), question-answering, feature-extraction,
-    sentence-similarity (of the first TEXT with the others), zero-shot-classification.
+    sentence-similarity (of the first TEXT with the others), text-ranking (of the others, for the first TEXT as query),
+    zero-shot-classification.
 
     TEXT "-" reads standard input (UTF-8), a text per line. --top-k is also how many answers, labels or words to give.
     """
@@ -79,7 +80,10 @@ def run(
     if context == STDIN and STDIN in texts:
         raise InputError("only one of TEXT and --context can be read from standard input")
     pipe = edgellm.pipeline(task, package, **options)
-    inputs = inputs_of(texts, context=context, text_pair=text_pair, together=task == "sentence-similarity")
+    together = task in ("sentence-similarity", "text-ranking")
+    inputs = inputs_of(texts, context=context, text_pair=text_pair, together=together)
+    if task == "text-ranking":
+        inputs = ({"query": one["source_sentence"], "documents": one["sentences"]} for one in inputs)
     several = False
     for one in inputs:
         result = pipe(one)

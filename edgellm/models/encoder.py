@@ -68,6 +68,19 @@ class EncoderResult:
         return self.outputs[name]
 
 
+class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
+    """float32. `truncated`: the numbers of the texts of which only the beginning (or the end) was read, as they are
+    longer than those of the training."""
+
+    truncated: tuple[int, ...] = ()
+
+
+def vectors_of(array: FloatArray, truncated: Sequence[int] = ()) -> Vectors:
+    found = array.view(Vectors)
+    found.truncated = tuple(truncated)
+    return found
+
+
 class EncoderModel:
     """May be used from several threads. The result of an input does not depend on the others in the call."""
 
@@ -111,19 +124,24 @@ class EncoderModel:
 
     def embed(
         self,
-        texts: Sequence[TextOrIds],
+        texts: str | Sequence[TextOrIds],
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
         normalize: bool | None = None,
-        truncation: Truncation | None = None,
-    ) -> FloatArray:
-        """[texts, dim] float32: a vector for each text, of a package made of a sentence encoder.
+        truncate_dim: int | None = None,
+        truncation: Truncation | None = "longest_first",
+    ) -> Vectors:
+        """[texts, dim] float32: a vector for each text, or [dim] for a single one, of a package made of a sentence
+        encoder.
 
         prompt: what stands before each text. prompt_name: the checkpoint's prompt of that name instead, such as
         "query"; without both, its default prompt if it has one. Token ids are taken as they are.
-        normalize: unit vectors; None is what the checkpoint says. truncation: cut longer texts than those of the
-        training; without it they are an error. Raises TaskError for other packages, OptionError, and what `run` raises.
+        normalize: unit vectors; None is what the checkpoint says. truncate_dim: so many numbers of each vector, the
+        first, of models that were trained for it (Matryoshka); with `normalize` true, a unit vector again.
+        truncation: how texts that are longer than those of the training are cut, as sentence-transformers cuts them;
+        the result's `truncated` says which were. None makes them an error. Raises TaskError for other packages,
+        OptionError, and what `run` raises.
         """
         embedding = self.manifest.model.embedding
         if embedding is None:
@@ -132,28 +150,46 @@ class EncoderModel:
                 "modules.json and pooling config, or was exported for another task; use run for the states of all "
                 "tokens"
             )
+        if isinstance(texts, str):
+            found = self.embed(
+                [texts], prompt=prompt, prompt_name=prompt_name, normalize=normalize, truncate_dim=truncate_dim,
+                truncation=truncation,
+            )  # fmt: skip
+            return vectors_of(found[0], found.truncated)
         limit = embedding.max_tokens
-        encodings = self._encodings(_behind(texts, embedding.before(prompt, prompt_name)), truncation, limit, limit)
+        whole = self._read(_behind(texts, embedding.before(prompt, prompt_name)))
+        encodings = self._fitted(whole, truncation, limit, limit)
         if "sentence_embedding" in self._graph.outputs:
             rows = [outputs["sentence_embedding"] for outputs in self._outputs(encodings, ["sentence_embedding"])]
         else:
             states = self._outputs(encodings, ["last_hidden_state"])
-            rows = [pooled(outputs["last_hidden_state"], embedding.pooling) for outputs in states]
+            rows = [pooled(outputs["last_hidden_state"], embedding.poolings) for outputs in states]
         vectors = np.stack(rows)
         if embedding.normalize if normalize is None else normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-        return vectors
+            vectors = _unit(vectors)
+        if truncate_dim is not None:
+            vectors = _first(vectors, truncate_dim)
+            vectors = _unit(vectors) if normalize else vectors
+        cut = [row for row, (one, fitted) in enumerate(zip(whole, encodings, strict=True)) if len(fitted) < len(one)]
+        return vectors_of(vectors, cut)
 
     def _encodings(
         self, inputs: Sequence[TextOrIds], truncation: Truncation | None, length: int, limit: int
     ) -> list[Encoding]:
+        return self._fitted(self._read(inputs), truncation, length, limit)
+
+    def _read(self, inputs: Sequence[TextOrIds]) -> list[Encoding]:
         if isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence):
             raise InputError(f"expected a list of inputs, found {type(inputs).__name__}")
         if not inputs:
             raise InputError("the list of inputs is empty")
+        return [self._encoding(one) for one in inputs]
+
+    def _fitted(
+        self, encodings: list[Encoding], truncation: Truncation | None, length: int, limit: int
+    ) -> list[Encoding]:
         if type(length) is not int or not 1 <= length <= limit:
             raise OptionError(f"max_length is {length!r}, expected a whole number from 1 to {limit}")
-        encodings = [self._encoding(one) for one in inputs]
         if truncation is not None:
             side = "right" if self.tokenizer is None else self.tokenizer.truncation_side
             encodings = [truncated(encoding, length, truncation, at=side) for encoding in encodings]
@@ -280,6 +316,18 @@ def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int, padding: floa
         bucket.append(row)
     if bucket:
         yield bucket
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
+
+
+def _first(vectors: FloatArray, size: int) -> FloatArray:
+    """So many numbers of each. Raises OptionError."""
+    width = vectors.shape[1]
+    if type(size) is not int or not 1 <= size <= width:
+        raise OptionError(f"truncate_dim is {size!r}, expected a whole number from 1 to {width}")
+    return np.ascontiguousarray(vectors[:, :size])
 
 
 def _bare(ids: IntArray) -> Encoding:

@@ -20,7 +20,7 @@ Task = Literal[
 GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
 LABEL_TASKS: tuple[Task, ...] = ("text-classification", "token-classification")
 ENCODER_TASKS: tuple[Task, ...] = ("fill-mask", *LABEL_TASKS, "question-answering", "feature-extraction")
-Pooling = Literal["mean", "cls", "max"]
+Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 USUAL_PROMPTS = ("query", "document")  # nothing, where a checkpoint has none of the name
 Problem = Literal["single_label_classification", "multi_label_classification", "regression"]
 Target = Literal["cpu", "cuda"]
@@ -146,13 +146,19 @@ class Rope:
 class Embedding:
     """How a sentence encoder makes one vector of a text: the graph pools the hidden states of its tokens, the runtime
     makes the result a unit vector if `normalize`. `max_tokens`: longer texts were cut in training. `prompts`: by name,
-    what may stand before a text; the one called `default_prompt` does where the caller does not say."""
+    what may stand before a text; the one called `default_prompt` does where the caller does not say. `further`: other
+    poolings, whose vectors stand behind the first."""
 
     pooling: Pooling
     normalize: bool
     max_tokens: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    further: tuple[Pooling, ...] = ()
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        return (self.pooling, *self.further)
 
     def before(self, prompt: str | None, name: str | None) -> str:
         """What stands before a text: the prompt, or that of the name, or the default one. Raises OptionError."""

@@ -22,7 +22,7 @@ from edgellm.package.sentence_steps import (
     dense_of,
     json_object,
     modules_of,
-    pooling_of,
+    poolings_of,
     transformer_config,
 )  # fmt: skip
 from edgellm.package.text_limit import TOKENIZER_CONFIG, text_limit
@@ -80,7 +80,7 @@ def sentence_encoder(
     for module in modules:
         if module.kind == "Normalize":
             check_normalize(files, module)
-    pooling = pooling_of(files, modules[1].config, hidden_size, has_prompts=any(prompts.values()))
+    pooling, *further = poolings_of(files, modules[1].config, hidden_size, has_prompts=any(prompts.values()))
     return SentenceEncoder(
         Embedding(
             pooling=pooling,
@@ -88,6 +88,7 @@ def sentence_encoder(
             max_tokens=min(_longest(files, sentence, context_length), context_length),
             prompts=prompts,
             default_prompt=default,
+            further=tuple(further),
         ),
         tuple(dense_of(files, module) for module in modules if module.kind == "Dense"),
     )
@@ -106,15 +107,27 @@ def check_widths(dense: Sequence[DenseStep], width: int) -> None:
         width = step.outputs
 
 
-def pooled(states: FloatArray, pooling: Pooling) -> FloatArray:
-    """The vector [width] of one text, made of its states [tokens, width]."""
+def pooled(states: FloatArray, poolings: Sequence[Pooling]) -> FloatArray:
+    """The vector of one text, made of its states [tokens, width]: [width] for each pooling, side by side."""
+    return np.concatenate([_pooled(states, pooling) for pooling in poolings])
+
+
+def _pooled(states: FloatArray, pooling: Pooling) -> FloatArray:
     match pooling:
         case "mean":
-            return np.asarray(states.mean(axis=0), np.float32)
+            found = states.mean(axis=0)
         case "cls":
-            return np.asarray(states[0], np.float32)
+            found = states[0]
         case "max":
-            return np.asarray(states.max(axis=0), np.float32)
+            found = states.max(axis=0)
+        case "mean_sqrt_len_tokens":
+            found = states.sum(axis=0) / np.sqrt(np.float32(len(states)))
+        case "weightedmean":
+            weights = np.arange(1, len(states) + 1, dtype=np.float32)[:, None]
+            found = (states * weights).sum(axis=0) / weights.sum()
+        case "lasttoken":
+            found = states[-1]
+    return np.asarray(found, np.float32)
 
 
 def sentence_files(root: Path) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm.package.file_names import is_inside
@@ -21,7 +21,7 @@ SENTENCE_CONFIGS = (
 LIBRARY = "sentence_transformers."
 STEPS = ("Transformer", "Pooling", "Dense", "Dropout", "Normalize")
 BY_TOKEN = "export with --task feature-extraction for the states of all tokens"
-POOLINGS: Mapping[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max"}
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # The older spelling of the same, one key for each way.
 FLAGS: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
@@ -132,7 +132,10 @@ def transformer_config(files: Mapping[str, bytes]) -> Mapping[str, Any]:
     return config
 
 
-def pooling_of(files: Mapping[str, bytes], name: str, hidden_size: int | None, *, has_prompts: bool) -> Pooling:
+def poolings_of(
+    files: Mapping[str, bytes], name: str, hidden_size: int | None, *, has_prompts: bool
+) -> tuple[Pooling, ...]:
+    """What stands side by side in a text's vector."""
     if name not in files:
         raise CheckpointError(f"the checkpoint lacks {name}, which {MODULES} names; download it")
     config = dict(json_object(files, name))
@@ -150,11 +153,11 @@ def pooling_of(files: Mapping[str, bytes], name: str, hidden_size: int | None, *
     if config:
         raise UnsupportedModelError(f"{name} has {', '.join(sorted(config))}, which edgellm does not know; {BY_TOKEN}")
     chosen = [str(mode) for mode in given] if isinstance(given, list) else [str(given)]
-    if len(chosen) != 1:
-        raise UnsupportedModelError(f"{name} has {len(chosen)} pooling modes, edgellm builds one: {', '.join(chosen)}")
-    if chosen[0] not in POOLINGS:
-        raise UnsupportedModelError(f"{name}: edgellm does not build {chosen[0]}; {nearest(chosen[0], POOLINGS)}")
-    return POOLINGS[chosen[0]]
+    unknown = [mode for mode in chosen if mode not in POOLINGS]
+    if unknown or not chosen:
+        what = unknown[0] if unknown else "a pooling of nothing"
+        raise UnsupportedModelError(f"{name}: edgellm does not build {what}; {nearest(what, POOLINGS)}")
+    return tuple(mode for wanted in chosen for mode in POOLINGS if mode == wanted)
 
 
 def dense_of(files: Mapping[str, bytes], module: Module) -> DenseStep:

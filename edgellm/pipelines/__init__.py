@@ -35,6 +35,7 @@ TASKS = {
     "question-answering": ("question_answering", "QuestionAnswering"),
     "feature-extraction": ("feature_extraction", "FeatureExtraction"),
     "sentence-similarity": ("sentence_similarity", "SentenceSimilarity"),
+    "text-ranking": ("text_ranking", "TextRanking"),
     "zero-shot-classification": ("zero_shot", "ZeroShotClassification"),
 }
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}

@@ -43,7 +43,7 @@ async def rerank(http: HttpRequest, body: RerankRequest, context: Context) -> Re
 
 
 def _embedded(name: str, model: EncoderModel, texts: list[Any], body: EmbeddingRequest) -> Response:
-    vectors = model.embed(texts)
+    vectors: FloatArray = model.embed(texts, truncation=None)
     if body.dimensions is not None:
         vectors = _shortened(vectors, body.dimensions)
     data = [
@@ -71,8 +71,8 @@ def _scores(model: EncoderModel, body: RerankRequest) -> FloatArray:
         results = model.run([(body.query, document) for document in body.documents], truncation="longest_first")
         logits = np.array([result.logits[0] for result in results], np.float32)
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
-    vectors = model.embed([body.query, *body.documents], normalize=True)
-    found: FloatArray = vectors[1:] @ vectors[0]
+    vectors = model.embed([body.query, *body.documents], normalize=True, truncation=None)
+    found: FloatArray = np.asarray(vectors[1:] @ vectors[0])
     return found
 
 

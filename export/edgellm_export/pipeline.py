@@ -20,7 +20,7 @@ from edgellm.system.memory import resident_bytes
 from edgellm.types import Progress
 from edgellm_export.adapters.checkpoint import GivenAdapter, merge_adapters, open_adapters, task_of_adapters, weighted
 from edgellm_export.adapters.refusals import MERGE
-from edgellm_export.architectures import Kind, kind_of
+from edgellm_export.architectures import Kind
 from edgellm_export.architectures.whole import text_model
 from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import calibration_text
@@ -30,7 +30,7 @@ from edgellm_export.exporters.decoder import open_decoder
 from edgellm_export.exporters.encoder import open_encoder
 from edgellm_export.exporters.encoder_decoder import open_encoder_decoder
 from edgellm_export.exporters.outline import hollow
-from edgellm_export.exporters.sentence import as_sentence_encoder, check_kind
+from edgellm_export.exporters.sentence import as_sentence_encoder, kind_for
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
@@ -244,9 +244,7 @@ def open_export(
         checkpoint = merge_adapters(checkpoint if weights else hollow(checkpoint), opened)
         choices = replace(choices, task=choices.task or task_of_adapters(opened, checkpoint.files))
         checkpoint = as_sentence_encoder(checkpoint if weights else hollow(checkpoint), choices.task)
-        kind = kind_of(checkpoint.config)
-        check_kind(checkpoint, kind, choices.task)
-        exporter = OPENERS[kind](checkpoint, choices)
+        exporter = OPENERS[kind_for(checkpoint, choices.task)](checkpoint, choices)
     return Opened(checkpoint, exporter, exporter)
 
 

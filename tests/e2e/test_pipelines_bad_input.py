@@ -64,7 +64,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize(
     ("task", "made_for", "fitting"),
     [
-        ("fill-mask", "text-classification", "text-classification, zero-shot-classification"),
+        ("fill-mask", "text-classification", "text-classification, text-ranking, zero-shot-classification"),
         ("ner", "fill-mask", "fill-mask"),
         ("question-answering", "feature-extraction", "feature-extraction, sentence-similarity"),
         ("text-generation", "text2text-generation", "text2text-generation, summarization, translation"),

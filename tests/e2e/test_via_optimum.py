@@ -30,7 +30,7 @@ from edgellm.errors import (
     UnsupportedModelError,
 )
 from edgellm_export.optimum import export as optimum_export
-from edgellm_export.optimum.conversion import export_graphs
+from edgellm_export.optimum.conversion import export_graphs, task_of
 from optimum_models import CONTEXT, DECODERS, VOCAB, make_model, save_checkpoint
 
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
@@ -250,6 +250,19 @@ def test_choices_that_these_graphs_do_not_have(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("XLMWithLMHeadModel", "fill-mask"),
+        ("FlaubertWithLMHeadModel", "fill-mask"),
+        ("T5WithLMHeadModel", "text2text-generation"),
+        ("GPT2LMHeadModel", "text-generation"),
+    ],
+)
+def test_what_a_class_is_for(name: str, task: str) -> None:
+    assert task_of({"architectures": [name]}) == task
+
+
 def test_checkpoints_that_optimum_does_not_export(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -259,6 +272,7 @@ def test_checkpoints_that_optimum_does_not_export(checkpoint: Callable[[str], Pa
     for change, message in (
         ({"architectures": None}, "architectures is None"),
         ({"model_type": "unheard-of"}, "optimum does not export"),
+        ({"model_type": "longformer"}, "optimum's graph of it holds for one length"),
         ({"hidden_size": 50}, "optimum does not export"),
     ):
         (source / "config.json").write_text(json.dumps({**config, **change}))

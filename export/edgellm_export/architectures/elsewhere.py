@@ -14,16 +14,20 @@ OPTIMUM = frozenset({
     "camembert", "codegen", "cohere", "convbert", "data2vec-text", "deberta", "deberta-v2", "deepseek_v3",
     "distilbert", "electra", "esm", "falcon", "flaubert", "gemma", "gemma2", "gemma3_text", "glm", "gpt2",
     "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "helium", "ibert", "internlm2", "llama",
-    "longformer", "longt5", "m2m_100", "marian", "mbart", "megatron-bert", "mistral", "mobilebert", "modernbert",
+    "longt5", "m2m_100", "marian", "mbart", "megatron-bert", "mistral", "mobilebert", "modernbert",
     "mpnet", "mpt", "mt5", "nemotron", "nystromformer", "olmo", "olmo2", "opt", "pegasus", "phi", "phi3", "qwen2",
     "qwen3", "qwen3_moe", "rembert", "roberta", "roformer", "smollm3", "splinter", "squeezebert", "stablelm", "t5",
     "xlm", "xlm-roberta",
 })  # fmt: skip
 
+NOWHERE = {"longformer": "a graph of its attention in windows holds for one length of text"}
+
 
 def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
     """What would work for a checkpoint whose model_type is not `known`."""
     model_type = str(config["model_type"])
+    if model_type in NOWHERE:
+        return f"nor does --via optimum: {NOWHERE[model_type]}"
     if model_type in OPTIMUM:
         return "optimum-onnx has it: export with --via optimum"
     parts = [name for name, part in config.items() if name.endswith("_config") and isinstance(part, Mapping)]

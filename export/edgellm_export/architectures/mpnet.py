@@ -11,7 +11,7 @@ from edgellm_export.architectures.contract import LayerNames, SourceMask
 from edgellm_export.architectures.encoder import EncoderNames, MaskedHead, PostNormEncoder, TextHead, read_config
 from edgellm_export.blocks.build import Build
 from edgellm_export.blocks.cross_attention import RelativePositions
-from edgellm_export.blocks.encoder_attention import places
+from edgellm_export.blocks.near import places
 from edgellm_export.checkpoint.config import ConfigReader
 
 PREFIX = "mpnet."

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.errors import UnsupportedModelError
 from edgellm.types import FloatArray
 from edgellm_export.blocks.build import BatchState, Build, Heads, LayerCache, node
+from edgellm_export.blocks.near import near
 from edgellm_export.blocks.norms import per_head_rms_norm, rms_norm
 from edgellm_export.blocks.rope import Rope, StaticRope, turned_by_attention
 from edgellm_export.blocks.rotary import rotate, tables
@@ -145,6 +147,10 @@ def grouped_query(
     """Causal grouped-query attention with the cache updated in place. qkv: one packed value [B, S, (Nq + 2 Nkv) H],
     or three. positions: rows of the rotary tables. bias: [1, Nq, S, T], added to the scores. sinks: [Nq], the score of
     one more key of each head, without a value. Returns [B, S, Nq * H] and the present cache."""
+    if batch.both_ways is not None:
+        if len(qkv) == 1 or bias is not None or sinks is not None:
+            raise UnsupportedModelError("edgellm builds attention in both directions for Gemma 3 only")
+        return _both_ways(b, qkv, heads, batch, batch.both_ways, rope, positions, name), cache
     if rope is not None and not turned_by_attention(rope):
         qkv, rope = rotate(b, qkv, heads, batch, rope, positions, name), None
     cos_sin = tables(b, rope, positions) if isinstance(rope, StaticRope) else (None, None)
@@ -169,6 +175,35 @@ def grouped_query(
     if b.attentions is not None:
         b.attentions.extend(weights)
     return out, LayerCache(present_key, present_value)
+
+
+def _both_ways(
+    b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, keys: ir.Value, rope: Rope | None,
+    positions: int, name: str,
+) -> ir.Value:  # fmt: skip
+    """Attention of every token to every token of its row, or to those at most half a window away. Keys and values are
+    repeated, as the operator has as many heads of each."""
+    if heads.softcap:
+        raise UnsupportedModelError("edgellm builds attention in both directions without soft caps only")
+    if rope is not None:
+        qkv = rotate(b, qkv, heads, batch, rope, positions, name)
+    query, key, value = qkv
+    key, value = (_repeated(b, x, heads, f"{node(name)}/{side}") for side, x in (("k", key), ("v", value)))
+    options: dict[str, Any] = {} if heads.scale is None else {"scale": heads.scale}
+    bias = () if heads.window is None else (near(b, keys, heads.window // 2),)
+    inputs = (query, key, value, None, keys, *bias)
+    return multi_head(b, *inputs, place=node(name), kept=b.attentions, num_heads=heads.num_heads, **options)
+
+
+def _repeated(b: Build, x: ir.Value, heads: Heads, place: str) -> ir.Value:
+    """[B, S, Nkv * H] to [B, S, Nq * H], each head as often as it has queries."""
+    count = heads.num_heads // heads.num_kv_heads
+    if count == 1:
+        return x
+    g = b.graph
+    split = g.op("Reshape", x, g.ints(0, 0, heads.num_kv_heads, 1, heads.head_dim), name=f"{place}/Split")
+    wide = g.op("Tile", split, g.ints(1, 1, 1, count, 1), name=f"{place}/Tile")
+    return g.op("Reshape", wide, g.ints(0, 0, heads.query_size), name=f"{place}/Join")
 
 
 def multi_head(b: Build, *inputs: ir.Value | None, place: str, kept: list[ir.Value] | None, **options: Any) -> ir.Value:

@@ -140,12 +140,14 @@ def _attention_outputs(b: Build) -> list[Any]:
 class BatchState:
     """The batch as attention sees it. seqlens: [B] int32, tokens of each row minus one. total: int32 scalar, tokens of
     the longest row. positions: [B, S] int64, only for models that need them. lengths: [B] int64, what length-dependent
-    rotary tables follow."""
+    rotary tables follow. both_ways: [B, S] int32, ones for tokens, then zeros, where tokens see those behind them, too,
+    and nothing is past."""
 
     seqlens: ir.Value
     total: ir.Value
     positions: ir.Value | None
     lengths: ir.Value | None
+    both_ways: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,11 @@ class CacheScales:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`."""
+    """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`. None where
+    nothing is past."""
 
-    key: ir.Value
-    value: ir.Value
+    key: ir.Value | None
+    value: ir.Value | None
     scales: CacheScales | None = None
 
 

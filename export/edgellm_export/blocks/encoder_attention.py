@@ -17,8 +17,6 @@ from edgellm_export.blocks.rotary import tables
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
 from edgellm_export.onnx.builder import MICROSOFT
 
-FAR = -1e30  # added to the scores of keys that are too far away
-
 
 @dataclass(frozen=True)
 class Sides:
@@ -100,31 +98,3 @@ def _turned(b: Build, x: ir.Value, scores: Scores, place: str) -> ir.Value:
     options: dict[str, Any] = {"num_heads": scores.num_heads, "domain": MICROSOFT}
     cos_sin = tables(b, scores.rope, scores.positions)
     return b.graph.op("RotaryEmbedding", x, b.graph.ints(0), *cos_sin, name=f"{place}/RotaryEmbedding", **options)
-
-
-def places(b: Build, keys: ir.Value) -> ir.Value:
-    """0 .. S - 1: [S] int64, shared by all layers. keys: [B, S]."""
-    g, root = b.graph, "/positions"
-    known = g.lookup(root)
-    if known is None:
-        length = g.op("Shape", keys, start=1, end=2, name=f"{root}/Shape")
-        end = g.op("Squeeze", length, g.ints(0), name=f"{root}/Squeeze")
-        known = (g.op("Range", g.scalar(0), end, g.scalar(1), name=f"{root}/Range"),)
-        g.remember(root, known)
-    return known[0]
-
-
-def near(b: Build, keys: ir.Value, reach: int) -> ir.Value:
-    """A bias [1, 1, S, S] that leaves keys at most `reach` tokens away, shared by all layers with the same reach."""
-    g, root = b.graph, f"/near_{reach}"
-    known = g.lookup(root)
-    if known is None:
-        row = places(b, keys)
-        column = g.op("Unsqueeze", row, g.ints(1), name=f"{root}/Unsqueeze")
-        away = g.op("Abs", g.op("Sub", row, column, name=f"{root}/Sub"), name=f"{root}/Abs")
-        far = g.op("Greater", away, g.scalar(reach), name=f"{root}/Greater")
-        zero, least = (g.constant(f"{root}/{x}", np.array(x, b.activation)) for x in (0, FAR))
-        bias = g.op("Where", far, least, zero, name=f"{root}/Where")
-        known = (g.op("Unsqueeze", bias, g.ints(0, 1), name=f"{root}/Batch"),)
-        g.remember(root, known)
-    return known[0]

@@ -14,8 +14,9 @@ from edgellm.package.sentence import SentenceEncoder, check_widths, sentence_enc
 from edgellm.text.encodings import Encoding
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
-from edgellm_export.architectures import open_family
+from edgellm_export.architectures import kind_of, open_family
 from edgellm_export.architectures.contract import EncoderFamily
+from edgellm_export.architectures.states import DecoderStates
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.encoder_texts import check_given, paragraphs
 from edgellm_export.checkpoint import Checkpoint, TensorReader
@@ -76,13 +77,13 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
     _check_combination(choices)
     found: EncoderFamily
-    found, checkpoint = open_family(checkpoint)
+    found, checkpoint = _opened(checkpoint)
     if found.config.shared and choices.precision == "mixed":
         raise ExportError("the model's layers share their matrices, which then have one format; export as int8 or int4")
     sentences = _sentence_encoder(checkpoint, found, choices)
     if sentences is not None:
         checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **checkpoint.steps})
-        model = HeadedEncoder(found, "feature-extraction", 0, sentences.embedding.pooling, sentences.dense)
+        model = HeadedEncoder(found, "feature-extraction", 0, sentences.embedding.poolings, sentences.dense)
         facts = EncoderFacts(embedding=sentences.embedding)
     else:
         task = task_of(checkpoint.config, choices.task)
@@ -94,13 +95,25 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     return Driver(EncoderRecipe(checkpoint, choices, found.names, model.shape, model, facts))
 
 
+def _opened(checkpoint: Checkpoint) -> tuple[EncoderFamily, Checkpoint]:
+    """Of a decoder, its states; some are trained to see both ways, which nothing that generates does."""
+    config = checkpoint.config
+    if kind_of(config) == "encoder":
+        return open_family(checkpoint)
+    both_ways = config.get("use_bidirectional_attention") is True
+    if both_ways:
+        checkpoint = replace(checkpoint, config={**config, "use_bidirectional_attention": False})
+    decoder, checkpoint = open_family(checkpoint)
+    return DecoderStates(decoder, both_ways), checkpoint
+
+
 def _sentence_encoder(checkpoint: Checkpoint, found: EncoderFamily, choices: Choices) -> SentenceEncoder | None:
     """What makes one vector of a text, where the checkpoint says so and nothing else was asked for."""
     if choices.task is not None:
         return None
     sentences = sentence_encoder(checkpoint.files, found.config.context_length, found.config.hidden_size)
     if sentences is not None:
-        check_widths(sentences.dense, found.config.hidden_size)
+        check_widths(sentences.dense, found.config.hidden_size * len(sentences.embedding.poolings))
     return sentences
 
 

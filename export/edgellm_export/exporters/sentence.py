@@ -11,7 +11,7 @@ from edgellm.errors import UnsupportedModelError
 from edgellm.package.manifest import Task
 from edgellm.package.sentence import is_sentence_encoder, lowers
 from edgellm.package.sentence_steps import MODULES, SENTENCE_CONFIGS
-from edgellm_export.architectures import Kind
+from edgellm_export.architectures import Kind, kind_of
 from edgellm_export.checkpoint import Checkpoint
 
 TOKENIZER = "tokenizer.json"
@@ -34,13 +34,16 @@ def as_sentence_encoder(checkpoint: Checkpoint, task: Task | None) -> Checkpoint
     return replace(checkpoint, files={**checkpoint.files, **done})
 
 
-def check_kind(checkpoint: Checkpoint, kind: Kind, task: Task | None) -> None:
-    """Raises UnsupportedModelError for a sentence encoder whose model generates."""
-    if task is None and kind != "encoder" and is_sentence_encoder(checkpoint.files):
+def kind_for(checkpoint: Checkpoint, task: Task | None) -> Kind:
+    """What to export a checkpoint as: a decoder as an encoder, where it gives a vector for a text, or the states of
+    tokens. Raises UnsupportedModelError for a sentence encoder whose model is an encoder-decoder."""
+    kind, sentences = kind_of(checkpoint.config), task is None and is_sentence_encoder(checkpoint.files)
+    if kind == "encoder-decoder" and sentences:
         raise UnsupportedModelError(
             f"{MODULES} makes a sentence encoder of {checkpoint.config.get('model_type')}, and edgellm builds those of "
-            "encoders only (BERT and its kin); to export the model as one that generates, say so with --task"
+            "encoders and decoders only; to export the model as one that generates, say so with --task"
         )
+    return "encoder" if kind == "decoder" and (sentences or task == "feature-extraction") else kind
 
 
 def _json(data: Mapping[str, Any]) -> bytes:

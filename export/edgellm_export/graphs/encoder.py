@@ -20,7 +20,7 @@ from edgellm_export.architectures.contract import EncoderFamily, HeadKind, Sourc
 from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built, node
 from edgellm_export.blocks.layers import linear
-from edgellm_export.blocks.pooling import pooled
+from edgellm_export.blocks.pooling import side_by_side
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
 from edgellm_export.onnx.builder import MICROSOFT, BuiltGraph
 
@@ -35,13 +35,13 @@ DENSE_ACTIVATIONS: Mapping[Activation, tuple[str, str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class HeadedEncoder:
-    """A family, what its head is for, and how many labels that has. `pooling`, and `dense` behind it: of sentence
-    encoders."""
+    """A family, what its head is for, and how many labels that has. `poolings`, and `dense` behind them: of
+    sentence encoders."""
 
     family: EncoderFamily
     task: Task
     labels: int = 0
-    pooling: Pooling | None = None
+    poolings: Sequence[Pooling] = ()
     dense: Sequence[DenseStep] = ()
 
     @property
@@ -52,7 +52,7 @@ class HeadedEncoder:
     @property
     def outputs(self) -> tuple[str, ...]:
         if self.task == "feature-extraction":
-            return ("last_hidden_state", *(("sentence_embedding",) if self.pooling else ()))
+            return ("last_hidden_state", *(("sentence_embedding",) if self.poolings else ()))
         return ("start_logits", "end_logits") if self.task == "question-answering" else ("logits",)
 
     @property
@@ -127,9 +127,9 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
     match model.task:
         case "feature-extraction":
             states: list[Output] = [(x, "last_hidden_state", FLOAT, [*ROWS, hidden])]
-            if model.pooling is None:
+            if not model.poolings:
                 return states
-            vector, width = pooled(b, x, attention_mask, model.pooling), hidden
+            vector, width = side_by_side(b, x, attention_mask, model.poolings), hidden * len(model.poolings)
             for step in model.dense:
                 vector, width = _dense(b, vector, step), step.outputs
             return [*states, (vector, "sentence_embedding", FLOAT, ["batch_size", width])]

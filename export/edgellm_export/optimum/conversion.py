@@ -19,6 +19,9 @@ from edgellm.types import FloatArray, TokenArray
 
 # By the end of the name of the class in config.json, the first that fits.
 TASKS: Mapping[str, Task] = {
+    "XLMWithLMHeadModel": "fill-mask",
+    "FlaubertWithLMHeadModel": "fill-mask",
+    "T5WithLMHeadModel": "text2text-generation",
     "ForCausalLM": "text-generation",
     "LMHeadModel": "text-generation",
     "ForConditionalGeneration": "text2text-generation",
@@ -29,6 +32,8 @@ TASKS: Mapping[str, Task] = {
     "ForQuestionAnswering": "question-answering",
     "Model": "feature-extraction",
 }
+# Whose graphs hold for the length of text that they are traced with, which shows in none of their inputs.
+REFUSED = {"longformer": "attention in windows of a text that is padded to their multiples"}
 PACKAGES = ("optimum-onnx", "optimum", "torch", "transformers")
 
 
@@ -42,6 +47,16 @@ def task_of(config: Mapping[str, Any]) -> Task:
             f"config.json: architectures is {names!r}, which does not say what the model is for; say it with --task"
         )
     return found
+
+
+def check_exported(config: Mapping[str, Any]) -> None:
+    """Raises UnsupportedModelError for families whose graphs would be wrong, before any work is done."""
+    model_type = str(config.get("model_type"))
+    if model_type in REFUSED:
+        raise UnsupportedModelError(
+            f"{model_type} has {REFUSED[model_type]}, and optimum's graph of it holds for one length; "
+            "edgellm runs no such model"
+        )
 
 
 def export_graphs(checkpoint: Path, out: Path, task: Task) -> None:

@@ -34,7 +34,14 @@ from edgellm.types import Progress
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.exporters.contract import Choices, Written
-from edgellm_export.optimum.conversion import PACKAGES, TorchOriginal, check_installed, export_graphs, task_of
+from edgellm_export.optimum.conversion import (
+    PACKAGES,
+    TorchOriginal,
+    check_exported,
+    check_installed,
+    export_graphs,
+    task_of,
+)
 from edgellm_export.optimum.verify import GraphsOriginal, verify_package
 from edgellm_export.optimum.weights import save, store_weights
 from edgellm_export.package.genai_config import can_run, genai_config
@@ -134,6 +141,7 @@ def open_optimum(checkpoint: Checkpoint, choices: Choices) -> OptimumExport | Gr
     if choices.text.given:
         raise ExportError("--via optimum rounds weights as they are; leave out --calibration")
     check_generation(checkpoint)
+    check_exported(checkpoint.config)
     if checkpoint.source["kind"] == "onnx":
         _check_graphs(checkpoint.directory, choices)
         return GraphsExport(checkpoint, choices.precision, checkpoint.directory)

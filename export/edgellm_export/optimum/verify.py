@@ -84,7 +84,7 @@ def _expected(original: Original, encoding: Encoding, facts: EncoderFacts) -> di
     outputs = original.outputs(encoding)
     if facts.embedding is None:
         return dict(outputs)
-    return {"sentence_embedding": pooled(outputs["last_hidden_state"], facts.embedding.pooling)}
+    return {"sentence_embedding": pooled(outputs["last_hidden_state"], facts.embedding.poolings)}
 
 
 def _score_package(

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common as passes
 
 from edgellm.package.manifest import Precision
 from edgellm.types import FloatArray, ProgressHook
@@ -32,13 +31,23 @@ SAME_IDS = ("Cast", "Reshape", "Unsqueeze", "Squeeze", "Identity", "Flatten")  #
 
 def store_weights(model: ir.Model, precision: Precision, progress: ProgressHook) -> str:
     """Change `model` in place. Returns the name of the scheme."""
-    passes.IdentityEliminationPass()(model)  # constants that torch's exporter found to be the same
+    _join_constants(model.graph)
     scheme = scheme_for(precision, "cpu")
     if isinstance(scheme, IntegerScheme):
         _Rounding(model, scheme).run(progress)
     elif precision == "fp16":
         _store_as_float16(model)
     return scheme.name
+
+
+def _join_constants(graph: ir.Graph) -> None:
+    """Without the Identity nodes of those that torch's exporter found to be the same. Others stay: the pass that takes
+    them all out fails where a branch gives what is outside of it (DeBERTa)."""
+    for node in [node for node in graph if node.op_type == "Identity"]:
+        value, copy = node.inputs[0], node.outputs[0]
+        if value is not None and value.is_initializer() and not copy.is_graph_output():
+            copy.replace_all_uses_with(value)
+            graph.remove(node, safe=True)
 
 
 def save(model: ir.Model, path: Path) -> None:

@@ -10,13 +10,15 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
+import transformers as hf
 from safetensors.numpy import save_file
 
 import edgellm
 import edgellm_export
 import families
 from comparison import relative
-from edgellm.errors import CheckpointError, ContextOverflowError, UnsupportedModelError
+from edgellm.errors import CheckpointError, ContextOverflowError, OptionError, UnsupportedModelError
 from edgellm.types import FloatArray
 from encoder_checks import TOLERANCE, expected
 
@@ -37,6 +39,9 @@ POOLED = {
     "pooling_mode_mean_tokens": lambda states: states.mean(axis=0),
     "pooling_mode_cls_token": lambda states: states[0],
     "pooling_mode_max_tokens": lambda states: states.max(axis=0),
+    "pooling_mode_mean_sqrt_len_tokens": lambda states: states.sum(axis=0) / len(states) ** 0.5,
+    "pooling_mode_weightedmean_tokens": lambda states: np.average(states, axis=0, weights=1 + np.arange(len(states))),
+    "pooling_mode_lasttoken": lambda states: states[-1],
 }
 
 
@@ -59,8 +64,25 @@ def test_embeddings(
         assert relative(vector, wanted) < TOLERANCE
     assert np.allclose(np.linalg.norm(model.embed(texts, normalize=True), axis=1), 1)
     with pytest.raises(ContextOverflowError, match=r"input 0 has \d+ tokens, this model takes at most 20"):
-        model.embed(["a text that is longer than twenty letters"])
-    assert model.embed(["a text that is longer than twenty letters"], truncation="longest_first").shape == (1, 48)
+        model.embed(["a text that is longer than twenty letters"], truncation=None)
+    cut = model.embed(["short", "a text that is longer than twenty letters"])
+    assert (cut.shape, cut.truncated) == ((2, 48), (1,))
+    assert np.array_equal(model.embed("a text that is longer than twenty letters"), cut[1])
+
+
+def test_the_first_numbers_of_vectors(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """As sentence-transformers cuts them: behind the checkpoint's own norm, and unit vectors again if asked for."""
+    source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    exported = edgellm_export.export(source, tmp_path / "package", precision="fp32", verify_quality=False)
+    model = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1))
+    whole = model.embed(["a", "b c"])
+    first = model.embed(["a", "b c"], truncate_dim=7)
+    assert np.array_equal(first, whole[:, :7])
+    unit = first / np.linalg.norm(first, axis=1, keepdims=True)
+    assert np.allclose(model.embed(["a", "b c"], truncate_dim=7, normalize=True), unit)
+    with pytest.raises(OptionError, match="truncate_dim is 49, expected a whole number from 1 to 48"):
+        model.embed("a", truncate_dim=49)
 
 
 def test_a_checkpoint_with_a_head_for_masked_words_is_a_sentence_encoder(
@@ -129,20 +151,59 @@ def test_a_checkpoint_that_lowers_texts_and_has_prompts(checkpoint: Callable[...
     assert np.array_equal(model.embed([("A", "B")]), plain.embed([("q: a", "b")]))
 
 
-def test_a_sentence_encoder_made_of_a_decoder_is_refused_unless_a_task_is_named(tmp_path: Path) -> None:
+BOTH_WAYS = {"use_bidirectional_attention": True, "sliding_window": 8, "num_hidden_layers": 6}
+DECODERS = {
+    "gemma3": (families.Family("gemma3-both-ways", families._sized(hf.Gemma3TextConfig, **BOTH_WAYS)), "mean"),
+    "gpt2": (families.BY_NAME["gpt2"], "lasttoken"),
+    "mistral": (families.BY_NAME["mistral-sliding"], "lasttoken"),
+    "qwen3": (families.BY_NAME["qwen3"], "lasttoken"),
+}
+
+
+@pytest.mark.parametrize(("name", "precision"), [*((name, "fp32") for name in DECODERS), ("qwen3", "int8")])
+def test_a_sentence_encoder_made_of_a_decoder(name: str, precision: Any, tmp_path: Path) -> None:
+    """Its states without its head; of Gemma 3, where tokens see both ways, as in EmbeddingGemma."""
+    family, mode = DECODERS[name]
+    families.save_checkpoint(families.make_model(family), tmp_path / "checkpoint")
+    made = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", attn_implementation="eager")
+    width = made.config.hidden_size
+    pooling = {"pooling_mode": mode, "word_embedding_dimension": width}
+    sentence_files(tmp_path / "checkpoint", pooling=pooling, normalize=True)
+    exported = edgellm_export.export(tmp_path / "checkpoint", tmp_path / "package", precision=precision)
+    assert exported.manifest.graphs["model"].outputs == ("last_hidden_state", "sentence_embedding")
+    model = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1))
+    texts = [np.arange(5, 5 + length) for length in (17, 3, 20, 1)]
+    for text, vector in zip(texts, model.embed(texts), strict=True):
+        with torch.no_grad():
+            body = made.transformer if name == "gpt2" else made.model
+            states = body(torch.tensor(text[None])).last_hidden_state[0].numpy()
+        wanted = states[-1] if mode == "lasttoken" else states.mean(axis=0)
+        assert relative(vector, wanted / np.linalg.norm(wanted)) < (TOLERANCE if precision == "fp32" else 0.15)
+
+
+def test_a_sentence_encoder_made_of_a_decoder_generates_where_a_task_is_named(tmp_path: Path) -> None:
     source = tmp_path / "checkpoint"
     families.save_checkpoint(families.make_model(families.BY_NAME["llama"]), source)
     sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
-    with pytest.raises(UnsupportedModelError, match="makes a sentence encoder of llama"):
-        edgellm_export.export(source, tmp_path / "package")
     plan = edgellm_export.plan(source, tmp_path / "package", task="text-generation")
     assert plan.prediction.manifest.task == "text-generation"
 
 
+def test_several_poolings_stand_side_by_side(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
+    parts = []
+    for modes in (["lasttoken", "mean"], "lasttoken", "mean"):
+        sentence_files(source, pooling={"pooling_mode": modes}, normalize=False)
+        out = tmp_path / str(len(parts))
+        edgellm_export.export(source, out, precision="fp32", verify_quality=False)
+        parts.append(edgellm.load(out, threads=1).embed(["a text", "b"]))  # type: ignore[union-attr]
+    assert np.allclose(parts[0], np.concatenate(parts[1:], axis=1), atol=1e-6)
+
+
 def test_steps_that_are_not_built_leave_nothing_behind(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
-    sentence_files(source, pooling={"pooling_mode": "lasttoken"}, normalize=False)
-    with pytest.raises(UnsupportedModelError, match="does not build lasttoken"):
+    sentence_files(source, pooling={"pooling_mode": "median"}, normalize=False)
+    with pytest.raises(UnsupportedModelError, match="does not build median"):
         edgellm_export.export(source, tmp_path / "package")
     sentence_files(source, pooling={"pooling_mode": "mean", "word_embedding_dimension": 7}, normalize=False)
     with pytest.raises(CheckpointError, match="the dimension is 7"):

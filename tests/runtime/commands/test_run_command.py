@@ -42,7 +42,7 @@ def test_reads_lines(package: Path, model: edgellm.Model) -> None:
     [
         (["no-such-task", "PKG", "a"], "there is no task 'no-such-task'"),
         (["fill-mask", "PKG", "a"], r"a package for text-generation, and fill-mask needs one for fill-mask"),
-        (["ner", "PKG", "a"], "this package can do text-generation$"),
+        (["ner", "PKG", "a"], "this package can do text-generation, text-ranking$"),
         (["text-generation", "PKG", "a", "--stride", "3"], "unknown option 'stride'"),
         (["text-generation", "PKG", "a", "--num-beams", "0"], "num_beams is 0"),
         (["text-generation", "PKG", "-", "--context", "-"], "only one of TEXT and --context"),
