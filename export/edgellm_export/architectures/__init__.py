@@ -30,6 +30,7 @@ DECODERS = {
     "mixtral": "mixtral",
     "olmoe": "olmoe",
     "phi3": "phi3",
+    "phimoe": "phimoe",
     "qwen2": "qwen2",
     "qwen2_moe": "qwen2_moe",
     "qwen3": "qwen3",

@@ -108,6 +108,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
     },
+    "phimoe": {
+        **_LLAMA, "vocab_size": 32064, "intermediate_size": 6400, "num_key_value_heads": 8,
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_experts_per_tok": 2,
+        "num_local_experts": 16, "router_jitter_noise": 0.01,
+    },
     "qwen2": _QWEN2,
     "qwen2_moe": {
         **_QWEN2, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,

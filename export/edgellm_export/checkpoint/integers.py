@@ -104,7 +104,7 @@ def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:
 
 
 def _every(found: Integers, step: int) -> Integers:
-    levels, scales, zero_points = (each[::step] for each in (found.levels, found.scales, found.zero_points))
+    levels, scales, zero_points = found.levels[::step], found.scales[::step], found.zero_points[::step]
     return replace(found, levels=levels, scales=scales, zero_points=zero_points)
 
 

@@ -74,13 +74,13 @@ def test_the_list_of_optimums_model_types_is_optimums() -> None:
     assert {name for name, exporters in supported.items() if "onnx" in exporters} >= OPTIMUM
 
 
-MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe")
 DECODERS = ("bart", "gpt2", "gpt_neox", "llama", "marian", "mistral", "phi3", "starcoder2", "t5")
 OTHER_MODELS = [
     *((name, "is_causal", False) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
     *((name, "is_causal", False) for name in MIXTURES),
-    *((name, "attention_chunk_size", 4) for name in MIXTURES if name != "gpt_oss"),
-    *((name, "layer_types", ["chunked_attention"]) for name in MIXTURES),
+    *((name, "attention_chunk_size", 4) for name in MIXTURES),
+    *((name, "layer_types", ["chunked_attention"]) for name in MIXTURES if name != "gpt_oss"),
     *((name, "sliding_window", 4) for name in ("granitemoe", "olmoe")),
     ("qwen2_moe", "use_sliding_window", True),
     ("gpt_oss", "swiglu_limit", 9.0),
