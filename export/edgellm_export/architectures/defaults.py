@@ -162,4 +162,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     aliases = ALIASES.get(model_type, {})
     own = {name: value for name, value in config.items() if name not in aliases}
     renamed = {aliases[name]: value for name, value in config.items() if name in aliases}
-    return {**DEFAULTS[model_type], **own, **renamed}
+    usual = dict(DEFAULTS[model_type])
+    if own.get("rope_parameters") is not None:  # where transformers 5 puts it
+        usual.pop("rope_scaling", None)
+    return {**usual, **own, **renamed}

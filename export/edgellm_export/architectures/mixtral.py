@@ -27,5 +27,5 @@ def mixtral_names(experts: Experts) -> Names:
     """Those of transformers 4, also where 5 wrote them as it has them in memory."""
     return Names(
         stacked=stacked(BLOCK, "mlp.experts.gate_up_proj", "mlp.experts.down_proj", experts),
-        older={".mlp.gate.weight": f".{BLOCK}.gate.weight"},
+        older={f".mlp.{router}.weight": f".{BLOCK}.gate.weight" for router in ("gate", "router")},
     )
