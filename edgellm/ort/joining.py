@@ -89,13 +89,13 @@ def joined(model: bytes) -> bytes:
     known_shapes = next(texts(memoryview(model), MODEL_PRODUCER), "") == OURS
     joins = _joins(_steps(graph), known_shapes)
     new = {join.at: join.message for join in joins}
-    gone = {index for join in joins for index in join.gone} - new.keys()
+    changed = {index for join in joins for index in join.gone} | new.keys()
 
     def of_graph() -> Iterator[bytes]:
         index = -1
         for field, _, whole in spans(graph):
             index += field == GRAPH_NODE
-            if field != GRAPH_NODE or index not in new.keys() | gone:
+            if field != GRAPH_NODE or index not in changed:
                 yield bytes(whole)
             elif index in new:
                 yield encoded(GRAPH_NODE, new[index])

@@ -20,7 +20,17 @@ from encoder_decoder_families import save_checkpoint, sources
 from text_checkpoints import SENTENCES, Recipe
 
 LENGTH = 30
-DECODERS = ["gpt2", "llama", "llama-dynamic", "mistral-sliding", "qwen3", "phi3-longrope", "gemma2", "gemma3"]
+DECODERS = [
+    "gpt2",
+    "qwen3_moe",
+    "llama",
+    "llama-dynamic",
+    "mistral-sliding",
+    "qwen3",
+    "phi3-longrope",
+    "gemma2",
+    "gemma3",
+]
 
 
 def export(source: Path, out: Path, **options: Any) -> Path:

@@ -13,7 +13,17 @@ import edgellm
 from comparison import prompt, relative_rms
 from families import BY_NAME
 
-NAMES = ["gpt2", "llama-one-kv-head", "llama-dynamic", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2", "gemma3"]
+NAMES = [
+    "gpt2",
+    "gpt_oss",
+    "llama-one-kv-head",
+    "llama-dynamic",
+    "phi3-longrope",
+    "mistral-sliding",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+]
 VARIANTS = [(1, 1), (7, 1), (64, 1), (128, 2), (7, 2)]  # prefill_chunk, threads
 WITHOUT_END: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 

@@ -25,7 +25,16 @@ from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix
 
 NAMES = [family.name for family in FAMILIES]
-REPRESENTATIVE = ["gpt2", "llama-one-kv-head", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2", "gemma3"]
+REPRESENTATIVE = [
+    "gpt2",
+    "gpt_oss",
+    "llama-one-kv-head",
+    "phi3-longrope",
+    "mistral-sliding",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+]
 SIDES = ("key", "value")
 
 # Relative RMS of logits beside the same rounding in torch: 2e-6 where all is rounded alike; a key that differs in its

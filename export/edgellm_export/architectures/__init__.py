@@ -57,6 +57,7 @@ DECODERS = {
     "opt": "opt",
     "phi": "phi",
     "phi3": "phi3",
+    "phimoe": "phimoe",
     "qwen2": "qwen2",
     "qwen2_5_vl_text": "qwen2_vl",
     "qwen2_moe": "qwen2_moe",

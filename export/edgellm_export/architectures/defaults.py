@@ -270,6 +270,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 32064, "hidden_size": 3072, "intermediate_size": 8192, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "partial_rotary_factor": 1.0,
     },
+    "phimoe": {
+        **_LLAMA, "vocab_size": 32064, "intermediate_size": 6400, "num_key_value_heads": 8,
+        "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_experts_per_tok": 2,
+        "num_local_experts": 16, "router_jitter_noise": 0.01,
+    },
     "qwen2": _QWEN2,
     "qwen2_5_vl_text": _QWEN2_VL,
     "qwen2_moe": {
@@ -357,4 +362,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     aliases = ALIASES.get(model_type, {})
     own = {name: value for name, value in config.items() if name not in aliases}
     renamed = {aliases[name]: value for name, value in config.items() if name in aliases}
-    return {**DEFAULTS[model_type], **own, **renamed}
+    usual = dict(DEFAULTS[model_type])
+    if own.get("rope_parameters") is not None:  # where transformers 5 puts it
+        usual.pop("rope_scaling", None)
+    return {**usual, **own, **renamed}

@@ -31,6 +31,7 @@ NAMES = Names(
 def parse(config: ConfigReader) -> GptOss:
     config.must_be("attention_bias", True)
     config.must_be("swiglu_limit", LIMIT)
+    config.must_be("attention_chunk_size", None)
     llama = read_llama(config)
     config.must_be("hidden_act", "silu")  # which names no function: all have the clamped gate
     default = [FULL if i % 2 else SLIDING for i in range(llama.shape.num_layers)]

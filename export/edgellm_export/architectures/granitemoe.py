@@ -25,7 +25,13 @@ def parse(config: ConfigReader) -> GraniteMoe:
     heads = replace(llama.heads, scale=config.number("attention_multiplier"))
     experts = read_experts(config, "num_local_experts", "intermediate_size", normalized=True, act=llama.hidden_act)
     experts = replace(experts, router="router.layer")
-    names = Names(stacked=stacked(BLOCK, f"{BLOCK}.input_linear", f"{BLOCK}.output_linear", experts))
+    names = Names(
+        stacked={
+            **stacked(BLOCK, f"{BLOCK}.input_linear", f"{BLOCK}.output_linear", experts),
+            **stacked(BLOCK, f"{BLOCK}.experts.gate_up_proj", f"{BLOCK}.experts.down_proj", experts),
+        },
+        older={f".{BLOCK}.router.weight": f".{BLOCK}.router.layer.weight"},  # as transformers 5 has them in memory
+    )
     return GraniteMoe(
         replace(llama, heads=heads, qkv_bias=bias, output_bias=bias),
         names,

@@ -15,6 +15,7 @@ def parse(config: ConfigReader) -> Mixture:
     layers, normalized = llama.shape.num_layers, config.flag("norm_topk_prob")
     window = config.optional_integer("sliding_window") if config.flag("use_sliding_window") else None
     config.all_layers_see(window)
-    experts = read_experts(config, "num_experts", "moe_intermediate_size", normalized=normalized, act=llama.hidden_act)
+    count = "num_experts" if config.data.get("num_local_experts") is None else "num_local_experts"  # transformers 5's
+    experts = read_experts(config, count, "moe_intermediate_size", normalized=normalized, act=llama.hidden_act)
     mixture = MixtureConfig(experts, dense=dense_layers(config, layers))
     return Mixture(replace(llama, windows=[window] * layers), usual_names(experts), mixture=mixture)

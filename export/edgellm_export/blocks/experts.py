@@ -24,7 +24,9 @@ NUMBERED = re.compile(r"\.experts\.\d+\.")
 class Experts:
     """`count` MLPs of `size` channels, of which each token goes through `chosen`. `normalized`: the weights of those
     sum up to 1. `router`, `gate`, `up`, `down`: names of matrices, which have a `bias` or none. `limit`: of values in
-    front of the gate; such experts compute (up + 1) * gate * sigmoid(1.702 gate) whatever their `act`."""
+    front of the gate; such experts compute (up + 1) * gate * sigmoid(1.702 gate) whatever their `act`. `nearness`: the
+    weight of a chosen expert is its share among those whose score is no further from its own than that, relative to
+    the larger of the two."""
 
     count: int
     chosen: int
@@ -37,6 +39,7 @@ class Experts:
     down: str = "down_proj"
     bias: bool = False
     limit: float | None = None
+    nearness: float | None = None
 
     @property
     def share(self) -> float:
@@ -124,10 +127,39 @@ def _choice(b: Build, tokens: ir.Value, name: str, place: str, experts: Experts)
     weight = b.tensors.take(f"{name}.weight", (experts.count, b.shape.hidden_size))
     bias = b.vector(f"{name}.bias", experts.count) if experts.bias else None
     scores = b.project(tokens, weight, bias, name, outer=True)
+    if experts.nearness is not None:
+        return _near_best(b, scores, place, experts, experts.nearness)
     if not experts.normalized:
         scores = g.op("Softmax", scores, name=f"{place}/Softmax", axis=-1)
     values, choice = g.ops("TopK", scores, g.ints(experts.chosen), name=f"{place}/TopK", outputs=2, axis=-1)
     return g.op("Softmax", values, name=f"{place}/Softmax", axis=-1) if experts.normalized else values, choice
+
+
+def _near_best(b: Build, scores: ir.Value, place: str, experts: Experts, nearness: float) -> tuple[ir.Value, ir.Value]:
+    """The same for the sparse mixer of Liu et al. (arXiv 2409.12136), one expert after the other; those that are chosen
+    have no share in later ones' sums. What transformers calls relative is to the larger of |score| and the best."""
+    g = b.graph
+    low, limit = (
+        g.constant(f"/constants/router/{name}", np.array(number, b.activation))
+        for name, number in (("none", -np.inf), (f"{nearness}", nearness))
+    )
+    sizes, left, weights, choices = g.op("Abs", scores, name=f"{place}/Abs"), scores, [], []
+    numbers = g.constant(f"/constants/router/{experts.count}", np.arange(experts.count, dtype=np.int64))
+    for i in range(experts.chosen):
+        at = f"{place}/{i}"
+        best, choice = g.ops("TopK", left, g.ints(1), name=f"{at}/TopK", outputs=2, axis=-1)
+        gap = g.op("Sub", best, scores, name=f"{at}/Sub")
+        gap = g.op("Div", gap, g.op("Max", sizes, best, name=f"{at}/Max"), name=f"{at}/Div")
+        far = g.op("Greater", gap, limit, name=f"{at}/Greater")
+        near = g.op("Softmax", g.op("Where", far, low, left, name=f"{at}/Where"), name=f"{at}/Softmax", axis=-1)
+        share, _ = g.ops("TopK", near, g.ints(1), name=f"{at}/Share", outputs=2, axis=-1)
+        taken = g.op("Equal", numbers, choice, name=f"{at}/Equal")
+        left = g.op("Where", taken, low, left, name=f"{at}/Left")
+        weights.append(share)
+        choices.append(choice)
+    joined = (g.op("Concat", *each, name=f"{place}/{n}", axis=-1) for n, each in (("W", weights), ("C", choices)))
+    first, second = joined
+    return first, second
 
 
 def _expert(b: Build, x: ir.Value, name: str, experts: Experts) -> ir.Value:

@@ -107,10 +107,8 @@ def quantized_in(tensor: LazyTensor) -> Iterator[QuantizedTensor]:
 
 
 def _every(found: Integers, step: int) -> Integers:
-    chosen = slice(None, None, step)
-    return replace(
-        found, levels=found.levels[chosen], scales=found.scales[chosen], zero_points=found.zero_points[chosen]
-    )
+    levels, scales, zero_points = found.levels[::step], found.scales[::step], found.zero_points[::step]
+    return replace(found, levels=levels, scales=scales, zero_points=zero_points)
 
 
 def _divided(found: tuple[Integers, ...], scale: FloatArray) -> tuple[Integers, ...]:

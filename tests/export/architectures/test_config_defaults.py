@@ -95,7 +95,7 @@ WINDOWLESS = (
     "bart", "bloom", "codegen", "falcon", "gemma", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "granite",
     "llama", "marian", "mpt", "olmo", "olmo2", "opt", "phi", "stablelm", "t5",
 )  # fmt: skip
-MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe")
 OTHER_MODELS = [
     *(
         (name, key, value)
@@ -112,8 +112,8 @@ OTHER_MODELS = [
     ("nemotron", "rope_scaling", {"rope_type": "linear", "factor": 2.0}),
     *((name, "is_causal", False) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),
     *((name, "is_causal", False) for name in MIXTURES),
-    *((name, "attention_chunk_size", 4) for name in MIXTURES if name != "gpt_oss"),
-    *((name, "layer_types", ["chunked_attention"]) for name in MIXTURES),
+    *((name, "attention_chunk_size", 4) for name in MIXTURES),
+    *((name, "layer_types", ["chunked_attention"]) for name in MIXTURES if name != "gpt_oss"),
     *((name, "sliding_window", 4) for name in ("granitemoe", "olmoe")),
     ("qwen2_moe", "use_sliding_window", True),
     ("gpt_oss", "swiglu_limit", 9.0),
