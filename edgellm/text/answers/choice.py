@@ -27,16 +27,19 @@ class CallSchema:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """`calls`: the tools that may be called. `is_forced`: an answer is calls. `is_one`: it has one call at most."""
+    """`calls`: the tools that may be called. `is_forced`: an answer is calls. `is_one`: it has one call at most.
+    `is_limited`: there are other tools, too, or may be."""
 
     calls: tuple[CallSchema, ...]
     is_forced: bool
     is_one: bool
+    is_limited: bool = False
 
     @property
     def is_constraint(self) -> bool:
         """Whether it says anything of the text that a model might not do by itself."""
-        return bool(self.calls) and (self.is_forced or self.is_one or any(call.is_held for call in self.calls))
+        limits = self.is_forced or self.is_one or self.is_limited
+        return bool(self.calls) and (limits or any(call.is_held for call in self.calls))
 
     @classmethod
     def read(cls, tools: Sequence[Tool] | None, choice: Any, parallel: bool = True) -> ToolChoice:
@@ -53,12 +56,11 @@ class ToolChoice:
             raise OptionError(f"tool_choice names {unknown[0]!r}, which is no tool; {nearest(unknown[0], functions)}")
         if mode == "none":
             return cls((), False, not parallel)
-        if mode == "required" and not functions:
+        forced, wanted = mode == "required", list(functions) if names is None else names
+        if not wanted and (forced or names is not None):
             raise OptionError("tool_choice asks for a call, and there are no tools; give tools")
-        forced = mode == "required"
-        wanted = functions if names is None else names
         calls = (CallSchema(name, functions[name][0], forced or functions[name][1]) for name in wanted)
-        return cls(tuple(calls), forced, not parallel)
+        return cls(tuple(calls), forced, not parallel, names is not None)
 
 
 def is_none(choice: Any) -> bool:

@@ -314,6 +314,11 @@ def test_choices_that_are_none(choice: Any, message: str) -> None:
         ToolChoice.read(None, "required")
     with pytest.raises(OptionError, match="no JSON schema of an object"):
         ToolChoice.read([function("f", {"type": "array"})], "required")
+    with pytest.raises(OptionError, match="no tools"):
+        ToolChoice.read([STRICT], {"type": "allowed_tools", "mode": "auto", "tools": []})
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "note"}]}
+    limited = ToolChoice.read([LOOSE, function("other", {})], allowed)
+    assert (limited.is_constraint, limited.is_forced, [call.name for call in limited.calls]) == (True, False, ["note"])
     assert not ToolChoice.read([STRICT], "none").is_constraint
     assert not ToolChoice.read([LOOSE], "auto").is_constraint
 
