@@ -181,7 +181,7 @@ def test_told_to_end_it_finishes_what_it_has_begun(moment: int, package: Callabl
             thread.join(60)
             one.close()
     assert [outcome for outcome in outcomes if outcome[2] == "broken"] == []
-    assert {what for start, _, what in outcomes if start < told - 0.5} <= {"whole"}, "asked well before"
+    assert {what for start, _, what in outcomes if start < told - 2} <= {"whole"}, "asked well before"
     assert any(what == "whole" for start, _, what in outcomes if start < told)
     assert sum(what == "refused" for _, _, what in outcomes) >= CLIENTS
-    assert all(what == "refused" for start, _, what in outcomes if start > told + 2), "its port is closed by then"
+    assert all(what == "refused" for start, _, what in outcomes if start > told + 5), "its port is closed by then"

@@ -234,7 +234,7 @@ def test_connections_that_owe_a_request_are_closed(hasty: Server) -> None:
     for first in (b"", b"GET /hea", whole, whole + b"GET /hea", refused):
         with connected(hasty) as opened:
             opened.sendall(first)
-            assert 0.3 < seconds_until_closed(opened) < 3
+            assert 0.3 < seconds_until_closed(opened) < 10
 
 
 def drip(opened: socket.socket, content: bytes) -> None:
@@ -252,7 +252,7 @@ def test_a_header_byte_by_byte_is_not_waited_for(hasty: Server, first: bytes) ->
         start = time.monotonic()
         with pytest.raises(OSError, match=r"reset|pipe|aborted"):
             drip(opened, request("GET /health HTTP/1.1", *["X-Slow: 1"] * 100))
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
 
 
 def test_an_answer_may_take_longer(hasty: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_connections_that_say_nothing_make_room(hasty: Server, monkeypatch: pyte
     idle = [connected(hasty) for _ in range(20)]
     try:
         assert statuses(exchanged(hasty, post())) == [200]
-        assert seconds_until_closed(idle[0]) < 3
+        assert seconds_until_closed(idle[0]) < 10
         assert len(hasty.connections) <= 9
     finally:
         for each in idle:
