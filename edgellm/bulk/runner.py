@@ -21,6 +21,7 @@ from edgellm.bulk.pace import Pace, Status
 from edgellm.errors import BatchError, OptionError, OutputExistsError, TaskError
 from edgellm.loading import AnyModel, load, read_package
 from edgellm.models.encoder import EncoderModel
+from edgellm.models.speech import SpeechModel
 from edgellm.ort.library import DeviceChoice
 from edgellm.package.files import read_errors, sha256_of
 from edgellm.package.manifest import KVCacheChoice, Manifest
@@ -165,6 +166,8 @@ def _form(kind: Kind, source: Input, package: Path, facts: Facts, asked: Mapping
 
 
 def _work(model: AnyModel, form: Form, settings: Settings, encoder: Mapping[str, Any]) -> Work:
+    if isinstance(model, SpeechModel):
+        raise TaskError("a package of speech reads no lines of text; transcribe recordings with `edgellm run`")
     if not isinstance(model, EncoderModel):
         return Generating(model, form, settings)
     if model.manifest.task == "text-classification":
