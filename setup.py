@@ -25,6 +25,7 @@ setup(
         "optimum": ["optimum-onnx==0.1.0", "torch==2.13.0", "transformers==4.57.6"],
         "tf": ["h5py>=3.10"],
         "serve": ["starlette>=0.46", "uvicorn>=0.34", "msgspec>=0.19", "prometheus-client>=0.21"],
+        "audio": ["soundfile>=0.12", "soxr>=0.3"],
         "plot": ["matplotlib>=3.8"],
         "batch": ["pyarrow>=15", "msgspec>=0.19"],
         "ray": ["edgellm[batch,serve]", "ray[data,serve]>=2.60"],
@@ -32,7 +33,7 @@ setup(
         "grammar": ["llguidance>=1.9"],
         "fuzz": ["atheris==3.0.0"],
         "dev": [
-            "edgellm[batch,cpu,eval,export,grammar,optimum,plot,ray,serve,tf]",
+            "edgellm[audio,batch,cpu,eval,export,grammar,optimum,plot,ray,serve,tf]",
             "httpx>=0.28",
             "openai>=2",
             "playwright>=1.50",

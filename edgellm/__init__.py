@@ -41,8 +41,10 @@ from edgellm.models.attentions import Attentions, DecoderResult, EncoderDecoderR
 from edgellm.models.decoder import Model
 from edgellm.models.encoder import EncoderModel, EncoderResult
 from edgellm.models.encoder_decoder import EncoderDecoderModel
+from edgellm.models.speech import SpeechModel
 from edgellm.pipelines import pipeline
 from edgellm.sessions.generation_session import GenerationSession
+from edgellm.speech.results import Transcription
 from edgellm.version import __version__ as __version__
 
 __all__ = [
@@ -51,6 +53,6 @@ __all__ = [
     "GenerationSession", "InputError", "MemoryBudgetError", "MissingDependencyError", "Model", "ModelInfo",
     "OptionError", "OutOfMemoryError", "PackageCorruptError", "PackageError", "PackageNotFoundError",
     "PackageVersionError", "Piece", "ProviderError", "Score", "SessionCorruptError", "SessionError", "SessionFileError",
-    "SessionMismatchError", "SessionNotFoundError", "SessionVersionError", "SessionWriteError", "TaskError", "Timing",
-    "load", "pipeline", "plot_attentions",
+    "SessionMismatchError", "SessionNotFoundError", "SessionVersionError", "SessionWriteError", "SpeechModel",
+    "TaskError", "Timing", "Transcription", "load", "pipeline", "plot_attentions",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from edgellm.errors import OptionError, TaskError
 from edgellm.models.decoder import Model, open_model
 from edgellm.models.encoder import EncoderModel, open_encoder
 from edgellm.models.encoder_decoder import EncoderDecoderModel, open_encoder_decoder
+from edgellm.models.speech import SpeechModel, open_speech
 from edgellm.ort.kernels import KernelChoice
 from edgellm.ort.library import DeviceChoice, choose_device
 from edgellm.ort.loaded_graph import LoadSettings
@@ -24,11 +25,12 @@ from edgellm.package.manifest import (
     KVCacheChoice,
     Manifest,
     ModelFacts,
+    SpeechFacts,
 )
 
 HASH_LIMIT = 64 * 1024 * 1024  # bytes; larger files are hashed only on request
 
-AnyModel = Model | EncoderModel | EncoderDecoderModel
+AnyModel = Model | EncoderModel | EncoderDecoderModel | SpeechModel
 M = TypeVar("M", bound=AnyModel)
 
 Opener = Callable[[Path, Manifest[Any], LoadSettings], AnyModel]
@@ -37,6 +39,7 @@ Opener = Callable[[Path, Manifest[Any], LoadSettings], AnyModel]
 CLASSES: Mapping[type[ModelFacts], tuple[type[AnyModel], Opener]] = {
     DecoderFacts: (Model, open_model),
     EncoderDecoderFacts: (EncoderDecoderModel, open_encoder_decoder),
+    SpeechFacts: (SpeechModel, open_speech),
     EncoderFacts: (EncoderModel, open_encoder),
 }
 
@@ -55,7 +58,7 @@ def load(
     """Open the package directory `path`, or ONNX graphs that another tool made: see `read_package`.
 
     What comes back depends on the package's task: Model for text-generation, EncoderDecoderModel for
-    text2text-generation, EncoderModel for the others.
+    text2text-generation, SpeechModel for automatic-speech-recognition, EncoderModel for the others.
 
     device: "auto" is what the package was exported for. threads: None is every core this process may use.
     spinning: threads wait actively for the next operator, which is fastest; False saves power.

@@ -27,14 +27,16 @@ TABLE = {
         engines.concat: package ort decoding engines
         foreign: package engines.concat
         constraints: text decoding
+        audio: package
+        speech: decoding
         generation: package text text.answers decoding constraints
         sessions: version system package ort text decoding engines generation
-        models: package ort text decoding engines engines.in_place engines.concat generation sessions
+        models: package ort text decoding engines engines.in_place engines.concat audio speech generation sessions
         serving: system text decoding engines generation models
         loading: package ort foreign models
         inspection: package
         pipelines: package text decoding models loading
-        *: version decoding generation sessions models loading pipelines
+        *: version decoding speech generation sessions models loading pipelines
         openai: text.answers generation serving
         bulk: system package ort text text.answers decoding generation models serving loading pipelines openai
         server: version loading models package text text.answers generation serving openai

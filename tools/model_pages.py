@@ -19,7 +19,7 @@ def tables() -> Iterator[str]:
     natives = list(entries())
     for kind in FAMILIES:
         of_kind = [entry for entry in natives if entry.kind == kind]
-        yield f"## {kind.capitalize()}s: {len(of_kind)} model types\n"
+        yield f"## {kind.capitalize()}{'' if kind == 'speech' else 's'}: {counted(len(of_kind))}\n"
         yield f"All of them: {'; '.join(name for name, kinds in HOLDS.items() if kind in kinds)}.\n"
         yield "| `model_type` | checkpoints | GGUF |\n|---|---|---|"
         for entry in of_kind:
@@ -30,12 +30,16 @@ def tables() -> Iterator[str]:
     yield ", ".join(f"`{name}`" for name in through_optimum()) + "\n"
 
 
+def counted(types: int) -> str:
+    return "1 model type" if types == 1 else f"{types} model types"
+
+
 def texts() -> Iterator[tuple[Path, str, str]]:
     """Pages, the names of places in them, and what stands there."""
     yield ROOT / "docs" / "models.md", "families", "\n\n" + "\n".join(tables())
     for kind in FAMILIES:
         names = [entry.model_type for entry in entries() if entry.kind == kind]
-        yield ROOT / "README.md", kind, f"{len(names)} model types: {', '.join(names)}"
+        yield ROOT / "README.md", kind, f"{counted(len(names))}: {', '.join(names)}"
 
 
 def main(check: bool) -> int:

@@ -15,6 +15,7 @@ from edgellm.bulk.lines import Line, Outcome
 from edgellm.errors import OptionError, TaskError
 from edgellm.loading import load
 from edgellm.models.encoder import EncoderModel
+from edgellm.models.speech import SpeechModel
 from edgellm.ort.library import DeviceChoice
 from edgellm.package.files import read_errors, sha256_of
 from edgellm.package.manifest import KVCacheChoice, Manifest
@@ -55,6 +56,8 @@ class Plan:
         """Load the package. `standing`: for several runs, which may be at the same time. Raises TaskError, OptionError,
         and what `load` raises."""
         model = load(self.package, device=self.device, threads=self.threads, kv_cache=self.kv_cache)
+        if isinstance(model, SpeechModel):
+            raise TaskError("a package of speech reads no lines of text; transcribe recordings with `edgellm run`")
         if not isinstance(model, EncoderModel):
             return Generating(model, self.form, self.settings, standing=standing)
         if model.manifest.task == "text-classification":

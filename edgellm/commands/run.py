@@ -70,7 +70,7 @@ def run(
     Tasks: text-generation, text2text-generation, summarization, translation (or translation_xx_to_yy), fill-mask,
     text-classification (or sentiment-analysis), token-classification (or ner), question-answering, feature-extraction,
     sentence-similarity (of the first TEXT with the others), text-ranking (of the others, for the first TEXT as query),
-    zero-shot-classification.
+    zero-shot-classification, automatic-speech-recognition (of files, WAV or FLAC).
 
     TEXT "-" reads standard input (UTF-8), a text per line. --top-k is also how many answers, labels or words to give.
     """

@@ -41,11 +41,13 @@ Processor = Callable[[ScoredRows, Scores], Scores]
 
 
 def build_processors(
-    options: GenerationOptions, eos_token_ids: tuple[int, ...], *, constrained: bool = False
-) -> list[Processor]:
+    options: GenerationOptions, eos_token_ids: tuple[int, ...], *, constrained: bool = False,
+    before_sampling: Sequence[Processor] = (),
+) -> list[Processor]:  # fmt: skip
     """The chain is empty for plain greedy search and plain sampling, which then pay nothing. `constrained`: whether the
-    rows have states, which have the last word on what is excluded."""
-    chain = _processors(options, eos_token_ids)
+    rows have states, which have the last word on what is excluded. `before_sampling`: more of them, behind those that
+    options ask for, but in front of what only sampling does."""
+    chain = [*_processors(options, eos_token_ids), *before_sampling]
     if constrained:
         chain = [_constrained(chain, options, eos_token_ids)]
     if options.do_sample:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgellm.types import Logits, ProgressHook, TokenArray
+from edgellm.types import Array, Logits, ProgressHook, TokenArray
 
 HEADROOM = 256  # tokens of cache to make ready at first, beyond the prompt
-Sources = Sequence[TokenArray] | None  # what an encoder-decoder encodes, one for each row; None for other models
+# What an encoder-decoder encodes, one for each row: tokens, or features of speech. None for other models.
+Sources = Sequence[Array] | None
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,16 @@ class SequencePlan:
     constraint: Constraint | None = None
 
     @classmethod
-    def create(cls, options: GenerationOptions, ends: Ends, constraint: Constraint | None = None) -> SequencePlan:
-        processors = build_processors(options, ends.eos_token_ids, constrained=constraint is not None)
-        return cls(options, ends, processors, constraint)
+    def create(
+        cls, options: GenerationOptions, ends: Ends, constraint: Constraint | None = None, *,
+        before_sampling: Sequence[Processor] = (), at_the_end: Sequence[Processor] = (),
+    ) -> SequencePlan:  # fmt: skip
+        """`before_sampling`, `at_the_end`: processors of a task's own, beside those that the options ask for."""
+        constrained = constraint is not None
+        processors = build_processors(
+            options, ends.eos_token_ids, constrained=constrained, before_sampling=before_sampling
+        )
+        return cls(options, ends, [*processors, *at_the_end], constraint)
 
     @property
     def has_beams(self) -> bool:

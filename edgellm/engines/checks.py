@@ -9,6 +9,7 @@ from edgellm.errors import PackageCorruptError
 from edgellm.ort.binding import FLOATS, INTEGERS, TYPE_NAMES
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import (
+    AudioFeatures,
     CacheLayout,
     CrossCacheLayout,
     DecoderFacts,
@@ -16,9 +17,11 @@ from edgellm.package.manifest import (
     EncoderFacts,
     GraphFile,
     Manifest,
+    SpeechFacts,
 )
 
 HIDDEN = "encoder_hidden_states"  # the only input with numbers that is no cache
+FEATURES = "input_features"  # of speech
 MOST_TOLD = 4  # tensors in one message
 
 
@@ -56,6 +59,8 @@ def check_graphs(
         model = manifest.model
         rope_length = isinstance(model, DecoderFacts) and model.rope.has_length_input
         inputs |= {name: _filled(name, model.cache) for name in [*graph.inputs, *["rope_length"] * rope_length]}
+        if isinstance(model, SpeechFacts) and FEATURES in inputs:
+            inputs[FEATURES] = _features(model.audio)
         _check(loaded, graph, inputs, dict.fromkeys(graph.outputs) | outputs, (known or {}).get(name, inputs))
 
 
@@ -113,6 +118,11 @@ def _names(layout: CacheLayout | CrossCacheLayout, loaded: LoadedGraph, graph: G
 
 def _cached(dtype: str, heads: int, head_dim: int) -> Promised:
     return Promised(f"{heads} heads of {head_dim}, {dtype}", (TYPE_NAMES[dtype],), (None, heads, None, head_dim))
+
+
+def _features(audio: AudioFeatures) -> Promised:
+    shape = (None, audio.mel_bins, audio.frames)
+    return Promised(f"float32 [any, {audio.mel_bins}, {audio.frames}]", (TYPE_NAMES["float32"],), shape)
 
 
 def _filled(name: str, cache: CacheLayout) -> Promised:

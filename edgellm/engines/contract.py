@@ -71,7 +71,7 @@ class RowEngine(ABC):
         self.reorder(np.setdiff1d(np.arange(self.rows), np.array(rows, np.int64)))
 
     @abstractmethod
-    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: Array | None = None) -> Iterator[Logits]:
         """Start over: [chunk, vocab] behind each token of one sequence, chunk by chunk."""
 
 

@@ -11,6 +11,7 @@ from edgellm.errors import OptionError, nearest
 Task = Literal[
     "text-generation",
     "text2text-generation",
+    "automatic-speech-recognition",
     "fill-mask",
     "text-classification",
     "token-classification",
@@ -18,6 +19,7 @@ Task = Literal[
     "feature-extraction",
 ]
 GENERATION_TASKS: tuple[Task, ...] = ("text-generation", "text2text-generation")
+SPEECH_TASKS: tuple[Task, ...] = ("automatic-speech-recognition",)
 LABEL_TASKS: tuple[Task, ...] = ("text-classification", "token-classification")
 ENCODER_TASKS: tuple[Task, ...] = ("fill-mask", *LABEL_TASKS, "question-answering", "feature-extraction")
 Pooling = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -201,6 +203,31 @@ class EncoderDecoderFacts:
 
 
 @dataclass(frozen=True)
+class AudioFeatures:
+    """What an encoder of speech reads: a log-mel spectrogram of `mel_bins` by `frames`. `sampling_rate`: in Hertz.
+    `n_fft`, `hop_length`: samples that a frame is made of, and from one frame to the next."""
+
+    sampling_rate: int
+    n_fft: int
+    hop_length: int
+    mel_bins: int
+    frames: int
+
+    @property
+    def samples(self) -> int:
+        """Of all frames."""
+        return self.frames * self.hop_length
+
+
+@dataclass(frozen=True)
+class SpeechFacts(EncoderDecoderFacts):
+    """What the runtime must know of an encoder-decoder whose source is `audio`: input_features [B, mel_bins, frames]
+    float32 in the place of tokens, `source_length` positions for the decoder to read."""
+
+    audio: AudioFeatures = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class EncoderFacts:
     """What the runtime must know of an encoder-only model. `labels`: what the outputs stand for, in order; none unless
     the task is a classification. `problem_type`: of text-classification, None where the checkpoint does not say.
@@ -218,11 +245,12 @@ class EncoderFacts:
         return 0
 
 
-ModelFacts = DecoderFacts | EncoderDecoderFacts | EncoderFacts
+ModelFacts = DecoderFacts | EncoderDecoderFacts | SpeechFacts | EncoderFacts
 # The tasks that each kind of model is for.
 TASKS: Mapping[type[ModelFacts], tuple[Task, ...]] = {
     DecoderFacts: ("text-generation",),
     EncoderDecoderFacts: ("text2text-generation",),
+    SpeechFacts: SPEECH_TASKS,
     EncoderFacts: ENCODER_TASKS,
 }
 

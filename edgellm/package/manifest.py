@@ -19,7 +19,9 @@ from edgellm.package.layouts import (
     GENERATION_TASKS,
     INTEGERS,
     LABEL_TASKS,
+    SPEECH_TASKS,
     TASKS,
+    AudioFeatures,
     CacheLayout,
     CrossCacheLayout,
     DecoderFacts,
@@ -35,6 +37,7 @@ from edgellm.package.layouts import (
     Precision,
     Problem,
     Rope,
+    SpeechFacts,
     Target,
     Task,
     TokenIds,
@@ -53,10 +56,10 @@ else:
 
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
-    "LABEL_TASKS", "MANIFEST_NAME", "TASKS", "CacheLayout", "CrossCacheLayout", "DecoderFacts", "Embedding",
-    "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile", "KVCacheChoice", "KVCacheType",
-    "Manifest", "ModelFacts", "Pooling", "Precision", "Problem", "Rope", "Target", "Task", "TokenIds", "Weights",
-    "is_of",
+    "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CrossCacheLayout",
+    "DecoderFacts", "Embedding", "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile",
+    "KVCacheChoice", "KVCacheType", "Manifest", "ModelFacts", "Pooling", "Precision", "Problem", "Rope", "SpeechFacts",
+    "Target", "Task", "TokenIds", "Weights", "is_of",
 ]  # fmt: skip
 
 
@@ -105,9 +108,11 @@ class Manifest(Generic[Facts]):
         return replace(self, model=replace(self.model, cache=self.model.cache.as_bfloat16()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of the file, in which the fields of all kinds of model lie side by side."""
+        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech are
+        younger, and in its packages only."""
         own = {"cache": None, "encoder": self.model} if isinstance(self.model, EncoderFacts) else vars(self.model)
-        return asdict(ManifestFile(**own, **{name: getattr(self, name) for name in COMMON}))
+        content = asdict(ManifestFile(**own, **{name: getattr(self, name) for name in COMMON}))
+        return {name: value for name, value in content.items() if name != "audio" or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:

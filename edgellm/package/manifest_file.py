@@ -13,6 +13,8 @@ from edgellm.package.json_data import Mistyped, build
 from edgellm.package.layouts import (
     GENERATION_TASKS,
     LABEL_TASKS,
+    SPEECH_TASKS,
+    AudioFeatures,
     CacheLayout,
     CrossCacheLayout,
     DecoderFacts,
@@ -22,6 +24,7 @@ from edgellm.package.layouts import (
     GraphFile,
     ModelFacts,
     Rope,
+    SpeechFacts,
     Target,
     Task,
     TokenIds,
@@ -35,7 +38,7 @@ MANIFEST_NAME = "edgellm.json"
 @dataclass(frozen=True)
 class ManifestFile:
     """The file's fields, in its order: see `Manifest` and the kinds of `ModelFacts`. `cache`: of models that generate.
-    `rope`, `source_length`, `cross_cache`, `encoder`: of one kind each."""
+    `rope`, `source_length`, `cross_cache`, `audio`, `encoder`: of some kinds only."""
 
     task: Task
     model_type: str
@@ -49,6 +52,7 @@ class ManifestFile:
     rope: Rope = field(default_factory=Rope)
     source_length: int | None = None
     cross_cache: CrossCacheLayout | None = None
+    audio: AudioFeatures | None = None
     encoder: EncoderFacts | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +73,8 @@ class ManifestFile:
                 f"{self.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
                 f"{', '.join(self.graphs) or 'none'}"
             )
+        if self.audio is not None:
+            return SpeechFacts(self.cache, self.cross_cache, self.source_length, audio=self.audio)
         return EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length)
 
 
@@ -83,6 +89,7 @@ def read_fields(data: Mapping[str, Any]) -> ManifestFile:
     _check_paths(found)
     _check_numbers(found)
     _check_kind(found)
+    _check_audio(found)
     _check_caches(found)
     _check_encoder(found)
     return found
@@ -125,11 +132,20 @@ def _check_numbers(found: ManifestFile) -> None:
 
 
 def _check_kind(found: ManifestFile) -> None:
-    generates = found.task in GENERATION_TASKS
+    generates = found.task in (*GENERATION_TASKS, *SPEECH_TASKS)
     if generates != (found.cache is not None):
         raise _corrupt(f"a package for {found.task} {'needs a' if generates else 'has no'} key/value cache")
     if generates == (found.encoder is not None):
         raise _corrupt(f"a package for {found.task} {'has no' if generates else 'needs'} encoder's facts")
+
+
+def _check_audio(found: ManifestFile) -> None:
+    if (found.audio is not None) != (found.task in SPEECH_TASKS):
+        raise _corrupt(f"a package for {found.task} {'needs' if found.audio is None else 'has no'} facts of audio")
+    if found.audio is not None:
+        _check_sizes({f"audio.{name}": size for name, size in vars(found.audio).items()})
+        if found.source_length is None:
+            raise _corrupt(f"a package for {found.task} needs a source_length")
 
 
 def _check_caches(found: ManifestFile) -> None:

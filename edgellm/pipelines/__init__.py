@@ -29,6 +29,7 @@ TASKS = {
     "text2text-generation": ("text2text", "Text2Text"),
     "summarization": ("text2text", "Summarization"),
     "translation": ("text2text", "Translation"),
+    "automatic-speech-recognition": ("speech_recognition", "SpeechRecognition"),
     "fill-mask": ("fill_mask", "FillMask"),
     "text-classification": ("text_classification", "TextClassification"),
     "token-classification": ("token_classification", "TokenClassification"),

@@ -31,6 +31,7 @@ from edgellm_export.exporters.encoder import open_encoder
 from edgellm_export.exporters.encoder_decoder import open_encoder_decoder
 from edgellm_export.exporters.outline import hollow
 from edgellm_export.exporters.sentence import as_sentence_encoder, kind_for
+from edgellm_export.exporters.speech import open_speech
 from edgellm_export.optimum.export import open_optimum, open_source
 from edgellm_export.package.output import check_target, new_directory
 from edgellm_export.package.side_files import seal, write_side_files
@@ -46,6 +47,7 @@ OPENERS: Mapping[Kind, Callable[[Checkpoint, Choices], ForeseenExporter]] = {
     "decoder": open_decoder,
     "encoder": open_encoder,
     "encoder-decoder": open_encoder_decoder,
+    "speech": open_speech,
 }
 
 

@@ -13,8 +13,8 @@ PUBLIC = """
     EncoderDecoderResult EncoderModel EncoderResult GeneratedSequence Generation GenerationOptions GenerationSession
     InputError MemoryBudgetError MissingDependencyError Model ModelInfo OptionError OutOfMemoryError PackageCorruptError
     PackageError PackageNotFoundError PackageVersionError Piece ProviderError Score SessionCorruptError SessionError
-    SessionFileError SessionMismatchError SessionNotFoundError SessionVersionError SessionWriteError TaskError Timing
-    load pipeline plot_attentions
+    SessionFileError SessionMismatchError SessionNotFoundError SessionVersionError SessionWriteError SpeechModel
+    TaskError Timing Transcription load pipeline plot_attentions
 """
 IMPORT = """
 import sys

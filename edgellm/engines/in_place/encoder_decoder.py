@@ -14,9 +14,9 @@ import numpy as np
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.contract import RowEngine
 from edgellm.engines.in_place.cohort import Cohort
-from edgellm.engines.in_place.sources import NOTHING, SourceEncoder, ids_of
+from edgellm.engines.in_place.sources import NOTHING, FeatureEncoder, SourceEncoder
 from edgellm.ort.loaded_graph import LoadedGraph
-from edgellm.package.manifest import EncoderDecoderFacts, Manifest
+from edgellm.package.manifest import EncoderDecoderFacts, Manifest, SpeechFacts
 from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
 
 
@@ -27,7 +27,8 @@ class EncoderDecoderEngine(RowEngine):
     def __init__(self, encoder: LoadedGraph, decoder: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self.graphs = encoder, decoder
         self._manifest = manifest
-        self._encoder = SourceEncoder(encoder, manifest)
+        reads = FeatureEncoder if isinstance(manifest.model, SpeechFacts) else SourceEncoder
+        self._encoder = reads(encoder, manifest)
         self._encoded = NOTHING  # of the last prefill
         self._cohorts: list[tuple[Cohort, IntArray]] = []  # and the numbers of its rows, ascending
 
@@ -66,8 +67,8 @@ class EncoderDecoderEngine(RowEngine):
         known: Sequence[Array] = (),
     ) -> Generator[Logits | None]:
         assert source is not None
-        wanted = ids_of([source])
-        encoded = self._encoded if wanted == self._encoded.sources else self._encoder.run(wanted)
+        same = self._encoder.known_by([source]) == self._encoded.sources
+        encoded = self._encoded if same else self._encoder.run([source])
         cohort = Cohort(self.graphs[1], self._manifest)
         logits = cohort.begin(encoded, prompt[None], self._room(len(prompt), headroom))
         self._cohorts.append((cohort, np.array([self.rows])))
@@ -95,7 +96,7 @@ class EncoderDecoderEngine(RowEngine):
                 cohort.reorder(np.searchsorted(rows, parents[kept]))
                 self._cohorts.append((cohort, kept))
 
-    def all_logits(self, tokens: TokenArray, source: TokenArray | None = None) -> Iterator[Logits]:
+    def all_logits(self, tokens: TokenArray, source: Array | None = None) -> Iterator[Logits]:
         assert source is not None
         self._encode([source])
         yield from self._only(1).all_logits(self._encoded, tokens)
@@ -109,14 +110,13 @@ class EncoderDecoderEngine(RowEngine):
     def _room(self, length: int, headroom: int) -> int:
         return min(length + headroom, self._manifest.context_length)
 
-    def _encode(self, sources: Sequence[TokenArray]) -> None:
-        wanted = ids_of(sources)
-        if wanted != self._encoded.sources:
+    def _encode(self, sources: Sequence[Array]) -> None:
+        if self._encoder.known_by(sources) != self._encoded.sources:
             self._encoded = NOTHING
-            self._encoded = self._encoder.run(wanted)
+            self._encoded = self._encoder.run(sources)
 
 
-def _tell(progress: ProgressHook | None, sources: Sequence[TokenArray]) -> None:
+def _tell(progress: ProgressHook | None, sources: Sequence[Array]) -> None:
     if progress is not None:
         total = sum(map(len, sources))
         progress(total, total)

@@ -21,7 +21,7 @@ from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, AdapterFiles
 from edgellm_export.sources.opening import open_adapter
 from edgellm_export.tokenizer.effective import TOKENIZER
-from edgellm_export.tokenizer.files import CARRIED
+from edgellm_export.tokenizer.files import CARRIED, PREPROCESSOR
 
 GivenAdapter = str | Path | tuple[str | Path, float]
 # What an encoder's adapter is for; of other models, heads that edgellm does not build.
@@ -154,7 +154,7 @@ def _files(files: Mapping[str, bytes], adapters: Sequence[OpenAdapter]) -> Mappi
 
 
 def _is_of_tokenizer(name: str) -> bool:
-    return name in CARRIED and name != "generation_config.json"
+    return name in CARRIED and name not in ("generation_config.json", PREPROCESSOR)
 
 
 def _is_of_sentence(name: str) -> bool:

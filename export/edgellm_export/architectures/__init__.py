@@ -14,7 +14,7 @@ from edgellm_export.architectures.names import canonical
 from edgellm_export.checkpoint import Checkpoint
 from edgellm_export.checkpoint.config import ConfigReader
 
-Kind = Literal["decoder", "encoder", "encoder-decoder"]
+Kind = Literal["decoder", "encoder", "encoder-decoder", "speech"]
 
 # model_type in config.json -> module in this folder
 DECODERS = {
@@ -103,10 +103,14 @@ ENCODERS = {
     "xlm-roberta": "roberta",
     "xlm-roberta-xl": "xlm_roberta_xl",
 }
+SPEECH = {
+    "whisper": "whisper",
+}
 FAMILIES: Mapping[Kind, Mapping[str, str]] = {
     "decoder": DECODERS,
     "encoder": ENCODERS,
     "encoder-decoder": ENCODER_DECODERS,
+    "speech": SPEECH,
 }
 
 

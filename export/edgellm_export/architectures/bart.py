@@ -79,7 +79,7 @@ def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, po
     config.must_be("is_causal", True, null=False)
     config.no_windows()
     hidden = config.integer("d_model")
-    encoder, decoder = _side(config, "encoder", hidden), _side(config, "decoder", hidden)
+    encoder, decoder = read_side(config, "encoder", hidden), read_side(config, "decoder", hidden)
     vocab_size = config.integer("vocab_size")
     shape = DecoderShape(
         vocab_size=vocab_size,
@@ -95,7 +95,7 @@ def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, po
     return Bart(BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, positions))
 
 
-def _side(config: ConfigReader, name: str, hidden: int) -> Side:
+def read_side(config: ConfigReader, name: str, hidden: int) -> Side:
     count = config.integer(f"{name}_attention_heads")
     head_dim = max(1, hidden // count)
     config.require(
@@ -158,6 +158,7 @@ class Bart:
         return target
 
     def embed_source(self, b: Build, input_ids: ir.Value, source: SourceState) -> Stream:
+        assert source.positions is not None
         return self._embed(b, self.config.encoder, input_ids, source.positions)
 
     def embed(self, b: Build, input_ids: ir.Value, target: TargetState) -> Stream:

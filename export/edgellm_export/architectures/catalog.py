@@ -99,6 +99,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "starcoder2": "bigcode/starcoder2-3b",
     "t5": "google-t5/t5-small, google/flan-t5-base",
     "umt5": "google/umt5-small",
+    "whisper": "openai/whisper-tiny, openai/whisper-large-v3-turbo, distil-whisper/distil-small.en",
     "xlm-roberta": "FacebookAI/xlm-roberta-base, BAAI/bge-m3, intfloat/multilingual-e5-small",
     "xlm-roberta-xl": "facebook/xlm-roberta-xl",
 }
@@ -132,7 +133,7 @@ GGUF: Mapping[str, tuple[str, ...]] = {
 }
 # What holds of all families of a kind.
 HOLDS: Mapping[str, frozenset[Kind]] = {
-    "edgellm's kernels": frozenset({"decoder", "encoder", "encoder-decoder"}),
+    "edgellm's kernels": frozenset({"decoder", "encoder", "encoder-decoder", "speech"}),
     "calibrated int8 and int4": frozenset({"decoder", "encoder", "encoder-decoder"}),
     "LoRA, merged": frozenset({"decoder", "encoder", "encoder-decoder"}),
     "CUDA": frozenset({"decoder", "encoder-decoder"}),

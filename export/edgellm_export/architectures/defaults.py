@@ -314,6 +314,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "t5": _T5,
     "umt5": _MT5,
+    "whisper": {
+        "vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1536,
+        "decoder_ffn_dim": 1536, "encoder_attention_heads": 6, "decoder_attention_heads": 6, "num_mel_bins": 80,
+        "activation_function": "gelu", "max_source_positions": 1500, "max_target_positions": 448,
+        "is_encoder_decoder": True, "tie_word_embeddings": True,
+    },
     "xlm-roberta": _ROBERTA,
     "xlm-roberta-xl": {
         **_ROBERTA, "vocab_size": 250880, "hidden_size": 2560, "num_hidden_layers": 36, "num_attention_heads": 32,
@@ -353,6 +359,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "pegasus": _BART_NAMES,
     "t5": _T5_NAMES,
     "umt5": _T5_NAMES,
+    "whisper": {**_BART_NAMES, "num_key_value_heads": "encoder_attention_heads"},
 }  # fmt: skip
 
 

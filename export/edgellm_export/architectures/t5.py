@@ -125,6 +125,7 @@ class T5:
         return self._with_positions(b, source, 0) if self.config.shared_positions else source
 
     def _with_positions(self, b: Build, source: SourceState, index: int) -> SourceState:
+        assert source.positions is not None
         weight = self._distances(b, "encoder", index)
         place = self._place("encoder", index)
         return replace(source, bias=self.config.positions.of_source(b, weight, source.positions, place, b.activation))

@@ -22,11 +22,11 @@ MASKED = -1e30  # added to the scores of padding
 
 @dataclass(frozen=True)
 class SourceState:
-    """The sources as the encoder's attention sees them. mask: [B, T] int32, ones for tokens, then zeros. bias:
-    [1, N, T, T], only for relative positions. positions: [T] int64."""
+    """The sources as the encoder's attention sees them. mask: [B, T] int32, ones for tokens, then zeros; None: nothing
+    is padding. bias: [1, N, T, T], only for relative positions. positions: [T] int64, of tokens."""
 
-    mask: ir.Value
-    positions: ir.Value
+    mask: ir.Value | None = None
+    positions: ir.Value | None = None
     bias: ir.Value | None = None
 
 

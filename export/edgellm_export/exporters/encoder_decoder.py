@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import CacheLayout, CrossCacheLayout, EncoderDecoderFacts, GraphFile, Manifest
+from edgellm.package.manifest import (
+    SPEECH_TASKS,
+    CacheLayout,
+    CrossCacheLayout,
+    EncoderDecoderFacts,
+    GraphFile,
+    Manifest,
+    Task,
+)
 from edgellm.package.report import Report
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
@@ -95,16 +103,18 @@ class EncoderDecoderRecipe(Recipe[Pair]):
 
 def open_encoder_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     """Raises UnsupportedModelError, CheckpointError, or ExportError for a combination that cannot be."""
-    _check_combination(choices)
+    check_combination(choices, "text2text-generation")
     check_generation(checkpoint)
     family: EncoderDecoderFamily
     family, named = open_family(checkpoint)
     return Driver(EncoderDecoderRecipe(named, choices, family.names, family.shape, family))
 
 
-def _check_combination(choices: Choices) -> None:
-    if choices.task not in (None, "text2text-generation"):
-        raise ExportError(f"an encoder-decoder is for text2text-generation, not for {choices.task}; leave out the task")
+def check_combination(choices: Choices, task: Task) -> None:
+    """Raises ExportError where the choices are not for an encoder-decoder, which does `task`."""
+    if choices.task not in (None, task):
+        what = "a model of speech" if task in SPEECH_TASKS else "an encoder-decoder"
+        raise ExportError(f"{what} is for {task}, not for {choices.task}; leave out the task")
     if choices.kv_cache == "int8":
         raise ExportError("encoder-decoders have a float key/value cache only; leave out --kv-cache int8")
     if choices.attentions and choices.target == "cuda":

@@ -9,9 +9,14 @@ past_key_values.{i}.encoder.key and .value as the encoder gave them, past_key_va
 [R, N, capacity, head_dim], logits_to_keep [1] int64 (optional, 1)
 -> logits [R, K, vocab] float32, present.{i}.decoder.key and .value.
 The R rows are those of the B sources in turn, the same number for each, and all of one length.
+
+Speech: the encoder has the input input_features [B, mel_bins, frames] float32 in the place of both of its own. T is
+half of the frames, and the decoder's encoder_attention_mask has ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import onnx_ir as ir
 
@@ -25,14 +30,18 @@ from edgellm_export.onnx.builder import BuiltGraph
 CROSS_PAST, CROSS_PRESENT = "past_key_values.{}.encoder.{}", "present.{}.encoder.{}"
 PAST, PRESENT = "past_key_values.{}.decoder.{}", "present.{}.decoder.{}"
 
+SourceInputs = Callable[[Build], tuple[ir.Value, SourceState]]
 
-def build_encoder(family: EncoderDecoderFamily, material: Material, *, attentions: bool = False) -> BuiltGraph:
-    """The whole encoder, and what each layer of the decoder reads of its output. `attentions`: and its layers' weights,
-    attentions.{i} [B, N, T, T]."""
+
+def build_encoder(
+    family: EncoderDecoderFamily, material: Material, *, inputs: SourceInputs | None = None, attentions: bool = False
+) -> BuiltGraph:
+    """The whole encoder, and what each layer of the decoder reads of its output. `inputs`: other ones than tokens.
+    `attentions`: and its layers' weights, attentions.{i} [B, N, T, T]."""
     b = material.build(family.shape, "encoder", attentions=attentions)
-    ids, source = source_inputs(b)
+    given, source = (inputs or source_inputs)(b)
     source = family.source_state(b, source)
-    stream = family.embed_source(b, ids, source)
+    stream = family.embed_source(b, given, source)
     for i in range(family.source_layers):
         stream = family.source_layer(b, i, stream, source)
     hidden = family.source_norm(b, stream)
@@ -61,11 +70,11 @@ def build_decoder(family: EncoderDecoderFamily, material: Material, *, attention
 
 
 def build_source_layer(
-    family: EncoderDecoderFamily, index: int, material: Material, *, observe: bool = False
+    family: EncoderDecoderFamily, index: int, material: Material, *, tokens: bool = True, observe: bool = False
 ) -> BuiltGraph:
-    """hidden, input_ids, attention_mask -> see `layer_segment`."""
+    """hidden, input_ids, attention_mask, or without `tokens` hidden alone -> see `layer_segment`."""
     b = material.build(family.shape, f"source_layer_{index}")
-    _, source = source_inputs(b)
+    source = source_inputs(b)[1] if tokens else SourceState()
     stream = family.source_layer(b, index, Stream(parts.hidden_input(b)), family.source_state(b, source))
     return parts.layer_segment(b, stream, observe=observe)
 
@@ -80,6 +89,11 @@ def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *,
     target = family.target_state(b, target)
     stream, _ = family.layer(b, index, Stream(hidden), _past(b, index), cross, target)
     return parts.layer_segment(b, stream, observe=observe)
+
+
+def feature_inputs(b: Build, mel_bins: int, frames: int) -> tuple[ir.Value, SourceState]:
+    """Of speech, all of it: nothing is padding to the encoder."""
+    return b.graph.input("input_features", parts.FLOAT, ["sources", mel_bins, frames]), SourceState()
 
 
 def source_inputs(b: Build) -> tuple[ir.Value, SourceState]:

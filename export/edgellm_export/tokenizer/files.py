@@ -20,7 +20,8 @@ from edgellm_export.tokenizer.settings import CONFIG as TOKENIZER_CONFIG
 from edgellm_export.tokenizer.settings import SPECIAL_MAP, text_of_json
 
 TEMPLATE_NAME = re.compile(r"[\w-][\w.-]*")
-CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_MAP, TEMPLATE, "generation_config.json")
+PREPROCESSOR = "preprocessor_config.json"  # what speech is made into
+CARRIED = (TOKENIZER, TOKENIZER_CONFIG, SPECIAL_MAP, TEMPLATE, "generation_config.json", PREPROCESSOR)
 # What a tokenizer may be built of, beside tokenizer.json or where there is none.
 ANCESTORS = VOCABULARIES
 INSTEAD = (marian.MARIAN, m2m100.FILES)  # files that are read even where there is a tokenizer.json

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from edgellm.errors import ExportError
 from edgellm.loading import AnyModel, load
+from edgellm.models.speech import SpeechModel
 from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm_export.witness.figures import model_checks
 from edgellm_export.witness.findings import Check, Findings
@@ -26,6 +28,10 @@ def compare(
     """Have transformers read the checkpoint `source`, and compare the package with it. Raises MissingDependencyError
     or ExportError where it cannot be asked, and what loading a package raises."""
     model = load(package, device="cpu")
+    if isinstance(model, SpeechModel):
+        raise ExportError(
+            "packages of speech are compared with their checkpoint when they are made, not with transformers"
+        )
     notes: list[str] = []
     checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="edgellm-witness-") as out:

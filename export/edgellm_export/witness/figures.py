@@ -41,7 +41,7 @@ def model_checks(model: AnyModel, found: Mapping[str, Any], question: Question) 
         yield Check("model", 1, "checkpoint", (f"transformers cannot read it: {found['error']}",))
     elif isinstance(model, EncoderModel):
         yield from _encoder_checks(model, found, question)
-    else:
+    elif isinstance(model, Generative):
         yield _logits(model, found, Path(question.out))
         yield _defaults(model, found["generation"])
         yield _special_ids(model, found["generation"])

@@ -1,0 +1,252 @@
+"""A loaded package of a model that writes down speech.
+
+model = edgellm.load("whisper-int8")
+print(model.transcribe("meeting.flac").text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgellm.audio.features import log_mel
+from edgellm.audio.samples import Recording, samples_of
+from edgellm.decoding import Ends, GenerationOptions
+from edgellm.engines.checks import check_graphs, lacks_graphs
+from edgellm.engines.in_place.encoder_decoder import EncoderDecoderEngine
+from edgellm.errors import InputError, OptionError
+from edgellm.generation.call import Cancel
+from edgellm.models.info import model_info
+from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
+from edgellm.package.generation import read_settings
+from edgellm.package.json_data import read_json
+from edgellm.package.manifest import Manifest, SpeechFacts
+from edgellm.speech.options import SpeechOptions
+from edgellm.speech.results import Segment, Transcription
+from edgellm.speech.segments import Clock
+from edgellm.speech.text import pieces
+from edgellm.speech.tokens import SpeechTokens
+from edgellm.speech.transcriber import Transcriber
+from edgellm.text.prompts import encode_prompt
+from edgellm.text.tokenizer import Tokenizer, no_tokenizer, open_tokenizer
+from edgellm.types import FloatArray, Logits, TokenArray
+
+ENCODER, DECODER = "encoder", "decoder"
+PREVIOUS = "<|startofprev|>"
+SPEECH_OPTIONS = tuple(SpeechOptions.__dataclass_fields__)
+# Options of searches that mean nothing where the source is sound, or that give other than one text.
+WITHOUT = ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "num_return_sequences", "prompt_lookup",
+           "do_sample", "overflow", "reasoning_budget", "json_schema", "regex", "grammar", "choices")  # fmt: skip
+
+
+def open_speech(package: Path, manifest: Manifest[SpeechFacts], settings: LoadSettings) -> SpeechModel:
+    """What `edgellm.load` makes of a package for automatic-speech-recognition."""
+    tokenizer = open_tokenizer(package)
+    if set(manifest.graphs) != {ENCODER, DECODER}:
+        raise lacks_graphs(manifest, "the graphs encoder and decoder")
+    opened = {name: settings.open(package / manifest.graphs[name].file) for name in (ENCODER, DECODER)}
+    check_graphs(opened, manifest)
+    engine = partial(EncoderDecoderEngine, opened[ENCODER], opened[DECODER], manifest)
+    return SpeechModel(package, manifest, tokenizer, opened[DECODER], engine)
+
+
+class SpeechModel:
+    """A model that writes down speech. It may be used from several threads: each call has a cache of its own."""
+
+    def __init__(
+        self,
+        package: Path,
+        manifest: Manifest[SpeechFacts],
+        tokenizer: Tokenizer | None,
+        loaded: LoadedGraph,
+        new_engine: Callable[[], EncoderDecoderEngine],
+    ) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer  # None: tokens only
+        self.info = model_info(package, manifest, loaded)
+        self.generation_defaults = read_settings(package)
+        self.tokens = SpeechTokens.of(self.generation_defaults, read_json(package / "config.json"), manifest.vocab_size)
+        audio = manifest.model.audio
+        per_step = audio.frames // (manifest.model.source_length or audio.frames)
+        seconds = audio.hop_length * per_step / audio.sampling_rate
+        self.clock = Clock(self.tokens.first_timestamp, per_step, seconds)
+        self._new_engine = new_engine
+        self._idle: list[EncoderDecoderEngine] = []  # at most one, and only list methods that are atomic
+
+    def transcribe(
+        self, recording: Recording, *, sampling_rate: int | None = None, prompt: str | Sequence[int] | None = None,
+        cancel: Cancel | None = None, **options: Any,
+    ) -> Transcription:  # fmt: skip
+        """What is said in a recording of any length: a WAV or FLAC file (its path, or open), an array [samples] of
+        floats, or a dict with "array" and "sampling_rate".
+
+        sampling_rate: of an array, in Hertz; None is the model's. prompt: text that comes before, or words to expect.
+        cancel: stop early when it is set; what is there by then is returned.
+        Keywords are those of `SpeechOptions` and of `GenerationOptions`, on top of the package's
+        generation_config.json. Raises InputError, OptionError or MissingDependencyError.
+        """
+        features = self.features(recording, sampling_rate=sampling_rate)
+        return self.transcribe_features(features, prompt=prompt, cancel=cancel, **options)
+
+    def transcribe_features(
+        self, features: FloatArray, *, prompt: str | Sequence[int] | None = None, cancel: Cancel | None = None,
+        **options: Any,
+    ) -> Transcription:  # fmt: skip
+        """`transcribe` of what `features` gave."""
+        settings = self._options(features, options)
+        with self._engine() as engine:
+            transcriber = self._transcriber(engine, *settings, prompt, cancel)
+            language = transcriber.language(features)
+            timestamps = bool(settings[0].return_timestamps)
+            found = tuple(transcriber.segments(features, language, timestamps=timestamps))
+        segments = tuple(map(self._with_text, found))
+        text = "".join(segment.text for segment in segments)
+        return Transcription(text, segments, self._code(settings[0], language))
+
+    def stream(
+        self, recording: Recording, *, sampling_rate: int | None = None, prompt: str | Sequence[int] | None = None,
+        cancel: Cancel | None = None, **options: Any,
+    ) -> Iterator[Segment]:  # fmt: skip
+        """The segments of `transcribe`, each as soon as it is final: a window is decided on as a whole, so there are no
+        smaller pieces."""
+        features = self.features(recording, sampling_rate=sampling_rate)
+        settings = self._options(features, options)
+        return self._segments(features, settings, prompt, cancel)
+
+    def features(self, recording: Recording, *, sampling_rate: int | None = None) -> FloatArray:
+        """The spectrogram [mel_bins, frames] float32 of a recording, at least a window long."""
+        audio = self.manifest.model.audio
+        samples = samples_of(recording, audio.sampling_rate, sampling_rate)
+        return log_mel(np.pad(samples, (0, max(0, audio.samples - len(samples)))), audio)
+
+    def logits(self, features: FloatArray, target: Sequence[int] | TokenArray) -> Logits:
+        """[length, vocab] float32: what the model predicts after each token of a target, for a window's features."""
+        return np.concatenate(list(self.logits_in_chunks(features, target)))
+
+    def logits_in_chunks(self, features: FloatArray, target: Sequence[int] | TokenArray) -> Iterator[Logits]:
+        """`logits` in pieces [chunk, vocab], one behind the other."""
+        ids = encode_prompt(np.asarray(target, np.int64), None, self.manifest)
+        self._check(features, whole=False)
+        with self._engine() as engine:
+            yield from engine.all_logits(ids, features)
+
+    def continued(self, features: FloatArray, target: TokenArray, count: int) -> TokenArray:
+        """A target and what plain greedy search, without a rule, makes of it: at most `count` tokens more."""
+        tokens, room = target.tolist(), self.manifest.context_length - len(target)
+        with self._engine() as engine:
+            logits = engine.prefill([target], [features])
+            for _ in range(min(count, room)):
+                tokens.append(int(logits[0].argmax()))
+                if tokens[-1] in self.manifest.tokens.eos or len(tokens) == self.manifest.context_length:
+                    break
+                logits = engine.decode(np.array(tokens[-1:]))
+        return np.array(tokens, np.int64)
+
+    def prompt_tokens(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """The tokens that say that a text came before."""
+        if not isinstance(prompt, str):
+            return tuple(encode_prompt(np.asarray(prompt, np.int64), None, self.manifest).tolist())
+        if self.tokenizer is None:
+            raise no_tokenizer(why="the prompt is a text", instead="give token ids")
+        text = self.tokenizer.encode(f" {prompt.strip()}", add_special_tokens=False).tolist()
+        if special := self.tokenizer.special_ids & {*text}:
+            raise InputError(f"the prompt has the special token {self.tokenizer.token_of(min(special))}; leave it out")
+        previous = self.tokenizer.id_of(PREVIOUS) if self.tokens.previous is None else self.tokens.previous
+        return (*([] if previous is None else [previous]), *text)
+
+    def timed(self, tokens: Sequence[int]) -> list[tuple[tuple[float | None, float | None], str]]:
+        """The texts between timestamps, and when they are said."""
+        if self.tokenizer is None:
+            raise no_tokenizer(why="there are texts to be written")
+        window = self.manifest.model.audio.frames * self.clock.seconds_per_frame
+        found = pieces(tokens, self.tokenizer.special_ids, self.clock, window)
+        return [(span, self.tokenizer.decode(part, skip_special_tokens=False)) for span, part in found]
+
+    def reset(self) -> None:
+        """Forget what was read last, and free its memory."""
+        self._idle.clear()
+
+    @contextmanager
+    def _engine(self) -> Iterator[EncoderDecoderEngine]:
+        """An engine of the caller's own. After an error it is dropped: its cache may be half written."""
+        try:
+            engine = self._idle.pop()
+        except IndexError:
+            engine = self._new_engine()
+        yield engine
+        self._idle[:] = [engine]
+
+    def _segments(
+        self, features: FloatArray, settings: tuple[SpeechOptions, GenerationOptions],
+        prompt: str | Sequence[int] | None, cancel: Cancel | None,
+    ) -> Iterator[Segment]:  # fmt: skip
+        with self._engine() as engine:
+            transcriber = self._transcriber(engine, *settings, prompt, cancel)
+            language, timestamps = transcriber.language(features), bool(settings[0].return_timestamps)
+            yield from map(self._with_text, transcriber.segments(features, language, timestamps=timestamps))
+
+    def _options(self, features: FloatArray, given: dict[str, Any]) -> tuple[SpeechOptions, GenerationOptions]:
+        """What was asked for, checked. Raises OptionError or InputError."""
+        if wrong := [name for name in WITHOUT if given.get(name) is not None]:
+            raise OptionError(f"{wrong[0]} is not for speech; leave it out")
+        self._check(features, whole=True)
+        own = {name: given.pop(name) for name in SPEECH_OPTIONS if name in given}
+        options = SpeechOptions.create(self.tokens.usual, own)
+        if features.shape[1] > self.manifest.model.audio.frames and not options.return_timestamps:
+            if options.return_timestamps is False and own.get("return_timestamps") is False:
+                raise OptionError(
+                    "return_timestamps is False, and the recording is longer than a window, from one to the next of "
+                    "which timestamps lead; leave it out"
+                )
+            options = SpeechOptions.create(self.tokens.usual, {**own, "return_timestamps": True})
+        defaults = {n: v for n, v in self.generation_defaults.items() if n not in (*SPEECH_OPTIONS, *WITHOUT)}
+        generation = GenerationOptions.create(defaults, **given).within(self.manifest.vocab_size, given)
+        generation.check_vocabulary(self.manifest.vocab_size)
+        return options, generation
+
+    def _transcriber(
+        self, engine: EncoderDecoderEngine, options: SpeechOptions, generation: GenerationOptions,
+        prompt: str | Sequence[int] | None, cancel: Cancel | None,
+    ) -> Transcriber:  # fmt: skip
+        tokens = self.manifest.tokens
+        ends = Ends(eos_token_ids=tokens.eos if generation.eos_token_id is None else generation.eos_token_id)
+        return Transcriber(
+            engine,
+            self.tokens,
+            self.clock,
+            options,
+            generation,
+            ends,
+            frames=self.manifest.model.audio.frames,
+            longest=self.manifest.context_length,
+            vocab_size=self.manifest.vocab_size,
+            prompt=() if prompt is None else self.prompt_tokens(prompt),
+            cancelled=None if cancel is None else cancel.is_set,
+        )
+
+    def _with_text(self, segment: Segment) -> Segment:
+        if self.tokenizer is None:
+            return segment
+        words = [t for t in segment.tokens if not self.clock.is_time(t) and t not in self.tokenizer.special_ids]
+        text = self.tokenizer.decode(words, skip_special_tokens=False)
+        return Segment(segment.start, segment.end, segment.tokens, segment.written, text)
+
+    def _code(self, options: SpeechOptions, found: int | None) -> str | None:
+        token = found if options.language is None else self.tokens.language(options.language)
+        return next((code[2:-2] for code, each in self.tokens.languages.items() if each == token), None)
+
+    def _check(self, features: FloatArray, *, whole: bool) -> None:
+        """Raises InputError for other features than `features` gives; those of a recording may have more frames than a
+        window."""
+        audio = self.manifest.model.audio
+        bins, frames = features.shape if features.ndim == 2 else (0, 0)
+        if bins != audio.mel_bins or frames < 1 or (not whole and frames != audio.frames):
+            raise InputError(
+                f"features are {list(features.shape)}, expected [{audio.mel_bins}, {audio.frames}"
+                f"{' or more' if whole else ''}]; model.features makes them of a recording"
+            )

@@ -1,0 +1,46 @@
+"""What a transcription gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written of one window. `tokens`: without an end token. `logprob`: the mean, of all tokens;
+    `compression_ratio`: of the tokens' bytes to these compressed; `no_speech`: the probability that nothing is said,
+    where it was asked for."""
+
+    tokens: tuple[int, ...]
+    temperature: float
+    logprob: float
+    compression_ratio: float
+    no_speech: float | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a recording, from `start` to `end` in seconds. `tokens`: timestamps included. `text` is empty where
+    the package has no tokenizer."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+    written: Written = field(repr=False)
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """`language`: a code, such as "en"; None where the model knows one only."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    language: str | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(token for segment in self.segments for token in segment.tokens)
+
+    def __str__(self) -> str:
+        return self.text
