@@ -189,7 +189,7 @@ def test_sentence_encoders(
 
 def test_steps_that_are_not_done_give_no_vector(directory: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(directory("feature-extraction"), tmp_path / "graphs")
-    _make_sentence_encoder(tmp_path / "graphs", {"pooling_mode_weightedmean_tokens": True})
+    _make_sentence_encoder(tmp_path / "graphs", {"pooling_mode": "median"})
     model = edgellm.load(tmp_path / "graphs", threads=1)
     assert model.run(inputs())[0].logits.shape == (LENGTHS[0], 48)
     with pytest.raises(edgellm.TaskError):
