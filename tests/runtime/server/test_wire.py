@@ -156,6 +156,7 @@ SECOND = request("GET /health HTTP/1.1")
     [
         post("Content-Length: 5", CHUNKED, body=b"0\r\n\r\n" + SECOND),
         post(CHUNKED, "Content-Length: 900", body=b"0\r\n\r\n" + SECOND),
+        post(CHUNKED, f"Content-Length: {len(BODY)}", body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
         post("Content-Length: 5", "Content-Length: 6", body=b"12345" + SECOND),
         post("Content-Length: 5, 5, 6", body=b"12345" + SECOND),
         post("Content-Length: +5", body=b"12345" + SECOND),
