@@ -17,6 +17,8 @@ from gguf_files import Array, write_gguf
 
 # model_type: architecture
 ARCHITECTURES = {
+    "cohere": "command-r",
+    "hunyuan_v1_dense": "hunyuan-dense",
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
@@ -47,7 +49,7 @@ def convert(
 def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
     config = model.config
     layers = max(config.num_hidden_layers, getattr(config, "num_decoder_layers", 0))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper().replace("-", "_")], layers)
     encoder = arch == "bert"
     tensors: dict[str, Array] = {}
     for name, value in model.state_dict().items():
@@ -66,10 +68,10 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
     stem, suffix = name.rsplit(".", 1)
     part = stem.rsplit(".", 1)[-1]
     shape = tensor.shape
-    if arch == "llama" and part in ("q_proj", "k_proj"):
+    if arch in ("llama", "arcee") and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
         tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-    if arch.startswith("gemma") and name.endswith("norm.weight"):
+    if (arch.startswith("gemma") or arch == "nemotron") and name.endswith("norm.weight"):
         tensor = tensor + 1
     if arch == "gpt2" and part in ("c_attn", "c_proj", "c_fc") and suffix == "weight":
         tensor = tensor.T
@@ -112,8 +114,9 @@ def _decoder(config: PretrainedConfig) -> dict[str, Any]:
         "attention.head_count_kv": config.num_key_value_heads,
         "rope.freq_base": config.rope_theta,
     }
-    if config.model_type == "starcoder2":
-        return metadata | {"attention.layer_norm_epsilon": config.norm_epsilon}
+    for name in ("norm_epsilon", "norm_eps", "layer_norm_eps"):
+        if hasattr(config, name):
+            return metadata | {"attention.layer_norm_epsilon": getattr(config, name)}
     metadata["attention.layer_norm_rms_epsilon"] = config.rms_norm_eps
     if getattr(config, "head_dim", None):
         metadata |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
