@@ -17,6 +17,8 @@ from gguf_files import Array, write_gguf
 
 # model_type: architecture
 ARCHITECTURES = {
+    "cohere": "command-r",
+    "hunyuan_v1_dense": "hunyuan-dense",
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
@@ -30,7 +32,7 @@ ARCHITECTURES = {
     "umt5": "t5",
     **dict.fromkeys(("distilbert", "roberta", "xlm-roberta"), "bert"),
 }
-INTERLEAVED = ("granite", "granitemoe", "llama", "olmo", "smollm3")  # channels of queries and keys
+INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "olmo", "smollm3")  # channels of queries and keys
 BERT_PREFIXES = ("bert.", "distilbert.", "roberta.")
 NOT_CONVERTED = re.compile(
     r"pooler\..*|.*position_ids|cls\..*|lm_head\..*|vocab_.*|(encoder|decoder)\.embed_tokens\..*"
@@ -121,7 +123,7 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
     if arch in INTERLEAVED and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
         tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-    if arch.startswith("gemma") and name.endswith("norm.weight"):
+    if (arch.startswith("gemma") or arch == "nemotron") and name.endswith("norm.weight"):
         tensor = tensor + 1
     if arch == "gpt2" and part in ("c_attn", "c_proj", "c_fc") and suffix == "weight":
         tensor = tensor.T
@@ -169,11 +171,13 @@ def _decoder(config: PretrainedConfig) -> dict[str, Any]:
         "attention.head_count_kv": config.num_key_value_heads,
         "rope.freq_base": float(config.rope_theta),
     }
-    if config.model_type == "starcoder2":
-        return metadata | {"attention.layer_norm_epsilon": config.norm_epsilon}
     if config.model_type in ("phi", "stablelm"):
-        rotated = int(config.partial_rotary_factor * (config.hidden_size // config.num_attention_heads))
-        return metadata | {"attention.layer_norm_epsilon": config.layer_norm_eps, "rope.dimension_count": rotated}
+        metadata["rope.dimension_count"] = int(
+            config.partial_rotary_factor * (config.hidden_size // config.num_attention_heads)
+        )
+    for name in ("norm_epsilon", "norm_eps", "layer_norm_eps"):
+        if hasattr(config, name):
+            return metadata | {"attention.layer_norm_epsilon": getattr(config, name)}
     if config.model_type == "olmo":
         return metadata | {"attention.layer_norm_epsilon": 1e-5}
     if config.model_type == "granite":

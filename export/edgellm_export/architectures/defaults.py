@@ -92,7 +92,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "apertus": {
         **_LLAMA, "vocab_size": 131072, "intermediate_size": 14336, "hidden_act": "xielu",
         "max_position_embeddings": 65536, "rms_norm_eps": 1e-5, "rope_theta": 12000000.0,
-        "rope_scaling": {
+        "rope_parameters": {  # before which rope_scaling goes
             "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
         },

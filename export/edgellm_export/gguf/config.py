@@ -112,10 +112,7 @@ def _llama(keys: Keys) -> Config:
     config = _decoder(keys, model_type, class_name)
     if window:
         return config | {"sliding_window": window}
-    return config | {
-        "attention_bias": _has_bias(keys, "attn_q", "attn_k", "attn_v", "attn_output"),
-        "mlp_bias": _has_bias(keys, "ffn_gate", "ffn_up", "ffn_down"),
-    }
+    return config | _biases(keys)
 
 
 def _experts(keys: Keys, count: str) -> Config:
@@ -272,21 +269,26 @@ def _gemma(keys: Keys, version: int, pattern: int, wide_layers: int) -> Config:
     layers = config["num_hidden_layers"]
     # GGUF does not hold the query scale; llama.cpp too tells the 27B models, which differ, by their layer count.
     by_head = config["hidden_size"] // config["num_attention_heads"]
-    window = keys.integer("attention.sliding_window", 4096 if version == 2 else 0)
+    window, kinds = keys.integer("attention.sliding_window", 4096 if version == 2 else 0), _kinds(keys, layers, pattern)
+    if not window:
+        kinds, window = ["full_attention"] * layers, config["max_position_embeddings"]
+    return config | {
+        "query_pre_attn_scalar": by_head if layers == wide_layers else config["head_dim"],
+        "sliding_window": window,
+        "layer_types": kinds,
+        "attention_bias": False,
+    }
+
+
+def _kinds(keys: Keys, layers: int, pattern: int) -> list[str]:
+    """Each layer's kind where there are windows: all but every `pattern`-th have one, if the file says nothing else."""
     stored = keys.get("attention.sliding_window_pattern")
     if isinstance(stored, list):
         slides = [bool(slide) for slide in stored]
     else:
         every = keys.integer("attention.sliding_window_pattern", pattern)
         slides = [bool((layer + 1) % every) for layer in range(layers)]
-    if not window:
-        slides, window = [False] * layers, config["max_position_embeddings"]
-    return config | {
-        "query_pre_attn_scalar": by_head if layers == wide_layers else config["head_dim"],
-        "sliding_window": window,
-        "layer_types": ["sliding_attention" if slide else "full_attention" for slide in slides],
-        "attention_bias": False,
-    }
+    return ["sliding_attention" if slide else "full_attention" for slide in slides]
 
 
 def _gemma2(keys: Keys) -> Config:
@@ -405,6 +407,68 @@ def _starcoder2(keys: Keys) -> Config:
     }
 
 
+def _biases(keys: Keys) -> Config:
+    return {
+        "attention_bias": _has_bias(keys, "attn_q", "attn_k", "attn_v", "attn_output"),
+        "mlp_bias": _has_bias(keys, "ffn_gate", "ffn_up", "ffn_down"),
+    }
+
+
+def _arcee(keys: Keys) -> Config:
+    return _decoder(keys, "arcee", "ArceeForCausalLM") | {"hidden_act": "relu2", **_biases(keys)}
+
+
+def _cohere(keys: Keys) -> Config:
+    config = _decoder(keys, "cohere", "CohereForCausalLM", norm="attention.layer_norm_epsilon")
+    config["layer_norm_eps"] = config.pop("rms_norm_eps")
+    normed = "blk.0.attn_q_norm.weight" in keys.file.tensors
+    scale, bias = keys.number("logit_scale"), _has_bias(keys, "attn_q")
+    return config | {"logit_scale": scale, "use_qk_norm": normed, "attention_bias": bias}
+
+
+def _cohere2(keys: Keys) -> Config:
+    config = _cohere(keys)
+    return config | {
+        "architectures": ["Cohere2ForCausalLM"],
+        "model_type": "cohere2",
+        "sliding_window": keys.integer("attention.sliding_window"),
+        "layer_types": _kinds(keys, config["num_hidden_layers"], 4),
+    }
+
+
+def _ernie4_5(keys: Keys) -> Config:
+    return _decoder(keys, "ernie4_5", "Ernie4_5ForCausalLM") | {"use_bias": _has_bias(keys, "attn_q", "ffn_gate")}
+
+
+def _exaone4(keys: Keys) -> Config:
+    config = _decoder(keys, "exaone4", "Exaone4ForCausalLM")
+    window, layers = keys.integer("attention.sliding_window", 0) or None, config["num_hidden_layers"]
+    kinds = ["full_attention"] * layers if window is None else _kinds(keys, layers, 4)
+    return config | {"sliding_window": window, "layer_types": kinds}
+
+
+def _glm4(keys: Keys) -> Config:
+    config = _decoder(keys, "glm4", "Glm4ForCausalLM")
+    return {"partial_rotary_factor": 1.0, **config, "attention_bias": _has_bias(keys, "attn_q")}
+
+
+def _hunyuan(keys: Keys) -> Config:
+    """The base of its rope is stretched already."""
+    config = _decoder(keys, "hunyuan_v1_dense", "HunYuanDenseV1ForCausalLM")
+    return config | {"attention_bias": _has_bias(keys, "attn_q")}
+
+
+def _nemotron(keys: Keys) -> Config:
+    config = _decoder(keys, "nemotron", "NemotronForCausalLM", norm="attention.layer_norm_epsilon")
+    config["norm_eps"] = config.pop("rms_norm_eps")
+    return {"partial_rotary_factor": 1.0, **config, "hidden_act": "relu2", **_biases(keys)}
+
+
+def _seed_oss(keys: Keys) -> Config:
+    own = {"attention_bias": _has_bias(keys, "attn_q"), "attention_out_bias": _has_bias(keys, "attn_output")}
+    return _decoder(keys, "seed_oss", "SeedOssForCausalLM") | {**_biases(keys), **own}
+
+
 FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "llama": _llama,
     "qwen2": _qwen2,
@@ -429,6 +493,15 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "olmoe": _olmoe,
     "qwen2moe": _qwen2_moe,
     "qwen3moe": _qwen3_moe,
+    "arcee": _arcee,
+    "cohere2": _cohere2,
+    "command-r": _cohere,
+    "ernie4_5": _ernie4_5,
+    "exaone4": _exaone4,
+    "glm4": _glm4,
+    "hunyuan-dense": _hunyuan,
+    "nemotron": _nemotron,
+    "seed_oss": _seed_oss,
     "bert": bert_config,
     "t5": t5_config,
 }

@@ -179,13 +179,20 @@ def _t5(gated: bool) -> dict[str, str]:
     }
 
 
-INTERLEAVED = ("granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
+INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
 NAMES: Mapping[str, Names] = {
     **dict.fromkeys(("gemma", "granite", "llama", "mistral", "olmo", "qwen2", "qwen3", "smollm3", "stablelm"), LLAMA),
     **dict.fromkeys(("olmo2", "olmo3"), OLMO2),
     "phi": PHI,
     "bloom": BLOOM,
     "gpt_bigcode": GPT2,
+    **dict.fromkeys(("arcee", "cohere", "cohere2", "ernie4_5", "nemotron"), LLAMA),
+    "exaone4": _llama(post_attention_norm="post_attention_layernorm", post_ffw_norm="post_feedforward_layernorm"),
+    "glm4": _llama(
+        post_attention_norm="post_self_attn_layernorm", post_ffw_norm="post_mlp_layernorm", ffn_up="mlp.gate_up_proj"
+    ),
+    "hunyuan_v1_dense": _llama(attn_q_norm="self_attn.query_layernorm", attn_k_norm="self_attn.key_layernorm"),
+    "seed_oss": _llama(post_attention_norm="post_attention_layernorm"),
     "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
@@ -253,7 +260,7 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
     if family in INTERLEAVED and part in ("attn_q", "attn_k"):
         head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
         return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
-    if family.startswith("gemma") and part.endswith("norm"):
+    if (family.startswith("gemma") or family == "nemotron") and part.endswith("norm") and kind == "weight":
         return Shifted(tensor, -1.0)
     if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return Transposed(tensor.name, tensor)

@@ -76,7 +76,7 @@ PRE_TOKENIZERS: dict[str, Pre] = {
     "minicpm5": Pre(_splits(r"\p{N}{1,3}", MINICPM5), whole_words=True),
     "seed-coder": Pre(_splits(SEED)),
     "viking": Pre(_splits(WORDS, r"\p{N}")),
-    "deepseek-v3": Pre(_DEEPSEEK3),
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), Pre(_DEEPSEEK3)),
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), Pre(_splits(GPT4O))),
     **dict.fromkeys(
         (
@@ -93,7 +93,7 @@ PRE_TOKENIZERS: dict[str, Pre] = {
         ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
         _LLAMA3,
     ),
-    **dict.fromkeys(("smaug-bpe", "dbrx"), Pre(_splits(LLAMA3))),
+    **dict.fromkeys(("smaug-bpe", "dbrx", "chatglm-bpe", "glm4"), Pre(_splits(LLAMA3))),
     **dict.fromkeys(
         ("stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "kormo", "f2llmv2"),
         Pre(_splits(QWEN2)),

@@ -141,6 +141,20 @@ DECODERS = {
     "gptneox": Case(hf.GPTNeoXConfig, {"rotary_pct": 0.5}),
     "gptneox one after the other": Case(hf.GPTNeoXConfig, {"rotary_pct": 1.0, "use_parallel_residual": False}),
     "starcoder2": Case(hf.Starcoder2Config, {"sliding_window": None, "tie_word_embeddings": False}),
+    "arcee": Case(hf.ArceeConfig, {**NO_IDS, "head_dim": 16}, {"rope.dimension_count": 16}),
+    "command-r": Case(hf.CohereConfig, {**NO_IDS, "logit_scale": 0.5}, {"logit_scale": 0.5}),
+    "cohere2": Case(
+        hf.Cohere2Config,
+        {**NO_IDS, "logit_scale": 0.5, "sliding_window": 8, "num_hidden_layers": 5},
+        {"logit_scale": 0.5, "attention.sliding_window": 8},
+    ),
+    "ernie4_5": Case(hf.Ernie4_5Config, {**NO_IDS, "head_dim": 16, "num_hidden_layers": 3}),
+    # With windows, llama.cpp takes a model of 64 layers alone.
+    "exaone4": Case(hf.Exaone4Config, {**NO_IDS, "sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "glm4": Case(hf.Glm4Config, {**NO_IDS, "head_dim": 32}, {"rope.dimension_count": 16}),
+    "hunyuan": Case(hf.HunYuanDenseV1Config, {**NO_IDS, "head_dim": 16}),
+    "nemotron": Case(hf.NemotronConfig, {**NO_IDS, "num_attention_heads": 2}, {"rope.dimension_count": 16}),
+    "seed_oss": Case(hf.SeedOssConfig, {**NO_IDS, "head_dim": 16}),
     "starcoder2 tied": Case(hf.Starcoder2Config, {"sliding_window": None}),
 }  # fmt: skip
 

@@ -77,3 +77,13 @@ def test_each_kind_of_gemma3s_layers_has_its_own_rope() -> None:
     sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     found = read_family({"model_type": "gemma3_text", "num_hidden_layers": 6, **sizes, **keys}, 100).config
     assert [round(theta_of(each)) for each in found.ropes] == [50, 50, 50, 50, 50, 500]
+
+
+def test_the_class_has_a_scaling_of_its_own_where_the_config_says_nothing_of_rope() -> None:
+    """Apertus; what a file says takes its place whole, under either name."""
+    plain = {"rope_type": "default", "rope_theta": 1e6}
+    scaled = rope("apertus", rope_theta=1e6)
+    assert theta_of(rope("apertus", rope_scaling=plain)) == pytest.approx(1e6, rel=1e-3)
+    assert theta_of(rope("apertus", rope_parameters=plain)) == pytest.approx(1e6, rel=1e-3)
+    assert isinstance(scaled, StaticRope)
+    assert float(scaled.inv_freq[-1]) < float(rope("apertus", rope_parameters=plain).inv_freq[-1]) / 2

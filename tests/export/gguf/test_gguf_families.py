@@ -82,6 +82,29 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 72}, {}),
     "qwen3moe": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}, {}),
     "olmoe": ("olmoe", EXPERTS, {}),
+    "arcee": ("arcee", {"attention_bias": True, "mlp_bias": True}, {}),
+    "command-r": ("cohere", {"logit_scale": 0.25, "layer_norm_eps": 1e-6, **PHI3_IDS}, {"logit_scale": 0.25}),
+    "command-r normed": (
+        "cohere",
+        {"use_qk_norm": True, "layer_norm_eps": 1e-6, **PHI3_IDS},
+        {"logit_scale": 0.0625},
+    ),
+    "cohere2": (
+        "cohere2",
+        {"sliding_window": 48, "layer_norm_eps": 1e-6, **PHI3_IDS},
+        {"logit_scale": 0.0625, "attention.sliding_window": 48},
+    ),
+    "ernie4_5": ("ernie4_5", {"use_bias": True, "head_dim": 32}, {"attention.key_length": 32}),
+    "exaone4": (
+        "exaone4",
+        {"sliding_window": 48, "layer_types": ["sliding_attention", "full_attention"]},
+        {"attention.sliding_window": 48, "attention.sliding_window_pattern": [True, False]},
+    ),
+    "exaone4 without windows": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {}),
+    "glm4": ("glm4", {"head_dim": 32, **PHI3_IDS}, {"rope.dimension_count": 16}),
+    "hunyuan": ("hunyuan_v1_dense", {"attention_bias": True, "head_dim": 32}, {}),
+    "nemotron": ("nemotron", {"norm_eps": 1e-6, "mlp_bias": True, **PHI3_IDS}, {"rope.dimension_count": 8}),
+    "seed_oss": ("seed_oss", {"attention_out_bias": True, "head_dim": 32}, {}),
     "gptneox": ("gpt_neox", {"rotary_pct": 0.5, "layer_norm_eps": 1e-6, "rope_theta": 10000.0}, {}),
     "gptneox in turn": (
         "gpt_neox",
@@ -97,8 +120,9 @@ COMPARED = (
     "original_max_position_embeddings", "norm_epsilon", "use_bias", "layer_norm_eps", "rotary_pct", "rotary_emb_base",
     "use_parallel_residual", "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
     "shared_expert_intermediate_size", "norm_topk_prob", "qkv_bias",
-    "use_parallel_residual", "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
+    "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
     "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
+    "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias",
 )  # fmt: skip
 
 

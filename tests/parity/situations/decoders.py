@@ -61,6 +61,20 @@ gemma2 = rows("Gemma2Config", "gemma2", sliding_window=14, query_pre_attn_scalar
 gemma3 = rows("Gemma3TextConfig", "gemma3", sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)
 starcoder2 = rows("Starcoder2Config", "starcoder2", hidden_size=96, head_dim=...)
 neox = rows("GPTNeoXConfig", "gpt_neox", hidden_size=96, head_dim=..., num_key_value_heads=...)
+glm = rows("GlmConfig", "glm", head_dim=32)
+glm4 = rows("Glm4Config", "glm4", head_dim=32)
+cohere = rows("CohereConfig", "cohere", hidden_size=96, head_dim=...)
+cohere2 = rows("Cohere2Config", "cohere2", hidden_size=96, head_dim=..., sliding_window=13)
+exaone4 = rows("Exaone4Config", "exaone4", sliding_window=13, sliding_window_pattern=2)
+ernie4_5 = rows("Ernie4_5Config", "ernie4_5")
+hunyuan = rows("HunYuanDenseV1Config", "hunyuan")
+nemotron = rows("NemotronConfig", "nemotron", head_dim=32)
+helium = rows("HeliumConfig", "helium", hidden_size=96)
+arcee = rows("ArceeConfig", "arcee")
+seed_oss = rows("SeedOssConfig", "seed_oss")
+IN_BFLOAT16 = {"logits": "4.57 keeps xIELU's numbers in bfloat16", "generated": "as its logits"}
+apertus = rows("ApertusConfig", "apertus", IN_BFLOAT16)
+bitnet = rows("BitNetConfig", "bitnet", hidden_size=96)
 gpt2_sizes = dict.fromkeys(SIZES, ...)
 gpt2 = rows("GPT2Config", "gpt2", **gpt2_sizes, n_embd=48, n_layer=3, n_head=3, n_positions=128)
 smollm3 = rows("SmolLM3Config", "smollm3", no_rope_layer_interval=2)
@@ -212,6 +226,31 @@ SITUATIONS = [
     falcon("new-one-norm", new_decoder_architecture=True, num_kv_heads=3, num_ln_in_parallel_attn=1, bias=True),
     falcon("alibi", alibi=True, multi_query=False, parallel_attn=False, bias=True),
     falcon("many-heads", multi_query=False, parallel_attn=False, rope_theta=500.0),
+    glm(""),
+    glm("whole-heads", partial_rotary_factor=1.0, attention_bias=False),
+    glm("theta", rope_theta=1e6),
+    glm4(""),
+    cohere("", logit_scale=0.25),
+    cohere("normed", use_qk_norm=True, attention_bias=True, tie_word_embeddings=False),
+    cohere2(""),
+    cohere2("pattern", layer_types=["full_attention", "sliding_attention", "full_attention"]),
+    exaone4(""),
+    exaone4("llama3", rope_scaling=LLAMA3, rope_theta=1e6),
+    ernie4_5(""),
+    ernie4_5("biases", use_bias=True, tie_word_embeddings=False, rope_theta=1e4),
+    hunyuan(""),
+    hunyuan("alpha", rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0}, attention_bias=True),
+    nemotron(""),
+    nemotron("biases", attention_bias=True, mlp_bias=True, partial_rotary_factor=1.0),
+    helium(""),
+    helium("biases", attention_bias=True, mlp_bias=True),
+    arcee(""),
+    arcee("yarn", rope_scaling=YARN, attention_bias=True, mlp_bias=True),
+    seed_oss(""),
+    seed_oss("biases", attention_out_bias=True, mlp_bias=True, attention_bias=False),
+    apertus(""),
+    apertus("plain-rope", rope_scaling={"rope_type": "default"}, rope_theta=1e4),
+    bitnet(""),
     neox(""),
     neox("in-turn", use_parallel_residual=False, attention_bias=False, tie_word_embeddings=True),
     neox("rotary", rotary_pct=0.5, rotary_emb_base=5000),
