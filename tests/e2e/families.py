@@ -173,7 +173,7 @@ FAMILIES = [
         tie_word_embeddings=True,
     ),
     _mixture("gpt_oss", hf.GptOssConfig, sliding_window=13, rope_scaling={**YARN, "truncate": False}),
-    _mixture("phimoe", hf.PhimoeConfig, hidden_size=96, router_jitter_noise=0.2),
+    _mixture("phimoe", hf.PhimoeConfig, hidden_size=96, router_jitter_noise=0.05),
     _mixture(
         "phimoe-longrope",
         hf.PhimoeConfig,

@@ -75,6 +75,13 @@ seed_oss = rows("SeedOssConfig", "seed_oss")
 IN_BFLOAT16 = {"logits": "4.57 keeps xIELU's numbers in bfloat16", "generated": "as its logits"}
 apertus = rows("ApertusConfig", "apertus", IN_BFLOAT16)
 bitnet = rows("BitNetConfig", "bitnet", hidden_size=96)
+EXPERTS = {"num_experts_per_tok": 2, "hidden_size": 96, "head_dim": ...}
+mixtral = rows("MixtralConfig", "mixtral", **EXPERTS, num_local_experts=5)
+qwen2_moe = rows("Qwen2MoeConfig", "qwen2_moe", OWN_CLASS, **EXPERTS, num_experts=5, moe_intermediate_size=40)
+qwen3_moe = rows("Qwen3MoeConfig", "qwen3_moe", **EXPERTS, num_experts=5, moe_intermediate_size=40)
+olmoe = rows("OlmoeConfig", "olmoe", **EXPERTS, num_experts=5)
+granitemoe = rows("GraniteMoeConfig", "granitemoe", **EXPERTS, num_local_experts=5, attention_multiplier=0.25)
+gpt_oss = rows("GptOssConfig", "gpt_oss", **{**EXPERTS, "head_dim": 16}, num_local_experts=5, sliding_window=13)
 gpt2_sizes = dict.fromkeys(SIZES, ...)
 gpt2 = rows("GPT2Config", "gpt2", **gpt2_sizes, n_embd=48, n_layer=3, n_head=3, n_positions=128)
 smollm3 = rows("SmolLM3Config", "smollm3", no_rope_layer_interval=2)
@@ -128,6 +135,15 @@ SITUATIONS = [
     llama("without-generation-config", removed("generation_config.json")),
     llama("sampling-defaults", edited("generation_config.json", do_sample=True, temperature=0.6, top_p=0.9, top_k=40)),
     llama("repetition", edited("generation_config.json", repetition_penalty=1.3, no_repeat_ngram_size=2)),
+    mixtral(""),
+    mixtral("window", sliding_window=13),
+    qwen2_moe("", shared_expert_intermediate_size=56),
+    qwen3_moe("", head_dim=32, norm_topk_prob=True),
+    qwen3_moe("some-layers", mlp_only_layers=[1]),
+    olmoe(""),
+    olmoe("clipped", clip_qkv=0.5, norm_topk_prob=True),
+    granitemoe(""),
+    gpt_oss("", rope_scaling={**YARN, "truncate": False}),
     mistral(""),
     mistral("no-window", sliding_window=None),
     mistral("window", sliding_window=13),
