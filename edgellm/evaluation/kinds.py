@@ -8,7 +8,7 @@ from typing import Any
 
 from edgellm.errors import InputError, OptionError, TaskError, nearest
 from edgellm.evaluation.records import Columns, Record
-from edgellm.package.manifest import ENCODER_TASKS, GENERATION_TASKS, Manifest, Task
+from edgellm.package.manifest import ENCODER_TASKS, GENERATION_TASKS, SPEECH_TASKS, Manifest, Task
 
 ModuleAndClass = tuple[str, str]  # the module and the class of an Evaluator, imported when it is asked for
 
@@ -43,6 +43,8 @@ def kind_of(task: str | None, manifest: Manifest, columns: Columns, first: Recor
     name = _inferred(manifest, columns, first, reference=reference) if task is None else task
     if name not in KINDS:
         raise OptionError(f"there is no evaluation {name!r}; {nearest(name, KINDS)}")
+    if manifest.task in SPEECH_TASKS:
+        raise TaskError("a package of speech is not judged by texts; transcribe recordings and compare what is written")
     if manifest.task not in KINDS[name]:
         fitting = [other for other, places in KINDS.items() if manifest.task in places]
         raise TaskError(

@@ -49,11 +49,8 @@ class SpeechRecipe(EncoderDecoderRecipe):
         return self.described("automatic-speech-recognition", self._graph_files(), facts, tokens)
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
-        watched = self.choices.attentions
-        return {
-            ENCODER: build_encoder(self.family, material, inputs=self._inputs),
-            DECODER: build_decoder(self.family, material, attentions=watched),
-        }
+        encoder = build_encoder(self.family, material, inputs=self._inputs)
+        return {ENCODER: encoder, DECODER: build_decoder(self.family, material)}
 
     def borrowers(self, material: Material) -> Mapping[str, BuiltGraph]:
         return {}
@@ -83,6 +80,8 @@ def open_speech(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
         raise ExportError(
             "mixed precision is chosen by calibration text, and models of speech read none; export as int8"
         )
+    if choices.attentions:
+        raise ExportError("models of speech do not give their attention weights; leave out --attentions")
     if choices.text.given:
         raise ExportError("models of speech read no calibration text; leave out --calibration")
     check_generation(checkpoint)

@@ -84,6 +84,7 @@ def test_what_would_be_other_features_is_refused(
         ({"task": "text2text-generation"}, "a model of speech is for automatic-speech-recognition"),
         ({"kv_cache": "int8"}, "float key/value cache only"),
         ({"precision": "mixed", "max_size": 10**6}, "export as int8"),
+        ({"attentions": True}, "leave out --attentions"),
     ],
 )
 def test_choices_that_speech_does_not_have(

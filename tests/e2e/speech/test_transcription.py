@@ -12,7 +12,9 @@ import torch
 import transformers as hf
 
 import edgellm
-from speech_checkpoints import GERMAN, PREVIOUS, extractor, hf_transcribe, make_tokenizer, sound
+from edgellm.evaluation.kinds import kind_of
+from edgellm.evaluation.records import Columns, Record
+from speech_checkpoints import GERMAN, PREVIOUS, extractor, features_of, hf_transcribe, make_tokenizer, sound
 
 Load = Callable[..., edgellm.SpeechModel]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, about its older options
@@ -101,10 +103,7 @@ def test_it_stops_when_it_is_told_to(load: Load) -> None:
 
 def test_a_language_is_found_out_or_said(load: Load, reference: Callable[..., Any]) -> None:
     samples = sound(1.0, seed=3)
-    model = reference()
-    from speech_checkpoints import features_of
-
-    heard = int(model.detect_language(features_of(samples))[0])
+    heard = int(reference().detect_language(features_of(samples))[0])
     assert load().transcribe(samples).language == ("de" if heard == GERMAN else "en")
     assert load().transcribe(samples, language="German").language == "de"
     assert load("english").transcribe(samples).language is None
@@ -167,3 +166,7 @@ def test_features_of_another_size(load: Load) -> None:
 def test_other_tasks_refuse_the_package(load: Load) -> None:
     with pytest.raises(edgellm.TaskError, match="can do automatic-speech-recognition"):
         edgellm.pipeline("summarization", load())
+    record = Record({"text": "a"}, "here")
+    for name in (None, "perplexity", "divergence"):
+        with pytest.raises(edgellm.EdgellmError, match=r"not judged by texts|can only be compared"):
+            kind_of(name, load().manifest, Columns.create(), record, reference=False)
