@@ -270,7 +270,7 @@ FAMILIES = [
     Family("gpt_bigcode", _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT), gated=False),
     Family(
         "gpt_bigcode-heads",
-        _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT, multi_query=False, scale_attn_weights=False, n_inner=72),
+        _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT, multi_query=False, n_inner=72),
         gated=False,
     ),
     Family("bloom", _six_heads(hf.BloomConfig, seq_length=CONTEXT), gated=False),
