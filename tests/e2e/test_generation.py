@@ -12,14 +12,14 @@ import torch
 
 import edgellm
 from comparison import Expected, hf_generate, prompt
-from families import ENDING
+from families import ENDING_OF_ALL_KINDS
 from reference_models import reference_group_beam_search
 
 Load = Callable[..., edgellm.Model]
 Reference = Callable[[str], Any]
 Prompts = Callable[[str, int], np.ndarray]
 
-NAMES = [family.name for family in ENDING]
+NAMES = ENDING_OF_ALL_KINDS
 REPRESENTATIVE = ["gpt2-ending", "mistral-sliding-ending", "gemma3-ending"]
 SCORE_TOLERANCE = 2e-5  # relative: a sum of up to 40 float32 log-probabilities
 

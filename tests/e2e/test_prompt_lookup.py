@@ -17,7 +17,7 @@ from edgellm.decoding import prompt_lookup
 from edgellm.decoding.prompt_lookup import Drafter
 from edgellm.errors import OptionError
 from edgellm.ort.kernels import library
-from families import ENDING
+from families import ENDING_OF_ALL_KINDS
 
 # Float32's rounding reaches the log-probabilities: several tokens behind a past take another attention kernel than one.
 LOGPROBS = 1e-4  # absolute
@@ -44,7 +44,7 @@ class Oracle(Drafter):
         return [token if (at + i) % 6 else 7 for i, token in enumerate(self.coming[at : at + count])]
 
 
-@pytest.mark.parametrize("name", [family.name for family in ENDING])
+@pytest.mark.parametrize("name", ENDING_OF_ALL_KINDS)
 def test_every_family(name: str, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Across sliding windows and LongRoPE's switch, on ONNX Runtime's kernels."""
     monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
@@ -55,7 +55,7 @@ def test_every_family(name: str, package: Callable[..., Path], monkeypatch: pyte
 @pytest.mark.parametrize(
     ("precision", "kv_cache"), [("fp32", "auto"), ("int8", "auto"), ("int4", "auto"), ("int8", "bfloat16")]
 )
-@pytest.mark.parametrize("name", [family.name for family in ENDING])
+@pytest.mark.parametrize("name", ENDING_OF_ALL_KINDS)
 def test_exactly(
     name: str, precision: str, kv_cache: Any, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
