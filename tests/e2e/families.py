@@ -380,9 +380,9 @@ BY_NAME = {family.name: family for family in [*FAMILIES, *ENDING]}
 # family: these have all kinds.
 OF_ALL_KINDS = (
     "gpt2", "gpt_neox-odd-rotary", "llama-biases-tied", "llama-dynamic", "llama-llama3", "llama-yarn",
-    "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2", "gemma3",
-    "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel", "cohere2",
-    "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss",
+    "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
+    "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
+    "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 

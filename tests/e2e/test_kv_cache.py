@@ -62,6 +62,7 @@ class RoundedCache(hf.DynamicCache):
         rounded = []
         for states, side in ((key_states, "key"), (value_states, "value")):
             scale = torch.from_numpy(self._scales[layer_idx][side].copy())
+            scale = scale.repeat_interleave(states.shape[1] // scale.shape[1], 1)  # Falcon's has a head for each query
             rounded.append(torch.clamp(torch.round(states / scale), -128, 127) * scale)
         return super().update(*rounded, layer_idx, cache_kwargs)
 
