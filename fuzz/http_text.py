@@ -34,6 +34,11 @@ BODIES: dict[str, dict[str, Any]] = {
         ],
         "chat_template_kwargs": {"enable_thinking": False}, "reasoning_budget": 2, "parallel_tool_calls": True,
     },
+    "chat_forced": {
+        "model": "tiny", "messages": USER, "max_tokens": 40, "temperature": 0, "parallel_tool_calls": False,
+        "tools": [{"type": "function", "function": {**TOOL["function"], "strict": True}}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}}, "reasoning_effort": "low",
+    },
     "chat_schema": {
         "model": "tiny", "messages": USER, "max_tokens": 24, "temperature": 0,
         "response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": SCHEMA, "strict": True}},
@@ -49,6 +54,14 @@ BODIES: dict[str, dict[str, Any]] = {
         "model": "tiny", "instructions": "Be brief.", "max_output_tokens": 3, "temperature": 0, "stream": True,
         "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
         "text": {"format": {"type": "text"}}, "metadata": {"a": "b"},
+    },
+    "responses_tools": {
+        "model": "tiny", "max_output_tokens": 40, "temperature": 0, "tools": [{"type": "function", **TOOL["function"]}],
+        "tool_choice": "required", "parallel_tool_calls": False, "reasoning": {"effort": "low"},
+        "input": [
+            *USER, {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'},
+            {"type": "function_call_output", "call_id": "call_1", "output": "sun"},
+        ],
     },
     "responses_text": {
         "model": "tiny", "input": "hello", "max_output_tokens": 24, "temperature": 0, "store": False,
