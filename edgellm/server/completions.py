@@ -57,6 +57,7 @@ async def completions(http: HttpRequest, body: CompletionRequest, context: Conte
         _refuse(body)
         options = {"max_new_tokens": DEFAULT_TOKENS, **context.limits, **completion_options(body)}
         prompts = texts_of(body.prompt, "prompt")
+        _check_fits(len(prompts), engine.most_at_once)
         choices = _choices(body, prompts, model.tokenizer)
         answers = await submitted(*(partial(engine.submit, prompt, **options) for prompt in prompts))
         made: dict[str, Any] = {"id": identity("cmpl"), "created": context.now(), "model": loaded.name}
@@ -78,6 +79,14 @@ async def completions(http: HttpRequest, body: CompletionRequest, context: Conte
             for choice, reason in zip(choices, reasons, strict=True)
         ]
         return answered(Completion(**made, choices=done, usage=usage(generations)))
+
+
+def _check_fits(prompts: int, most: int | None) -> None:
+    """Raises Refusal where there would never be room: 429 would have a client try for ever."""
+    if most is not None and prompts > most:
+        raise Refusal(
+            400, f"prompt has {prompts} texts, expected at most {most} in a request; send several", param="prompt"
+        )
 
 
 def _refuse(body: CompletionRequest) -> None:

@@ -133,6 +133,11 @@ class Engine:
         return answer
 
     @property
+    def most_at_once(self) -> int | None:
+        """How many requests it can hold, those that run included; another one is refused. None: no limit."""
+        return None if self._max_waiting is None else self._max_waiting + self._scheduler.limits.rows
+
+    @property
     def stats(self) -> EngineStats:
         scheduler, counts = self._scheduler, self._scheduler.counts
         return EngineStats(

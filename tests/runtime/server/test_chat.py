@@ -264,6 +264,13 @@ def test_a_queue_that_is_full(serve: Callable[..., Server]) -> None:
     assert len([response for response in found if response.status_code == 200]) >= 1
 
 
+def test_more_texts_than_there_is_ever_room_for(serve: Callable[..., Server]) -> None:
+    server = serve(max_rows=2, max_waiting=1)
+    refused = server.post(TEXT, {"prompt": ["a"] * 4, "max_tokens": 1})
+    assert refused.status_code == 400
+    assert "at most 3" in refused.json()["error"]["message"]
+
+
 def test_an_answer_that_takes_too_long(serve: Callable[..., Server]) -> None:
     server = serve(max_seconds=0.2)
     found = server.ask(TEXT, prompt="a", max_tokens=2000, temperature=0)
