@@ -36,6 +36,7 @@ from edgellm.package.manifest import (
 )
 from edgellm.package.sentence import read_embedding
 
+MASKED = ("ForMaskedLM", "XLMWithLMHeadModel", "FlaubertWithLMHeadModel")  # ends of names of classes
 MAX_LABELS = 1 << 20
 MIXES_ROWS = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}  # operators with one scale for a whole batch
 
@@ -123,7 +124,7 @@ def _encoder(directory: ForeignDirectory) -> KindFields:
         task = "text-classification"
     elif "logits" in outputs and name.endswith("ForTokenClassification"):
         task = "token-classification"
-    elif "logits" in outputs and name.endswith("ForMaskedLM"):
+    elif "logits" in outputs and name.endswith(MASKED):
         task = "fill-mask"
     elif "last_hidden_state" in outputs:
         task = "feature-extraction"

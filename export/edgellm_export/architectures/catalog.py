@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edgellm_export.architectures import FAMILIES, Kind
-from edgellm_export.architectures.elsewhere import OPTIMUM
+from edgellm_export.architectures.elsewhere import NOWHERE, OPTIMUM
 from edgellm_export.architectures.whole import WHOLES
 
 # The checkpoints that a model type is known by, as the hub names them.
@@ -176,4 +176,4 @@ def entries() -> Iterator[Entry]:
 def through_optimum() -> list[str]:
     """Model types that only optimum's graphs make packages of."""
     native = {entry.model_type for entry in entries()}
-    return sorted(OPTIMUM - native)
+    return sorted(OPTIMUM - native - NOWHERE.keys())

@@ -20,7 +20,10 @@ OPTIMUM = frozenset({
     "xlm", "xlm-roberta",
 })  # fmt: skip
 
-NOWHERE = {"longformer": "a graph of its attention in windows holds for one length of text"}
+NOWHERE = {
+    "deepseek_v3": "its cache has keys and values of different sizes",
+    "longformer": "a graph of its attention in windows holds for one length of text",
+}
 
 
 def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
@@ -36,4 +39,4 @@ def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
             f"it has several parts ({', '.join(sorted(parts))}), and edgellm builds models of text alone, also those "
             f"inside of {', '.join(WHOLES)}"
         )
-    return f"{nearest(model_type, known)}; for other text models, --via optimum may have them"
+    return f"{nearest(model_type, known)}; nor has optimum-onnx 0.1, which --via optimum asks, any such model"

@@ -66,7 +66,7 @@ def test_layers_beyond_the_tensors_are_refused() -> None:
         ({"model_type": "flaubert"}, "export with --via optimum"),
         ({"model_type": "longformer"}, "nor does --via optimum"),
         ({"model_type": "kosmos-2", "text_config": {}, "vision_config": {}}, "parts .text_config, vision_config"),
-        ({"model_type": "mamba"}, "--via optimum may have them"),
+        ({"model_type": "mamba"}, "nor has optimum-onnx 0.1"),
     ],
 )
 def test_an_unknown_model_type_says_what_would_work(config: dict[str, Any], expected: str) -> None:
