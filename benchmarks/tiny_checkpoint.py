@@ -61,6 +61,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "roberta": {"max_position_embeddings": CONTEXT + 2},
     "whisper": {"max_source_positions": 1500},
 }  # fmt: skip
+NO_TYPES = ("big_bird", "ibert", "xlm-roberta-xl")  # whose own tokenizers tell no text from its pair
 KINDS = (
     ("causal", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, hf.AutoModelForCausalLM),
     ("masked", auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, hf.AutoModelForMaskedLM),
@@ -80,7 +81,7 @@ def make(model_type: str, out: Path) -> None:
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.1) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
     model.save_pretrained(out)
-    byte_tokenizer(types=kind == "masked").save_pretrained(out)
+    byte_tokenizer(types=kind == "masked" and model_type not in NO_TYPES).save_pretrained(out)
     if kind == "speech":
         hf.WhisperFeatureExtractor().save_pretrained(out)
 

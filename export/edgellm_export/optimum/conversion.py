@@ -32,8 +32,12 @@ TASKS: Mapping[str, Task] = {
     "ForQuestionAnswering": "question-answering",
     "Model": "feature-extraction",
 }
-# Whose graphs hold for the length of text that they are traced with, which shows in none of their inputs.
-REFUSED = {"longformer": "attention in windows of a text that is padded to their multiples"}
+# Whose graphs would be wrong, which shows in none of their inputs, or would not run.
+REFUSED = {
+    "deepseek_v3": "keys and values of different sizes in its cache",
+    "longformer": "attention in windows of a text that is padded to their multiples, and optimum's graph of it holds "
+    "for one length",
+}
 PACKAGES = ("optimum-onnx", "optimum", "torch", "transformers")
 
 
@@ -53,10 +57,7 @@ def check_exported(config: Mapping[str, Any]) -> None:
     """Raises UnsupportedModelError for families whose graphs would be wrong, before any work is done."""
     model_type = str(config.get("model_type"))
     if model_type in REFUSED:
-        raise UnsupportedModelError(
-            f"{model_type} has {REFUSED[model_type]}, and optimum's graph of it holds for one length; "
-            "edgellm runs no such model"
-        )
+        raise UnsupportedModelError(f"{model_type} has {REFUSED[model_type]}; edgellm runs no such model")
 
 
 def export_graphs(checkpoint: Path, out: Path, task: Task) -> None:
