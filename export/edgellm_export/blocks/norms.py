@@ -65,7 +65,7 @@ def layer_norm(
     residuals of such models.
     """
     vectors = {part: b.vector(f"{name}.{part}", size) for part in has} or {"weight": np.ones(size, np.float32)}
-    vectors["weight"] += np.float32(shift)
+    vectors["weight"] = vectors["weight"] + np.float32(shift)
     parts = [
         b.graph.array(f"{name}.{part}", b.channels.divided(name, vector).astype(b.activation))
         for part, vector in vectors.items()

@@ -249,6 +249,7 @@ def test_generation_options_are_those_of_the_library() -> None:
     assert left_to_python == {
         "eos_token_id", "pad_token_id", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
         "suppress_tokens", "begin_suppress_tokens", "logit_bias", "reasoning_markers", "logprobs", "top_logprobs",
+        "stop",
     }  # fmt: skip
 
 

@@ -257,13 +257,13 @@ def test_a_header_byte_by_byte_is_not_waited_for(hasty: Server, first: bytes) ->
 
 
 def test_an_answer_may_take_longer(hasty: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Connection, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(Connection, "PATIENCE_S", 0.05)
     body = json.dumps({"prompt": "a", "max_tokens": 1500, "temperature": 0, "logit_bias": {"2": -100}}).encode()
     start = time.monotonic()
     found = exchanged(hasty, post(body=body))
     assert statuses(found) == [200]
     assert json.loads(found.partition(b"\r\n\r\n")[2])["usage"]["completion_tokens"] == 1500
-    assert time.monotonic() - start > 0.3, "or this test says nothing"
+    assert time.monotonic() - start > 0.1, "or this test says nothing"
 
 
 def test_connections_that_say_nothing_make_room(hasty: Server, monkeypatch: pytest.MonkeyPatch) -> None:
