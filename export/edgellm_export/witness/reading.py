@@ -184,12 +184,14 @@ def open_model(question: Mapping[str, Any]) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    kind = getattr(transformers, CLASSES[question["task"]])
+    kind, attention = getattr(transformers, CLASSES[question["task"]]), "eager"
     if question["task"] == "text-generation":
         config = transformers.AutoConfig.from_pretrained(**origin(question))
         if type(config) not in kind._model_mapping:  # one that reads images, too
             kind = transformers.AutoModelForImageTextToText
-    settings = {"output_loading_info": True, "attn_implementation": "eager", "dtype": torch.float32}
+        if config.model_type == "falcon" and config.alibi:
+            attention = "sdpa"  # the usual one; the other adds the positions twice
+    settings = {"output_loading_info": True, "attn_implementation": attention, "dtype": torch.float32}
     if question["adapters"] and question["labels"]:
         settings["num_labels"] = question["labels"]
     model, loading = kind.from_pretrained(**origin(question), **settings)
