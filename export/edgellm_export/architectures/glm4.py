@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edgellm_export.architectures.glm import read_glm
 from edgellm_export.architectures.llama import Relative
-from edgellm_export.blocks import norms
 from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
 from edgellm_export.checkpoint.config import ConfigReader
 
@@ -17,13 +16,11 @@ class GLM4(Relative):
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
     ) -> tuple[Stream, LayerCache]:
-        name, c = f"model.layers.{index}", self.config
-        x, stream = norms.add_rms_norm_of(b, stream, f"{name}.input_layernorm", c.rms_norm_eps)
+        name = f"model.layers.{index}"
+        x, stream = self._norm(b, stream, f"{name}.input_layernorm")
         x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
-        x, _ = norms.add_rms_norm_of(b, Stream(x), f"{name}.post_self_attn_layernorm", c.rms_norm_eps)
-        x, stream = norms.add_rms_norm_of(
-            b, Stream(stream.residual, x), f"{name}.post_attention_layernorm", c.rms_norm_eps
-        )
+        x, _ = self._norm(b, Stream(x), f"{name}.post_self_attn_layernorm")
+        x, stream = self._norm(b, Stream(stream.residual, x), f"{name}.post_attention_layernorm")
         x = self._mlp(b, x, f"{name}.mlp")
-        x, _ = norms.add_rms_norm_of(b, Stream(x), f"{name}.post_mlp_layernorm", c.rms_norm_eps)
+        x, _ = self._norm(b, Stream(x), f"{name}.post_mlp_layernorm")
         return Stream(stream.residual, x), present

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.llama import Relative, read_llama
 from edgellm_export.blocks import norms
-from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
+from edgellm_export.blocks.build import Build, Stream
 from edgellm_export.checkpoint.config import ConfigReader
 
 
@@ -22,19 +22,5 @@ def parse(config: ConfigReader) -> Nemotron:
 
 
 class Nemotron(Relative):
-    def layer(
-        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
-    ) -> tuple[Stream, LayerCache]:
-        name = f"model.layers.{index}"
-        residual, x = self._normed(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
-        residual, x = self._normed(b, Stream(residual, x), f"{name}.post_attention_layernorm")
-        return Stream(residual, self._mlp(b, x, f"{name}.mlp")), present
-
-    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._normed(b, stream, "model.norm")[1]
-
-    def _normed(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
-        """The stream as one value, and what its norm makes of it."""
-        residual, eps = norms.add(b, stream, name), self.config.rms_norm_eps
-        return residual, norms.layer_norm(b, residual, name, self.shape.hidden_size, eps, shift=1.0)
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        return norms.add_layer_norm(b, stream, name, self.shape.hidden_size, self.config.rms_norm_eps, shift=1.0)

@@ -17,7 +17,9 @@ def parse(config: ConfigReader) -> Olmo2:
     return Olmo2(with_biases(config, read_llama(config)))
 
 
-class Olmo2(Llama):
+class NormsBehind(Llama):
+    """Llama with a norm behind each block, and none in front."""
+
     known_to_genai = False
 
     def layer(
@@ -31,6 +33,8 @@ class Olmo2(Llama):
         x, _ = self._norm(b, Stream(self._mlp(b, residual, f"{name}.mlp")), f"{name}.post_feedforward_layernorm")
         return Stream(residual, x), present
 
+
+class Olmo2(NormsBehind):
     def _qkv(self, b: Build, x: ir.Value, name: str) -> Sequence[ir.Value]:
         c, hidden = self.config, self.shape.hidden_size
         return attention.wholly_normed_qkv(b, x, name, c.heads, hidden, bias=c.qkv_bias, eps=c.rms_norm_eps)

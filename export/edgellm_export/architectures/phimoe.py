@@ -3,15 +3,15 @@ weights are shares among the experts that are near the best."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from edgellm_export.architectures.llama import LlamaConfig, read_llama
 from edgellm_export.architectures.mixtral import BLOCK, mixtral_names
-from edgellm_export.architectures.mixture import MLP, Mixture, MixtureConfig, read_experts, whole_heads
+from edgellm_export.architectures.mixture import Mixture, MixtureConfig, read_experts, whole_heads
 from edgellm_export.blocks import norms
-from edgellm_export.blocks.build import BatchState, Build, LayerCache, Stream
+from edgellm_export.blocks.build import Build, Stream
 from edgellm_export.blocks.rope import LongRope
 from edgellm_export.checkpoint.config import ConfigReader, is_positive
 
@@ -34,7 +34,6 @@ def parse(config: ConfigReader) -> Phimoe:
         llama,
         replace(names, head_bias="lm_head.bias" if has_bias else None),
         mixture=MixtureConfig(experts, BLOCK),
-        head_bias=has_bias,
     )
 
 
@@ -53,30 +52,6 @@ def _with_magnitude(config: ConfigReader, llama: LlamaConfig) -> LlamaConfig:
     return replace(llama, rope=rope, shape=replace(llama.shape, ropes=(rope,), recompute_beyond=rope.trained_length))
 
 
-@dataclass(frozen=True)
 class Phimoe(Mixture):
-    head_bias: bool = field(kw_only=True)
-
-    def layer(
-        self, b: Build, index: int, stream: Stream, cache: LayerCache, batch: BatchState
-    ) -> tuple[Stream, LayerCache]:
-        name = f"model.layers.{index}"
-        x, total = self._normed(b, stream, f"{name}.input_layernorm")
-        x, present = self._attention(b, x, f"{name}.self_attn", cache, batch, index)
-        x, total = self._normed(b, Stream(total, x), f"{name}.post_attention_layernorm")
-        return Stream(total, self._mlp(b, x, f"{name}.{MLP}")), present
-
-    def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._normed(b, stream, "model.norm")[0]
-
-    def head(self, b: Build, hidden: ir.Value) -> ir.Value:
-        if not self.head_bias:
-            return super().head(b, hidden)
-        shape, name = self.shape, self.names.embedding if self.tied else self.names.head
-        weight = b.tensors.take(f"{name}.weight", (shape.vocab_size, shape.hidden_size))
-        return b.project(hidden, weight, b.vector("lm_head.bias", shape.vocab_size), self.names.head, outer=True)
-
-    def _normed(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, ir.Value]:
-        """The layer norm of the stream's sum, and that sum."""
-        total = norms.add(b, stream, name)
-        return norms.layer_norm(b, total, name, self.shape.hidden_size, self.config.rms_norm_eps), total
+    def _norm(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
+        return norms.add_layer_norm(b, stream, name, self.shape.hidden_size, self.config.rms_norm_eps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures.llama import Llama, read_llama
@@ -35,9 +36,12 @@ class StableLm(Llama):
         q, k, v = attention.separate_qkv(b, x, name, c.heads, hidden, bias=c.qkv_bias)
         counts = (c.heads.num_heads, c.heads.num_kv_heads)
         normed = [
-            norms.own_layer_norm_per_head(
-                b, y, count, c.heads.head_dim, c.rms_norm_eps, f"{name}.{side}_layernorm.norms"
-            )
+            self._per_head(b, y, count, f"{name}.{side}_layernorm.norms")
             for side, y, count in zip("qk", (q, k), counts, strict=True)
         ]
         return [*normed, v]
+
+    def _per_head(self, b: Build, x: ir.Value, count: int, name: str) -> ir.Value:
+        size, eps = self.config.heads.head_dim, self.config.rms_norm_eps
+        weight = np.concatenate([b.vector(f"{name}.{head}.weight", size) for head in range(count)])
+        return norms.per_head_layer_norm(b, x, count, size, weight, eps, name)

@@ -87,11 +87,11 @@ def per_head_layer_norm(
 
 
 def add_layer_norm(
-    b: Build, stream: Stream, name: str, size: int, eps: float, *, has: Sequence[str] = BOTH
+    b: Build, stream: Stream, name: str, size: int, eps: float, *, has: Sequence[str] = BOTH, shift: float = 0.0
 ) -> tuple[ir.Value, Stream]:
     """layer_norm of the stream's sum, which only linear layers read, and the stream with its delta added."""
     total = add(b, stream, name)
-    return layer_norm(b, total, name, size, eps, has=has), Stream(total)
+    return layer_norm(b, total, name, size, eps, has=has, shift=shift), Stream(total)
 
 
 def per_head_rms_norm(
@@ -102,15 +102,3 @@ def per_head_rms_norm(
     split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
     normed = rms_norm(b, split, weight, eps, name)
     return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
-
-
-def own_layer_norm_per_head(b: Build, x: ir.Value, heads: int, head_dim: int, eps: float, name: str) -> ir.Value:
-    """LayerNormalization of each head of x [B, S, heads * head_dim], multiplied by a checkpoint's `name`.{head}.weight
-    [head_dim]."""
-    g, place = b.graph, node(name)
-    weights = np.stack([b.vector(f"{name}.{head}.weight", head_dim) for head in range(heads)])
-    split = g.op("Reshape", x, g.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
-    ones = g.array(f"{name}.ones", np.ones(head_dim, b.activation))
-    normed = g.op("LayerNormalization", split, ones, name=f"{place}/LayerNorm", axis=-1, epsilon=eps)
-    scaled = g.op("Mul", normed, g.array(f"{name}.weight", weights.astype(b.activation)), name=f"{place}/Mul")
-    return g.op("Reshape", scaled, g.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
