@@ -259,13 +259,20 @@ FAMILIES = [
         ),
         gated=False,
     ),
-    Family("gptj", _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=16), gated=False, norms=1),
-    Family("gptj-odd-rotary", _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=6), gated=False, norms=1),
+    Family("gptj", _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=16), gated=False, norms=1, neighbours=16),
+    Family(
+        "gptj-odd-rotary",
+        _six_heads(hf.GPTJConfig, n_positions=CONTEXT, rotary_dim=6),
+        gated=False,
+        norms=1,
+        neighbours=6,
+    ),
     Family(
         "codegen",
         _six_heads(hf.CodeGenConfig, n_positions=CONTEXT, rotary_dim=8, num_attention_heads=4),
         gated=False,
         norms=1,
+        neighbours=8,
     ),
     Family("gpt_bigcode", _six_heads(hf.GPTBigCodeConfig, n_positions=CONTEXT), gated=False),
     Family(

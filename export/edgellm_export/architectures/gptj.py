@@ -38,5 +38,6 @@ def read_gptj(config: ConfigReader, names: LayerNames) -> ClassicConfig:
     classic = read_classic(config, names, GPT2_KEYS)
     rotated = config.integer("rotary_dim", minimum=2, maximum=classic.heads.head_dim)
     config.require(rotated % 2 == 0, f"rotary_dim is {rotated}, expected pairs")
-    rope = plain_rope(THETA, rotated, interleaved=True)
-    return replace(with_rope(config, classic, rope), parallel=True, qkv_bias=False, output_bias=False)
+    classic = with_rope(config, classic, plain_rope(THETA, rotated))
+    heads = replace(classic.heads, neighbours=rotated)
+    return replace(classic, heads=heads, parallel=True, qkv_bias=False, output_bias=False)

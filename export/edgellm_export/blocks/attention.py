@@ -29,9 +29,9 @@ def packed_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *, 
 
 def stacked_qkv(b: Build, x: ir.Value, names: Sequence[str], heads: Heads, columns: int, *, bias: bool) -> ir.Value:
     """Three layers of these names as one."""
-    parts = list(zip(names, (heads.query_size, heads.kv_size, heads.kv_size), strict=True))
-    matrices = tuple(_taken(b, f"{part}.weight", (rows, columns), heads) for part, rows in parts)
-    vector = np.concatenate([_bias(b, part, rows, heads) for part, rows in parts]) if bias else None
+    parts = list(zip(names, _sides(heads), strict=True))
+    matrices = tuple(_taken(b, f"{part}.weight", (side.rows, columns), side) for part, side in parts)
+    vector = np.concatenate([_bias(b, part, side) for part, side in parts]) if bias else None
     place = f"{names[0].rpartition('.')[0]}.qkv_proj"
     return b.project(x, RowConcat(f"{place}.weight", matrices), vector, place)
 
@@ -61,8 +61,11 @@ def repacked_qkv(
     rows = heads.query_size + 2 * heads.kv_size
 
     def ordered(tensor: LazyTensor) -> LazyTensor:
-        parts = (packing.query, packing.key, packing.value)
-        return RowConcat(tensor.name, tuple(RunPart(tensor.name, tensor, *part, packing.every) for part in parts))
+        parts = zip((packing.query, packing.key, packing.value), _sides(heads), strict=True)
+        return RowConcat(
+            tensor.name,
+            tuple(side.turned(RunPart(tensor.name, tensor, *part, packing.every)) for part, side in parts),
+        )
 
     matrix = ordered(b.tensors.take(f"{name}.weight", (rows, columns)))
     vector = ordered(b.tensors.take(f"{name}.bias", (rows,))).rows(0, rows) if bias else None
@@ -85,30 +88,41 @@ def separate_qkv(b: Build, x: ir.Value, name: str, heads: Heads, columns: int, *
     """q_proj, k_proj and v_proj, a layer each: [B, S, Nq H], and twice [B, S, Nkv H]."""
     return [
         b.project(
-            x, _taken(b, f"{part}.weight", (rows, columns), heads), _bias(b, part, rows, heads) if bias else None, part
+            x, _taken(b, f"{part}.weight", (side.rows, columns), side), _bias(b, part, side) if bias else None, part
         )
-        for part, rows in _sides(name, heads)
+        for part, side in zip((f"{name}.{which}_proj" for which in "qkv"), _sides(heads), strict=True)
     ]
 
 
-def _sides(name: str, heads: Heads) -> Sequence[tuple[str, int]]:
-    return [(f"{name}.q_proj", heads.query_size), (f"{name}.k_proj", heads.kv_size), (f"{name}.v_proj", heads.kv_size)]
+@dataclass(frozen=True)
+class _Side:
+    """Queries, keys or values: `rows` of a matrix. `neighbours`: see Heads; 0 for values, which are not rotated."""
+
+    rows: int
+    head_dim: int
+    neighbours: int
+
+    def turned(self, tensor: LazyTensor) -> LazyTensor:
+        """With a tensor's rows in the order in which they are rotated."""
+        return PairsApart(tensor, self.head_dim, self.neighbours) if self.neighbours else tensor
 
 
-def _taken(b: Build, name: str, shape: tuple[int, ...], heads: Heads) -> LazyTensor:
-    """A tensor of a layer in front of attention, its rows in the order in which they are rotated."""
-    tensor = b.tensors.take(name, shape)
-    turned = heads.neighbours and ".v_proj." not in name
-    return PairsApart(tensor, heads.head_dim, heads.neighbours) if turned else tensor
+def _sides(heads: Heads) -> tuple[_Side, _Side, _Side]:
+    size, turned = heads.head_dim, heads.neighbours
+    return _Side(heads.query_size, size, turned), _Side(heads.kv_size, size, turned), _Side(heads.kv_size, size, 0)
+
+
+def _taken(b: Build, name: str, shape: tuple[int, ...], side: _Side) -> LazyTensor:
+    return side.turned(b.tensors.take(name, shape))
+
+
+def _bias(b: Build, part: str, side: _Side) -> FloatArray:
+    return _taken(b, f"{part}.bias", (side.rows,), side).rows(0, side.rows)
 
 
 def apart(vector: FloatArray, heads: Heads) -> FloatArray:
     """Numbers of the channels of one or more heads, in the order in which these are rotated."""
     return PairsApart(ArrayTensor("", vector), heads.head_dim, heads.neighbours).rows(0, len(vector))
-
-
-def _bias(b: Build, part: str, rows: int, heads: Heads) -> FloatArray:
-    return _taken(b, f"{part}.bias", (rows,), heads).rows(0, rows)
 
 
 def normed_qkv(
@@ -160,8 +174,6 @@ def grouped_query(
         options["local_window_size"] = heads.window
     if heads.softcap:
         options["softcap"] = heads.softcap
-    if isinstance(rope, StaticRope) and rope.interleaved:
-        options["rotary_interleaved"] = 1
     scales, quantization = _cache_quantization(b, cache, name)
     sink = None if sinks is None else b.graph.array(f"{name}.sinks", sinks.astype(b.activation))
     more = [None, bias, sink, *scales] if scales or bias is not None or sink is not None else []

@@ -25,12 +25,10 @@ BEYOND_REASON = 10**15  # tokens
 
 @dataclass(frozen=True, eq=False)
 class StaticRope:
-    """Frequencies that never change: [rotary_dim / 2]. cos and sin are multiplied by `attention_factor`. `interleaved`:
-    channel 2i turns together with its neighbour, as in GPT-J, not channel i with the one half of them further."""
+    """Frequencies that never change: [rotary_dim / 2]. cos and sin are multiplied by `attention_factor`."""
 
     inv_freq: FloatArray
     attention_factor: float = 1.0
-    interleaved: bool = False
 
     def tables(self, positions: int) -> tuple[FloatArray, FloatArray]:
         """cos and sin, each [positions, rotary_dim / 2]."""
@@ -164,9 +162,9 @@ def read_rope(config: ConfigReader, request: RopeRequest, kinds: Mapping[str, st
     return StaticRope(_inverse_frequencies(theta, rotary_dim))
 
 
-def plain_rope(theta: float, rotary_dim: int, *, interleaved: bool = False) -> StaticRope:
+def plain_rope(theta: float, rotary_dim: int) -> StaticRope:
     """Of families that have no other."""
-    return StaticRope(_inverse_frequencies(theta, rotary_dim), interleaved=interleaved)
+    return StaticRope(_inverse_frequencies(theta, rotary_dim))
 
 
 def _inverse_frequencies(theta: float, rotary_dim: int) -> FloatArray:
@@ -251,7 +249,7 @@ def _factors(values: ConfigReader, key: str, count: int) -> FloatArray:
 
 
 def rotary_dim(rope: Rope) -> int:
-    """How many of a head's channels are rotated: the first ones."""
+    """How many of a head's channels are rotated: the first ones, channel i together with i + half of them."""
     match rope:
         case StaticRope():
             return 2 * len(rope.inv_freq)

@@ -37,9 +37,7 @@ def rotate(
         (cos, sin), ids, rotary_dim = tables(b, rope, positions), batch.positions, 2 * len(rope.inv_freq)
     else:
         cos, sin, ids, rotary_dim = _length_dependent_tables(b, batch, rope)
-    options = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
-    if isinstance(rope, StaticRope) and rope.interleaved:
-        options["interleaved"] = 1
+    partial = {"rotary_embedding_dim": rotary_dim} if rotary_dim != heads.head_dim else {}
     rotated = [
         g.op(
             "RotaryEmbedding",
@@ -50,7 +48,7 @@ def rotate(
             domain=MICROSOFT,
             name=f"{place}/{side}_rotary/RotaryEmbedding",
             num_heads=count,
-            **options,
+            **partial,
         )
         for side, x, count in (("q", qkv[0], heads.num_heads), ("k", qkv[1], heads.num_kv_heads))
     ]
