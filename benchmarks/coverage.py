@@ -87,7 +87,7 @@ def tried(model_type: str, newer: Maker, older: Maker, out: Path) -> Line:
     if (why := maker.why_not(model_type)) is not None:
         return Line(model_type, "not tried", why)
     line = exported(model_type, maker, out)
-    if line.verdict != "refused" or "export with --via optimum" not in line.reason:
+    if line.verdict != "refused" or "OUT --via optimum" not in line.reason:
         return line
     return exported(model_type, older if older.why_not(model_type) is None else maker, out, via="optimum")
 

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of families that edgellm does not build, and what optimum makes of them."""
+"""Tiny checkpoints, and what optimum makes of them."""
 
 from __future__ import annotations
 

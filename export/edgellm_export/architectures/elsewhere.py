@@ -32,7 +32,7 @@ def advice(config: Mapping[str, Any], known: Iterable[str]) -> str:
     if model_type in NOWHERE:
         return f"nor does --via optimum: {NOWHERE[model_type]}"
     if model_type in OPTIMUM:
-        return "optimum-onnx has it: export with --via optimum"
+        return "optimum-onnx has it: run `edgellm export SOURCE OUT --via optimum`"
     parts = [name for name, part in config.items() if name.endswith("_config") and isinstance(part, Mapping)]
     if "text_config" in parts:
         return (

@@ -61,9 +61,9 @@ def test_layers_beyond_the_tensors_are_refused() -> None:
     ("config", "expected"),
     [
         ({"model_type": "lama"}, "did you mean 'llama'"),
-        ({"model_type": "internlm2"}, "export with --via optimum"),
-        ({"model_type": "xlm"}, "export with --via optimum"),
-        ({"model_type": "flaubert"}, "export with --via optimum"),
+        ({"model_type": "internlm2"}, "run `edgellm export SOURCE OUT --via optimum`"),
+        ({"model_type": "xlm"}, "run `edgellm export SOURCE OUT --via optimum`"),
+        ({"model_type": "flaubert"}, "run `edgellm export SOURCE OUT --via optimum`"),
         ({"model_type": "longformer"}, "nor does --via optimum"),
         ({"model_type": "kosmos-2", "text_config": {}, "vision_config": {}}, "parts .text_config, vision_config"),
         ({"model_type": "mamba"}, "nor has optimum-onnx 0.1"),
