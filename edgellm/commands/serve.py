@@ -46,7 +46,7 @@ def serve(
     and /rerank, /tokenize, /detokenize, /health, /metrics, /openapi.json.
 
     A package has the name of its directory, or NAME. Only programs of this machine are answered unless --host says
-    otherwise. SIGTERM lets what runs finish.
+    otherwise. SIGTERM lets what runs finish; answers that take longer than 30 seconds then end where they are.
     """
     try:
         from edgellm.server.app import create_app
@@ -65,7 +65,7 @@ def serve(
         click.echo("warning: others may use this server: it listens beyond this machine, without --api-key", err=True)
     named = names_of([_named(package) for package in packages])
     app = create_app(named, settings, preload=next(iter(named)) if preload else None)
-    server_of(app, host, port).run()
+    server_of(app, host, port, end_answers=app.state.end_answers).run()
 
 
 def _named(argument: str) -> tuple[str, Path]:

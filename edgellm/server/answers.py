@@ -19,7 +19,8 @@ class Disconnected(Exception):
 
 
 def finish_reason(reason: str) -> FinishReason:
-    return "length" if reason in ("length", "time") else "stop"
+    """Those of answers that were cancelled while somebody waits are of a server that has to end."""
+    return "length" if reason in ("length", "time", "cancelled") else "stop"
 
 
 def usage(generations: Sequence[Generation]) -> Usage:

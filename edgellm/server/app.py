@@ -51,7 +51,8 @@ def create_app(
     packages: Mapping[str, Path], settings: ServerSettings | None = None, *, preload: str | None = None
 ) -> Starlette:
     """An ASGI application that serves packages by name. `preload`: the name of one to load at the start; others are
-    when they are first asked for. Raises PackageError."""
+    when they are first asked for. `state.end_answers` of the application ends answers where they are, when it must end.
+    Raises PackageError."""
     settings = settings or ServerSettings()
     context = Context(ModelPool(packages, settings), settings)
     metrics = Metrics(context.pool)
@@ -93,12 +94,14 @@ def create_app(
     for operation in OPERATIONS:
         handler = _told(_reading(operation, context), operation.path, metrics)
         routes.append(Route(operation.path, handler, methods=["POST"]))
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, settings=settings)],
         exception_handlers={HTTPException: _http_error},
         lifespan=lifespan,
     )
+    app.state.end_answers = context.pool.end_answers
+    return app
 
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -12,7 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-GRACE_S = 30  # seconds that answers may take after SIGTERM
+GRACE_S = 30.0  # seconds that answers may take after SIGTERM
+LAST_WORDS_S = 5  # that it takes to send those that ended there
 MOST_HEADER_BYTES = 1 << 16
 
 
@@ -74,7 +77,19 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """SIGTERM is how a server ends: with 0, when what ran has finished. uvicorn raises the signal once more."""
+    """SIGTERM is how a server ends: with 0, when what ran has finished. uvicorn raises the signal once more.
+
+    `end_answers`: called after `grace_s` seconds in which they have not ended by themselves.
+    """
+
+    def __init__(self, config: uvicorn.Config, end_answers: Callable[[], None], grace_s: float) -> None:
+        super().__init__(config)
+        self._end_answers, self._grace_s = end_answers, grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        end = asyncio.get_running_loop().call_later(self._grace_s, self._end_answers)
+        await super().shutdown(sockets)
+        end.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig == signal.SIGTERM:
@@ -83,11 +98,20 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def server_of(app: ASGIApp, host: str, port: int, **given: Any) -> Server:
-    """`given`: more of uvicorn's settings."""
+def server_of(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    end_answers: Callable[[], None] = lambda: None,
+    grace_s: float = GRACE_S,
+    **given: Any,
+) -> Server:
+    """`end_answers` and `grace_s` as `Server` has them; `given`: more of uvicorn's settings."""
     settings: dict[str, Any] = {
-        "log_level": "info", "access_log": False, "timeout_graceful_shutdown": GRACE_S, "server_header": False,
+        "log_level": "info", "access_log": False, "server_header": False,
+        "timeout_graceful_shutdown": grace_s + LAST_WORDS_S,
         "timeout_keep_alive": Connection.PATIENCE_S, "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
         "http": Connection, "ws": "none",
     }  # fmt: skip
-    return Server(uvicorn.Config(app, host=host, port=port, **{**settings, **given}))
+    return Server(uvicorn.Config(app, host=host, port=port, **{**settings, **given}), end_answers, grace_s)

@@ -86,6 +86,12 @@ class ModelPool:
         """Load a model now, if it is not there. Raises EdgellmError."""
         await self._get(name)
 
+    def end_answers(self) -> None:
+        """End those that are under way where they are, and take no more."""
+        for one in self.loaded:
+            if one.engine is not None:
+                one.engine.end_answers()
+
     async def close(self) -> None:
         """Unload all. Answers that are under way end where they are: those that somebody waits for had their time."""
         for name in list(self._loaded):

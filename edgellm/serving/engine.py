@@ -154,13 +154,20 @@ class Engine:
         )
 
     def close(self, *, finish: bool = True) -> None:
-        """Take no more requests, and end the thread: when all have their answers, or at once, and those that run are
-        cancelled then."""
+        """Take no more requests, and end the thread: when all have their answers, or at once, as `end_answers` does."""
+        if not finish:
+            self.end_answers()
         with self._work:
             self._closing = True
-            self._abandoning = not finish
             self._work.notify()
         self._thread.join()
+
+    def end_answers(self) -> None:
+        """Take no more requests, and end those that run with what there is, as if they were cancelled. Those that have
+        not begun fail with ServingError. Returns before it has happened."""
+        with self._work:
+            self._closing = self._abandoning = True
+            self._work.notify()
 
     def __enter__(self) -> Self:
         return self
@@ -202,7 +209,7 @@ class Engine:
                 for job in new:
                     self._scheduler.add(job)
                 if self._abandoning:
-                    self._scheduler.stop_all()
+                    self._scheduler.stop_all(ServingError("the engine was closed before the request's turn came"))
                 self._scheduler.step()
             except Exception as error:  # those who wait must not wait for ever
                 if not self._failed(error):

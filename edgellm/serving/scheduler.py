@@ -117,8 +117,11 @@ class Scheduler:
             job.fail(error)
         self._start_over()
 
-    def stop_all(self) -> None:
-        """End all jobs with what there is."""
+    def stop_all(self, too_late: Exception) -> None:
+        """End all jobs with what there is; those that have not begun with an error."""
+        for turn in self._waiting:
+            if turn.is_first:
+                turn.job.fail(too_late)
         for job in self._jobs():
             job.stop("cancelled")
         self._forget_ended()

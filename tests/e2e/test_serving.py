@@ -330,10 +330,14 @@ def test_a_model_for_asyncio(long_model: edgellm.Model) -> None:
 
 
 def test_an_engine_that_is_closed(long_model: edgellm.Model) -> None:
-    engine = Engine(long_model)
-    answers = [engine.submit([5, 6, 7], max_new_tokens=200, **FREE) for _ in range(3)]
+    engine = Engine(long_model, max_rows=1)
+    runs, waits = (engine.submit([5, 6, 7], max_new_tokens=1000, **FREE) for _ in range(2))
+    next(iter(runs))
     engine.close(finish=False)
-    assert {answer.result(0).finish_reason for answer in answers} <= {"cancelled", "length"}
+    assert runs.result(0).finish_reason == "cancelled"
+    assert runs.result(0).tokens
+    with pytest.raises(ServingError, match="closed before the request's turn came"):
+        waits.result(0)
     with pytest.raises(ServingError, match="closed"):
         engine.submit([5, 6, 7])
     with Engine(long_model) as engine:

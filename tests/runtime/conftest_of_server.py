@@ -16,14 +16,16 @@ from edgellm.server.listening import server_of
 from tiny_package import TinyConfig
 
 PackageMaker = Callable[[TinyConfig], Path]
-LONG = TinyConfig(context_length=2048)  # answers may take a second
+LONG = TinyConfig(context_length=1 << 15)
+ENDLESS = 32000  # tokens of an answer, seconds on any machine
 
 
 class Server:
     """A server in a thread, at a free port of this machine."""
 
     def __init__(self, packages: dict[str, Path], settings: ServerSettings, **listening: Any) -> None:
-        self._listen_for(create_app(packages, settings), **listening)
+        app = create_app(packages, settings)
+        self._listen_for(app, end_answers=app.state.end_answers, **listening)
 
     @classmethod
     def of(cls, app: Any) -> Server:

@@ -30,7 +30,7 @@ BODY = {"prompt": "a", "max_tokens": 1}
         (TEXT, {"prompt": "a", "n": 129}, 400, "n", "<= 128"),
         (TEXT, {"prompt": "a", "n": 40}, 400, None, "at most the engine's 32 rows"),
         (TEXT, {"prompt": "a", "max_tokens": 0}, 400, "max_tokens", ">= 1"),
-        (TEXT, {"prompt": "a" * 3000}, 400, "messages", "no room for a new token"),
+        (TEXT, {"prompt": "a" * 40_000}, 400, "messages", "no room for a new token"),
         (TEXT, {"prompt": [[1, 2], ["x"]]}, 400, "prompt[1][0]", "got `str`"),
         (TEXT, {"prompt": [1, 99999]}, 400, None, "99999"),
         (TEXT, {"prompt": ["a"] * 2049}, 400, "prompt", "has 2049 texts, expected at most 2048"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from conftest_of_server import LONG, PackageMaker, Server
+from conftest_of_server import ENDLESS, LONG, PackageMaker, Server
 from edgellm.server import ServerSettings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -98,13 +97,13 @@ def test_a_conversation(server: Server, open_page: Callable[..., Any]) -> None:
 @needs_browser
 def test_an_answer_is_stopped(make_package: PackageMaker, open_page: Callable[..., Any]) -> None:
     """One that would take long, as a browser may be slow to begin."""
-    long = {"tiny": make_package(replace(LONG, context_length=1 << 15))}
+    long = {"tiny": make_package(LONG)}
     with Server(long, ServerSettings(threads=1)) as server:
         stop_an_answer(open_page(server))
 
 
 def stop_an_answer(page: Any) -> None:
-    set_limit(page, 32000)
+    set_limit(page, ENDLESS)
     say(page, "hello")
     page.get_by_role("button", name="Stop").wait_for()
     expect(page.locator("article.assistant .body")).to_have_text(re.compile(r".{6,}", re.DOTALL))

@@ -12,11 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 from starlette.responses import Response, StreamingResponse
 
-from conftest_of_server import LONG, PackageMaker, Server
+from conftest_of_server import ENDLESS, LONG, PackageMaker, Server
 from edgellm.server import ServerSettings
 from edgellm.server.listening import Connection
 
@@ -327,24 +326,33 @@ def test_a_client_that_is_slow_gets_all(monkeypatch: pytest.MonkeyPatch) -> None
         assert time.monotonic() - start > 0.6
 
 
-def test_answers_that_are_not_done_in_time_break_off(make_package: PackageMaker) -> None:
-    """Neither a stream nor a body looks whole when the server cannot wait any longer."""
-    body = {"prompt": "a", "max_tokens": 2000, "temperature": 0, "logit_bias": {"2": -100}}
-    listening: dict[str, Any] = {"timeout_graceful_shutdown": 0.1, "log_level": "critical"}
-    with Server({"tiny": make_package(LONG)}, ServerSettings(threads=1), **listening) as server:
+def test_answers_that_are_not_done_in_time_end_where_they_are(make_package: PackageMaker) -> None:
+    """Streams and bodies are whole, and say that they were cut; what had not begun is refused."""
+    body = {"prompt": "a", "max_tokens": ENDLESS, "temperature": 0, "logit_bias": {"2": -100}}
+    listening: dict[str, Any] = {"grace_s": 0.1, "log_level": "critical"}
+    with Server({"tiny": make_package(LONG)}, ServerSettings(threads=1, max_rows=2), **listening) as server:
         server.ask(TEXT, prompt="a", max_tokens=1)
         with (
-            ThreadPoolExecutor(1) as threads,
+            ThreadPoolExecutor(2) as threads,
             server.http.stream("POST", TEXT, json={**body, "stream": True}) as stream,
         ):
             lines = stream.iter_lines()
             next(lines)
             whole = threads.submit(server.post, TEXT, body)
-            while server.stats()["requests_running"] + server.stats()["requests_waiting"] < 2:
-                pass
+            await_stats(server, running=2)
+            late = threads.submit(server.post, TEXT, body)
+            await_stats(server, running=2, waiting=1)
             server.end()
-            seen: list[str] = []
-            with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
-                seen.extend(lines)
-            assert whole.result().status_code == 500
-        assert not any('"finish_reason":"' in line or "[DONE]" in line for line in seen)
+            *_, last, done = [line.removeprefix("data: ") for line in lines if line]
+            assert done == "[DONE]"
+            assert json.loads(last)["choices"][0]["finish_reason"] == "length"
+            assert whole.result().status_code == 200
+            assert 0 < whole.result().json()["usage"]["completion_tokens"] < ENDLESS
+            assert whole.result().json()["choices"][0]["finish_reason"] == "length"
+            assert late.result().status_code == 503
+            assert late.result().json()["error"]["code"] == "shutting_down"
+
+
+def await_stats(server: Server, **wanted: int) -> None:
+    while any(server.stats()[f"requests_{name}"] != number for name, number in wanted.items()):
+        pass
