@@ -203,7 +203,6 @@ def test_what_the_server_says_of_itself(serve: Callable[..., Server]) -> None:
 
 
 def test_models_within_a_budget_of_memory(serve: Callable[..., Server], make_package: Any) -> None:
-
     size = sum(file.stat().st_size for file in make_package(LONG).iterdir())
     server = serve("one", "two", "three", memory_bytes=2 * size + size // 2)
     for name in ("one", "two", "three", "two"):
