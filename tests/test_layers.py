@@ -23,7 +23,7 @@ TABLE = {
         text.answers: text
         ort: system package
         engines: package ort decoding
-        engines.in_place: package ort decoding engines
+        engines.in_place: system package ort decoding engines
         engines.concat: package ort decoding engines
         foreign: package engines.concat
         constraints: text decoding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import sys
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def return_freed_memory() -> None:
     alone."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def release_pages(address: int, nbytes: int) -> None:
+    """Give the whole pages of this process's private memory from `address` on back to Linux. What they held is lost;
+    they are zeros when they are next touched. Elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address + nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def _field(file: Path, name: str) -> int | None:

@@ -13,10 +13,12 @@ import numpy as np
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.ort.library import Device
 from edgellm.package.manifest import CacheLayout
+from edgellm.system.memory import release_pages
 from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 SCRATCH = -1  # in a copy plan: the spare row
+STALE_BYTES = 16 << 20  # of rows that have left: more than that, and than what is in use, is given back
 
 
 class HostCache(KVCache):
@@ -27,6 +29,11 @@ class HostCache(KVCache):
     def __init__(self, layout: CacheLayout, max_length: int) -> None:
         super().__init__(layout, max_length)
         self._buffers: list[Array] = []  # each [rows, num_kv_heads, capacity, head_dim]
+        self._touched: list[int] = []  # tokens of each place for a row whose pages may be there
+
+    def reset(self, rows: int, capacity: int) -> None:
+        self._note_touched(self.lengths)
+        super().reset(rows, capacity)
 
     def _allocated_rows(self) -> int:
         return len(self._buffers[0]) if self._buffers else 0
@@ -39,6 +46,7 @@ class HostCache(KVCache):
 
     def _allocate(self, rows: int, capacity: int) -> None:
         self._buffers = [self._empty(rows, capacity) for _ in self.names]
+        self._touched = [0] * rows
 
     def _more_rows(self, rows: int) -> int:
         """Twice as many: those that are not used take no memory, and making room row by row copies all of it."""
@@ -48,6 +56,13 @@ class HostCache(KVCache):
         self._rebuild(range(self.rows), rows, capacity)
 
     def _reorder(self, parents: Sequence[int]) -> None:
+        self._note_touched(self.lengths)
+        self._move(parents)
+        lengths = [self.lengths[parent] for parent in parents]
+        self._note_touched(lengths)
+        self._release_stale(lengths)
+
+    def _move(self, parents: Sequence[int]) -> None:
         if len(parents) > self._allocated_rows():
             self._rebuild(parents, len(parents), self.capacity)
             return
@@ -59,6 +74,24 @@ class HostCache(KVCache):
                 assert to is not None
                 assert of is not None
                 to[:, tokens] = of[:, tokens]
+
+    def _note_touched(self, lengths: Sequence[int]) -> None:
+        """Before rows that have these lengths become others, or after."""
+        rest = self._touched[len(lengths) :]
+        self._touched = [*map(max, self._touched, lengths), *rest]
+
+    def _release_stale(self, lengths: Sequence[int]) -> None:
+        """Give back what lies behind rows of these lengths, and in places without a row, where it is much."""
+        token_bytes = self.layout.bytes_per_token()
+        stale = (sum(self._touched) - sum(lengths)) * token_bytes
+        if stale <= max(STALE_BYTES, sum(lengths) * token_bytes):
+            return
+        used = [*lengths, *[0] * (len(self._touched) - len(lengths))]
+        for buffer in self._buffers:
+            for place, kept, touched in zip(buffer, used, self._touched, strict=True):
+                for head in place:
+                    release_pages(head[kept:].ctypes.data, head[kept:touched].nbytes)
+        self._touched = used
 
     def _host_buffers(self) -> Sequence[Array]:
         return self._buffers
@@ -82,6 +115,7 @@ class HostCache(KVCache):
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old
+        self._touched = [0] * rows
 
     def _empty(self, rows: int, capacity: int) -> Array:
         shape = (rows, self.layout.num_kv_heads, capacity, self.layout.head_dim)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgellm.engines.in_place import device_cache
+from edgellm.engines.in_place import device_cache, host_cache
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.engines.in_place.device_cache import DeviceCache
 from edgellm.engines.in_place.host_cache import ALIGNMENT, SCRATCH, HostCache, copy_plan
 from edgellm.errors import ProviderError
 from edgellm.ort.binding import DeviceArray
 from edgellm.package.manifest import CacheLayout
+from edgellm.system.memory import resident_bytes
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
+WIDE = replace(LAYOUT, head_dim=64)
 HALF = replace(LAYOUT, dtype="float16")
 BYTES = replace(LAYOUT, dtype="int8")
 MAX_LENGTH = 300
@@ -67,7 +71,7 @@ class Shadow:
         for slot, buffer in enumerate(buffers(self.cache)):
             assert buffer.shape == self.cache.view(range(self.cache.rows)).shape
             for row, marks in enumerate(self.rows):
-                expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), 4))
+                expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), buffer.shape[-1]))
                 for head in buffer[row]:
                     np.testing.assert_array_equal(head[: len(marks)], expected)
 
@@ -115,6 +119,45 @@ def test_any_reordering(kind: str, lengths: list[int], moves: list[list[int]]) -
         shadow.reorder([parent % len(shadow.rows) for parent in move])
         shadow.write(0, 1)
         shadow.check()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    moves=st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), max_size=6),
+)
+def test_pages_of_rows_that_left_go_and_those_of_others_stay(lengths: list[int], moves: list[list[int]]) -> None:
+    with mock.patch.object(host_cache, "STALE_BYTES", 0):
+        cache = HostCache(WIDE, MAX_LENGTH)
+        shadow = Shadow(cache, len(lengths), max(lengths))
+        for row, length in enumerate(lengths):
+            shadow.write(row, length)
+        for move in moves:
+            shadow.reorder([parent % len(shadow.rows) for parent in move])
+            shadow.check()
+            assert sum(cache._touched) <= 2 * sum(cache.lengths)
+            shadow.write(0, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are given back on Linux")
+def test_memory_of_rows_that_left_is_given_back_while_others_run() -> None:
+    layout = CacheLayout(num_layers=4, num_kv_heads=2, head_dim=64, dtype="float32")
+    cache = HostCache(layout, 8192)
+    cache.reset(8, 8192)
+    before = resident_bytes()
+    for buffer in cache._buffers:
+        buffer[:] = 1
+    cache.advance(8000)
+    most = resident_bytes()
+    cache.reorder([3])
+    after = resident_bytes()
+    assert before is not None
+    assert most is not None
+    assert after is not None
+    row = 8192 * layout.bytes_per_token()
+    assert most - before > 7 * row
+    assert after - before < 2 * row
+    assert all((buffer[0, :, :8000] == 1).all() for buffer in cache._buffers)
 
 
 def test_trim_forgets_the_end_of_a_row(cache: KVCache) -> None:
