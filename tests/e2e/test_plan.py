@@ -18,6 +18,8 @@ import transformers as hf
 from click.testing import CliRunner, Result
 
 import edgellm_export
+import encoder_decoder_families
+import encoder_families
 import families
 from edgellm.cli import cli
 from edgellm.errors import CheckpointError, ExportError, OutputExistsError
@@ -30,6 +32,7 @@ from edgellm_export.planning.plan import Resources, plan_of
 from edgellm_export.planning.prediction import Prediction, predict
 from edgellm_export.planning.work_time import Speed
 from edgellm_export.weights.safetensors import SafetensorsTensor
+from encoder_decoder_families import Shared
 
 MIB = 2**20
 MACHINE = Resources(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30, 100 * 2**30)
@@ -54,10 +57,29 @@ def run(*arguments: str | Path) -> Result:
 @pytest.mark.parametrize("name", [family.name for family in families.FAMILIES])
 def test_sizes_of_every_family(name: str, checkpoint: Callable[[str], Path], package: Callable[..., Path]) -> None:
     for precision in ("fp32", "int8") if name in ("llama", "gpt2") else ("fp32",):
-        foreseen = predicted(checkpoint(name), precision, calibrate=False, verify=False)
-        made = package(name, precision)
-        assert foreseen.files.keys() == {path.name for path in made.iterdir()}
-        assert foreseen.size == pytest.approx(size_of(made), rel=0.02)
+        assert_foreseen(checkpoint(name), package(name, precision), precision)
+
+
+@pytest.mark.parametrize("name", [*encoder_decoder_families.BY_NAME])
+def test_sizes_of_every_family_of_encoder_decoders(name: str, shared: Shared) -> None:
+    source = encoder_decoder_families.checkpoint(name, shared)
+    assert_foreseen(source, encoder_decoder_families.package(name, "fp32", shared), "fp32")
+
+
+@pytest.mark.parametrize("name", [*encoder_families.BY_NAME])
+def test_sizes_of_every_family_of_encoders(name: str, tmp_path: Path) -> None:
+    source = encoder_families.save_checkpoint(encoder_families.make_model(name, "fill-mask"), tmp_path / "source")
+    edgellm_export.export(source, tmp_path / "out", precision="fp32", calibrate=False, verify_quality=False)
+    assert_foreseen(source, tmp_path / "out", "fp32")
+
+
+def assert_foreseen(source: Path, made: Path, precision: Any) -> None:
+    foreseen = predicted(source, precision, calibrate=False, verify=False)
+    assert foreseen.files.keys() == {path.name for path in made.iterdir()}
+    for graph in foreseen.manifest.graphs.values():
+        data = f"{graph.file}.data"
+        assert foreseen.files[data] == (made / data).stat().st_size
+    assert foreseen.size == pytest.approx(size_of(made), rel=0.02)
 
 
 def export_in_a_process(source: Path, out: Path, *options: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgellm_export.blocks import norms
 from edgellm_export.blocks.build import Build, DecoderShape, Heads, LayerCache, Stream, node
 from edgellm_export.blocks.cross_attention import CrossState, RelativePositions, SourceState, TargetState
 from edgellm_export.checkpoint.config import ConfigReader
-from edgellm_export.checkpoint.tensors import LazyTensor
+from edgellm_export.checkpoint.tensors import LazyTensor, ZeroTensor
 
 CONTEXT = 1 << 20  # tokens of a target: relative positions have no end, the memory does
 
@@ -47,8 +47,8 @@ class T5Config:
 
 
 def parse(config: ConfigReader) -> T5:
-    """tie_word_embeddings says whether the head's input is scaled, as in transformers 5: what is tied, the weights say.
-    There scale_decoder_outputs says it, too, and wins."""
+    """tie_word_embeddings says whether the head's input is scaled, as in transformers 5: what is tied, the weights say
+    where they are read. There scale_decoder_outputs says it, too, and wins."""
     tied = config.data.get("tie_word_embeddings") is not False
     return parse_t5(config, scaled=config.flag("scale_decoder_outputs", tied))
 
@@ -69,7 +69,7 @@ def parse_t5(config: ConfigReader, *, scaled: bool) -> T5:
         num_kv_heads=count,
         head_dim=head_dim,
         context_length=CONTEXT,
-        tied_embedding=True,
+        tied_embedding=config.data.get("tie_word_embeddings") is not False,
     )
     return T5(
         T5Config(
@@ -109,9 +109,10 @@ class T5:
             raise TensorError(
                 f"{wrong[0]} and {embedding} differ; edgellm builds this family with one table for sources and targets"
             )
-        if not head_differs(tensors, self.names):
+        if isinstance(tensors.get(f"{self.names.head}.weight"), ZeroTensor):  # of a plan, which reads no weights
             return self
-        return replace(self, config=replace(self.config, shape=replace(self.shape, tied_embedding=False)))
+        tied = not head_differs(tensors, self.names)
+        return replace(self, config=replace(self.config, shape=replace(self.shape, tied_embedding=tied)))
 
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
