@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
-from edgellm.engines.contract import RowEngine
+from edgellm.engines.contract import Known, RowEngine
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
 from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
@@ -98,7 +98,7 @@ class CachedEngine(RowEngine, Generic[Cache]):
         source: TokenArray | None = None,
         *,
         headroom: int = HEADROOM,
-        known: Sequence[Array] = (),
+        known: Sequence[Known] = (),
     ) -> Generator[Logits | None]:
         logits = np.empty((1, self._manifest.vocab_size), np.float32)
         self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
@@ -181,7 +181,7 @@ class CachedEngine(RowEngine, Generic[Cache]):
         """Feed tokens[start:] to a row, or to the one that is LAST at each piece, of which tokens[:start] stay. Yields
         after each chunk its end and [vocab]."""
 
-    def _give(self, known: Sequence[Array]) -> int:
+    def _give(self, known: Sequence[Known]) -> int:
         """Put what `taken` gave into the last row, which is empty. Returns how many tokens it has then."""
         assert not known
         return 0

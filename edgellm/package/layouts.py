@@ -56,9 +56,48 @@ class GraphFile:
         return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
 
 
+def _array_dtype(dtype: str) -> str:
+    """Numpy has no bfloat16, of which uint16 are the bits."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+@dataclass(frozen=True)
+class CacheTensor:
+    """One tensor of a cache: [batch, heads, capacity, size]. `past`, `present`: its names in the graph."""
+
+    past: str
+    present: str
+    heads: int
+    size: int
+    dtype: str
+
+    @property
+    def array_dtype(self) -> str:
+        """What numpy calls the arrays."""
+        return _array_dtype(self.dtype)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row occupies."""
+        return self.heads * self.size * CACHE_ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class ConvLayout:
+    """The layers that have a short convolution in the place of attention. Of each token they keep what the convolution
+    read, [width], where others keep keys and values: the "conv" side of the layer, [batch, 1, capacity, width]. A token
+    reads the last `kernel` of them, its own included; where the tensor is shorter than the row, it is a ring."""
+
+    layers: tuple[int, ...]
+    width: int
+    kernel: int
+    dtype: Literal["float32", "float16"]
+
+
 @dataclass(frozen=True)
 class CacheLayout:
-    """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
+    """The key/value cache: for each of `num_layers` two tensors of [batch, num_kv_heads, capacity, head_dim], or the
+    one that `conv` says.
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
@@ -73,14 +112,20 @@ class CacheLayout:
     growth: Literal["in_place", "concat"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
+    conv: ConvLayout | None = None
 
     @property
     def array_dtype(self) -> str:
-        """What numpy calls the arrays. It has no bfloat16, of which uint16 are the bits."""
-        return "uint16" if self.dtype == "bfloat16" else self.dtype
+        """What numpy calls the arrays of keys and values: see CacheTensor."""
+        return _array_dtype(self.dtype)
+
+    @property
+    def num_attention_layers(self) -> int:
+        """Those that keep keys and values."""
+        return self.num_layers - (0 if self.conv is None else len(self.conv.layers))
 
     def as_bfloat16(self) -> CacheLayout:
-        """The same cache in half the bytes. Raises OptionError where it cannot be had."""
+        """The same cache with keys and values in half the bytes. Raises OptionError where it cannot be had."""
         if self.dtype != "float32" or self.growth != "in_place":
             found = "one that its graph makes anew at each step" if self.growth == "concat" else f"one of {self.dtype}"
             raise OptionError(
@@ -91,11 +136,24 @@ class CacheLayout:
 
     def names(self) -> list[tuple[str, str]]:
         """The graph's past and present tensors, layer by layer, key before value."""
-        return _names(self.num_layers, self.past, self.present)
+        return [(tensor.past, tensor.present) for tensor in self.tensors()]
+
+    def tensors(self) -> list[CacheTensor]:
+        """The same with what they hold."""
+        return [tensor for layer in range(self.num_layers) for tensor in self._of_layer(layer)]
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        return sum(tensor.bytes_per_token for tensor in self.tensors())
+
+    def _of_layer(self, layer: int) -> list[CacheTensor]:
+        def tensor(side: str, heads: int, size: int, dtype: str) -> CacheTensor:
+            past, present = (pattern.format(layer=layer, side=side) for pattern in (self.past, self.present))
+            return CacheTensor(past, present, heads, size, dtype)
+
+        if self.conv is not None and layer in self.conv.layers:
+            return [tensor("conv", 1, self.conv.width, self.conv.dtype)]
+        return [tensor(side, self.num_kv_heads, self.head_dim, self.dtype) for side in ("key", "value")]
 
 
 @dataclass(frozen=True)

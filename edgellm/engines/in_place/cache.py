@@ -1,14 +1,14 @@
 """The key/value cache: who owns the memory, how it grows, how rows move.
 
-A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim]. A graph reads and
-writes it in place. `lengths[row]` tokens of a row are in use; the rest of its capacity is undefined. Capacity follows
+A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim], and for a layer
+with a short convolution one of [rows, 1, capacity, width]: what it read of each token. A graph reads and writes them in
+place. `lengths[row]` tokens of a row are in use; the rest of its capacity is undefined. Capacity follows
 the tokens in use, never the model's maximum context.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,18 +20,19 @@ import numpy.typing as npt
 from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.ort.binding import Binding
 from edgellm.ort.library import Device
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.types import Array
 
 CAPACITY_STEP = 64  # tokens
 
 
 @dataclass(frozen=True)
-class CacheView:
-    """Where the buffers of some rows lie: one address per layer and side, layer by layer, key before value."""
+class View:
+    """Where the buffer of a tensor has some rows."""
 
-    shape: tuple[int, int, int, int]  # [rows, num_kv_heads, capacity, head_dim]
-    addresses: tuple[int, ...]
+    tensor: CacheTensor
+    shape: tuple[int, int, int, int]  # [rows, heads, capacity, size]
+    address: int
 
 
 class KVCache(ABC):
@@ -42,8 +43,7 @@ class KVCache(ABC):
     def __init__(self, layout: CacheLayout, max_length: int) -> None:
         self.layout = layout
         self.max_length = max_length
-        self.dtype = np.dtype(layout.array_dtype)
-        self.names = layout.names()
+        self.tensors = layout.tensors()
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
@@ -129,14 +129,14 @@ class KVCache(ABC):
             self._resize(max_length)
 
     def used(self, row: int = 0) -> list[Array]:
-        """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read until the
-        cache changes."""
+        """Keys and values of a row in the order of `tensors`, [heads, tokens, size] each, to be read until the cache
+        changes."""
         length = self.lengths[row]
         return [buffer[row, :, :length] for buffer in self._host_buffers()]
 
-    def give(self, row: int, known: Array) -> None:
-        """Tokens behind those of a row, as `used` has them: [layers x 2, num_kv_heads, tokens, head_dim]."""
-        start, count = self.lengths[row], known.shape[2]
+    def give(self, row: int, known: Sequence[Array]) -> None:
+        """Tokens behind those of a row, as `used` has them: [heads, tokens, size] each."""
+        start, count = self.lengths[row], known[0].shape[1]
         for buffer, part in zip(self._host_buffers(), known, strict=True):
             buffer[row, :, start : start + count] = part
         self.advance(count, range(row, row + 1))
@@ -158,15 +158,21 @@ class KVCache(ABC):
 
     def bind(self, binding: Binding, rows: range) -> None:
         """Bind some rows as past and present of the graph."""
-        view = self.view(rows)
-        for (past, present), address in zip(self.names, view.addresses, strict=True):
-            binding.address(past, present, self.device, self.dtype, view.shape, address)
+        for view in self.views(rows):
+            tensor = view.tensor
+            binding.address(tensor.past, tensor.present, self.device, tensor.array_dtype, view.shape, view.address)
 
-    def view(self, rows: range) -> CacheView:
+    def views(self, rows: range) -> list[View]:
         """Some rows: the first ones, or one for a prefill: graphs take several tokens only in a batch of one."""
-        shape = (len(rows), self.layout.num_kv_heads, self.capacity, self.layout.head_dim)
-        row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
-        return CacheView(shape, tuple(address + rows.start * row_bytes for address in self._addresses()))
+        places = zip(self.tensors, self._addresses(), strict=True)
+        return [
+            View(
+                each,
+                (len(rows), each.heads, self.capacity, each.size),
+                address + rows.start * self.capacity * each.bytes_per_token,
+            )
+            for each, address in places
+        ]
 
     def _rounded(self, capacity: int) -> int:
         return min(-(-max(capacity, 1) // CAPACITY_STEP) * CAPACITY_STEP, self.max_length)
@@ -180,7 +186,7 @@ class KVCache(ABC):
 
     @abstractmethod
     def _addresses(self) -> Sequence[int]:
-        """Of row 0 of each buffer, in the order of `names`."""
+        """Of row 0 of each buffer, in the order of `tensors`."""
 
     @abstractmethod
     def _free(self) -> None: ...
@@ -197,11 +203,11 @@ class KVCache(ABC):
 
     @abstractmethod
     def _host_buffers(self) -> Sequence[Array]:
-        """In the order of `names`, in main memory: [rows, num_kv_heads, capacity, head_dim]."""
+        """In the order of `tensors`, in main memory: [rows, heads, capacity, size]."""
 
     @abstractmethod
     def _filled(self, length: int) -> AbstractContextManager[list[Array]]:
-        """Arrays to fill in, [num_kv_heads, length, head_dim] each: what row 0 holds at the end."""
+        """Arrays to fill in, [heads, length, size] each: what row 0 holds at the end."""
 
 
 @contextmanager

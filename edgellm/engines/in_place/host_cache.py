@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.ort.library import Device
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
@@ -26,7 +25,7 @@ class HostCache(KVCache):
 
     def __init__(self, layout: CacheLayout, max_length: int) -> None:
         super().__init__(layout, max_length)
-        self._buffers: list[Array] = []  # each [rows, num_kv_heads, capacity, head_dim]
+        self._buffers: list[Array] = []  # each [rows, heads, capacity, size]
 
     def _allocated_rows(self) -> int:
         return len(self._buffers[0]) if self._buffers else 0
@@ -38,7 +37,7 @@ class HostCache(KVCache):
         self._buffers = []
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        self._buffers = [self._empty(rows, capacity) for _ in self.names]
+        self._buffers = [_empty(tensor, rows, capacity) for tensor in self.tensors]
 
     def _more_rows(self, rows: int) -> int:
         """Twice as many: those that are not used take no memory, and making room row by row copies all of it."""
@@ -52,8 +51,9 @@ class HostCache(KVCache):
             self._rebuild(parents, len(parents), self.capacity)
             return
         plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
-        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
+        in_a_circle = any(target == SCRATCH for target, _, _ in plan)
         for buffer in self._buffers:
+            spare = np.empty_like(buffer[0]) if in_a_circle else None
             for target, source, tokens in plan:
                 to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
                 assert to is not None
@@ -76,19 +76,20 @@ class HostCache(KVCache):
     def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
         """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = self._empty(rows, capacity)
+            new = _empty(self.tensors[i], rows, capacity)
             for row, parent in enumerate(parents):
                 used = self.lengths[parent]
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old
 
-    def _empty(self, rows: int, capacity: int) -> Array:
-        shape = (rows, self.layout.num_kv_heads, capacity, self.layout.head_dim)
-        size = math.prod(shape) * self.dtype.itemsize
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
-        return memory[start : start + size].view(self.dtype).reshape(shape)
+
+def _empty(tensor: CacheTensor, rows: int, capacity: int) -> Array:
+    size = rows * capacity * tensor.bytes_per_token
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    whole = memory[start : start + size].view(tensor.array_dtype)
+    return whole.reshape(rows, tensor.heads, capacity, tensor.size)
 
 
 def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:

@@ -16,17 +16,22 @@ from edgellm.engines.in_place.device_cache import DeviceCache
 from edgellm.engines.in_place.host_cache import ALIGNMENT, SCRATCH, HostCache, copy_plan
 from edgellm.errors import ProviderError
 from edgellm.ort.binding import DeviceArray
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.manifest import CacheLayout, ConvLayout
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
 HALF = replace(LAYOUT, dtype="float16")
 BYTES = replace(LAYOUT, dtype="int8")
+CONVOLVED = replace(LAYOUT, num_layers=3, conv=ConvLayout((0, 2), width=6, kernel=3, dtype="float32"))
+CONVOLVED_BYTES = replace(CONVOLVED, dtype="int8")
 MAX_LENGTH = 300
 
 KINDS = {
     "host": lambda: HostCache(LAYOUT, MAX_LENGTH),
     "host-float16": lambda: HostCache(HALF, MAX_LENGTH),
     "host-int8": lambda: HostCache(BYTES, MAX_LENGTH),
+    "host-convolved": lambda: HostCache(CONVOLVED, MAX_LENGTH),
+    "host-convolved-int8": lambda: HostCache(CONVOLVED_BYTES, MAX_LENGTH),
+    "device-convolved": lambda: DeviceCache(CONVOLVED, MAX_LENGTH, "cpu"),
     "device": lambda: DeviceCache(LAYOUT, MAX_LENGTH, "cpu"),
     "device-float16": lambda: DeviceCache(HALF, MAX_LENGTH, "cpu"),
     "cuda": lambda: DeviceCache(HALF, MAX_LENGTH, "cuda"),
@@ -65,9 +70,9 @@ class Shadow:
     def check(self) -> None:
         assert self.cache.lengths == [len(row) for row in self.rows]
         for slot, buffer in enumerate(buffers(self.cache)):
-            assert buffer.shape == self.cache.view(range(self.cache.rows)).shape
+            assert buffer.shape == self.cache.views(range(self.cache.rows))[slot].shape
             for row, marks in enumerate(self.rows):
-                expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), 4))
+                expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), buffer.shape[-1]))
                 for head in buffer[row]:
                     np.testing.assert_array_equal(head[: len(marks)], expected)
 
@@ -77,7 +82,7 @@ def buffers(cache: KVCache) -> list[np.ndarray]:
     if isinstance(cache, HostCache):
         return [buffer[: cache.rows] for buffer in cache._buffers]
     assert isinstance(cache, DeviceCache)
-    return [slot[: cache.rows] for buffer in cache._buffers for slot in buffer.numpy()]
+    return [buffer[: cache.rows] for buffer in cache._host_buffers()]
 
 
 def host_only(cache: KVCache) -> None:
@@ -142,7 +147,7 @@ def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, mon
     other = type(cache)(cache.layout, MAX_LENGTH, *([cache.device] if isinstance(cache, DeviceCache) else []))
     other.reset(2, 20)
     with other.place(6, 100) as arrays:
-        assert [array.shape for array in arrays] == [(2, 6, 4)] * 4
+        assert [array.shape for array in arrays] == [(each.heads, 6, each.size) for each in cache.tensors]
         for to, of in zip(arrays, cache.used(1), strict=True):
             to[...] = of
     assert (other.lengths, other.capacity) == ([6], 128)
@@ -208,19 +213,19 @@ def test_reset_gives_back_what_a_long_call_took(cache: KVCache) -> None:
 
 def test_views_alias_the_buffers(cache: KVCache) -> None:
     cache.reset(3, 50)
-    everything, last = cache.view(range(cache.rows)), cache.view(range(2, 3))
-    row_bytes = 2 * 64 * 4 * cache.dtype.itemsize
-    assert everything.shape == (3, 2, 64, 4)
-    assert last.shape == (1, 2, 64, 4)
-    assert [b - a for a, b in zip(everything.addresses, last.addresses, strict=True)] == [2 * row_bytes] * 4
+    for tensor, everything, last in zip(cache.tensors, cache.views(range(3)), cache.views(range(2, 3)), strict=True):
+        assert everything.shape == (3, tensor.heads, 64, tensor.size)
+        assert last.shape == (1, tensor.heads, 64, tensor.size)
+        row_bytes = tensor.heads * 64 * tensor.size * np.dtype(tensor.dtype).itemsize
+        assert last.address - everything.address == 2 * row_bytes
     if cache.device == "cpu":
-        assert everything.addresses == tuple(buffer.ctypes.data for buffer in buffers(cache))
+        assert [view.address for view in cache.views(range(3))] == [each.ctypes.data for each in buffers(cache)]
 
 
 def test_host_buffers_are_aligned() -> None:
     cache = HostCache(LAYOUT, MAX_LENGTH)
     cache.reset(3, 100)
-    assert all(address % ALIGNMENT == 0 for address in cache.view(range(cache.rows)).addresses)
+    assert all(view.address % ALIGNMENT == 0 for view in cache.views(range(cache.rows)))
 
 
 def test_device_buffers_start_as_zeros_and_split_when_large(monkeypatch: pytest.MonkeyPatch) -> None:
