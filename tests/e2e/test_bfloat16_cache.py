@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import edgellm
 import edgellm_export
 import encoder_decoder_families
-from comparison import distributions, fresh, prompt, reference_logits, relative_rms
+from comparison import Unkept, distributions, fresh, prompt, reference_logits, relative_rms
 from concat_directory import write_directory
 from edgellm import OptionError, SessionMismatchError
 from edgellm.bench import run_bench
@@ -52,6 +52,7 @@ class RoundedCache(hf.DynamicCache):
         self._weights = weights
 
     has_previous_state = False  # of Mamba, which Granite asks for
+    conv_cache = Unkept()
 
     def update(self, key_states: Any, value_states: Any, layer_idx: int, cache_kwargs: Any = None) -> Any:
         weight = self._weights[layer_idx] if self._weights else torch.ones(())
