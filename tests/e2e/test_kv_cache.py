@@ -34,6 +34,7 @@ REPRESENTATIVE = [
     "qwen3",
     "gemma2",
     "gemma3",
+    "lfm2",
 ]
 SIDES = ("key", "value")
 
