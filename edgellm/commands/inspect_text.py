@@ -84,7 +84,10 @@ def _model_lines(manifest: Manifest) -> list[str]:
 
 def _convolutions(cache: CacheLayout) -> str:
     conv = cache.conv
-    return "" if conv is None else f"; {len(conv.layers)} convolutions of {conv.width} channels, {conv.dtype}"
+    if conv is None:
+        return ""
+    per_row = size(cache.bytes_per_row())
+    return f"; {len(conv.layers)} convolutions of {conv.width} channels, {conv.dtype}, {per_row} per row"
 
 
 def _encoder_lines(encoder: EncoderFacts) -> list[str]:

@@ -34,6 +34,8 @@ class RowCache(Protocol):
 
     def trim(self, length: int, row: int | None = None) -> None: ...
 
+    def restorable(self, length: int, row: int = 0) -> int: ...
+
     def insert(self, capacity: int) -> None: ...
 
     def reorder(self, parents: npt.ArrayLike) -> None: ...
@@ -115,7 +117,8 @@ class CachedEngine(RowEngine, Generic[Cache]):
 
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         """How many tokens of a single prompt `prefill` would not compute again."""
-        return self.history.reusable(prompts)
+        shared = self.history.reusable(prompts)
+        return self._cache.restorable(shared) if shared else 0
 
     @property
     @abstractmethod
@@ -132,9 +135,9 @@ class CachedEngine(RowEngine, Generic[Cache]):
         self.trim(self._cache.lengths[0] - count)
 
     def trim(self, length: int) -> None:
-        """Forget what lies beyond `length` tokens in every row."""
-        self.history.trim(length)
+        """Forget what lies beyond `length` tokens in every row, and before it what the cache cannot do without."""
         self._cache.trim(length)
+        self.history.cut(self._cache.lengths)
 
     def reorder(self, parents: TokenArray) -> None:
         self._cache.reorder(parents)
@@ -149,8 +152,8 @@ class CachedEngine(RowEngine, Generic[Cache]):
 
     def limit(self, tokens: int) -> None:
         """Let no row take the memory of more than `tokens` tokens; what lies beyond is forgotten."""
-        self.history.trim(tokens)
         self._cache.limit(tokens)
+        self.history.cut(self._cache.lengths)
 
     def held(self) -> tuple[HeldRow, list[Array]]:
         """The only row, and its keys and values, layer by layer: [num_kv_heads, tokens, head_dim] each, to be read."""

@@ -8,8 +8,8 @@
          ...   the arrays, each from a multiple of ALIGNMENT on, with zeros between them
 
 Numbers are little-endian. The arrays are the token ids, [tokens] int64, and then for each layer its keys and its
-values, [num_kv_heads, tokens, head_dim] each, or what its short convolution read, [1, tokens, width]. All about them
-follows from the header, and so does the file's size.
+values, [num_kv_heads, tokens, head_dim] each, or what its short convolution would read again, [1, kernel - 1, width] of
+the last tokens. All about them follows from the header, and so does the file's size.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class StoredCache:
         side = self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
         if self.conv is None:
             return [side] * self.arrays
-        one = tokens * self.conv.width * CACHE_ITEM_BYTES[self.conv.dtype]
+        one = min(tokens, self.conv.kernel - 1) * self.conv.width * CACHE_ITEM_BYTES[self.conv.dtype]
         without = {*self.conv.layers}
         return [size for i in range(self.num_layers) for size in ([one] if i in without else [side, side])]
 
@@ -185,4 +185,8 @@ def _parse(text: bytes) -> Header:
 def _fits(conv: ConvLayout, layers: int) -> bool:
     """Whether it is of some of so many layers, each named once."""
     named = {*conv.layers}
-    return conv.width >= 1 and len(named) == len(conv.layers) < layers and all(0 <= each < layers for each in named)
+    return (
+        min(conv.width, conv.kernel) >= 1
+        and len(named) == len(conv.layers) < layers
+        and all(0 <= each < layers for each in named)
+    )

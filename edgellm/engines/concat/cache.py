@@ -101,6 +101,10 @@ class ConcatCache:
             self.lengths[i] -= surplus
             self._places[i] = replace(self._places[i], stop=self._places[i].stop - surplus)
 
+    def restorable(self, length: int, row: int = 0) -> int:
+        """What `trim` would leave of a row."""
+        return min(length, self.lengths[row])
+
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
         chosen = np.asarray(parents, np.int64).tolist()

@@ -32,7 +32,7 @@ class Engine(CachedEngine[KVCache]):
         prefill_chunk: int = 128,
         reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device, prefill_chunk)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated or loaded.is_exact)
         self._rope = manifest.model.rope
         graph = only_graph(manifest)
@@ -90,7 +90,7 @@ class Engine(CachedEngine[KVCache]):
         return self._cache.device == "cpu" and self.history.reuse_generated and not changes
 
     def taken(self, row: int, start: int, stop: int) -> Known:
-        return tuple(array[:, start:stop].copy() for array in self._cache.used(row))
+        return self._cache.taken(row, start, stop)
 
     def _give(self, known: Sequence[Known]) -> int:
         for part in known:
@@ -105,6 +105,8 @@ class Engine(CachedEngine[KVCache]):
         self._cache.reserve(len(tokens))
         for at, stop in self._chunks(start, len(tokens)):
             logits = self._run_chunk(row % self.rows, tokens, at, stop)
+            if stop == len(tokens):
+                self._cache.remember(row % self.rows)
             yield stop, logits[-1]
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:

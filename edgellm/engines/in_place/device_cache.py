@@ -9,7 +9,7 @@ from importlib import resources
 
 import numpy as np
 
-from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.cache import CHUNK, KVCache
 from edgellm.ort.binding import DeviceArray
 from edgellm.ort.library import Device
 from edgellm.ort.loaded_graph import LoadedGraph
@@ -25,8 +25,8 @@ class DeviceCache(KVCache):
     Several tensors of one shape share a buffer of [slots, rows, heads, capacity, size]: one run moves them all.
     """
 
-    def __init__(self, layout: CacheLayout, max_length: int, device: Device) -> None:
-        super().__init__(layout, max_length)
+    def __init__(self, layout: CacheLayout, max_length: int, device: Device, chunk: int = CHUNK) -> None:
+        super().__init__(layout, max_length, chunk)
         self.device = device
         self._buffers: list[DeviceArray] = []
         self._slots: list[list[int]] = []  # of each buffer: the tensors in it, by their numbers
@@ -49,13 +49,16 @@ class DeviceCache(KVCache):
 
     def _allocate(self, rows: int, capacity: int) -> None:
         """Zeros: kernels may multiply what lies beyond a row's end by zero, and a NaN there would stay NaN."""
-        for heads, size in dict.fromkeys((tensor.heads, tensor.size) for tensor in self.tensors):
-            alike = [i for i, tensor in enumerate(self.tensors) if (tensor.heads, tensor.size) == (heads, size)]
-            per_buffer = max(1, MAX_ELEMENTS // (rows * heads * capacity * size))
+        kinds: dict[tuple[int, int, int], list[int]] = {}
+        for i, tensor in enumerate(self.tensors):
+            kinds.setdefault((tensor.heads, tensor.size, tensor.kernel), []).append(i)
+        for (heads, size, _), alike in kinds.items():
+            length = self.slots(self.tensors[alike[0]], capacity)
+            per_buffer = max(1, MAX_ELEMENTS // (rows * heads * length * size))
             for first in range(0, len(alike), per_buffer):
                 slots = alike[first : first + per_buffer]
                 self._binding.input("cache", np.zeros((len(slots), 1, heads, 1, size), self._dtype))
-                self._buffers.append(self._moved([0] * rows, used=1, capacity=capacity))
+                self._buffers.append(self._moved([0] * rows, used=1, capacity=length))
                 self._slots.append(slots)
 
     def _grow(self, rows: int, capacity: int) -> None:
@@ -73,20 +76,30 @@ class DeviceCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        arrays = [np.empty((tensor.heads, length, tensor.size), self._dtype) for tensor in self.tensors]
+        places = self._slots_behind(length)
+        arrays = [
+            np.empty((tensor.heads, len(places) if tensor.kernel else length, tensor.size), self._dtype)
+            for tensor in self.tensors
+        ]
         yield arrays
         if not length:
             return
         for i, slots in enumerate(self._slots):
-            self._binding.input("cache", np.stack([arrays[tensor] for tensor in slots])[:, None])
-            self._buffers[i] = self._moved([0], used=length, capacity=self.capacity)
+            whole = np.stack([arrays[tensor] for tensor in slots])[:, None]
+            room = self.slots(self.tensors[slots[0]])
+            if self.tensors[slots[0]].kernel:
+                parts, whole = whole, np.zeros((*whole.shape[:3], room, whole.shape[4]), self._dtype)
+                whole[:, :, :, places] = parts
+            self._binding.input("cache", whole)
+            self._buffers[i] = self._moved([0], used=whole.shape[3], capacity=room)
         self.version += 1
 
     def _move(self, parents: Sequence[int], capacity: int) -> None:
         used = max([1, *(self.lengths[parent] for parent in parents)])
         for i, buffer in enumerate(self._buffers):
+            room = self.slots(self.tensors[self._slots[i][0]], capacity)
             self._binding.device_input("cache", buffer)
-            self._buffers[i] = self._moved(parents, used, capacity)
+            self._buffers[i] = self._moved(parents, min(used, buffer.shape[3], room), room)
 
     def _moved(self, parents: Sequence[int], used: int, capacity: int) -> DeviceArray:
         """The bound "cache" anew: its rows `parents` up to `used` tokens, then zeros up to `capacity`."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.cache import CHUNK, KVCache
 from edgellm.ort.library import Device
 from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.types import Array
@@ -22,10 +22,11 @@ class HostCache(KVCache):
     """Buffers in main memory, committed by the operating system page by page as tokens arrive."""
 
     device: Device = "cpu"
+    remembers = True
 
-    def __init__(self, layout: CacheLayout, max_length: int) -> None:
-        super().__init__(layout, max_length)
-        self._buffers: list[Array] = []  # each [rows, heads, capacity, size]
+    def __init__(self, layout: CacheLayout, max_length: int, chunk: int = CHUNK) -> None:
+        super().__init__(layout, max_length, chunk)
+        self._buffers: list[Array] = []  # each [rows, heads, slots, size]
 
     def _allocated_rows(self) -> int:
         return len(self._buffers[0]) if self._buffers else 0
@@ -37,7 +38,7 @@ class HostCache(KVCache):
         self._buffers = []
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        self._buffers = [_empty(tensor, rows, capacity) for tensor in self.tensors]
+        self._buffers = [_empty(each, rows, self.slots(each, capacity)) for each in self.tensors]
 
     def _more_rows(self, rows: int) -> int:
         """Twice as many: those that are not used take no memory, and making room row by row copies all of it."""
@@ -52,9 +53,11 @@ class HostCache(KVCache):
             return
         plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
         in_a_circle = any(target == SCRATCH for target, _, _ in plan)
-        for buffer in self._buffers:
+        whole = [self._whole(parents, target, source) for target, source, _ in plan]
+        for tensor, buffer in zip(self.tensors, self._buffers, strict=True):
             spare = np.empty_like(buffer[0]) if in_a_circle else None
-            for target, source, tokens in plan:
+            for (target, source, difference), all_of_it in zip(plan, whole, strict=True):
+                tokens = slice(None) if tensor.kernel and all_of_it else difference
                 to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
                 assert to is not None
                 assert of is not None
@@ -65,7 +68,19 @@ class HostCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        yield [buffer[0, :, :length] for buffer in self._buffers]
+        held = len(self._slots_behind(length))
+        arrays = [
+            np.empty((tensor.heads, held, tensor.size), tensor.array_dtype) if tensor.kernel else buffer[0, :, :length]
+            for tensor, buffer in zip(self.tensors, self._buffers, strict=True)
+        ]
+        yield arrays
+        self._write_convolved(0, length, [arrays[i] for i in self._convolved])
+
+    def _whole(self, parents: Sequence[int], target: int, source: int) -> bool:
+        """Whether a copy of a copy plan must move all slots of what convolutions read: where these went round."""
+        rows = [parents[target] if source == SCRATCH else source, target if target != SCRATCH else source]
+        slots = min(self.capacity, self._most_slots)
+        return any(row < self.rows and (self._states[row].first or self.lengths[row] > slots) for row in rows)
 
     def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
         """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
@@ -76,9 +91,9 @@ class HostCache(KVCache):
     def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
         """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = _empty(self.tensors[i], rows, capacity)
+            new = _empty(self.tensors[i], rows, self.slots(self.tensors[i], capacity))
             for row, parent in enumerate(parents):
-                used = self.lengths[parent]
+                used = min(self.lengths[parent], new.shape[2], old.shape[2])
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old

@@ -7,6 +7,8 @@ beside it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -91,7 +93,7 @@ def _places(b: Build, x: ir.Value, count: int, past: ir.Value, batch: BatchState
     if known is not None:
         return known
 
-    def op(kind: str, label: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+    def op(kind: str, label: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         return g.op(kind, *inputs, name=f"{root}/{label}", **attributes)
 
     length = op("Squeeze", "length/Squeeze", op("Shape", "length/Shape", x, start=1, end=2), g.ints(0))
