@@ -11,6 +11,7 @@ from edgellm.errors import PackageCorruptError, PackageVersionError, corrupt
 from edgellm.package.file_names import is_inside
 from edgellm.package.json_data import Mistyped, build
 from edgellm.package.layouts import (
+    CONV_STEP,
     GENERATION_TASKS,
     LABEL_TASKS,
     SPEECH_TASKS,
@@ -165,6 +166,8 @@ def _check_caches(found: ManifestFile) -> None:
 
 def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> None:
     _check_sizes({"cache.conv.width": conv.width, "cache.conv.kernel": conv.kernel})
+    if conv.kernel > CONV_STEP:  # of which a cache remembers the last ones at each step
+        raise _corrupt(f"cache.conv.kernel is {conv.kernel}, expected at most {CONV_STEP}")
     layers = sorted({*conv.layers})
     if list(conv.layers) != layers or not 0 < len(layers) < cache.num_layers or not layers[-1] < cache.num_layers:
         raise _corrupt(f"cache.conv.layers is {conv.layers}, expected some of {cache.num_layers} layers, ascending")

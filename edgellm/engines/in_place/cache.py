@@ -266,7 +266,10 @@ class KVCache(ABC):
 
     def _convolved_behind(self, row: int, tokens: int) -> list[Array]:
         found = self._states[row].remembered.get(tokens)
-        return self._read_convolved(row, tokens) if found is None else found
+        if found is not None:
+            return found
+        assert not self._convolved or self._is_there(row, tokens)
+        return self._read_convolved(row, tokens)
 
     def _slots_behind(self, tokens: int) -> Array:
         """Of those that convolutions read behind so many tokens."""

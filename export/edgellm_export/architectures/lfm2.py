@@ -9,21 +9,19 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.llama import Relative, read_llama
 from edgellm_export.architectures.names import Names
+from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, LayerCache
 from edgellm_export.blocks.short_conv import gated_short_conv
 from edgellm_export.checkpoint.config import FULL, ConfigReader
 
 CONV = "conv"
-LINEAR = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 NAMES = Names(
     older={
-        "self_attn.out_proj.weight": "self_attn.o_proj.weight",
         "q_layernorm.weight": "q_norm.weight",
         "k_layernorm.weight": "k_norm.weight",
         "operator_norm.weight": "input_layernorm.weight",
         "ffn_norm.weight": "post_attention_layernorm.weight",
         "embedding_norm.weight": "norm.weight",
-        **{f"feed_forward.{name}.weight": f"mlp.{usual}.weight" for name, usual in LINEAR.items()},
     }
 )
 
@@ -86,3 +84,14 @@ class Lfm2(Relative):
             return super()._attention(b, x, name, cache, batch, index)
         name = f"{name.rpartition('.')[0]}.conv"
         return gated_short_conv(b, x, name, cache, batch, bias=self.conv_bias)
+
+    def _attended(self, b: Build, y: ir.Value, name: str) -> ir.Value:
+        return blocks.linear(b, y, f"{name}.out_proj", self.shape.hidden_size, self.config.heads.query_size, bias=False)
+
+    def _mlp(self, b: Build, x: ir.Value, name: str) -> ir.Value:
+        size, hidden, name = self.config.intermediate_size, self.shape.hidden_size, name.replace("mlp", "feed_forward")
+        gate, up = (
+            (b.tensors.take(f"{part}.weight", (size, hidden)), None, part) for part in (f"{name}.w1", f"{name}.w3")
+        )
+        y = blocks.gated_by(b, x, gate, up, name, self.config.hidden_act)
+        return blocks.linear(b, y, f"{name}.w2", hidden, size, bias=False)
