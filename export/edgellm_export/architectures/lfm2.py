@@ -82,8 +82,8 @@ class Lfm2(Relative):
     ) -> tuple[ir.Value, LayerCache]:
         if index not in self.shape.conv_layers:
             return super()._attention(b, x, name, cache, batch, index)
-        name = f"{name.rpartition('.')[0]}.conv"
-        return gated_short_conv(b, x, name, cache, batch, bias=self.conv_bias)
+        name, kernel = f"{name.rpartition('.')[0]}.conv", self.shape.conv_kernel
+        return gated_short_conv(b, x, name, kernel, cache, batch, bias=self.conv_bias)
 
     def _attended(self, b: Build, y: ir.Value, name: str) -> ir.Value:
         return blocks.linear(b, y, f"{name}.out_proj", self.shape.hidden_size, self.config.heads.query_size, bias=False)

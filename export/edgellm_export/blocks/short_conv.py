@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from edgellm.errors import UnsupportedModelError
 from edgellm.types import FloatArray
 from edgellm_export.blocks.build import BatchState, Build, LayerCache, node
 from edgellm_export.blocks.layers import linear
@@ -21,11 +22,13 @@ END = np.iinfo(np.int64).max
 
 
 def gated_short_conv(
-    b: Build, x: ir.Value, name: str, cache: LayerCache, batch: BatchState, *, bias: bool
+    b: Build, x: ir.Value, name: str, kernel: int, cache: LayerCache, batch: BatchState, *, bias: bool
 ) -> tuple[ir.Value, LayerCache]:
-    """out_proj(C * conv(B * v)) with [B, C, v] = in_proj(x): [B, S, hidden_size] to the same, and the present cache."""
-    size, kernel = b.shape.hidden_size, b.shape.conv_kernel
-    g, place, made = b.graph, node(name), f"{name}.gated"
+    """out_proj(C * conv(B * v)) with [B, C, v] = in_proj(x): [B, S, hidden_size] to the same, and the present cache.
+    `kernel`: tokens that the convolution reads."""
+    if batch.both_ways is not None:
+        raise UnsupportedModelError("edgellm builds short convolutions only of the tokens before")
+    size, g, place, made = b.shape.hidden_size, b.graph, node(name), f"{name}.gated"
     matrix = b.tensors.take(f"{name}.in_proj.weight", (3 * size, size))
     vector = b.vector(f"{name}.in_proj.bias", 3 * size) if bias else np.zeros(0, np.float32)
 
