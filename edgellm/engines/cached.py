@@ -46,6 +46,8 @@ class RowCache(Protocol):
 
     def used(self, row: int = 0) -> list[Array]: ...
 
+    def recall(self, other: Any) -> None: ...
+
     def place(self, length: int, spare: int) -> AbstractContextManager[list[Array]]: ...
 
 
@@ -167,6 +169,14 @@ class CachedEngine(RowEngine, Generic[Cache]):
         with self._cache.place(len(row.tokens), SPARE) as arrays:
             yield arrays
         self.history.rows = [row.copy()]
+
+    def take_over(self, other: AnyEngine) -> None:
+        """Start over with the row that an engine of the same kind holds, in memory of its own."""
+        row, arrays = other.held()
+        with self.receive(row) as targets:
+            for target, array in zip(targets, arrays, strict=True):
+                target[...] = array
+        self._cache.recall(other._cache)
 
     def _overflow(self) -> ContextOverflowError:
         """Of a row that has no room for another token."""

@@ -62,10 +62,7 @@ def copy_into(engine: AnyEngine, of: AnyEngine, room: Room) -> None:
     engine.limit(room.tokens)
     if not of.rows:
         return
-    row, arrays = of.held()
-    with engine.receive(row) as targets:
-        for target, array in zip(targets, arrays, strict=True):
-            target[...] = array
+    engine.take_over(of)
 
 
 def check_savable(manifest: Manifest[DecoderFacts]) -> None:

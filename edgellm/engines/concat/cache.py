@@ -125,6 +125,9 @@ class ConcatCache:
         place, length = self._places[row], self.lengths[row]
         return [array_of(tensor)[place.index, :, place.stop - length : place.stop] for tensor in place.block.tensors]
 
+    def recall(self, other: ConcatCache) -> None:
+        """Nothing more is needed to trim a row."""
+
     @contextmanager
     def place(self, length: int, spare: int) -> Iterator[list[Array]]:
         """Start over with one row of `length` tokens. Yields its keys and values, as `used` has them, to be filled in.

@@ -208,6 +208,12 @@ class KVCache(ABC):
             yield arrays
         self._states[0].first = max(0, length - self._before)
         self.advance(length)
+        self.remember(0)
+
+    def recall(self, other: KVCache) -> None:
+        """Remember what the cache remembers whose row was taken over."""
+        if self.remembers:
+            self._states[0].remembered |= other._states[0].remembered
 
     def _resize(self, capacity: int) -> None:
         with _memory_errors(self.rows, capacity):
