@@ -1,7 +1,7 @@
 """A short causal convolution over tokens, channel by channel, in the place of attention (LFM2).
 
-The cache has what the convolution read of every token, at the token's place, as attention's has keys and values: so a
-row is trimmed, moved and taken over token by token. Each output is a sum of products in one order, whatever is computed
+The cache has what the convolution read of the last tokens, token i in slot i modulo their number, which may be any from
+the tokens of a run and the K - 1 before them on. Each output is a sum of products in one order, whatever is computed
 beside it.
 """
 
@@ -89,7 +89,7 @@ def _behind(
 
 
 def _places(b: Build, x: ir.Value, count: int, past: ir.Value, batch: BatchState) -> tuple[ir.Value, ...]:
-    """The places in the cache, (row, 0, position), of the S tokens and of these and the K - 1 before them, [B, .., 3];
+    """The places in the cache, (row, 0, slot), of the S tokens and of these and the K - 1 before them, [B, .., 3];
     and which of the latter there are, [B, K - 1 + S, 1]. The same for all layers."""
     g, root = b.graph, f"/short_conv/{count}"
     known = g.lookup(root)
