@@ -55,6 +55,7 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "granitemoehybrid": {
         "num_local_experts": 0, "num_experts_per_tok": 0, "layer_types": ["attention"] * 2, "mamba_n_heads": 8,
     },
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
     "mamba2": {"num_heads": 8},
     "qwen2_5_vl": {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
     "qwen2_vl": {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},

@@ -11,7 +11,7 @@ from edgellm.inspection.contents import Inspection, Layer, StoredMatrix
 from edgellm.inspection.footprint import size
 from edgellm.inspection.graph_summary import GraphSummary
 from edgellm.ort.kernels import UsedKernels
-from edgellm.package.manifest import EncoderDecoderFacts, EncoderFacts, Manifest
+from edgellm.package.manifest import CacheLayout, EncoderDecoderFacts, EncoderFacts, Manifest
 from edgellm.package.onnx_file import Port
 
 LABELS = 8  # shown
@@ -77,9 +77,17 @@ def _model_lines(manifest: Manifest) -> list[str]:
     cache = facts.cache
     return [
         *lines,
-        f"cache        {size(cache.bytes_per_token())} per token: {cache.num_layers} layers, "
-        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}",
+        f"cache        {size(cache.bytes_per_token())} per token: {cache.num_attention_layers} layers, "
+        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}{_convolutions(cache)}",
     ]
+
+
+def _convolutions(cache: CacheLayout) -> str:
+    conv = cache.conv
+    if conv is None:
+        return ""
+    per_row = size(cache.bytes_per_row())
+    return f"; {len(conv.layers)} convolutions of {conv.width} channels, {conv.dtype}, {per_row} per row"
 
 
 def _encoder_lines(encoder: EncoderFacts) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
-from edgellm.engines.contract import RowEngine
+from edgellm.engines.contract import Known, RowEngine
 from edgellm.engines.history import MIN_CHUNK, HeldRow, History
 from edgellm.errors import ContextOverflowError
 from edgellm.package.manifest import DecoderFacts, Manifest
@@ -34,6 +34,8 @@ class RowCache(Protocol):
 
     def trim(self, length: int, row: int | None = None) -> None: ...
 
+    def restorable(self, length: int, row: int = 0) -> int: ...
+
     def insert(self, capacity: int) -> None: ...
 
     def reorder(self, parents: npt.ArrayLike) -> None: ...
@@ -43,6 +45,8 @@ class RowCache(Protocol):
     def limit(self, max_length: int) -> None: ...
 
     def used(self, row: int = 0) -> list[Array]: ...
+
+    def recall(self, other: Any) -> None: ...
 
     def place(self, length: int, spare: int) -> AbstractContextManager[list[Array]]: ...
 
@@ -98,7 +102,7 @@ class CachedEngine(RowEngine, Generic[Cache]):
         source: TokenArray | None = None,
         *,
         headroom: int = HEADROOM,
-        known: Sequence[Array] = (),
+        known: Sequence[Known] = (),
     ) -> Generator[Logits | None]:
         logits = np.empty((1, self._manifest.vocab_size), np.float32)
         self._cache.insert(min(len(prompt) + headroom, self._manifest.context_length))
@@ -115,7 +119,8 @@ class CachedEngine(RowEngine, Generic[Cache]):
 
     def reusable(self, prompts: Sequence[TokenArray]) -> int:
         """How many tokens of a single prompt `prefill` would not compute again."""
-        return self.history.reusable(prompts)
+        shared = self.history.reusable(prompts)
+        return self._cache.restorable(shared) if shared else 0
 
     @property
     @abstractmethod
@@ -132,9 +137,9 @@ class CachedEngine(RowEngine, Generic[Cache]):
         self.trim(self._cache.lengths[0] - count)
 
     def trim(self, length: int) -> None:
-        """Forget what lies beyond `length` tokens in every row."""
-        self.history.trim(length)
+        """Forget what lies beyond `length` tokens in every row, and before it what the cache cannot do without."""
         self._cache.trim(length)
+        self.history.cut(self._cache.lengths)
 
     def reorder(self, parents: TokenArray) -> None:
         self._cache.reorder(parents)
@@ -149,8 +154,8 @@ class CachedEngine(RowEngine, Generic[Cache]):
 
     def limit(self, tokens: int) -> None:
         """Let no row take the memory of more than `tokens` tokens; what lies beyond is forgotten."""
-        self.history.trim(tokens)
         self._cache.limit(tokens)
+        self.history.cut(self._cache.lengths)
 
     def held(self) -> tuple[HeldRow, list[Array]]:
         """The only row, and its keys and values, layer by layer: [num_kv_heads, tokens, head_dim] each, to be read."""
@@ -164,6 +169,14 @@ class CachedEngine(RowEngine, Generic[Cache]):
         with self._cache.place(len(row.tokens), SPARE) as arrays:
             yield arrays
         self.history.rows = [row.copy()]
+
+    def take_over(self, other: AnyEngine) -> None:
+        """Start over with the row that an engine of the same kind holds, in memory of its own."""
+        row, arrays = other.held()
+        with self.receive(row) as targets:
+            for target, array in zip(targets, arrays, strict=True):
+                target[...] = array
+        self._cache.recall(other._cache)
 
     def _overflow(self) -> ContextOverflowError:
         """Of a row that has no room for another token."""
@@ -181,7 +194,7 @@ class CachedEngine(RowEngine, Generic[Cache]):
         """Feed tokens[start:] to a row, or to the one that is LAST at each piece, of which tokens[:start] stay. Yields
         after each chunk its end and [vocab]."""
 
-    def _give(self, known: Sequence[Array]) -> int:
+    def _give(self, known: Sequence[Known]) -> int:
         """Put what `taken` gave into the last row, which is empty. Returns how many tokens it has then."""
         assert not known
         return 0

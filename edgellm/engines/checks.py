@@ -98,8 +98,7 @@ def _cache_tensors(loaded: LoadedGraph, manifest: Manifest[Generates], name: str
     if cross is not None and name == "encoder":
         return {}, {} if concat else made
     mine = _names(own, loaded, graph)
-    promised = _cached(own.array_dtype, own.num_kv_heads, own.head_dim)
-    pasts: Promises = dict.fromkeys((past for past, _ in mine), promised)
+    pasts: Promises = {each.past: _cached(each.array_dtype, each.heads, each.size) for each in own.tensors()}
     if cross is not None:
         pasts |= dict.fromkeys((past for _, past in across), _cached(cross.dtype, cross.num_heads, cross.head_dim))
     presents: Promises = dict.fromkeys(present for _, present in mine)

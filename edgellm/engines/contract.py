@@ -11,6 +11,10 @@ from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.errors import ContextOverflowError
 from edgellm.types import Array, Logits, TokenArray
 
+Known = tuple[
+    Array, ...
+]  # what a cache has of some tokens, layer by layer: keys and values, [heads, tokens, size] each
+
 
 class RowEngine(ABC):
     """A model and what it holds of its rows. Not for two threads at once, and of no use after an error, but where
@@ -41,7 +45,7 @@ class RowEngine(ABC):
         source: TokenArray | None = None,
         *,
         headroom: int = HEADROOM,
-        known: Sequence[Array] = (),
+        known: Sequence[Known] = (),
     ) -> Generator[Logits | None]:
         """A new row behind the others, piece by piece: None behind each piece but the last, then [1, vocab] of the
         prompt's last token. Between pieces the others go on without it; it stays the last row. Closed before its end,
@@ -61,9 +65,8 @@ class RowEngine(ABC):
         """Whether keys and values of a row can be taken out, to be given to another row."""
         return False
 
-    def taken(self, row: int, start: int, stop: int) -> Array:
-        """A copy of a row's keys and values of the tokens from `start` to `stop`: [layers x 2, num_kv_heads, tokens,
-        head_dim]."""
+    def taken(self, row: int, start: int, stop: int) -> Known:
+        """A copy of what a row's cache has of the tokens from `start` to `stop`."""
         raise NotImplementedError
 
     def drop(self, rows: Sequence[int]) -> None:

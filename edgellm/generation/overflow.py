@@ -48,28 +48,30 @@ class Room:
 @dataclass(frozen=True)
 class MemoryBudget:
     """A limit on the memory of a cache. `max_bytes`: None for no limit but the context. `token_bytes`: what one token
-    takes at most."""
+    takes at most. `row_bytes`: what a row takes besides."""
 
     max_bytes: int | None
     token_bytes: int
+    row_bytes: int = 0
 
     @classmethod
     def create(cls, max_bytes: Any, manifest: Manifest[DecoderFacts]) -> MemoryBudget:
         """A checked budget. While a step runs, a cache that concatenates is there twice. Raises OptionError."""
         layout = manifest.model.cache
         token_bytes = layout.bytes_per_token() * (2 if layout.growth == "concat" else 1)
-        least = 2 * token_bytes
+        row_bytes = layout.bytes_per_row()
+        least = row_bytes + 2 * token_bytes
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < least):
             raise OptionError(
                 f"max_bytes is {max_bytes!r}, expected a whole number of bytes from {least}, what two tokens take"
             )
-        return cls(max_bytes, token_bytes)
+        return cls(max_bytes, token_bytes, row_bytes)
 
     def room(self, context_length: int, rows: int = 1) -> Room:
         """The room of each of so many rows."""
         if self.max_bytes is None:
             return Room(context_length)
-        tokens = self.max_bytes // (rows * self.token_bytes)
+        tokens = max(0, self.max_bytes - rows * self.row_bytes) // (rows * self.token_bytes)
         return Room(context_length) if tokens >= context_length else Room(tokens, self.max_bytes)
 
 

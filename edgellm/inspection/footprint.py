@@ -57,7 +57,7 @@ def footprint(package: Path, manifest: Manifest, context: int) -> Footprint:
 
 def cache_bytes(manifest: Manifest, context: int) -> int:
     """The bytes of one row's caches with `context` tokens; an encoder-decoder's source is as long as its target."""
-    return context * manifest.model.bytes_per_token()
+    return manifest.model.row_bytes(context)
 
 
 def _weights(package: Path, manifest: Manifest) -> list[StoredWeight]:

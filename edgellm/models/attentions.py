@@ -72,13 +72,15 @@ def decoder_pass(
     loaded: LoadedGraph, manifest: Manifest[DecoderFacts], graph: GraphFile, tokens: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """logits [tokens, vocab] and weights [layers, heads, tokens, tokens], in one run over all tokens."""
-    layout, length = manifest.model.cache, len(tokens)
-    empty = np.zeros((1, layout.num_kv_heads, length, layout.head_dim), layout.dtype)
+    length = len(tokens)
     feeds = {
         "input_ids": tokens[None],
         "attention_mask": np.ones((1, length), np.int64),
         "logits_to_keep": np.array([length], np.int64),
-        **{past: empty for past, _ in layout.names()},
+        **{
+            each.past: np.zeros((1, each.heads, length, each.size), each.array_dtype)
+            for each in manifest.model.cache.tensors()
+        },
     }
     logits, *weights = (array.numpy()[0] for array in loaded.run(feeds, ["logits", *graph.attentions]))
     return logits, np.stack(weights)

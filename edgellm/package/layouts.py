@@ -34,6 +34,10 @@ KVCacheChoice = Literal["auto", "bfloat16"]  # when a package is loaded; "auto":
 # What the names of outputs with attention weights begin with; the layer's number follows.
 ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
 
+# Of what short convolutions read: how many tokens' a cache has at least, if it has so many tokens, and after how many
+# tokens the last of it is remembered, to go back to.
+CONV_SLOTS, CONV_STEP = 192, 64
+
 CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -56,9 +60,56 @@ class GraphFile:
         return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
 
 
+def _array_dtype(dtype: str) -> str:
+    """Numpy has no bfloat16, of which uint16 are the bits."""
+    return "uint16" if dtype == "bfloat16" else dtype
+
+
+@dataclass(frozen=True)
+class CacheTensor:
+    """One tensor of a cache: [batch, heads, capacity, size]. `past`, `present`: its names in the graph. `kernel`: of a
+    short convolution that reads it, 0 for keys and values."""
+
+    past: str
+    present: str
+    heads: int
+    size: int
+    dtype: str
+    kernel: int = 0
+
+    @property
+    def array_dtype(self) -> str:
+        """What numpy calls the arrays."""
+        return _array_dtype(self.dtype)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one row occupies."""
+        return self.heads * self.size * CACHE_ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class ConvLayout:
+    """The layers that have a short convolution in the place of attention. Of each token they keep what the convolution
+    read, [width], where others keep keys and values: the "conv" side of the layer, [batch, 1, slots, width]. A token
+    reads the last `kernel` of them, its own included, so the tensor need not have them all: token i is in slot i modulo
+    their number."""
+
+    layers: tuple[int, ...]
+    width: int
+    kernel: int
+    dtype: Literal["float32", "float16"]
+
+    @property
+    def bytes_per_slot(self) -> int:
+        """Bytes that what one token of one row left takes in all layers."""
+        return len(self.layers) * self.width * CACHE_ITEM_BYTES[self.dtype]
+
+
 @dataclass(frozen=True)
 class CacheLayout:
-    """The key/value cache: 2 x `num_layers` tensors of [batch, num_kv_heads, capacity, head_dim].
+    """The key/value cache: for each of `num_layers` two tensors of [batch, num_kv_heads, capacity, head_dim], or the
+    one that `conv` says.
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
@@ -73,14 +124,20 @@ class CacheLayout:
     growth: Literal["in_place", "concat"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
+    conv: ConvLayout | None = None
 
     @property
     def array_dtype(self) -> str:
-        """What numpy calls the arrays. It has no bfloat16, of which uint16 are the bits."""
-        return "uint16" if self.dtype == "bfloat16" else self.dtype
+        """What numpy calls the arrays of keys and values: see CacheTensor."""
+        return _array_dtype(self.dtype)
+
+    @property
+    def num_attention_layers(self) -> int:
+        """Those that keep keys and values."""
+        return self.num_layers - (0 if self.conv is None else len(self.conv.layers))
 
     def as_bfloat16(self) -> CacheLayout:
-        """The same cache in half the bytes. Raises OptionError where it cannot be had."""
+        """The same cache with keys and values in half the bytes. Raises OptionError where it cannot be had."""
         if self.dtype != "float32" or self.growth != "in_place":
             found = "one that its graph makes anew at each step" if self.growth == "concat" else f"one of {self.dtype}"
             raise OptionError(
@@ -91,11 +148,36 @@ class CacheLayout:
 
     def names(self) -> list[tuple[str, str]]:
         """The graph's past and present tensors, layer by layer, key before value."""
-        return _names(self.num_layers, self.past, self.present)
+        return [(tensor.past, tensor.present) for tensor in self.tensors()]
+
+    def tensors(self) -> list[CacheTensor]:
+        """The same with what they hold."""
+        return [tensor for layer in range(self.num_layers) for tensor in self._of_layer(layer)]
 
     def bytes_per_token(self) -> int:
-        """Bytes that one token of one row occupies in the whole cache."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        """Bytes that one token of one row occupies in the whole cache: keys and values, and of convolutions what is
+        remembered now and then."""
+        keys = 2 * self.num_attention_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        conv = self.conv
+        return keys if conv is None else keys + -(-(conv.kernel - 1) * conv.bytes_per_slot // CONV_STEP)
+
+    def bytes_per_row(self) -> int:
+        """Bytes that a row occupies however many tokens it has, once these are CONV_SLOTS."""
+        return 0 if self.conv is None else CONV_SLOTS * self.conv.bytes_per_slot
+
+    def row_bytes(self, tokens: int) -> int:
+        """Bytes of a row of so many tokens."""
+        slots = 0 if self.conv is None else min(tokens, CONV_SLOTS) * self.conv.bytes_per_slot
+        return tokens * self.bytes_per_token() + slots
+
+    def _of_layer(self, layer: int) -> list[CacheTensor]:
+        def tensor(side: str, heads: int, size: int, dtype: str, kernel: int = 0) -> CacheTensor:
+            past, present = (pattern.format(layer=layer, side=side) for pattern in (self.past, self.present))
+            return CacheTensor(past, present, heads, size, dtype, kernel)
+
+        if self.conv is not None and layer in self.conv.layers:
+            return [tensor("conv", 1, self.conv.width, self.conv.dtype, self.conv.kernel)]
+        return [tensor(side, self.num_kv_heads, self.head_dim, self.dtype) for side in ("key", "value")]
 
 
 @dataclass(frozen=True)
@@ -187,6 +269,10 @@ class DecoderFacts:
         """Bytes that one token of one row occupies in the cache."""
         return self.cache.bytes_per_token()
 
+    def row_bytes(self, tokens: int) -> int:
+        """Bytes that a row of so many tokens occupies in the cache."""
+        return self.cache.row_bytes(tokens)
+
 
 @dataclass(frozen=True)
 class EncoderDecoderFacts:
@@ -200,6 +286,10 @@ class EncoderDecoderFacts:
     def bytes_per_token(self) -> int:
         """Bytes that one token of a target and one of its source occupy in the caches."""
         return self.cache.bytes_per_token() + self.cross_cache.bytes_per_token()
+
+    def row_bytes(self, tokens: int) -> int:
+        """Bytes that so many tokens of a target, and as many of its source, occupy in the caches."""
+        return tokens * self.bytes_per_token()
 
 
 @dataclass(frozen=True)
@@ -241,6 +331,10 @@ class EncoderFacts:
     lengths_apart: bool = False
 
     def bytes_per_token(self) -> int:
+        """0: an encoder has no cache."""
+        return 0
+
+    def row_bytes(self, tokens: int) -> int:
         """0: an encoder has no cache."""
         return 0
 

@@ -23,6 +23,8 @@ from edgellm.package.layouts import (
     TASKS,
     AudioFeatures,
     CacheLayout,
+    CacheTensor,
+    ConvLayout,
     CrossCacheLayout,
     DecoderFacts,
     Embedding,
@@ -56,10 +58,10 @@ else:
 
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
-    "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CrossCacheLayout",
-    "DecoderFacts", "Embedding", "EncoderDecoderFacts", "EncoderFacts", "Facts", "FileEntry", "GraphFile",
-    "KVCacheChoice", "KVCacheType", "Manifest", "ModelFacts", "Pooling", "Precision", "Problem", "Rope", "SpeechFacts",
-    "Target", "Task", "TokenIds", "Weights", "is_of",
+    "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",
+    "ConvLayout", "CrossCacheLayout", "DecoderFacts", "Embedding", "EncoderDecoderFacts", "EncoderFacts", "Facts",
+    "FileEntry", "GraphFile", "KVCacheChoice", "KVCacheType", "Manifest", "ModelFacts", "Pooling", "Precision",
+    "Problem", "Rope", "SpeechFacts", "Target", "Task", "TokenIds", "Weights", "is_of",
 ]  # fmt: skip
 
 
@@ -108,10 +110,12 @@ class Manifest(Generic[Facts]):
         return replace(self, model=replace(self.model, cache=self.model.cache.as_bfloat16()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech are
-        younger, and in its packages only."""
+        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech and
+        of convolutions are younger, and in their packages only."""
         own = {"cache": None, "encoder": self.model} if isinstance(self.model, EncoderFacts) else vars(self.model)
         content = asdict(ManifestFile(**own, **{name: getattr(self, name) for name in COMMON}))
+        if content["cache"] is not None and content["cache"]["conv"] is None:
+            del content["cache"]["conv"]
         return {name: value for name, value in content.items() if name != "audio" or value is not None}
 
     @classmethod

@@ -11,11 +11,13 @@ from edgellm.errors import PackageCorruptError, PackageVersionError, corrupt
 from edgellm.package.file_names import is_inside
 from edgellm.package.json_data import Mistyped, build
 from edgellm.package.layouts import (
+    CONV_STEP,
     GENERATION_TASKS,
     LABEL_TASKS,
     SPEECH_TASKS,
     AudioFeatures,
     CacheLayout,
+    ConvLayout,
     CrossCacheLayout,
     DecoderFacts,
     EncoderDecoderFacts,
@@ -158,6 +160,19 @@ def _check_caches(found: ManifestFile) -> None:
             raise _corrupt("cache.dtype is 'bfloat16', which no package has; expected 'float32', 'float16' or 'int8'")
         if own.dtype == "int8" and found.target == "cuda":
             raise _corrupt("cache.dtype is 'int8' in a package for cuda, expected 'float16'")
+        if own.conv is not None:
+            _check_conv(own, own.conv, found)
+
+
+def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> None:
+    _check_sizes({"cache.conv.width": conv.width, "cache.conv.kernel": conv.kernel})
+    if conv.kernel > CONV_STEP:  # of which a cache remembers the last ones at each step
+        raise _corrupt(f"cache.conv.kernel is {conv.kernel}, expected at most {CONV_STEP}")
+    layers = sorted({*conv.layers})
+    if list(conv.layers) != layers or not 0 < len(layers) < cache.num_layers or not layers[-1] < cache.num_layers:
+        raise _corrupt(f"cache.conv.layers is {conv.layers}, expected some of {cache.num_layers} layers, ascending")
+    if layers[0] < 0 or cache.growth != "in_place" or found.task != "text-generation":
+        raise _corrupt("cache.conv belongs to a decoder's cache that is written in place, and to layers from 0 on")
 
 
 def _check_layout(name: str, cache: CacheLayout | CrossCacheLayout, **sizes: int) -> None:

@@ -80,8 +80,8 @@ class Engine:
         self._token_bytes = model.manifest.model.cache.bytes_per_token()
         budget = max_cache_bytes or int((available_memory_bytes() or 1 << 32) * MEMORY)
         prefix_bytes = min(int(budget * PREFIXES), MOST_PREFIXES)
-        tokens = (budget - prefix_bytes) // self._token_bytes
-        self._scheduler = Scheduler(model.new_engine, Limits(max_rows, tokens), PrefixCache(prefix_bytes))
+        limits = _limits(model, max_rows, budget - prefix_bytes)
+        self._scheduler = Scheduler(model.new_engine, limits, PrefixCache(prefix_bytes))
         self._new: list[Job] = []
         self._count = 0
         self._work = threading.Condition()
@@ -227,6 +227,14 @@ class Engine:
                 job.fail(worse)
             return False
         return True
+
+
+def _limits(model: GenerativeModel[Any], max_rows: int, budget: int) -> Limits:
+    """Of a cache of so many bytes, at most half of which is what rows take besides their tokens."""
+    layout = model.manifest.model.cache
+    row_bytes = layout.bytes_per_row()
+    rows = max_rows if not row_bytes else max(1, min(max_rows, budget // (2 * row_bytes)))
+    return Limits(rows, max(0, budget - rows * row_bytes) // layout.bytes_per_token())
 
 
 def _check_whole(name: str, value: Any, least: int, *, or_none: bool = False) -> None:

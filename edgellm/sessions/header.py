@@ -8,7 +8,8 @@
          ...   the arrays, each from a multiple of ALIGNMENT on, with zeros between them
 
 Numbers are little-endian. The arrays are the token ids, [tokens] int64, and then for each layer its keys and its
-values, [num_kv_heads, tokens, head_dim] each. All about them follows from the header, and so does the file's size.
+values, [num_kv_heads, tokens, head_dim] each, or what its short convolution would read again, [1, kernel - 1, width] of
+the last tokens. All about them follows from the header, and so does the file's size.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, Literal
 
 from edgellm.errors import InputError, SessionCorruptError, SessionVersionError
 from edgellm.package.json_data import Mistyped, build
-from edgellm.package.manifest import CACHE_ITEM_BYTES
+from edgellm.package.manifest import CACHE_ITEM_BYTES, ConvLayout
 
 MAGIC = b"\x93EDGEKV\n"  # no text, and changed by a transfer as text
 FORMAT_VERSION = 1
@@ -36,16 +37,26 @@ _PRELUDE = struct.Struct("<8sII32s")
 
 @dataclass(frozen=True)
 class StoredCache:
-    """The arrays of keys and values: 2 x `num_layers` of them."""
+    """The arrays of keys and values: two for each of `num_layers`, or the one that `conv` says."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
+    conv: ConvLayout | None = None
 
-    def array_bytes(self, tokens: int) -> int:
-        """Bytes of the keys, or of the values, of one layer."""
-        return self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+    @property
+    def arrays(self) -> int:
+        return 2 * self.num_layers - (0 if self.conv is None else len(self.conv.layers))
+
+    def sizes(self, tokens: int) -> list[int]:
+        """Bytes of each array, layer by layer."""
+        side = self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        if self.conv is None:
+            return [side] * self.arrays
+        one = min(tokens, self.conv.kernel - 1) * self.conv.width * CACHE_ITEM_BYTES[self.conv.dtype]
+        without = {*self.conv.layers}
+        return [size for i in range(self.num_layers) for size in ([one] if i in without else [side, side])]
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,15 @@ class Header:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each array: the token ids, then keys and values, layer by layer."""
-        return [self.tokens * TOKEN_BYTES] + [self.cache.array_bytes(self.tokens)] * (2 * self.cache.num_layers)
+        return [self.tokens * TOKEN_BYTES, *self.cache.sizes(self.tokens)]
 
     def to_bytes(self) -> bytes:
         """All that comes before the arrays. Raises InputError for `metadata` that JSON cannot hold."""
+        content = asdict(self)
+        if content["cache"]["conv"] is None:  # younger than the format
+            del content["cache"]["conv"]
         try:
-            text = json.dumps(asdict(self), allow_nan=False, separators=(",", ":")).encode()
+            text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the session's metadata cannot be saved, expected JSON data: {error}") from error
         if aligned(_PRELUDE.size + len(text)) > MAX_HEADER:
@@ -160,6 +174,19 @@ def _parse(text: bytes) -> Header:
             raise SessionCorruptError(f"its header says that {name} is {value}, expected at least {least}")
     if header.read > header.tokens:
         raise SessionCorruptError(f"its header says that {header.read} of {header.tokens} tokens were read")
-    if len(header.checksums) != 1 + 2 * cache.num_layers:
+    conv = cache.conv
+    if conv is not None and not _fits(conv, cache.num_layers):
+        raise SessionCorruptError(f"its header says that cache.conv is {conv}, of {cache.num_layers} layers")
+    if len(header.checksums) != 1 + cache.arrays:
         raise SessionCorruptError(f"its header has {len(header.checksums)} checksums for {cache.num_layers} layers")
     return header
+
+
+def _fits(conv: ConvLayout, layers: int) -> bool:
+    """Whether it is of some of so many layers, each named once."""
+    named = {*conv.layers}
+    return (
+        min(conv.width, conv.kernel) >= 1
+        and len(named) == len(conv.layers) < layers
+        and all(0 <= each < layers for each in named)
+    )

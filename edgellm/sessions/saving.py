@@ -62,10 +62,7 @@ def copy_into(engine: AnyEngine, of: AnyEngine, room: Room) -> None:
     engine.limit(room.tokens)
     if not of.rows:
         return
-    row, arrays = of.held()
-    with engine.receive(row) as targets:
-        for target, array in zip(targets, arrays, strict=True):
-            target[...] = array
+    engine.take_over(of)
 
 
 def check_savable(manifest: Manifest[DecoderFacts]) -> None:
@@ -78,6 +75,4 @@ def check_savable(manifest: Manifest[DecoderFacts]) -> None:
 
 
 def _nothing(manifest: Manifest[DecoderFacts]) -> list[npt.NDArray[Any]]:
-    layout = manifest.model.cache
-    empty = np.empty((layout.num_kv_heads, 0, layout.head_dim), layout.array_dtype)
-    return [empty] * (2 * layout.num_layers)
+    return [np.empty((each.heads, 0, each.size), each.array_dtype) for each in manifest.model.cache.tensors()]

@@ -62,13 +62,25 @@ class Expected:
     scores: list[float] | None
 
 
+class Unkept:
+    """Where transformers 4.57 keeps what LFM2's convolutions read, for a prompt that is read at once."""
+
+    def __getitem__(self, layer: int) -> Unkept:
+        return self
+
+    def copy_(self, state: torch.Tensor) -> None:
+        pass
+
+
 @torch.no_grad()
 def hf_generate(model: Any, ids: np.ndarray, **options: Any) -> Expected:
+    """Without a cache where that of transformers 4.57 is wrong: LFM2's puts a second token in the place of a first, and
+    cannot be reordered; and see `has_longrope`."""
     tokens = torch.tensor(ids[None])
     out = fresh(model).generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
-        use_cache=not has_longrope(model.config),
+        use_cache=not has_longrope(model.config) and model.config.model_type != "lfm2",
         return_dict_in_generate=True,
         output_scores=True,
         **options,

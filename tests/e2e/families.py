@@ -46,7 +46,8 @@ class Family:
     head's row of the end token, which random weights choose no more often than any other. `gated`: its MLP is.
     `norms`: how many of a layer's norms linear layers alone read. `attention`: the implementation that is the
     reference. `neighbours`: how many of a head's channels rotate with the one beside them.
-    `chooses`: experts, of which two may be all but equal, so that rounding decides."""
+    `chooses`: experts, of which two may be all but equal, so that rounding decides.
+    `convolves`: some layers, whose cache no other runtime knows."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
@@ -57,6 +58,7 @@ class Family:
     attention: str = "eager"
     neighbours: int = 0
     chooses: bool = False
+    convolves: bool = False
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -76,6 +78,12 @@ _DENSE = {
     "layer_types": ["attention"] * 3,
     "shared_intermediate_size": 80,
     "mamba_n_heads": 6,
+}
+_CONVOLVED = {
+    "hidden_size": 96,
+    "num_hidden_layers": 4,
+    "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+    "block_multiple_of": 8,
 }
 
 
@@ -342,6 +350,12 @@ FAMILIES = [
         ),
     ),
     Family("granitemoehybrid-no-rope", _sized(hf.GraniteMoeHybridConfig, **_DENSE, attention_multiplier=0.25)),
+    Family("lfm2", _sized(hf.Lfm2Config, **_CONVOLVED), convolves=True),
+    Family(
+        "lfm2-biases",
+        _sized(hf.Lfm2Config, **_CONVOLVED, conv_bias=True, conv_L_cache=4, tie_word_embeddings=False),
+        convolves=True,
+    ),
     Family("stablelm", _sized(hf.StableLmConfig, hidden_size=96, use_qkv_bias=True)),
     Family(
         "stablelm-parallel",
@@ -389,7 +403,7 @@ OF_ALL_KINDS = (
     "gpt2", "gpt_neox-odd-rotary", "llama-biases-tied", "llama-dynamic", "llama-llama3", "llama-yarn",
     "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
     "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
-    "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss",
+    "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss", "lfm2",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 

@@ -16,12 +16,13 @@ BITS = {"fp16": 16, "int8": 8, "int4": 4}
 
 @torch.no_grad()
 def rounded(model: Any, precision: str) -> Any:
-    """A copy of `model` whose matrices went through `precision`; vectors and learned positions stay float32."""
+    """A copy of `model` whose matrices went through `precision`; vectors, learned positions and short convolutions stay
+    float32."""
     result = copy.deepcopy(model)
     outer = (result.get_input_embeddings(), result.get_output_embeddings())
     for name, module in result.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or weight.ndim < 2 or name.endswith(("wpe", "embed_positions")):
+        if weight is None or weight.ndim < 2 or name.endswith(("wpe", "embed_positions", "conv.conv")):
             continue
         if module is outer[1] and weight is outer[0].weight:
             continue  # tied, and rounded already

@@ -24,7 +24,12 @@ from edgellm_export.adapters.checkpoint import merge_adapters, open_adapters, ta
 from edgellm_export.sources.opening import open_checkpoint
 from families import BY_NAME, make_model
 
-TARGETS = {"llama": ("q_proj", "down_proj"), "gpt2": ("c_attn", "c_proj"), "phi3": ("qkv_proj", "gate_up_proj")}
+TARGETS: dict[str, tuple[str, ...]] = {
+    "llama": ("q_proj", "down_proj"),
+    "gpt2": ("c_attn", "c_proj"),
+    "phi3": ("qkv_proj", "gate_up_proj"),
+    "lfm2": ("in_proj", "out_proj", "w1"),
+}
 FAMILIES = list(TARGETS)
 
 

@@ -30,6 +30,7 @@ DECODERS = [
     "phi3-longrope",
     "gemma2",
     "gemma3",
+    "lfm2",
 ]
 
 

@@ -23,6 +23,7 @@ NAMES = [
     "qwen3",
     "gemma2",
     "gemma3",
+    "lfm2",
 ]
 VARIANTS = [(1, 1), (7, 1), (64, 1), (128, 2), (7, 2)]  # prefill_chunk, threads
 WITHOUT_END: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
@@ -58,7 +59,7 @@ class TestTiny:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "lfm2"])
 def test_a_prefix_that_was_generated(name: str, precision: str, load: Callable[..., edgellm.Model]) -> None:
     """The next turn of a chat. Where decoding would have left other keys and values, they are computed anew."""
     model = load(name, precision)

@@ -15,7 +15,7 @@ import transformers as hf
 
 import edgellm
 import edgellm_export
-from comparison import distributions, fresh, prompt, reference_logits, relative_rms
+from comparison import Unkept, distributions, fresh, prompt, reference_logits, relative_rms
 from edgellm.commands.export_text import quality_lines
 from edgellm.errors import ExportError
 from edgellm.package.manifest import Manifest
@@ -34,6 +34,7 @@ REPRESENTATIVE = [
     "qwen3",
     "gemma2",
     "gemma3",
+    "lfm2",
 ]
 SIDES = ("key", "value")
 
@@ -53,15 +54,16 @@ class RoundedCache(hf.DynamicCache):
     """Keys (behind the rotary embedding) and values as int8 with given scales keeps them."""
 
     has_previous_state = False  # of Mamba, which Granite asks for
+    conv_cache = Unkept()
 
     def __init__(self, scales: list[dict[str, np.ndarray]]) -> None:
         super().__init__()
-        self._scales = scales
+        self._scales = iter(scales)  # of the layers that have keys and values
 
     def update(self, key_states: Any, value_states: Any, layer_idx: int, cache_kwargs: Any = None) -> Any:
-        rounded = []
+        rounded, scales = [], next(self._scales)
         for states, side in ((key_states, "key"), (value_states, "value")):
-            scale = torch.from_numpy(self._scales[layer_idx][side].copy())
+            scale = torch.from_numpy(scales[side].copy())
             scale = scale.repeat_interleave(states.shape[1] // scale.shape[1], 1)  # Falcon's has a head for each query
             rounded.append(torch.clamp(torch.round(states / scale), -128, 127) * scale)
         return super().update(*rounded, layer_idx, cache_kwargs)

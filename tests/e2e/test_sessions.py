@@ -16,10 +16,11 @@ from edgellm import SessionError, SessionMismatchError
 from edgellm.ort.kernels import library
 from test_independence import LOGITS, assert_same
 
-# Absolute positions, rope, its scalings, windows, norms of queries and keys, softcaps, two kinds of layers.
+# Absolute positions, rope, its scalings, windows, norms of queries and keys, softcaps, two kinds of layers, short
+# convolutions.
 NAMES = [
     "gpt2", "llama-one-kv-head", "llama-linear", "llama-yarn", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2",
-    "gemma3",
+    "gemma3", "lfm2",
 ]  # fmt: skip
 DYNAMIC = "llama-dynamic"
 OURS = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
@@ -67,7 +68,7 @@ def test_saved_and_loaded(name: str, kind: str, load_kind: Callable[..., edgellm
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "phi3-longrope"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "phi3-longrope", "lfm2"])
 def test_turns(name: str, precision: str, load: Callable[..., edgellm.Model]) -> None:
     """Each turn is what the whole conversation as one prompt gives."""
     model = load(name, precision)

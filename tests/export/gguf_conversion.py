@@ -127,6 +127,8 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
         tensor = tensor + 1
     if arch == "gpt2" and part in ("c_attn", "c_proj", "c_fc") and suffix == "weight":
         tensor = tensor.T
+    if arch == "lfm2" and part == "conv" and suffix == "weight":
+        tensor = tensor[:, 0]
     if part == "query_key_value":
         heads = config.num_attention_heads
         tensor = tensor.reshape(heads, 3, shape[0] // heads // 3, *shape[1:]).swapaxes(0, 1).reshape(shape)
@@ -156,7 +158,8 @@ def llama3_factors(config: PretrainedConfig) -> Array:
 
 def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
     makers = {
-        "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5
+        "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5,
+        "lfm2": _lfm2,
     }  # fmt: skip
     return makers.get(arch, _decoder)(config)
 
@@ -228,6 +231,22 @@ def _gpt2(config: PretrainedConfig) -> dict[str, Any]:
 
 def _starcoder(config: PretrainedConfig) -> dict[str, Any]:
     return _gpt2(config) | {"attention.head_count_kv": 1}
+
+
+def _lfm2(config: PretrainedConfig) -> dict[str, Any]:
+    counts = [config.num_key_value_heads if kind == "full_attention" else 0 for kind in config.layer_types]
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": counts,
+        "attention.layer_norm_rms_epsilon": config.norm_eps,
+        "rope.freq_base": float(config.rope_theta),
+        "shortconv.l_cache": config.conv_L_cache,
+        "vocab_size": config.vocab_size,
+    }
 
 
 def _bloom(config: PretrainedConfig) -> dict[str, Any]:

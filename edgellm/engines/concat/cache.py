@@ -101,6 +101,10 @@ class ConcatCache:
             self.lengths[i] -= surplus
             self._places[i] = replace(self._places[i], stop=self._places[i].stop - surplus)
 
+    def restorable(self, length: int, row: int = 0) -> int:
+        """What `trim` would leave of a row."""
+        return min(length, self.lengths[row])
+
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
         chosen = np.asarray(parents, np.int64).tolist()
@@ -120,6 +124,9 @@ class ConcatCache:
         """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read."""
         place, length = self._places[row], self.lengths[row]
         return [array_of(tensor)[place.index, :, place.stop - length : place.stop] for tensor in place.block.tensors]
+
+    def recall(self, other: ConcatCache) -> None:
+        """Nothing more is needed to trim a row."""
 
     @contextmanager
     def place(self, length: int, spare: int) -> Iterator[list[Array]]:

@@ -10,9 +10,9 @@ import numpy as np
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.concat.cache import ConcatCache
 from edgellm.engines.concat.encoder_decoder_graphs import ConcatEncoderDecoder, Cross, Source
-from edgellm.engines.contract import RowEngine, target_overflow
+from edgellm.engines.contract import Known, RowEngine, target_overflow
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
-from edgellm.types import Array, Logits, ProgressHook, TokenArray
+from edgellm.types import Logits, ProgressHook, TokenArray
 
 
 class ConcatEncoderDecoderEngine(RowEngine):
@@ -64,7 +64,7 @@ class ConcatEncoderDecoderEngine(RowEngine):
         source: TokenArray | None = None,
         *,
         headroom: int = HEADROOM,
-        known: Sequence[Array] = (),
+        known: Sequence[Known] = (),
     ) -> Generator[Logits | None]:
         assert source is not None
         row, found = self.rows, self._encoded.get(tuple(source.tolist()))

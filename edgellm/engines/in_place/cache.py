@@ -3,16 +3,19 @@
 A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim]. A graph reads and
 writes it in place. `lengths[row]` tokens of a row are in use; the rest of its capacity is undefined. Capacity follows
 the tokens in use, never the model's maximum context.
+
+For a layer with a short convolution there is one of [rows, 1, slots, width]: what the convolution read of the last
+tokens, token i in slot i modulo their number. So a row can be trimmed by as many tokens as these are, or else to where
+its cache has remembered what the convolutions would read next: at each CONV_STEP tokens, and where a prompt ended.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,30 +23,51 @@ import numpy.typing as npt
 from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.ort.binding import Binding
 from edgellm.ort.library import Device
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.layouts import CONV_SLOTS, CONV_STEP
+from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.types import Array
 
 CAPACITY_STEP = 64  # tokens
+CHUNK = 128  # tokens that a run reads at most, if nobody says another number
 
 
 @dataclass(frozen=True)
-class CacheView:
-    """Where the buffers of some rows lie: one address per layer and side, layer by layer, key before value."""
+class View:
+    """Where the buffer of a tensor has some rows."""
 
-    shape: tuple[int, int, int, int]  # [rows, num_kv_heads, capacity, head_dim]
-    addresses: tuple[int, ...]
+    tensor: CacheTensor
+    shape: tuple[int, int, int, int]  # [rows, heads, slots, size]
+    address: int
+
+
+@dataclass
+class Convolved:
+    """What is there of what a row's convolutions read: of the tokens from `first` on that have not left their slots,
+    and, by a number of tokens, what is to be read behind so many: [1, kernel - 1, width] of each convolution."""
+
+    first: int = 0
+    remembered: dict[int, list[Array]] = field(default_factory=dict)
+
+    def copy(self) -> Convolved:
+        return Convolved(self.first, dict(self.remembered))
 
 
 class KVCache(ABC):
-    """`version` changes whenever views taken before have become invalid."""
+    """`version` changes whenever views taken before have become invalid. `remembers`: what convolutions read is kept to
+    go back to."""
 
     device: Device
+    remembers = False
 
-    def __init__(self, layout: CacheLayout, max_length: int) -> None:
+    def __init__(self, layout: CacheLayout, max_length: int, chunk: int = CHUNK) -> None:
+        """`chunk`: tokens that a run reads at most, but for one."""
         self.layout = layout
         self.max_length = max_length
-        self.dtype = np.dtype(layout.array_dtype)
-        self.names = layout.names()
+        self.tensors = layout.tensors()
+        self._convolved = [i for i, tensor in enumerate(self.tensors) if tensor.kernel]
+        self._before = 0 if layout.conv is None else layout.conv.kernel - 1  # tokens that one reads besides its own
+        self._most_slots = max(CONV_SLOTS, -(-(chunk + 1 + self._before) // CAPACITY_STEP) * CAPACITY_STEP)
+        self._states: list[Convolved] = []
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
@@ -57,7 +81,15 @@ class KVCache(ABC):
     @property
     def nbytes(self) -> int:
         """Bytes of address space that the buffers take; the operating system commits host memory as it is used."""
-        return self._allocated_rows() * self.capacity * self.layout.bytes_per_token()
+        rows = self._allocated_rows()
+        slots = sum(self.slots(tensor) * tensor.bytes_per_token for tensor in self.tensors)
+        kept = {id(each): each.nbytes for state in self._states for part in state.remembered.values() for each in part}
+        return rows * slots + sum(kept.values())
+
+    def slots(self, tensor: CacheTensor, capacity: int | None = None) -> int:
+        """How many tokens of a row its buffer has, in one of so many tokens."""
+        whole = self.capacity if capacity is None else capacity
+        return min(whole, self._most_slots) if tensor.kernel else whole
 
     def reset(self, rows: int, capacity: int) -> None:
         """Start over with `rows` empty rows that hold at least `capacity` tokens each."""
@@ -69,6 +101,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [0] * rows
         self._origins = [[] for _ in range(rows)]
+        self._states = [Convolved() for _ in range(rows)]
         self.version += 1
 
     def insert(self, capacity: int) -> None:
@@ -85,6 +118,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [*self.lengths, 0]
         self._origins = [*self._origins, []]
+        self._states = [*self._states, Convolved()]
         self.version += 1
 
     def reserve(self, length: int) -> None:
@@ -98,13 +132,30 @@ class KVCache(ABC):
         for row in range(self.rows) if rows is None else rows:
             self.lengths[row] += count
             self._origins[row].extend(itertools.islice(self._new_origins, count))
+            if self._convolved:
+                self._has_read(row, count)
         assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
-        """Forget what lies beyond `length` tokens in every row, or in one."""
-        self.lengths = [min(n, length) if row in (None, i) else n for i, n in enumerate(self.lengths)]
-        for origins in self._origins if row is None else [self._origins[row]]:
-            del origins[length:]
+        """Forget what lies beyond `length` tokens in every row, or in one; `restorable` says how many it has then."""
+        for each in range(self.rows) if row is None else [row]:
+            kept = self.restorable(length, each)
+            if self._convolved and kept < self.lengths[each]:
+                self._restore(each, kept)
+            self.lengths[each] = kept
+            del self._origins[each][kept:]
+
+    def restorable(self, length: int, row: int = 0) -> int:
+        """How many tokens `trim` to `length` leaves of a row: fewer where what its convolutions read next is gone."""
+        length = min(length, self.lengths[row])
+        if not self._convolved or length == self.lengths[row] or self._is_there(row, length):
+            return length
+        return max((tokens for tokens in self._states[row].remembered if tokens <= length), default=0)
+
+    def remember(self, row: int) -> None:
+        """Keep what the convolutions read behind a row's last token, to go back to it."""
+        if self._convolved:
+            self._remember(row, self.lengths[row])
 
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
@@ -113,6 +164,7 @@ class KVCache(ABC):
             with _memory_errors(len(chosen), self.capacity):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
+        self._states = [self._states[parent].copy() for parent in chosen]
         self.lengths = [self.lengths[parent] for parent in chosen]
         self._origins = [list(self._origins[parent]) for parent in chosen]
 
@@ -129,17 +181,23 @@ class KVCache(ABC):
             self._resize(max_length)
 
     def used(self, row: int = 0) -> list[Array]:
-        """Keys and values of a row in the order of `names`, [num_kv_heads, tokens, head_dim] each, to be read until the
-        cache changes."""
-        length = self.lengths[row]
-        return [buffer[row, :, :length] for buffer in self._host_buffers()]
+        """Keys and values of a row in the order of `tensors`, [heads, tokens, size] each, to be read until the cache
+        changes; of convolutions what they read behind the last token, [1, kernel - 1, size]."""
+        return self._parts(row, 0, self.lengths[row])
 
-    def give(self, row: int, known: Array) -> None:
-        """Tokens behind those of a row, as `used` has them: [layers x 2, num_kv_heads, tokens, head_dim]."""
-        start, count = self.lengths[row], known.shape[2]
-        for buffer, part in zip(self._host_buffers(), known, strict=True):
-            buffer[row, :, start : start + count] = part
-        self.advance(count, range(row, row + 1))
+    def taken(self, row: int, start: int, stop: int) -> tuple[Array, ...]:
+        """A copy of the same of a row's tokens from `start` to `stop`, where `trim` could go back to."""
+        return tuple(part.copy() for part in self._parts(row, start, stop))
+
+    def give(self, row: int, known: Sequence[Array]) -> None:
+        """Tokens behind those of a row, as `taken` has them."""
+        start = self.lengths[row]
+        stop = start + next(part.shape[1] for part, of in zip(known, self.tensors, strict=True) if not of.kernel)
+        for tensor, buffer, part in zip(self.tensors, self._host_buffers(), known, strict=True):
+            if not tensor.kernel:
+                buffer[row, :, start:stop] = part
+        self._write_convolved(row, stop, [known[i] for i in self._convolved])
+        self.advance(stop - start, range(row, row + 1))
 
     @contextmanager
     def place(self, length: int, spare: int) -> Iterator[list[Array]]:
@@ -148,7 +206,14 @@ class KVCache(ABC):
         self.reset(1, length + spare)
         with self._filled(length) as arrays:
             yield arrays
+        self._states[0].first = max(0, length - self._before)
         self.advance(length)
+        self.remember(0)
+
+    def recall(self, other: KVCache) -> None:
+        """Remember what the cache remembers whose row was taken over."""
+        if self.remembers:
+            self._states[0].remembered |= other._states[0].remembered
 
     def _resize(self, capacity: int) -> None:
         with _memory_errors(self.rows, capacity):
@@ -158,15 +223,79 @@ class KVCache(ABC):
 
     def bind(self, binding: Binding, rows: range) -> None:
         """Bind some rows as past and present of the graph."""
-        view = self.view(rows)
-        for (past, present), address in zip(self.names, view.addresses, strict=True):
-            binding.address(past, present, self.device, self.dtype, view.shape, address)
+        for view in self.views(rows):
+            tensor = view.tensor
+            binding.address(tensor.past, tensor.present, self.device, tensor.array_dtype, view.shape, view.address)
 
-    def view(self, rows: range) -> CacheView:
+    def views(self, rows: range) -> list[View]:
         """Some rows: the first ones, or one for a prefill: graphs take several tokens only in a batch of one."""
-        shape = (len(rows), self.layout.num_kv_heads, self.capacity, self.layout.head_dim)
-        row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
-        return CacheView(shape, tuple(address + rows.start * row_bytes for address in self._addresses()))
+        places = zip(self.tensors, self._addresses(), strict=True)
+        return [
+            View(
+                each,
+                (len(rows), each.heads, self.slots(each), each.size),
+                address + rows.start * self.slots(each) * each.bytes_per_token,
+            )
+            for each, address in places
+        ]
+
+    def _is_there(self, row: int, length: int) -> bool:
+        """Whether what convolutions read behind so many tokens is in its slots."""
+        first = self._states[row].first
+        return first == 0 or length - self._before >= first
+
+    def _has_read(self, row: int, count: int) -> None:
+        """The last `count` tokens of a row were written, over those that were in their slots."""
+        length, state = self.lengths[row], self._states[row]
+        state.first = max(state.first, length - self._most_slots)
+        for tokens in range((length - count) // CONV_STEP * CONV_STEP + CONV_STEP, length + 1, CONV_STEP):
+            self._remember(row, tokens)
+
+    def _remember(self, row: int, tokens: int) -> None:
+        if self.remembers and tokens and self._is_there(row, tokens):
+            self._states[row].remembered[tokens] = self._read_convolved(row, tokens)
+
+    def _restore(self, row: int, length: int) -> None:
+        """Go back to where a row had so many tokens, which can be."""
+        state = self._states[row]
+        if not length:
+            self._states[row] = Convolved()
+        elif not self._is_there(row, length):
+            self._write_convolved(row, length, state.remembered[length])
+        for tokens in [tokens for tokens in state.remembered if tokens > length]:
+            del state.remembered[tokens]
+
+    def _parts(self, row: int, start: int, stop: int) -> list[Array]:
+        convolved = iter(self._convolved_behind(row, stop))
+        buffers = zip(self.tensors, self._host_buffers(), strict=True)
+        return [next(convolved) if tensor.kernel else buffer[row, :, start:stop] for tensor, buffer in buffers]
+
+    def _convolved_behind(self, row: int, tokens: int) -> list[Array]:
+        found = self._states[row].remembered.get(tokens)
+        if found is not None:
+            return found
+        assert not self._convolved or self._is_there(row, tokens)
+        return self._read_convolved(row, tokens)
+
+    def _slots_behind(self, tokens: int) -> Array:
+        """Of those that convolutions read behind so many tokens."""
+        return np.arange(max(0, tokens - self._before), tokens) % min(self.capacity, self._most_slots)
+
+    def _read_convolved(self, row: int, tokens: int) -> list[Array]:
+        """[1, kernel - 1, width] of each convolution, or less where there are not so many tokens; copies."""
+        if not self._convolved:
+            return []
+        buffers, slots = self._host_buffers(), self._slots_behind(tokens)
+        return [buffers[i][row][:, slots] for i in self._convolved]
+
+    def _write_convolved(self, row: int, tokens: int, parts: Sequence[Array]) -> None:
+        """The same put back; of tokens before these nothing is there then."""
+        if not self._convolved:
+            return
+        buffers, slots = self._host_buffers(), self._slots_behind(tokens)
+        for i, part in zip(self._convolved, parts, strict=True):
+            buffers[i][row][:, slots] = part
+        self._states[row].first = max(0, tokens - self._before)
 
     def _rounded(self, capacity: int) -> int:
         return min(-(-max(capacity, 1) // CAPACITY_STEP) * CAPACITY_STEP, self.max_length)
@@ -180,7 +309,7 @@ class KVCache(ABC):
 
     @abstractmethod
     def _addresses(self) -> Sequence[int]:
-        """Of row 0 of each buffer, in the order of `names`."""
+        """Of row 0 of each buffer, in the order of `tensors`."""
 
     @abstractmethod
     def _free(self) -> None: ...
@@ -197,11 +326,11 @@ class KVCache(ABC):
 
     @abstractmethod
     def _host_buffers(self) -> Sequence[Array]:
-        """In the order of `names`, in main memory: [rows, num_kv_heads, capacity, head_dim]."""
+        """In the order of `tensors`, in main memory: [rows, heads, slots, size]."""
 
     @abstractmethod
     def _filled(self, length: int) -> AbstractContextManager[list[Array]]:
-        """Arrays to fill in, [num_kv_heads, length, head_dim] each: what row 0 holds at the end."""
+        """Arrays to fill in, as `used` has them: what row 0 holds at the end."""
 
 
 @contextmanager

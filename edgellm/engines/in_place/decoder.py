@@ -8,12 +8,13 @@ import numpy as np
 
 from edgellm.engines.cached import CachedEngine, chunks
 from edgellm.engines.checks import only_graph
+from edgellm.engines.contract import Known
 from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import DecoderFacts, Manifest
-from edgellm.types import Array, Logits, TokenArray
+from edgellm.types import Logits, TokenArray
 
 
 class Engine(CachedEngine[KVCache]):
@@ -31,7 +32,7 @@ class Engine(CachedEngine[KVCache]):
         prefill_chunk: int = 128,
         reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device)
+        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device, prefill_chunk)
         super().__init__(manifest, cache, prefill_chunk, reuse_generated or loaded.is_exact)
         self._rope = manifest.model.rope
         graph = only_graph(manifest)
@@ -88,10 +89,10 @@ class Engine(CachedEngine[KVCache]):
         changes = rope.changes_with_every_token or rope.recompute_beyond is not None
         return self._cache.device == "cpu" and self.history.reuse_generated and not changes
 
-    def taken(self, row: int, start: int, stop: int) -> Array:
-        return np.stack([buffer[:, start:stop] for buffer in self._cache.used(row)])
+    def taken(self, row: int, start: int, stop: int) -> Known:
+        return self._cache.taken(row, start, stop)
 
-    def _give(self, known: Sequence[Array]) -> int:
+    def _give(self, known: Sequence[Known]) -> int:
         for part in known:
             self._cache.give(self.rows - 1, part)
         return self._cache.lengths[-1]
@@ -104,6 +105,8 @@ class Engine(CachedEngine[KVCache]):
         self._cache.reserve(len(tokens))
         for at, stop in self._chunks(start, len(tokens)):
             logits = self._run_chunk(row % self.rows, tokens, at, stop)
+            if stop == len(tokens):
+                self._cache.remember(row % self.rows)
             yield stop, logits[-1]
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:

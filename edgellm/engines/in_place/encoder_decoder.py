@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 import numpy as np
 
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
-from edgellm.engines.contract import RowEngine
+from edgellm.engines.contract import Known, RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, FeatureEncoder, SourceEncoder
 from edgellm.ort.loaded_graph import LoadedGraph
@@ -64,7 +64,7 @@ class EncoderDecoderEngine(RowEngine):
         source: TokenArray | None = None,
         *,
         headroom: int = HEADROOM,
-        known: Sequence[Array] = (),
+        known: Sequence[Known] = (),
     ) -> Generator[Logits | None]:
         assert source is not None
         same = self._encoder.known_by([source]) == self._encoded.sources

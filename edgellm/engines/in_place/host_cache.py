@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,9 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.cache import CHUNK, KVCache
 from edgellm.ort.library import Device
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.system.memory import release_pages
 from edgellm.types import Array
 
@@ -25,10 +24,11 @@ class HostCache(KVCache):
     """Buffers in main memory, committed by the operating system page by page as tokens arrive."""
 
     device: Device = "cpu"
+    remembers = True
 
-    def __init__(self, layout: CacheLayout, max_length: int) -> None:
-        super().__init__(layout, max_length)
-        self._buffers: list[Array] = []  # each [rows, num_kv_heads, capacity, head_dim]
+    def __init__(self, layout: CacheLayout, max_length: int, chunk: int = CHUNK) -> None:
+        super().__init__(layout, max_length, chunk)
+        self._buffers: list[Array] = []  # each [rows, heads, slots, size]
         self._touched: list[int] = []  # tokens of each place for a row whose pages may be there
 
     def reset(self, rows: int, capacity: int) -> None:
@@ -45,7 +45,7 @@ class HostCache(KVCache):
         self._buffers = []
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        self._buffers = [self._empty(rows, capacity) for _ in self.names]
+        self._buffers = [_empty(each, rows, self.slots(each, capacity)) for each in self.tensors]
         self._touched = [0] * rows
 
     def _more_rows(self, rows: int) -> int:
@@ -67,9 +67,12 @@ class HostCache(KVCache):
             self._rebuild(parents, len(parents), self.capacity)
             return
         plan = [(target, source, self._difference(parents, target, source)) for target, source in copy_plan(parents)]
-        spare = np.empty(self._buffers[0].shape[1:], self.dtype) if any(d == SCRATCH for d, _, _ in plan) else None
-        for buffer in self._buffers:
-            for target, source, tokens in plan:
+        in_a_circle = any(target == SCRATCH for target, _, _ in plan)
+        whole = [self._whole(parents, target, source) for target, source, _ in plan]
+        for tensor, buffer in zip(self.tensors, self._buffers, strict=True):
+            spare = np.empty_like(buffer[0]) if in_a_circle else None
+            for (target, source, difference), all_of_it in zip(plan, whole, strict=True):
+                tokens = slice(None) if tensor.kernel and all_of_it else difference
                 to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
                 assert to is not None
                 assert of is not None
@@ -87,7 +90,8 @@ class HostCache(KVCache):
         if stale <= max(STALE_BYTES, sum(lengths) * token_bytes):
             return
         used = [*lengths, *[0] * (len(self._touched) - len(lengths))]
-        for buffer in self._buffers:
+        buffers = zip(self.tensors, self._buffers, strict=True)
+        for buffer in (buffer for tensor, buffer in buffers if not tensor.kernel):
             for place, kept, touched in zip(buffer, used, self._touched, strict=True):
                 for head in place:
                     release_pages(head[kept:].ctypes.data, head[kept:touched].nbytes)
@@ -98,7 +102,19 @@ class HostCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        yield [buffer[0, :, :length] for buffer in self._buffers]
+        held = len(self._slots_behind(length))
+        arrays = [
+            np.empty((tensor.heads, held, tensor.size), tensor.array_dtype) if tensor.kernel else buffer[0, :, :length]
+            for tensor, buffer in zip(self.tensors, self._buffers, strict=True)
+        ]
+        yield arrays
+        self._write_convolved(0, length, [arrays[i] for i in self._convolved])
+
+    def _whole(self, parents: Sequence[int], target: int, source: int) -> bool:
+        """Whether a copy of a copy plan must move all slots of what convolutions read: where these went round."""
+        rows = [parents[target] if source == SCRATCH else source, target if target != SCRATCH else source]
+        slots = min(self.capacity, self._most_slots)
+        return any(row < self.rows and (self._states[row].first or self.lengths[row] > slots) for row in rows)
 
     def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
         """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
@@ -109,20 +125,21 @@ class HostCache(KVCache):
     def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
         """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = self._empty(rows, capacity)
+            new = _empty(self.tensors[i], rows, self.slots(self.tensors[i], capacity))
             for row, parent in enumerate(parents):
-                used = self.lengths[parent]
+                used = min(self.lengths[parent], new.shape[2], old.shape[2])
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old
         self._touched = [0] * rows
 
-    def _empty(self, rows: int, capacity: int) -> Array:
-        shape = (rows, self.layout.num_kv_heads, capacity, self.layout.head_dim)
-        size = math.prod(shape) * self.dtype.itemsize
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
-        return memory[start : start + size].view(self.dtype).reshape(shape)
+
+def _empty(tensor: CacheTensor, rows: int, capacity: int) -> Array:
+    size = rows * capacity * tensor.bytes_per_token
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    whole = memory[start : start + size].view(tensor.array_dtype)
+    return whole.reshape(rows, tensor.heads, capacity, tensor.size)
 
 
 def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:

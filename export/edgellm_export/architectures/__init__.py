@@ -44,6 +44,7 @@ DECODERS = {
     "granitemoehybrid": "granitemoehybrid",
     "helium": "helium",
     "hunyuan_v1_dense": "hunyuan",
+    "lfm2": "lfm2",
     "llama": "llama",
     "ministral": "mistral",
     "mistral": "mistral",

@@ -23,6 +23,8 @@ class DecoderShape:
     """What the package must know of a decoder, whatever its family. Sizes in elements, lengths in tokens.
 
     `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
+    `conv_layers`: those with a short convolution in the place of attention: of `hidden_size` channels, over
+    `conv_kernel` tokens.
     `recompute_beyond`: see edgellm.package.manifest.Rope.
     """
 
@@ -36,6 +38,12 @@ class DecoderShape:
     ropes: Sequence[Rope] = ()
     learned_positions: bool = False
     recompute_beyond: int | None = None
+    conv_layers: tuple[int, ...] = ()
+    conv_kernel: int = 0
+
+    @property
+    def num_attention_layers(self) -> int:
+        return self.num_layers - len(self.conv_layers)
 
 
 class TensorSource(Protocol):
@@ -47,13 +55,13 @@ class TensorSource(Protocol):
 @dataclass(frozen=True)
 class Material:
     """What the matrices of graphs are made of: a checkpoint's tensors, their channels scaled, stored in the
-    scheme's way. `cache`: what each layer's int8 key/value cache is multiplied by; none for a cache of the activations'
-    type. `apart`: experts get graphs of their own."""
+    scheme's way. `cache`: what each layer's int8 key/value cache is multiplied by, None for one without keys and
+    values; none at all for a cache of the activations' type. `apart`: experts get graphs of their own."""
 
     tensors: TensorSource
     scheme: WeightScheme
     scales: ChannelScales = field(default_factory=dict)
-    cache: Sequence[CacheScales] = ()
+    cache: Sequence[CacheScales | None] = ()
     apart: bool = False
 
     def build(self, shape: DecoderShape, name: str, *, attentions: bool = False) -> Build:
@@ -170,11 +178,12 @@ class CacheScales:
 @dataclass(frozen=True)
 class LayerCache:
     """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`. None where
-    nothing is past."""
+    nothing is past. `conv`: of a layer with a short convolution, what that read, [B, 1, capacity, hidden_size]."""
 
-    key: ir.Value | None
-    value: ir.Value | None
+    key: ir.Value | None = None
+    value: ir.Value | None = None
     scales: CacheScales | None = None
+    conv: ir.Value | None = None
 
 
 @dataclass(frozen=True)

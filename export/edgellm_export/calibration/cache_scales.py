@@ -22,13 +22,16 @@ SILENT = 1e-6  # the least size that a channel is given
 STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
-def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: ProgressHook) -> list[CacheScales]:
-    """For each layer, the scale of each channel of its keys and values."""
+def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: ProgressHook) -> list[CacheScales | None]:
+    """For each layer, the scale of each channel of its keys and values; None where it has none."""
     shape = run.family.shape
     turns = turns_per_token(shape.ropes)
-    found: list[CacheScales] = []
+    found: list[CacheScales | None] = []
 
     def observe(layer: FloatLayer, states: States) -> list[FloatArray]:
+        if layer.index in shape.conv_layers:
+            found.append(None)
+            return layer.run(states)
         after, cached = run.cached(layer, states)
         keys = _scale([sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached])
         values = _scale([np.abs(value) for _, value in cached])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgellm.errors import ExportError
-from edgellm.package.manifest import CacheLayout, DecoderFacts, GraphFile, Manifest, Rope
+from edgellm.package.manifest import CacheLayout, ConvLayout, DecoderFacts, GraphFile, Manifest, Rope
 from edgellm.package.report import Report
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress, TokenArray
@@ -58,8 +58,11 @@ class DecoderRecipe(Recipe[TokenArray]):
         rope = Rope(needs_length_input(shape.ropes), shape.recompute_beyond)
         length = ("rope_length",) if rope.has_length_input else ()
         inputs = ("input_ids", "attention_mask", "logits_to_keep", *length)
-        outputs = ("logits", *attention_names(shape.num_layers if self.choices.attentions else 0))
-        cache = CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, self._cache_type)
+        outputs = ("logits", *attention_names(shape.num_attention_layers if self.choices.attentions else 0))
+        sizes = (shape.num_layers, shape.num_kv_heads, shape.head_dim)
+        convolved = (shape.conv_layers, shape.hidden_size, shape.conv_kernel)
+        conv = ConvLayout(*convolved, self._float) if shape.conv_layers else None
+        cache = CacheLayout(*sizes, self._cache_type, conv=conv)
         graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
         return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
 
@@ -67,7 +70,8 @@ class DecoderRecipe(Recipe[TokenArray]):
         checkpoint = self.checkpoint
         generation, known = generation_config(checkpoint), self.family.known_to_genai
         write_generation_config(work, checkpoint)
-        write_json(work / "genai_config.json", genai_config(manifest, checkpoint.config, generation, known=known))
+        if manifest.model.cache.conv is None:  # for which it has no name
+            write_json(work / "genai_config.json", genai_config(manifest, checkpoint.config, generation, known=known))
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
         return {GRAPH: build_decoder(self.family, material, attentions=self.choices.attentions)}
@@ -81,7 +85,7 @@ class DecoderRecipe(Recipe[TokenArray]):
     def verify(self, written: WrittenPackage[Any], progress: Progress) -> Report:
         return verify(written, self.original, progress)
 
-    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales]:
+    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales | None]:
         """Raises ExportError where there is no text to find them with."""
         if self.choices.kv_cache != "int8":
             return ()
@@ -94,15 +98,17 @@ class DecoderRecipe(Recipe[TokenArray]):
             )
         return cache_scales(self.original, texts, partial(progress, "calibrate cache"))
 
-    def expected_cache(self) -> Sequence[CacheScales]:
+    def expected_cache(self) -> Sequence[CacheScales | None]:
         shape = self.shape
         ones = np.ones((shape.num_kv_heads, shape.head_dim), np.float32)
         return [CacheScales(ones, ones)] * shape.num_layers if self.choices.kv_cache == "int8" else ()
 
     @property
     def _cache_type(self) -> Literal["float32", "float16", "int8"]:
-        if self.choices.kv_cache == "int8":
-            return "int8"
+        return "int8" if self.choices.kv_cache == "int8" else self._float
+
+    @property
+    def _float(self) -> Literal["float32", "float16"]:
         return "float32" if self.choices.target == "cpu" else "float16"
 
     def _tokens(self, work: Path, length: int, count: int) -> Sequence[TokenArray]:

@@ -85,11 +85,11 @@ class Recipe(ABC, Generic[Text]):
         """Graphs for other programs by the names of their files, all of whose weights are those of `graphs`."""
         return {}
 
-    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales]:
+    def cache(self, work: Path, manifest: Manifest[Any], progress: Progress) -> Sequence[CacheScales | None]:
         """Scales of an int8 key/value cache, if there is to be one."""
         return ()
 
-    def expected_cache(self) -> Sequence[CacheScales]:
+    def expected_cache(self) -> Sequence[CacheScales | None]:
         """Scales of the same shapes, before any work."""
         return ()
 

@@ -60,10 +60,10 @@ def _vocab_size(file: GgufFile) -> int:
 
 def _decoder(
     keys: Keys, model_type: str, class_name: str, norm: str = "attention.layer_norm_rms_epsilon",
-    scale: float | None = None,
+    scale: float | None = None, kv_heads: int | None = None,
 ) -> Config:  # fmt: skip
     """What all families with rotary positions, and heads of any size, have in common. `scale`: of attention, where it
-    does not follow from the size of a head."""
+    does not follow from the size of a head. `kv_heads`: where the file says them layer by layer."""
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     head_dim = keys.integer("attention.key_length", max(hidden // heads, 1))
     config: Config = {
@@ -72,7 +72,7 @@ def _decoder(
         "hidden_size": hidden,
         "num_hidden_layers": layer_count(keys),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.integer("attention.head_count_kv", heads),
+        "num_key_value_heads": kv_heads or keys.integer("attention.head_count_kv", heads),
         "head_dim": head_dim,
         "intermediate_size": keys.integer("feed_forward_length"),
         "max_position_embeddings": keys.integer("context_length"),
@@ -458,6 +458,25 @@ def _hunyuan(keys: Keys) -> Config:
     return config | {"attention_bias": _has_bias(keys, "attn_q")}
 
 
+def _lfm2(keys: Keys) -> Config:
+    """Layers without key/value heads have a short convolution."""
+    counts = keys.get("attention.head_count_kv")
+    counts = counts if isinstance(counts, list) else [counts] * layer_count(keys)
+    heads = {count for count in counts if count}
+    if len(heads) != 1 or not all(type(count) is int for count in counts) or len(counts) != layer_count(keys):
+        keys.problem(
+            f"{keys.arch}.attention.head_count_kv is {counts}, expected a number for each layer, 0 or one other"
+        )
+    config = _decoder(keys, "lfm2", "Lfm2ForCausalLM", kv_heads=next(iter(heads), 1))
+    config["norm_eps"] = config.pop("rms_norm_eps")
+    return config | {
+        "layer_types": ["full_attention" if count else "conv" for count in counts],
+        "conv_L_cache": keys.integer("shortconv.l_cache"),
+        "conv_bias": any(name.endswith("shortconv.in_proj.bias") for name in keys.file.tensors),
+        "block_auto_adjust_ff_dim": False,
+    }
+
+
 def _nemotron(keys: Keys) -> Config:
     config = _decoder(keys, "nemotron", "NemotronForCausalLM", norm="attention.layer_norm_epsilon")
     config["norm_eps"] = config.pop("rms_norm_eps")
@@ -500,6 +519,7 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "exaone4": _exaone4,
     "glm4": _glm4,
     "hunyuan-dense": _hunyuan,
+    "lfm2": _lfm2,
     "nemotron": _nemotron,
     "seed_oss": _seed_oss,
     "bert": bert_config,

@@ -9,7 +9,7 @@ from typing import Any
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, RowSlice, Transposed, item_of
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import AsRow, HeadsTogether, Multiplied, RowsAfter, Shifted
+from edgellm_export.gguf.tensors import AsRow, Depthwise, HeadsTogether, Multiplied, RowsAfter, Shifted
 
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
@@ -193,6 +193,20 @@ NAMES: Mapping[str, Names] = {
     ),
     "hunyuan_v1_dense": _llama(attn_q_norm="self_attn.query_layernorm", attn_k_norm="self_attn.key_layernorm"),
     "seed_oss": _llama(post_attention_norm="post_attention_layernorm"),
+    "lfm2": {
+        **_llama(
+            attn_norm="operator_norm",
+            attn_q_norm="self_attn.q_layernorm",
+            attn_k_norm="self_attn.k_layernorm",
+            attn_output="self_attn.out_proj",
+            ffn_norm="ffn_norm",
+            ffn_gate="feed_forward.w1",
+            ffn_up="feed_forward.w3",
+            ffn_down="feed_forward.w2",
+            **{f"shortconv.{part}": f"conv.{part}" for part in ("in_proj", "conv", "out_proj")},
+        ),
+        **dict.fromkeys(("output_norm", "token_embd_norm"), "model.embedding_norm"),
+    },
     "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
@@ -262,6 +276,8 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
         return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
     if (family.startswith("gemma") or family == "nemotron") and part.endswith("norm") and kind == "weight":
         return Shifted(tensor, -1.0)
+    if family == "lfm2" and part == "conv" and kind == "weight" and len(tensor.shape) == 2:
+        return Depthwise(tensor)
     if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return Transposed(tensor.name, tensor)
     if family in ("bloom", "gpt_neox") and part == "attn_qkv":

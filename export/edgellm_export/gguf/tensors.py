@@ -99,6 +99,19 @@ class AsRow(TensorView):
 
 
 @dataclass(frozen=True)
+class Depthwise(TensorView):
+    """[channels, 1, taps] out of [channels, taps], as which conversion stores the taps of a convolution."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        channels, taps = self.tensor.shape
+        return (channels, 1, taps)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return self.tensor.rows(start, stop)[:, None]
+
+
+@dataclass(frozen=True)
 class Multiplied(TensorView):
     """A tensor times a constant."""
 

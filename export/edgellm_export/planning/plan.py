@@ -103,7 +103,7 @@ def plan_of(prediction: Prediction, machine: Resources, budget: Budget | None = 
     """`budget`: of mixed precision."""
     manifest = prediction.manifest
     contexts = [tokens for tokens in CONTEXTS if tokens < manifest.context_length] + [manifest.context_length]
-    per_token = 0 if isinstance(manifest.model, EncoderFacts) else manifest.model.cache.bytes_per_token()
+    cache = None if isinstance(manifest.model, EncoderFacts) else manifest.model.cache
     mixture = speeds(_mixture(prediction), prediction, machine.bandwidth)
     return Plan(
         prediction=prediction,
@@ -111,7 +111,7 @@ def plan_of(prediction: Prediction, machine: Resources, budget: Budget | None = 
         seconds=seconds(prediction.work, prediction.size, machine.speed),
         tokens_per_second=_tokens_per_second(prediction, machine.bandwidth, prediction.read_per_token),
         prompt_tokens_per_second=_prompt_tokens_per_second(prediction, machine),
-        cache={tokens: per_token * tokens for tokens in contexts} if per_token else {},
+        cache={} if cache is None else {tokens: cache.row_bytes(tokens) for tokens in contexts},
         problems=(*problems(prediction, machine), *_beyond(mixture, budget)),
         mixture=mixture,
     )

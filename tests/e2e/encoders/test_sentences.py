@@ -155,6 +155,7 @@ BOTH_WAYS = {"use_bidirectional_attention": True, "sliding_window": 8, "num_hidd
 DECODERS = {
     "gemma3": (families.Family("gemma3-both-ways", families._sized(hf.Gemma3TextConfig, **BOTH_WAYS)), "mean"),
     "gpt2": (families.BY_NAME["gpt2"], "lasttoken"),
+    "lfm2": (families.BY_NAME["lfm2"], "lasttoken"),
     "mistral": (families.BY_NAME["mistral-sliding"], "lasttoken"),
     "qwen3": (families.BY_NAME["qwen3"], "lasttoken"),
 }

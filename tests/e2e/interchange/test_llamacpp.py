@@ -105,6 +105,13 @@ DECODERS = {
     ),
     "phi2": Case(hf.PhiConfig, {**NO_IDS, "num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
     "smollm3": Case(hf.SmolLM3Config, {**NO_IDS, "num_hidden_layers": 5}),
+    "lfm2": Case(
+        hf.Lfm2Config,
+        {
+            **NO_IDS, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"],
+            "block_auto_adjust_ff_dim": False, "tie_word_embeddings": True,
+        },
+    ),
     "olmo": Case(hf.OlmoConfig, {"clip_qkv": 0.7}, {"attention.clamp_kqv": 0.7}),
     "olmo2": Case(hf.Olmo2Config),
     "olmo3": Case(

@@ -103,6 +103,19 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "exaone4 without windows": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {}),
     "glm4": ("glm4", {"head_dim": 32, **PHI3_IDS}, {"rope.dimension_count": 16}),
     "hunyuan": ("hunyuan_v1_dense", {"attention_bias": True, "head_dim": 32}, {}),
+    "lfm2": (
+        "lfm2",
+        {
+            **PHI3_IDS,
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "conv_L_cache": 4,
+            "block_auto_adjust_ff_dim": False,
+            "norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+        },
+        {},
+    ),
     "nemotron": ("nemotron", {"norm_eps": 1e-6, "mlp_bias": True, **PHI3_IDS}, {"rope.dimension_count": 8}),
     "seed_oss": ("seed_oss", {"attention_out_bias": True, "head_dim": 32}, {}),
     "gptneox": ("gpt_neox", {"rotary_pct": 0.5, "layer_norm_eps": 1e-6, "rope_theta": 10000.0}, {}),
@@ -122,7 +135,8 @@ COMPARED = (
     "shared_expert_intermediate_size", "norm_topk_prob", "qkv_bias",
     "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
     "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
-    "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias",
+    "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias", "conv_L_cache", "conv_bias",
+    "block_auto_adjust_ff_dim",
 )  # fmt: skip
 
 

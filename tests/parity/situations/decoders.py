@@ -96,6 +96,7 @@ granite4 = rows(
     "GraniteMoeHybridConfig", "granite4", **FACTORS, **WITHOUT_MAMBA, hidden_size=96, head_dim=...,
     shared_intermediate_size=80, position_embedding_type="rope",
 )  # fmt: skip
+lfm2 = rows("Lfm2Config", "lfm2", layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)
 stablelm = rows("StableLmConfig", "stablelm", hidden_size=96, head_dim=...)
 BEFORE_LLAMA = {**dict.fromkeys(SIZES, ...), "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": 96}
 CONTEXT = {"max_position_embeddings": 128}
@@ -213,6 +214,16 @@ SITUATIONS = [
     granite4("older-names", renamed(CONFIG, layer_types="layers_block_type")),
     granite4("mamba", edited(CONFIG, layer_types=["attention", "mamba", "attention"]), refused="Mamba"),
     granite4("experts", edited(CONFIG, num_local_experts=2), refused="num_local_experts"),
+    lfm2(""),
+    lfm2("biases", conv_bias=True, conv_L_cache=4, tie_word_embeddings=False),
+    lfm2("whole-mlp", block_auto_adjust_ff_dim=False),
+    lfm2("wide-mlp", block_ffn_dim_multiplier=1.3),
+    lfm2("theta", rope_theta=5e4, norm_eps=1e-3),
+    lfm2("indices", edited(CONFIG, layer_types=None, full_attn_idxs=[1])),
+    lfm2("older-names", renamed(CONFIG, intermediate_size="block_ff_dim", tie_word_embeddings="tie_embedding")),
+    lfm2("mamba", edited(CONFIG, layer_types=["conv", "full_attention", "mamba"]), refused="layer_types is"),
+    lfm2("no-attention", edited(CONFIG, layer_types=["conv"] * 3), refused="no layer has attention"),
+    lfm2("another-theta", edited(CONFIG, theta=77.0), refused="theta is 77.0"),
     stablelm(""),
     stablelm("parallel", use_parallel_residual=True, use_qkv_bias=True, partial_rotary_factor=0.5),
     stablelm("normed", qk_layernorm=True, num_key_value_heads=3, versions=("5",)),

@@ -13,24 +13,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgellm.engines.in_place import device_cache, host_cache
-from edgellm.engines.in_place.cache import KVCache
+from edgellm.engines.in_place.cache import CHUNK, KVCache
 from edgellm.engines.in_place.device_cache import DeviceCache
 from edgellm.engines.in_place.host_cache import ALIGNMENT, SCRATCH, HostCache, copy_plan
 from edgellm.errors import ProviderError
 from edgellm.ort.binding import DeviceArray
-from edgellm.package.manifest import CacheLayout
+from edgellm.package.layouts import CONV_SLOTS, CONV_STEP
+from edgellm.package.manifest import CacheLayout, ConvLayout
 from edgellm.system.memory import resident_bytes
 
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
 WIDE = replace(LAYOUT, head_dim=64)
 HALF = replace(LAYOUT, dtype="float16")
 BYTES = replace(LAYOUT, dtype="int8")
+CONVOLVED = replace(LAYOUT, num_layers=3, conv=ConvLayout((0, 2), width=6, kernel=3, dtype="float32"))
+CONVOLVED_BYTES = replace(CONVOLVED, dtype="int8")
 MAX_LENGTH = 300
 
 KINDS = {
     "host": lambda: HostCache(LAYOUT, MAX_LENGTH),
     "host-float16": lambda: HostCache(HALF, MAX_LENGTH),
     "host-int8": lambda: HostCache(BYTES, MAX_LENGTH),
+    "host-convolved": lambda: HostCache(CONVOLVED, MAX_LENGTH),
+    "host-convolved-int8": lambda: HostCache(CONVOLVED_BYTES, MAX_LENGTH),
+    "device-convolved": lambda: DeviceCache(CONVOLVED, MAX_LENGTH, "cpu"),
     "device": lambda: DeviceCache(LAYOUT, MAX_LENGTH, "cpu"),
     "device-float16": lambda: DeviceCache(HALF, MAX_LENGTH, "cpu"),
     "cuda": lambda: DeviceCache(HALF, MAX_LENGTH, "cuda"),
@@ -52,13 +58,20 @@ class Shadow:
         cache.reset(rows, capacity)
 
     def write(self, row: int, count: int) -> None:
-        """As a graph does: behind the used part of the row, in place."""
+        """As a graph does: behind the used part of the row, in place, and at most a chunk at a time."""
+        if count > CHUNK:
+            self.write(row, CHUNK)
+            self.write(row, count - CHUNK)
+            return
+        if not count:
+            return
         self.cache.reserve(len(self.rows[row]) + count)
         marks = [mark % 100 for mark in range(self.next_mark, self.next_mark + count)]  # int8 goes up to 127
         self.next_mark += count
         for slot, buffer in enumerate(buffers(self.cache)):
             start = len(self.rows[row])
-            buffer[row, :, start : start + count] = np.array([[[mark + slot] for mark in marks]])
+            places = np.arange(start, start + count) % buffer.shape[2]
+            buffer[row][:, places] = np.array([[[mark + slot] for mark in marks]])
         self.cache.advance(count, None if row is None else range(row, row + 1))
         self.rows[row] += marks
 
@@ -69,11 +82,15 @@ class Shadow:
     def check(self) -> None:
         assert self.cache.lengths == [len(row) for row in self.rows]
         for slot, buffer in enumerate(buffers(self.cache)):
-            assert buffer.shape == self.cache.view(range(self.cache.rows)).shape
+            assert buffer.shape == self.cache.views(range(self.cache.rows))[slot].shape
+            convolved = bool(self.cache.tensors[slot].kernel)
             for row, marks in enumerate(self.rows):
-                expected = np.broadcast_to(np.array(marks)[:, None] + slot, (len(marks), buffer.shape[-1]))
+                first = self.cache._states[row].first if convolved else 0
+                assert first <= max(0, len(marks) - 2)  # what a kernel of 3 reads next
+                places = np.arange(first, len(marks)) % buffer.shape[2]
+                expected = np.broadcast_to(np.array(marks)[first:, None] + slot, (len(places), buffer.shape[-1]))
                 for head in buffer[row]:
-                    np.testing.assert_array_equal(head[: len(marks)], expected)
+                    np.testing.assert_array_equal(head[places], expected)
 
 
 def buffers(cache: KVCache) -> list[np.ndarray]:
@@ -81,7 +98,7 @@ def buffers(cache: KVCache) -> list[np.ndarray]:
     if isinstance(cache, HostCache):
         return [buffer[: cache.rows] for buffer in cache._buffers]
     assert isinstance(cache, DeviceCache)
-    return [slot[: cache.rows] for buffer in cache._buffers for slot in buffer.numpy()]
+    return [buffer[: cache.rows] for buffer in cache._host_buffers()]
 
 
 def host_only(cache: KVCache) -> None:
@@ -107,7 +124,7 @@ def test_rows_keep_their_tokens_through_growth_and_reordering(cache: KVCache) ->
 
 @settings(max_examples=60, deadline=None)
 @given(
-    kind=st.sampled_from(["host", "device"]),
+    kind=st.sampled_from(["host", "device", "host-convolved", "device-convolved"]),
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=5),
     moves=st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), max_size=4),
 )
@@ -160,6 +177,72 @@ def test_memory_of_rows_that_left_is_given_back_while_others_run() -> None:
     assert all((buffer[0, :, :8000] == 1).all() for buffer in cache._buffers)
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(["host-convolved", "host-convolved-int8", "device-convolved"]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["write", "trim", "reorder", "insert"]), st.integers(0, 10**6)), max_size=12
+    ),
+)
+def test_what_convolutions_read_is_there_or_the_row_is_shorter(kind: str, steps: list[tuple[str, int]]) -> None:
+    """Whatever happens to rows longer than a convolution's slots."""
+    shadow = Shadow(KINDS[kind](), 2, 10)
+    cache = shadow.cache
+    for what, number in steps:
+        row = number % len(shadow.rows)
+        if what == "write":
+            shadow.write(row, min(number % 150, MAX_LENGTH - len(shadow.rows[row])))
+        elif what == "insert":
+            cache.insert(10)
+            shadow.rows.append([])
+        elif what == "trim":
+            wanted = number // 7 % (len(shadow.rows[row]) + 1)
+            kept = cache.restorable(wanted, row)
+            assert kept <= wanted
+            if cache.remembers and cache._states[row].first <= 192 and wanted >= 192:
+                assert wanted - kept < CONV_STEP
+            cache.trim(wanted, row)
+            shadow.rows[row] = shadow.rows[row][:kept]
+        else:
+            shadow.reorder([parent % len(shadow.rows) for parent in (row, number // 3, number // 11)])
+        shadow.check()
+
+
+def test_a_row_goes_back_to_where_its_convolutions_are_remembered() -> None:
+    shadow = Shadow(HostCache(CONVOLVED, MAX_LENGTH), 1, 10)
+    cache = shadow.cache
+    shadow.write(0, 30)
+    cache.remember(0)
+    shadow.write(0, 265)
+    assert cache._states[0].first == 295 - CONV_SLOTS
+    found = {length: cache.restorable(length) for length in (294, 105, 104, 64, 63, 30, 29)}
+    assert found == {294: 294, 105: 105, 104: 64, 64: 64, 63: 30, 30: 30, 29: 0}
+    cache.trim(100)
+    shadow.rows[0] = shadow.rows[0][:64]
+    shadow.check()
+    shadow.write(0, 200)
+    shadow.check()
+    cache.trim(29)
+    assert cache.lengths == [0]
+
+
+def test_a_row_begins_with_blocks_of_another() -> None:
+    """What a row gives of each block, another one takes over, however long ago it was read."""
+    shadow = Shadow(HostCache(CONVOLVED_BYTES, MAX_LENGTH), 1, 10)
+    shadow.write(0, 290)
+    blocks = [shadow.cache.taken(0, start, start + 64) for start in range(0, 256, 64)]
+    other = Shadow(HostCache(CONVOLVED_BYTES, MAX_LENGTH), 2, 10)
+    other.write(0, 5)
+    other.cache.reserve(256)
+    for block in blocks:
+        other.cache.give(1, block)
+    other.rows[1] = shadow.rows[0][:256]
+    other.check()
+    assert [other.cache.restorable(length, 1) for length in (255, 200, 64)] == [192, 192, 64]
+    other.write(1, 20)
+    other.check()
+
+
 def test_trim_forgets_the_end_of_a_row(cache: KVCache) -> None:
     host_only(cache)
     shadow = Shadow(cache, rows=2, capacity=20)
@@ -185,7 +268,10 @@ def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, mon
     other = type(cache)(cache.layout, MAX_LENGTH, *([cache.device] if isinstance(cache, DeviceCache) else []))
     other.reset(2, 20)
     with other.place(6, 100) as arrays:
-        assert [array.shape for array in arrays] == [(2, 6, 4)] * 4
+        lengths = [min(6, each.kernel - 1) if each.kernel else 6 for each in cache.tensors]
+        assert [array.shape for array in arrays] == [
+            (each.heads, length, each.size) for each, length in zip(cache.tensors, lengths, strict=True)
+        ]
         for to, of in zip(arrays, cache.used(1), strict=True):
             to[...] = of
     assert (other.lengths, other.capacity) == ([6], 128)
@@ -211,12 +297,14 @@ def test_a_limit_gives_memory_back(cache: KVCache) -> None:
     shadow.rows[1] = shadow.rows[1][:100]
     shadow.check()
     assert (cache.capacity, cache.max_length) == (100, 100)
-    assert cache.nbytes * 256 == before * 100
+    if cache.layout.conv is None:
+        assert cache.nbytes * 256 == before * 100
+    assert cache.nbytes < before / 2
     shadow.write(0, 60)
     shadow.reorder([0])
     shadow.check()
     cache.compact()
-    assert cache.nbytes == 100 * cache.layout.bytes_per_token()
+    assert cache.nbytes == expected_nbytes(cache, 1, 100)
     shadow.check()
     cache.limit(MAX_LENGTH)
     shadow.write(0, 60)
@@ -238,7 +326,20 @@ def test_capacity_doubles_up_to_the_context(cache: KVCache) -> None:
 
 def test_nbytes_is_what_the_layout_says(cache: KVCache) -> None:
     cache.reset(2, 100)
-    assert cache.nbytes == 2 * 128 * cache.layout.bytes_per_token()
+    assert cache.nbytes == expected_nbytes(cache, 2, 128)
+    cache.reset(2, MAX_LENGTH)
+    assert cache.nbytes == expected_nbytes(cache, 2, MAX_LENGTH)
+
+
+def expected_nbytes(cache: KVCache, rows: int, tokens: int) -> int:
+    """Of buffers for so many tokens, and of what is remembered."""
+    layout, remembered = cache.layout, 0
+    if layout.conv is None:
+        return rows * layout.row_bytes(tokens)
+    behind = 2 * layout.conv.bytes_per_slot
+    remembered = sum(len(state.remembered) for state in cache._states) * behind
+    keys = replace(layout, conv=None, num_layers=layout.num_attention_layers)
+    return rows * (keys.row_bytes(tokens) + min(tokens, CONV_SLOTS) * layout.conv.bytes_per_slot) + remembered
 
 
 def test_reset_gives_back_what_a_long_call_took(cache: KVCache) -> None:
@@ -251,19 +352,19 @@ def test_reset_gives_back_what_a_long_call_took(cache: KVCache) -> None:
 
 def test_views_alias_the_buffers(cache: KVCache) -> None:
     cache.reset(3, 50)
-    everything, last = cache.view(range(cache.rows)), cache.view(range(2, 3))
-    row_bytes = 2 * 64 * 4 * cache.dtype.itemsize
-    assert everything.shape == (3, 2, 64, 4)
-    assert last.shape == (1, 2, 64, 4)
-    assert [b - a for a, b in zip(everything.addresses, last.addresses, strict=True)] == [2 * row_bytes] * 4
+    for tensor, everything, last in zip(cache.tensors, cache.views(range(3)), cache.views(range(2, 3)), strict=True):
+        assert everything.shape == (3, tensor.heads, 64, tensor.size)
+        assert last.shape == (1, tensor.heads, 64, tensor.size)
+        row_bytes = tensor.heads * 64 * tensor.size * np.dtype(tensor.dtype).itemsize
+        assert last.address - everything.address == 2 * row_bytes
     if cache.device == "cpu":
-        assert everything.addresses == tuple(buffer.ctypes.data for buffer in buffers(cache))
+        assert [view.address for view in cache.views(range(3))] == [each.ctypes.data for each in buffers(cache)]
 
 
 def test_host_buffers_are_aligned() -> None:
     cache = HostCache(LAYOUT, MAX_LENGTH)
     cache.reset(3, 100)
-    assert all(address % ALIGNMENT == 0 for address in cache.view(range(cache.rows)).addresses)
+    assert all(view.address % ALIGNMENT == 0 for view in cache.views(range(cache.rows)))
 
 
 def test_device_buffers_start_as_zeros_and_split_when_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,9 @@ def drive(make_package: PackageMaker, tmp_path: Path, monkeypatch: pytest.Monkey
         if kind in OWN:
             config, device = OWN[kind]
             if device == "device":
-                monkeypatch.setattr(in_place, "open_cache", lambda layout, most, _: DeviceCache(layout, most, "cpu"))
+                monkeypatch.setattr(
+                    in_place, "open_cache", lambda layout, most, _, chunk: DeviceCache(layout, most, "cpu", chunk)
+                )
             model = edgellm.load(make_package(config), threads=1, prefill_chunk=5)
             return Driven(model.new_engine(), in_one_piece(config))
         path = tmp_path / "toy"

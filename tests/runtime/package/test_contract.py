@@ -12,6 +12,7 @@ import pytest
 from edgellm.errors import PackageCorruptError
 from edgellm.package.manifest import (
     CacheLayout,
+    ConvLayout,
     CrossCacheLayout,
     DecoderFacts,
     Embedding,
@@ -81,6 +82,42 @@ def test_a_manifest_survives_its_file(task: Task) -> None:
     assert tuple(data) == KEYS
     assert Manifest.from_dict(data) == made
     assert [is_of(made, kind) for kind in (DecoderFacts, EncoderDecoderFacts, EncoderFacts)].count(True) == 1
+
+
+CONV = ConvLayout((1,), width=8, kernel=3, dtype="float32")
+
+
+def test_a_cache_with_convolutions_survives_its_file() -> None:
+    model = DecoderFacts(replace(CACHE, conv=CONV))
+    made = replace(manifest("text-generation"), model=model)
+    assert Manifest.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert [(each.past, each.heads, each.size) for each in model.cache.tensors()] == [
+        ("past_key_values.0.key", 1, 4), ("past_key_values.0.value", 1, 4), ("past_key_values.1.conv", 1, 8)
+    ]  # fmt: skip
+    assert "conv" not in manifest("text-generation").to_dict()["cache"]  # which earlier versions refuse
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv": {"layers": [0, 1]}}, "expected some of 2 layers"),
+        ({"conv": {"layers": [1, 1]}}, "expected some of 2 layers"),
+        ({"conv": {"layers": []}}, "expected some of 2 layers"),
+        ({"conv": {"layers": [2]}}, "expected some of 2 layers"),
+        ({"conv": {"layers": [-1]}}, "layers from 0 on"),
+        ({"conv": {"width": 0}}, "cache.conv.width is 0"),
+        ({"conv": {"kernel": 0}}, "cache.conv.kernel is 0"),
+        ({"conv": {"kernel": 65}}, "cache.conv.kernel is 65"),
+        ({"conv": {"dtype": "int8"}}, "dtype is 'int8'"),
+        ({"growth": "concat"}, "written in place"),
+    ],
+)
+def test_damaged_convolutions(change: dict[str, Any], message: str) -> None:
+    data = replace(manifest("text-generation"), model=DecoderFacts(replace(CACHE, conv=CONV))).to_dict()
+    conv = {**data["cache"]["conv"], **change.pop("conv", {})}
+    data["cache"] = {**data["cache"], **change, "conv": conv}
+    with pytest.raises(PackageCorruptError, match=message):
+        Manifest.from_dict(json.loads(json.dumps(data)))
 
 
 def test_an_encoder_decoder_has_all_its_parts() -> None:

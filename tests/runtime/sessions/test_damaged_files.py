@@ -57,6 +57,7 @@ def rewritten(data: bytes, **changes: Any) -> bytes:
 
 
 CACHE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16, "dtype": "float32"}
+CONV = {"layers": [0], "width": 8, "kernel": 3, "dtype": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,12 @@ CACHE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16, "dtype": "float32"}
         ({"cache": {**CACHE, "dtype": "float64"}}, "dtype is 'float64'"),
         ({"cache": {**CACHE, "dtype": "object"}}, "dtype is 'object'"),
         ({"cache": []}, "expected an object"),
+        ({"cache": {**CACHE, "conv": CONV}}, "5 checksums for 2 layers"),
+        ({"cache": {**CACHE, "conv": {**CONV, "layers": [0, 0]}}}, "cache.conv is"),
+        ({"cache": {**CACHE, "conv": {**CONV, "layers": [0, 1]}}}, "cache.conv is"),
+        ({"cache": {**CACHE, "conv": {**CONV, "layers": [2]}}}, "cache.conv is"),
+        ({"cache": {**CACHE, "conv": {**CONV, "kernel": 0}}}, "cache.conv is"),
+        ({"cache": {**CACHE, "conv": {**CONV, "width": -5}}}, "cache.conv is"),
         ({"checksums": [7]}, "1 checksums for 2 layers"),
         ({"checksums": [7] * 5}, "checksum of its array 0"),
         ({"checksums": None}, "checksums is None"),

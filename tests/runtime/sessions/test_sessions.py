@@ -234,7 +234,9 @@ def test_a_cache_on_a_device(
     make_package: PackageMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: Any
 ) -> None:
     """Forks and files of a cache that ONNX Runtime owns; without a GPU, one that it owns in main memory."""
-    monkeypatch.setattr(engine, "open_cache", lambda layout, length, _: DeviceCache(layout, length, device))
+    monkeypatch.setattr(
+        engine, "open_cache", lambda layout, length, _, chunk: DeviceCache(layout, length, device, chunk)
+    )
     package = make_package(TinyConfig(dtype="float16", target="cuda"))
     model = edgellm.load(package, device=device, threads=1, prefill_chunk=8)
     session = model.session(max_bytes=64 * model.info.cache_bytes_per_token)
