@@ -63,7 +63,8 @@ class CacheLayout:
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
     gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph. No
-    package has "bfloat16": it is what a cache of float32 may be loaded as.
+    package has "bfloat16": it is what a cache of float32 may be loaded as. `values_are_keys`: a layer's values are
+    the numbers of its keys, and both tensors may be the same memory.
     """
 
     num_layers: int
@@ -73,6 +74,7 @@ class CacheLayout:
     growth: Literal["in_place", "concat"] = "in_place"
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
+    values_are_keys: bool = False
 
     @property
     def array_dtype(self) -> str:
@@ -93,9 +95,19 @@ class CacheLayout:
         """The graph's past and present tensors, layer by layer, key before value."""
         return _names(self.num_layers, self.past, self.present)
 
+    @property
+    def num_buffers(self) -> int:
+        """How many tensors have memory of their own."""
+        return self.num_layers * (1 if self.values_are_keys else 2)
+
+    def buffers(self) -> list[list[tuple[str, str]]]:
+        """`names`, those together that are the same memory."""
+        names, each = self.names(), 2 if self.values_are_keys else 1
+        return [names[i : i + each] for i in range(0, len(names), each)]
+
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        return self.num_buffers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@
          ...   the arrays, each from a multiple of ALIGNMENT on, with zeros between them
 
 Numbers are little-endian. The arrays are the token ids, [tokens] int64, and then for each layer its keys and its
-values, [num_kv_heads, tokens, head_dim] each. All about them follows from the header, and so does the file's size.
+values, [num_kv_heads, tokens, head_dim] each, or one array where values are keys. All about them follows from the
+header, and so does the file's size.
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ _PRELUDE = struct.Struct("<8sII32s")
 
 @dataclass(frozen=True)
 class StoredCache:
-    """The arrays of keys and values: 2 x `num_layers` of them."""
+    """The arrays of keys and values: for each layer two, or one where `values_are_keys`."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
+    values_are_keys: bool = False
+
+    @property
+    def arrays(self) -> int:
+        return self.num_layers * (1 if self.values_are_keys else 2)
 
     def array_bytes(self, tokens: int) -> int:
         """Bytes of the keys, or of the values, of one layer."""
@@ -77,7 +83,7 @@ class Header:
     @property
     def sizes(self) -> list[int]:
         """Bytes of each array: the token ids, then keys and values, layer by layer."""
-        return [self.tokens * TOKEN_BYTES] + [self.cache.array_bytes(self.tokens)] * (2 * self.cache.num_layers)
+        return [self.tokens * TOKEN_BYTES] + [self.cache.array_bytes(self.tokens)] * self.cache.arrays
 
     def to_bytes(self) -> bytes:
         """All that comes before the arrays. Raises InputError for `metadata` that JSON cannot hold."""
@@ -160,6 +166,6 @@ def _parse(text: bytes) -> Header:
             raise SessionCorruptError(f"its header says that {name} is {value}, expected at least {least}")
     if header.read > header.tokens:
         raise SessionCorruptError(f"its header says that {header.read} of {header.tokens} tokens were read")
-    if len(header.checksums) != 1 + 2 * cache.num_layers:
+    if len(header.checksums) != 1 + cache.arrays:
         raise SessionCorruptError(f"its header has {len(header.checksums)} checksums for {cache.num_layers} layers")
     return header

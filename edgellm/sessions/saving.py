@@ -80,4 +80,4 @@ def check_savable(manifest: Manifest[DecoderFacts]) -> None:
 def _nothing(manifest: Manifest[DecoderFacts]) -> list[npt.NDArray[Any]]:
     layout = manifest.model.cache
     empty = np.empty((layout.num_kv_heads, 0, layout.head_dim), layout.array_dtype)
-    return [empty] * (2 * layout.num_layers)
+    return [empty] * layout.num_buffers

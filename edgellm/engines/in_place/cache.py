@@ -1,8 +1,8 @@
 """The key/value cache: who owns the memory, how it grows, how rows move.
 
-A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim]. A graph reads and
-writes it in place. `lengths[row]` tokens of a row are in use; the rest of its capacity is undefined. Capacity follows
-the tokens in use, never the model's maximum context.
+A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim], or one for both
+sides where values are keys. A graph reads and writes it in place. `lengths[row]` tokens of a row are in use; the rest
+of its capacity is undefined. Capacity follows the tokens in use, never the model's maximum context.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CAPACITY_STEP = 64  # tokens
 
 @dataclass(frozen=True)
 class CacheView:
-    """Where the buffers of some rows lie: one address per layer and side, layer by layer, key before value."""
+    """Where the buffers of some rows lie: one address each, layer by layer, key before value."""
 
     shape: tuple[int, int, int, int]  # [rows, num_kv_heads, capacity, head_dim]
     addresses: tuple[int, ...]
@@ -43,7 +43,7 @@ class KVCache(ABC):
         self.layout = layout
         self.max_length = max_length
         self.dtype = np.dtype(layout.array_dtype)
-        self.names = layout.names()
+        self.names = layout.buffers()
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
@@ -135,7 +135,7 @@ class KVCache(ABC):
         return [buffer[row, :, :length] for buffer in self._host_buffers()]
 
     def give(self, row: int, known: Array) -> None:
-        """Tokens behind those of a row, as `used` has them: [layers x 2, num_kv_heads, tokens, head_dim]."""
+        """Tokens behind those of a row, as `used` has them: [buffers, num_kv_heads, tokens, head_dim]."""
         start, count = self.lengths[row], known.shape[2]
         for buffer, part in zip(self._host_buffers(), known, strict=True):
             buffer[row, :, start : start + count] = part
@@ -159,8 +159,9 @@ class KVCache(ABC):
     def bind(self, binding: Binding, rows: range) -> None:
         """Bind some rows as past and present of the graph."""
         view = self.view(rows)
-        for (past, present), address in zip(self.names, view.addresses, strict=True):
-            binding.address(past, present, self.device, self.dtype, view.shape, address)
+        for names, address in zip(self.names, view.addresses, strict=True):
+            for past, present in names:
+                binding.address(past, present, self.device, self.dtype, view.shape, address)
 
     def view(self, rows: range) -> CacheView:
         """Some rows: the first ones, or one for a prefill: graphs take several tokens only in a batch of one."""

@@ -21,12 +21,15 @@ from edgellm.package.manifest import CacheLayout
 LAYOUT = CacheLayout(num_layers=2, num_kv_heads=2, head_dim=4, dtype="float32")
 HALF = replace(LAYOUT, dtype="float16")
 BYTES = replace(LAYOUT, dtype="int8")
+ONCE = replace(LAYOUT, values_are_keys=True)
 MAX_LENGTH = 300
 
 KINDS = {
     "host": lambda: HostCache(LAYOUT, MAX_LENGTH),
     "host-float16": lambda: HostCache(HALF, MAX_LENGTH),
     "host-int8": lambda: HostCache(BYTES, MAX_LENGTH),
+    "host-once": lambda: HostCache(ONCE, MAX_LENGTH),
+    "device-once": lambda: DeviceCache(ONCE, MAX_LENGTH, "cpu"),
     "device": lambda: DeviceCache(LAYOUT, MAX_LENGTH, "cpu"),
     "device-float16": lambda: DeviceCache(HALF, MAX_LENGTH, "cpu"),
     "cuda": lambda: DeviceCache(HALF, MAX_LENGTH, "cuda"),
@@ -142,7 +145,7 @@ def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, mon
     other = type(cache)(cache.layout, MAX_LENGTH, *([cache.device] if isinstance(cache, DeviceCache) else []))
     other.reset(2, 20)
     with other.place(6, 100) as arrays:
-        assert [array.shape for array in arrays] == [(2, 6, 4)] * 4
+        assert [array.shape for array in arrays] == [(2, 6, 4)] * cache.layout.num_buffers
         for to, of in zip(arrays, cache.used(1), strict=True):
             to[...] = of
     assert (other.lengths, other.capacity) == ([6], 128)
@@ -212,7 +215,7 @@ def test_views_alias_the_buffers(cache: KVCache) -> None:
     row_bytes = 2 * 64 * 4 * cache.dtype.itemsize
     assert everything.shape == (3, 2, 64, 4)
     assert last.shape == (1, 2, 64, 4)
-    assert [b - a for a, b in zip(everything.addresses, last.addresses, strict=True)] == [2 * row_bytes] * 4
+    assert [b - a for a, b in zip(everything.addresses, last.addresses, strict=True)] == [2 * row_bytes] * len(cache.names)
     if cache.device == "cpu":
         assert everything.addresses == tuple(buffer.ctypes.data for buffer in buffers(cache))
 
