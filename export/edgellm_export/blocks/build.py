@@ -23,7 +23,7 @@ class DecoderShape:
     """What the package must know of a decoder, whatever its family. Sizes in elements, lengths in tokens.
 
     `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
-    `recompute_beyond`: see edgellm.package.manifest.Rope.
+    `recompute_beyond`: see edgellm.package.manifest.Rope. `values_are_keys`: see CacheLayout.
     """
 
     vocab_size: int
@@ -36,6 +36,7 @@ class DecoderShape:
     ropes: Sequence[Rope] = ()
     learned_positions: bool = False
     recompute_beyond: int | None = None
+    values_are_keys: bool = False
 
 
 class TensorSource(Protocol):

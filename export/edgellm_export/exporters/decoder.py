@@ -44,6 +44,8 @@ from edgellm_export.verification.layers import WrittenPackage
 WEIGHTS_LENGTH, WEIGHTS_TOKENS = 128, 2048
 CACHE_LENGTH, CACHE_TOKENS = 256, 4096
 
+CUDA_HEAD_DIM = 256  # which ONNX Runtime's operator takes in all of its versions
+
 
 @dataclass(frozen=True)
 class DecoderRecipe(Recipe[TokenArray]):
@@ -59,7 +61,8 @@ class DecoderRecipe(Recipe[TokenArray]):
         length = ("rope_length",) if rope.has_length_input else ()
         inputs = ("input_ids", "attention_mask", "logits_to_keep", *length)
         outputs = ("logits", *attention_names(shape.num_layers if self.choices.attentions else 0))
-        cache = CacheLayout(shape.num_layers, shape.num_kv_heads, shape.head_dim, self._cache_type)
+        sizes = shape.num_layers, shape.num_kv_heads, shape.head_dim
+        cache = CacheLayout(*sizes, self._cache_type, values_are_keys=shape.values_are_keys)
         graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
         return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
 
@@ -117,6 +120,11 @@ def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     check_generation(checkpoint)
     family: DecoderFamily
     family, named = open_family(checkpoint)
+    if choices.target == "cuda" and family.shape.head_dim > CUDA_HEAD_DIM:
+        raise ExportError(
+            f"attention on CUDA takes heads of up to {CUDA_HEAD_DIM} channels, and this model's has "
+            f"{family.shape.head_dim}; export for the CPU"
+        )
     return Driver(DecoderRecipe(named, choices, family.names, family.shape, family))
 
 
