@@ -36,6 +36,19 @@ SHARED: dict[str, Any] = {
 }
 GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "tie_word_embeddings": True}
 EXPERTS = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+LATENT = {
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
+    "v_head_dim": 20, "first_k_dense_replace": 1, "moe_intermediate_size": 40, "n_routed_experts": 3,
+    "num_experts_per_tok": 2, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+YARN_KEYS = {
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32
+}  # fmt: skip
+VERSION_3 = {
+    **LATENT, "q_lora_rank": 40, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "norm_topk_prob": True,
+    "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
+}  # fmt: skip
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, **LLAMA3}
 PHI3_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 # Name: Hugging Face model type, its config, further GGUF metadata.
@@ -82,6 +95,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 72}, {}),
     "qwen3moe": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}, {}),
     "olmoe": ("olmoe", EXPERTS, {}),
+    "deepseek2": ("deepseek_v2", LATENT, {}),
+    "deepseek2 of version 3": ("deepseek_v3", VERSION_3, YARN_KEYS | {"rope.scaling.yarn_log_multiplier": 0.07}),
     "arcee": ("arcee", {"attention_bias": True, "mlp_bias": True}, {}),
     "command-r": ("cohere", {"logit_scale": 0.25, "layer_norm_eps": 1e-6, **PHI3_IDS}, {"logit_scale": 0.25}),
     "command-r normed": (
@@ -123,6 +138,8 @@ COMPARED = (
     "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
     "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
     "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias",
+    "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "first_k_dense_replace",
+    "n_routed_experts", "n_shared_experts", "routed_scaling_factor", "topk_method", "rope_interleave",
 )  # fmt: skip
 
 
