@@ -52,14 +52,15 @@ def convert(
     model: torch.nn.Module,
     tokenizer: Mapping[str, Any],
     more: Mapping[str, Any] | None = None,
-    tensors: Mapping[str, Array] | None = None,
+    tensors: Mapping[str, Array | None] | None = None,
 ) -> Path:
-    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones."""
+    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones, with None to leave out."""
     config = model.config
     arch = ARCHITECTURES.get(config.model_type, config.model_type)
     metadata = {**_metadata(config, arch), **tokenizer, **(more or {})}
     given = {key: value for key, value in metadata.items() if value is not None}
-    return write_gguf(path, arch, given, converted_tensors(model, arch) | dict(tensors or {}))
+    made = converted_tensors(model, arch) | dict(tensors or {})
+    return write_gguf(path, arch, given, {name: each for name, each in made.items() if each is not None})
 
 
 def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:

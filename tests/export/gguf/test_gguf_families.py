@@ -218,6 +218,30 @@ def test_gpt_oss_experts_come_back_apart(tmp_path: Path) -> None:
     same_tensors(checkpoint, expected)
 
 
+def test_an_older_deepseek2_has_keys_and_values_of_heads(tmp_path: Path) -> None:
+    """In one matrix, as the checkpoint."""
+    model, _ = build("deepseek2")
+    older = {
+        "attention.head_count_kv": 4, "attention.key_length": 40, "attention.value_length": 20,
+        "attention.key_length_mla": None, "attention.value_length_mla": None, "expert_gating_func": None,
+    }  # fmt: skip
+    tensors: dict[str, Any] = {f"blk.{i}.attn_{side}_b.weight": None for i in range(2) for side in "kv"}
+    for i, layer in enumerate(model.model.layers):
+        tensors[f"blk.{i}.attn_kv_b.weight"] = layer.self_attn.kv_b_proj.weight.detach().numpy()
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), older, tensors)))
+    sizes = {key: value for key, value in LATENT.items() if key != "topk_method"}
+    assert {key: checkpoint.config[key] for key in sizes} == sizes
+    assert checkpoint.config["model_type"] == "deepseek_v2"
+    same_tensors(checkpoint, model.state_dict())
+
+
+@pytest.mark.parametrize(("key", "value"), [("attention.head_count_kv", 2), ("expert_gating_func", 3)])
+def test_another_deepseek2_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    model, _ = build("deepseek2")
+    with pytest.raises(UnsupportedModelError, match=rf"deepseek2\.{key} is {value}; edgellm builds this architecture"):
+        open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), {key: value})))
+
+
 def test_gpt2_matrices_come_back_as_conv1d(tmp_path: Path) -> None:
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_inner": 128}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING["gpt2"](vocab_size=VOCAB, **sizes))
