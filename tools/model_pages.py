@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgellm_export.architectures import FAMILIES
-from edgellm_export.architectures.catalog import HOLDS, entries, through_optimum
+from edgellm_export.architectures.catalog import BUT_FOR, HOLDS, Entry, entries, through_optimum
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,7 +20,7 @@ def tables() -> Iterator[str]:
     for kind in FAMILIES:
         of_kind = [entry for entry in natives if entry.kind == kind]
         yield f"## {kind.capitalize()}{'' if kind == 'speech' else 's'}: {counted(len(of_kind))}\n"
-        yield f"All of them: {'; '.join(name for name, kinds in HOLDS.items() if kind in kinds)}.\n"
+        yield f"All of them: {'; '.join(held(name, of_kind) for name, kinds in HOLDS.items() if kind in kinds)}.\n"
         yield "| `model_type` | checkpoints | GGUF |\n|---|---|---|"
         for entry in of_kind:
             more = " (its text model)" if entry.has_more else ""
@@ -28,6 +28,12 @@ def tables() -> Iterator[str]:
         yield ""
     yield f"## Through optimum: {len(through_optimum())} model types\n"
     yield ", ".join(f"`{name}`" for name in through_optimum()) + "\n"
+
+
+def held(name: str, among: list[Entry]) -> str:
+    """What holds of families, with those of them of which it does not."""
+    but = [f"`{entry.model_type}`" for entry in among if entry.model_type in BUT_FOR.get(name, ())]
+    return f"{name} (but {', '.join(but)})" if but else name
 
 
 def counted(types: int) -> str:

@@ -98,7 +98,9 @@ def _cache_tensors(loaded: LoadedGraph, manifest: Manifest[Generates], name: str
     if cross is not None and name == "encoder":
         return {}, {} if concat else made
     mine = _names(own, loaded, graph)
-    pasts: Promises = {each.past: _cached(each.array_dtype, each.heads, each.size) for each in own.tensors()}
+    pasts: Promises = {
+        past: _cached(each.array_dtype, each.heads, each.size) for each in own.tensors() for past, _ in each.ports
+    }
     if cross is not None:
         pasts |= dict.fromkeys((past for _, past in across), _cached(cross.dtype, cross.num_heads, cross.head_dim))
     presents: Promises = dict.fromkeys(present for _, present in mine)

@@ -78,8 +78,9 @@ def decoder_pass(
         "attention_mask": np.ones((1, length), np.int64),
         "logits_to_keep": np.array([length], np.int64),
         **{
-            each.past: np.zeros((1, each.heads, length, each.size), each.array_dtype)
+            past: np.zeros((1, each.heads, length, each.size), each.array_dtype)
             for each in manifest.model.cache.tensors()
+            for past, _ in each.ports
         },
     }
     logits, *weights = (array.numpy()[0] for array in loaded.run(feeds, ["logits", *graph.attentions]))

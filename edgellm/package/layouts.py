@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -67,11 +67,11 @@ def _array_dtype(dtype: str) -> str:
 
 @dataclass(frozen=True)
 class CacheTensor:
-    """One tensor of a cache: [batch, heads, capacity, size]. `past`, `present`: its names in the graph. `kernel`: of a
-    short convolution that reads it, 0 for keys and values."""
+    """One tensor of a cache: [batch, heads, capacity, size]. `ports`: its names in the graph as past and present, of
+    keys and of values where both are the same memory. `kernel`: of a short convolution that reads it, 0 for keys and
+    values."""
 
-    past: str
-    present: str
+    ports: tuple[tuple[str, str], ...]
     heads: int
     size: int
     dtype: str
@@ -114,7 +114,8 @@ class CacheLayout:
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
     gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph. No
-    package has "bfloat16": it is what a cache of float32 may be loaded as.
+    package has "bfloat16": it is what a cache of float32 may be loaded as. `values_are_keys`: a layer's values are
+    the numbers of its keys, and both tensors may be the same memory.
     """
 
     num_layers: int
@@ -125,6 +126,7 @@ class CacheLayout:
     past: str = "past_key_values.{layer}.{side}"
     present: str = "present.{layer}.{side}"
     conv: ConvLayout | None = None
+    values_are_keys: bool = False
 
     @property
     def array_dtype(self) -> str:
@@ -148,7 +150,7 @@ class CacheLayout:
 
     def names(self) -> list[tuple[str, str]]:
         """The graph's past and present tensors, layer by layer, key before value."""
-        return [(tensor.past, tensor.present) for tensor in self.tensors()]
+        return [port for tensor in self.tensors() for port in tensor.ports]
 
     def tensors(self) -> list[CacheTensor]:
         """The same with what they hold."""
@@ -157,7 +159,8 @@ class CacheLayout:
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache: keys and values, and of convolutions what is
         remembered now and then."""
-        keys = 2 * self.num_attention_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        sides = 1 if self.values_are_keys else 2
+        keys = sides * self.num_attention_layers * self.num_kv_heads * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
         conv = self.conv
         return keys if conv is None else keys + -(-(conv.kernel - 1) * conv.bytes_per_slot // CONV_STEP)
 
@@ -171,13 +174,17 @@ class CacheLayout:
         return tokens * self.bytes_per_token() + slots
 
     def _of_layer(self, layer: int) -> list[CacheTensor]:
-        def tensor(side: str, heads: int, size: int, dtype: str, kernel: int = 0) -> CacheTensor:
-            past, present = (pattern.format(layer=layer, side=side) for pattern in (self.past, self.present))
-            return CacheTensor(past, present, heads, size, dtype, kernel)
+        def tensor(sides: Sequence[str], heads: int, size: int, dtype: str, kernel: int = 0) -> CacheTensor:
+            ports = tuple(
+                (self.past.format(layer=layer, side=side), self.present.format(layer=layer, side=side))
+                for side in sides
+            )
+            return CacheTensor(ports, heads, size, dtype, kernel)
 
         if self.conv is not None and layer in self.conv.layers:
-            return [tensor("conv", 1, self.conv.width, self.conv.dtype, self.conv.kernel)]
-        return [tensor(side, self.num_kv_heads, self.head_dim, self.dtype) for side in ("key", "value")]
+            return [tensor(["conv"], 1, self.conv.width, self.conv.dtype, self.conv.kernel)]
+        apart = [("key", "value")] if self.values_are_keys else [("key",), ("value",)]
+        return [tensor(sides, self.num_kv_heads, self.head_dim, self.dtype) for sides in apart]
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,8 @@ def _check_caches(found: ManifestFile) -> None:
         _check_layout("cache", own, num_layers=own.num_layers, num_kv_heads=own.num_kv_heads)
         if own.dtype == "bfloat16":
             raise _corrupt("cache.dtype is 'bfloat16', which no package has; expected 'float32', 'float16' or 'int8'")
+        if own.values_are_keys and own.growth != "in_place":
+            raise _corrupt("cache.values_are_keys is true of a cache that grows by concatenation, expected false")
         if own.dtype == "int8" and found.target == "cuda":
             raise _corrupt("cache.dtype is 'int8' in a package for cuda, expected 'float16'")
         if own.conv is not None:

@@ -8,8 +8,9 @@
          ...   the arrays, each from a multiple of ALIGNMENT on, with zeros between them
 
 Numbers are little-endian. The arrays are the token ids, [tokens] int64, and then for each layer its keys and its
-values, [num_kv_heads, tokens, head_dim] each, or what its short convolution would read again, [1, kernel - 1, width] of
-the last tokens. All about them follows from the header, and so does the file's size.
+values, [num_kv_heads, tokens, head_dim] each, or one array where values are keys, or what its short convolution would
+read again, [1, kernel - 1, width] of the last tokens. All about them follows from the header, and so does the file's
+size.
 """
 
 from __future__ import annotations
@@ -37,26 +38,29 @@ _PRELUDE = struct.Struct("<8sII32s")
 
 @dataclass(frozen=True)
 class StoredCache:
-    """The arrays of keys and values: two for each of `num_layers`, or the one that `conv` says."""
+    """The arrays of keys and values: two for each of `num_layers`, one where `values_are_keys`, or the one that `conv`
+    says."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
     conv: ConvLayout | None = None
+    values_are_keys: bool = False
 
     @property
     def arrays(self) -> int:
-        return 2 * self.num_layers - (0 if self.conv is None else len(self.conv.layers))
+        return len(self.sizes(0))
 
     def sizes(self, tokens: int) -> list[int]:
         """Bytes of each array, layer by layer."""
         side = self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
+        sides = [side] * (1 if self.values_are_keys else 2)
         if self.conv is None:
-            return [side] * self.arrays
+            return sides * self.num_layers
         one = min(tokens, self.conv.kernel - 1) * self.conv.width * CACHE_ITEM_BYTES[self.conv.dtype]
         without = {*self.conv.layers}
-        return [size for i in range(self.num_layers) for size in ([one] if i in without else [side, side])]
+        return [size for i in range(self.num_layers) for size in ([one] if i in without else sides)]
 
 
 @dataclass(frozen=True)

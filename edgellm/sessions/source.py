@@ -37,7 +37,8 @@ class Identity:
         digest = hashlib.sha256()
         for name in graphs:
             digest.update(f"{name}\n{_hash(package, manifest, name)}\n".encode())
-        cache = StoredCache(layout.num_layers, layout.num_kv_heads, layout.head_dim, layout.dtype, layout.conv)
+        sizes = layout.num_layers, layout.num_kv_heads, layout.head_dim
+        cache = StoredCache(*sizes, layout.dtype, layout.conv, layout.values_are_keys)
         return cls(digest.hexdigest(), _hash(package, manifest, TOKENIZER), cache)
 
     def check(self, header: Header) -> None:

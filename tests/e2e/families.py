@@ -103,6 +103,14 @@ def _mixture(name: str, config_class: type[hf.PretrainedConfig], **changes: Any)
     return Family(name, _sized(config_class, **{**sizes, **changes}), chooses=True)
 
 
+def _latent(name: str, config_class: type[hf.PretrainedConfig], **changes: Any) -> Family:
+    """Of six heads whose keys and values are made of 32 channels; the first layer has no experts."""
+    heads = {"qk_nope_head_dim": 24, "qk_rope_head_dim": 16, "v_head_dim": 20, "kv_lora_rank": 32}
+    sizes = {"n_routed_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40, "n_shared_experts": 1}
+    fixed = {"num_key_value_heads": 6, "first_k_dense_replace": 1}
+    return Family(name, _sized(config_class, **{**heads, **sizes, **fixed, **changes}), norms=1, chooses=True)
+
+
 def _six_heads(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
     """Of 16 channels each, under the names that all configs know."""
     sizes = {name: SIZES[name] for name in ("vocab_size", "num_hidden_layers", "num_attention_heads")}
@@ -189,6 +197,31 @@ FAMILIES = [
         attention_bias=True,
         lm_head_bias=True,
         rope_scaling={**_longrope(8), "original_max_position_embeddings": 24, "short_mscale": 1.2, "long_mscale": 1.2},
+    ),
+    _latent("deepseek_v2", hf.DeepseekV2Config, q_lora_rank=None),
+    _latent(
+        "deepseek_v2-groups",
+        hf.DeepseekV2Config,
+        q_lora_rank=40,
+        attention_bias=True,
+        topk_method="group_limited_greedy",
+        n_group=3,
+        topk_group=2,
+        routed_scaling_factor=1.7,
+        rope_scaling={**YARN, "mscale": 0.7},
+    ),
+    _latent("deepseek_v3", hf.DeepseekV3Config, q_lora_rank=None, n_group=1, topk_group=1),
+    _latent(
+        "deepseek_v3-groups",
+        hf.DeepseekV3Config,
+        q_lora_rank=40,
+        n_group=3,
+        topk_group=2,
+        attention_bias=True,
+        norm_topk_prob=False,
+        rope_interleave=False,
+        n_shared_experts=2,
+        rope_scaling={**YARN, "mscale": 0.7, "mscale_all_dim": 1.3},
     ),
     Family("starcoder2", _sized(hf.Starcoder2Config), gated=False),
     Family("starcoder2-sliding", _sized(hf.Starcoder2Config, sliding_window=13, hidden_act="gelu"), gated=False),
@@ -404,6 +437,7 @@ OF_ALL_KINDS = (
     "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
     "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
     "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss", "lfm2",
+    "deepseek_v2",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 
@@ -422,6 +456,9 @@ def make_model(family: Family) -> Any:
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(torch.rand_like(buffer))  # transformers before 5 goes wrong where sums are negative
         model.get_output_embeddings().weight[config.eos_token_id] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
     return model

@@ -29,7 +29,7 @@ def rounded(model: Any, precision: str) -> Any:
         matrix = weight.T if isinstance(module, Conv1D) else weight
         in_8 = module in outer or name.endswith(ROUTERS)
         bits = 8 if precision == "int4" and in_8 else BITS[precision]
-        for each in matrix if matrix.ndim == 3 else [matrix]:  # of experts
+        for each in matrix if matrix.ndim == 3 else _heads(name, matrix, model.config):  # of experts
             each.copy_(torch.from_numpy(_round(np.ascontiguousarray(each.numpy()), bits)))
     for name, parameter in result.named_parameters():
         if parameter.ndim == 3 and not name.endswith(".weight"):  # gpt-oss's experts, [inputs, outputs] each
@@ -37,6 +37,15 @@ def rounded(model: Any, precision: str) -> Any:
                 each = np.ascontiguousarray(matrix.T.numpy())
                 matrix.copy_(torch.from_numpy(_round(each, BITS[precision]).T.copy()))
     return result
+
+
+def _heads(name: str, matrix: Any, config: Any) -> list[Any]:
+    """The matrix; what makes DeepSeek's keys and values is apart, head by head, and what makes keys turned around."""
+    if not name.endswith("kv_b_proj"):
+        return [matrix]
+    sizes = config.qk_nope_head_dim, config.v_head_dim
+    heads = [head.split(sizes) for head in matrix.split(sum(sizes))]
+    return [part for keys, values in heads for part in (keys.T, values)]
 
 
 def _round(matrix: np.ndarray, bits: int) -> np.ndarray:

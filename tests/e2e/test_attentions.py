@@ -23,6 +23,7 @@ LENGTH = 30
 DECODERS = [
     "gpt2",
     "qwen3_moe",
+    "deepseek_v2",
     "llama",
     "llama-dynamic",
     "mistral-sliding",

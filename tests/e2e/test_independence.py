@@ -16,6 +16,7 @@ from families import BY_NAME
 NAMES = [
     "gpt2",
     "gpt_oss",
+    "deepseek_v2",
     "llama-one-kv-head",
     "llama-dynamic",
     "phi3-longrope",

@@ -24,10 +24,12 @@ from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix
 
-NAMES = [family.name for family in FAMILIES]
+# test_latent has those whose caches transformers keeps in another way.
+NAMES = [family.name for family in FAMILIES if not family.name.startswith("deepseek")]
 REPRESENTATIVE = [
     "gpt2",
     "gpt_oss",
+    "deepseek_v2",
     "llama-one-kv-head",
     "phi3-longrope",
     "mistral-sliding",

@@ -17,10 +17,10 @@ from edgellm.ort.kernels import library
 from test_independence import LOGITS, assert_same
 
 # Absolute positions, rope, its scalings, windows, norms of queries and keys, softcaps, two kinds of layers, short
-# convolutions.
+# convolutions, latents.
 NAMES = [
     "gpt2", "llama-one-kv-head", "llama-linear", "llama-yarn", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2",
-    "gemma3", "lfm2",
+    "gemma3", "lfm2", "deepseek_v2",
 ]  # fmt: skip
 DYNAMIC = "llama-dynamic"
 OURS = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")

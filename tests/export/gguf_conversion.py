@@ -18,6 +18,7 @@ from gguf_files import Array, write_gguf
 # model_type: architecture
 ARCHITECTURES = {
     "cohere": "command-r",
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), "deepseek2"),
     "hunyuan_v1_dense": "hunyuan-dense",
     "mistral": "llama",
     "gemma3_text": "gemma3",
@@ -51,14 +52,15 @@ def convert(
     model: torch.nn.Module,
     tokenizer: Mapping[str, Any],
     more: Mapping[str, Any] | None = None,
-    tensors: Mapping[str, Array] | None = None,
+    tensors: Mapping[str, Array | None] | None = None,
 ) -> Path:
-    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones."""
+    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones, with None to leave out."""
     config = model.config
     arch = ARCHITECTURES.get(config.model_type, config.model_type)
     metadata = {**_metadata(config, arch), **tokenizer, **(more or {})}
     given = {key: value for key, value in metadata.items() if value is not None}
-    return write_gguf(path, arch, given, converted_tensors(model, arch) | dict(tensors or {}))
+    made = converted_tensors(model, arch) | dict(tensors or {})
+    return write_gguf(path, arch, given, {name: each for name, each in made.items() if each is not None})
 
 
 def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
@@ -91,6 +93,13 @@ def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tupl
             return [(f"{stem}.{kind}", whole)]
         stem = stem.removesuffix("gate_up_proj")
         return [(f"{stem}{side}_proj.{kind}", whole[:, i::2]) for i, side in enumerate(("gate", "up"))]
+    if name.endswith(".e_score_correction_bias"):
+        return [(name.replace("_bias", ".bias"), tensor)]
+    if name.endswith(".kv_b_proj.weight"):
+        sizes = config.qk_nope_head_dim, config.v_head_dim
+        keys, values = np.split(tensor.reshape(-1, sum(sizes), tensor.shape[1]), sizes[:1], axis=1)
+        stem = name.removesuffix("kv_b_proj.weight")
+        return [(f"{stem}k_b_proj.weight", keys.swapaxes(1, 2)), (f"{stem}v_b_proj.weight", values)]
     if name.endswith(".sinks"):
         return [(f"{name}.weight", tensor)]
     if ".input_linear." in name:
@@ -158,8 +167,8 @@ def llama3_factors(config: PretrainedConfig) -> Array:
 
 def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
     makers = {
-        "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox, "bert": _bert, "t5": _t5,
-        "lfm2": _lfm2,
+        "deepseek2": _deepseek, "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox,
+        "bert": _bert, "t5": _t5, "lfm2": _lfm2,
     }  # fmt: skip
     return makers.get(arch, _decoder)(config)
 
@@ -216,6 +225,41 @@ def _experts(config: PretrainedConfig) -> dict[str, Any]:
     if config.model_type == "gpt_oss":
         keys["intermediate_size"] = "expert_feed_forward_length"
     return {key: getattr(config, name) for name, key in keys.items() if name in known}
+
+
+def _deepseek(config: PretrainedConfig) -> dict[str, Any]:
+    rank, rotated = config.kv_lora_rank, config.qk_rope_head_dim
+    version3 = config.model_type == "deepseek_v3"
+    metadata = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": 1,
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "attention.kv_lora_rank": rank,
+        "attention.key_length": rank + rotated,
+        "attention.value_length": rank,
+        "attention.key_length_mla": config.qk_nope_head_dim + rotated,
+        "attention.value_length_mla": config.v_head_dim,
+        "rope.dimension_count": rotated,
+        "rope.freq_base": float(config.rope_theta),
+        "leading_dense_block_count": config.first_k_dense_replace,
+        "expert_count": config.n_routed_experts,
+        "expert_used_count": config.num_experts_per_tok,
+        "expert_shared_count": config.n_shared_experts,
+        "expert_feed_forward_length": config.moe_intermediate_size,
+        "expert_weights_scale": float(config.routed_scaling_factor),
+        "expert_gating_func": 2 if version3 else 1,
+    }
+    if config.q_lora_rank is not None:
+        metadata["attention.q_lora_rank"] = config.q_lora_rank
+    if config.norm_topk_prob:
+        metadata["expert_weights_norm"] = True
+    if config.n_group is not None:
+        metadata |= {"expert_group_count": config.n_group, "expert_group_used_count": config.topk_group}
+    return metadata
 
 
 def _gpt2(config: PretrainedConfig) -> dict[str, Any]:

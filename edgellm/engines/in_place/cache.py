@@ -1,8 +1,8 @@
 """The key/value cache: who owns the memory, how it grows, how rows move.
 
-A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim]. A graph reads and
-writes it in place. `lengths[row]` tokens of a row are in use; the rest of its capacity is undefined. Capacity follows
-the tokens in use, never the model's maximum context.
+A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim], or one for both
+sides where values are keys. A graph reads and writes it in place. `lengths[row]` tokens of a row are in use; the rest
+of its capacity is undefined. Capacity follows the tokens in use, never the model's maximum context.
 
 For a layer with a short convolution there is one of [rows, 1, slots, width]: what the convolution read of the last
 tokens, token i in slot i modulo their number. So a row can be trimmed by as many tokens as these are, or else to where
@@ -225,7 +225,8 @@ class KVCache(ABC):
         """Bind some rows as past and present of the graph."""
         for view in self.views(rows):
             tensor = view.tensor
-            binding.address(tensor.past, tensor.present, self.device, tensor.array_dtype, view.shape, view.address)
+            for past, present in tensor.ports:
+                binding.address(past, present, self.device, tensor.array_dtype, view.shape, view.address)
 
     def views(self, rows: range) -> list[View]:
         """Some rows: the first ones, or one for a prefill: graphs take several tokens only in a batch of one."""

@@ -27,6 +27,8 @@ CHECKPOINTS: Mapping[str, str] = {
     "data2vec-text": "facebook/data2vec-text-base",
     "deberta": "microsoft/deberta-base",
     "deberta-v2": "microsoft/deberta-v3-base, MoritzLaurer/deberta-v3-base-zeroshot-v2.0",
+    "deepseek_v2": "deepseek-ai/DeepSeek-V2-Lite-Chat, deepseek-ai/DeepSeek-Coder-V2-Lite-Instruct",
+    "deepseek_v3": "moonshotai/Moonlight-16B-A3B-Instruct, deepseek-ai/DeepSeek-V3",
     "distilbert": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
     "electra": "google/electra-small-discriminator",
     "ernie": "nghuyong/ernie-2.0-base-en",
@@ -111,6 +113,7 @@ GGUF: Mapping[str, tuple[str, ...]] = {
     "bloom": ("bloom",),
     "cohere2": ("cohere2",),
     "command-r": ("cohere",),
+    "deepseek2": ("deepseek_v2", "deepseek_v3"),
     "ernie4_5": ("ernie4_5",),
     "exaone4": ("exaone4",),
     "gemma": ("gemma",),
@@ -142,7 +145,8 @@ GGUF: Mapping[str, tuple[str, ...]] = {
     "starcoder2": ("starcoder2",),
     "t5": ("t5",),
 }
-# What holds of all families of a kind.
+# What holds of all families of a kind, but for these.
+BUT_FOR: Mapping[str, tuple[str, ...]] = {"CUDA": ("deepseek_v2", "deepseek_v3")}  # whose one head is too large
 HOLDS: Mapping[str, frozenset[Kind]] = {
     "edgellm's kernels": frozenset({"decoder", "encoder", "encoder-decoder", "speech"}),
     "calibrated int8 and int4": frozenset({"decoder", "encoder", "encoder-decoder"}),

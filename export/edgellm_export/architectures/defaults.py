@@ -11,6 +11,10 @@ _LLAMA = {
     "num_attention_heads": 32, "hidden_act": "silu", "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0,
 }  # fmt: skip
+_DEEPSEEK = {
+    **_LLAMA, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}  # fmt: skip
 _MISTRAL = {
     **_LLAMA, "intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 131072,
     "sliding_window": 4096,
@@ -131,6 +135,17 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_DEBERTA, "vocab_size": 128100, "hidden_size": 1536, "num_hidden_layers": 24, "num_attention_heads": 24,
         "intermediate_size": 6144,
     },
+    "deepseek_v2": {
+        **_DEEPSEEK, "n_routed_experts": 64, "n_shared_experts": 2, "moe_intermediate_size": 1407,
+        "routed_scaling_factor": 1.0, "topk_method": "greedy",
+    },
+    "deepseek_v3": {
+        **_DEEPSEEK, "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "num_hidden_layers": 61,
+        "num_attention_heads": 128, "num_key_value_heads": 128, "max_position_embeddings": 4096,
+        "n_routed_experts": 256, "n_shared_experts": 1, "moe_intermediate_size": 2048, "routed_scaling_factor": 2.5,
+        "n_group": 8, "topk_group": 4, "num_experts_per_tok": 8, "first_k_dense_replace": 3, "norm_topk_prob": True,
+        "rope_interleave": True,
+    },
     "distilbert": {
         "vocab_size": 30522, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "activation": "gelu",
         "max_position_embeddings": 512, "pad_token_id": 0, "tie_word_embeddings": True,
@@ -243,7 +258,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "vocab_size": 50368, "d_model": 2048, "n_layers": 24, "n_heads": 16, "max_seq_len": 2048,
         "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
     },
-    "mt5": _MT5,
+    "mt5": {**_MT5, "tie_word_embeddings": False},
     "nemotron": {
         **_LLAMA, "vocab_size": 256000, "hidden_size": 6144, "intermediate_size": 24576, "num_attention_heads": 48,
         "hidden_act": "relu2", "max_position_embeddings": 4096, "norm_eps": 1e-5, "partial_rotary_factor": 0.5,

@@ -21,7 +21,6 @@ OPTIMUM = frozenset({
 })  # fmt: skip
 
 NOWHERE = {
-    "deepseek_v3": "its cache has keys and values of different sizes",
     "longformer": "a graph of its attention in windows holds for one length of text",
 }
 

@@ -25,7 +25,7 @@ class DecoderShape:
     `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
     `conv_layers`: those with a short convolution in the place of attention: of `hidden_size` channels, over
     `conv_kernel` tokens.
-    `recompute_beyond`: see edgellm.package.manifest.Rope.
+    `recompute_beyond`: see edgellm.package.manifest.Rope. `values_are_keys`: see CacheLayout.
     """
 
     vocab_size: int
@@ -40,6 +40,7 @@ class DecoderShape:
     recompute_beyond: int | None = None
     conv_layers: tuple[int, ...] = ()
     conv_kernel: int = 0
+    values_are_keys: bool = False
 
     @property
     def num_attention_layers(self) -> int:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgellm_export.blocks.build import Build, Material, built, node
 from edgellm_export.blocks.layers import activate
+from edgellm_export.blocks.ranking import Ranking, ranked
 from edgellm_export.onnx.builder import Apart, BuiltGraph
 
 NUMBERED = re.compile(r"\.experts\.\d+\.")
@@ -26,7 +27,7 @@ class Experts:
     sum up to 1. `router`, `gate`, `up`, `down`: names of matrices, which have a `bias` or none. `limit`: of values in
     front of the gate; such experts compute (up + 1) * gate * sigmoid(1.702 gate) whatever their `act`. `nearness`: the
     weight of a chosen expert is its share among those whose score is no further from its own than that, relative to
-    the larger of the two."""
+    the larger of the two. `ranking`: how they are chosen, where not by their scores alone."""
 
     count: int
     chosen: int
@@ -40,6 +41,7 @@ class Experts:
     bias: bool = False
     limit: float | None = None
     nearness: float | None = None
+    ranking: Ranking | None = None
 
     @property
     def share(self) -> float:
@@ -129,6 +131,8 @@ def _choice(b: Build, tokens: ir.Value, name: str, place: str, experts: Experts)
     scores = b.project(tokens, weight, bias, name, outer=True)
     if experts.nearness is not None:
         return _near_best(b, scores, place, experts, experts.nearness)
+    if (ranking := experts.ranking) is not None:
+        return ranked(b, scores, name, place, ranking, experts.count, experts.chosen, normalized=experts.normalized)
     if not experts.normalized:
         scores = g.op("Softmax", scores, name=f"{place}/Softmax", axis=-1)
     values, choice = g.ops("TopK", scores, g.ints(experts.chosen), name=f"{place}/TopK", outputs=2, axis=-1)

@@ -215,16 +215,25 @@ def _yarn_dimension(rotations: float, theta: float, rotary_dim: int, trained: in
     return rotary_dim * math.log(turns) / (2 * math.log(theta))
 
 
-def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
-    def magnitude(weight: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+def yarn_magnitude(values: ConfigReader) -> float:
+    """What DeepSeek multiplies queries and keys by, each, for the rope that `values` ask for, whatever its kind."""
+    kind, weight = values.data.get("rope_type", values.data.get("type", "default")), values.data.get("mscale_all_dim")
+    if kind == "default" or not weight:
+        return 1.0
+    return _magnitude(values.number("factor"), values.number("mscale_all_dim", positive=False))
 
+
+def _magnitude(factor: float, weight: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0
+
+
+def _yarn_attention_factor(values: ConfigReader, factor: float) -> float:
     given = values.optional_number("attention_factor")
     if given is not None:
         return given
     mscale, mscale_all = (values.number(key, 0.0, positive=False) for key in ("mscale", "mscale_all_dim"))
-    whole = magnitude(mscale_all)
-    return magnitude(mscale) / whole if mscale and mscale_all and whole else magnitude(1)
+    whole = _magnitude(factor, mscale_all)
+    return _magnitude(factor, mscale) / whole if mscale and mscale_all and whole else _magnitude(factor, 1)
 
 
 def _longrope(values: ConfigReader, theta: float, rotary_dim: int, request: RopeRequest) -> LongRope:
@@ -288,4 +297,5 @@ __all__ = [
     "rope_request",
     "rotary_dim",
     "turned_by_attention",
+    "yarn_magnitude",
 ]

@@ -23,7 +23,8 @@ STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
 def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: ProgressHook) -> list[CacheScales | None]:
-    """For each layer, the scale of each channel of its keys and values; None where it has none."""
+    """For each layer, the scale of each channel of its keys and values, of both the same where values are keys; None
+    where it has none."""
     shape = run.family.shape
     turns = turns_per_token(shape.ropes)
     found: list[CacheScales | None] = []
@@ -36,7 +37,8 @@ def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: Progres
         keys = _scale([sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached])
         values = _scale([np.abs(value) for _, value in cached])
         first_key, first_value = (np.stack([side[:, 0] for side in sides]) for sides in zip(*cached, strict=True))
-        found.append(CacheScales(aligned(keys, first_key), aligned(values, first_value)))
+        of_keys = aligned(keys, first_key)
+        found.append(CacheScales(of_keys, of_keys if shape.values_are_keys else aligned(values, first_value)))
         progress(layer.index + 1, shape.num_layers)
         return after
 

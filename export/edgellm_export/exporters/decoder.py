@@ -44,6 +44,8 @@ from edgellm_export.verification.layers import WrittenPackage
 WEIGHTS_LENGTH, WEIGHTS_TOKENS = 128, 2048
 CACHE_LENGTH, CACHE_TOKENS = 256, 4096
 
+CUDA_HEAD_DIM = 256  # which ONNX Runtime's operator takes in all of its versions
+
 
 @dataclass(frozen=True)
 class DecoderRecipe(Recipe[TokenArray]):
@@ -62,7 +64,7 @@ class DecoderRecipe(Recipe[TokenArray]):
         sizes = (shape.num_layers, shape.num_kv_heads, shape.head_dim)
         convolved = (shape.conv_layers, shape.hidden_size, shape.conv_kernel)
         conv = ConvLayout(*convolved, self._float) if shape.conv_layers else None
-        cache = CacheLayout(*sizes, self._cache_type, conv=conv)
+        cache = CacheLayout(*sizes, self._cache_type, conv=conv, values_are_keys=shape.values_are_keys)
         graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
         return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
 
@@ -123,6 +125,11 @@ def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     check_generation(checkpoint)
     family: DecoderFamily
     family, named = open_family(checkpoint)
+    if choices.target == "cuda" and family.shape.head_dim > CUDA_HEAD_DIM:
+        raise ExportError(
+            f"attention on CUDA takes heads of up to {CUDA_HEAD_DIM} channels, and this model's has "
+            f"{family.shape.head_dim}; export for the CPU"
+        )
     return Driver(DecoderRecipe(named, choices, family.names, family.shape, family))
 
 

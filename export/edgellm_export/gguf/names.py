@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import LazyTensor, PairsApart, RowSlice, Transposed, item_of
+from edgellm_export.checkpoint.tensors import (
+    LazyTensor,
+    PairsApart,
+    RowConcat,
+    RowSlice,
+    Transposed,
+    item_of,
+    transposed,
+)
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.tensors import AsRow, Depthwise, HeadsTogether, Multiplied, RowsAfter, Shifted
 
@@ -16,6 +24,7 @@ TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(
 # Facts about rotary frequencies, which the config carries; older files repeat them per block.
 CONFIG_TENSORS = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd(\.weight)?")
 SCALE = ".scale"  # what all numbers of a matrix are multiplied by, beside it
+KEYS, VALUES, CORRECTION = "k_b_proj.weight", "v_b_proj.weight", "e_score_correction.bias"  # of DeepSeek
 EXPERT = "*"  # in a name: a tensor for each of the matrices in the file's
 Names = Mapping[str, str]
 
@@ -91,6 +100,21 @@ PHI = {
     "output_norm": "model.final_layernorm",
 }
 OLMO2 = _llama(post_attention_norm="post_attention_layernorm", post_ffw_norm="post_feedforward_layernorm")
+DEEPSEEK = _mixture() | _layers(
+    "model.layers.{}",
+    {
+        "attn_q_a": "self_attn.q_a_proj",
+        "attn_q_a_norm": "self_attn.q_a_layernorm",
+        "attn_q_b": "self_attn.q_b_proj",
+        "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+        "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+        "attn_kv_b": "self_attn.kv_b_proj",
+        "attn_k_b": "self_attn.k_b_proj",
+        "attn_v_b": "self_attn.v_b_proj",
+        "exp_probs_b": "mlp.gate.e_score_correction",
+        **{f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")},
+    },
+)
 BLOOM = {
     "token_embd": "transformer.word_embeddings",
     "token_embd_norm": "transformer.word_embeddings_layernorm",
@@ -211,6 +235,7 @@ NAMES: Mapping[str, Names] = {
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
     **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), DEEPSEEK),
     "mixtral": _mixture("block_sparse_moe", gate="w1", up="w3", down="w2"),
     "gpt_oss": _mixture(router="router")
     | _layers("model.layers.{}", {"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks"}),
@@ -232,6 +257,22 @@ def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, La
         if name not in scales and not CONFIG_TENSORS.fullmatch(name):
             restored = _restore(name, _scaled(file, tensor), config)
             found |= _apart(huggingface_name(name, names), restored)
+    return _of_latents(found) if config["model_type"].startswith("deepseek") else found
+
+
+def _of_latents(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """With what makes keys and what makes values in one matrix again, head by head: a file has them as stacks of
+    matrices, [heads, kv_lora_rank, qk_nope_head_dim] and [heads, v_head_dim, kv_lora_rank]."""
+    found = {name.replace(CORRECTION, f"{CORRECTION[:-5]}_bias"): tensor for name, tensor in tensors.items()}
+    for name in [name for name in found if name.endswith(KEYS)]:
+        stem = name.removesuffix(KEYS)
+        keys, values = found[name], found.get(stem + VALUES)
+        if values is None or len(keys.shape) != 3 or len(values.shape) != 3 or keys.shape[0] != values.shape[0]:
+            continue  # left over, and reported as that
+        whole = f"{stem}kv_b_proj.weight"
+        heads = [(transposed(whole, item_of(keys, i)), item_of(values, i)) for i in range(keys.shape[0])]
+        found[whole] = RowConcat(whole, tuple(part for head in heads for part in head))
+        del found[name], found[stem + VALUES]
     return found
 
 

@@ -20,6 +20,9 @@ from interchange.peer import Peer
 NEW_TOKENS = 20
 CHUNK = 16  # prompt tokens that ours reads at once; optimum reads the whole prompt
 # optimum knows of these that their caches have fewer heads than queries, and how large a head is.
+# Which it gives caches of DeepSeek-V3's own sizes, whatever the graph's are.
+NOT_FOR_OPTIMUM = ("deepseek_v3", "deepseek_v3-groups")
+OF_OPTIMUM = [each.name for each in FAMILIES if not each.convolves and each.name not in NOT_FOR_OPTIMUM]
 KNOWN_TO_OPTIMUM = ["gpt2", "gpt2-untied", "gemma3", "gemma3-linear"]
 BINDING = pytest.mark.parametrize("use_io_binding", [False, True], ids=["plain", "io-binding"])
 
@@ -36,7 +39,7 @@ def ends(rows: list[list[int]], end: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(("precision", "use_io_binding"), [("fp32", False), ("int8", True), ("int4", False)])
-@pytest.mark.parametrize("family", [family.name for family in FAMILIES if not family.convolves])
+@pytest.mark.parametrize("family", OF_OPTIMUM)
 def test_decoders(
     optimum: Peer, package: Callable[..., Path], family: str, precision: str, use_io_binding: bool
 ) -> None:

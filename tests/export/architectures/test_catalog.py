@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from edgellm.cli import cli
 from edgellm_export.architectures import FAMILIES
-from edgellm_export.architectures.catalog import CHECKPOINTS, GGUF, HOLDS, entries, through_optimum
+from edgellm_export.architectures.catalog import BUT_FOR, CHECKPOINTS, GGUF, HOLDS, entries, through_optimum
 from edgellm_export.architectures.whole import WHOLES
 from edgellm_export.gguf.config import FAMILIES as GGUF_FAMILIES
 
@@ -26,6 +26,8 @@ def test_each_architecture_of_gguf_is_named() -> None:
 
 def test_what_holds_is_of_kinds() -> None:
     assert all(kinds <= set(FAMILIES) for kinds in HOLDS.values())
+    assert set(BUT_FOR) <= set(HOLDS)
+    assert {model_type for types in BUT_FOR.values() for model_type in types} <= NATIVE
 
 
 def test_nothing_is_both_native_and_through_optimum() -> None:

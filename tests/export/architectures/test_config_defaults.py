@@ -14,7 +14,10 @@ from edgellm_export.architectures.defaults import ALIASES, DEFAULTS, completed
 from edgellm_export.architectures.elsewhere import OPTIMUM
 
 # What has to be said of a family whose defaults are not built.
-NOT_BY_DEFAULT = {"granitemoehybrid": {"num_local_experts": 0, "layer_types": ["attention"] * 32}}
+NOT_BY_DEFAULT = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "granitemoehybrid": {"num_local_experts": 0, "layer_types": ["attention"] * 32},
+}
 # Other names of keys that a class reads by itself.
 READ_BY_CLASS = {"lfm2": {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"}}
 NEWER = ("gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
@@ -97,7 +100,7 @@ WINDOWLESS = (
     "bart", "bloom", "codegen", "falcon", "gemma", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "granite",
     "llama", "marian", "mpt", "olmo", "olmo2", "opt", "phi", "stablelm", "t5",
 )  # fmt: skip
-MIXTURES = ("gpt_oss", "granitemoe", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe")
+MIXTURES = ("deepseek_v3", "gpt_oss", "granitemoe", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe")
 OTHER_MODELS = [
     *(
         (name, key, value)
@@ -116,7 +119,13 @@ OTHER_MODELS = [
     *((name, "is_causal", False) for name in MIXTURES),
     *((name, "attention_chunk_size", 4) for name in MIXTURES),
     *((name, "layer_types", ["chunked_attention"]) for name in MIXTURES if name != "gpt_oss"),
-    *((name, "sliding_window", 4) for name in ("granitemoe", "olmoe")),
+    *((name, "sliding_window", 4) for name in ("deepseek_v3", "granitemoe", "olmoe")),
+    ("deepseek_v2", "norm_topk_prob", True),
+    ("deepseek_v2", "mlp_bias", True),
+    ("deepseek_v2", "scoring_func", "sigmoid"),
+    ("deepseek_v2", "topk_method", "noaux_tc"),
+    ("deepseek_v3", "topk_method", "greedy"),
+    ("deepseek_v3", "moe_layer_freq", 2),
     ("qwen2_moe", "use_sliding_window", True),
     ("gpt_oss", "swiglu_limit", 9.0),
     *((name, "is_causal", None) for name in (*DECODERS, "gemma2", "gemma3_text", "qwen3")),

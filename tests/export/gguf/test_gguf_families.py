@@ -36,6 +36,19 @@ SHARED: dict[str, Any] = {
 }
 GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "tie_word_embeddings": True}
 EXPERTS = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+LATENT = {
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
+    "v_head_dim": 20, "first_k_dense_replace": 1, "moe_intermediate_size": 40, "n_routed_experts": 3,
+    "num_experts_per_tok": 2, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+YARN_KEYS = {
+    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32
+}  # fmt: skip
+VERSION_3 = {
+    **LATENT, "q_lora_rank": 40, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "norm_topk_prob": True,
+    "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
+}  # fmt: skip
 LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, **LLAMA3}
 PHI3_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 # Name: Hugging Face model type, its config, further GGUF metadata.
@@ -82,6 +95,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "qwen2moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 72}, {}),
     "qwen3moe": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}, {}),
     "olmoe": ("olmoe", EXPERTS, {}),
+    "deepseek2": ("deepseek_v2", LATENT, {}),
+    "deepseek2 of version 3": ("deepseek_v3", VERSION_3, YARN_KEYS | {"rope.scaling.yarn_log_multiplier": 0.07}),
     "arcee": ("arcee", {"attention_bias": True, "mlp_bias": True}, {}),
     "command-r": ("cohere", {"logit_scale": 0.25, "layer_norm_eps": 1e-6, **PHI3_IDS}, {"logit_scale": 0.25}),
     "command-r normed": (
@@ -137,6 +152,8 @@ COMPARED = (
     "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
     "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias", "conv_L_cache", "conv_bias",
     "block_auto_adjust_ff_dim",
+    "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "first_k_dense_replace",
+    "n_routed_experts", "n_shared_experts", "routed_scaling_factor", "topk_method", "rope_interleave",
 )  # fmt: skip
 
 
@@ -213,6 +230,30 @@ def test_gpt_oss_experts_come_back_apart(tmp_path: Path) -> None:
             for part, (matrix, bias) in {**parts, "down": (down[i], biases[1][i])}.items():
                 expected |= {f"{name}.{i}.{part}_proj.weight": matrix.T, f"{name}.{i}.{part}_proj.bias": bias}
     same_tensors(checkpoint, expected)
+
+
+def test_an_older_deepseek2_has_keys_and_values_of_heads(tmp_path: Path) -> None:
+    """In one matrix, as the checkpoint."""
+    model, _ = build("deepseek2")
+    older = {
+        "attention.head_count_kv": 4, "attention.key_length": 40, "attention.value_length": 20,
+        "attention.key_length_mla": None, "attention.value_length_mla": None, "expert_gating_func": None,
+    }  # fmt: skip
+    tensors: dict[str, Any] = {f"blk.{i}.attn_{side}_b.weight": None for i in range(2) for side in "kv"}
+    for i, layer in enumerate(model.model.layers):
+        tensors[f"blk.{i}.attn_kv_b.weight"] = layer.self_attn.kv_b_proj.weight.detach().numpy()
+    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), older, tensors)))
+    sizes = {key: value for key, value in LATENT.items() if key != "topk_method"}
+    assert {key: checkpoint.config[key] for key in sizes} == sizes
+    assert checkpoint.config["model_type"] == "deepseek_v2"
+    same_tensors(checkpoint, model.state_dict())
+
+
+@pytest.mark.parametrize(("key", "value"), [("attention.head_count_kv", 2), ("expert_gating_func", 3)])
+def test_another_deepseek2_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    model, _ = build("deepseek2")
+    with pytest.raises(UnsupportedModelError, match=rf"deepseek2\.{key} is {value}; edgellm builds this architecture"):
+        open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), {key: value})))
 
 
 def test_gpt2_matrices_come_back_as_conv1d(tmp_path: Path) -> None:

@@ -82,6 +82,24 @@ qwen3_moe = rows("Qwen3MoeConfig", "qwen3_moe", **EXPERTS, num_experts=5, moe_in
 olmoe = rows("OlmoeConfig", "olmoe", **EXPERTS, num_experts=5)
 granitemoe = rows("GraniteMoeConfig", "granitemoe", **EXPERTS, num_local_experts=5, attention_multiplier=0.25)
 gpt_oss = rows("GptOssConfig", "gpt_oss", **{**EXPERTS, "head_dim": 16}, num_local_experts=5, sliding_window=13)
+LATENT = {
+    "num_key_value_heads": 6, "head_dim": ..., "kv_lora_rank": 32, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
+    "v_head_dim": 20, "first_k_dense_replace": 1, "moe_intermediate_size": 40, "n_routed_experts": 6,
+    "num_experts_per_tok": 3, "n_shared_experts": 1,
+}  # fmt: skip
+deepseek_v2 = rows("DeepseekV2Config", "deepseek_v2", **LATENT, q_lora_rank=None)
+
+
+def corrected(made: Any) -> None:
+    """With sums of scores and corrections on both sides of zero."""
+    for name, buffer in made.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.copy_(buffer.new_tensor([-0.9, 0.1, -0.6, -0.8, -0.3, -0.7]))
+
+
+deepseek_v3 = rows("DeepseekV3Config", "deepseek_v3", **{**LATENT, "q_lora_rank": 40}, n_group=3, topk_group=2)
+LEFT_OUT = dict.fromkeys(("logits", "generated"), "4.57 takes the scores of groups that are not chosen for 0")
+SAME_SCALE = dict.fromkeys(("logits", "generated"), "4.57 leaves mscale_all_dim out of the scale of DeepSeek-V2")
 gpt2_sizes = dict.fromkeys(SIZES, ...)
 gpt2 = rows("GPT2Config", "gpt2", **gpt2_sizes, n_embd=48, n_layer=3, n_head=3, n_positions=128)
 smollm3 = rows("SmolLM3Config", "smollm3", no_rope_layer_interval=2)
@@ -145,6 +163,16 @@ SITUATIONS = [
     olmoe("clipped", clip_qkv=0.5, norm_topk_prob=True),
     granitemoe(""),
     gpt_oss("", rope_scaling={**YARN, "truncate": False}),
+    deepseek_v2(""),
+    deepseek_v2("groups", topk_method="group_limited_greedy", n_group=2, topk_group=1, q_lora_rank=40),
+    deepseek_v2("scaling", routed_scaling_factor=16.0, rope_theta=5000.0, attention_bias=True),
+    deepseek_v2("yarn", rope_scaling={**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}, differs=SAME_SCALE),
+    deepseek_v2("normalized", norm_topk_prob=True, refused="norm_topk_prob"),
+    deepseek_v3(""),
+    deepseek_v3("corrected", before=corrected, differs=LEFT_OUT),
+    deepseek_v3("direct", q_lora_rank=None, n_group=1, topk_group=1, norm_topk_prob=False),
+    deepseek_v3("halves", rope_interleave=False, attention_bias=True),
+    deepseek_v3("yarn", rope_scaling={**YARN, "mscale": 0.7, "mscale_all_dim": 1.2}),
     mistral(""),
     mistral("no-window", sliding_window=None),
     mistral("window", sliding_window=13),

@@ -28,6 +28,7 @@ HALF = replace(LAYOUT, dtype="float16")
 BYTES = replace(LAYOUT, dtype="int8")
 CONVOLVED = replace(LAYOUT, num_layers=3, conv=ConvLayout((0, 2), width=6, kernel=3, dtype="float32"))
 CONVOLVED_BYTES = replace(CONVOLVED, dtype="int8")
+ONCE = replace(LAYOUT, values_are_keys=True)
 MAX_LENGTH = 300
 
 KINDS = {
@@ -37,6 +38,8 @@ KINDS = {
     "host-convolved": lambda: HostCache(CONVOLVED, MAX_LENGTH),
     "host-convolved-int8": lambda: HostCache(CONVOLVED_BYTES, MAX_LENGTH),
     "device-convolved": lambda: DeviceCache(CONVOLVED, MAX_LENGTH, "cpu"),
+    "host-once": lambda: HostCache(ONCE, MAX_LENGTH),
+    "device-once": lambda: DeviceCache(ONCE, MAX_LENGTH, "cpu"),
     "device": lambda: DeviceCache(LAYOUT, MAX_LENGTH, "cpu"),
     "device-float16": lambda: DeviceCache(HALF, MAX_LENGTH, "cpu"),
     "cuda": lambda: DeviceCache(HALF, MAX_LENGTH, "cuda"),
