@@ -57,7 +57,9 @@ def read_latent(config: ConfigReader, *, neighbours: bool) -> tuple[Latent, Llam
     """What attention is made of, and the rest: of the head that all queries see."""
     count, rotated = config.integer("num_attention_heads"), config.integer("qk_rope_head_dim")
     for key, expected in (("num_key_value_heads", count), ("head_dim", rotated)):
-        config.require(config.integer(key, expected) == expected, f"{key} is {config.data.get(key)}, not {expected}")
+        config.require(
+            config.integer(key, expected) == expected, f"{key} is {config.data.get(key)}, expected {expected}"
+        )
     settled = {**config.data, "head_dim": rotated, "num_key_value_heads": count}
     llama = read_llama(replace(config, data=settled))
     still = config.integer("qk_nope_head_dim")
