@@ -128,6 +128,9 @@ def test_what_makes_keys_and_values_is_a_matrix_for_each_head(package: Callable[
     ("name", "changes", "message"),
     [
         ("deepseek_v2", {"num_key_value_heads": 2}, "num_key_value_heads is 2, expected 6"),
+        ("deepseek_v2", {"rope_scaling": "yarn"}, "rope_scaling is 'yarn', expected an object"),
+        ("deepseek_v2", {"rope_scaling": {"type": "yarn", "mscale_all_dim": 1}}, "factor is missing"),
+        ("deepseek_v2", {"rope_scaling": {"type": "yarn", "factor": 2, "mscale_all_dim": "a"}}, "mscale_all_dim is"),
         ("deepseek_v2", {"head_dim": 24}, "head_dim is 24, expected 16"),
         ("deepseek_v2", {"kv_lora_rank": 40}, "kv_lora_rank is 40, expected a multiple of 16"),
         ("deepseek_v2", {"num_experts_per_tok": 7}, "num_experts_per_tok is 7, and there are 6 experts"),
