@@ -45,7 +45,10 @@ VISION = {"image_size": 28, "patch_size": 14, "num_channels": 3}
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "albert": {"embedding_size": 32, "num_hidden_groups": 1},
     "cohere2": {"sliding_window_pattern": 2},
-    "deepseek_v2": {"first_k_dense_replace": 1, "topk_method": "greedy", "n_group": None, "topk_group": None},
+    "deepseek_v2": {
+        "num_key_value_heads": 4, "first_k_dense_replace": 1, "topk_method": "greedy",
+        "n_group": None, "topk_group": None,
+    },
     "deepseek_v3": {"num_key_value_heads": 4, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
     "electra": {"embedding_size": 32},
     "gemma2": {"query_pre_attn_scalar": 16},

@@ -18,9 +18,10 @@ from transformers.models.deepseek_v2 import modeling_deepseek_v2
 import edgellm
 import edgellm_export
 from comparison import fresh, prompt, reference_logits, relative_rms
-from edgellm.errors import ExportError
+from edgellm.errors import CheckpointError, ExportError
 from edgellm.ort.kernels import library
 from edgellm.package.manifest import DecoderFacts, is_of
+from edgellm_export.architectures import read_family
 from families import BY_NAME, make_model, save_checkpoint
 from test_bfloat16_cache import SAME_ROUNDING as SAME_BFLOAT16
 from test_kv_cache import SAME_ROUNDING, as_torch_has_them, scales_of
@@ -121,6 +122,28 @@ def test_what_makes_keys_and_values_is_a_matrix_for_each_head(package: Callable[
     nodes = [node for node in graph.node if node.op_type == "MatMulNBits" and "_b_proj." in node.name]
     bits = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "bits"]
     assert bits == [4] * (2 * 3 * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("deepseek_v2", {"num_key_value_heads": 2}, "num_key_value_heads is 2, expected 6"),
+        ("deepseek_v2", {"rope_scaling": "yarn"}, "rope_scaling is 'yarn', expected an object"),
+        ("deepseek_v2", {"rope_scaling": {"type": "yarn", "mscale_all_dim": 1}}, "factor is missing"),
+        ("deepseek_v2", {"rope_scaling": {"type": "yarn", "factor": 2, "mscale_all_dim": "a"}}, "mscale_all_dim is"),
+        ("deepseek_v2", {"head_dim": 24}, "head_dim is 24, expected 16"),
+        ("deepseek_v2", {"kv_lora_rank": 40}, "kv_lora_rank is 40, expected a multiple of 16"),
+        ("deepseek_v2", {"num_experts_per_tok": 7}, "num_experts_per_tok is 7, and there are 6 experts"),
+        ("deepseek_v3", {"n_group": 4}, "6 experts are no 4 groups of the same size"),
+        ("deepseek_v3", {"n_group": 3}, "3 experts of a token do not fit into 1 of 3 groups of 6 experts"),
+        ("deepseek_v3", {"n_group": 2, "topk_group": 3}, "do not fit into 3 of 2 groups"),
+        ("deepseek_v3", {"n_group": 6, "topk_group": 6}, "groups have 1 experts, expected at least 2"),
+    ],
+)
+def test_configs_that_cannot_be_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    config = json.loads(BY_NAME[name].config().to_json_string(use_diff=False))
+    with pytest.raises(CheckpointError, match=message):
+        read_family(config | changes, 1000)
 
 
 def test_heads_that_are_too_large_for_cuda_are_refused(tmp_path: Path) -> None:

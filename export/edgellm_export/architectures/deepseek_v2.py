@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import onnx_ir as ir
 
@@ -15,7 +13,7 @@ from edgellm_export.blocks.build import BatchState, Build, LayerCache, node
 from edgellm_export.blocks.latent import Latent, latent_attention
 from edgellm_export.blocks.ranking import Ranking
 from edgellm_export.blocks.rope import yarn_magnitude
-from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.config import MAX_HEAD_DIM, ConfigReader
 
 
 def parse(config: ConfigReader) -> Deepseek:
@@ -57,19 +55,19 @@ def read_latent(config: ConfigReader, *, neighbours: bool) -> tuple[Latent, Llam
     """What attention is made of, and the rest: of the head that all queries see."""
     count, rotated = config.integer("num_attention_heads"), config.integer("qk_rope_head_dim")
     for key, expected in (("num_key_value_heads", count), ("head_dim", rotated)):
-        config.require(config.integer(key, expected) == expected, f"{key} is {config.data.get(key)}, not {expected}")
+        found = config.integer(key, expected)
+        config.require(found == expected, f"{key} is {found}, expected {expected}")
     settled = {**config.data, "head_dim": rotated, "num_key_value_heads": count}
     llama = read_llama(replace(config, data=settled))
     still = config.integer("qk_nope_head_dim")
-    scaling: Mapping[str, Any] = config.data.get("rope_scaling") or config.data.get("rope_parameters") or {}
     latent = Latent(
         num_heads=count,
-        kv_lora_rank=config.integer("kv_lora_rank"),
+        kv_lora_rank=config.integer("kv_lora_rank", maximum=MAX_HEAD_DIM),
         q_lora_rank=config.optional_integer("q_lora_rank"),
         qk_nope_head_dim=still,
         qk_rope_head_dim=rotated,
         v_head_dim=config.integer("v_head_dim"),
-        scale=(still + rotated) ** -0.5 * yarn_magnitude(ConfigReader(scaling, config.problems)) ** 2,
+        scale=(still + rotated) ** -0.5 * yarn_magnitude(config) ** 2,
         neighbours=rotated if neighbours else 0,
         bias=config.flag("attention_bias"),
     )

@@ -215,10 +215,11 @@ def _yarn_dimension(rotations: float, theta: float, rotary_dim: int, trained: in
     return rotary_dim * math.log(turns) / (2 * math.log(theta))
 
 
-def yarn_magnitude(values: ConfigReader) -> float:
-    """What DeepSeek multiplies queries and keys by, each, for the rope that `values` ask for, whatever its kind."""
-    kind, weight = values.data.get("rope_type", values.data.get("type", "default")), values.data.get("mscale_all_dim")
-    if kind == "default" or not weight:
+def yarn_magnitude(config: ConfigReader) -> float:
+    """What DeepSeek multiplies queries and keys by, each, where its rope is stretched, in whatever way."""
+    given = _object(config, "rope_scaling") or _object(config, "rope_parameters")
+    values = ConfigReader(given, config.problems)
+    if given.get("rope_type", given.get("type", "default")) == "default" or not given.get("mscale_all_dim"):
         return 1.0
     return _magnitude(values.number("factor"), values.number("mscale_all_dim", positive=False))
 
