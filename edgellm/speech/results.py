@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 class Written:
     """What was written of one window. `tokens`: without an end token. `logprob`: the mean, of all tokens;
     `compression_ratio`: of the tokens' bytes to these compressed; `no_speech`: the probability that nothing is said,
-    where it was asked for."""
+    where it was asked for. `seek`: the frame where the window begins."""
 
     tokens: tuple[int, ...]
     temperature: float
     logprob: float
     compression_ratio: float
     no_speech: float | None = None
+    seek: int = 0
 
 
 @dataclass(frozen=True)

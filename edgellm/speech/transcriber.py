@@ -89,7 +89,8 @@ class Transcriber:
         while start < total and not (self.cancelled is not None and self.cancelled()):
             frames = min(self.frames, total - start)
             window = Window(self.decoder, self._cut_out(features, start, frames))
-            written = self._written(window, [*self._before(known, going_on=going_on), *begin], begin, timestamps)
+            target = [*self._before(known, going_on=going_on), *begin]
+            written = replace(self._written(window, target, begin, timestamps), seek=start)
             going_on = self.options.condition_on_prev_tokens and written.temperature < LOW_TEMPERATURE
             if self._is_silence(written):
                 start += frames
