@@ -43,7 +43,7 @@ WHISPER: dict[str, Any] = {
 SPEECH: dict[str, Any] = {
     "decoder_start_token_id": START, "eos_token_id": EOS, "no_timestamps_token_id": NO_TIMESTAMPS,
     "is_multilingual": True, "lang_to_id": {"<|en|>": ENGLISH, "<|de|>": GERMAN}, "max_length": 8,
-    "task_to_id": {"translate": TRANSLATE, "transcribe": TRANSCRIBE},
+    "task_to_id": {"translate": TRANSLATE, "transcribe": TRANSCRIBE}, "alignment_heads": [[0, 1]],
 }  # fmt: skip
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 SIZES = {name: BERT[f"{name}_size"] for name in ("vocab", "hidden", "intermediate")}

@@ -79,7 +79,7 @@ WAV += (3200).to_bytes(4, "little") + bytes(range(32)) * 100
 FORMS: dict[str, dict[str, Any]] = {
     "transcriptions": {
         "model": "speech", "file": WAV, "language": "en", "response_format": "verbose_json", "temperature": 0.5,
-        "timestamp_granularities[]": ["segment"],
+        "timestamp_granularities[]": ["word", "segment"],
     },
     "transcriptions_stream": {"model": "speech", "file": WAV, "stream": True, "chunking_strategy": "auto"},
     "translations": {"model": "speech", "file": WAV, "response_format": "srt"},

@@ -35,7 +35,7 @@ TABLE = {
         serving: system text decoding engines generation models
         loading: package ort foreign models
         inspection: package
-        pipelines: package text decoding models loading
+        pipelines: package text decoding speech models loading
         *: version decoding speech generation sessions models loading pipelines
         openai: text.answers generation serving
         bulk: system package ort text text.answers decoding generation models serving loading pipelines openai

@@ -65,14 +65,21 @@ class TranscriptSegment(Struct, kw_only=True):
     no_speech_prob: float | None
 
 
+class TranscriptWord(Struct, kw_only=True):
+    word: str
+    start: float
+    end: float
+
+
 class VerboseTranscript(Struct, kw_only=True, omit_defaults=True):
-    """`language`: its English name; None where nothing says it."""
+    """`language`: its English name; None where nothing says it. `segments`, `words`: where they were asked for."""
 
     task: Literal["transcribe", "translate"]
     language: str | None
     duration: float
     text: str
     segments: list[TranscriptSegment] | UnsetType = UNSET
+    words: list[TranscriptWord] | UnsetType = UNSET
     usage: Duration
 
 

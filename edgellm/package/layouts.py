@@ -33,6 +33,7 @@ KVCacheChoice = Literal["auto", "bfloat16"]  # when a package is loaded; "auto":
 
 # What the names of outputs with attention weights begin with; the layer's number follows.
 ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
+CROSS_QUERIES = "cross_queries."  # and those with what it looks for
 
 CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -54,6 +55,13 @@ class GraphFile:
     def cross_attentions(self) -> tuple[str, ...]:
         """The same of a decoder's attention to its source, [batch, heads, target tokens, source tokens]."""
         return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
+
+    @property
+    def cross_queries(self) -> dict[int, str]:
+        """By the layer, the outputs with its queries to the source, [batch, target tokens, heads * head_dim]: some
+        layers' of a model of speech, for when words are said."""
+        names = [name for name in self.outputs if name.startswith(CROSS_QUERIES)]
+        return {int(name.removeprefix(CROSS_QUERIES)): name for name in names}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
@@ -25,6 +25,7 @@ from edgellm.openai.audio import (
     TranscriptEvent,
     TranscriptionRequest,
     TranscriptSegment,
+    TranscriptWord,
     TranslationRequest,
     VerboseTranscript,
 )
@@ -32,6 +33,7 @@ from edgellm.server.answers import unless_gone
 from edgellm.server.http import Chunks, Context, answered, streamed
 from edgellm.server.pool import Loaded
 from edgellm.speech.languages import NAMES
+from edgellm.speech.options import WORD
 from edgellm.speech.results import Segment, Transcription
 from edgellm.speech.subtitles import srt, vtt
 from edgellm.types import FloatArray
@@ -128,12 +130,18 @@ def _options(model: SpeechModel, body: Recorded, task: Task) -> dict[str, Any]:
     if body.temperature is not UNSET:
         options["temperature"] = body.temperature
     if body.response_format not in ("json", "text"):
-        options["return_timestamps"] = True
+        options["return_timestamps"] = WORD if WORD in _granularities(body) else True
     if body.response_format == "verbose_json" and model.tokens.no_speech is not None:
         # Limits that nothing is beyond have the probability of silence told.
         unlimited = {"no_speech_threshold": 1.0, "logprob_threshold": -math.inf}
         options |= {name: limit for name, limit in unlimited.items() if model.tokens.usual.get(name) is None}
     return options
+
+
+def _granularities(body: Recorded) -> Sequence[str]:
+    """What times are wanted of."""
+    given = body.timestamp_granularities if isinstance(body, TranscriptionRequest) else UNSET
+    return ("segment",) if given is UNSET else given
 
 
 def _language(model: SpeechModel, name: str) -> dict[str, Any]:
@@ -159,7 +167,11 @@ def _written(asked: _Asked, found: Transcription) -> Response:
     verbose = VerboseTranscript(
         task=asked.task, language=_named(asked, found), duration=asked.duration, text=text, usage=usage
     )
-    verbose.segments = [_segment(number, segment) for number, segment in enumerate(found.segments)]
+    wanted = _granularities(asked.body)
+    if "segment" in wanted:
+        verbose.segments = [_segment(number, segment) for number, segment in enumerate(found.segments)]
+    if WORD in wanted:
+        verbose.words = [TranscriptWord(word=one.text.strip(), start=one.start, end=one.end) for one in found.words]
     return answered(verbose)
 
 

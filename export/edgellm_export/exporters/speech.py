@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import ExportError
+from edgellm.errors import CheckpointError, ExportError
+from edgellm.package.layouts import CROSS_QUERIES
 from edgellm.package.manifest import AudioFeatures, GraphFile, Manifest, SpeechFacts
 from edgellm.package.report import Report
 from edgellm.text.tokenizer import Tokenizer
@@ -24,7 +25,7 @@ from edgellm_export.float_run.encoder_decoder import Pair, SpeechRun
 from edgellm_export.graphs.encoder_decoder import SourceInputs, build_decoder, build_encoder, feature_inputs
 from edgellm_export.onnx.builder import BuiltGraph
 from edgellm_export.package.audio import audio_features
-from edgellm_export.package.side_files import check_generation, token_ids
+from edgellm_export.package.side_files import check_generation, generation_config, token_ids
 from edgellm_export.verification.layers import WrittenPackage
 from edgellm_export.verification.speech import verify_speech
 
@@ -33,6 +34,7 @@ from edgellm_export.verification.speech import verify_speech
 class SpeechRecipe(EncoderDecoderRecipe):
     family: Whisper
     audio: AudioFeatures
+    aligned: tuple[int, ...]  # layers that tell when words are said
 
     @property
     def original(self) -> SpeechRun:
@@ -50,7 +52,7 @@ class SpeechRecipe(EncoderDecoderRecipe):
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
         encoder = build_encoder(self.family, material, inputs=self._inputs)
-        return {ENCODER: encoder, DECODER: build_decoder(self.family, material)}
+        return {ENCODER: encoder, DECODER: build_decoder(self.family, material, queries=self.aligned)}
 
     def borrowers(self, material: Material) -> Mapping[str, BuiltGraph]:
         return {}
@@ -70,7 +72,30 @@ class SpeechRecipe(EncoderDecoderRecipe):
 
     def _graph_files(self) -> Mapping[str, GraphFile]:
         files = super()._graph_files()
-        return {**files, "encoder": GraphFile(ENCODER, ("input_features",), ())}
+        decoder = files["decoder"]
+        queries = tuple(f"{CROSS_QUERIES}{i}" for i in self.aligned)
+        return {
+            "encoder": GraphFile(ENCODER, ("input_features",), ()),
+            "decoder": replace(decoder, outputs=(*decoder.outputs, *queries)),
+        }
+
+
+def aligned_layers(checkpoint: Checkpoint, family: Whisper) -> tuple[int, ...]:
+    """Of the heads that generation_config.json names, in order. Raises CheckpointError."""
+    pairs = generation_config(checkpoint).get("alignment_heads") or []
+    sizes = family.shape.num_layers, family.shape.num_kv_heads
+    if not isinstance(pairs, list) or not all(_is_head(pair, sizes) for pair in pairs):
+        raise CheckpointError(
+            f"generation_config.json: alignment_heads is {pairs!r}, expected pairs of one of {sizes[0]} layers and one "
+            f"of its {sizes[1]} heads; correct it, or remove it and have no times of words"
+        )
+    return tuple(sorted({layer for layer, _ in pairs}))
+
+
+def _is_head(pair: object, sizes: tuple[int, int]) -> bool:
+    if not isinstance(pair, list) or [type(place) for place in pair] != [int, int]:
+        return False
+    return all(0 <= place < size for place, size in zip(pair, sizes, strict=True))
 
 
 def open_speech(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
@@ -88,4 +113,6 @@ def open_speech(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     family: Whisper
     family, named = open_family(checkpoint)
     audio = audio_features(checkpoint.files, family.mel_bins, family.frames)
-    return Driver(SpeechRecipe(named, choices, family.names, family.shape, family, audio))
+    return Driver(
+        SpeechRecipe(named, choices, family.names, family.shape, family, audio, aligned_layers(named, family))
+    )

@@ -97,6 +97,18 @@ def test_openai_client(client: openai.OpenAI, load: Load) -> None:
     assert translated.text == heard(load, LONGER, task="translate").text.strip()
 
 
+def test_words(client: openai.OpenAI, load: Load) -> None:
+    given: dict[str, Any] = {"model": "many", "file": ("one.wav", LONGER), "response_format": "verbose_json"}
+    expected = heard(load, LONGER, return_timestamps="word")
+    words = [(each.text.strip(), each.start, each.end) for each in expected.words]
+    found = client.audio.transcriptions.create(**given, timestamp_granularities=["word"])
+    assert [(each.word, each.start, each.end) for each in found.words] == words
+    assert found.segments is None
+    both = client.audio.transcriptions.create(**given, timestamp_granularities=["word", "segment"])
+    assert (len(both.words), len(both.segments)) == (len(words), len(expected.segments))
+    assert client.audio.transcriptions.create(**given).words is None
+
+
 def test_a_stream_has_the_segments_and_the_whole(client: openai.OpenAI, load: Load) -> None:
     events = list(client.audio.transcriptions.create(model="many", file=("a.wav", LONGER), stream=True))
     assert {event.type for event in events[:-1]} == {"transcript.text.delta"}
@@ -260,7 +272,8 @@ def test_time_and_queue_have_limits(serve: Callable[..., Server], slowed: list[s
     assert found.status_code == 200
     assert len(slowed) < 10
     full = serve(max_waiting=1)
-    with full.http.stream("POST", WRITE, data={"model": "many", "stream": "1"}, files={"file": ("a", LONGER)}) as one:
+    long = {"file": ("a", wav(sound(30.0)))}
+    with full.http.stream("POST", WRITE, data={"model": "many", "stream": "1"}, files=long) as one:
         next(one.iter_lines())
         refused = post(full)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
