@@ -104,7 +104,7 @@ class SpeechModel:
         settings = self._options(features, options)
         heard = features.shape[1] if heard is None else heard
         with self._engine() as engine:
-            transcriber = self._transcriber(engine, *settings, heard, prompt, cancel)
+            transcriber = self._transcriber(engine, *settings, (self._frames(features), heard), prompt, cancel)
             language = transcriber.language(features)
             timestamps = bool(settings[0].return_timestamps)
             found = tuple(transcriber.segments(features, language, timestamps=timestamps))
@@ -125,14 +125,16 @@ class SpeechModel:
         return self._segments(features, settings, heard, prompt, cancel)
 
     def features(self, recording: Recording, *, sampling_rate: int | None = None) -> FloatArray:
-        """The spectrogram [mel_bins, frames] float32 of a recording, at least a window long."""
+        """The spectrogram [mel_bins, frames] float32 of a recording, at least a window long; where the model reads
+        samples themselves, these, [1, samples]."""
         return self._heard(recording, sampling_rate)[0]
 
     def _heard(self, recording: Recording, sampling_rate: int | None) -> tuple[FloatArray, int]:
         """Features, and how many frames of them are of the recording."""
         audio = self.manifest.model.audio
         samples = samples_of(recording, audio.sampling_rate, sampling_rate)
-        features = log_mel(np.pad(samples, (0, max(0, audio.samples - len(samples)))), audio)
+        padded = np.pad(samples, (0, max(0, audio.samples - len(samples))))
+        features = padded[None] if audio.raw else log_mel(padded, audio)
         return features, min(features.shape[1], -(-len(samples) // audio.hop_length))
 
     def logits(self, features: FloatArray, target: Sequence[int] | TokenArray) -> Logits:
@@ -196,7 +198,7 @@ class SpeechModel:
         prompt: str | Sequence[int] | None, cancel: Cancel | None,
     ) -> Iterator[Segment]:  # fmt: skip
         with self._engine() as engine:
-            transcriber = self._transcriber(engine, *settings, heard, prompt, cancel)
+            transcriber = self._transcriber(engine, *settings, (self._frames(features), heard), prompt, cancel)
             language, timestamps = transcriber.language(features), bool(settings[0].return_timestamps)
             yield from map(self._with_text, transcriber.segments(features, language, timestamps=timestamps))
 
@@ -207,7 +209,7 @@ class SpeechModel:
         self._check(features, whole=True)
         own = {name: given.pop(name) for name in SPEECH_OPTIONS if name in given}
         options = SpeechOptions.create(self.tokens.usual, own)
-        if features.shape[1] > self.manifest.model.audio.frames and not options.return_timestamps:
+        if features.shape[1] > self._frames(features) and not options.return_timestamps:
             if options.return_timestamps is False and own.get("return_timestamps") is False:
                 raise OptionError(
                     "return_timestamps is False, and the recording is longer than a window, from one to the next of "
@@ -220,10 +222,13 @@ class SpeechModel:
         return options, generation
 
     def _transcriber(
-        self, engine: EncoderDecoderEngine, options: SpeechOptions, generation: GenerationOptions, heard: int,
-        prompt: str | Sequence[int] | None, cancel: Cancel | None,
+        self, engine: EncoderDecoderEngine, options: SpeechOptions, generation: GenerationOptions,
+        size: tuple[int, int], prompt: str | Sequence[int] | None, cancel: Cancel | None,
     ) -> Transcriber:  # fmt: skip
-        tokens = self.manifest.tokens
+        """`size`: frames of a window, and of the recording."""
+        if prompt is not None and self.manifest.model.audio.raw:
+            raise OptionError("this model takes no prompt; leave it out")
+        tokens, (frames, heard) = self.manifest.tokens, size
         ends = Ends(eos_token_ids=tokens.eos if generation.eos_token_id is None else generation.eos_token_id)
         return Transcriber(
             engine,
@@ -232,7 +237,7 @@ class SpeechModel:
             options,
             generation,
             ends,
-            frames=self.manifest.model.audio.frames,
+            frames=frames,
             longest=self.manifest.context_length,
             vocab_size=self.manifest.vocab_size,
             prompt=() if prompt is None else self.prompt_tokens(prompt),
@@ -267,6 +272,11 @@ class SpeechModel:
             found += words_of(part, spans, self._text, spaced=language not in UNSPACED)
         return tuple(found)
 
+    def _frames(self, features: FloatArray) -> int:
+        """Of a window: all of them where the encoder reads any number."""
+        audio = self.manifest.model.audio
+        return features.shape[1] if audio.raw else audio.frames
+
     @property
     def _window(self) -> float:
         """Seconds of one."""
@@ -291,8 +301,14 @@ class SpeechModel:
         window."""
         audio = self.manifest.model.audio
         bins, frames = features.shape if features.ndim == 2 else (0, 0)
-        if bins != audio.mel_bins or frames < 1 or (not whole and frames != audio.frames):
+        some, least = whole or audio.raw, audio.frames if audio.raw else 1
+        if audio.raw and frames > audio.longest:
+            raise InputError(
+                f"the recording is {frames / audio.sampling_rate:g} seconds long, and this model reads at most "
+                f"{audio.longest / audio.sampling_rate:g} at a time; give it in pieces"
+            )
+        if bins != audio.mel_bins or frames < least or (not some and frames != audio.frames):
             raise InputError(
                 f"features are {list(features.shape)}, expected [{audio.mel_bins}, {audio.frames}"
-                f"{' or more' if whole else ''}]; model.features makes them of a recording"
+                f"{' or more' if some else ''}]; model.features makes them of a recording"
             )

@@ -213,13 +213,21 @@ class EncoderDecoderFacts:
 @dataclass(frozen=True)
 class AudioFeatures:
     """What an encoder of speech reads: a log-mel spectrogram of `mel_bins` by `frames`. `sampling_rate`: in Hertz.
-    `n_fft`, `hop_length`: samples that a frame is made of, and from one frame to the next."""
+    `n_fft`, `hop_length`: samples that a frame is made of, and from one frame to the next. `longest`: frames of the
+    longest recording, where it reads samples themselves, as one bin of frames of one sample, and any number from
+    `frames` on; 0 for a spectrogram."""
 
     sampling_rate: int
     n_fft: int
     hop_length: int
     mel_bins: int
     frames: int
+    longest: int = 0
+
+    @property
+    def raw(self) -> bool:
+        """Whether samples themselves are read."""
+        return self.longest > 0
 
     @property
     def samples(self) -> int:

@@ -1,4 +1,4 @@
-"""A checkpoint that writes down speech becomes two graphs, an encoder of spectrograms and its decoder."""
+"""A checkpoint that writes down speech becomes two graphs, an encoder of spectrograms or samples and its decoder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from edgellm.package.report import Report
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
 from edgellm_export.architectures import open_family
+from edgellm_export.architectures.moonshine import LONGEST, SHORTEST, Moonshine
 from edgellm_export.architectures.whisper import Whisper
 from edgellm_export.blocks.build import Material
 from edgellm_export.checkpoint import Checkpoint, TensorReader
@@ -24,7 +25,7 @@ from edgellm_export.exporters.encoder_decoder import DECODER, ENCODER, EncoderDe
 from edgellm_export.float_run.encoder_decoder import Pair, SpeechRun
 from edgellm_export.graphs.encoder_decoder import SourceInputs, build_decoder, build_encoder, feature_inputs
 from edgellm_export.onnx.builder import BuiltGraph
-from edgellm_export.package.audio import audio_features
+from edgellm_export.package.audio import audio_features, raw_audio
 from edgellm_export.package.side_files import check_generation, generation_config, token_ids
 from edgellm_export.verification.layers import WrittenPackage
 from edgellm_export.verification.speech import verify_speech
@@ -32,7 +33,7 @@ from edgellm_export.verification.speech import verify_speech
 
 @dataclass(frozen=True)
 class SpeechRecipe(EncoderDecoderRecipe):
-    family: Whisper
+    family: Whisper | Moonshine
     audio: AudioFeatures
     aligned: tuple[int, ...]  # layers that tell when words are said
 
@@ -68,7 +69,8 @@ class SpeechRecipe(EncoderDecoderRecipe):
 
     @property
     def _inputs(self) -> SourceInputs:
-        return partial(feature_inputs, mel_bins=self.audio.mel_bins, frames=self.audio.frames)
+        frames = "samples" if self.audio.raw else self.audio.frames
+        return partial(feature_inputs, mel_bins=self.audio.mel_bins, frames=frames)
 
     def _graph_files(self) -> Mapping[str, GraphFile]:
         files = super()._graph_files()
@@ -80,7 +82,7 @@ class SpeechRecipe(EncoderDecoderRecipe):
         }
 
 
-def aligned_layers(checkpoint: Checkpoint, family: Whisper) -> tuple[int, ...]:
+def aligned_layers(checkpoint: Checkpoint, family: Whisper | Moonshine) -> tuple[int, ...]:
     """Of the heads that generation_config.json names, in order. Raises CheckpointError."""
     pairs = generation_config(checkpoint).get("alignment_heads") or []
     sizes = family.shape.num_layers, family.shape.num_kv_heads
@@ -110,9 +112,12 @@ def open_speech(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     if choices.text.given:
         raise ExportError("models of speech read no calibration text; leave out --calibration")
     check_generation(checkpoint)
-    family: Whisper
+    family: Whisper | Moonshine
     family, named = open_family(checkpoint)
-    audio = audio_features(checkpoint.files, family.mel_bins, family.frames)
+    if isinstance(family, Whisper):
+        audio = audio_features(checkpoint.files, family.mel_bins, family.frames)
+    else:
+        audio = raw_audio(checkpoint.files, SHORTEST, LONGEST)
     return Driver(
         SpeechRecipe(named, choices, family.names, family.shape, family, audio, aligned_layers(named, family))
     )

@@ -100,7 +100,7 @@ def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *,
     return parts.layer_segment(b, stream, observe=observe)
 
 
-def feature_inputs(b: Build, mel_bins: int, frames: int) -> tuple[ir.Value, SourceState]:
+def feature_inputs(b: Build, mel_bins: int, frames: int | str) -> tuple[ir.Value, SourceState]:
     """Of speech, all of it: nothing is padding to the encoder."""
     return b.graph.input("input_features", parts.FLOAT, ["sources", mel_bins, frames]), SourceState()
 

@@ -101,7 +101,7 @@ def test_the_manifest_says_what_is_read(load: Load) -> None:
     assert manifest.task == "automatic-speech-recognition"
     assert manifest.graphs["encoder"].inputs == ("input_features",)
     assert vars(manifest.model.audio) == {
-        "sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "mel_bins": 80, "frames": 100,
+        "sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "mel_bins": 80, "frames": 100, "longest": 0,
     }  # fmt: skip
     assert (manifest.model.source_length, manifest.context_length, manifest.vocab_size) == (50, 64, VOCABULARY)
     assert type(manifest).from_dict(manifest.to_dict()) == manifest
