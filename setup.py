@@ -24,7 +24,13 @@ setup(
         # The only part that needs torch: --via optimum. optimum-onnx wants a transformers below 4.58.
         "optimum": ["optimum-onnx==0.1.0", "torch==2.13.0", "transformers==4.57.6"],
         "tf": ["h5py>=3.10"],
-        "serve": ["starlette>=0.46", "uvicorn>=0.34", "msgspec>=0.19", "prometheus-client>=0.21"],
+        "serve": [
+            "starlette>=0.46",
+            "uvicorn>=0.34",
+            "msgspec>=0.19",
+            "prometheus-client>=0.21",
+            "python-multipart>=0.0.20",
+        ],
         "audio": ["soundfile>=0.12", "soxr>=0.3"],
         "plot": ["matplotlib>=3.8"],
         "batch": ["pyarrow>=15", "msgspec>=0.19"],

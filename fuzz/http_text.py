@@ -74,9 +74,20 @@ BODIES: dict[str, dict[str, Any]] = {
     "tokenize_chat": {"model": "tiny", "messages": USER},
     "detokenize": {"model": "tiny", "tokens": [104, 256, 195, 169]},
 }  # fmt: skip
+WAV = b"RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00\x80>\x00\x00\x00}\x00\x00\x02\x00\x10\x00data"
+WAV += (3200).to_bytes(4, "little") + bytes(range(32)) * 100
+FORMS: dict[str, dict[str, Any]] = {
+    "transcriptions": {
+        "model": "speech", "file": WAV, "language": "en", "response_format": "verbose_json", "temperature": 0.5,
+        "timestamp_granularities[]": ["word", "segment"],
+    },
+    "transcriptions_stream": {"model": "speech", "file": WAV, "stream": True, "chunking_strategy": "auto"},
+    "translations": {"model": "speech", "file": WAV, "response_format": "srt"},
+}  # fmt: skip
 PATHS = {
     "chat": "/v1/chat/completions", "completions": "/v1/completions", "responses": "/v1/responses",
     "embeddings": "/v1/embeddings", "rerank": "/rerank", "tokenize": "/tokenize", "detokenize": "/detokenize",
+    "transcriptions": "/v1/audio/transcriptions", "translations": "/v1/audio/translations",
 }  # fmt: skip
 
 

@@ -35,11 +35,11 @@ TABLE = {
         serving: system text decoding engines generation models
         loading: package ort foreign models
         inspection: package
-        pipelines: package text decoding models loading
+        pipelines: package text decoding speech models loading
         *: version decoding speech generation sessions models loading pipelines
         openai: text.answers generation serving
         bulk: system package ort text text.answers decoding generation models serving loading pipelines openai
-        server: version loading models package text text.answers generation serving openai
+        server: version loading models package text text.answers audio speech generation serving openai
         ray: version system package ort loading bulk serving server
         bench: system package ort inspection models loading
         doctor: system package ort inspection loading

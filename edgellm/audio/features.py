@@ -22,7 +22,7 @@ def log_mel(samples: FloatArray, audio: AudioFeatures) -> FloatArray:
     """The spectrogram [mel_bins, len(samples) // hop_length] of samples. Its floor is by the loudest of all frames, so
     that a spectrogram of a part is not a part of it."""
     edge = audio.n_fft // 2
-    padded = np.pad(samples.astype(np.float64), edge, mode="reflect")
+    padded = np.pad(samples, edge, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, audio.n_fft)[:: audio.hop_length]
     frames = frames[: len(samples) // audio.hop_length]
     window, filters = hann(audio.n_fft), mel_filters(audio)
@@ -30,8 +30,8 @@ def log_mel(samples: FloatArray, audio: AudioFeatures) -> FloatArray:
     for start in range(0, len(frames), CHUNK):
         spectrum = np.fft.rfft(frames[start : start + CHUNK] * window)
         powers[start : start + CHUNK] = (spectrum.real**2 + spectrum.imag**2) @ filters
-    logs = np.log10(np.maximum(powers, FLOOR))
-    logs = np.maximum(logs, logs.max(initial=-np.inf) - DYNAMIC_RANGE)
+    logs = np.log10(np.maximum(powers, FLOOR, out=powers), out=powers)
+    np.maximum(logs, logs.max(initial=-np.inf) - DYNAMIC_RANGE, out=logs)
     return np.ascontiguousarray((logs.T + 4.0) / 4.0, np.float32)
 
 

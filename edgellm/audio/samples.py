@@ -1,23 +1,29 @@
-"""Samples of a recording: of an array, or of a file by soundfile, at the rate that a model reads."""
+"""Samples of a recording at the rate that a model reads: of an array, of a WAV file, or of another one by soundfile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from os import PathLike, fspath
 from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from edgellm.errors import InputError, MissingDependencyError
+from edgellm.audio.wav import read_wav
+from edgellm.errors import EdgellmError, InputError, MissingDependencyError
 from edgellm.types import Array, FloatArray
 
 Recording = Any  # a path, an open file, an array [samples], or a mapping of "array" (or "raw") and "sampling_rate"
+BLOCK = 1 << 20  # samples of all channels, of a compressed file at a time
 
 
-def samples_of(recording: Recording, rate: int, sampling_rate: int | None = None) -> FloatArray:
-    """[samples] float32 at `rate` Hertz. `sampling_rate`: of an array; None: the rate. Raises InputError, or
-    MissingDependencyError where reading a file or another rate needs a library that is not there."""
+def samples_of(
+    recording: Recording, rate: int, sampling_rate: int | None = None, *, longest: float | None = None
+) -> FloatArray:
+    """[samples] float32 at `rate` Hertz. `sampling_rate`: of an array; None: the rate. `longest`: seconds that a file
+    may have: a small one may hold hours. Raises InputError, or MissingDependencyError where reading a file or another
+    rate needs a library that is not there."""
     if isinstance(recording, Mapping):
         array = recording.get("raw", recording.get("array"))
         if array is None or "sampling_rate" not in recording:
@@ -25,7 +31,7 @@ def samples_of(recording: Recording, rate: int, sampling_rate: int | None = None
             raise InputError(f'a recording as a dict has "array" and "sampling_rate"; found {found}')
         return samples_of(array, rate, recording["sampling_rate"])
     if isinstance(recording, str | PathLike) or hasattr(recording, "read"):
-        array, sampling_rate = _read(recording)
+        array, sampling_rate = _read(recording, longest)
         return _resampled(_checked(array), sampling_rate, rate)
     if sampling_rate is not None and (type(sampling_rate) is not int or sampling_rate < 1):
         raise InputError(f"sampling_rate is {sampling_rate!r}, expected a whole number of Hertz")
@@ -50,15 +56,37 @@ def _checked(recording: Any) -> FloatArray:
     return np.asarray(array, np.float32)
 
 
-def _read(file: str | PathLike[str] | BinaryIO) -> tuple[FloatArray, int]:
+def _read(file: str | PathLike[str] | BinaryIO, longest: float | None) -> tuple[FloatArray, int]:
     """The mean of a file's channels, and its rate in Hertz."""
-    soundfile = _library("soundfile", "reading recordings")
     name = fspath(file) if isinstance(file, str | PathLike) else getattr(file, "name", "the recording")
     try:
-        array, rate = soundfile.read(file, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError, TypeError) as error:  # soundfile's own errors are RuntimeErrors
+        with open(file, "rb") if isinstance(file, str | PathLike) else nullcontext(file) as opened:
+            found = read_wav(opened)
+            if found is None:
+                return _decoded(opened, longest)
+            _check_length(found.frames, found.rate, longest)
+            return found.samples().mean(axis=1), found.rate
+    except EdgellmError:
+        raise
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # soundfile's own errors are RuntimeErrors
         raise InputError(f"{name}: cannot be read as sound ({error}); give a WAV or FLAC file") from error
-    return array.mean(axis=1), int(rate)
+
+
+def _decoded(file: BinaryIO, longest: float | None) -> tuple[FloatArray, int]:
+    """The same by soundfile, in pieces."""
+    soundfile = _library("soundfile", "reading recordings other than plain WAV files")
+    with soundfile.SoundFile(file) as opened:
+        rate, frames, means = int(opened.samplerate), 0, [np.zeros(0, np.float32)]
+        for block in opened.blocks(max(1, BLOCK // opened.channels), dtype="float32", always_2d=True):
+            frames += len(block)
+            _check_length(frames, rate, longest)
+            means.append(block.mean(axis=1))
+    return np.concatenate(means), rate
+
+
+def _check_length(frames: int, rate: int, longest: float | None) -> None:
+    if longest is not None and frames > longest * rate:
+        raise InputError(f"the recording is longer than {longest:g} seconds; give it in pieces")
 
 
 def _resampled(samples: FloatArray, found: int, wanted: int) -> FloatArray:

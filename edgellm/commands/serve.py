@@ -24,6 +24,8 @@ from edgellm.errors import MissingDependencyError, OptionError
 @click.option("--max-rows", type=click.IntRange(1), default=32, help="Sequences of a model that run together.")
 @click.option("--max-waiting", type=click.IntRange(1), default=256, help="Requests that wait for a model.")
 @click.option("--max-body", type=SizeType(), default="4MiB", help="Largest request.")
+@click.option("--max-upload", type=SizeType(), default="25MiB", help="Largest request with a recording.")
+@click.option("--max-recording", type=float, default=3600.0, help="Longest recording, in seconds.")
 @click.option("--max-seconds", type=float, help="Longest answer.  [default: no limit]")
 @click.option("--memory", type=SizeType(), help="For all models that are loaded.  [default: no limit]")
 @click.option("--cache-memory", type=SizeType(), help="For each model's keys and values.  [default: a quarter]")
@@ -39,11 +41,14 @@ def serve(
     cache_memory: int | None,
     memory: int | None,
     max_body: int,
+    max_upload: int,
+    max_recording: float,
     preload: bool,
     **given: Any,
 ) -> None:
-    """Serve packages with OpenAI's HTTP interface: /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models,
-    and /rerank, /tokenize, /detokenize, /health, /metrics, /openapi.json.
+    """Serve packages with OpenAI's HTTP interface: /v1/chat/completions, /v1/completions, /v1/embeddings,
+    /v1/audio/transcriptions, /v1/audio/translations, /v1/models, and /rerank, /tokenize, /detokenize, /health,
+    /metrics, /openapi.json.
 
     A package has the name of its directory, or NAME. Only programs of this machine are answered unless --host says
     otherwise. SIGTERM lets what runs finish; answers that take longer than 30 seconds then end where they are.
@@ -59,7 +64,13 @@ def serve(
         ) from error
     known = (*LOOPBACK, host, *hosts) if _is_loopback(host) or hosts else ()
     settings = ServerSettings(
-        hosts=known, memory_bytes=memory, cache_bytes=cache_memory, max_body_bytes=max_body, **given
+        hosts=known,
+        memory_bytes=memory,
+        cache_bytes=cache_memory,
+        max_body_bytes=max_body,
+        max_upload_bytes=max_upload,
+        max_recording_seconds=max_recording,
+        **given,
     )
     if not known and not given["api_keys"]:
         click.echo("warning: others may use this server: it listens beyond this machine, without --api-key", err=True)

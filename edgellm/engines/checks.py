@@ -122,8 +122,10 @@ def _cached(dtype: str, heads: int, head_dim: int) -> Promised:
 
 
 def _features(audio: AudioFeatures) -> Promised:
-    shape = (None, audio.mel_bins, audio.frames)
-    return Promised(f"float32 [any, {audio.mel_bins}, {audio.frames}]", (TYPE_NAMES["float32"],), shape)
+    shape = (None, audio.mel_bins, None if audio.raw else audio.frames)
+    return Promised(
+        f"float32 [any, {audio.mel_bins}, {'any' if audio.raw else audio.frames}]", (TYPE_NAMES["float32"],), shape
+    )
 
 
 def _filled(name: str, cache: CacheLayout) -> Promised:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.generation import read_settings
 from edgellm.package.json_data import read_json
 from edgellm.package.manifest import Manifest, SpeechFacts
-from edgellm.speech.options import SpeechOptions
-from edgellm.speech.results import Segment, Transcription
+from edgellm.speech.options import WORD, SpeechOptions
+from edgellm.speech.results import Segment, Transcription, Word
 from edgellm.speech.segments import Clock
 from edgellm.speech.text import pieces
 from edgellm.speech.tokens import SpeechTokens
 from edgellm.speech.transcriber import Transcriber
+from edgellm.speech.words import UNSPACED, words_of
 from edgellm.text.prompts import encode_prompt
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer, open_tokenizer
 from edgellm.types import FloatArray, Logits, TokenArray
@@ -90,23 +92,27 @@ class SpeechModel:
         Keywords are those of `SpeechOptions` and of `GenerationOptions`, on top of the package's
         generation_config.json. Raises InputError, OptionError or MissingDependencyError.
         """
-        features = self.features(recording, sampling_rate=sampling_rate)
-        return self.transcribe_features(features, prompt=prompt, cancel=cancel, **options)
+        features, heard = self._heard(recording, sampling_rate)
+        return self.transcribe_features(features, heard=heard, prompt=prompt, cancel=cancel, **options)
 
     def transcribe_features(
-        self, features: FloatArray, *, prompt: str | Sequence[int] | None = None, cancel: Cancel | None = None,
-        **options: Any,
+        self, features: FloatArray, *, heard: int | None = None, prompt: str | Sequence[int] | None = None,
+        cancel: Cancel | None = None, **options: Any,
     ) -> Transcription:  # fmt: skip
-        """`transcribe` of what `features` gave."""
+        """`transcribe` of what `features` gave. heard: frames without those that fill a short recording up, in which no
+        word is said; None is all of them."""
         settings = self._options(features, options)
+        heard = features.shape[1] if heard is None else heard
         with self._engine() as engine:
-            transcriber = self._transcriber(engine, *settings, prompt, cancel)
+            transcriber = self._transcriber(engine, *settings, (self._frames(features), heard), prompt, cancel)
             language = transcriber.language(features)
             timestamps = bool(settings[0].return_timestamps)
             found = tuple(transcriber.segments(features, language, timestamps=timestamps))
         segments = tuple(map(self._with_text, found))
         text = "".join(segment.text for segment in segments)
-        return Transcription(text, segments, self._code(settings[0], language))
+        code = self._code(settings[0], language)
+        words = self._words(segments, code) if settings[0].return_timestamps == WORD else ()
+        return Transcription(text, segments, code, words)
 
     def stream(
         self, recording: Recording, *, sampling_rate: int | None = None, prompt: str | Sequence[int] | None = None,
@@ -114,15 +120,22 @@ class SpeechModel:
     ) -> Iterator[Segment]:  # fmt: skip
         """The segments of `transcribe`, each as soon as it is final: a window is decided on as a whole, so there are no
         smaller pieces."""
-        features = self.features(recording, sampling_rate=sampling_rate)
+        features, heard = self._heard(recording, sampling_rate)
         settings = self._options(features, options)
-        return self._segments(features, settings, prompt, cancel)
+        return self._segments(features, settings, heard, prompt, cancel)
 
     def features(self, recording: Recording, *, sampling_rate: int | None = None) -> FloatArray:
-        """The spectrogram [mel_bins, frames] float32 of a recording, at least a window long."""
+        """The spectrogram [mel_bins, frames] float32 of a recording, at least a window long; where the model reads
+        samples themselves, these, [1, samples]."""
+        return self._heard(recording, sampling_rate)[0]
+
+    def _heard(self, recording: Recording, sampling_rate: int | None) -> tuple[FloatArray, int]:
+        """Features, and how many frames of them are of the recording."""
         audio = self.manifest.model.audio
         samples = samples_of(recording, audio.sampling_rate, sampling_rate)
-        return log_mel(np.pad(samples, (0, max(0, audio.samples - len(samples)))), audio)
+        padded = np.pad(samples, (0, max(0, audio.samples - len(samples))))
+        features = padded[None] if audio.raw else log_mel(padded, audio)
+        return features, min(features.shape[1], -(-len(samples) // audio.hop_length))
 
     def logits(self, features: FloatArray, target: Sequence[int] | TokenArray) -> Logits:
         """[length, vocab] float32: what the model predicts after each token of a target, for a window's features."""
@@ -163,9 +176,8 @@ class SpeechModel:
         """The texts between timestamps, and when they are said."""
         if self.tokenizer is None:
             raise no_tokenizer(why="there are texts to be written")
-        window = self.manifest.model.audio.frames * self.clock.seconds_per_frame
-        found = pieces(tokens, self.tokenizer.special_ids, self.clock, window)
-        return [(span, self.tokenizer.decode(part, skip_special_tokens=False)) for span, part in found]
+        found = pieces(tokens, self.tokenizer.special_ids, self.clock, self._window)
+        return [(span, self._text([tokens[place] for place in places])) for span, places in found]
 
     def reset(self) -> None:
         """Forget what was read last, and free its memory."""
@@ -182,11 +194,11 @@ class SpeechModel:
         self._idle[:] = [engine]
 
     def _segments(
-        self, features: FloatArray, settings: tuple[SpeechOptions, GenerationOptions],
+        self, features: FloatArray, settings: tuple[SpeechOptions, GenerationOptions], heard: int,
         prompt: str | Sequence[int] | None, cancel: Cancel | None,
     ) -> Iterator[Segment]:  # fmt: skip
         with self._engine() as engine:
-            transcriber = self._transcriber(engine, *settings, prompt, cancel)
+            transcriber = self._transcriber(engine, *settings, (self._frames(features), heard), prompt, cancel)
             language, timestamps = transcriber.language(features), bool(settings[0].return_timestamps)
             yield from map(self._with_text, transcriber.segments(features, language, timestamps=timestamps))
 
@@ -197,7 +209,7 @@ class SpeechModel:
         self._check(features, whole=True)
         own = {name: given.pop(name) for name in SPEECH_OPTIONS if name in given}
         options = SpeechOptions.create(self.tokens.usual, own)
-        if features.shape[1] > self.manifest.model.audio.frames and not options.return_timestamps:
+        if features.shape[1] > self._frames(features) and not options.return_timestamps:
             if options.return_timestamps is False and own.get("return_timestamps") is False:
                 raise OptionError(
                     "return_timestamps is False, and the recording is longer than a window, from one to the next of "
@@ -211,9 +223,12 @@ class SpeechModel:
 
     def _transcriber(
         self, engine: EncoderDecoderEngine, options: SpeechOptions, generation: GenerationOptions,
-        prompt: str | Sequence[int] | None, cancel: Cancel | None,
+        size: tuple[int, int], prompt: str | Sequence[int] | None, cancel: Cancel | None,
     ) -> Transcriber:  # fmt: skip
-        tokens = self.manifest.tokens
+        """`size`: frames of a window, and of the recording."""
+        if prompt is not None and self.manifest.model.audio.raw:
+            raise OptionError("this model takes no prompt; leave it out")
+        tokens, (frames, heard) = self.manifest.tokens, size
         ends = Ends(eos_token_ids=tokens.eos if generation.eos_token_id is None else generation.eos_token_id)
         return Transcriber(
             engine,
@@ -222,19 +237,60 @@ class SpeechModel:
             options,
             generation,
             ends,
-            frames=self.manifest.model.audio.frames,
+            frames=frames,
             longest=self.manifest.context_length,
             vocab_size=self.manifest.vocab_size,
             prompt=() if prompt is None else self.prompt_tokens(prompt),
             cancelled=None if cancel is None else cancel.is_set,
+            heard=heard,
+            attend=partial(engine.cross_attention, heads=self._heads()) if options.return_timestamps == WORD else None,
         )
+
+    def _heads(self) -> Sequence[tuple[int, int]]:
+        """Those that look at what is said. Raises OptionError."""
+        known = self.manifest.graphs[DECODER].cross_queries
+        if not self.tokens.alignment_heads:
+            raise OptionError("return_timestamps is 'word', and the package's generation_config.json names no "
+                              "alignment_heads, which words are timed by; ask for True")  # fmt: skip
+        if not {layer for layer, _ in self.tokens.alignment_heads} <= known.keys():
+            raise OptionError(
+                "return_timestamps is 'word', and the package was exported without what words are timed by; export the "
+                "checkpoint again"
+            )
+        return self.tokens.alignment_heads
+
+    def _words(self, segments: Sequence[Segment], language: str | None) -> tuple[Word, ...]:
+        """A token is said from the time of the one before it to its own."""
+        if self.tokenizer is None:
+            raise no_tokenizer(why="there are words to be written")
+        tokens = [token for segment in segments for token in segment.tokens]
+        times = [0.0, *(round(time, 2) for segment in segments for time in segment.times)]
+        found: list[Word] = []
+        for _, places in pieces(tokens, self.tokenizer.special_ids, self.clock, self._window):
+            part = [tokens[place] for place in places]
+            spans = [(times[place], times[place + 1]) for place in places]
+            found += words_of(part, spans, self._text, spaced=language not in UNSPACED)
+        return tuple(found)
+
+    def _frames(self, features: FloatArray) -> int:
+        """Of a window: all of them where the encoder reads any number."""
+        audio = self.manifest.model.audio
+        return features.shape[1] if audio.raw else audio.frames
+
+    @property
+    def _window(self) -> float:
+        """Seconds of one."""
+        return self.manifest.model.audio.frames * self.clock.seconds_per_frame
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        assert self.tokenizer is not None
+        return self.tokenizer.decode(tokens, skip_special_tokens=False)
 
     def _with_text(self, segment: Segment) -> Segment:
         if self.tokenizer is None:
             return segment
         words = [t for t in segment.tokens if not self.clock.is_time(t) and t not in self.tokenizer.special_ids]
-        text = self.tokenizer.decode(words, skip_special_tokens=False)
-        return Segment(segment.start, segment.end, segment.tokens, segment.written, text)
+        return replace(segment, text=self._text(words))
 
     def _code(self, options: SpeechOptions, found: int | None) -> str | None:
         token = found if options.language is None else self.tokens.language(options.language)
@@ -245,8 +301,14 @@ class SpeechModel:
         window."""
         audio = self.manifest.model.audio
         bins, frames = features.shape if features.ndim == 2 else (0, 0)
-        if bins != audio.mel_bins or frames < 1 or (not whole and frames != audio.frames):
+        some, least = whole or audio.raw, audio.frames if audio.raw else 1
+        if audio.raw and frames > audio.longest:
+            raise InputError(
+                f"the recording is {frames / audio.sampling_rate:g} seconds long, and this model reads at most "
+                f"{audio.longest / audio.sampling_rate:g} at a time; give it in pieces"
+            )
+        if bins != audio.mel_bins or frames < least or (not some and frames != audio.frames):
             raise InputError(
                 f"features are {list(features.shape)}, expected [{audio.mel_bins}, {audio.frames}"
-                f"{' or more' if whole else ''}]; model.features makes them of a recording"
+                f"{' or more' if some else ''}]; model.features makes them of a recording"
             )

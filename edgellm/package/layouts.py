@@ -33,6 +33,7 @@ KVCacheChoice = Literal["auto", "bfloat16"]  # when a package is loaded; "auto":
 
 # What the names of outputs with attention weights begin with; the layer's number follows.
 ATTENTIONS, CROSS_ATTENTIONS = "attentions.", "cross_attentions."
+CROSS_QUERIES = "cross_queries."  # and those with what it looks for
 
 # Of what short convolutions read: how many tokens' a cache has at least, if it has so many tokens, and after how many
 # tokens the last of it is remembered, to go back to.
@@ -58,6 +59,13 @@ class GraphFile:
     def cross_attentions(self) -> tuple[str, ...]:
         """The same of a decoder's attention to its source, [batch, heads, target tokens, source tokens]."""
         return tuple(name for name in self.outputs if name.startswith(CROSS_ATTENTIONS))
+
+    @property
+    def cross_queries(self) -> dict[int, str]:
+        """By the layer, the outputs with its queries to the source, [batch, target tokens, heads * head_dim]: some
+        layers' of a model of speech, for when words are said."""
+        names = [name for name in self.outputs if name.startswith(CROSS_QUERIES)]
+        return {int(name.removeprefix(CROSS_QUERIES)): name for name in names}
 
 
 def _array_dtype(dtype: str) -> str:
@@ -302,13 +310,21 @@ class EncoderDecoderFacts:
 @dataclass(frozen=True)
 class AudioFeatures:
     """What an encoder of speech reads: a log-mel spectrogram of `mel_bins` by `frames`. `sampling_rate`: in Hertz.
-    `n_fft`, `hop_length`: samples that a frame is made of, and from one frame to the next."""
+    `n_fft`, `hop_length`: samples that a frame is made of, and from one frame to the next. `longest`: frames of the
+    longest recording, where it reads samples themselves, as one bin of frames of one sample, and any number from
+    `frames` on; 0 for a spectrogram."""
 
     sampling_rate: int
     n_fft: int
     hop_length: int
     mel_bins: int
     frames: int
+    longest: int = 0
+
+    @property
+    def raw(self) -> bool:
+        """Whether samples themselves are read."""
+        return self.longest > 0
 
     @property
     def samples(self) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
@@ -12,6 +13,8 @@ from edgellm.generation.results import Generation, Piece
 from edgellm.openai.schema import FinishReason, TokenLogprob, TopLogprob, Usage
 from edgellm.serving import Answer
 from edgellm.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 
 class Disconnected(Exception):
@@ -59,8 +62,17 @@ async def submitted(*submits: Callable[[], Answer]) -> list[Answer]:
 
 async def finished(answers: Sequence[Answer], http: HttpRequest) -> list[Generation]:
     """The answers to the end. Where the client goes before it, they are cancelled. Raises Disconnected."""
+    try:
+        return await unless_gone(http, _all(answers))
+    finally:
+        for answer in answers:
+            answer.cancel()
+
+
+async def unless_gone(http: HttpRequest, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives. Where the client goes before it, it is cancelled. Raises Disconnected."""
     gone: asyncio.Future[None] = asyncio.ensure_future(_disconnect(http))
-    waiting = asyncio.ensure_future(_all(answers))
+    waiting = asyncio.ensure_future(work)
     try:
         await asyncio.wait((gone, waiting), return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
@@ -69,8 +81,6 @@ async def finished(answers: Sequence[Answer], http: HttpRequest) -> list[Generat
     finally:
         gone.cancel()
         waiting.cancel()
-        for answer in answers:
-            answer.cancel()
 
 
 async def merged(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, int, Piece]]:

@@ -18,12 +18,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgellm.errors import EdgellmError
-from edgellm.openai import schema
+from edgellm.openai import audio, schema
 from edgellm.server.answers import Disconnected
+from edgellm.server.audio import transcriptions, translations
 from edgellm.server.chat import chat_completions
 from edgellm.server.completions import completions
 from edgellm.server.document import Operation, openapi
 from edgellm.server.failures import Refusal, refusal_of
+from edgellm.server.forms import form_of
 from edgellm.server.guard import Guard
 from edgellm.server.http import Context, answered, body_of, log
 from edgellm.server.metrics import Metrics
@@ -41,10 +43,18 @@ OPERATIONS = (
     Operation("/v1/completions", completions, schema.CompletionRequest, schema.Completion, schema.Completion),
     Operation("/v1/responses", responses, schema.ResponsesRequest, schema.ResponseObject, schema.ResponseEvent),
     Operation("/v1/embeddings", embeddings, schema.EmbeddingRequest, schema.Embeddings),
+    Operation(
+        "/v1/audio/transcriptions", transcriptions, audio.TranscriptionRequest, audio.Transcript,
+        audio.TranscriptEvent, verbose=audio.VerboseTranscript,
+    ),
+    Operation(
+        "/v1/audio/translations", translations, audio.TranslationRequest, audio.Transcript,
+        verbose=audio.VerboseTranscript,
+    ),
     Operation("/rerank", rerank, schema.RerankRequest, schema.Ranking),
     Operation("/tokenize", tokenize, schema.TokenizeRequest, schema.Tokens),
     Operation("/detokenize", detokenize, schema.DetokenizeRequest, schema.Text),
-)
+)  # fmt: skip
 
 
 def create_app(
@@ -109,7 +119,8 @@ Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 def _reading(operation: Operation, context: Context) -> Handler:
     async def handle(http: HttpRequest) -> Response:
-        body = await body_of(http, operation.request, context.settings)
+        read = form_of if operation.is_form else body_of
+        body = await read(http, operation.request, context.settings)
         response: Response = await operation.handler(http, body, context)
         return response
 

@@ -10,26 +10,37 @@ from typing import Any
 import msgspec
 
 from edgellm.openai import schema
+from edgellm.openai.audio import Upload
 from edgellm.version import __version__
 
-JSON, TEXT = "application/json", {"type": "string"}
+JSON, FORM, TEXT = "application/json", "multipart/form-data", {"type": "string"}
 REFUSALS = {
     400: "The request is wrong", 401: "The API key is missing or wrong", 403: "Not from this page or for this host",
     404: "No such model", 408: "The request took too long to arrive", 413: "The request is too large",
-    415: "The request is not JSON", 429: "Too many requests wait", 500: "The server failed",
+    415: "The request is of another content type", 429: "Too many requests wait", 500: "The server failed",
     503: "No memory, or the server is about to end",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is posted to an address. `event`: what the answer to one with "stream": true is made of."""
+    """What is posted to an address. `event`: what the answer to one with "stream": true is made of. `verbose`: what a
+    form's answer may be instead, beside plain text."""
 
     path: str
     handler: Callable[..., Awaitable[Any]]
     request: type[msgspec.Struct]
     answer: type[msgspec.Struct]
     event: type[msgspec.Struct] | None = None
+    verbose: type[msgspec.Struct] | None = None
+
+    @property
+    def is_form(self) -> bool:
+        return self.verbose is not None
+
+    @property
+    def types(self) -> list[type[msgspec.Struct]]:
+        return [kind for kind in (self.request, self.answer, self.event, self.verbose) if kind is not None]
 
 
 # What is got from an address: a type, or what kind of text.
@@ -41,14 +52,19 @@ PLAIN: dict[str, Any] = {
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
     answers = [kind for kind in PLAIN.values() if not isinstance(kind, str)]
-    types = [kind for one in operations for kind in (one.request, one.answer, one.event) if kind is not None]
-    types += [*answers, schema.Error]
-    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    types = [*(kind for one in operations for kind in one.types), *answers, schema.Error]
+    schemas, components = msgspec.json.schema_components(
+        types, schema_hook=_of_no_json, ref_template="#/components/schemas/{name}"
+    )
     by_type: dict[Any, Any] = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {path: {"get": _get(path, kind, by_type)} for path, kind in PLAIN.items()}
     for one in operations:
-        body = {"required": True, "content": {JSON: {"schema": by_type[one.request]}}}
-        responses = _responses(_content(one.answer, by_type, one.event), by_type)
+        body = {"required": True, "content": {FORM if one.is_form else JSON: {"schema": by_type[one.request]}}}
+        content = _content(one.answer, by_type, one.event)
+        if one.verbose is not None:
+            content[JSON] = {"schema": {"anyOf": [by_type[one.answer], by_type[one.verbose]]}}
+            content["text/plain"] = {"schema": TEXT}
+        responses = _responses(content, by_type)
         paths[one.path] = {"post": {"operationId": _name(one.path), "requestBody": body, "responses": responses}}
     return {
         "openapi": "3.1.0",
@@ -73,6 +89,13 @@ def _content(kind: Any, by_type: Mapping[Any, Any], event: Any = None) -> dict[s
     if event is not None:
         content["text/event-stream"] = {"schema": _event([by_type[event], by_type[schema.Error]])}
     return content
+
+
+def _of_no_json(kind: type) -> dict[str, Any]:
+    """The schema of a form's file."""
+    if kind is not Upload:
+        raise NotImplementedError
+    return {"type": "string", "format": "binary"}
 
 
 def _event(bodies: list[Any]) -> dict[str, Any]:

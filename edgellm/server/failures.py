@@ -57,6 +57,10 @@ def refusal_of(error: EdgellmError) -> Refusal:
     return Refusal(500, message)
 
 
+def too_large(most: int) -> Refusal:
+    return Refusal(413, f"the request is larger than {most} bytes", code="request_too_large")
+
+
 def _kind(status: int) -> str:
     """OpenAI's names for kinds of errors."""
     names = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgellm.server.failures import Refusal
+from edgellm.server.failures import Refusal, too_large
 from edgellm.server.settings import ServerSettings
 
 OPEN = ("/health", "/")  # need no key: they tell nothing
@@ -68,11 +68,11 @@ class Guard:
         several = len(headers.getlist("origin")) > 1
         if origin is not None and (several or not (self._is_named(origin) or _is_own(origin, host))):
             raise Refusal(403, f"the origin {origin!r} may not use this server; name it with --cors-origin")
-        self._check_size(headers)
+        self._check_size(headers, self._settings.largest(scope["path"]))
         if self._settings.api_keys and scope["path"] not in OPEN and scope["method"] != "OPTIONS":
             self._check_key(headers.get("authorization", ""))
 
-    def _check_size(self, headers: Headers) -> None:
+    def _check_size(self, headers: Headers, most: int) -> None:
         size = headers.get("content-length")
         if size is None:
             return
@@ -82,8 +82,8 @@ class Guard:
                 "the request has Content-Length and Transfer-Encoding, expected one",
                 headers={"Connection": "close"},
             )
-        if not size.isdecimal() or len(size) > MOST_DIGITS or int(size) > self._settings.max_body_bytes:
-            raise _too_large(self._settings)
+        if not size.isdecimal() or len(size) > MOST_DIGITS or int(size) > most:
+            raise too_large(most)
 
     def _check_key(self, authorization: str) -> None:
         kind, _, key = authorization.partition(" ")
@@ -95,10 +95,6 @@ class Guard:
 
     def _is_named(self, origin: str) -> bool:
         return "*" in self._settings.origins or origin in self._settings.origins
-
-
-def _too_large(settings: ServerSettings) -> Refusal:
-    return Refusal(413, f"the request is larger than {settings.max_body_bytes} bytes", code="request_too_large")
 
 
 def _name(host: str) -> str:

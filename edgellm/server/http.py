@@ -6,9 +6,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request as HttpRequest
@@ -16,10 +16,9 @@ from starlette.responses import Response, StreamingResponse
 
 from edgellm.errors import EdgellmError
 from edgellm.openai.options import invalid
-from edgellm.server.failures import Refusal, refusal_of
+from edgellm.server.failures import Refusal, refusal_of, too_large
 from edgellm.server.pool import Loaded, ModelPool
 from edgellm.server.settings import ServerSettings
-from edgellm.serving import Answer
 
 B = TypeVar("B", bound=msgspec.Struct)
 JSON = "application/json"
@@ -68,23 +67,34 @@ async def body_of(http: HttpRequest, kind: type[B], settings: ServerSettings) ->
 
 
 async def _read(http: HttpRequest, settings: ServerSettings) -> bytes:
-    content = bytearray()
+    return b"".join([piece async for piece in pieces_of(http, settings)])
+
+
+async def pieces_of(http: HttpRequest, settings: ServerSettings) -> AsyncGenerator[bytes]:
+    """A request's body as it comes. Raises Refusal for one that is too large."""
+    most, size = settings.largest(http.scope["path"]), 0
     async for piece in http.stream():
-        content += piece
-        if len(content) > settings.max_body_bytes:
-            raise Refusal(413, f"the request is larger than {settings.max_body_bytes} bytes", code="request_too_large")
-    return bytes(content)
+        size += len(piece)
+        if size > most:
+            raise too_large(most)
+        yield piece
 
 
 def answered(body: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(body), media_type=JSON)
 
 
+class Cancelled(Protocol):
+    """An answer that somebody may not wait for any more."""
+
+    def cancel(self) -> None: ...
+
+
 class Chunks:
     """Chunks made of answers. Until their end, or until nobody takes them any more, the model stays loaded; then the
     answers are cancelled, also where not one chunk was taken."""
 
-    def __init__(self, chunks: AsyncIterator[Any], answers: Sequence[Answer], loaded: Loaded) -> None:
+    def __init__(self, chunks: AsyncIterator[Any], answers: Sequence[Cancelled], loaded: Loaded) -> None:
         self._chunks, self._answers, self._loaded = chunks, answers, loaded
         self._open = True
         loaded.users += 1

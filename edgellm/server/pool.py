@@ -14,6 +14,7 @@ from edgellm.errors import OptionError
 from edgellm.loading import AnyModel, load, read_package
 from edgellm.models.encoder import EncoderModel
 from edgellm.models.generative import GenerativeModel
+from edgellm.models.speech import SpeechModel
 from edgellm.package.manifest import EncoderFacts, KVCacheChoice, Manifest
 from edgellm.server.failures import Refusal
 from edgellm.server.settings import ServerSettings
@@ -22,7 +23,8 @@ from edgellm.serving import Engine
 
 @dataclass(eq=False)
 class Loaded:
-    """A model in use. `engine`: of one that generates. `turn`: of an encoder, whose calls come one after the other."""
+    """A model in use. `engine`: of one that generates. `turn`: of an encoder or a model of speech, whose calls come one
+    after the other."""
 
     name: str
     model: AnyModel
@@ -45,6 +47,12 @@ class Loaded:
         """Raises Refusal for a model that is no encoder."""
         if not isinstance(self.model, EncoderModel):
             raise Refusal(400, f"the model {self.name!r} makes no vectors: it is for {self.task}", param="model")
+        return self.model
+
+    def hearing(self) -> SpeechModel:
+        """Raises Refusal for a model that does not write down speech."""
+        if not isinstance(self.model, SpeechModel):
+            raise Refusal(400, f"the model {self.name!r} reads no recordings: it is for {self.task}", param="model")
         return self.model
 
     @property

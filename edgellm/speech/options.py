@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from edgellm.errors import OptionError
 
+WORD = "word"
 PromptUse = Literal["first-segment", "all-segments"]
 
 
@@ -16,17 +17,17 @@ class SpeechOptions:
     """Names and meanings are those of transformers' Whisper.
 
     `language`: a name or a code; None: found out by the first half minute. `task`: "transcribe" or "translate", which
-    writes English. `return_timestamps`: of segments; None: where the recording is too long to do without.
-    `temperature`: one, or several to try in turn where what was written is no good: above 0 it is sampled. No good is
-    what compresses better than `compression_ratio_threshold`, or has a mean log-probability below `logprob_threshold`;
-    below that, and nothing said with more than `no_speech_threshold`, it is left out. `condition_on_prev_tokens`: each
-    half minute has what was written before as its beginning. `prompt_condition_type`: what the caller's prompt comes
-    before then.
+    writes English. `return_timestamps`: of segments, with "word" of words, too; None: of segments where the recording
+    is too long to do without. `temperature`: one, or several to try in turn where what was written is no good: above 0
+    it is sampled. No good is what compresses better than `compression_ratio_threshold`, or has a mean log-probability
+    below `logprob_threshold`; below that, and nothing said with more than `no_speech_threshold`, it is left out.
+    `condition_on_prev_tokens`: each half minute has what was written before as its beginning. `prompt_condition_type`:
+    what the caller's prompt comes before then.
     """
 
     language: str | None = None
     task: str | None = None
-    return_timestamps: bool | None = None
+    return_timestamps: bool | Literal["word"] | None = None
     temperature: tuple[float, ...] = (0.0,)
     compression_ratio_threshold: float | None = None
     logprob_threshold: float | None = None
@@ -50,9 +51,10 @@ class SpeechOptions:
         for name in ("language", "task"):
             if not isinstance(getattr(self, name), str | None):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected a name")
-        for name in ("return_timestamps", "condition_on_prev_tokens"):
-            if not isinstance(getattr(self, name), bool | None):
-                raise OptionError(f"{name} is {getattr(self, name)!r}, expected True or False")
+        if not isinstance(self.return_timestamps, bool | None) and self.return_timestamps != WORD:
+            raise OptionError(f"return_timestamps is {self.return_timestamps!r}, expected True, False or 'word'")
+        if not isinstance(self.condition_on_prev_tokens, bool):
+            raise OptionError(f"condition_on_prev_tokens is {self.condition_on_prev_tokens!r}, expected True or False")
         for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
             if getattr(self, name) is not None and not _is_number(getattr(self, name)):
                 raise OptionError(f"{name} is {getattr(self, name)!r}, expected a number")

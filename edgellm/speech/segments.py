@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgellm.speech.results import Segment, Written
@@ -36,9 +35,13 @@ def cut(written: Written, start: int, frames: int, clock: Clock) -> tuple[list[S
     times = [clock.is_time(token) for token in tokens]
     pairs = [i for i in range(1, len(tokens)) if times[i - 1] and times[i]]
 
-    def segment(part: Sequence[int], begin: float, end: float) -> Segment:
+    def segment(first: int, stop: int, begin: float, end: float) -> Segment:
         return Segment(
-            offset + begin * clock.seconds_per_step, offset + end * clock.seconds_per_step, tuple(part), written
+            offset + begin * clock.seconds_per_step,
+            offset + end * clock.seconds_per_step,
+            written.tokens[first:stop],
+            written,
+            times=tuple(offset + time for time in written.times[first:stop]),
         )
 
     if not pairs:
@@ -46,13 +49,13 @@ def cut(written: Written, start: int, frames: int, clock: Clock) -> tuple[list[S
         stamps = [clock.steps(token) for token, is_time in zip(tokens, times, strict=True) if is_time]
         if stamps and stamps[-1]:
             end = stamps[-1]
-        return [segment(tokens, 0, end)], frames
+        return [segment(0, len(tokens), 0, end)], frames
     closed = times[-2:] == [False, True]  # one timestamp at the end: nothing is said behind it
     ends = [*pairs, len(tokens)] if closed else [*pairs[:-1], pairs[-1] + 1]
     found, last = [], 0
     for place, stop in enumerate(ends):
         part = tokens[last:stop]
         final = part[-1] if closed or place < len(ends) - 1 else part[-2]
-        found.append(segment(part, clock.steps(part[0]), clock.steps(final)))
+        found.append(segment(last, stop, clock.steps(part[0]), clock.steps(final)))
         last = stop
     return found, frames if closed else clock.steps(tokens[last - 2]) * clock.frames_per_step

@@ -1,4 +1,4 @@
-"""Tokens with timestamps as texts with times, as transformers' pipeline has them."""
+"""Tokens with timestamps as pieces of text with times, as transformers' pipeline has them."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ class _Times:
 class _Cut:
     parts: list[tuple[Span, list[int]]] = field(default_factory=list)
     start: float | None = None
-    tokens: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
 
     def time(self, time: float) -> None:
         if self.start is None:
             self.start = time
         elif time != self.start:
-            self.parts.append(((self.start, time), self.tokens))
-            self.start, self.tokens = None, []
+            self.parts.append(((self.start, time), self.places))
+            self.start, self.places = None, []
 
 
 def pieces(
     tokens: Sequence[int], special: Collection[int], clock: Clock, window: float
 ) -> list[tuple[Span, list[int]]]:
-    """The text tokens between timestamps, and these. Text without a timestamp behind it has None there. `special`:
-    tokens that are no text. `window`: seconds of one."""
+    """The places of the text tokens between timestamps, and these. Text without a timestamp behind it has None there.
+    `special`: tokens that are no text. `window`: seconds of one."""
     cut, times = _Cut(), _Times(clock, window)
     for place, token in enumerate(tokens):
         if token in special:
@@ -60,7 +60,7 @@ def pieces(
         if clock.is_time(token):
             cut.time(times.of(tokens, place))
         else:
-            cut.tokens.append(token)
-    if cut.tokens:
-        cut.parts.append(((cut.start, None), cut.tokens))
+            cut.places.append(place)
+    if cut.places:
+        cut.parts.append(((cut.start, None), cut.places))
     return cut.parts

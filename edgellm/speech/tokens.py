@@ -18,7 +18,7 @@ class SpeechTokens:
     `tasks`: tokens by name, such as "<|en|>" and "translate". `forced`: what comes behind the start where nobody says,
     in older checkpoints; None is a language to be found out. `previous`: what earlier text begins with. `latest`: how
     many timestamps the first may be past the first. `english_only`: there is no choice of language and task. `usual`:
-    options of a call that the file has."""
+    options of a call that the file has. `alignment_heads`: layers, and heads of these, that look at what is said."""
 
     start: int
     no_timestamps: int | None
@@ -29,6 +29,7 @@ class SpeechTokens:
     latest: int | None
     english_only: bool
     usual: Mapping[str, Any]
+    alignment_heads: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], config: Mapping[str, Any], vocab_size: int) -> SpeechTokens:
@@ -56,7 +57,8 @@ class SpeechTokens:
         only = settings.get("is_multilingual") is False
         previous, usual = token("prev_sot_token_id"), {k: v for k, v in settings.items() if v is not None}
         none = token("no_timestamps_token_id")
-        return cls(start, none, tokens("lang_to_id"), tokens("task_to_id"), forced, previous, latest, only, usual)
+        languages, tasks, heads = tokens("lang_to_id"), tokens("task_to_id"), alignment_heads(settings)
+        return cls(start, none, languages, tasks, forced, previous, latest, only, usual, heads)
 
     @property
     def first_timestamp(self) -> int | None:
@@ -108,6 +110,16 @@ class SpeechTokens:
         if not timestamps and tokens[-1] != self.no_timestamps:
             return [*tokens, self.no_timestamps]
         return tokens[:-1] if timestamps and tokens[-1] == self.no_timestamps else tokens
+
+
+def alignment_heads(settings: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The pairs of a layer and a head that generation_config.json names. Raises PackageCorruptError."""
+    pairs = settings.get("alignment_heads") or []
+    if not isinstance(pairs, Sequence) or not all(
+        isinstance(pair, Sequence) and [type(n) for n in pair] == [int, int] and min(pair) >= 0 for pair in pairs
+    ):
+        raise corrupt(f"generation_config.json: alignment_heads is {pairs!r}, expected pairs of a layer and a head")
+    return tuple((layer, head) for layer, head in pairs)
 
 
 def _is_token(value: object, vocab_size: int) -> bool:

@@ -17,6 +17,7 @@ from edgellm.decoding.choice import log_softmax, softmax
 from edgellm.decoding.decoder import READING, Reading, Sources
 from edgellm.decoding.processors import Scores
 from edgellm.errors import OptionError
+from edgellm.speech.alignment import token_positions
 from edgellm.speech.options import SpeechOptions
 from edgellm.speech.results import Segment, Written
 from edgellm.speech.rules import keep_timestamps_in_order
@@ -26,6 +27,7 @@ from edgellm.types import FloatArray, Logits, TokenArray
 
 LOW_TEMPERATURE = 0.5  # below which what was written is good enough to go on from
 Cancelled = Callable[[], bool]
+Attend = Callable[[TokenArray, FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Transcriber:
-    """`prompt`: tokens of earlier text, or of words to expect. `frames`: of a window. `longest`: of a target."""
+    """`prompt`: tokens of earlier text, or of words to expect. `frames`: of a window. `longest`: of a target.
+    `heard`: frames of the recording, without what fills the first window up. `attend`: what tells when tokens are said,
+    where that is asked for: how much a target's tokens look at a source's positions, [heads, tokens, positions]."""
 
     decoder: Decoder
     tokens: SpeechTokens
@@ -60,6 +64,8 @@ class Transcriber:
     vocab_size: int
     prompt: tuple[int, ...] = ()
     cancelled: Cancelled | None = None
+    heard: int = 0
+    attend: Attend | None = None
 
     def __post_init__(self) -> None:
         if self.options.return_timestamps and self.tokens.no_timestamps is None:
@@ -89,11 +95,13 @@ class Transcriber:
         while start < total and not (self.cancelled is not None and self.cancelled()):
             frames = min(self.frames, total - start)
             window = Window(self.decoder, self._cut_out(features, start, frames))
-            written = self._written(window, [*self._before(known, going_on=going_on), *begin], begin, timestamps)
+            target = [*self._before(known, going_on=going_on), *begin]
+            written = replace(self._written(window, target, begin, timestamps), seek=start)
             going_on = self.options.condition_on_prev_tokens and written.temperature < LOW_TEMPERATURE
             if self._is_silence(written):
                 start += frames
                 continue
+            written = replace(written, times=self._times(window, target, written, self.heard - start))
             found, covered = cut(written, start, frames, self.clock)
             known += [segment.tokens for segment in found]
             start += covered
@@ -135,6 +143,17 @@ class Transcriber:
                 break
         return written
 
+    def _times(self, window: Window, target: Sequence[int], written: Written, heard: int) -> tuple[float, ...]:
+        """Of each token behind the target. The last one, which nothing was predicted from, has the time of the one
+        before it, as in the reference. `heard`: the window's frames, without what fills it up; beyond its end none."""
+        if self.attend is None:
+            return ()
+        read = [*target, *written.tokens[: written.predicted]]
+        weights = self.attend(np.array(read, np.int64), window.source)[:, len(target) :]
+        positions = token_positions(weights[..., : heard // self.clock.frames_per_step])
+        times = [float(place) * self.clock.seconds_per_step for place in positions] or [0.0]
+        return (*times, times[-1])[: len(written.tokens)]
+
     def _is_poor(self, written: Written) -> bool:
         ratio, logprob = self.options.compression_ratio_threshold, self.options.logprob_threshold
         too_alike = ratio is not None and written.compression_ratio > ratio
@@ -171,7 +190,8 @@ class Transcriber:
         logprob = best.score if best.score is not None else kept.mean(best.tokens)
         ended = best.tokens[-1:] and best.tokens[-1] in self.ends.eos_token_ids
         tokens = best.tokens[:-1] if ended else best.tokens
-        return Written(tokens, temperature, logprob, compression_ratio(best.tokens, self.vocab_size))
+        ratio = compression_ratio(best.tokens, self.vocab_size)
+        return Written(tokens, temperature, logprob, ratio, predicted=len(best.tokens) - 1)
 
     def _rules(self, timestamps: bool) -> list[Processor]:
         first = self.tokens.first_timestamp

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,17 @@ def sound(seconds: float, seed: int = 0) -> np.ndarray:
         for _ in range(4)
     )
     return (0.1 * tones + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def wav(samples: np.ndarray, rate: int = 16000) -> bytes:
+    """A file of 16 bits."""
+    made = io.BytesIO()
+    with wave.open(made, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return made.getvalue()
 
 
 def features_of(samples: np.ndarray) -> torch.Tensor:

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi import checks
 from edgellm.server import ServerSettings, create_app
 from fuzz.flood import flood
 from fuzz.http_server import packages
-from fuzz.http_text import BODIES, path_of
+from fuzz.http_text import BODIES, FORMS, path_of
 
 TRUE = [
     not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
@@ -56,7 +56,7 @@ def test_valid_data(document: Any) -> None:
     """Half of it lies about requests that are answered: else most would be refused for what a schema does not say."""
     found: Counter[tuple[str, int]] = Counter()
     for operation in operations(document):
-        near = [body for name, body in BODIES.items() if path_of(name) == operation.path]
+        near = [body for name, body in (BODIES | FORMS).items() if path_of(name) == operation.path]
 
         numbers = count()
 
@@ -91,7 +91,7 @@ def test_invalid_data_is_refused(document: Any) -> None:
 
         examples(operation, INVALID, 12, check)
     assert set(found) <= {400, 404, 415}
-    assert sum(found.values()) == 7 * 12
+    assert sum(found.values()) == 9 * 12
 
 
 def test_damaged_requests_are_answered_or_refused() -> None:

@@ -11,13 +11,15 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
+from edgellm.decoding.choice import softmax
 from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.contract import Known, RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, FeatureEncoder, SourceEncoder
+from edgellm.ort.binding import AnyArray, array_of
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest, SpeechFacts
-from edgellm.types import Array, IntArray, Logits, ProgressHook, TokenArray
+from edgellm.types import Array, FloatArray, IntArray, Logits, ProgressHook, TokenArray
 
 
 class EncoderDecoderEngine(RowEngine):
@@ -101,6 +103,32 @@ class EncoderDecoderEngine(RowEngine):
         self._encode([source])
         yield from self._only(1).all_logits(self._encoded, tokens)
 
+    def cross_attention(self, tokens: TokenArray, source: Array, *, heads: Sequence[tuple[int, int]]) -> FloatArray:
+        """[heads, tokens, source length] float32: how much a target's tokens look at the source, by heads given as
+        (layer, head). Reads the target anew, in one run, and does not touch the cache."""
+        self._encode([source])
+        queries = self._queries(tokens, [layer for layer, _ in heads])
+        names, size = self._manifest.model.cross_cache.names(), self._manifest.model.cache.head_dim
+        keys = {layer: array_of(self._encoded.tensors[names[2 * layer][1]])[0] for layer in queries}
+        return np.stack([
+            _weights(queries[layer][:, head * size : (head + 1) * size], keys[layer][head]) for layer, head in heads
+        ])  # fmt: skip
+
+    def _queries(self, tokens: TokenArray, layers: Sequence[int]) -> dict[int, Array]:
+        """[tokens, heads * head_dim] by the layer."""
+        model, decoder = self._manifest.model, self._manifest.graphs["decoder"]
+        outputs = {layer: decoder.cross_queries[layer] for layer in layers}
+        empty = np.zeros((1, model.cache.num_kv_heads, len(tokens), model.cache.head_dim), model.cache.dtype)
+        feeds: dict[str, AnyArray] = {
+            "input_ids": tokens[None],
+            "decoder_attention_mask": np.ones((1, len(tokens)), np.int64),
+            "encoder_attention_mask": self._encoded.mask,
+            **{past: empty for past, _ in model.cache.names()},
+            **self._encoded.tensors,
+        }
+        found = self.graphs[1].run(feeds, list(outputs.values()))
+        return {layer: value.numpy()[0] for layer, value in zip(outputs, found, strict=True)}
+
     def _only(self, rows: int) -> Cohort:
         """The first cohort, alone from now on."""
         cohort = self._cohorts[0][0] if self._cohorts else Cohort(self.graphs[1], self._manifest)
@@ -114,6 +142,12 @@ class EncoderDecoderEngine(RowEngine):
         if self._encoder.known_by(sources) != self._encoded.sources:
             self._encoded = NOTHING
             self._encoded = self._encoder.run(sources)
+
+
+def _weights(queries: Array, keys: Array) -> FloatArray:
+    """[tokens, source length] of one head's queries [tokens, head_dim] and keys [source length, head_dim]."""
+    scores = queries.astype(np.float32) @ keys.astype(np.float32).T
+    return softmax(scores * np.float32(queries.shape[1] ** -0.5))
 
 
 def _tell(progress: ProgressHook | None, sources: Sequence[Array]) -> None:

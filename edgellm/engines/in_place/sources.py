@@ -73,13 +73,10 @@ class SourceEncoder:
 class FeatureEncoder(SourceEncoder):
     """The same for features of speech [mel_bins, frames], which all have the same size."""
 
-    def __init__(self, loaded: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
-        super().__init__(loaded, manifest)
-        self._positions = manifest.model.source_length or 1
-
     def known_by(self, sources: Sequence[Array]) -> tuple[Hashable, ...]:
         return tuple(sha256(source.tobytes()).digest() for source in sources)
 
     def run(self, sources: Sequence[Array]) -> Encoded:
         tensors = self._tensors({"input_features": np.stack(sources).astype(np.float32, copy=False)})
-        return Encoded(self.known_by(sources), np.ones((len(sources), self._positions), np.int64), tensors)
+        positions = next(iter(tensors.values())).shape[2]
+        return Encoded(self.known_by(sources), np.ones((len(sources), positions), np.int64), tensors)

@@ -107,6 +107,7 @@ ENCODERS = {
     "xlm-roberta-xl": "xlm_roberta_xl",
 }
 SPEECH = {
+    "moonshine": "moonshine",
     "whisper": "whisper",
 }
 FAMILIES: Mapping[Kind, Mapping[str, str]] = {

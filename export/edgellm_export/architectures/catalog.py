@@ -102,6 +102,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "starcoder2": "bigcode/starcoder2-3b",
     "t5": "google-t5/t5-small, google/flan-t5-base",
     "umt5": "google/umt5-small",
+    "moonshine": "UsefulSensors/moonshine-tiny, UsefulSensors/moonshine-base",
     "whisper": "openai/whisper-tiny, openai/whisper-large-v3-turbo, distil-whisper/distil-small.en",
     "xlm-roberta": "FacebookAI/xlm-roberta-base, BAAI/bge-m3, intfloat/multilingual-e5-small",
     "xlm-roberta-xl": "facebook/xlm-roberta-xl",

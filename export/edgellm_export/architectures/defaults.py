@@ -335,6 +335,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "t5": _T5,
     "umt5": _MT5,
+    "moonshine": {
+        "vocab_size": 32768, "hidden_size": 288, "intermediate_size": 1152, "encoder_num_hidden_layers": 6,
+        "decoder_num_hidden_layers": 6, "encoder_num_attention_heads": 8, "decoder_num_attention_heads": 8,
+        "encoder_num_key_value_heads": 8, "decoder_num_key_value_heads": 8, "encoder_hidden_act": "gelu",
+        "decoder_hidden_act": "silu", "max_position_embeddings": 512, "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.9, "is_encoder_decoder": True, "attention_bias": False, "tie_word_embeddings": True,
+    },
     "whisper": {
         "vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1536,
         "decoder_ffn_dim": 1536, "encoder_attention_heads": 6, "decoder_attention_heads": 6, "num_mel_bins": 80,
@@ -375,6 +382,10 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
     "mbart": _BART_NAMES,
+    "moonshine": {
+        "num_key_value_heads": "encoder_num_key_value_heads", "num_attention_heads": "encoder_num_attention_heads",
+        "num_hidden_layers": "encoder_num_hidden_layers",
+    },
     "modernbert": {"rope_theta": "global_rope_theta"},
     "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     "mt5": _T5_NAMES,

@@ -85,7 +85,8 @@ class Build:
 
     `attentions`, `cross_attentions`: where attention puts its weights [B, heads, S, T], layer by layer; None where
     nobody wants them. `apart`: where mixtures put their experts; None where these are in the graph.
-    `outputs`: further ones, (value, name, dtype, shape).
+    `outputs`: further ones, (value, name, dtype, shape). `cross_queries`: what each layer of a decoder looks for in its
+    source, [R, S, N * head_dim].
     """
 
     shape: DecoderShape
@@ -97,6 +98,7 @@ class Build:
     cross_attentions: list[ir.Value] | None = None
     apart: list[Apart] | None = None
     outputs: list[Any] = field(default_factory=list)
+    cross_queries: list[ir.Value] = field(default_factory=list)
 
     @property
     def activation(self) -> np.dtype[Any]:

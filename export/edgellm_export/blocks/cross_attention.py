@@ -89,6 +89,7 @@ def cross_attention(
     keys and values are then there once per source, however many rows (beams) it has.
     """
     g, place, size = b.graph, node(name), heads.num_heads * heads.head_dim
+    b.cross_queries.append(query)
     folded = g.op("Reshape", query, _shape(b, "fold", target.sources, size), name=f"{place}/Fold")
     inputs = (folded, cross.key, cross.value, None, target.mask)
     y = multi_head(b, *inputs, place=place, kept=b.cross_attentions, **_options(heads))

@@ -102,3 +102,18 @@ def per_head_rms_norm(
     split = b.graph.op("Reshape", x, b.graph.ints(0, 0, heads, head_dim), name=f"{place}/SplitHeads")
     normed = rms_norm(b, split, weight, eps, name)
     return b.graph.op("Reshape", normed, b.graph.ints(0, 0, heads * head_dim), name=f"{place}/JoinHeads")
+
+
+def group_norm(b: Build, x: ir.Value, name: str, size: int, eps: float) -> ir.Value:
+    """Of all channels and frames of x [B, size, T] together (a single group); each channel is then multiplied by the
+    checkpoint's `name`.weight and moved by .bias."""
+    g, place = b.graph, node(name)
+    flat = g.op("Reshape", x, g.ints(0, 1, -1), name=f"{place}/Flatten")
+    ends = [g.array(f"{name}.{part}", np.array([value], b.activation)) for part, value in (("one", 1), ("zero", 0))]
+    normed = g.op("InstanceNormalization", flat, *ends, name=f"{place}/InstanceNorm", epsilon=eps)
+    back = g.op("Reshape", normed, g.ints(0, size, -1), name=f"{place}/Unflatten")
+    weight, bias = (
+        g.array(f"{name}.{part}", b.vector(f"{name}.{part}", size)[:, None].astype(b.activation))
+        for part in ("weight", "bias")
+    )
+    return g.op("Add", g.op("Mul", back, weight, name=f"{place}/Mul"), bias, name=f"{place}/Add")

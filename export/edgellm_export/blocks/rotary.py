@@ -24,6 +24,35 @@ def tables(b: Build, rope: StaticRope, positions: int) -> tuple[ir.Value, ir.Val
     )
 
 
+def tables_as_long_as(b: Build, rope: StaticRope, x: ir.Value, place: str) -> tuple[ir.Value, ir.Value]:
+    """cos and sin [T, rotary_dim / 2] for all of x [B, T, size], computed in the graph, so that there is no longest
+    one. Shared by all layers."""
+    g = b.graph
+    if known := g.lookup(place):
+        return known[0], known[1]
+    length = g.op("Shape", x, name=f"{place}/Shape", start=1, end=2)
+    end = g.op("Squeeze", length, g.ints(0), name=f"{place}/Squeeze")
+    whole = g.op("Range", g.scalar(0), end, g.scalar(1), name=f"{place}/Range")
+    floats = g.op("Cast", whole, name=f"{place}/Cast", to=int(ir.DataType.FLOAT))
+    column = g.op("Unsqueeze", floats, g.ints(1), name=f"{place}/Unsqueeze")
+    angles = g.op("Mul", column, g.constant(f"{place}.inv_freq", rope.inv_freq), name=f"{place}/Mul")
+    cos, sin = (_scaled_wave(b, angles, kind, rope.attention_factor, place) for kind in ("Cos", "Sin"))
+    g.remember(place, (cos, sin))
+    return cos, sin
+
+
+def turned_neighbours(
+    b: Build, x: ir.Value, start: ir.Value, cos_sin: tuple[ir.Value, ir.Value], num_heads: int, rotary_dim: int,
+    name: str,
+) -> ir.Value:  # fmt: skip
+    """x [B, S, num_heads * head_dim], of whose heads the first `rotary_dim` channels are turned, neighbours together,
+    by the positions from `start` [1] on."""
+    return b.graph.op(
+        "RotaryEmbedding", x, start, *cos_sin, name=f"{node(name)}/RotaryEmbedding", domain=MICROSOFT,
+        num_heads=num_heads, rotary_embedding_dim=rotary_dim, interleaved=1,
+    )  # fmt: skip
+
+
 def rotate(
     b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: Rope, positions: int, name: str
 ) -> list[ir.Value]:

@@ -231,6 +231,36 @@ class PairsApart(TensorView):
 
 
 @dataclass(frozen=True)
+class PaddedHeads(TensorView):
+    """Heads of `padded` numbers each out of a tensor in which they have `head_dim`: zeros stand behind these. They are
+    the rows, or the columns (`axis` 1)."""
+
+    head_dim: int
+    padded: int
+    axis: int = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        sizes = list(self.tensor.shape)
+        sizes[self.axis] = sizes[self.axis] // self.head_dim * self.padded
+        return tuple(sizes)
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        if self.axis:
+            return self._with_zeros(self.tensor.rows(start, stop))
+        first, last = start // self.padded, -(-stop // self.padded)  # heads
+        heads = self._with_zeros(self.tensor.rows(first * self.head_dim, last * self.head_dim))
+        return heads[start - first * self.padded : stop - first * self.padded]
+
+    def _with_zeros(self, stored: FloatArray) -> FloatArray:
+        before, behind = stored.shape[: self.axis], stored.shape[self.axis + 1 :]
+        heads = stored.reshape(*before, -1, self.head_dim, *behind)
+        width = [(0, 0)] * heads.ndim
+        width[self.axis + 1] = (0, self.padded - self.head_dim)
+        return np.pad(heads, width).reshape(*before, -1, *behind)
+
+
+@dataclass(frozen=True)
 class ScaledColumns(TensorView):
     """A matrix with column j multiplied by scale[j]. scale: [columns] float32."""
 

@@ -7,7 +7,8 @@ Encoder: input_ids [B, T] int64, attention_mask [B, T] int64 (ones, then zeros)
 Decoder: input_ids [R, S] int64, decoder_attention_mask [R, total] int64 (ones), encoder_attention_mask [B, T] int64,
 past_key_values.{i}.encoder.key and .value as the encoder gave them, past_key_values.{i}.decoder.key and .value
 [R, N, capacity, head_dim], logits_to_keep [1] int64 (optional, 1)
--> logits [R, K, vocab] float32, present.{i}.decoder.key and .value.
+-> logits [R, K, vocab] float32, present.{i}.decoder.key and .value; of speech also cross_queries.{i}
+[R, S, N * head_dim] of those layers that tell when words are said.
 The R rows are those of the B sources in turn, the same number for each, and all of one length.
 
 Speech: the encoder has the input input_features [B, mel_bins, frames] float32 in the place of both of its own. T is
@@ -16,10 +17,11 @@ half of the frames, and the decoder's encoder_attention_mask has ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from edgellm.package.layouts import CROSS_QUERIES
 from edgellm_export.architectures.contract import EncoderDecoderFamily
 from edgellm_export.blocks.build import Build, LayerCache, Material, Stream, built
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
@@ -52,8 +54,11 @@ def build_encoder(
     return built(b, outputs)
 
 
-def build_decoder(family: EncoderDecoderFamily, material: Material, *, attentions: bool = False) -> BuiltGraph:
-    """The whole decoder. `attentions`: with its layers' weights, attentions.{i} and, of a row, cross_attentions.{i}."""
+def build_decoder(
+    family: EncoderDecoderFamily, material: Material, *, attentions: bool = False, queries: Sequence[int] = ()
+) -> BuiltGraph:
+    """The whole decoder. `attentions`: with its layers' weights, attentions.{i} and, of a row, cross_attentions.{i}.
+    `queries`: layers whose cross_queries.{i} are outputs, too; they are there anyway."""
     shape = family.shape
     b = material.build(shape, "decoder", attentions=attentions)
     ids, target = target_inputs(b)
@@ -65,6 +70,10 @@ def build_decoder(family: EncoderDecoderFamily, material: Material, *, attention
     for i, (cross, cache) in enumerate(layers):
         stream, present = family.layer(b, i, stream, cache, cross, target)
         outputs += _cache_outputs(b, PRESENT, i, present, "total_length")
+    size = shape.num_kv_heads * shape.head_dim
+    for i in queries:
+        name = f"{CROSS_QUERIES}{i}"
+        outputs.append((b.cross_queries[i], name, b.activation_type, ["rows", "target_length", size]))
     logits = parts.last_logits(b, family, stream, keep, "/decoder")
     return built(b, [(logits, "logits", ir.DataType.FLOAT, ["rows", "positions", shape.vocab_size]), *outputs])
 
@@ -91,7 +100,7 @@ def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *,
     return parts.layer_segment(b, stream, observe=observe)
 
 
-def feature_inputs(b: Build, mel_bins: int, frames: int) -> tuple[ir.Value, SourceState]:
+def feature_inputs(b: Build, mel_bins: int, frames: int | str) -> tuple[ir.Value, SourceState]:
     """Of speech, all of it: nothing is padding to the encoder."""
     return b.graph.input("input_features", parts.FLOAT, ["sources", mel_bins, frames]), SourceState()
 

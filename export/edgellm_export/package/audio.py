@@ -1,4 +1,5 @@
-"""What a checkpoint's preprocessor_config.json makes of speech, as transformers' WhisperFeatureExtractor reads it."""
+"""What a checkpoint's preprocessor_config.json makes of speech, as transformers' WhisperFeatureExtractor and
+Wav2Vec2FeatureExtractor read it."""
 
 from __future__ import annotations
 
@@ -16,6 +17,22 @@ ONLY: Mapping[str, Any] = {
     "feature_extractor_type": "WhisperFeatureExtractor", "dither": 0, "do_normalize": False, "padding_value": 0,
     "padding_side": "right",
 }  # fmt: skip
+
+RAW_ONLY: Mapping[str, Any] = {
+    "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": False, "feature_size": 1,
+    "sampling_rate": USUAL["sampling_rate"],
+}  # fmt: skip
+
+
+def raw_audio(files: Mapping[str, bytes], shortest: int, seconds: int) -> AudioFeatures:
+    """Of a model that reads samples themselves, from so many up to so many seconds. Raises UnsupportedModelError where
+    the file changes them."""
+    config: dict[str, Any] = json.loads(files.get(PREPROCESSOR, b"{}"))
+    for name, value in RAW_ONLY.items():
+        if config.get(name) not in (None, value):
+            raise UnsupportedModelError(f"{PREPROCESSOR}: {name} is {config[name]!r}; edgellm has only {value!r}")
+    rate = USUAL["sampling_rate"]
+    return AudioFeatures(rate, 1, 1, mel_bins=1, frames=shortest, longest=seconds * rate)
 
 
 def audio_features(files: Mapping[str, bytes], mel_bins: int, frames: int) -> AudioFeatures:

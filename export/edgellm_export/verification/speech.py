@@ -25,6 +25,7 @@ from edgellm_export.verification.layers import WrittenPackage, original_states
 # half a minute, whatever is said in it.
 RECORDINGS, LENGTH = 3, 220
 GREEDY, GREEDY_TOKENS = 2, 32
+RAW_SECONDS = 10  # of a recording, where a model reads any length
 CYCLES = (110.0, 700.0, 1800.0, 3200.0)  # Hertz, of a voice and its resonances
 
 
@@ -43,7 +44,7 @@ def murmur(audio: AudioFeatures, seed: int) -> FloatArray:
     """[samples] float32: syllables of a voice that says nothing, over noise. Not speech, but like it in what a
     spectrogram shows."""
     rng = np.random.default_rng(seed)
-    time = np.arange(audio.samples) / audio.sampling_rate
+    time = np.arange(RAW_SECONDS * audio.sampling_rate if audio.raw else audio.samples) / audio.sampling_rate
     pitch = 1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.2, 1) * time)
     loud = np.maximum(0, np.sin(2 * np.pi * rng.uniform(2, 5) * time)) * (np.sin(2 * np.pi * 0.1 * time) > -0.5)
     voice = sum(

@@ -65,6 +65,8 @@ def changed(checkpoint: Path, out: Path, name: str, **values: Any) -> Path:
         ("preprocessor_config.json", {"chunk_length": 30}, CheckpointError, "of 30 seconds, .* reads 80 of 1"),
         ("preprocessor_config.json", {"do_normalize": True}, UnsupportedModelError, "do_normalize is True"),
         ("preprocessor_config.json", {"hop_length": 0}, CheckpointError, "hop_length is 0, expected a whole number"),
+        ("generation_config.json", {"alignment_heads": [[2, 0]]}, CheckpointError, "one of 2 layers and one of its 6"),
+        ("generation_config.json", {"alignment_heads": [1, 2]}, CheckpointError, "alignment_heads is"),
         ("config.json", {"is_causal": False}, UnsupportedModelError, "is_causal"),
         ("config.json", {"num_mel_bins": 128}, CheckpointError, "mel bins"),
     ],
@@ -99,7 +101,7 @@ def test_the_manifest_says_what_is_read(load: Load) -> None:
     assert manifest.task == "automatic-speech-recognition"
     assert manifest.graphs["encoder"].inputs == ("input_features",)
     assert vars(manifest.model.audio) == {
-        "sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "mel_bins": 80, "frames": 100,
+        "sampling_rate": 16000, "n_fft": 400, "hop_length": 160, "mel_bins": 80, "frames": 100, "longest": 0,
     }  # fmt: skip
     assert (manifest.model.source_length, manifest.context_length, manifest.vocab_size) == (50, 64, VOCABULARY)
     assert type(manifest).from_dict(manifest.to_dict()) == manifest

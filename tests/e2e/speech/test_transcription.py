@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import transformers as hf
 
 import edgellm
+import speech_checkpoints
 from edgellm.evaluation.kinds import kind_of
 from edgellm.evaluation.records import Columns, Record
 from speech_checkpoints import GERMAN, PREVIOUS, extractor, features_of, hf_transcribe, make_tokenizer, sound
@@ -82,6 +84,65 @@ def test_the_pipeline(seconds: float, timestamps: bool | None, load: Load, refer
     given = {} if timestamps is None else {"return_timestamps": timestamps}
     assert ours(recording, **given) == theirs(dict(recording), **given)
     assert ours([recording], **given) == [ours(recording, **given)]
+
+
+SAID = [
+    ("many", 0.7, 2),
+    ("many", 1.0, 3),
+    ("many", 2.6, 2),
+    ("many", 3.3, 0),
+    ("english", 0.9, 1),
+    ("english", 2.2, 4),
+]
+
+
+@pytest.mark.parametrize(("kind", "seconds", "seed"), SAID)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_words(kind: str, seconds: float, seed: int, beams: int, load: Load, reference: Callable[..., Any]) -> None:
+    parts = {"tokenizer": make_tokenizer(), "feature_extractor": extractor()}
+    theirs = hf.pipeline("automatic-speech-recognition", model=reference(kind), **parts)
+    ours = edgellm.pipeline("automatic-speech-recognition", load(kind))
+    recording = {"array": sound(seconds, seed=seed), "sampling_rate": 16000}
+    given: dict[str, Any] = {"return_timestamps": "word", "generate_kwargs": {"num_beams": beams}}
+    found = ours(recording, **given)
+    assert found == theirs(dict(recording), **given)
+    assert "".join(chunk["text"] for chunk in found["chunks"]) == found["text"]
+
+
+@pytest.mark.parametrize(("kind", "seconds", "seed"), SAID)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"max_new_tokens": 6}, {"prompt": (PREVIOUS, 41, 42)}])
+def test_times_of_tokens(
+    kind: str, seconds: float, seed: int, options: dict[str, Any], load: Load, reference: Callable[..., Any]
+) -> None:
+    samples = sound(seconds, seed=seed)
+    heard = torch.ones(1, -(-len(samples) // 160) if len(samples) <= 16000 else len(samples) // 160, dtype=torch.long)
+    theirs = {**options, "attention_mask": torch.nn.functional.pad(heard, (0, max(0, 100 - heard.shape[1])))}
+    if "prompt" in options:
+        theirs["prompt_ids"] = torch.tensor(theirs.pop("prompt"))
+    expected = hf_transcribe(
+        reference(kind), samples, return_timestamps=True, return_token_timestamps=True, **theirs
+    )  # fmt: skip
+    found = load(kind).transcribe(samples, return_timestamps="word", **options).segments
+    assert_same(found, expected)
+    assert [segment.times for segment in found] == [
+        pytest.approx(each["token_timestamps"].tolist(), abs=1e-5) for each in expected
+    ]
+    assert len({time for segment in found for time in segment.times}) > 1
+
+
+def test_words_need_what_they_are_timed_by(shared: Any) -> None:
+    model = edgellm.load(speech_checkpoints.package("many", "fp32", shared), threads=1)
+    assert isinstance(model, edgellm.SpeechModel)
+    graphs, heads = model.manifest.graphs, model.tokens.alignment_heads
+    assert graphs["decoder"].outputs == ("logits", "cross_queries.0", "cross_queries.1")
+    model.tokens = replace(model.tokens, alignment_heads=())
+    with pytest.raises(edgellm.OptionError, match="names no alignment_heads"):
+        model.transcribe(sound(0.5), return_timestamps="word")
+    model.tokens = replace(model.tokens, alignment_heads=heads)
+    older = replace(graphs["decoder"], outputs=("logits", "cross_queries.0"))
+    model.manifest = replace(model.manifest, graphs={**graphs, "decoder": older})
+    with pytest.raises(edgellm.OptionError, match="export the checkpoint again"):
+        model.transcribe(sound(0.5), return_timestamps="word")
 
 
 def test_a_stream_gives_the_segments_one_by_one(load: Load) -> None:

@@ -44,7 +44,7 @@ def test_the_document_is_whole(server: Server) -> None:
     assert set(document["paths"]) == {
         "/", "/v1/models", "/v1/models/{name}", "/health", "/metrics", "/openapi.json",
         "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/rerank", "/tokenize",
-        "/detokenize",
+        "/detokenize", "/v1/audio/transcriptions", "/v1/audio/translations",
     }  # fmt: skip
     known = document["components"]["schemas"]
     text = json.dumps(document)
