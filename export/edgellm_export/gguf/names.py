@@ -275,7 +275,7 @@ def names_of(config: Mapping[str, Any]) -> Names:
     family = config["model_type"]
     if family in ("t5", "umt5"):
         return _t5(config["feed_forward_proj"] != "relu")
-    return NAMES[family] | FALCON_NORMS if config.get("num_ln_in_parallel_attn") == 2 else NAMES[family]
+    return {**NAMES[family], **FALCON_NORMS} if config.get("num_ln_in_parallel_attn") == 2 else NAMES[family]
 
 
 def huggingface_name(name: str, names: Names) -> str:

@@ -321,6 +321,17 @@ def test_vectors_of_further_encoders(llamacpp: Peer, tmp_path: Path, name: str, 
     same_vectors(llamacpp, gguf, tmp_path / "package", texts)
 
 
+def test_vectors_through_linear_layers(llamacpp: Peer, tmp_path: Path) -> None:
+    model, tokenizer = embedding_gemma()
+    random = np.random.default_rng(7)
+    layers = {"dense_2": (96, 64), "dense_3": (64, 96)}
+    sizes = {"dense_2_feat_in": 64, "dense_2_feat_out": 96, "dense_3_feat_in": 96, "dense_3_feat_out": 64}
+    tensors = {f"{name}.weight": random.standard_normal(shape).astype(np.float32) for name, shape in layers.items()}
+    metadata = {"attention.sliding_window": 8, "pooling_type": 1, **sizes}
+    gguf = convert(tmp_path / "model.gguf", model, tokenizer, metadata, tensors, arch="gemma-embedding")
+    same_vectors(llamacpp, gguf, tmp_path / "package", ["the cat sat!", "\u00e9 the s at", "cats"])
+
+
 def test_vectors_of_nomic_bert(llamacpp: Peer, tmp_path: Path) -> None:
     """Of no model of transformers 4; tests/parity has it beside transformers 5."""
     size, random = len(WORDS["tokenizer.ggml.tokens"]), np.random.default_rng(7)

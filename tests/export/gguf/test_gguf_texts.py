@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,8 @@ from transformers.models.auto import CONFIG_MAPPING
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.package.sentence import sentence_encoder
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.gguf.keys import plain
+from edgellm_export.gguf.shards import read_model
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_conversion import convert, converted_tensors
 from gguf_files import Array, byte_level, pieces, random, words, write_gguf
@@ -168,8 +171,6 @@ NOMIC = {
 
 def test_nomic_bert_comes_back(tmp_path: Path) -> None:
     """By the names of the checkpoints, which the package's table knows without their beginning."""
-    import gguf
-
     tokenizer = words("a", "##b")
     table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.NOMIC_BERT, 1)
     shapes: dict[str, tuple[int, ...]] = {
@@ -211,9 +212,6 @@ def test_queries_keys_and_values_in_one_matrix_come_apart(tmp_path: Path) -> Non
 
 def _metadata(path: Path) -> dict[str, Any]:
     """Keys without the architecture's name, as write_gguf takes them."""
-    from edgellm_export.gguf.keys import plain
-    from edgellm_export.gguf.shards import read_model
-
     given = read_model(path).metadata
     return {key.removeprefix("chatglm."): plain(value) for key, value in given.items()}
 
@@ -301,6 +299,19 @@ def test_bitnet_with_sentencepiece_is_the_one_from_before_activations_were_named
     tokenizer = pieces("a", "b", model="llama")
     checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, tokenizer)))
     assert checkpoint.config["hidden_act"] == "silu"
+
+
+@pytest.mark.parametrize("kind", ["TQ1_0", "TQ2_0"])
+def test_ternary_matrices_of_bitnet_come_back(tmp_path: Path, kind: str) -> None:
+    """Their types have blocks of 256 numbers, with a scale in float16."""
+    sizes = {**SHARED, "hidden_size": 256, "num_attention_heads": 8, "intermediate_size": 256}
+    model = seeded(hf.BitNetForCausalLM(hf.BitNetConfig(**{**sizes, "tie_word_embeddings": True})))
+    metadata = {"hidden_activation": "relu2", "tokenizer.ggml.eos_token_id": 2}
+    up = np.random.default_rng(0).integers(-1, 2, (256, 256)).astype(np.float32) * np.float32(0.375)
+    packed = {"blk.0.ffn_up.weight": (up, gguf.GGMLQuantizationType[kind])}
+    path = convert(tmp_path / "w.gguf", model, byte_level(), metadata, packed)
+    found = open_checkpoint(str(path)).tensors["model.layers.0.mlp.up_proj.weight"]
+    np.testing.assert_array_equal(found.rows(0, 256), up)
 
 
 def test_one_number_of_an_activation_is_that_of_all_layers(tmp_path: Path) -> None:
