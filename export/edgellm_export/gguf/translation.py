@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def _is_scale(file: GgufFile, name: str) -> bool:
 
 def _is_elsewhere(name: str, config: Mapping[str, Any]) -> bool:
     """Whether it is in the config, or a step behind the model."""
-    return bool(CONFIG_TENSORS.fullmatch(name)) or (config["model_type"] == "gemma3_text" and name in DENSE)
+    return bool(CONFIG_TENSORS.fullmatch(name)) or (name in DENSE and bool(config.get("use_bidirectional_attention")))
 
 
 def dense_steps(file: GgufFile) -> dict[str, LazyTensor]:
@@ -60,7 +61,7 @@ def _numbers(file: GgufFile, config: Mapping[str, Any]) -> dict[str, LazyTensor]
     for part, shape in XIELU.items():
         given = file.metadata.get(f"xielu.{part}")
         values = np.atleast_1d(given).tolist() if isinstance(given, float | np.ndarray) else []
-        if len(values) not in (1, layers) or not all(isinstance(value, float) for value in values):
+        if len(values) not in (1, layers) or not all(isinstance(value, float) and isfinite(value) for value in values):
             raise CheckpointError(
                 f"{file.path}: xielu.{part} is not a number for each of {layers} layers; convert it again with a "
                 "current llama.cpp"

@@ -109,6 +109,12 @@ def test_embedding_gemma_comes_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(step.rows(0, step.shape[0]), expected)
 
 
+def test_linear_layers_behind_another_model_keep_their_names(tmp_path: Path) -> None:
+    tensors = {"dense_2.weight": random(96, 64)}
+    path = convert(tmp_path / "w.gguf", build("gemma3"), byte_level(), {"attention.sliding_window": 32}, tensors)
+    assert "dense_2.weight" in open_checkpoint(str(path)).tensors
+
+
 def test_decoders_that_make_vectors_say_how(tmp_path: Path) -> None:
     path = convert(tmp_path / "w.gguf", build("qwen3"), byte_level(), {"pooling_type": 3, "attention.key_length": 32})
     checkpoint = open_checkpoint(str(path))
@@ -255,6 +261,11 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "bitnet of an unknown activation": (bitnet, UnsupportedModelError, "does not say its activation"),
     "xielu of too few layers": (
         lambda path: convert(path, build("apertus"), byte_level(), {"xielu.beta": [0.5, 0.5, 0.5]}),
+        CheckpointError,
+        "xielu.beta is not a number for each of 2 layers",
+    ),
+    "endless xielu": (
+        lambda path: convert(path, build("apertus"), byte_level(), {"xielu.beta": [0.5, float("inf")]}),
         CheckpointError,
         "xielu.beta is not a number for each of 2 layers",
     ),
