@@ -68,6 +68,8 @@ ENVIRONMENTS = {
         )
     ),
     "ctranslate2": Environment(("ctranslate2==4.8.5", *TORCH)),
+    # Reads what the converter of the one above makes.
+    "faster-whisper": Environment(("faster-whisper==1.2.1", "ctranslate2==4.8.5")),
     "transformers": Environment(TORCH),
     # The references of the parity suite: what reads and saves checkpoints, and what they need for all kinds of them.
     "transformers-4": Environment(("transformers==4.57.6", "sentence-transformers==5.1.2", *READERS)),

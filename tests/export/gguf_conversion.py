@@ -19,6 +19,11 @@ from gguf_files import Array, write_gguf
 ARCHITECTURES = {
     "cohere": "command-r",
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), "deepseek2"),
+    "glm": "chatglm",
+    "modernbert": "modern-bert",
+    "qwen2_vl_text": "qwen2vl",
+    "qwen2_5_vl_text": "qwen2vl",
+    "qwen3_vl_text": "qwen3vl",
     "hunyuan_v1_dense": "hunyuan-dense",
     "mistral": "llama",
     "gemma3_text": "gemma3",
@@ -33,15 +38,20 @@ ARCHITECTURES = {
     "umt5": "t5",
     **dict.fromkeys(("distilbert", "roberta", "xlm-roberta"), "bert"),
 }
-INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "olmo", "smollm3")  # channels of queries and keys
+# Channels of queries and keys.
+INTERLEAVED = ("arcee", "granite", "granitehybrid", "granitemoe", "llama", "mistral3", "olmo", "smollm3")
+TEXT_MODELS = ("gemma-embedding", "qwen2vl", "qwen3vl")  # stored without the prefix that conversion knows
 BERT_PREFIXES = ("bert.", "distilbert.", "roberta.")
+XIELU = ("alpha_p", "alpha_n", "beta", "eps")  # the numbers of Apertus' activation, which metadata holds
 NOT_CONVERTED = re.compile(
     r"pooler\..*|.*position_ids|cls\..*|lm_head\..*|vocab_.*|(encoder|decoder)\.embed_tokens\..*"
 )
 
 
-# Which the package's table has not.
-BLOOM_NORMS = {
+# Names that the package's table has not.
+FURTHER = {
+    "model.layers.{}.self_attn.attn_sub_norm": "blk.{}.attn_sub_norm",
+    "model.layers.{}.mlp.ffn_sub_norm": "blk.{}.ffn_sub_norm",
     "transformer.word_embeddings_layernorm": "token_embd_norm",
     "transformer.h.{}.post_attention_layernorm": "blk.{}.ffn_norm",
 }
@@ -53,11 +63,13 @@ def convert(
     tokenizer: Mapping[str, Any],
     more: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Array | None] | None = None,
+    arch: str | None = None,
 ) -> Path:
-    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones, with None to leave out."""
+    """`more`: further metadata, with None for keys to leave out. `tensors`: further ones, with None to leave out.
+    `arch`: where it does not follow from the model's type."""
     config = model.config
-    arch = ARCHITECTURES.get(config.model_type, config.model_type)
-    metadata = {**_metadata(config, arch), **tokenizer, **(more or {})}
+    arch = arch or ARCHITECTURES.get(config.model_type, config.model_type)
+    metadata = {**_metadata(config, arch), **_xielu(model), **tokenizer, **(more or {})}
     given = {key: value for key, value in metadata.items() if value is not None}
     made = converted_tensors(model, arch) | dict(tensors or {})
     return write_gguf(path, arch, given, {name: each for name, each in made.items() if each is not None})
@@ -72,9 +84,13 @@ def converted_tensors(model: torch.nn.Module, arch: str) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
     for name, value in model.state_dict().items():
         tied = name in ("lm_head.weight", "embed_out.weight") and config.tie_word_embeddings
+        if arch in TEXT_MODELS and not name.startswith(("model.", "lm_head.")):
+            name = f"model.{name}"
         short = next((name.removeprefix(p) for p in BERT_PREFIXES if name.startswith(p)), name) if encoder else name
-        if not tied and not (
-            (encoder or arch == "t5") and NOT_CONVERTED.fullmatch(short) and short != "lm_head.weight"
+        if (
+            name.rpartition(".act_fn.")[2] not in XIELU
+            and not tied
+            and not ((encoder or arch == "t5") and NOT_CONVERTED.fullmatch(short) and short != "lm_head.weight")
         ):
             for part, values in _of_experts(short, value.float().numpy(), config):
                 tensors |= _one(part, values, arch, config, names)
@@ -138,17 +154,29 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
         tensor = tensor.T
     if arch == "lfm2" and part == "conv" and suffix == "weight":
         tensor = tensor[:, 0]
-    if part == "query_key_value":
+    if arch == "falcon" and part == "query_key_value":
+        kv_heads = config.num_kv_heads if config.new_decoder_architecture else 1
+        head_dim = config.hidden_size // config.num_attention_heads
+        groups = tensor.reshape(kv_heads, -1, head_dim, shape[1])
+        parts = (groups[:, :-2], groups[:, -2:-1], groups[:, -1:])
+        tensor = np.concatenate([each.reshape(-1, shape[1]) for each in parts])
+    elif part == "query_key_value":
         heads = config.num_attention_heads
         tensor = tensor.reshape(heads, 3, shape[0] // heads // 3, *shape[1:]).swapaxes(0, 1).reshape(shape)
     if config.model_type in ("roberta", "xlm-roberta") and part == "position_embeddings":
         tensor = tensor[config.pad_token_id + 1 :]
     expert = re.search(r"(?<=\.experts\.)\d+\.", stem)
     found = names.get_name(stem if expert is None else stem.replace(f"experts.{expert[0]}", "experts."))
-    found = found or BLOOM_NORMS.get(re.sub(r"\d+", "{}", stem), "").format(*re.findall(r"\d+", stem))
+    found = found or FURTHER.get(re.sub(r"\d+", "{}", stem), "").format(*re.findall(r"\d+", stem))
     assert found, name
     number = "" if expert is None else f"#{expert[0]}"
     return {f"{found}.{suffix}{number}": np.ascontiguousarray(tensor)}
+
+
+def _xielu(model: torch.nn.Module) -> dict[str, list[float]]:
+    state = model.state_dict()
+    values = {part: [float(v) for name, v in state.items() if name.endswith(f".act_fn.{part}")] for part in XIELU}
+    return {f"xielu.{part}": each for part, each in values.items() if each}
 
 
 def llama3_factors(config: PretrainedConfig) -> Array:
@@ -168,7 +196,7 @@ def llama3_factors(config: PretrainedConfig) -> Array:
 def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
     makers = {
         "deepseek2": _deepseek, "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox,
-        "bert": _bert, "t5": _t5, "lfm2": _lfm2,
+        "bert": _bert, "t5": _t5, "lfm2": _lfm2, "falcon": _falcon, "mpt": _mpt, "modern-bert": _modernbert,
     }  # fmt: skip
     return makers.get(arch, _decoder)(config)
 
@@ -301,6 +329,48 @@ def _bloom(config: PretrainedConfig) -> dict[str, Any]:
         "feed_forward_length": 4 * config.hidden_size,
         "attention.head_count": config.n_head,
         "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+    }
+
+
+def _falcon(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": 2048,
+        "tensor_data_layout": "jploski",
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": 4 * config.hidden_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_kv_heads if config.new_decoder_architecture else 1,
+        "attention.layer_norm_epsilon": config.layer_norm_epsilon,
+    }
+
+
+def _mpt(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.n_layers,
+        "context_length": config.max_seq_len,
+        "embedding_length": config.d_model,
+        "feed_forward_length": 4 * config.d_model,
+        "attention.head_count": config.n_heads,
+        "attention.layer_norm_epsilon": 1e-5,
+        "attention.max_alibi_bias": float(config.attn_config.alibi_bias_max),
+    }
+
+
+def _modernbert(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.layer_norm_epsilon": config.norm_eps,
+        "attention.causal": False,
+        "attention.sliding_window": config.local_attention,
+        "attention.sliding_window_pattern": config.global_attn_every_n_layers,
+        "rope.freq_base": config.global_rope_theta,
+        "rope.freq_base_swa": config.local_rope_theta,
+        "rope.scaling.type": "none",
     }
 
 

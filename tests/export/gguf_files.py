@@ -39,13 +39,13 @@ def write_gguf(
     metadata: Mapping[str, Any],
     tensors: Mapping[str, Array | tuple[Array, gguf.GGMLQuantizationType]],
 ) -> Path:
-    """Metadata keys are the architecture's unless they start with general, tokenizer or split.
+    """Metadata keys are the architecture's unless they start with general, tokenizer, split or xielu.
 
     A tensor may come with a type to quantize it to.
     """
     writer = gguf.GGUFWriter(path, arch)
     for key, value in metadata.items():
-        _add(writer, key if key.startswith(("general.", "tokenizer.", "split.")) else f"{arch}.{key}", value)
+        _add(writer, key if key.startswith(("general.", "tokenizer.", "split.", "xielu.")) else f"{arch}.{key}", value)
     for name, value in tensors.items():
         array, kind = value if isinstance(value, tuple) else (value, None)
         if kind is None:

@@ -15,7 +15,7 @@ from edgellm_export.blocks.alibi import Alibi
 from edgellm_export.blocks.attention import Packing
 from edgellm_export.blocks.build import BatchState, Build, DecoderShape, Heads, LayerCache, Stream
 from edgellm_export.blocks.rope import Rope, read_rope, rope_request, rotary_dim, turned_by_attention
-from edgellm_export.checkpoint.config import MAX_POSITIONS, ConfigReader
+from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_HEADS, MAX_POSITIONS, ConfigReader
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,12 @@ def read_classic(
     """What all families read of config.json. `kv_heads`: None for as many as there are of queries."""
     config.must_be("is_causal", True, null=False)
     config.no_windows()
-    hidden, count = config.integer(keys.hidden), config.integer(keys.heads)
+    hidden, count = config.integer(keys.hidden), config.integer(keys.heads, maximum=MAX_HEADS)
     config.require(hidden % count == 0, f"{keys.hidden} {hidden} is not a multiple of {keys.heads} {count}")
-    head_dim = max(1, hidden // count)
+    config.require(
+        hidden // count <= MAX_HEAD_DIM, f"{keys.hidden} is {hidden} for {count} heads, too large for a head"
+    )
+    head_dim = min(max(1, hidden // count), MAX_HEAD_DIM)
     config.require(head_dim % 8 == 0, f"the head size is {head_dim}; ONNX Runtime's attention takes multiples of 8")
     config.must_be("head_dim", head_dim)
     heads = Heads(count, kv_heads or count, head_dim)

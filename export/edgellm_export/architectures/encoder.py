@@ -18,7 +18,7 @@ from edgellm_export.architectures.names import Names, head_differs
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.norms import layer_norm
-from edgellm_export.checkpoint.config import ConfigReader
+from edgellm_export.checkpoint.config import MAX_HEAD_DIM, MAX_HEADS, ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.quantize import scheme_for
 
@@ -207,7 +207,10 @@ def read_config(
     config.must_be("is_causal", False)
     config.must_be("add_cross_attention", False)
     config.must_be("position_embedding_type", kind_of_positions)
-    hidden, heads = config.integer(keys.hidden_size), config.integer(keys.heads)
+    hidden, heads = config.integer(keys.hidden_size), config.integer(keys.heads, maximum=MAX_HEADS)
+    large = f"{keys.hidden_size} is {hidden} for {heads} heads, too large for a head"
+    config.require(hidden // heads <= MAX_HEAD_DIM, large)
+    hidden = min(hidden, heads * MAX_HEAD_DIM)
     multiple = f"{keys.hidden_size} is {hidden}, expected a multiple of {keys.heads}, {heads}"
     config.require(hidden % heads == 0, multiple)
     positions = config.integer(keys.positions, minimum=first_position + 1)

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard, TypeVar
 from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 
 MAX_POSITIONS = 1 << 24  # tokens; rotary tables beyond would fill the memory before anything else is noticed
-MAX_HEAD_DIM = 1 << 16
+MAX_HEAD_DIM = MAX_HEADS = 1 << 16  # of both there are lists before tensors are looked at
 MAX_LAYERS = 1 << 12  # the deepest models have some hundred
 TINY, HUGE = 1e-30, 1e30  # beyond which float32 and the formulas of rope scalings lose themselves
 

@@ -9,15 +9,17 @@ from typing import Any
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.package.files import sha256_of
 from edgellm_export.checkpoint import Checkpoint
+from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.gguf.config import translate_config
 from edgellm_export.gguf.encoder_config import pooling_of
 from edgellm_export.gguf.generation import token_ids
-from edgellm_export.gguf.names import translate_tensors
+from edgellm_export.gguf.ids import ENCODERS
 from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.sentence import sentence_files
+from edgellm_export.gguf.sentence import Sentences, sentence_files
 from edgellm_export.gguf.shards import read_model
 from edgellm_export.gguf.tensors import check_types, type_names
 from edgellm_export.gguf.tokenizer import read_vocabulary, tokenizer_files
+from edgellm_export.gguf.translation import dense_steps, translate_tensors
 
 QUANTIZATION = 2
 VISION = ("v.", "mm.", "a.")
@@ -38,12 +40,14 @@ def open_gguf(path: Path, source: Mapping[str, Any] | None = None, *, hashes: bo
         raise CheckpointError(
             f"{path} has {len(vocabulary.tokens)} tokens but embeds {config['vocab_size']}; download it again"
         )
-    config |= token_ids(file, vocabulary) if arch != "bert" else {}
+    config |= token_ids(file, vocabulary) if arch not in ENCODERS else {}
+    steps = dense_steps(file) if arch == "gemma-embedding" else {}
     paths = sorted({file.path, *(tensor.path for tensor in file.tensors.values())})
     return Checkpoint(
         config=config,
         tensors=translate_tensors(file, config),
-        files=tokenizer_files(file, vocabulary, config) | _sentence_files(file, arch, config),
+        files=tokenizer_files(file, vocabulary, config) | _sentence_files(file, arch, config, steps),
+        steps={f"{path}.linear.weight": tensor for path, tensor in steps.items()},
         source={
             "kind": "gguf",
             "name": file.path.name,
@@ -80,7 +84,11 @@ def _architecture(file: GgufFile) -> str:
     return arch
 
 
-def _sentence_files(file: GgufFile, arch: str, config: Mapping[str, Any]) -> dict[str, bytes]:
-    pooling = pooling_of(file) if arch == "bert" else None
-    longest = file.metadata.get("bert.context_length")
-    return sentence_files(pooling, config, longest) if pooling and type(longest) is int else {}
+def _sentence_files(
+    file: GgufFile, arch: str, config: Mapping[str, Any], steps: Mapping[str, LazyTensor]
+) -> dict[str, bytes]:
+    pooling, longest = pooling_of(file, arch), file.metadata.get(f"{arch}.context_length")
+    if pooling is None or type(longest) is not int:
+        return {}
+    dense = {path: (tensor.shape[0], tensor.shape[1]) for path, tensor in steps.items()}
+    return sentence_files(Sentences(pooling, longest, dense), config)

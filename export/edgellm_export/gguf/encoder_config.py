@@ -1,10 +1,9 @@
-"""GGUF metadata of encoders and encoder-decoders to the config.json that Hugging Face has for the same model."""
+"""GGUF metadata of encoders to the config.json that Hugging Face has for the same model."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgellm.errors import CheckpointError, UnsupportedModelError
+from edgellm_export.gguf.decoder_config import EPS, RANK
 from edgellm_export.gguf.keys import Config, Keys, check_heads, layer_count
 from edgellm_export.gguf.reader import GgufFile
 
@@ -13,25 +12,55 @@ BERT_TYPES = {"bert": "bert", "t5": "xlm-roberta", "gpt2": "roberta"}  # by the 
 CLASSES = {
     "bert": "Bert", "distilbert": "DistilBert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
 }  # fmt: skip
-POOLINGS = {1: "mean", 2: "cls"}
-RANK = 4  # a number for each text, from the head for texts
+POOLINGS = {1: "mean", 2: "cls", 3: "lasttoken"}
 PAD = 1  # of RoBERTa and its kin, where the file does not say
-SAME = 0.2  # of the size of a row, which quantization moves far less
 
 
 def bert_config(keys: Keys) -> Config:
     """BERT and its kin, which conversion makes one architecture of: the tokenizer and the tensors say which it was."""
-    file = keys.file
+    kind = _bert_type(keys.file)
+    class_name = f"{CLASSES[kind]}{'ForSequenceClassification' if _has_head(keys, kind) else 'Model'}"
+    config = _encoder(keys, kind, class_name)
+    if kind in ("roberta", "xlm-roberta"):
+        config["pad_token_id"] = _padding(keys.file)
+        config["max_position_embeddings"] += config["pad_token_id"] + 1
+    return (_distilbert(keys, config) if kind == "distilbert" else config) | _labels(keys)
+
+
+def nomic_config(keys: Keys) -> Config:
+    _refuse_heads(keys)
+    config = _encoder(keys, "nomic_bert", "NomicBertModel")
+    return config | {"hidden_act": "silu", "rope_theta": keys.number("rope.freq_base")}
+
+
+def modernbert_config(keys: Keys) -> Config:
+    """Every so many layers one sees all tokens, the first one and on; the others half of the window to either side."""
+    _refuse_heads(keys)
+    config = _encoder(keys, "modernbert", "ModernBertModel")
+    config["norm_eps"] = config.pop("layer_norm_eps")
+    del config["hidden_act"]
+    keys.must_be("rope.scaling.type", "none")
+    return config | {
+        "hidden_activation": keys.get("hidden_activation") or "gelu",
+        "local_attention": keys.integer("attention.sliding_window"),
+        "global_attn_every_n_layers": keys.integer("attention.sliding_window_pattern", 3),
+        "global_rope_theta": keys.number("rope.freq_base"),
+        "local_rope_theta": keys.number("rope.freq_base_swa"),
+    }
+
+
+def _encoder(keys: Keys, model_type: str, class_name: str) -> Config:
+    """What all have in common."""
     keys.must_be("attention.causal", False)
-    _refuse_parts(file)
-    kind = _bert_type(file)
+    _refuse_parts(keys.file)
     heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
     check_heads(keys, heads, max(hidden // heads, 1))
-    config: Config = {
-        "architectures": [f"{CLASSES[kind]}{'ForSequenceClassification' if _has_head(keys, kind) else 'Model'}"],
-        "model_type": kind,
+    types = keys.file.tensors.get("token_types.weight")
+    return {
+        "architectures": [class_name],
+        "model_type": model_type,
         "max_position_embeddings": keys.integer("context_length"),
-        "layer_norm_eps": keys.number("attention.layer_norm_epsilon"),
+        "layer_norm_eps": keys.number(EPS),
         "hidden_size": hidden,
         "num_hidden_layers": layer_count(keys),
         "num_attention_heads": heads,
@@ -39,62 +68,22 @@ def bert_config(keys: Keys) -> Config:
         "hidden_act": "gelu",
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
+        **({"type_vocab_size": types.shape[0]} if types else {}),
     }
-    if types := file.tensors.get("token_types.weight"):
-        config["type_vocab_size"] = types.shape[0]
-    if kind in ("roberta", "xlm-roberta"):
-        config["pad_token_id"] = _padding(file)
-        config["max_position_embeddings"] += config["pad_token_id"] + 1
-    return (_distilbert(keys, config) if kind == "distilbert" else config) | _labels(keys)
 
 
-def pooling_of(file: GgufFile) -> str | None:
+def pooling_of(file: GgufFile, arch: str) -> str | None:
     """How a sentence encoder makes one vector of a text's states; None for other models. Raises
     UnsupportedModelError."""
-    value = file.fact("bert.pooling_type", 0)
+    value = file.fact(f"{arch}.pooling_type", 0)
     if value in (0, RANK):
         return None
     if type(value) is not int or value not in POOLINGS:
         raise UnsupportedModelError(
-            f"{file.path}: bert.pooling_type is {value!r}; edgellm builds 1 (the mean) and 2 (the first token)"
+            f"{file.path}: {arch}.pooling_type is {value!r}; edgellm builds 1 (the mean), 2 (the first token) and 3 "
+            "(the last one)"
         )
     return POOLINGS[value]
-
-
-def t5_config(keys: Keys) -> Config:
-    """T5 1.0 and 1.1, Flan-T5 and mT5."""
-    file = keys.file
-    if "dec.blk.1.attn_rel_b.weight" in file.tensors:
-        raise UnsupportedModelError(
-            f"{file.path} has relative positions of their own in each layer, as UMT5, which edgellm does not build; "
-            "T5, Flan-T5 and mT5 it does"
-        )
-    heads, hidden = keys.integer("attention.head_count"), keys.integer("embedding_length")
-    head_dim = keys.integer("attention.key_length", max(hidden // heads, 1))
-    keys.must_be("attention.value_length", 0, head_dim)
-    keys.must_be("attention.head_count_kv", 0, heads)
-    keys.must_be("attention.causal", True)
-    layers = layer_count(keys)
-    start = keys.get("decoder_start_token_id")
-    return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
-        "is_encoder_decoder": True,
-        "d_model": hidden,
-        "d_ff": keys.integer("feed_forward_length"),
-        "d_kv": head_dim,
-        "num_layers": layers,
-        "num_decoder_layers": keys.integer("decoder_block_count", layers),
-        "num_heads": heads,
-        "n_positions": keys.integer("context_length", 512),
-        "layer_norm_epsilon": keys.number("attention.layer_norm_rms_epsilon"),
-        "relative_attention_num_buckets": keys.integer("attention.relative_buckets_count"),
-        "relative_attention_max_distance": 128,  # llama.cpp's
-        "feed_forward_proj": "gated-gelu" if "enc.blk.0.ffn_gate.weight" in file.tensors else "relu",
-        "tie_word_embeddings": _is_tied(file),
-        "decoder_start_token_id": start if type(start) is int else 0,
-        "torch_dtype": "float32",
-    }
 
 
 def _bert_type(file: GgufFile) -> str:
@@ -130,6 +119,17 @@ def _has_head(keys: Keys, kind: str) -> bool:
     return bool(heads)
 
 
+def _refuse_heads(keys: Keys) -> None:
+    """Which conversion takes without what is behind or in front of them."""
+    keys.get("pooling_type")
+    found = next((name for name in keys.file.tensors if name.startswith("cls")), None)
+    if found or keys.get("classifier.output_labels"):
+        raise UnsupportedModelError(
+            f"{keys.file.path} has a head ({found or 'classifier.output_labels'}), of which GGUF holds a part alone; "
+            "export the Hugging Face checkpoint that it was made from"
+        )
+
+
 def _labels(keys: Keys) -> Config:
     labels, head = keys.get("classifier.output_labels"), keys.file.tensors.get("cls.output.weight")
     if head is None:
@@ -161,16 +161,3 @@ def _distilbert(keys: Keys, config: Config) -> Config:
         "hidden_act": "activation",
     }
     return {renamed.get(key, key): value for key, value in config.items()}
-
-
-def _is_tied(file: GgufFile) -> bool:
-    """Whether the head is the embedding, whose inputs T5 then scales: it may be there twice, quantized differently."""
-    head, embedding = file.tensors.get("output.weight"), file.tensors.get("token_embd.weight")
-    if head is None or embedding is None:
-        return True
-    if head.shape != embedding.shape:
-        return False
-    rows = min(8, head.shape[0])
-    one, other = head.rows(0, rows), embedding.rows(0, rows)
-    with np.errstate(all="ignore"):
-        return bool(np.linalg.norm(one - other) < SAME * np.linalg.norm(other))

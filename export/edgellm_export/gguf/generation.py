@@ -9,7 +9,7 @@ import numpy as np
 
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.checkpoint.config import is_number, is_positive
-from edgellm_export.gguf.ids import PREFIX, token_id
+from edgellm_export.gguf.ids import ENCODERS, PREFIX, token_id
 from edgellm_export.gguf.keys import plain
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.tokenizer.vocabulary import TokenKind, Vocabulary
@@ -51,7 +51,7 @@ def token_ids(file: GgufFile, vocabulary: Vocabulary) -> dict[str, Any]:
 
 def generation_config(file: GgufFile, vocabulary: Vocabulary, config: Mapping[str, Any]) -> dict[str, Any]:
     """generation_config.json, empty for models that do not generate. Raises UnsupportedModelError."""
-    if file.fact("general.architecture") == "bert":
+    if file.fact("general.architecture") in ENCODERS:
         return {}
     given = token_ids(file, vocabulary) | _sampling(file)
     if "decoder_start_token_id" in config:

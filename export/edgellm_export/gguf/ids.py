@@ -8,6 +8,7 @@ from edgellm.errors import UnsupportedModelError
 from edgellm_export.gguf.reader import GgufFile
 
 PREFIX = "tokenizer.ggml."
+ENCODERS = ("bert", "modern-bert", "nomic-bert")  # architectures whose vocabulary has special tokens of a text's ends
 # By the kind of tokenizer, the ids of the tokens that a file does not name.
 DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "gpt2": {},

@@ -52,8 +52,11 @@ class Keys:
         return plain(self.file.metadata.get(f"{self.arch}.{key}"))
 
     def number(self, key: str, default: Any = None) -> Any:
-        """A positive number; 0 counts as absent. Without a default it is required."""
+        """A positive number, or a list of the same one for each layer; 0 counts as absent. Without a default it is
+        required."""
         value = self.get(key)
+        if isinstance(value, list) and len(set(value)) == 1:
+            value = value[0]
         if type(value) in (int, float) and math.isfinite(value) and value > 0:
             return value
         if value not in (None, 0) or default is None:
@@ -115,10 +118,10 @@ def _equal(value: Any, expected: Any) -> bool:
     return bool(value == expected)
 
 
-def check_heads(keys: Keys, heads: int, head_dim: int) -> None:
-    """Refuse a file whose heads share keys and values, or have other sizes or another scale than that of their share of
-    the hidden size."""
-    keys.must_be("attention.head_count_kv", 0, heads)
+def check_heads(keys: Keys, kv_heads: int, head_dim: int) -> None:
+    """Refuse a file with more or fewer heads of keys and values, or heads of another size or scale than that of their
+    share of the hidden size."""
+    keys.must_be("attention.head_count_kv", 0, kv_heads)
     keys.must_be("attention.key_length", 0, head_dim)
     keys.must_be("attention.value_length", 0, head_dim)
     keys.must_be("attention.scale", 0, head_dim**-0.5)

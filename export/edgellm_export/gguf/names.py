@@ -1,4 +1,4 @@
-"""GGUF tensor names to Hugging Face names and layouts, per model type."""
+"""GGUF tensor names to Hugging Face names, per model type."""
 
 from __future__ import annotations
 
@@ -6,25 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgellm.errors import CheckpointError, UnsupportedModelError
-from edgellm_export.checkpoint.tensors import (
-    LazyTensor,
-    PairsApart,
-    RowConcat,
-    RowSlice,
-    Transposed,
-    item_of,
-    transposed,
-)
-from edgellm_export.gguf.reader import GgufFile
-from edgellm_export.gguf.tensors import AsRow, Depthwise, HeadsTogether, Multiplied, RowsAfter, Shifted
-
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
-# Facts about rotary frequencies, which the config carries; older files repeat them per block.
-CONFIG_TENSORS = re.compile(r"rope_freqs\.weight|rope_factors_(long|short)\.weight|blk\.\d+\.attn_rot_embd(\.weight)?")
-SCALE = ".scale"  # what all numbers of a matrix are multiplied by, beside it
-KEYS, VALUES, CORRECTION = "k_b_proj.weight", "v_b_proj.weight", "e_score_correction.bias"  # of DeepSeek
 EXPERT = "*"  # in a name: a tensor for each of the matrices in the file's
 Names = Mapping[str, str]
 
@@ -203,7 +186,69 @@ def _t5(gated: bool) -> dict[str, str]:
     }
 
 
-INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
+FALCON = {
+    **{part: name for part, name in BLOOM.items() if part in ("token_embd", "output_norm", "output")},
+    **_layers(
+        "transformer.h.{}",
+        {
+            "attn_norm": "input_layernorm",
+            "attn_qkv": "self_attention.query_key_value",
+            "attn_output": "self_attention.dense",
+            "ffn_up": "mlp.dense_h_to_4h",
+            "ffn_down": "mlp.dense_4h_to_h",
+        },
+    ),
+}
+FALCON_NORMS = _layers("transformer.h.{}", {"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"})
+MPT = {
+    "token_embd": "transformer.wte",
+    "output_norm": "transformer.norm_f",
+    "output": "lm_head",
+    **_layers(
+        "transformer.blocks.{}",
+        {
+            "attn_norm": "norm_1",
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.out_proj",
+            "ffn_norm": "norm_2",
+            "ffn_up": "ffn.up_proj",
+            "ffn_down": "ffn.down_proj",
+        },
+    ),
+}
+NOMIC = {
+    "token_embd": "nomic_bert.embeddings.word_embeddings",
+    "token_types": "nomic_bert.embeddings.token_type_embeddings",
+    "token_embd_norm": "nomic_bert.emb_ln",
+    **_layers(
+        "nomic_bert.encoder.layers.{}",
+        {
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.out_proj",
+            "attn_output_norm": "norm1",
+            "ffn_up": "mlp.fc11",
+            "ffn_gate": "mlp.fc12",
+            "ffn_down": "mlp.fc2",
+            "layer_output_norm": "norm2",
+        },
+    ),
+}
+MODERNBERT = {
+    "token_embd": "model.embeddings.tok_embeddings",
+    "token_embd_norm": "model.embeddings.norm",
+    "output_norm": "model.final_norm",
+    **_layers(
+        "model.layers.{}",
+        {
+            "attn_norm": "attn_norm",
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.Wo",
+            "ffn_norm": "mlp_norm",
+            "ffn_up": "mlp.Wi",
+            "ffn_down": "mlp.Wo",
+        },
+    ),
+}
 NAMES: Mapping[str, Names] = {
     **dict.fromkeys(("gemma", "granite", "llama", "mistral", "olmo", "qwen2", "qwen3", "smollm3", "stablelm"), LLAMA),
     **dict.fromkeys(("olmo2", "olmo3"), OLMO2),
@@ -211,6 +256,13 @@ NAMES: Mapping[str, Names] = {
     "bloom": BLOOM,
     "gpt_bigcode": GPT2,
     **dict.fromkeys(("arcee", "cohere", "cohere2", "ernie4_5", "nemotron"), LLAMA),
+    "apertus": _llama(attn_norm="attention_layernorm", ffn_norm="feedforward_layernorm"),
+    "bitnet": _llama(attn_sub_norm="self_attn.attn_sub_norm", ffn_sub_norm="mlp.ffn_sub_norm"),
+    "falcon": FALCON,
+    "glm": _llama(ffn_up="mlp.gate_up_proj"),
+    "modernbert": MODERNBERT,
+    "mpt": MPT,
+    "nomic_bert": NOMIC,
     "exaone4": _llama(post_attention_norm="post_attention_layernorm", post_ffw_norm="post_feedforward_layernorm"),
     "glm4": _llama(
         post_attention_norm="post_self_attn_layernorm", post_ffw_norm="post_mlp_layernorm", ffn_up="mlp.gate_up_proj"
@@ -236,7 +288,7 @@ NAMES: Mapping[str, Names] = {
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
     **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), DEEPSEEK),
-    "mixtral": _mixture("block_sparse_moe", gate="w1", up="w3", down="w2"),
+    **dict.fromkeys(("mixtral", "phimoe"), _mixture("block_sparse_moe", gate="w1", up="w3", down="w2")),
     "gpt_oss": _mixture(router="router")
     | _layers("model.layers.{}", {"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks"}),
     "granitemoe": _mixture("block_sparse_moe", "router.layer"),
@@ -248,40 +300,12 @@ NAMES: Mapping[str, Names] = {
 }
 
 
-def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, LazyTensor]:
-    """Tensors by Hugging Face name. What has no counterpart keeps its GGUF name, so that accounting reports it."""
-    names = _t5(config["feed_forward_proj"] != "relu") if config["model_type"] == "t5" else NAMES[config["model_type"]]
-    scales = {name for name in file.tensors if name.endswith(SCALE) and f"{name[: -len(SCALE)]}.weight" in file.tensors}
-    found: dict[str, LazyTensor] = {}
-    for name, tensor in file.tensors.items():
-        if name not in scales and not CONFIG_TENSORS.fullmatch(name):
-            restored = _restore(name, _scaled(file, tensor), config)
-            found |= _apart(huggingface_name(name, names), restored)
-    return _of_latents(found) if config["model_type"].startswith("deepseek") else found
-
-
-def _of_latents(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """With what makes keys and what makes values in one matrix again, head by head: a file has them as stacks of
-    matrices, [heads, kv_lora_rank, qk_nope_head_dim] and [heads, v_head_dim, kv_lora_rank]."""
-    found = {name.replace(CORRECTION, f"{CORRECTION[:-5]}_bias"): tensor for name, tensor in tensors.items()}
-    for name in [name for name in found if name.endswith(KEYS)]:
-        stem = name.removesuffix(KEYS)
-        keys, values = found[name], found.get(stem + VALUES)
-        if values is None or len(keys.shape) != 3 or len(values.shape) != 3 or keys.shape[0] != values.shape[0]:
-            continue  # left over, and reported as that
-        whole = f"{stem}kv_b_proj.weight"
-        heads = [(transposed(whole, item_of(keys, i)), item_of(values, i)) for i in range(keys.shape[0])]
-        found[whole] = RowConcat(whole, tuple(part for head in heads for part in head))
-        del found[name], found[stem + VALUES]
-    return found
-
-
-def _apart(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
-    """The tensor; of a stack, those that it consists of."""
-    if EXPERT not in name or len(tensor.shape) < 2:
-        return {name: tensor}
-    names = [name.replace(EXPERT, str(i)) for i in range(tensor.shape[0])]
-    return {each: RowSlice(each, item_of(tensor, i), 0, tensor.shape[1]) for i, each in enumerate(names)}
+def names_of(config: Mapping[str, Any]) -> Names:
+    """The names of the model that config.json describes."""
+    family = config["model_type"]
+    if family in ("t5", "umt5"):
+        return _t5(config["feed_forward_proj"] != "relu")
+    return {**NAMES[family], **FALCON_NORMS} if config.get("num_ln_in_parallel_attn") == 2 else NAMES[family]
 
 
 def huggingface_name(name: str, names: Names) -> str:
@@ -291,47 +315,3 @@ def huggingface_name(name: str, names: Names) -> str:
     place = "" if match["layer"] is None else f"{match['stack']}blk.{{}}."
     found = names.get(f"{place}{match['part']}")
     return name if found is None else f"{found.format(match['layer'])}.{match['kind']}"
-
-
-def _scaled(file: GgufFile, tensor: LazyTensor) -> LazyTensor:
-    """The tensor times the number beside it, if there is one, as llama.cpp multiplies what NVFP4 matrices give."""
-    stem, _, kind = tensor.name.rpartition(".")
-    scale = file.tensors.get(f"{stem}{SCALE}") if kind == "weight" else None
-    if scale is None:
-        return tensor
-    if scale.shape != (1,):
-        raise UnsupportedModelError(f"{file.path}: {scale.name} has {list(scale.shape)} numbers; edgellm takes one")
-    return Multiplied(tensor, float(scale.rows(0, 1)[0]))
-
-
-def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTensor:
-    """Undo what llama.cpp's conversion did to the values (conversion/llama.py, gemma.py, gpt2.py, gpt_neox.py and
-    bert.py)."""
-    family = config["model_type"]
-    part, _, kind = name.rpartition(".")
-    part = part.rpartition(".")[2]
-    if family == "qwen2_moe" and part == "ffn_gate_inp_shexp" and len(tensor.shape) == 1:
-        return AsRow(tensor)
-    if family in INTERLEAVED and part in ("attn_q", "attn_k"):
-        head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
-        return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
-    if (family.startswith("gemma") or family == "nemotron") and part.endswith("norm") and kind == "weight":
-        return Shifted(tensor, -1.0)
-    if family == "lfm2" and part == "conv" and kind == "weight" and len(tensor.shape) == 2:
-        return Depthwise(tensor)
-    if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
-        return Transposed(tensor.name, tensor)
-    if family in ("bloom", "gpt_neox") and part == "attn_qkv":
-        head_dim = config["hidden_size"] // config["n_head" if family == "bloom" else "num_attention_heads"]
-        return HeadsTogether(_of_heads(tensor, head_dim, 1, parts=3), 3, head_dim)
-    if family in ("roberta", "xlm-roberta") and part == "position_embd":
-        return RowsAfter(tensor, config["pad_token_id"] + 1)
-    return tensor
-
-
-def _of_heads(tensor: LazyTensor, head_dim: int, multiple: int, parts: int = 1) -> LazyTensor:
-    if head_dim % multiple or tensor.shape[0] % (max(head_dim, 1) * parts):
-        raise CheckpointError(
-            f"{tensor.name} has {tensor.shape[0]} rows, expected a multiple of the head size {head_dim}"
-        )
-    return tensor

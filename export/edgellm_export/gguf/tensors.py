@@ -139,19 +139,34 @@ class RowsAfter(TensorView):
 
 @dataclass(frozen=True)
 class HeadsTogether(TensorView):
-    """Rows in which the `parts` of a head, of `size` rows each, stand one behind the other, out of a tensor that has
-    the first parts of all heads, then the second ones, as GPT-NeoX's conversion leaves them."""
+    """Rows in which the `queries` of a key/value head, of `size` rows each, stand before its keys and values, out of a
+    tensor that has all queries, then all keys, then all values, as conversion leaves Falcon's and GPT-NeoX's."""
 
-    parts: int
+    queries: int
     size: int
 
     def rows(self, start: int, stop: int) -> FloatArray:
-        first, last = start // self.size, -(-stop // self.size)  # pieces, each one part of one head
-        whole = self.shape[0] // self.parts
-        pieces = [self._piece(i // self.parts, i % self.parts, whole) for i in range(first, last)]
+        first, last = start // self.size, -(-stop // self.size)  # heads, of whatever kind
+        pieces = [self._piece(*divmod(i, self.queries + 2)) for i in range(first, last)]
         joined = np.concatenate(pieces) if pieces else np.empty((0, *self.shape[1:]), np.float32)
         return joined[start - first * self.size : stop - first * self.size]
 
-    def _piece(self, head: int, part: int, whole: int) -> FloatArray:
-        begin = part * whole + head * self.size
-        return self.tensor.rows(begin, begin + self.size)
+    def _piece(self, group: int, index: int) -> FloatArray:
+        groups = self.shape[0] // ((self.queries + 2) * self.size)
+        place = group * self.queries + index if index < self.queries else groups * index + group
+        return self.tensor.rows(place * self.size, (place + 1) * self.size)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A tensor without axes, out of metadata."""
+
+    name: str
+    value: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return ()
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        return np.full(stop - start, self.value, np.float32)

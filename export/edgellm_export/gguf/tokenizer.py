@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, processors
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import is_whole_table, load_tokenizer
 from edgellm_export.gguf.generation import generation_config, override
-from edgellm_export.gguf.ids import PREFIX, flag, kind_of, token_id
+from edgellm_export.gguf.ids import ENCODERS, PREFIX, flag, kind_of, token_id
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.templates import chat_templates
 from edgellm_export.gguf.unigram import build_unigram
@@ -135,18 +135,21 @@ def _tokenizer(file: GgufFile, vocabulary: Vocabulary, special: Mapping[str, str
         case "t5":
             merge = flag(file, "remove_extra_whitespaces", False)
             return build_unigram(vocabulary, _charsmap(file), merge_spaces=merge)
-    built = build_tokenizer(vocabulary)
-    return _around_pairs(built, vocabulary) if file.fact("general.architecture") == "bert" else built
+    built, arch = build_tokenizer(vocabulary), file.fact("general.architecture")
+    return _around_pairs(built, vocabulary, twice=arch == "bert") if arch in ENCODERS else built
 
 
-def _around_pairs(tokenizer: bytes, vocabulary: Vocabulary) -> bytes:
-    """RoBERTa's tokenizer, in which two texts are <s> A </s></s> B </s>."""
+def _around_pairs(tokenizer: bytes, vocabulary: Vocabulary, *, twice: bool) -> bytes:
+    """With what stands around two texts: RoBERTa has <s> A </s></s> B </s>, where ModernBERT's second end is one."""
     bos, eos = vocabulary.bos, vocabulary.eos
     if bos is None or eos is None or not (vocabulary.add_bos and vocabulary.add_eos):
         return tokenizer
     made = Tokenizer.from_buffer(tokenizer)
-    made.post_processor = processors.RobertaProcessing(
-        (vocabulary.tokens[eos], eos), (vocabulary.tokens[bos], bos), trim_offsets=True, add_prefix_space=False
+    begin, end = (vocabulary.tokens[bos], bos), (vocabulary.tokens[eos], eos)
+    made.post_processor = (
+        processors.RobertaProcessing(end, begin, trim_offsets=True, add_prefix_space=False)
+        if twice
+        else processors.BertProcessing(end, begin)
     )
     return str(made.to_str()).encode()
 
@@ -172,7 +175,7 @@ def _special(file: GgufFile, vocabulary: Vocabulary) -> dict[str, str | None]:
         begin = token_id(file, "cls", size) if f"{PREFIX}bos_token_id" not in file.metadata else vocabulary.bos
         ids = {"cls": vocabulary.bos if begin is None else begin, "sep": token_id(file, "seperator", size)}
         plain = {"unk": vocabulary.unk, "pad": vocabulary.pad, "mask": token_id(file, "mask", size), **ids}
-    elif file.fact("general.architecture") == "bert":
+    elif file.fact("general.architecture") in ENCODERS:
         plain |= {"cls": vocabulary.bos, "sep": vocabulary.eos, "mask": token_id(file, "mask", size)}
     return {name: vocabulary.token(index) for name, index in plain.items()}
 

@@ -88,6 +88,7 @@ PRE_TOKENIZERS: dict[str, Pre] = {
     "default": Pre(_DEFAULT),
     "falcon": Pre(_FALCON),
     "qwen2": Pre(_splits(QWEN2), normalizer=NFC),  # as Qwen's own tokenizer.json; llama.cpp does not normalize
+    "modern-bert": Pre(_gpt2, normalizer=NFC),  # likewise
     "tekken": Pre(_splits(TEKKEN), whole_words=True, add_bos=True),
     "deepseek-coder": Pre(_DEEPSEEK_CODER),
     "deepseek-llm": Pre(_DEEPSEEK),

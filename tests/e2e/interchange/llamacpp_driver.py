@@ -100,13 +100,13 @@ def logits(model: str, ids: list[int], source: list[int] | None = None) -> list[
         return [m.lib.llama_get_logits_ith(m.context, i)[:width] for i in range(len(ids))]
 
 
-def embeddings(model: str, inputs: list[list[int]], pooled: bool) -> list[list]:
-    """The vector of each input, or the states of its tokens."""
+def embeddings(model: str, inputs: list[list[int]], pooled: bool, decoder: bool = False) -> list[list]:
+    """The vector of each input, or the states of its tokens. decoder: what the model is."""
     found = []
     for ids in inputs:
         with opened(model) as m:
             m.lib.llama_set_embeddings(m.context, True)
-            _run(m.lib.llama_encode, m.context, ids)
+            _run(m.lib.llama_decode if decoder else m.lib.llama_encode, m.context, ids)
             width = m.lib.llama_model_n_embd(m.model)
             if pooled:
                 found.append(m.lib.llama_get_embeddings_seq(m.context, 0)[:width])

@@ -20,6 +20,8 @@ import torch
 import transformers as hf
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
+from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLTextConfig
+from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig
 
 import edgellm
 import edgellm_export
@@ -27,7 +29,7 @@ from comparison import relative_rms
 from edgellm_export.sources.opening import open_checkpoint
 from edgellm_export.tokenizer.pretokenizers import PRE_TOKENIZERS
 from gguf_conversion import convert
-from gguf_files import QUANTIZABLE, READABLE, byte_level, pieces, tiny_llama, words
+from gguf_files import QUANTIZABLE, READABLE, byte_level, pieces, tiny_llama, words, write_gguf
 from interchange.peer import Peer
 
 NEAR = 0.01
@@ -53,11 +55,14 @@ GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_w
 
 @dataclass(frozen=True)
 class Case:
-    """A config in transformers, and what its file says besides. `metadata`: of the architecture."""
+    """A config in transformers, and what its file says besides. `metadata`: of the architecture. `arch`: that, where it
+    does not follow from the config. `model`: where it is no model of its own, of text in another."""
 
     config: Callable[..., hf.PretrainedConfig]
     changes: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    arch: str | None = None
+    model: Any = None
 
 
 DECODERS = {
@@ -163,6 +168,38 @@ DECODERS = {
     "nemotron": Case(hf.NemotronConfig, {**NO_IDS, "num_attention_heads": 2}, {"rope.dimension_count": 16}),
     "seed_oss": Case(hf.SeedOssConfig, {**NO_IDS, "head_dim": 16}),
     "starcoder2 tied": Case(hf.Starcoder2Config, {"sliding_window": None}),
+    "falcon": Case(hf.FalconConfig, NO_IDS),
+    "falcon 40b": Case(hf.FalconConfig, {**NO_IDS, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon 2": Case(
+        hf.FalconConfig,
+        {**NO_IDS, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+        {"rope.freq_base": 10000.0},
+    ),
+    "mpt": Case(lambda **_: hf.MptConfig(vocab_size=VOCAB, d_model=96, n_heads=6, n_layers=2, max_seq_len=128)),
+    "apertus": Case(hf.ApertusConfig, {**NO_IDS, "head_dim": 16, "rope_scaling": LLAMA3}),
+    # This llama.cpp takes the one activation for all; later ones read which it is.
+    "bitnet": Case(
+        hf.BitNetConfig,
+        {**NO_IDS, "tie_word_embeddings": True, "hidden_act": "silu"},
+        {"hidden_activation": "silu"},
+    ),
+    "chatglm": Case(hf.GlmConfig, {**NO_IDS, "head_dim": 16, "attention_bias": True}, {"rope.dimension_count": 8}),
+    "mistral3": Case(hf.MistralConfig, {"head_dim": 32, "sliding_window": None}, {}, "mistral3"),
+    "qwen2vl": Case(
+        Qwen2VLTextConfig,
+        {"rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": True},
+        {"rope.dimension_sections": [2, 3, 3, 0]},
+        model=hf.Qwen2VLTextModel,
+    ),
+    "qwen3vl": Case(
+        Qwen3VLTextConfig,
+        {
+            "rope_scaling": {"rope_type": "default", "mrope_section": [2, 3, 3]}, "tie_word_embeddings": True,
+            "head_dim": 16,
+        },
+        {"rope.dimension_sections": [2, 3, 3, 0], "n_deepstack_layers": 0},
+        model=hf.Qwen3VLTextModel,
+    ),
 }  # fmt: skip
 
 
@@ -185,8 +222,9 @@ def exported(gguf: Path, path: Path) -> Any:
 def test_logits_of_decoders(llamacpp: Peer, tmp_path: Path, name: str) -> None:
     case = DECODERS[name]
     config = case.config(**{**SIZES, **case.changes})
-    model = seeded(hf.AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
-    gguf = convert(tmp_path / "model.gguf", model, BYTES, case.metadata)
+    make = case.model or (lambda of: hf.AutoModelForCausalLM.from_config(of, attn_implementation="eager"))
+    model = seeded(make(config).float())
+    gguf = convert(tmp_path / "model.gguf", model, BYTES, case.metadata, arch=case.arch)
     ids = np.random.default_rng(3).integers(0, VOCAB - 1, 40).tolist()
     expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=ids))
     ours = exported(gguf, tmp_path / "package").logits(ids)
@@ -261,15 +299,96 @@ def test_states_and_vectors_of_encoders(llamacpp: Peer, tmp_path: Path, name: st
 T5 = {"vocab_size": len(PIECES["tokenizer.ggml.tokens"]), "d_model": 64, "d_ff": 96, "d_kv": 16, "num_heads": 4}
 
 
+def modernbert() -> tuple[Any, dict[str, Any]]:
+    config = hf.ModernBertConfig(
+        **{**SIZES, "num_hidden_layers": 4, "vocab_size": len(ROBERTA["tokenizer.ggml.tokens"]), "pad_token_id": 1},
+        local_attention=6, global_rope_theta=50000.0, local_rope_theta=20000.0,
+    )  # fmt: skip
+    return seeded(hf.ModernBertModel(config)), ROBERTA | {"tokenizer.ggml.pre": "modern-bert"}
+
+
+def embedding_gemma() -> tuple[Any, dict[str, Any]]:
+    """Each sixth layer sees everything, the others half of a window of 8 to either side."""
+    types = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(7)]
+    config = hf.Gemma3TextConfig(
+        **{**SIZES, **GEMMA, "num_hidden_layers": 7}, layer_types=types, use_bidirectional_attention=True
+    )
+    return seeded(hf.Gemma3TextModel(config)), BYTES | {"tokenizer.ggml.add_eos_token": True}
+
+
+FURTHER = {"modern-bert": (modernbert, {}), "gemma-embedding": (embedding_gemma, {"attention.sliding_window": 8})}
+
+
+@pytest.mark.parametrize("pooling", [1, 2, 3], ids=["mean", "cls", "last"])
+@pytest.mark.parametrize("name", FURTHER)
+def test_vectors_of_further_encoders(llamacpp: Peer, tmp_path: Path, name: str, pooling: int) -> None:
+    (make, more), texts = FURTHER[name], ["the cat sat!", "\u00e9 the s at, and then some more of it", "cats"]
+    model, tokenizer = make()
+    gguf = convert(tmp_path / "model.gguf", model, tokenizer, {**more, "pooling_type": pooling}, arch=name)
+    same_vectors(llamacpp, gguf, tmp_path / "package", texts)
+
+
+def test_vectors_through_linear_layers(llamacpp: Peer, tmp_path: Path) -> None:
+    model, tokenizer = embedding_gemma()
+    random = np.random.default_rng(7)
+    layers = {"dense_2": (96, 64), "dense_3": (64, 96)}
+    sizes = {"dense_2_feat_in": 64, "dense_2_feat_out": 96, "dense_3_feat_in": 96, "dense_3_feat_out": 64}
+    tensors = {f"{name}.weight": random.standard_normal(shape).astype(np.float32) for name, shape in layers.items()}
+    metadata = {"attention.sliding_window": 8, "pooling_type": 1, **sizes}
+    gguf = convert(tmp_path / "model.gguf", model, tokenizer, metadata, tensors, arch="gemma-embedding")
+    same_vectors(llamacpp, gguf, tmp_path / "package", ["the cat sat!", "\u00e9 the s at", "cats"])
+
+
+def test_vectors_of_nomic_bert(llamacpp: Peer, tmp_path: Path) -> None:
+    """Of no model of transformers 4; tests/parity has it beside transformers 5."""
+    size, random = len(WORDS["tokenizer.ggml.tokens"]), np.random.default_rng(7)
+
+    def numbers(*shape: int) -> np.ndarray:
+        scale, middle = (0.2, 1.0) if len(shape) == 1 else (0.15, 0.0)
+        return (random.standard_normal(shape) * scale + middle).astype(np.float32)
+
+    tensors = {"token_embd.weight": numbers(size, 64), "token_types.weight": numbers(2, 64)}
+    norms = ["token_embd_norm", *(f"blk.{i}.{part}_output_norm" for i in range(2) for part in ("attn", "layer"))]
+    tensors |= {f"{norm}.{kind}": numbers(64) for norm in norms for kind in ("weight", "bias")}
+    shapes = {"attn_qkv": (192, 64), "attn_output": (64, 64), "ffn_down": (64, 96)}
+    shapes |= dict.fromkeys(("ffn_up", "ffn_gate"), (96, 64))
+    tensors |= {f"blk.{i}.{part}.weight": numbers(*shape) for i in range(2) for part, shape in shapes.items()}
+    metadata = {
+        "block_count": 2, "context_length": 128, "embedding_length": 64, "feed_forward_length": 96,
+        "attention.head_count": 4, "attention.layer_norm_epsilon": 1e-12, "attention.causal": False,
+        "rope.freq_base": 1000.0, "pooling_type": 1, "tokenizer.ggml.token_type_count": 2,
+    }  # fmt: skip
+    gguf = write_gguf(tmp_path / "model.gguf", "nomic-bert", metadata | WORDS, tensors)
+    same_vectors(llamacpp, gguf, tmp_path / "package", ["the cat sat!", "\u00e9 the s at the cat sat", "cats"])
+
+
+@pytest.mark.parametrize("pooling", [1, 3], ids=["mean", "last"])
+def test_vectors_of_decoders(llamacpp: Peer, tmp_path: Path, pooling: int) -> None:
+    model = seeded(hf.AutoModelForCausalLM.from_config(hf.Qwen3Config(**SIZES, head_dim=32)))
+    tokenizer = BYTES | {"tokenizer.ggml.add_eos_token": True}
+    gguf = convert(tmp_path / "model.gguf", model, tokenizer, {"pooling_type": pooling})
+    same_vectors(llamacpp, gguf, tmp_path / "package", ["the cat sat!", "\u00e9 the s", "cats"], decoder=True)
+
+
+def same_vectors(llamacpp: Peer, gguf: Path, package: Path, texts: list[str], *, decoder: bool = False) -> None:
+    inputs = llamacpp.ask("tokens", model=str(gguf), texts=texts, parse_special=True)
+    vectors = np.array(llamacpp.ask("embeddings", model=str(gguf), inputs=inputs, pooled=True, decoder=decoder))
+    ours = exported(gguf, package)
+    tokenizer = Tokenizer.from_file(str(package / "tokenizer.json"))
+    assert [tokenizer.encode(text).ids for text in texts] == inputs
+    assert relative_rms(ours.embed(texts), vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) < NEAR
+
+
 @pytest.mark.parametrize("kind", ["relu", "gated-gelu"])
-def test_logits_of_t5(llamacpp: Peer, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("family", ["T5", "UMT5"])
+def test_logits_of_t5(llamacpp: Peer, tmp_path: Path, family: str, kind: str) -> None:
     """A tied head reads states that T5 scales and llama.cpp does not."""
     tied = kind == "relu"
-    config = hf.T5Config(
+    config = getattr(hf, f"{family}Config")(
         **T5, num_layers=3, num_decoder_layers=2, feed_forward_proj=kind, tie_word_embeddings=tied,
         relative_attention_num_buckets=8, decoder_start_token_id=0,
     )  # fmt: skip
-    model = seeded(hf.T5ForConditionalGeneration(config))
+    model = seeded(getattr(hf, f"{family}ForConditionalGeneration")(config))
     gguf = convert(tmp_path / "model.gguf", model, PIECES)
     source, target = [5, 6, 9, 7, 3, 1], [0, 8, 4, 6, 11]
     expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=target, source=source))

@@ -17,129 +17,12 @@ from transformers.models.auto import CONFIG_MAPPING
 from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.package.sentence import sentence_encoder
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.gguf.rope import LLAMA3, llama3_factors
+from edgellm_export.gguf.rope import llama3_factors
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_conversion import convert
 from gguf_files import Array, byte_level, pieces, words, write_gguf
+from gguf_models import FAMILIES, LATENT, LLAMA3_SCALING, SHARED, VOCAB, build, converted, seeded
 
-VOCAB = 259
-SHARED: dict[str, Any] = {
-    "vocab_size": VOCAB,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 96,
-    "max_position_embeddings": 128,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 50000.0,
-}
-GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "tie_word_embeddings": True}
-EXPERTS = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
-LATENT = {
-    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
-    "v_head_dim": 20, "first_k_dense_replace": 1, "moe_intermediate_size": 40, "n_routed_experts": 3,
-    "num_experts_per_tok": 2, "n_shared_experts": 2, "routed_scaling_factor": 1.5,
-}  # fmt: skip
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-YARN_KEYS = {
-    "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32
-}  # fmt: skip
-VERSION_3 = {
-    **LATENT, "q_lora_rank": 40, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "norm_topk_prob": True,
-    "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7},
-}  # fmt: skip
-LLAMA3_SCALING = {"rope_type": "llama3", "factor": 8.0, **LLAMA3}
-PHI3_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-# Name: Hugging Face model type, its config, further GGUF metadata.
-FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "llama": ("llama", {"attention_bias": True, "head_dim": 24}, {"attention.key_length": 24}),
-    "llama tied": ("llama", {"tie_word_embeddings": True, "mlp_bias": True}, {}),
-    "llama 3": ("llama", {"rope_scaling": LLAMA3_SCALING, "head_dim": 64}, {"attention.key_length": 64}),
-    "mistral": ("mistral", {"sliding_window": 48}, {"attention.sliding_window": 48}),
-    "qwen2": ("qwen2", {"tie_word_embeddings": True}, {}),
-    "qwen3": ("qwen3", {"head_dim": 32}, {"attention.key_length": 32}),
-    "phi3": (
-        "phi3",
-        {"sliding_window": 64, "original_max_position_embeddings": 32, **PHI3_IDS},
-        {"attention.sliding_window": 64, "rope.scaling.original_context_length": 32},
-    ),
-    "phi2": ("phi", {"partial_rotary_factor": 0.5, "num_key_value_heads": 4, "layer_norm_eps": 1e-6, **PHI3_IDS}, {}),
-    "smollm3": ("smollm3", {"num_hidden_layers": 4, **PHI3_IDS}, {}),
-    "olmo": ("olmo", {"clip_qkv": 2.0}, {"attention.clamp_kqv": 2.0}),
-    "olmo2": ("olmo2", {}, {}),
-    "olmo3": ("olmo3", {"num_hidden_layers": 4, "sliding_window": 32}, {"attention.sliding_window": 32}),
-    "granite": (
-        "granite",
-        {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 4.0},
-        {},
-    ),
-    "stablelm": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.25}, {}),
-    "stablelm side by side": ("stablelm", {"use_parallel_residual": True}, {"use_parallel_residual": True}),
-    "starcoder": ("gpt_bigcode", {"n_inner": 96, "num_key_value_heads": 1}, {}),
-    "bloom": ("bloom", {"seq_length": 128}, {}),
-    "gemma": ("gemma", {"head_dim": 16, "tie_word_embeddings": True}, {"attention.key_length": 16}),
-    "gemma2": (
-        "gemma2",
-        {**GEMMA, "rope_theta": 10000.0, "attn_logit_softcapping": 40.0, "final_logit_softcapping": 20.0},
-        {"attention.sliding_window": 32, "attn_logit_softcapping": 40.0, "final_logit_softcapping": 20.0},
-    ),
-    "gemma3": (
-        "gemma3_text",
-        {**GEMMA, "rope_theta": 1e6, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-        {"attention.sliding_window": 32, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
-    ),
-    "starcoder2": ("starcoder2", {"sliding_window": None, "norm_epsilon": 1e-6}, {}),
-    "starcoder2 with a window": ("starcoder2", {"sliding_window": 48}, {"attention.sliding_window": 48}),
-    "llama with experts": ("mixtral", EXPERTS, {}),
-    "qwen2moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 72}, {}),
-    "qwen3moe": ("qwen3_moe", {**EXPERTS, "head_dim": 32, "norm_topk_prob": True}, {}),
-    "olmoe": ("olmoe", EXPERTS, {}),
-    "deepseek2": ("deepseek_v2", LATENT, {}),
-    "deepseek2 of version 3": ("deepseek_v3", VERSION_3, YARN_KEYS | {"rope.scaling.yarn_log_multiplier": 0.07}),
-    "arcee": ("arcee", {"attention_bias": True, "mlp_bias": True}, {}),
-    "command-r": ("cohere", {"logit_scale": 0.25, "layer_norm_eps": 1e-6, **PHI3_IDS}, {"logit_scale": 0.25}),
-    "command-r normed": (
-        "cohere",
-        {"use_qk_norm": True, "layer_norm_eps": 1e-6, **PHI3_IDS},
-        {"logit_scale": 0.0625},
-    ),
-    "cohere2": (
-        "cohere2",
-        {"sliding_window": 48, "layer_norm_eps": 1e-6, **PHI3_IDS},
-        {"logit_scale": 0.0625, "attention.sliding_window": 48},
-    ),
-    "ernie4_5": ("ernie4_5", {"use_bias": True, "head_dim": 32}, {"attention.key_length": 32}),
-    "exaone4": (
-        "exaone4",
-        {"sliding_window": 48, "layer_types": ["sliding_attention", "full_attention"]},
-        {"attention.sliding_window": 48, "attention.sliding_window_pattern": [True, False]},
-    ),
-    "exaone4 without windows": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}, {}),
-    "glm4": ("glm4", {"head_dim": 32, **PHI3_IDS}, {"rope.dimension_count": 16}),
-    "hunyuan": ("hunyuan_v1_dense", {"attention_bias": True, "head_dim": 32}, {}),
-    "lfm2": (
-        "lfm2",
-        {
-            **PHI3_IDS,
-            "num_hidden_layers": 3,
-            "layer_types": ["conv", "full_attention", "conv"],
-            "conv_L_cache": 4,
-            "block_auto_adjust_ff_dim": False,
-            "norm_eps": 1e-6,
-            "tie_word_embeddings": True,
-        },
-        {},
-    ),
-    "nemotron": ("nemotron", {"norm_eps": 1e-6, "mlp_bias": True, **PHI3_IDS}, {"rope.dimension_count": 8}),
-    "seed_oss": ("seed_oss", {"attention_out_bias": True, "head_dim": 32}, {}),
-    "gptneox": ("gpt_neox", {"rotary_pct": 0.5, "layer_norm_eps": 1e-6, "rope_theta": 10000.0}, {}),
-    "gptneox in turn": (
-        "gpt_neox",
-        {"use_parallel_residual": False, "attention_bias": False, "rope_theta": 10000.0},
-        {},
-    ),
-}
 # Keys whose values decide what the model computes, beside those of SHARED.
 COMPARED = (
     "model_type", "tie_word_embeddings", "hidden_act", "hidden_activation", "attention_bias", "mlp_bias",
@@ -150,6 +33,8 @@ COMPARED = (
     "shared_expert_intermediate_size", "norm_topk_prob", "qkv_bias",
     "no_rope_layers", "clip_qkv", "embedding_multiplier", "residual_multiplier",
     "attention_multiplier", "logits_scaling", "use_qkv_bias", "multi_query", "n_inner", "layer_norm_epsilon",
+    "new_decoder_architecture", "num_kv_heads", "num_ln_in_parallel_attn", "parallel_attn", "alibi", "bias",
+    "d_model", "n_layers", "n_heads", "max_seq_len", "router_jitter_noise", "lm_head_bias",
     "logit_scale", "use_qk_norm", "norm_eps", "attention_out_bias", "conv_L_cache", "conv_bias",
     "block_auto_adjust_ff_dim",
     "kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "first_k_dense_replace",
@@ -157,22 +42,10 @@ COMPARED = (
 )  # fmt: skip
 
 
-def build(family: str) -> tuple[torch.nn.Module, dict[str, Any]]:
-    model_type, values, more = FAMILIES[family]
-    torch.manual_seed(0)
-    return seeded(AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**{**SHARED, **values}))), more
-
-
-def seeded(model: torch.nn.Module) -> torch.nn.Module:
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)
-    return model.eval()
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_and_tensors_come_back(tmp_path: Path, family: str) -> None:
-    model, more = build(family)
-    checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), more)))
+    model = build(family)
+    checkpoint = open_checkpoint(str(converted(tmp_path / "w.gguf", family, model)))
     original = CONFIG_MAPPING[model.config.model_type](**checkpoint.config)
     known = type(model.config)().to_dict()
     for key in filter(known.__contains__, (*SHARED, *COMPARED)):
@@ -234,7 +107,7 @@ def test_gpt_oss_experts_come_back_apart(tmp_path: Path) -> None:
 
 def test_an_older_deepseek2_has_keys_and_values_of_heads(tmp_path: Path) -> None:
     """In one matrix, as the checkpoint."""
-    model, _ = build("deepseek2")
+    model = build("deepseek2")
     older = {
         "attention.head_count_kv": 4, "attention.key_length": 40, "attention.value_length": 20,
         "attention.key_length_mla": None, "attention.value_length_mla": None, "expert_gating_func": None,
@@ -251,7 +124,7 @@ def test_an_older_deepseek2_has_keys_and_values_of_heads(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("key", "value"), [("attention.head_count_kv", 2), ("expert_gating_func", 3)])
 def test_another_deepseek2_is_refused(tmp_path: Path, key: str, value: object) -> None:
-    model, _ = build("deepseek2")
+    model = build("deepseek2")
     with pytest.raises(UnsupportedModelError, match=rf"deepseek2\.{key} is {value}; edgellm builds this architecture"):
         open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level(), {key: value})))
 
@@ -289,9 +162,10 @@ def same_tensors(checkpoint: Checkpoint, expected: dict[str, torch.Tensor]) -> N
     for name, value in expected.items():
         tensor = checkpoint.tensors[name]
         assert tensor.shape == tuple(value.shape)
-        np.testing.assert_allclose(tensor.rows(0, tensor.shape[0]), value.numpy(), rtol=0, atol=1e-6)
-        part = slice(tensor.shape[0] // 3, tensor.shape[0] // 2 + 1)
-        np.testing.assert_allclose(tensor.rows(part.start, part.stop), value.numpy()[part], rtol=0, atol=1e-6)
+        numbers, rows = np.atleast_1d(value.float().numpy()), (tensor.shape or (1,))[0]
+        np.testing.assert_allclose(tensor.rows(0, rows), numbers, rtol=0, atol=1e-6)
+        part = slice(rows // 3, rows // 2 + 1)
+        np.testing.assert_allclose(tensor.rows(part.start, part.stop), numbers[part], rtol=0, atol=1e-6)
 
 
 ENCODERS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
@@ -459,7 +333,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "alibi": ({"attention.max_alibi_bias": 8.0}, UnsupportedModelError, "max_alibi_bias"),
     "clamped": ({"attention.clamp_kqv": 8.0}, UnsupportedModelError, "clamp_kqv"),
     "wide values": ({"attention.value_length": 32}, UnsupportedModelError, r"value_length is 32; .* with 0 or 16"),
-    "embeddings": ({"pooling_type": 3}, UnsupportedModelError, "an embedding model made of a decoder"),
+    "ranks": ({"pooling_type": 4}, UnsupportedModelError, r"ranks texts \(llama.pooling_type is 4\) by a head"),
+    "unknown pooling": ({"pooling_type": 5}, UnsupportedModelError, "pooling_type is 5; edgellm builds 1"),
     "sections": ({"rope.dimension_sections": [4, 4, 0, 0]}, UnsupportedModelError, "dimension_sections"),
     "scaled attention": ({"rope.scaling.attn_factor": 1.5}, UnsupportedModelError, "attn_factor"),
     "part of yarn": (SCALINGS_REFUSED, UnsupportedModelError, "yarn_ext_factor is 0.5"),
@@ -482,7 +357,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown scaling": ({"rope.scaling.type": "ntk"}, UnsupportedModelError, "scales rotary positions by 'ntk'"),
     "no layers": ({"block_count": 0}, CheckpointError, "block_count is 0, expected a number above 0"),
     "too many layers": ({"block_count": 2**31}, CheckpointError, "but there are 11 tensors"),
-    "heads per layer": ({"attention.head_count_kv": [2, 2]}, CheckpointError, "head_count_kv is"),
+    "heads per layer": ({"attention.head_count_kv": [2, 1]}, CheckpointError, "head_count_kv is"),
     "text for a number": ({"context_length": "many"}, CheckpointError, "context_length is 'many'"),
     "odd head size": ({"attention.key_length": 13}, CheckpointError, "multiple of the head size 13"),
 }
@@ -526,7 +401,7 @@ def test_types_are_looked_at_before_numbers(tmp_path: Path, dtype: type[np.gener
 
 ENCODERS_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Array], str]] = {
     "causal": ({"attention.causal": True}, {}, r"attention\.causal is True; .* only with False"),
-    "last token": ({"pooling_type": 3}, {}, "pooling_type is 3; edgellm builds 1"),
+    "unknown pooling": ({"pooling_type": 5}, {}, "pooling_type is 5; edgellm builds 1"),
     "head without pooler": ({}, {"cls.output.weight": np.ones((1, 32), np.float32)}, "without the layer in front"),
     "dense step": ({}, {"dense_2.weight": np.ones((32, 32), np.float32)}, r"has dense_2\.weight, a step behind"),
     "unknown key": ({"hidden_activation": "silu"}, {}, r"bert\.hidden_activation"),
@@ -567,11 +442,19 @@ def test_an_embedding_that_is_the_head_too_is_tied_however_it_is_rounded(tmp_pat
         assert open_checkpoint(str(path)).config["tie_word_embeddings"] is tied
 
 
-def test_relative_positions_of_each_layer_are_refused(tmp_path: Path) -> None:
-    config = hf.UMT5Config(vocab_size=7, d_model=32, d_ff=48, d_kv=16, num_heads=2, num_layers=2)
+def test_umt5_has_relative_positions_of_each_layer(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "d_kv": 16, "num_heads": 2, "num_layers": 2}
+    config = hf.UMT5Config(vocab_size=7, num_decoder_layers=3, tie_word_embeddings=False, **sizes)
     model = hf.UMT5ForConditionalGeneration(config)
-    with pytest.raises(UnsupportedModelError, match="as UMT5, which edgellm does not build"):
-        open_checkpoint(str(convert(tmp_path / "w.gguf", model, pieces("a", "b"), {"decoder_start_token_id": 0})))
+    checkpoint = open_checkpoint(
+        str(convert(tmp_path / "w.gguf", model, pieces("a", "b"), {"decoder_start_token_id": 0}))
+    )
+    assert checkpoint.config["model_type"] == "umt5"
+    original = hf.UMT5Config(**checkpoint.config)
+    for key in (*sizes, "num_decoder_layers", "feed_forward_proj", "tie_word_embeddings", "layer_norm_epsilon"):
+        assert getattr(original, key) == getattr(config, key), key
+    left_out = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+    same_tensors(checkpoint, {name: v for name, v in model.state_dict().items() if name not in left_out})
 
 
 def test_numbers_beside_matrices_are_multiplied_in(tmp_path: Path) -> None:
