@@ -80,6 +80,7 @@ ENCODER_DECODERS = {
     "mt5": "mt5",
     "pegasus": "pegasus",
     "t5": "t5",
+    "t5gemma": "t5gemma",
     "umt5": "umt5",
 }
 ENCODERS = {

@@ -137,6 +137,10 @@ class Bart:
         return self.shape.context_length
 
     @property
+    def source_size(self) -> int:
+        return self.shape.hidden_size
+
+    @property
     def names(self) -> Names:
         own = self.config.own_embeddings
         others = tuple(f"{self._embedding_name(side)}.weight" for side in own)

@@ -98,6 +98,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "stablelm": "stabilityai/stablelm-2-1_6b-chat",
     "starcoder2": "bigcode/starcoder2-3b",
     "t5": "google-t5/t5-small, google/flan-t5-base",
+    "t5gemma": "google/t5gemma-2b-2b-prefixlm-it, google/t5gemma-s-s-prefixlm",
     "umt5": "google/umt5-small",
     "whisper": "openai/whisper-tiny, openai/whisper-large-v3-turbo, distil-whisper/distil-small.en",
     "xlm-roberta": "FacebookAI/xlm-roberta-base, BAAI/bge-m3, intfloat/multilingual-e5-small",

@@ -313,6 +313,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "use_bias": True, "tie_word_embeddings": True,
     },
     "t5": _T5,
+    "t5gemma": {"vocab_size": 256000, "is_encoder_decoder": True, "tie_word_embeddings": True},
     "umt5": _MT5,
     "whisper": {
         "vocab_size": 51865, "d_model": 384, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1536,

@@ -121,6 +121,10 @@ class T5:
     def source_layers(self) -> int:
         return self.config.source_layers
 
+    @property
+    def source_size(self) -> int:
+        return self.shape.hidden_size
+
     def source_state(self, b: Build, source: SourceState) -> SourceState:
         return self._with_positions(b, source, 0) if self.config.shared_positions else source
 

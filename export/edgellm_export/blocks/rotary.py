@@ -24,6 +24,12 @@ def tables(b: Build, rope: StaticRope, positions: int) -> tuple[ir.Value, ir.Val
     )
 
 
+def turned(b: Build, x: ir.Value, rope: StaticRope, positions: int, heads: int, name: str) -> ir.Value:
+    """x [B, S, heads * head_dim] rotated by the positions from 0. positions: rows of the tables."""
+    cos_sin, place = tables(b, rope, positions), f"{node(name)}/RotaryEmbedding"
+    return b.graph.op("RotaryEmbedding", x, b.graph.ints(0), *cos_sin, name=place, num_heads=heads, domain=MICROSOFT)
+
+
 def rotate(
     b: Build, qkv: Sequence[ir.Value], heads: Heads, batch: BatchState, rope: Rope, positions: int, name: str
 ) -> list[ir.Value]:

@@ -138,6 +138,23 @@ def test_a_key_that_makes_another_model_of_the_same_tensors_is_refused(model_typ
 
 
 @pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"encoder": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}}, "rope_scaling has the type 'linear'"),
+        ({"decoder": {"per_layer_config": {}}}, "per_layer_config"),
+        ({"decoder": {"is_causal": False}}, "is_causal"),
+        ({"encoder": {"vocab_size": 7}}, r"vocab_size is \[7, 256000\] in its parts"),
+        ({"encoder": 5}, "encoder is 5, expected the object"),
+        ({"is_encoder_decoder": False}, "is_encoder_decoder"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_side_of_t5gemma_is_said(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises((UnsupportedModelError, CheckpointError), match=message):
+        read_family({"model_type": "t5gemma", **keys}, 1000)
+
+
+@pytest.mark.parametrize(
     ("model_type", "keys"),
     [
         ("llama", {"sliding_window": None, "layer_types": ["full_attention"] * 32, "attention_chunk_size": None}),
