@@ -42,6 +42,11 @@ def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[],
     return lambda: config_class(**{**sizes, "num_decoder_layers": 2, **ids, **buckets, **changes})
 
 
+def _longt5(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    kind = {"encoder_attention_type": "transient-global", "feed_forward_proj": "gated-gelu"}
+    return _t5(hf.LongT5Config, tie_word_embeddings=False, **kind, **changes)
+
+
 def _bart(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
     sizes = {"vocab_size": 131, "d_model": 48, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 88}
     heads = {"encoder_attention_heads": 3, "decoder_attention_heads": 6, "decoder_ffn_dim": 72}
@@ -70,6 +75,8 @@ FAMILIES = [
     Family("umt5", _t5(hf.UMT5Config, num_heads=3), 6.0),
     Family("t5gemma", _t5gemma(), 3.0),
     Family("t5gemma-uncapped", _t5gemma(tied=False, attention_bias=True, num_key_value_heads=4, **UNCAPPED), -3.0),
+    Family("longt5", _t5(hf.LongT5Config, local_radius=5), 3.0),
+    Family("longt5-global", _longt5(local_radius=3, global_block_size=4), 3.0),
     Family("bart", _bart(hf.BartConfig), -2.0),
     Family("bart-relu", _bart(hf.BartConfig, activation_function="relu", scale_embedding=True), 3.5),
     Family("blenderbot", _bart(hf.BlenderbotConfig), -4.0),

@@ -56,6 +56,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "llama": "meta-llama/Llama-3.2-1B-Instruct, HuggingFaceTB/SmolLM2-135M-Instruct",
     "llava": "llava-hf/llava-1.5-7b-hf",
     "llava_next": "llava-hf/llava-v1.6-mistral-7b-hf",
+    "longt5": "google/long-t5-tglobal-base, google/long-t5-local-base",
     "m2m_100": "facebook/nllb-200-distilled-600M, facebook/m2m100_418M",
     "marian": "Helsinki-NLP/opus-mt-en-de",
     "mbart": "facebook/mbart-large-50-many-to-many-mmt",

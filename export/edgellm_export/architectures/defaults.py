@@ -207,6 +207,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "hunyuan_v1_dense": {**_LLAMA, "vocab_size": 290943, "rms_norm_eps": 1e-5},
     "llama": _LLAMA,
+    "longt5": {**_T5, "local_radius": 127, "global_block_size": 16, "encoder_attention_type": "local"},
     "m2m_100": {
         **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
     },
@@ -351,6 +352,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "gpt_neo": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     "gptj": _GPT2_NAMES,
     "granitemoehybrid": {"layers_block_type": "layer_types"},
+    "longt5": _T5_NAMES,
     "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
     "mbart": _BART_NAMES,

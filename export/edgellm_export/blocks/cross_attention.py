@@ -15,6 +15,7 @@ from edgellm.types import FloatArray
 from edgellm_export.blocks.attention import AFTER_SOFTMAX, multi_head
 from edgellm_export.blocks.build import Build, Heads, LayerCache, node
 from edgellm_export.blocks.capped_attention import split_heads
+from edgellm_export.blocks.local_attention import band
 from edgellm_export.checkpoint.tensors import LazyTensor, RowConcat
 from edgellm_export.onnx.builder import MICROSOFT
 
@@ -24,7 +25,8 @@ MASKED = -1e30  # added to the scores of padding
 @dataclass(frozen=True)
 class SourceState:
     """The sources as the encoder's attention sees them. mask: [B, T] int32, ones for tokens, then zeros; None: nothing
-    is padding. bias: [1, N, T, T], only for relative positions. positions: [T] int64, of tokens."""
+    is padding. bias: [1, N, T, T], only for relative positions; of a block's tokens where attention is in blocks.
+    positions: [T] int64, of tokens."""
 
     mask: ir.Value | None = None
     positions: ir.Value | None = None
@@ -151,6 +153,15 @@ class RelativePositions:
         """[1, N, T, T] for a source, where keys lie on both sides."""
         distances = np.arange(-self.max_distance, self.max_distance + 1)
         return self._bias(b, weight, self.bucket_both(distances), positions, positions, place, dtype)
+
+    def of_block(self, b: Build, weight: LazyTensor, reach: int, length: int, place: str) -> ir.Value:
+        """For a block of `length` tokens that see `reach` tokens to either side: see local_attention.band."""
+        return band(b, self.table(weight, reach), length, place)
+
+    def table(self, weight: LazyTensor, reach: int | None = None) -> FloatArray:
+        """[N, 2 reach + 1], by key's minus query's position. reach: up to `max_distance` by default."""
+        far = self.max_distance if reach is None else reach
+        return weight.rows(0, self.buckets)[self.bucket_both(np.arange(-far, far + 1))].T
 
     def of_target(
         self, b: Build, weight: LazyTensor, total: ir.Value, queries: ir.Value, place: str, dtype: np.dtype[Any]

@@ -81,6 +81,7 @@ def rows(config: str, name: str, usual: dict[str, Any]) -> Any:
 
 
 t5, mt5 = rows("T5Config", "t5", T5), rows("MT5Config", "mt5", T5)
+longt5 = rows("LongT5Config", "longt5", {**T5, "local_radius": 9})
 bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
 blenderbot = rows("BlenderbotConfig", "blenderbot", BART)
 blenderbot_small = rows("BlenderbotSmallConfig", "blenderbot-small", BART)
@@ -122,6 +123,12 @@ SITUATIONS = [
     t5("eps", layer_norm_epsilon=1e-3),
     t5("without-generation-config", removed(GENERATION)),
     t5("fewer-decoder-layers", num_decoder_layers=1),
+    longt5(""),
+    longt5("untied", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+    longt5("global", encoder_attention_type="transient-global", global_block_size=8),
+    longt5("global-gated", encoder_attention_type="transient-global", feed_forward_proj="gated-gelu"),
+    longt5("rounded-sums", encoder_attention_type="transient-global", global_block_size=10, refused="a power of 2"),
+    longt5("wide", local_radius=127),
     t5gemma(""),
     t5gemma("windows", side={"sliding_window": 16}, differs=ENCODERS_SEE_LESS),
     t5gemma("untied", side={"tie_word_embeddings": False}, tie_word_embeddings=False),
