@@ -68,6 +68,11 @@ def _t5gemma(tied: bool = True, **changes: Any) -> Callable[[], hf.PretrainedCon
     return lambda: hf.T5GemmaConfig(**sides, vocab_size=131, tie_word_embeddings=tied, **ids)
 
 
+def _led(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    lengths = {"max_encoder_position_embeddings": LONGEST, "max_decoder_position_embeddings": LONGEST}
+    return _bart(hf.LEDConfig, **lengths, **changes)
+
+
 FAMILIES = [
     Family("t5", _t5(hf.T5Config), -1.5),
     Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
@@ -83,6 +88,9 @@ FAMILIES = [
     Family("blenderbot-small", _bart(hf.BlenderbotSmallConfig, scale_embedding=True), -2.0),
     Family("m2m_100", _bart(hf.M2M100Config, scale_embedding=True, activation_function="relu"), -2.0),
     Family("mbart", _bart(hf.MBartConfig, scale_embedding=True), -1.0),
+    Family(
+        "led-near", _led(attention_window=[8, 4, 4], activation_function="gelu_new", tie_word_embeddings=False), 2.0
+    ),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),

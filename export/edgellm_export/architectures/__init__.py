@@ -74,6 +74,7 @@ ENCODER_DECODERS = {
     "bart": "bart",
     "blenderbot": "blenderbot",
     "blenderbot-small": "blenderbot_small",
+    "led": "led",
     "longt5": "longt5",
     "m2m_100": "m2m_100",
     "marian": "marian",

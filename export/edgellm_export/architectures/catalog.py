@@ -53,6 +53,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "hunyuan_v1_dense": "tencent/Hunyuan-0.5B-Instruct",
     "idefics3": "HuggingFaceM4/Idefics3-8B-Llama3, ibm-granite/granite-docling-258M",
     "internvl": "OpenGVLab/InternVL3-1B-hf",
+    "led": "allenai/led-base-16384, pszemraj/led-base-book-summary",
     "llama": "meta-llama/Llama-3.2-1B-Instruct, HuggingFaceTB/SmolLM2-135M-Instruct",
     "llava": "llava-hf/llava-1.5-7b-hf",
     "llava_next": "llava-hf/llava-v1.6-mistral-7b-hf",

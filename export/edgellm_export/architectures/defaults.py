@@ -207,6 +207,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "hunyuan_v1_dense": {**_LLAMA, "vocab_size": 290943, "rms_norm_eps": 1e-5},
     "llama": _LLAMA,
+    "led": {
+        **_BART, "max_encoder_position_embeddings": 16384, "max_decoder_position_embeddings": 1024,
+        "attention_window": 512,
+    },
     "longt5": {**_T5, "local_radius": 127, "global_block_size": 16, "encoder_attention_type": "local"},
     "m2m_100": {
         **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
@@ -352,6 +356,9 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "gpt_neo": {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     "gptj": _GPT2_NAMES,
     "granitemoehybrid": {"layers_block_type": "layer_types"},
+    "led": {
+        **_BART_NAMES, "attention_probs_dropout_prob": "attention_dropout", "initializer_range": "init_std",
+    },
     "longt5": _T5_NAMES,
     "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,

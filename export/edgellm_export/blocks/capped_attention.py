@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, Heads, node
-from edgellm_export.blocks.near import near
+from edgellm_export.blocks.near import least, near
 
 
 def visible(b: Build, keys: ir.Value, reach: int | None = None) -> ir.Value:
@@ -19,10 +19,7 @@ def visible(b: Build, keys: ir.Value, reach: int | None = None) -> ir.Value:
     known = g.lookup(root)
     if known is None:
         seen = g.op("Cast", keys, name=f"{root}/Cast", to=int(ir.DataType.BOOL))
-        least = (
-            -1e30 if b.activation == np.float32 else -3e4
-        )  # float16 has no more, and rows of nothing else stay numbers
-        zero, hidden = (g.constant(f"{root}/{x:g}", np.array(x, b.activation)) for x in (0.0, least))
+        zero, hidden = (g.constant(f"{root}/{x:g}", np.array(x, b.activation)) for x in (0.0, least(b.activation)))
         bias = g.op("Where", seen, zero, hidden, name=f"{root}/Where")
         bias = g.op("Unsqueeze", bias, g.ints(1, 2), name=f"{root}/Unsqueeze")
         if reach is not None:

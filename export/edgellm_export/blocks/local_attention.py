@@ -65,20 +65,24 @@ def cut(b: Build, mask: ir.Value, length: int) -> Blocks:
 
 def band(b: Build, table: FloatArray, length: int, place: str) -> ir.Value:
     """A bias [1, heads, length, 3 * length] for a block's queries, and its keys and its neighbours'. table: [heads, 2 *
-    reach + 1], by key's minus query's position; keys further away are not seen. reach: at most `length`."""
-    g, reach = b.graph, table.shape[1] // 2
-    far = np.full((len(table), 1), least(b.activation), np.float32)
-    rows = np.concatenate([far, table, far], 1).astype(b.activation)
-    queries, keys = (
-        g.op("Range", g.scalar(start), g.scalar(stop), g.scalar(1), name=f"{place}/{name}/Range")
-        for name, start, stop in (("queries", length, 2 * length), ("keys", 0, 3 * length))
-    )
-    away = g.op("Sub", keys, g.op("Unsqueeze", queries, g.ints(1), name=f"{place}/Unsqueeze"), name=f"{place}/Sub")
-    index = g.op("Add", away, g.ints(reach + 1), name=f"{place}/Add")
-    index = g.op("Max", index, g.ints(0), name=f"{place}/Max")
-    index = g.op("Min", index, g.ints(2 * reach + 2), name=f"{place}/Min")
-    bias = g.op("Gather", g.array(f"{place[1:]}.table", rows), index, name=f"{place}/Gather", axis=1)
-    return g.op("Unsqueeze", bias, g.ints(0), name=f"{place}/Batch")
+    reach + 1], by key's minus query's position; keys further away are not seen. reach: at most `length`. Shared by all
+    layers that ask for it at one `place`."""
+    g, reach, known = b.graph, table.shape[1] // 2, b.graph.lookup(place)
+    if known is None:
+        far = np.full((len(table), 1), least(b.activation), np.float32)
+        rows = np.concatenate([far, table, far], 1).astype(b.activation)
+        queries, keys = (
+            g.op("Range", g.scalar(start), g.scalar(stop), g.scalar(1), name=f"{place}/{name}/Range")
+            for name, start, stop in (("queries", length, 2 * length), ("keys", 0, 3 * length))
+        )
+        away = g.op("Sub", keys, g.op("Unsqueeze", queries, g.ints(1), name=f"{place}/Unsqueeze"), name=f"{place}/Sub")
+        index = g.op("Add", away, g.ints(reach + 1), name=f"{place}/Add")
+        index = g.op("Max", index, g.ints(0), name=f"{place}/Max")
+        index = g.op("Min", index, g.ints(2 * reach + 2), name=f"{place}/Min")
+        bias = g.op("Gather", g.array(f"{place[1:]}.table", rows), index, name=f"{place}/Gather", axis=1)
+        known = (g.op("Unsqueeze", bias, g.ints(0), name=f"{place}/Batch"),)
+        g.remember(place, known)
+    return known[0]
 
 
 def local_attention(

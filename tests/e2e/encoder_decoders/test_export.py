@@ -31,7 +31,9 @@ def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], 
     assert out.report.passed
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "bart-relu", "pegasus"])
+@pytest.mark.parametrize(
+    "name", ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus"]
+)
 def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Channel scales where they are legal, a report that passes and names each matrix with its blocks and error."""
     text = tmp_path / "text"
@@ -121,7 +123,7 @@ def test_exports_that_cannot_be(
         edgellm_export.export(checkpoint("t5"), tmp_path / "out", **options)
 
 
-@pytest.mark.parametrize("name", ["longt5"])
+@pytest.mark.parametrize("name", ["longt5", "led-near"])
 def test_attention_in_blocks_gives_no_weights(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(edgellm.EdgellmError, match="no attention weights of attention in blocks"):
         edgellm_export.export(checkpoint(name), tmp_path / "out", attentions=True)

@@ -33,7 +33,17 @@ def test_a_config_of_nothing_but_its_type_is_one_with_all_defaults_of_the_class(
 def test_a_key_has_the_names_that_the_class_has_for_it(model_type: str) -> None:
     names = CONFIG_MAPPING[model_type].attribute_map
     known = dict(ALIASES.get(model_type, {}))
-    if model_type in ("bart", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "pegasus", "whisper"):
+    if model_type in (
+        "bart",
+        "blenderbot",
+        "blenderbot-small",
+        "led",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "pegasus",
+        "whisper",
+    ):
         assert known.pop("num_hidden_layers") == "encoder_layers"  # since transformers 5
     assert known == names
 

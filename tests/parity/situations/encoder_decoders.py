@@ -83,6 +83,8 @@ def rows(config: str, name: str, usual: dict[str, Any]) -> Any:
 t5, mt5 = rows("T5Config", "t5", T5), rows("MT5Config", "mt5", T5)
 longt5 = rows("LongT5Config", "longt5", {**T5, "local_radius": 9})
 bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
+LENGTHS = {"max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 112}
+led = rows("LEDConfig", "led", {**BART, **LENGTHS, "attention_window": 16})
 blenderbot = rows("BlenderbotConfig", "blenderbot", BART)
 blenderbot_small = rows("BlenderbotSmallConfig", "blenderbot-small", BART)
 m2m_100, umt5 = rows("M2M100Config", "m2m_100", BART), rows("UMT5Config", "umt5", T5)
@@ -123,6 +125,14 @@ SITUATIONS = [
     t5("eps", layer_norm_epsilon=1e-3),
     t5("without-generation-config", removed(GENERATION)),
     t5("fewer-decoder-layers", num_decoder_layers=1),
+    led(""),
+    led("windows", attention_window=[16, 8]),
+    led("wide", attention_window=128),
+    led("scaled", scale_embedding=True),
+    led(
+        "odd-window", edited(CONFIG, attention_window=[16, 7]), refused="attention_window is .16, 7., expected an even"
+    ),
+    led("without-generation-config", removed(GENERATION)),
     longt5(""),
     longt5("untied", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
     longt5("global", encoder_attention_type="transient-global", global_block_size=8),
