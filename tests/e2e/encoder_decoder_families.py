@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from families import save_tokenizer, tiny_tokenizer
 
 LONGEST = 48  # tokens of a source or a target, where there is a table of positions
 PAD, EOS = 0, 2
+ENCODER_WINDOW = 9  # T5Gemma's
+UNCAPPED = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
 
 Shared = Callable[[str, Callable[[Path], Any]], Path]  # the fixture `shared`
 
@@ -39,6 +42,11 @@ def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[],
     return lambda: config_class(**{**sizes, "num_decoder_layers": 2, **ids, **buckets, **changes})
 
 
+def _longt5(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    kind = {"encoder_attention_type": "transient-global", "feed_forward_proj": "gated-gelu"}
+    return _t5(hf.LongT5Config, tie_word_embeddings=False, **kind, **changes)
+
+
 def _bart(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
     sizes = {"vocab_size": 131, "d_model": 48, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 88}
     heads = {"encoder_attention_heads": 3, "decoder_attention_heads": 6, "decoder_ffn_dim": 72}
@@ -48,17 +56,41 @@ def _bart(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[
     )
 
 
+def _t5gemma(tied: bool = True, **changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    """Windows shorter than texts, sides of unlike sizes, and caps that bend."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "query_pre_attn_scalar": 20}
+    ids = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": EOS}
+    both = {"vocab_size": 131, "max_position_embeddings": LONGEST, **heads, **ids}
+    both |= {"tie_word_embeddings": tied, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 8.0}
+    encoder = {"hidden_size": 64, "intermediate_size": 72, "num_hidden_layers": 3, "sliding_window": ENCODER_WINDOW}
+    decoder = {"hidden_size": 48, "intermediate_size": 88, "num_hidden_layers": 2, "sliding_window": 7}
+    sides = {"encoder": {**both, **encoder, **changes}, "decoder": {**both, **decoder, **changes}}
+    return lambda: hf.T5GemmaConfig(**sides, vocab_size=131, tie_word_embeddings=tied, **ids)
+
+
+def _led(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    lengths = {"max_encoder_position_embeddings": LONGEST, "max_decoder_position_embeddings": LONGEST}
+    return _bart(hf.LEDConfig, **lengths, **changes)
+
+
 FAMILIES = [
     Family("t5", _t5(hf.T5Config), -1.5),
     Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
     Family("mt5", _t5(hf.MT5Config, num_heads=3), 3.0),
     Family("umt5", _t5(hf.UMT5Config, num_heads=3), 6.0),
+    Family("t5gemma", _t5gemma(), 3.0),
+    Family("t5gemma-uncapped", _t5gemma(tied=False, attention_bias=True, num_key_value_heads=4, **UNCAPPED), -3.0),
+    Family("longt5", _t5(hf.LongT5Config, local_radius=5), 3.0),
+    Family("longt5-global", _longt5(local_radius=3, global_block_size=4), 3.0),
     Family("bart", _bart(hf.BartConfig), -2.0),
     Family("bart-relu", _bart(hf.BartConfig, activation_function="relu", scale_embedding=True), 3.5),
     Family("blenderbot", _bart(hf.BlenderbotConfig), -4.0),
     Family("blenderbot-small", _bart(hf.BlenderbotSmallConfig, scale_embedding=True), -2.0),
     Family("m2m_100", _bart(hf.M2M100Config, scale_embedding=True, activation_function="relu"), -2.0),
     Family("mbart", _bart(hf.MBartConfig, scale_embedding=True), -1.0),
+    Family(
+        "led-near", _led(attention_window=[8, 4, 4], activation_function="gelu_new", tie_word_embeddings=False), 2.0
+    ),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
@@ -86,15 +118,38 @@ def make_model(family: Family) -> Any:
             config.model_type in ("t5", "umt5") and config.tie_word_embeddings
         ):  # divided by the root of d_model in front of the head
             model.shared.weight *= 7
+        if config.model_type == "t5gemma":
+            _unlike_its_input(model)
         model.get_output_embeddings().weight[EOS] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
     return model
 
 
+def _unlike_its_input(model: Any) -> None:
+    """T5Gemma with more from its blocks and less from its large embeddings, whose tokens would repeat."""
+    for name, parameter in model.named_parameters():
+        if ".post_" in name:
+            parameter.add_(2)
+        elif name.endswith("q_proj.weight"):
+            parameter.mul_(4 if model.config.encoder.attn_logit_softcapping else 1.5)
+    model.model.decoder.norm.weight.sub_(2)
+
+
 def save_checkpoint(model: Any, path: Path) -> Path:
     model.save_pretrained(path)
+    if model.config.model_type == "t5gemma":
+        _shorten_window(path / "config.json")
     save_tokenizer(tiny_tokenizer(model.config.vocab_size), path)
     return path
+
+
+def _shorten_window(file: Path) -> None:
+    """T5Gemma's encoder sees `sliding_window` tokens to either side in transformers 5, one less in 4.57, which runs
+    these."""
+    assert hf.__version__.startswith("4.")
+    config = json.loads(file.read_text())
+    config["encoder"]["sliding_window"] = ENCODER_WINDOW - 1
+    file.write_text(json.dumps(config))
 
 
 def checkpoint(name: str, shared: Shared) -> Path:
@@ -133,6 +188,8 @@ def reference_logits(model: Any, source: np.ndarray, target: np.ndarray) -> np.n
 @torch.no_grad()
 def hf_generate(model: Any, rows: list[np.ndarray], **options: Any) -> list[Expected]:
     """Of each source its new tokens, the start excluded, and the scores of beam search."""
+    if model.config.model_type == "t5gemma":  # 4.57 keeps a window of the source alone, too
+        options["cache_implementation"] = "dynamic_full"
     out = model.generate(**padded(rows), return_dict_in_generate=True, output_scores=True, **options)
     start = len(options["decoder_input_ids"][0]) if "decoder_input_ids" in options else 1
     tokens = [trimmed(row[start:].tolist(), EOS) for row in out.sequences]

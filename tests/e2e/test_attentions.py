@@ -108,7 +108,7 @@ def test_exports_that_cannot_give_them(
         export(checkpoint("llama"), tmp_path / "package", **options)
 
 
-@pytest.mark.parametrize("name", ["t5", "mt5", "bart", "marian", "pegasus"])
+@pytest.mark.parametrize("name", ["t5", "t5gemma", "mt5", "bart", "marian", "pegasus"])
 def test_encoder_decoders(name: str, tmp_path: Path) -> None:
     reference = make_encoder_decoder(ENCODER_DECODERS[name])
     save_checkpoint(reference, tmp_path / "checkpoint")

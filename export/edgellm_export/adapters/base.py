@@ -31,7 +31,13 @@ class Base:
 
     def find(self, name: str, tensors: Mapping[str, LazyTensor]) -> str | None:
         """The full name of a tensor that an adapter names as some class of the family has it."""
-        return next((full for full in (name, self.names.prefix + name) if full in tensors), None)
+        names = (name, self.names.prefix + name)
+        return next((full for full in (*names, *map(self._renamed, names)) if full in tensors), None)
+
+    def _renamed(self, name: str) -> str:
+        """As the family calls what the checkpoint calls `name`, where there is one of it."""
+        copies = [(copy, own) for copy, own in self.names.copies.items() if name.startswith(own)]
+        return copies[0][0] + name.removeprefix(copies[0][1]) if len(copies) == 1 else name
 
     def is_transposed(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.names.transposed)

@@ -77,12 +77,15 @@ ENCODER_DECODERS = {
     "bart": "bart",
     "blenderbot": "blenderbot",
     "blenderbot-small": "blenderbot_small",
+    "led": "led",
+    "longt5": "longt5",
     "m2m_100": "m2m_100",
     "marian": "marian",
     "mbart": "mbart",
     "mt5": "mt5",
     "pegasus": "pegasus",
     "t5": "t5",
+    "t5gemma": "t5gemma",
     "umt5": "umt5",
 }
 ENCODERS = {

@@ -74,7 +74,11 @@ def parse(config: ConfigReader) -> Bart:
     return parse_bart(config, pre_norm=False, embedding_norm=True, positions=LEARNED)
 
 
-def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, positions: Positions) -> Bart:
+def parse_bart(
+    config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, positions: Positions,
+    length: str = "max_position_embeddings",
+) -> Bart:  # fmt: skip
+    """`length`: the key of the longest target."""
     config.must_be("is_encoder_decoder", True)
     config.must_be("is_causal", True, null=False)
     config.no_windows()
@@ -87,7 +91,7 @@ def parse_bart(config: ConfigReader, *, pre_norm: bool, embedding_norm: bool, po
         num_layers=decoder.layers,
         num_kv_heads=decoder.heads.num_heads,
         head_dim=decoder.heads.head_dim,
-        context_length=config.integer("max_position_embeddings", maximum=MAX_POSITIONS),
+        context_length=config.integer(length, maximum=MAX_POSITIONS),
         tied_embedding=config.flag("tie_word_embeddings"),
     )
     scale = hidden**0.5 if config.flag("scale_embedding") else 1.0
@@ -137,6 +141,10 @@ class Bart:
         return self.shape.context_length
 
     @property
+    def source_size(self) -> int:
+        return self.shape.hidden_size
+
+    @property
     def names(self) -> Names:
         own = self.config.own_embeddings
         others = tuple(f"{self._embedding_name(side)}.weight" for side in own)
@@ -167,14 +175,15 @@ class Bart:
     def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream:
         name, side = f"model.encoder.layers.{index}", self.config.encoder
         x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
-        hidden = self.shape.hidden_size
-        qkv = [
-            blocks.linear(b, x, f"{name}.self_attn.{p}_proj", side.heads.query_size, hidden, bias=True) for p in "qkv"
-        ]
-        y = cross.attention_to_source(b, qkv, side.heads, source, f"{name}.self_attn")
-        y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, side.heads.query_size, bias=True)
+        y = self._source_attention(b, index, x, source, f"{name}.self_attn")
         stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
         return self._feed_forward(b, stream, name, side)
+
+    def _source_attention(self, b: Build, index: int, x: ir.Value, source: SourceState, name: str) -> ir.Value:
+        heads, hidden = self.config.encoder.heads, self.shape.hidden_size
+        qkv = [blocks.linear(b, x, f"{name}.{side}_proj", heads.query_size, hidden, bias=True) for side in "qkv"]
+        y = cross.attention_to_source(b, qkv, heads, source, name)
+        return blocks.linear(b, y, f"{name}.out_proj", hidden, heads.query_size, bias=True)
 
     def source_norm(self, b: Build, stream: Stream) -> ir.Value:
         return self._last_norm(b, stream, "model.encoder")
@@ -225,7 +234,7 @@ class Bart:
         if self.config.embedding_scale != 1 and not norm_first:
             tokens = blocks.scale(b, tokens, self.config.embedding_scale, f"{name}.embed_scale")
         place = b.graph.op(
-            "Gather", self._position_table(b, name), positions, axis=0, name=f"{node(name)}/embed_positions/Gather"
+            "Gather", self._position_table(b, side.name), positions, axis=0, name=f"{node(name)}/embed_positions/Gather"
         )
         if not self.config.embedding_norm:
             return Stream(tokens, place)
@@ -234,11 +243,14 @@ class Bart:
         x = norms.add(b, Stream(tokens, place), f"{name}.embed_positions")
         return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
 
-    def _position_table(self, b: Build, name: str) -> ir.Value:
-        first = self.config.positions.first
-        count = first + self.shape.context_length
-        table = b.tensors.take(f"{name}.embed_positions.weight", (count, self.shape.hidden_size)).rows(first, count)
-        return b.graph.array(f"{name}.embed_positions.weight", np.ascontiguousarray(table, b.activation))
+    def _position_table(self, b: Build, side: str) -> ir.Value:
+        name, first = f"model.{side}.embed_positions.weight", self.config.positions.first
+        count = first + self._positions_of(side)
+        table = b.tensors.take(name, (count, self.shape.hidden_size)).rows(first, count)
+        return b.graph.array(name, np.ascontiguousarray(table, b.activation))
+
+    def _positions_of(self, side: str) -> int:
+        return self.shape.context_length
 
     def _feed_forward(self, b: Build, stream: Stream, name: str, side: Side) -> Stream:
         hidden, size, act = self.shape.hidden_size, side.intermediate_size, self.config.hidden_act

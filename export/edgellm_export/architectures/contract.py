@@ -171,6 +171,10 @@ class EncoderDecoderFamily(Family, Protocol):
     def source_length(self) -> int | None:
         """Tokens of the longest source; None for no limit."""
 
+    @property
+    def source_size(self) -> int:
+        """Of the encoder's states."""
+
     def source_state(self, b: Build, source: SourceState) -> SourceState:
         """`source` with what all layers of the encoder share."""
 

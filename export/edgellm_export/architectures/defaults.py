@@ -228,6 +228,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True,
     },
     "llama": _LLAMA,
+    "led": {
+        **_BART, "max_encoder_position_embeddings": 16384, "max_decoder_position_embeddings": 1024,
+        "attention_window": 512,
+    },
+    "longt5": {**_T5, "local_radius": 127, "global_block_size": 16, "encoder_attention_type": "local"},
     "m2m_100": {
         **_BART, "vocab_size": 128112, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 1,
     },
@@ -334,6 +339,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 4096, "norm_epsilon": 1e-5, "use_bias": True, "tie_word_embeddings": True,
     },
     "t5": _T5,
+    "t5gemma": {"vocab_size": 256000, "is_encoder_decoder": True, "tie_word_embeddings": True},
     "umt5": _MT5,
     "moonshine": {
         "vocab_size": 32768, "hidden_size": 288, "intermediate_size": 1152, "encoder_num_hidden_layers": 6,
@@ -379,6 +385,10 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "gptj": _GPT2_NAMES,
     "granitemoehybrid": {"layers_block_type": "layer_types"},
     "lfm2": {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"},
+    "led": {
+        **_BART_NAMES, "attention_probs_dropout_prob": "attention_dropout", "initializer_range": "init_std",
+    },
+    "longt5": _T5_NAMES,
     "m2m_100": _BART_NAMES,
     "marian": _BART_NAMES,
     "mbart": _BART_NAMES,

@@ -159,7 +159,7 @@ def _unstacked(tensors: dict[str, LazyTensor], stacked: Mapping[str, Stacked]) -
 
 def _prefixed(tensors: dict[str, LazyTensor], names: Names) -> dict[str, LazyTensor]:
     """With the prefix, where a checkpoint was saved without it; the head has none."""
-    if not tensors or any(name.startswith(names.prefix) for name in tensors):
+    if not tensors or any(name.startswith((names.prefix, *names.copies)) for name in tensors):
         return tensors
     whole = {name for name in names.vocabulary if not name.startswith(names.prefix)}
     return {name if name in whole else names.prefix + name: tensor for name, tensor in tensors.items()}

@@ -122,6 +122,10 @@ class T5:
     def source_layers(self) -> int:
         return self.config.source_layers
 
+    @property
+    def source_size(self) -> int:
+        return self.shape.hidden_size
+
     def source_state(self, b: Build, source: SourceState) -> SourceState:
         return self._with_positions(b, source, 0) if self.config.shared_positions else source
 
@@ -138,11 +142,12 @@ class T5:
         name = f"encoder.block.{index}"
         source = source if self.config.shared_positions else self._with_positions(b, source, index)
         x, stream = self._norm(b, stream, f"{name}.layer.0.layer_norm")
-        attention = f"{name}.layer.0.SelfAttention"
-        qkv = [self._linear(b, x, f"{attention}.{side}") for side in "qkv"]
-        y = cross.attention_to_source(b, qkv, self.config.heads, source, attention)
-        stream = Stream(stream.residual, self._output(b, y, f"{attention}.o"))
+        stream = Stream(stream.residual, self._source_attention(b, x, source, f"{name}.layer.0.SelfAttention"))
         return self._feed_forward(b, stream, f"{name}.layer.1")
+
+    def _source_attention(self, b: Build, x: ir.Value, source: SourceState, name: str) -> ir.Value:
+        qkv = [self._linear(b, x, f"{name}.{side}") for side in "qkv"]
+        return self._output(b, cross.attention_to_source(b, qkv, self.config.heads, source, name), f"{name}.o")
 
     def source_norm(self, b: Build, stream: Stream) -> ir.Value:
         residual = norms.add(b, stream, "encoder.residual")

@@ -14,6 +14,8 @@ import onnx_ir as ir
 from edgellm.types import FloatArray
 from edgellm_export.blocks.attention import AFTER_SOFTMAX, multi_head
 from edgellm_export.blocks.build import Build, Heads, LayerCache, node
+from edgellm_export.blocks.capped_attention import split_heads
+from edgellm_export.blocks.local_attention import band
 from edgellm_export.checkpoint.tensors import LazyTensor, RowConcat
 from edgellm_export.onnx.builder import MICROSOFT
 
@@ -23,7 +25,8 @@ MASKED = -1e30  # added to the scores of padding
 @dataclass(frozen=True)
 class SourceState:
     """The sources as the encoder's attention sees them. mask: [B, T] int32, ones for tokens, then zeros; None: nothing
-    is padding. bias: [1, N, T, T], only for relative positions. positions: [T] int64, of tokens."""
+    is padding. bias: [1, N, T, T], only for relative positions; of a block's tokens where attention is in blocks.
+    positions: [T] int64, of tokens."""
 
     mask: ir.Value | None = None
     positions: ir.Value | None = None
@@ -32,7 +35,7 @@ class SourceState:
 
 @dataclass(frozen=True)
 class CrossState:
-    """One layer's keys and values of the sources, [B, N, T, head_dim] each."""
+    """One layer's keys and values of the sources, [B, kv_heads, T, head_dim] each."""
 
     key: ir.Value
     value: ir.Value
@@ -69,15 +72,10 @@ def cross_keys_values(
     projected = [
         b.project(hidden, matrix, bias, name) for matrix, bias, name in zip(matrices, biases, names, strict=True)
     ]
-    key, value = (_split_heads(b, x, heads, name) for x, name in zip(projected, names, strict=True))
-    return CrossState(key, value)
-
-
-def _split_heads(b: Build, x: ir.Value, heads: Heads, name: str) -> ir.Value:
-    split = b.graph.op(
-        "Reshape", x, b.graph.ints(0, 0, heads.num_heads, heads.head_dim), name=f"{node(name)}/SplitHeads"
+    key, value = (
+        split_heads(b, x, heads.num_kv_heads, heads.head_dim, name) for x, name in zip(projected, names, strict=True)
     )
-    return b.graph.op("Transpose", split, name=f"{node(name)}/Transpose", perm=[0, 2, 1, 3])
+    return CrossState(key, value)
 
 
 def cross_attention(
@@ -88,12 +86,21 @@ def cross_attention(
     All tokens of all rows of a source are queries of one sequence: nothing here depends on the order of the target, and
     keys and values are then there once per source, however many rows (beams) it has.
     """
-    g, place, size = b.graph, node(name), heads.num_heads * heads.head_dim
     b.cross_queries.append(query)
-    folded = g.op("Reshape", query, _shape(b, "fold", target.sources, size), name=f"{place}/Fold")
+    folded = fold(b, query, target, heads.query_size, name)
     inputs = (folded, cross.key, cross.value, None, target.mask)
-    y = multi_head(b, *inputs, place=place, kept=b.cross_attentions, **_options(heads))
-    return g.op("Reshape", y, _shape(b, "unfold", target.rows, size), name=f"{place}/Unfold")
+    y = multi_head(b, *inputs, place=node(name), kept=b.cross_attentions, **_options(heads))
+    return unfold(b, y, target, heads.query_size, name)
+
+
+def fold(b: Build, x: ir.Value, target: TargetState, size: int, name: str) -> ir.Value:
+    """[R, S, size] to [B, R / B * S, size]: all tokens of all rows of a source as one sequence."""
+    return b.graph.op("Reshape", x, _shape(b, "fold", target.sources, size), name=f"{node(name)}/Fold")
+
+
+def unfold(b: Build, x: ir.Value, target: TargetState, size: int, name: str) -> ir.Value:
+    """Back again."""
+    return b.graph.op("Reshape", x, _shape(b, "unfold", target.rows, size), name=f"{node(name)}/Unfold")
 
 
 def _shape(b: Build, name: str, first: ir.Value, size: int) -> ir.Value:
@@ -147,6 +154,15 @@ class RelativePositions:
         """[1, N, T, T] for a source, where keys lie on both sides."""
         distances = np.arange(-self.max_distance, self.max_distance + 1)
         return self._bias(b, weight, self.bucket_both(distances), positions, positions, place, dtype)
+
+    def of_block(self, b: Build, weight: LazyTensor, reach: int, length: int, place: str) -> ir.Value:
+        """For a block of `length` tokens that see `reach` tokens to either side: see local_attention.band."""
+        return band(b, self.table(weight, reach), length, place)
+
+    def table(self, weight: LazyTensor, reach: int | None = None) -> FloatArray:
+        """[N, 2 reach + 1], by key's minus query's position. reach: up to `max_distance` by default."""
+        far = self.max_distance if reach is None else reach
+        return weight.rows(0, self.buckets)[self.bucket_both(np.arange(-far, far + 1))].T
 
     def of_target(
         self, b: Build, weight: LazyTensor, total: ir.Value, queries: ir.Value, place: str, dtype: np.dtype[Any]

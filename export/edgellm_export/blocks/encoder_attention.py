@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,9 +12,8 @@ from edgellm.types import FloatArray
 from edgellm_export.blocks.attention import multi_head
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.rope import StaticRope
-from edgellm_export.blocks.rotary import tables
+from edgellm_export.blocks.rotary import turned
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice
-from edgellm_export.onnx.builder import MICROSOFT
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,11 @@ def attended(
     place, options = node(sides.names[2].rsplit(".", 1)[0]), {} if scores.scale is None else {"scale": scores.scale}
     query, key, value = qkv
     if scores.rope is not None:
-        query, key = (_turned(b, side, scores, f"{place}/{part}_rotary") for part, side in (("q", query), ("k", key)))
+        name = sides.names[2].rsplit(".", 1)[0]
+        query, key = (
+            turned(b, side, scores.rope, scores.positions, scores.num_heads, f"{name}.{part}_rotary")
+            for part, side in (("q", query), ("k", key))
+        )
     inputs = (query, key, value, None, keys, *(() if scores.bias is None else (scores.bias,)))
     y = multi_head(b, *inputs, place=place, kept=b.attentions, num_heads=scores.num_heads, **options)
     return b.channels.made(y, _made(sides)) if scaled else y
@@ -90,11 +92,3 @@ def attended(
 
 def _made(sides: Sides) -> str:
     return f"{sides.names[2]}.attended"
-
-
-def _turned(b: Build, x: ir.Value, scores: Scores, place: str) -> ir.Value:
-    """x [B, S, N * head_dim] by the positions from 0."""
-    assert scores.rope is not None
-    options: dict[str, Any] = {"num_heads": scores.num_heads, "domain": MICROSOFT}
-    cos_sin = tables(b, scores.rope, scores.positions)
-    return b.graph.op("RotaryEmbedding", x, b.graph.ints(0), *cos_sin, name=f"{place}/RotaryEmbedding", **options)

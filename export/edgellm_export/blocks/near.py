@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.blocks.build import Build
 
-FAR = -1e30  # added to the scores of keys that are too far away
+
+def least(dtype: np.dtype[Any]) -> float:
+    """Added to the scores of keys that are not seen. float16 has no more, and rows of nothing else stay numbers."""
+    return -1e30 if dtype == np.float32 else -3e4
 
 
 def places(b: Build, keys: ir.Value) -> ir.Value:
@@ -31,8 +36,8 @@ def near(b: Build, keys: ir.Value, reach: int) -> ir.Value:
         column = g.op("Unsqueeze", row, g.ints(1), name=f"{root}/Unsqueeze")
         away = g.op("Abs", g.op("Sub", row, column, name=f"{root}/Sub"), name=f"{root}/Abs")
         far = g.op("Greater", away, g.scalar(reach), name=f"{root}/Greater")
-        zero, least = (g.constant(f"{root}/{x}", np.array(x, b.activation)) for x in (0, FAR))
-        bias = g.op("Where", far, least, zero, name=f"{root}/Where")
+        zero, hidden = (g.constant(f"{root}/{x}", np.array(x, b.activation)) for x in (0, least(b.activation)))
+        bias = g.op("Where", far, hidden, zero, name=f"{root}/Where")
         known = (g.op("Unsqueeze", bias, g.ints(0, 1), name=f"{root}/Batch"),)
         g.remember(root, known)
     return known[0]

@@ -21,13 +21,13 @@ def add(b: Build, stream: Stream, name: str) -> ir.Value:
     return b.graph.op("Add", stream.residual, stream.delta, name=f"{node(name)}/Add")
 
 
-def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str) -> ir.Value:
-    """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467)."""
+def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str, *, only_linear: bool = True) -> ir.Value:
+    """x / rms(x) * weight over the last axis (Zhang and Sennrich, arXiv 1910.07467). `only_linear`: see layer_norm."""
     scale = b.graph.array(f"{name}.weight", b.channels.divided(name, weight).astype(b.activation))
     y = b.graph.op(
         "SimplifiedLayerNormalization", x, scale, name=f"{node(name)}/RMSNorm", axis=-1, epsilon=eps, stash_type=1
     )
-    return b.channels.made(y, name)
+    return b.channels.made(y, name) if only_linear else y
 
 
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:

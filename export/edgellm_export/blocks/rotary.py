@@ -47,10 +47,19 @@ def turned_neighbours(
 ) -> ir.Value:  # fmt: skip
     """x [B, S, num_heads * head_dim], of whose heads the first `rotary_dim` channels are turned, neighbours together,
     by the positions from `start` [1] on."""
-    return b.graph.op(
-        "RotaryEmbedding", x, start, *cos_sin, name=f"{node(name)}/RotaryEmbedding", domain=MICROSOFT,
-        num_heads=num_heads, rotary_embedding_dim=rotary_dim, interleaved=1,
-    )  # fmt: skip
+    return _turned(b, x, start, cos_sin, num_heads, name, rotary_embedding_dim=rotary_dim, interleaved=1)
+
+
+def turned(b: Build, x: ir.Value, rope: StaticRope, positions: int, heads: int, name: str) -> ir.Value:
+    """x [B, S, heads * head_dim] rotated by the positions from 0. positions: rows of the tables."""
+    return _turned(b, x, b.graph.ints(0), tables(b, rope, positions), heads, name)
+
+
+def _turned(
+    b: Build, x: ir.Value, start: ir.Value, cos_sin: tuple[ir.Value, ir.Value], heads: int, name: str, **options: int
+) -> ir.Value:
+    place = f"{node(name)}/RotaryEmbedding"
+    return b.graph.op("RotaryEmbedding", x, start, *cos_sin, name=place, num_heads=heads, domain=MICROSOFT, **options)
 
 
 def rotate(

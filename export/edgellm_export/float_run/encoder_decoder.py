@@ -61,7 +61,7 @@ class EncoderDecoderRun(RunWithHead[EncoderDecoderFamily]):
         """The encoder's output for each source."""
         family, sources = self.family, [pair.source for pair in texts]
         feeds: list[Feeds] = [{"input_ids": s[None], "attention_mask": np.ones((1, len(s)), np.int64)} for s in sources]
-        states = self.embedded(graphs.source_inputs, family.embed_source, sources, feeds)
+        states = self.embedded(graphs.source_inputs, family.embed_source, sources, feeds, graphs.source_shape(family))
         for index in range(family.source_layers):
             build = partial(graphs.build_source_layer, family, index)
             states = step(FloatLayer(index, build, self.tensors, feeds, "encoder"), states)
@@ -69,7 +69,8 @@ class EncoderDecoderRun(RunWithHead[EncoderDecoderFamily]):
 
     def _normed_sources(self, states: States) -> list[FloatArray]:
         family = self.family
-        segment = segment_of(norm_segment(Material(self.tensors, FLOAT), family.shape, family.source_norm))
+        built = norm_segment(Material(self.tensors, FLOAT), graphs.source_shape(family), family.source_norm)
+        segment = segment_of(built)
         return [segment.run({"hidden": h}) for h in states]
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgellm.types import FloatArray, TokenArray
 from edgellm_export.architectures.contract import DecoderFamily, EncoderDecoderFamily
-from edgellm_export.blocks.build import Build, Material, Stream, TensorSource
+from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, TensorSource
 from edgellm_export.checkpoint.tensors import LazyTensor, PickedRows, RowSlice
 from edgellm_export.float_run.divergence import SLICE, Comparison
 from edgellm_export.float_run.layers import FLOAT, States, segment_of
@@ -64,11 +64,13 @@ class RunWithHead(Generic[Family]):
         embed: Callable[[Build, ir.Value, Inputs], Stream],
         sequences: Sequence[TokenArray],
         feeds: Sequence[Feeds],
+        shape: DecoderShape | None = None,
     ) -> list[FloatArray]:
-        """The states before the first layer. `feeds`: besides `input_ids`."""
+        """The states before the first layer. `feeds`: besides `input_ids`. `shape`: of an
+        encoder, if not the family's."""
         ids, names = np.unique(np.concatenate(sequences)), self.family.names
         material = Material(VocabularySubset(self.tensors, names.vocabulary, ids), self.ends)
-        segment = segment_of(embedding_segment(material, self.family.shape, inputs, embed))
+        segment = segment_of(embedding_segment(material, shape or self.family.shape, inputs, embed))
         return [
             np.asarray(segment.run({**fed, "input_ids": np.searchsorted(ids, sequence)[None]}), np.float32)
             for sequence, fed in zip(sequences, feeds, strict=True)

@@ -18,12 +18,13 @@ half of the frames, and the decoder's encoder_attention_mask has ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from edgellm.package.layouts import CROSS_QUERIES
 from edgellm_export.architectures.contract import EncoderDecoderFamily
-from edgellm_export.blocks.build import Build, LayerCache, Material, Stream, built
+from edgellm_export.blocks.build import Build, DecoderShape, LayerCache, Material, Stream, built
 from edgellm_export.blocks.cross_attention import CrossState, SourceState, TargetState
 from edgellm_export.graphs import parts
 from edgellm_export.graphs.parts import INT32, INT64, SIDES, Output
@@ -47,7 +48,7 @@ def build_encoder(
     for i in range(family.source_layers):
         stream = family.source_layer(b, i, stream, source)
     hidden = family.source_norm(b, stream)
-    size = family.shape.hidden_size
+    size = family.source_size
     outputs: list[Output] = [(hidden, "last_hidden_state", b.activation_type, ["sources", "source_length", size])]
     for i in range(family.shape.num_layers):
         outputs += _cache_outputs(b, CROSS_PRESENT, i, family.cross(b, i, hidden), "source_length")
@@ -82,7 +83,7 @@ def build_source_layer(
     family: EncoderDecoderFamily, index: int, material: Material, *, tokens: bool = True, observe: bool = False
 ) -> BuiltGraph:
     """hidden, input_ids, attention_mask, or without `tokens` hidden alone -> see `layer_segment`."""
-    b = material.build(family.shape, f"source_layer_{index}")
+    b = material.build(source_shape(family), f"source_layer_{index}")
     source = source_inputs(b)[1] if tokens else SourceState()
     stream = family.source_layer(b, index, Stream(parts.hidden_input(b)), family.source_state(b, source))
     return parts.layer_segment(b, stream, observe=observe)
@@ -93,11 +94,16 @@ def build_layer(family: EncoderDecoderFamily, index: int, material: Material, *,
     the source, which the package's encoder makes, are made here."""
     b = material.build(family.shape, f"layer_{index}")
     _, target = target_inputs(b)
-    hidden, source = parts.hidden_input(b), parts.hidden_input(b, "source")
+    hidden, source = parts.hidden_input(b), parts.hidden_input(b, "source", family.source_size)
     cross = family.cross(b, index, source)
     target = family.target_state(b, target)
     stream, _ = family.layer(b, index, Stream(hidden), _past(b, index), cross, target)
     return parts.layer_segment(b, stream, observe=observe)
+
+
+def source_shape(family: EncoderDecoderFamily) -> DecoderShape:
+    """What segments of the encoder are built with."""
+    return replace(family.shape, hidden_size=family.source_size)
 
 
 def feature_inputs(b: Build, mel_bins: int, frames: int | str) -> tuple[ir.Value, SourceState]:

@@ -29,7 +29,7 @@ def build_merged(family: EncoderDecoderFamily, material: Material) -> BuiltGraph
     ids = b.graph.input("input_ids", INT64, ["batch_size", "decoder_sequence_length"])
     activation = b.activation_type
     source = ["batch_size", "encoder_sequence_length"]
-    hidden = b.graph.input("encoder_hidden_states", activation, [*source, shape.hidden_size])
+    hidden = b.graph.input("encoder_hidden_states", activation, [*source, family.source_size])
     mask = b.graph.input("encoder_attention_mask", INT64, source)
     pasts = [(_past(b, PAST, i), _past(b, CROSS_PAST, i)) for i in range(shape.num_layers)]  # in optimum's order
     (first, _), (known, _) = pasts[0]

@@ -25,9 +25,9 @@ Output = tuple[ir.Value, str, ir.DataType, Sequence[int | str | None]]
 Inputs = TypeVar("Inputs")
 
 
-def hidden_input(b: Build, name: str = "hidden") -> ir.Value:
-    """States [B, S, hidden_size] that another segment has made."""
-    return b.graph.input(name, b.activation_type, [f"{name}_rows", f"{name}_length", b.shape.hidden_size])
+def hidden_input(b: Build, name: str = "hidden", size: int | None = None) -> ir.Value:
+    """States [B, S, size or hidden_size] that another segment has made."""
+    return b.graph.input(name, b.activation_type, [f"{name}_rows", f"{name}_length", size or b.shape.hidden_size])
 
 
 def layer_segment(b: Build, stream: Stream, *, observe: bool, more: Sequence[Output] = ()) -> BuiltGraph:

@@ -22,7 +22,7 @@ from encoder_decoder_checks import LOGITS_TOLERANCE, Load, Reference
 from encoder_decoder_families import BY_NAME, LONGEST, make_model, reference_logits, save_checkpoint, sources
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "marian"])
+@pytest.mark.parametrize("name", ["t5-gated", "t5gemma", "longt5-global", "marian"])
 def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Their graphs compute in float16; the comparison with the original runs them."""
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
@@ -31,7 +31,9 @@ def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], 
     assert out.report.passed
 
 
-@pytest.mark.parametrize("name", ["t5", "t5-gated", "bart-relu", "pegasus"])
+@pytest.mark.parametrize(
+    "name", ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus"]
+)
 def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Channel scales where they are legal, a report that passes and names each matrix with its blocks and error."""
     text = tmp_path / "text"
@@ -41,9 +43,12 @@ def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_pat
     assert isinstance(report, GenerationReport)
     assert report.passed
     assert {(m.bits, m.block_size) for m in report.matrices if m.error is not None} == {(8, 64)}
-    assert [(m.node, m.block_size) for m in report.matrices if m.error is None] == [("/lm_head", 32)]
-    layers = BY_NAME[name].config()
-    count = getattr(layers, "num_decoder_layers", None) or layers.decoder_layers
+    (head,) = (m for m in report.matrices if m.error is None)
+    assert (head.node.split("/")[1], head.block_size) == ("lm_head", 32)
+    config = BY_NAME[name].config()
+    counts = ("num_decoder_layers", "decoder_layers", "num_hidden_layers")
+    sizes = config.to_dict() | config.to_dict().get("decoder", {})
+    count = next(sizes[key] for key in counts if key in sizes)
     assert [layer.part for layer in report.layers] == ["encoder"] * 3 + ["decoder"] * count
     assert max(layer.error for layer in report.layers) < 0.05
     assert max(m.error for m in report.matrices if m.error is not None) < 0.02
@@ -116,6 +121,12 @@ def test_exports_that_cannot_be(
 ) -> None:
     with pytest.raises(edgellm.EdgellmError, match=message):
         edgellm_export.export(checkpoint("t5"), tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize("name", ["longt5", "led-near"])
+def test_attention_in_blocks_gives_no_weights(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(edgellm.EdgellmError, match="no attention weights of attention in blocks"):
+        edgellm_export.export(checkpoint(name), tmp_path / "out", attentions=True)
 
 
 def test_heads_that_attention_does_not_take(tmp_path: Path) -> None:

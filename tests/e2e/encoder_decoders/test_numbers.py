@@ -40,6 +40,15 @@ def test_distances_beyond_the_last_bucket(reference: Reference, load: Load) -> N
     assert relative(load("t5").logits(source, target), expected) < LOGITS_TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["longt5", "longt5-global"])
+def test_sources_of_many_blocks(name: str, reference: Reference, load: Load) -> None:
+    """Of texts that fill their last block, that do not, and that have not one, in one batch."""
+    rows = sources(160, 6, 96, 3, 121)
+    assert_same(load(name).generate(rows, max_new_tokens=5), hf_generate(reference(name), rows, max_new_tokens=5))
+    expected = reference_logits(reference(name), rows[0], rows[2][:20])
+    assert relative(load(name).logits(rows[0], rows[2][:20]), expected) < LOGITS_TOLERANCE
+
+
 @pytest.mark.parametrize("name", REPRESENTATIVE)
 def test_score(name: str, reference: Reference, load: Load) -> None:
     source, target = sources(16)[0], np.array([start_of(name), 7, 8, 9, EOS])

@@ -38,7 +38,17 @@ def test_a_config_of_nothing_but_its_type_is_one_with_all_defaults_of_the_class(
 def test_a_key_has_the_names_that_the_class_has_for_it(model_type: str) -> None:
     names = CONFIG_MAPPING[model_type].attribute_map
     known = dict(ALIASES.get(model_type, {}))
-    if model_type in ("bart", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "pegasus", "whisper"):
+    if model_type in (
+        "bart",
+        "blenderbot",
+        "blenderbot-small",
+        "led",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "pegasus",
+        "whisper",
+    ):
         assert known.pop("num_hidden_layers") == "encoder_layers"  # since transformers 5
     assert known == names | READ_BY_CLASS.get(model_type, {})
 
@@ -146,6 +156,23 @@ OTHER_MODELS = [
 def test_a_key_that_makes_another_model_of_the_same_tensors_is_refused(model_type: str, key: str, value: Any) -> None:
     with pytest.raises(UnsupportedModelError, match=key):
         read_family({"model_type": model_type, key: value}, 1000)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"encoder": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}}, "rope_scaling has the type 'linear'"),
+        ({"decoder": {"per_layer_config": {}}}, "per_layer_config"),
+        ({"decoder": {"is_causal": False}}, "is_causal"),
+        ({"encoder": {"vocab_size": 7}}, r"vocab_size is \[7, 256000\] in its parts"),
+        ({"encoder": 5}, "encoder is 5, expected the object"),
+        ({"is_encoder_decoder": False}, "is_encoder_decoder"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_side_of_t5gemma_is_said(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises((UnsupportedModelError, CheckpointError), match=message):
+        read_family({"model_type": "t5gemma", **keys}, 1000)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ SITUATIONS = [
     seq2seq("t5", "T5Config", LINEAR | {"task_type": "SEQ_2_SEQ_LM"}, **T5),
     seq2seq("t5-words", "T5Config", {"target_modules": ["q", "shared"]}, refused="encoder and decoder share", **T5),
     seq2seq("bart", "BartConfig", {"target_modules": ["q_proj", "v_proj", "fc1", "out_proj"], "bias": "all"}, **BART),
+    seq2seq("led", "LEDConfig", {"target_modules": ["query", "q_proj", "output"]}, attention_window=8, **BART),
     encoder("bert", LABELS, {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"}),
     encoder("bert-all", LABELS, LINEAR | {"task_type": "SEQ_CLS", "bias": "all"}),
     encoder("bert-words", LABELS, WORDS | {"task_type": "SEQ_CLS"}),

@@ -32,6 +32,21 @@ BART: dict[str, Any] = {
     "eos_token_id": 2,
     "decoder_start_token_id": 2,
 }
+GEMMA: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 20,
+    "attn_logit_softcapping": 3.0,
+    "final_logit_softcapping": 8.0,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SUMMARIES = {
     "num_beams": 3,
@@ -66,11 +81,25 @@ def rows(config: str, name: str, usual: dict[str, Any]) -> Any:
 
 
 t5, mt5 = rows("T5Config", "t5", T5), rows("MT5Config", "mt5", T5)
+longt5 = rows("LongT5Config", "longt5", {**T5, "local_radius": 9})
 bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
+LENGTHS = {"max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 112}
+led = rows("LEDConfig", "led", {**BART, **LENGTHS, "attention_window": 16})
 blenderbot = rows("BlenderbotConfig", "blenderbot", BART)
 blenderbot_small = rows("BlenderbotSmallConfig", "blenderbot-small", BART)
 m2m_100, umt5 = rows("M2M100Config", "m2m_100", BART), rows("UMT5Config", "umt5", T5)
 marian, pegasus = rows("MarianConfig", "marian", BART), rows("PegasusConfig", "pegasus", BART)
+
+ENCODERS_SEE_LESS = dict.fromkeys(("logits", "generated"), "4.57's encoders see a token less to either side")
+
+
+def t5gemma(ending: str, *edits: Any, side: dict[str, Any] | None = None, **changes: Any) -> Situation:
+    """`side`: changes of encoder and decoder. Windows are wider than texts."""
+    encoder = {**GEMMA, "vocab_size": 360, "sliding_window": 512, **(side or {})}
+    wide = {"hidden_size": 64, "num_hidden_layers": 3}
+    ids = {name: GEMMA[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    config = {"encoder": {**encoder, **wide}, "decoder": dict(encoder), "vocab_size": 360, **ids}
+    return rows("T5GemmaConfig", "t5gemma", config)(ending, *edits, **changes)
 
 
 def own_head(model: Any) -> None:
@@ -96,6 +125,25 @@ SITUATIONS = [
     t5("eps", layer_norm_epsilon=1e-3),
     t5("without-generation-config", removed(GENERATION)),
     t5("fewer-decoder-layers", num_decoder_layers=1),
+    led(""),
+    led("windows", attention_window=[16, 8]),
+    led("wide", attention_window=128),
+    led("scaled", scale_embedding=True),
+    led(
+        "odd-window", edited(CONFIG, attention_window=[16, 7]), refused="attention_window is .16, 7., expected an even"
+    ),
+    led("without-generation-config", removed(GENERATION)),
+    longt5(""),
+    longt5("untied", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
+    longt5("global", encoder_attention_type="transient-global", global_block_size=8),
+    longt5("global-gated", encoder_attention_type="transient-global", feed_forward_proj="gated-gelu"),
+    longt5("rounded-sums", encoder_attention_type="transient-global", global_block_size=10, refused="a power of 2"),
+    longt5("wide", local_radius=127),
+    t5gemma(""),
+    t5gemma("windows", side={"sliding_window": 16}, differs=ENCODERS_SEE_LESS),
+    t5gemma("untied", side={"tie_word_embeddings": False}, tie_word_embeddings=False),
+    t5gemma("uncapped", side={"attn_logit_softcapping": None, "final_logit_softcapping": None, "attention_bias": True}),
+    t5gemma("without-generation-config", removed(GENERATION)),
     mt5(""),
     mt5("tied", tie_word_embeddings=True, differs={"logits": "4.57 scales what a tied head reads"}),
     bart(""),
