@@ -78,6 +78,10 @@ class Moonshine:
     def tied(self) -> bool:
         return self.shape.tied_embedding
 
+    @property
+    def source_size(self) -> int:
+        return self.shape.hidden_size
+
     def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
         if not self.tied or not head_differs(tensors, self.names):
             return self
