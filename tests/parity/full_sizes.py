@@ -66,6 +66,7 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }  # fmt: skip
+GEMMA2_2B = _sized(2304, 9216, 26, 8, 4, 256000, head_dim=256)
 GEMMA3_TEXT = _sized(2560, 10240, 34, 8, 4, 262208, head_dim=256, rope_scaling={"rope_type": "linear", "factor": 8.0})
 SIGLIP = _bert(1152, 4304, 27, 16, 0, image_size=896, patch_size=14, vision_use_head=False)
 CLIP = _bert(
@@ -98,6 +99,10 @@ def _bart(hidden: int, inner: int, layers: tuple[int, int], heads: int, vocab: i
         "decoder_layers": decoder, "encoder_attention_heads": heads, "decoder_attention_heads": heads,
         "vocab_size": vocab, **more,
     }  # fmt: skip
+
+
+def _alternating(layers: int, attention: tuple[int, ...]) -> list[str]:
+    return ["full_attention" if layer in attention else "conv" for layer in range(layers)]
 
 
 DECODERS = [
@@ -188,6 +193,18 @@ DECODERS = [
     _of("arcee-ai/AFM-4.5B", "arcee", None, **_sized(2560, 18432, 36, 20, 4, 128004, head_dim=128)),
     _of("ByteDance-Seed/Seed-OSS-36B-Instruct", "seed_oss", 36_151_104_512, **_sized(
         5120, 27648, 64, 80, 8, 155136, head_dim=128, attention_bias=True, attention_out_bias=False)),
+    _of("LiquidAI/LFM2-350M", "lfm2", 354_483_968, **_sized(
+        1024, 6656, 16, 16, 8, 65536, layer_types=_alternating(16, (2, 5, 8, 10, 12, 14)), **TIED)),
+    _of("LiquidAI/LFM2-1.2B", "lfm2", 1_170_340_608, **_sized(
+        2048, 12288, 16, 32, 8, 65536, layer_types=_alternating(16, (2, 5, 8, 10, 12, 14)), **TIED)),
+    _of("deepseek-ai/DeepSeek-V2-Lite-Chat", "deepseek_v2", 15_706_484_224, **_sized(
+        2048, 10944, 27, 16, 16, 102400, moe_intermediate_size=1408, kv_lora_rank=512, q_lora_rank=None,
+        qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, n_routed_experts=64, n_shared_experts=2,
+        num_experts_per_tok=6, first_k_dense_replace=1)),
+    _of("moonshotai/Moonlight-16B-A3B-Instruct", "deepseek_v3", None, **_sized(
+        2048, 11264, 27, 16, 16, 163840, moe_intermediate_size=1408, kv_lora_rank=512, q_lora_rank=None,
+        qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128, n_routed_experts=64, n_shared_experts=2,
+        num_experts_per_tok=6, first_k_dense_replace=1, n_group=1, topk_group=1, max_position_embeddings=8192)),
 ]  # fmt: skip
 
 SEEING = [
@@ -272,6 +289,14 @@ ENCODER_DECODERS = [
         1280, 5120, (2, 12), 32, 8008, max_position_embeddings=128)),
     _of("facebook/blenderbot_small-90M", "blenderbot-small", 87_508_992, PAIRS, **_bart(
         512, 2048, (8, 8), 16, 54944, max_position_embeddings=512)),
+    _of("google/long-t5-local-base", "longt5", None, PAIRS, **_t5(
+        768, 2048, 12, 12, 32128, feed_forward_proj="gated-gelu", **APART)),
+    _of("allenai/led-base-16384", "led", 161_844_480, PAIRS, **_bart(
+        768, 3072, (6, 6), 12, 50265, attention_window=[1024] * 6)),
+    _of("google/t5gemma-2b-2b-prefixlm-it", "t5gemma", None, PAIRS, encoder=GEMMA2_2B,
+        decoder={**GEMMA2_2B, "cross_attention_hidden_size": 2304}),
+    _of("UsefulSensors/moonshine-tiny", "moonshine", 27_092_736, SPEECH, hidden_size=288, intermediate_size=1152,
+        encoder_num_hidden_layers=6, decoder_num_hidden_layers=6, max_position_embeddings=194),
     _of("openai/whisper-tiny", "whisper", 37_760_640, SPEECH, **_bart(384, 1536, (4, 4), 6, 51865)),
     _of("openai/whisper-large-v3-turbo", "whisper", 808_878_080, SPEECH, **_bart(
         1280, 5120, (32, 4), 20, 51866, num_mel_bins=128)),

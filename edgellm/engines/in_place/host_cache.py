@@ -17,7 +17,7 @@ from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 SCRATCH = -1  # in a copy plan: the spare row
-STALE_BYTES = 16 << 20  # of rows that have left: more than that, and than what is in use, is given back
+STALE_BYTES = 64 << 20  # of rows that have left: more than that, and than what is in use, is given back
 
 
 class HostCache(KVCache):
