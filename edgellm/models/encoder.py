@@ -19,9 +19,11 @@ from edgellm.engines.checks import check_encoder, only_graph
 from edgellm.errors import ContextOverflowError, InputError, OptionError, TaskError
 from edgellm.models.attentions import Attentions, check_attentions, token_texts
 from edgellm.models.info import model_info
+from edgellm.models.token_vectors import TokenVectors, token_vectors, unit
 from edgellm.ort.loaded_graph import LoadedGraph, LoadSettings
 from edgellm.package.manifest import EncoderFacts, Manifest
 from edgellm.package.sentence import pooled
+from edgellm.package.sentence_steps import TOKEN_HEAD_FILES, TOKEN_HEADS
 from edgellm.text.encodings import Encoding, Truncation, truncated
 from edgellm.text.prompts import token_ids
 from edgellm.text.tokenizer import Tokenizer, no_tokenizer, open_tokenizer
@@ -166,12 +168,32 @@ class EncoderModel:
             rows = [pooled(outputs["last_hidden_state"], embedding.poolings) for outputs in states]
         vectors = np.stack(rows)
         if embedding.normalize if normalize is None else normalize:
-            vectors = _unit(vectors)
+            vectors = unit(vectors)
         if truncate_dim is not None:
             vectors = _first(vectors, truncate_dim)
-            vectors = _unit(vectors) if normalize else vectors
+            vectors = unit(vectors) if normalize else vectors
         cut = [row for row, (one, fitted) in enumerate(zip(whole, encodings, strict=True)) if len(fitted) < len(one)]
         return vectors_of(vectors, cut)
+
+    def embed_tokens(
+        self, texts: Sequence[TextOrIds], *, truncation: Truncation | None = "longest_first"
+    ) -> list[TokenVectors]:
+        """What a model such as BGE-M3 gives for the tokens of each text, beside the vector of the whole, which `embed`
+        gives. truncation: as in `embed`. Raises TaskError for other packages, and what `run` raises."""
+        embedding = self.manifest.model.embedding
+        names = [name for name in TOKEN_HEADS if name in self._graph.outputs]
+        if embedding is None or not names:
+            raise TaskError(
+                f"{self.info.path} gives nothing for single tokens: its checkpoint had neither of "
+                f"{', '.join(TOKEN_HEAD_FILES)}; use embed for a text's vector, or run for its tokens' states"
+            )
+        limit = embedding.max_tokens
+        encodings = self._fitted(self._read(texts), truncation, limit, limit)
+        special = frozenset() if self.tokenizer is None else self.tokenizer.special_ids
+        found = self._outputs(encodings, names)
+        return [
+            token_vectors(encoding.ids, outputs, special) for encoding, outputs in zip(encodings, found, strict=True)
+        ]
 
     def _encodings(
         self, inputs: Sequence[TextOrIds], truncation: Truncation | None, length: int, limit: int
@@ -316,10 +338,6 @@ def buckets(lengths: Sequence[int], tokens: int, rows_tokens: int, padding: floa
         bucket.append(row)
     if bucket:
         yield bucket
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
 
 
 def _first(vectors: FloatArray, size: int) -> FloatArray:

@@ -19,6 +19,9 @@ SENTENCE_CONFIGS = (
     "sentence_xlnet_config.json",
 )  # fmt: skip
 LIBRARY = "sentence_transformers."
+# What BGE-M3 has for tokens, beside modules.json: by the output of the graph, the linear layer, in a file of its own.
+TOKEN_HEADS: Mapping[str, str] = {"sparse_weights": "sparse_linear", "colbert_vectors": "colbert_linear"}
+TOKEN_HEAD_FILES = tuple(f"{layer}.pt" for layer in TOKEN_HEADS.values())
 STEPS = ("Transformer", "Pooling", "Dense", "Dropout", "Normalize")
 BY_TOKEN = "export with --task feature-extraction for the states of all tokens"
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)

@@ -11,6 +11,7 @@ from edgellm.errors import ExportError
 from edgellm.package.manifest import EncoderFacts, GraphFile, Manifest, TokenIds
 from edgellm.package.report import Report
 from edgellm.package.sentence import SentenceEncoder, check_widths, sentence_encoder
+from edgellm.package.sentence_steps import TOKEN_HEADS
 from edgellm.text.encodings import Encoding
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
@@ -83,7 +84,8 @@ def open_encoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     sentences = _sentence_encoder(checkpoint, found, choices)
     if sentences is not None:
         checkpoint = replace(checkpoint, tensors={**checkpoint.tensors, **checkpoint.steps})
-        model = HeadedEncoder(found, "feature-extraction", 0, sentences.embedding.poolings, sentences.dense)
+        heads = _token_heads(checkpoint.steps)
+        model = HeadedEncoder(found, "feature-extraction", 0, sentences.embedding.poolings, sentences.dense, heads)
         facts = EncoderFacts(embedding=sentences.embedding)
     else:
         task = task_of(checkpoint.config, choices.task)
@@ -115,6 +117,13 @@ def _sentence_encoder(checkpoint: Checkpoint, found: EncoderFamily, choices: Cho
     if sentences is not None:
         check_widths(sentences.dense, found.config.hidden_size * len(sentences.embedding.poolings))
     return sentences
+
+
+def _token_heads(steps: Mapping[str, LazyTensor]) -> dict[str, int]:
+    """What the checkpoint gives for each token, and how many numbers."""
+    matrices = {name: steps.get(f"{layer}.weight") for name, layer in TOKEN_HEADS.items()}
+    widths = {name: matrix.shape[0] for name, matrix in matrices.items() if matrix is not None and matrix.shape}
+    return widths | ({"sparse_weights": 1} if "sparse_weights" in widths else {})  # another size is found out then
 
 
 def _classifier_rows(tensors: Mapping[str, LazyTensor], layers: Sequence[str]) -> int | None:

@@ -3,19 +3,20 @@
 Inputs: input_ids [B, S] int64, attention_mask [B, S] int64 (ones, then zeros: rows are padded on the right), and
 token_type_ids [B, S] int64 where the family has them.
 Outputs: logits, float32 (see EncoderFamily.head); for question-answering start_logits and end_logits [B, S]; for
-feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, sentence_embedding [B, hidden].
+feature-extraction last_hidden_state [B, S, hidden] and, of sentence encoders, sentence_embedding [B, hidden], and what
+BGE-M3 has for each token: sparse_weights [B, S], colbert_vectors [B, S, width].
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import onnx_ir as ir
 
 from edgellm.package.manifest import Pooling, Task
-from edgellm.package.sentence_steps import Activation, DenseStep
+from edgellm.package.sentence_steps import TOKEN_HEADS, Activation, DenseStep
 from edgellm_export.architectures.contract import EncoderFamily, HeadKind, SourceMask
 from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built, node
@@ -36,13 +37,14 @@ DENSE_ACTIVATIONS: Mapping[Activation, tuple[str, str, dict[str, Any]]] = {
 @dataclass(frozen=True)
 class HeadedEncoder:
     """A family, what its head is for, and how many labels that has. `poolings`, and `dense` behind them: of
-    sentence encoders."""
+    sentence encoders, as are `token_heads`, the outputs for each token with their widths."""
 
     family: EncoderFamily
     task: Task
     labels: int = 0
     poolings: Sequence[Pooling] = ()
     dense: Sequence[DenseStep] = ()
+    token_heads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -52,7 +54,7 @@ class HeadedEncoder:
     @property
     def outputs(self) -> tuple[str, ...]:
         if self.task == "feature-extraction":
-            return ("last_hidden_state", *(("sentence_embedding",) if self.poolings else ()))
+            return ("last_hidden_state", *(("sentence_embedding", *self.token_heads) if self.poolings else ()))
         return ("start_logits", "end_logits") if self.task == "question-answering" else ("logits",)
 
     @property
@@ -132,7 +134,8 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
             vector, width = side_by_side(b, x, attention_mask, model.poolings), hidden * len(model.poolings)
             for step in model.dense:
                 vector, width = _dense(b, vector, step), step.outputs
-            return [*states, (vector, "sentence_embedding", FLOAT, ["batch_size", width])]
+            states.append((vector, "sentence_embedding", FLOAT, ["batch_size", width]))
+            return states + [_token_head(b, x, name, hidden, width) for name, width in model.token_heads.items()]
         case "question-answering":
             both = family.head(b, x, "question-answering", 2, attention_mask)
             sides = b.graph.ops("Split", both, axis=-1, num_outputs=2, outputs=2, name="/answer/Split")
@@ -155,6 +158,15 @@ def _head(b: Build, model: HeadedEncoder, x: ir.Value, attention_mask: ir.Value)
             count = model.labels or family.config.vocab_size
             logits = family.head(b, x, cast(HeadKind, model.task), model.labels, attention_mask)
             return [(logits, "logits", FLOAT, [*ROWS, count])]
+
+
+def _token_head(b: Build, x: ir.Value, name: str, hidden: int, width: int) -> Output:
+    """Of x [B, S, hidden]: sparse_weights [B, S], how much each token matters, or colbert_vectors [B, S, width]."""
+    found, place = linear(b, x, TOKEN_HEADS[name], width, hidden, bias=True), f"/{name}"
+    if name != "sparse_weights":
+        return found, name, FLOAT, [*ROWS, width]
+    weights = b.graph.op("Relu", found, name=f"{place}/Relu")
+    return b.graph.op("Squeeze", weights, b.graph.ints(-1), name=f"{place}/Squeeze"), name, FLOAT, ROWS
 
 
 def _dense(b: Build, vector: ir.Value, step: DenseStep) -> ir.Value:

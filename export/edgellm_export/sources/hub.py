@@ -14,7 +14,7 @@ from typing import Any
 
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, MissingDependencyError
 from edgellm.package.sentence import module_paths
-from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS
+from edgellm.package.sentence_steps import MODEL_CONFIG, MODULES, SENTENCE_CONFIGS, TOKEN_HEAD_FILES
 from edgellm.text.template_files import MORE_TEMPLATES, OLD_TEMPLATE
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.adapter import ADAPTER_CONFIG, ADAPTER_PYTORCH, ADAPTER_WEIGHTS, refuse_adapter
@@ -169,7 +169,7 @@ def _sentence_files(names: set[str], modules: Path) -> list[str]:
     steps = module_paths(modules.read_bytes())
     weights = filter(None, (step_weights(step, names.__contains__) for step in steps))
     configs = [name for name in (MODEL_CONFIG, *SENTENCE_CONFIGS, *(f"{s}/{CONFIG}" for s in steps)) if name in names]
-    return [*configs, *weights]
+    return [*configs, *weights, *(name for name in TOKEN_HEAD_FILES if name in names)]
 
 
 def _weight_files(repo: str, names: set[str], download: Callable[[str], Path]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from edgellm.errors import CheckpointError, CheckpointNotFoundError, TensorError
 from edgellm.package.file_names import is_inside
 from edgellm.package.sentence import module_paths
-from edgellm.package.sentence_steps import MODULES
+from edgellm.package.sentence_steps import MODULES, TOKEN_HEAD_FILES
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.sources.choice import PYTORCH, WEIGHTS, WeightFile, resaving
 from edgellm_export.weights.hdf5 import read_hdf5
@@ -75,10 +75,13 @@ def shard_names(index: Path) -> list[str]:
 
 
 def read_steps(path: Path) -> Tensors:
-    """The tensors of what a sentence encoder has behind its model, each step's in a directory of its own."""
+    """The tensors of what a sentence encoder has behind its model, each step's in a directory of its own, those for
+    tokens in files of their own."""
     modules = path / MODULES
     steps = module_paths(modules.read_bytes()) if modules.is_file() else []
-    files = ((step, file) for step in steps if (file := step_weights(step, lambda name: (path / name).is_file())))
+    files = [(step, file) for step in steps if (file := step_weights(step, lambda name: (path / name).is_file()))]
+    if steps:
+        files += [(Path(file).stem, file) for file in TOKEN_HEAD_FILES if (path / file).is_file()]
     tensors = (replace(t, name=f"{step}.{name}") for step, file in files for name, t in _read_file(path / file).items())
     return {tensor.name: tensor for tensor in tensors}
 

@@ -18,7 +18,14 @@ import edgellm
 import edgellm_export
 import families
 from comparison import relative
-from edgellm.errors import CheckpointError, ContextOverflowError, OptionError, UnsupportedModelError
+from edgellm.errors import (
+    CheckpointError,
+    ContextOverflowError,
+    EdgellmError,
+    OptionError,
+    TaskError,
+    UnsupportedModelError,
+)
 from edgellm.types import FloatArray
 from encoder_checks import TOLERANCE, expected
 
@@ -68,6 +75,76 @@ def test_embeddings(
     cut = model.embed(["short", "a text that is longer than twenty letters"])
     assert (cut.shape, cut.truncated) == ((2, 48), (1,))
     assert np.array_equal(model.embed("a text that is longer than twenty letters"), cut[1])
+
+
+def token_heads(path: Path, *, bias: bool = True, **widths: int) -> dict[str, torch.nn.Linear]:
+    """Layers as BGE-M3 has them, saved as it saves them."""
+    torch.manual_seed(5)
+    layers = {name: torch.nn.Linear(48, width, bias=bias) for name, width in widths.items()}
+    for name, layer in layers.items():
+        torch.save(layer.state_dict(), path / f"{name}.pt")
+    return layers
+
+
+@pytest.mark.parametrize("widths", [{"sparse_linear": 1, "colbert_linear": 24}, {"sparse_linear": 1}])
+def test_weights_and_vectors_of_tokens(
+    widths: dict[str, int], reference: Callable[..., Any], checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Texts of several lengths in one batch; a letter that is there twice, and special ones, which do not count."""
+    source = shutil.copytree(checkpoint("xlm-roberta", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "cls"}, normalize=True)
+    layers = token_heads(source, **widths)
+    exported = edgellm_export.export(source, tmp_path / "package", precision="fp32")
+    model = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1))
+    assert model.tokenizer is not None
+    texts = ["short", "a longer text", "otto", "x"]
+    for text, found in zip(texts, model.embed_tokens(texts), strict=True):
+        encoding = model.tokenizer.encoding(text)
+        states = torch.from_numpy(
+            expected(reference("xlm-roberta", "feature-extraction"), encoding)["last_hidden_state"]
+        )
+        with torch.no_grad():
+            weights = torch.relu(layers["sparse_linear"](states))[:, 0].tolist()
+        wanted: dict[int, float] = {}
+        for token, weight, special in zip(encoding.ids.tolist(), weights, encoding.special, strict=True):
+            if weight > 0 and not special:
+                wanted[token] = max(weight, wanted.get(token, 0.0))
+        assert found.lexical_weights == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        if "colbert_linear" not in layers:
+            assert found.vectors is None
+            continue
+        with torch.no_grad():
+            vectors = torch.nn.functional.normalize(layers["colbert_linear"](states[1:]), dim=-1).numpy()
+        assert found.vectors is not None
+        assert relative(found.vectors, vectors) < TOLERANCE
+    assert any(found.lexical_weights for found in model.embed_tokens(texts))
+    assert model.embed(texts).shape == (4, 48)
+    quantized = edgellm_export.export(source, tmp_path / "int8", precision="int8")
+    assert quantized.report is not None
+
+
+def test_a_model_without_layers_for_tokens_says_so(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    source = shutil.copytree(checkpoint("bert", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "mean"}, normalize=True)
+    exported = edgellm_export.export(source, tmp_path / "package", precision="fp32", verify_quality=False)
+    model = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1))
+    with pytest.raises(TaskError, match=r"neither of sparse_linear.pt, colbert_linear.pt"):
+        model.embed_tokens(["a"])
+
+
+@pytest.mark.parametrize(
+    ("widths", "said"),
+    [({"sparse_linear": 3}, "sparse_linear.weight"), ({"colbert_linear": 8, "bias": False}, "colbert_linear.bias")],
+)
+def test_layers_for_tokens_of_another_kind_are_refused(
+    widths: dict[str, Any], said: str, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint("xlm-roberta", "feature-extraction"), tmp_path / "checkpoint")
+    sentence_files(source, pooling={"pooling_mode": "cls"}, normalize=True)
+    token_heads(source, **widths)
+    with pytest.raises(EdgellmError, match=said):
+        edgellm_export.export(source, tmp_path / "package", precision="fp32", verify_quality=False)
+    assert not (tmp_path / "package").exists()
 
 
 def test_the_first_numbers_of_vectors(checkpoint: Callable[..., Path], tmp_path: Path) -> None:

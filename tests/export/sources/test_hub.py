@@ -399,19 +399,34 @@ def test_an_adapter_downloads_its_own_files_only(hub: Hub, tmp_path: Path) -> No
     assert opened.source["revision"] == COMMIT
 
 
+SENTENCES = {
+    "modules.json": json.dumps(
+        [
+            {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ]
+    ).encode(),
+    "1_Pooling/config.json": b"{}",
+    "config_sentence_transformers.json": b"{}",
+}
+
+
 def test_the_files_of_a_sentence_encoder_beside_an_adapter_are_downloaded(hub: Hub, tmp_path: Path) -> None:
-    modules = {
-        "modules.json": json.dumps(
-            [
-                {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
-                {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-            ]
-        ).encode(),
-        "1_Pooling/config.json": b"{}",
-        "config_sentence_transformers.json": b"{}",
-    }
-    hub.files = ADAPTER | modules
-    assert modules.items() <= open_adapter("org/tiny", cache_dir=tmp_path / "cache").files.items()
+    hub.files = ADAPTER | SENTENCES
+    assert SENTENCES.items() <= open_adapter("org/tiny", cache_dir=tmp_path / "cache").files.items()
+
+
+def test_what_a_sentence_encoder_has_for_tokens_is_downloaded(hub: Hub, tmp_path: Path) -> None:
+    """As BGE-M3 has it, and of no other checkpoint."""
+    del hub.files["tokenizer.model"]
+    file = io.BytesIO()
+    torch.save({"weight": torch.ones(1, 8), "bias": torch.zeros(1)}, file)
+    hub.files |= {"sparse_linear.pt": file.getvalue(), "other.pt": b"no"}
+    assert fetch(tmp_path / "alone").steps == {}
+    assert "sparse_linear.pt" not in hub.downloads
+    hub.files |= SENTENCES
+    assert {*fetch(tmp_path / "both").steps} == {"sparse_linear.weight", "sparse_linear.bias"}
+    assert "other.pt" not in hub.downloads
 
 
 def test_a_plan_leaves_an_adapters_tensors_on_the_hub(hub: Hub, tmp_path: Path) -> None:
