@@ -154,7 +154,7 @@ def test_an_adapter_on_a_quantized_base(
         for module, change in added.items():
             model.get_submodule(module).weight += torch.from_numpy(change)
     found = edgellm.load(exported.path, threads=1).logits(IDS)
-    assert relative(found, reference_logits(model, IDS)) < 1e-5
+    assert relative(found, reference_logits(model, IDS)) < 2e-5
     source = edgellm_export.export(
         path, tmp_path / "out4", precision="int4", adapters=[tmp_path / "tuned"]
     ).report.source

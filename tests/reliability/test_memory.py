@@ -19,6 +19,7 @@ from edgellm.cli import cli
 from edgellm.engines.in_place.host_cache import HostCache
 from edgellm.errors import OutOfMemoryError
 from edgellm.loading import load_as
+from edgellm.package.manifest import CacheTensor
 
 LONG: dict[str, Any] = {"max_new_tokens": 400, "eos_token_id": []}  # more than a cache has room for at first
 
@@ -38,13 +39,13 @@ def failing_from(number: int) -> Callable[..., Any]:
     """Allocates buffers of caches; fails from this growth's buffer on. The first allocation of a call always works."""
     original, grown = HostCache._empty, 0
 
-    def allocate(self: HostCache, rows: int, capacity: int) -> Any:
+    def allocate(self: HostCache, tensor: CacheTensor, rows: int, capacity: int) -> Any:
         nonlocal grown
         if self.capacity:
             grown += 1
             if grown > number:
                 raise np._core._exceptions._ArrayMemoryError((rows, capacity), np.dtype(np.float32))
-        return original(self, rows, capacity)
+        return original(self, tensor, rows, capacity)
 
     return allocate
 
@@ -98,7 +99,7 @@ def test_a_session_is_empty_and_goes_on(packages: Path, monkeypatch: pytest.Monk
 
 
 def test_the_command_line(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def allocate(self: HostCache, rows: int, capacity: int) -> Any:
+    def allocate(self: HostCache, tensor: CacheTensor, rows: int, capacity: int) -> Any:
         raise MemoryError
 
     monkeypatch.setattr(HostCache, "_empty", allocate)

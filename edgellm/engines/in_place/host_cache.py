@@ -45,7 +45,7 @@ class HostCache(KVCache):
         self._buffers = []
 
     def _allocate(self, rows: int, capacity: int) -> None:
-        self._buffers = [_empty(each, rows, self.slots(each, capacity)) for each in self.tensors]
+        self._buffers = [self._empty(each, rows, self.slots(each, capacity)) for each in self.tensors]
         self._touched = [0] * rows
 
     def _more_rows(self, rows: int) -> int:
@@ -125,7 +125,7 @@ class HostCache(KVCache):
     def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
         """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = _empty(self.tensors[i], rows, self.slots(self.tensors[i], capacity))
+            new = self._empty(self.tensors[i], rows, self.slots(self.tensors[i], capacity))
             for row, parent in enumerate(parents):
                 used = min(self.lengths[parent], new.shape[2], old.shape[2])
                 new[row, :, :used] = old[parent, :, :used]
@@ -133,13 +133,12 @@ class HostCache(KVCache):
             del old
         self._touched = [0] * rows
 
-
-def _empty(tensor: CacheTensor, rows: int, capacity: int) -> Array:
-    size = rows * capacity * tensor.bytes_per_token
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    whole = memory[start : start + size].view(tensor.array_dtype)
-    return whole.reshape(rows, tensor.heads, capacity, tensor.size)
+    def _empty(self, tensor: CacheTensor, rows: int, capacity: int) -> Array:
+        size = rows * capacity * tensor.bytes_per_token
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        whole = memory[start : start + size].view(tensor.array_dtype)
+        return whole.reshape(rows, tensor.heads, capacity, tensor.size)
 
 
 def copy_plan(parents: Sequence[int]) -> list[tuple[int, int]]:
