@@ -3,10 +3,7 @@
 A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim], or one for both
 sides where values are keys. A graph reads and writes it in place. `lengths[row]` tokens of a row are in use; the rest
 of its capacity is undefined. Capacity follows the tokens in use, never the model's maximum context.
-
-For a layer with a short convolution there is one of [rows, 1, slots, width]: what the convolution read of the last
-tokens, token i in slot i modulo their number. So a row can be trimmed by as many tokens as these are, or else to where
-its cache has remembered what the convolutions would read next: at each CONV_STEP tokens, and where a prompt ended.
+What layers with a short convolution have instead is in `convolutions`.
 """
 
 from __future__ import annotations
@@ -15,15 +12,15 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engines.in_place.convolutions import Convolutions
 from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.ort.binding import Binding
 from edgellm.ort.library import Device
-from edgellm.package.layouts import CONV_SLOTS, CONV_STEP
 from edgellm.package.manifest import CacheLayout, CacheTensor
 from edgellm.types import Array
 
@@ -40,18 +37,6 @@ class View:
     address: int
 
 
-@dataclass
-class Convolved:
-    """What is there of what a row's convolutions read: of the tokens from `first` on that have not left their slots,
-    and, by a number of tokens, what is to be read behind so many: [1, kernel - 1, width] of each convolution."""
-
-    first: int = 0
-    remembered: dict[int, list[Array]] = field(default_factory=dict)
-
-    def copy(self) -> Convolved:
-        return Convolved(self.first, dict(self.remembered))
-
-
 class KVCache(ABC):
     """`version` changes whenever views taken before have become invalid. `remembers`: what convolutions read is kept to
     go back to."""
@@ -64,10 +49,7 @@ class KVCache(ABC):
         self.layout = layout
         self.max_length = max_length
         self.tensors = layout.tensors()
-        self._convolved = [i for i, tensor in enumerate(self.tensors) if tensor.kernel]
-        self._before = 0 if layout.conv is None else layout.conv.kernel - 1  # tokens that one reads besides its own
-        self._most_slots = max(CONV_SLOTS, -(-(chunk + 1 + self._before) // CAPACITY_STEP) * CAPACITY_STEP)
-        self._states: list[Convolved] = []
+        self.convolutions = Convolutions(layout, chunk=chunk, remembers=self.remembers)
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
@@ -83,13 +65,12 @@ class KVCache(ABC):
         """Bytes of address space that the buffers take; the operating system commits host memory as it is used."""
         rows = self._allocated_rows()
         slots = sum(self.slots(tensor) * tensor.bytes_per_token for tensor in self.tensors)
-        kept = {id(each): each.nbytes for state in self._states for part in state.remembered.values() for each in part}
-        return rows * slots + sum(kept.values())
+        return rows * slots + self.convolutions.nbytes
 
     def slots(self, tensor: CacheTensor, capacity: int | None = None) -> int:
         """How many tokens of a row its buffer has, in one of so many tokens."""
         whole = self.capacity if capacity is None else capacity
-        return min(whole, self._most_slots) if tensor.kernel else whole
+        return min(whole, self.convolutions.most_slots) if tensor.kernel else whole
 
     def reset(self, rows: int, capacity: int) -> None:
         """Start over with `rows` empty rows that hold at least `capacity` tokens each."""
@@ -101,7 +82,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [0] * rows
         self._origins = [[] for _ in range(rows)]
-        self._states = [Convolved() for _ in range(rows)]
+        self.convolutions.begin(rows)
         self.version += 1
 
     def insert(self, capacity: int) -> None:
@@ -118,7 +99,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [*self.lengths, 0]
         self._origins = [*self._origins, []]
-        self._states = [*self._states, Convolved()]
+        self.convolutions.insert()
         self.version += 1
 
     def reserve(self, length: int) -> None:
@@ -132,30 +113,27 @@ class KVCache(ABC):
         for row in range(self.rows) if rows is None else rows:
             self.lengths[row] += count
             self._origins[row].extend(itertools.islice(self._new_origins, count))
-            if self._convolved:
-                self._has_read(row, count)
+            if self.convolutions:
+                self.convolutions.has_read(row, self.lengths[row], count, self._host_buffers)
         assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
         """Forget what lies beyond `length` tokens in every row, or in one; `restorable` says how many it has then."""
         for each in range(self.rows) if row is None else [row]:
             kept = self.restorable(length, each)
-            if self._convolved and kept < self.lengths[each]:
-                self._restore(each, kept)
+            if self.convolutions and kept < self.lengths[each]:
+                self.convolutions.restore(each, kept, self._host_buffers)
             self.lengths[each] = kept
             del self._origins[each][kept:]
 
     def restorable(self, length: int, row: int = 0) -> int:
         """How many tokens `trim` to `length` leaves of a row: fewer where what its convolutions read next is gone."""
-        length = min(length, self.lengths[row])
-        if not self._convolved or length == self.lengths[row] or self._is_there(row, length):
-            return length
-        return max((tokens for tokens in self._states[row].remembered if tokens <= length), default=0)
+        return self.convolutions.restorable(row, self.lengths[row], min(length, self.lengths[row]))
 
     def remember(self, row: int) -> None:
         """Keep what the convolutions read behind a row's last token, to go back to it."""
-        if self._convolved:
-            self._remember(row, self.lengths[row])
+        if self.convolutions:
+            self.convolutions.remember(row, self.lengths[row], self._host_buffers)
 
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
@@ -164,7 +142,7 @@ class KVCache(ABC):
             with _memory_errors(len(chosen), self.capacity):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
-        self._states = [self._states[parent].copy() for parent in chosen]
+        self.convolutions.reorder(chosen)
         self.lengths = [self.lengths[parent] for parent in chosen]
         self._origins = [list(self._origins[parent]) for parent in chosen]
 
@@ -196,7 +174,7 @@ class KVCache(ABC):
         for tensor, buffer, part in zip(self.tensors, self._host_buffers(), known, strict=True):
             if not tensor.kernel:
                 buffer[row, :, start:stop] = part
-        self._write_convolved(row, stop, [known[i] for i in self._convolved])
+        self.convolutions.write(row, stop, [known[i] for i in self.convolutions.tensors], self._host_buffers)
         self.advance(stop - start, range(row, row + 1))
 
     @contextmanager
@@ -206,14 +184,13 @@ class KVCache(ABC):
         self.reset(1, length + spare)
         with self._filled(length) as arrays:
             yield arrays
-        self._states[0].first = max(0, length - self._before)
+        self.convolutions.starts_behind(0, length)
         self.advance(length)
         self.remember(0)
 
     def recall(self, other: KVCache) -> None:
         """Remember what the cache remembers whose row was taken over."""
-        if self.remembers:
-            self._states[0].remembered |= other._states[0].remembered
+        self.convolutions.recall(0, other.convolutions.rows[0])
 
     def _resize(self, capacity: int) -> None:
         with _memory_errors(self.rows, capacity):
@@ -240,63 +217,10 @@ class KVCache(ABC):
             for each, address in places
         ]
 
-    def _is_there(self, row: int, length: int) -> bool:
-        """Whether what convolutions read behind so many tokens is in its slots."""
-        first = self._states[row].first
-        return first == 0 or length - self._before >= first
-
-    def _has_read(self, row: int, count: int) -> None:
-        """The last `count` tokens of a row were written, over those that were in their slots."""
-        length, state = self.lengths[row], self._states[row]
-        state.first = max(state.first, length - self._most_slots)
-        for tokens in range((length - count) // CONV_STEP * CONV_STEP + CONV_STEP, length + 1, CONV_STEP):
-            self._remember(row, tokens)
-
-    def _remember(self, row: int, tokens: int) -> None:
-        if self.remembers and tokens and self._is_there(row, tokens):
-            self._states[row].remembered[tokens] = self._read_convolved(row, tokens)
-
-    def _restore(self, row: int, length: int) -> None:
-        """Go back to where a row had so many tokens, which can be."""
-        state = self._states[row]
-        if not length:
-            self._states[row] = Convolved()
-        elif not self._is_there(row, length):
-            self._write_convolved(row, length, state.remembered[length])
-        for tokens in [tokens for tokens in state.remembered if tokens > length]:
-            del state.remembered[tokens]
-
     def _parts(self, row: int, start: int, stop: int) -> list[Array]:
-        convolved = iter(self._convolved_behind(row, stop))
+        convolved = iter(self.convolutions.behind(row, stop, self._host_buffers))
         buffers = zip(self.tensors, self._host_buffers(), strict=True)
         return [next(convolved) if tensor.kernel else buffer[row, :, start:stop] for tensor, buffer in buffers]
-
-    def _convolved_behind(self, row: int, tokens: int) -> list[Array]:
-        found = self._states[row].remembered.get(tokens)
-        if found is not None:
-            return found
-        assert not self._convolved or self._is_there(row, tokens)
-        return self._read_convolved(row, tokens)
-
-    def _slots_behind(self, tokens: int) -> Array:
-        """Of those that convolutions read behind so many tokens."""
-        return np.arange(max(0, tokens - self._before), tokens) % min(self.capacity, self._most_slots)
-
-    def _read_convolved(self, row: int, tokens: int) -> list[Array]:
-        """[1, kernel - 1, width] of each convolution, or less where there are not so many tokens; copies."""
-        if not self._convolved:
-            return []
-        buffers, slots = self._host_buffers(), self._slots_behind(tokens)
-        return [buffers[i][row][:, slots] for i in self._convolved]
-
-    def _write_convolved(self, row: int, tokens: int, parts: Sequence[Array]) -> None:
-        """The same put back; of tokens before these nothing is there then."""
-        if not self._convolved:
-            return
-        buffers, slots = self._host_buffers(), self._slots_behind(tokens)
-        for i, part in zip(self._convolved, parts, strict=True):
-            buffers[i][row][:, slots] = part
-        self._states[row].first = max(0, tokens - self._before)
 
     def _rounded(self, capacity: int) -> int:
         return min(-(-max(capacity, 1) // CAPACITY_STEP) * CAPACITY_STEP, self.max_length)

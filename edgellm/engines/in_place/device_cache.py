@@ -76,7 +76,7 @@ class DeviceCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        places = self._slots_behind(length)
+        places = self.convolutions.slots_behind(length, min(self.capacity, self.convolutions.most_slots))
         arrays = [
             np.empty((tensor.heads, len(places) if tensor.kernel else length, tensor.size), self._dtype)
             for tensor in self.tensors

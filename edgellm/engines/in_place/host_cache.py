@@ -102,19 +102,19 @@ class HostCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        held = len(self._slots_behind(length))
+        held = min(length, self.convolutions.before)
         arrays = [
             np.empty((tensor.heads, held, tensor.size), tensor.array_dtype) if tensor.kernel else buffer[0, :, :length]
             for tensor, buffer in zip(self.tensors, self._buffers, strict=True)
         ]
         yield arrays
-        self._write_convolved(0, length, [arrays[i] for i in self._convolved])
+        self.convolutions.write(0, length, [arrays[i] for i in self.convolutions.tensors], self._host_buffers)
 
     def _whole(self, parents: Sequence[int], target: int, source: int) -> bool:
         """Whether a copy of a copy plan must move all slots of what convolutions read: where these went round."""
         rows = [parents[target] if source == SCRATCH else source, target if target != SCRATCH else source]
-        slots = min(self.capacity, self._most_slots)
-        return any(row < self.rows and (self._states[row].first or self.lengths[row] > slots) for row in rows)
+        slots, convolutions = min(self.capacity, self.convolutions.most_slots), self.convolutions
+        return any(row < self.rows and convolutions.went_round(row, self.lengths[row], slots) for row in rows)
 
     def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
         """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
