@@ -60,7 +60,8 @@ LEFT_OUT = {
     "gte": "of transformers 5 alone, and so is its name", "new": "transformers has no class of it",
     **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), "a part of the model that sees"),
 }  # fmt: skip
-BESIDE_TEXT = ("vision", "visual", "projector", "connector", "image_newline")  # in names of tensors
+# In names of tensors that are not of what is built: of images, and of LED's tokens with global attention.
+BESIDE_TEXT = ("vision", "visual", "projector", "connector", "image_newline", "_global")
 TIED, APART = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 LLAMA3 = {
     "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
