@@ -50,7 +50,9 @@ class StoredCache:
 
     @property
     def arrays(self) -> int:
-        return len(self.sizes(0))
+        """How many; computed, as a damaged header may have any number of layers."""
+        convolved = 0 if self.conv is None else len(self.conv.layers)
+        return (1 if self.values_are_keys else 2) * (self.num_layers - convolved) + convolved
 
     def sizes(self, tokens: int) -> list[int]:
         """Bytes of each array, layer by layer."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -95,9 +96,15 @@ CONV = {"layers": [0], "width": 8, "kernel": 3, "dtype": "float32"}
 )
 def test_headers_that_lie(model: edgellm.Model, saved: Path, changes: dict[str, Any], message: str) -> None:
     saved.write_bytes(rewritten(saved.read_bytes(), **changes))
-    with pytest.raises(errors.SessionCorruptError, match=message) as caught:
-        model.load_session(saved)
+    tracemalloc.start()
+    try:
+        with pytest.raises(errors.SessionCorruptError, match=message) as caught:
+            model.load_session(saved)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert "\n" not in str(caught.value)
+    assert most < 8 << 20, "whatever numbers it has"
 
 
 def test_tokens_that_are_not_the_models(model: edgellm.Model, saved: Path) -> None:
