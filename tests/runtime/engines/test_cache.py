@@ -143,7 +143,7 @@ def test_any_reordering(kind: str, lengths: list[int], moves: list[list[int]]) -
 
 @settings(max_examples=60, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(1, MAX_LENGTH - 6), min_size=1, max_size=5),  # each move is followed by a token
     moves=st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=6), max_size=6),
 )
 def test_pages_of_rows_that_left_go_and_those_of_others_stay(lengths: list[int], moves: list[list[int]]) -> None:
