@@ -150,7 +150,7 @@ def main() -> None:
     counts = sorted({1, *map(int, arguments.workers.split(","))})
     ray = ray_library()
     ray.init(address="local", num_cpus=max(counts), include_dashboard=False, log_to_driver=False)
-    form = Requests("text", arguments.package.name, "scale")
+    form = Requests.of("text", arguments.package.name, "scale")
     plan = Plan(arguments.package, form, Settings({}, ROWS, CACHE, 0), {})
     order = order_of(plan, 1, shared=True)
     found = measure(order, counts, arguments.each, arguments.rounds)
