@@ -54,6 +54,8 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "gemma2": {"query_pre_attn_scalar": 16},
     "gptj": {"rotary_dim": 16},
     "codegen": {"rotary_dim": 16},
+    "moonshine": {"encoder_num_attention_heads": 4, "encoder_num_key_value_heads": 4, "decoder_num_attention_heads": 4,
+                  "decoder_num_key_value_heads": 4},  # of which the whole share of channels rotates
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 24},
     "granitemoehybrid": {
         "num_local_experts": 0, "num_experts_per_tok": 0, "layer_types": ["attention"] * 2, "mamba_n_heads": 8,
@@ -87,7 +89,9 @@ def make(model_type: str, out: Path) -> None:
     model.save_pretrained(out)
     byte_tokenizer(types=kind == "masked" and model_type not in NO_TYPES).save_pretrained(out)
     if kind == "speech":
-        hf.WhisperFeatureExtractor().save_pretrained(out)
+        samples = model_type == "moonshine"  # which reads these themselves, and its checkpoints as they are
+        extractor = hf.Wav2Vec2FeatureExtractor(do_normalize=False) if samples else hf.WhisperFeatureExtractor()
+        extractor.save_pretrained(out)
 
 
 def head(model_type: str) -> tuple[str, Any]:
