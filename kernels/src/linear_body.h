@@ -17,8 +17,12 @@
 #define PAIRS 0
 #endif
 
+#define LINE 64 /* bytes of a cache */
+
+/* `next` [blocks][share]: weights that are asked for meanwhile. */
 static inline __attribute__((always_inline)) void ISA(multiply_rows)(
-    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, float *out, size_t stride)
+    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, const uint8_t *next,
+    size_t share, float *out, size_t stride)
 {
     const size_t block = matrix->block, blocks = matrix->blocks, depth = block * blocks;
     const int middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
@@ -34,6 +38,7 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
     for (size_t b = 0; b < blocks; b++, scales += TILE) {
         Ints sums[ROWS][VECTORS];
         const int8_t *values = rounded.values + b * block;
+        for (size_t at = 0; at < share; at += LINE) __builtin_prefetch(next + b * share + at, 0, 2);
         if (zeros)
             for (int v = 0; v < VECTORS; v++) {
                 const Ints zero = load_zeros(zeros + b * TILE + v * LANES);
@@ -93,36 +98,32 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
 
 #define CASE(n) \
     case n: \
-        if (matrix->bits == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, out + row * stride, stride); \
-        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, out + row * stride, stride); \
+        if (matrix->bits == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, next, share, to, stride); \
+        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, next, share, to, stride); \
         break;
 
-#define LINE 64 /* bytes of a cache */
-#define FEW 24  /* rows, for which a tile is read too fast to ask for the next */
-
-/* Asks for what the next rows of a tile are stored to, and for some bytes of the weights that come next. */
-static inline void ISA(ask_for)(const float *out, size_t stride, size_t rows, const uint8_t *ahead, size_t bytes)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t column = 0; column < TILE; column += LINE / sizeof *out)
-            __builtin_prefetch(out + r * stride + column, 1);
-    for (size_t at = 0; ahead && at < bytes; at += LINE) __builtin_prefetch(ahead + at, 0, 2);
-}
-
+/* Rows go in passes over the tile, as even as they can be. Behind the first, weights come from a near cache, and the memory
+ * would have nothing to do: each pass asks for its share of the next tile, block by block. */
 static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead,
                             float *out, size_t stride)
 {
-    const int asks = rows > FEW;
-    const size_t share = asks ? (tile_bytes(matrix) * ROWS / rows / LINE + 1) * LINE : 0; /* all together a tile */
-    for (size_t row = 0; row < rows; row += ROWS) {
-        const size_t count = rows - row < ROWS ? rows - row : ROWS;
-        if (asks) ISA(ask_for)(out + row * stride, stride, count, ahead ? ahead + row / ROWS * share : NULL, share);
+    const size_t passes = (rows + ROWS - 1) / ROWS, even = (rows + passes - 1) / passes;
+    const size_t each = PAIRS ? (even + 1) / 2 * 2 : even, halves = TILE / LANES / VECTORS;
+    const size_t line_blocks = passes * halves * matrix->blocks * LINE;
+    const size_t share = ahead && rows >= ROWS ? (tile_bytes(matrix) + line_blocks - 1) / line_blocks * LINE : 0;
+    const uint8_t *next = share ? ahead : matrix->weights;
+    for (size_t row = 0; row < rows; row += each) {
+        const size_t count = rows - row < each ? rows - row : each;
+        float *to = out + row * stride;
+        for (size_t r = 0; passes > 1 && r < count; r++)
+            for (size_t column = 0; column < TILE; column += LINE / sizeof *out)
+                __builtin_prefetch(to + r * stride + column, 1);
         const Rounded rest = {
             rounded.values + row * matrix->blocks * matrix->block,
             rounded.scales + row * matrix->blocks,
             rounded.sums + row * matrix->blocks,
         };
-        for (size_t vector = 0; vector < TILE / LANES; vector += VECTORS) switch (count) {
+        for (size_t vector = 0; vector < TILE / LANES; vector += VECTORS, next += share * matrix->blocks) switch (count) {
                 CASE(1)
 #if ROWS > 1
                 CASE(2)
@@ -145,4 +146,3 @@ static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, 
 
 #undef CASE
 #undef LINE
-#undef FEW
