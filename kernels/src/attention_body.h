@@ -7,10 +7,14 @@
  *   greater(a, b)                  a where a > b, else b
  *   greatest_of(a)                 the largest number of a, which has no NaN
  *   power_of_two(x)                2^(x - 1.5 x 2^23), for numbers from 1.5 x 2^23 - 127 on, which gives 0
+ *   load_bfloat16(p), load_int8(p)            numbers that are kept so, as float32
+ *   half_of(words, i), byte_of(words, i)      the bfloat16, the int8 in part i of each lane's bits, from the lowest on
  *   transpose(rows, to, stride)    LANES numbers of LANES rows; to [LANES][stride] */
 #include <float.h>
 
 #include "plain.h"
+
+#define LINE 64 /* bytes of a cache */
 
 /* 2^x for x at most 0, 0 below -126.5; NaN for NaN. */
 INLINE Floats ISA(exp2)(Floats x)
@@ -29,14 +33,21 @@ INLINE float ISA(exp2_of)(float x)
     return found[0];
 }
 
+/* Memory that is asked for before it is read: `share` bytes with each step of a product. */
+typedef struct {
+    const char *at;
+    size_t share;
+} ISA(Ahead);
+
 INLINE void ISA(product)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
-                         size_t c_stride, int rows, int vectors, int adds)
+                         size_t c_stride, int rows, int vectors, int adds, ISA(Ahead) ahead)
 {
     Floats sums[QUERIES][COLUMNS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) sums[r][v] = adds ? load_floats(c + r * c_stride + v * LANES) : no_floats();
     for (size_t k = 0; k < depth; k++, b += b_stride) {
         Floats right[COLUMNS];
+        for (size_t at = 0; at < ahead.share; at += LINE) __builtin_prefetch(ahead.at + k * ahead.share + at, 0, 2);
         for (int v = 0; v < vectors; v++) right[v] = load_floats(b + v * LANES);
         for (int r = 0; r < rows; r++) {
             const Floats left = same_floats(a[r * a_stride + k]);
@@ -48,10 +59,10 @@ INLINE void ISA(product)(const float *a, size_t a_stride, const float *b, size_t
 }
 
 #define CASE(n) \
-    case n: ISA(product)(a, a_stride, b, b_stride, depth, c, c_stride, n, vectors, adds); break;
+    case n: ISA(product)(a, a_stride, b, b_stride, depth, c, c_stride, n, vectors, adds, ahead); break;
 
 INLINE void ISA(product_of)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
-                            size_t c_stride, size_t rows, int vectors, int adds)
+                            size_t c_stride, size_t rows, int vectors, int adds, ISA(Ahead) ahead)
 {
     switch (rows) {
         CASE(1)
@@ -70,29 +81,30 @@ INLINE void ISA(product_of)(const float *a, size_t a_stride, const float *b, siz
 /* c [rows][columns] = a [rows][depth] x b [depth][columns], or what is more than was there; products are added up in the
  * order of depth. At most QUERIES rows; columns are a multiple of SUMS. */
 INLINE void ISA(products)(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t depth, float *c,
-                          size_t c_stride, size_t rows, size_t columns, int adds)
+                          size_t c_stride, size_t rows, size_t columns, int adds, ISA(Ahead) ahead)
 {
     size_t column = 0;
-    for (; column + COLUMNS * LANES <= columns; column += COLUMNS * LANES)
-        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, COLUMNS, adds);
+    for (; column + COLUMNS * LANES <= columns; column += COLUMNS * LANES, ahead.share = 0)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, COLUMNS, adds, ahead);
 #if COLUMNS > 2
-    for (; column + 2 * LANES <= columns; column += 2 * LANES)
-        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 2, adds);
+    for (; column + 2 * LANES <= columns; column += 2 * LANES, ahead.share = 0)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 2, adds, ahead);
 #endif
-    for (; column < columns; column += LANES)
-        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 1, adds);
+    for (; column < columns; column += LANES, ahead.share = 0)
+        ISA(product_of)(a, a_stride, b + column, b_stride, depth, c + column, c_stride, rows, 1, adds, ahead);
 }
 
 static void ISA(scores)(const float *queries, const Head *head, const float *keys, float *scores, size_t rows,
-                        size_t columns)
+                        size_t columns, ISA(Ahead) ahead)
 {
-    ISA(products)(queries, head->depth, keys, BLOCK, head->depth, scores, BLOCK, rows, columns, 0);
+    ISA(products)(queries, head->depth, keys, BLOCK, head->depth, scores, BLOCK, rows, columns, 0, ahead);
 }
 
 static void ISA(add_values)(const float *weights, const Head *head, const float *values, size_t stride, size_t count,
-                            float *states, size_t rows)
+                            float *states, size_t rows, ISA(Ahead) ahead)
 {
-    ISA(products)(weights, BLOCK, values, stride, count, states + STATE_VALUES, state_size(head), rows, head->width, 1);
+    ISA(products)(weights, BLOCK, values, stride, count, states + STATE_VALUES, state_size(head), rows, head->width, 1,
+                  ahead);
 }
 
 /* to [depth][BLOCK] from `count` keys; what is behind them is any number. */
@@ -107,7 +119,7 @@ static void ISA(turn)(const float *keys, size_t stride, size_t count, size_t dep
             for (size_t i = 0; i < LANES; i++) rows[i] += LANES;
         }
         for (; k < depth; k++)
-            for (size_t i = 0; i < LANES; i++) to[k * BLOCK + key + i] = *rows[i]++;
+            for (size_t i = 0; i < LANES; i++) memcpy(to + k * BLOCK + key + i, rows[i]++, sizeof *to);
     }
 }
 
@@ -179,11 +191,13 @@ INLINE void ISA(weigh_rows)(float *scores, size_t columns, size_t rows, float *s
     for (size_t r = 0; r < rows; r++) ISA(weigh)(scores + r * BLOCK, columns, states + r * size);
 }
 
-/* One block for a few queries: its keys are `count` from `begin` on, `turned` is what `turn` made of them. */
+/* One block for a few queries: its keys are `count` from `begin` on, `turned` is what `turn` made of them. The keys and
+ * values of the next one are asked for meanwhile. */
 typedef struct {
     size_t begin, count;
     const float *turned, *values;
     size_t value_stride;
+    ISA(Ahead) while_scoring, while_adding;
 } ISA(Block);
 
 static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const float *queries, const Sight *sights,
@@ -200,8 +214,9 @@ static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const f
         most = last[r] > most ? last[r] : most;
     }
     if (!most) return;
+    const ISA(Ahead) none = {0};
     const size_t columns = (most + SUMS - 1) / SUMS * SUMS, size = state_size(head);
-    ISA(scores)(queries, head, block->turned, scores, rows, columns);
+    ISA(scores)(queries, head, block->turned, scores, rows, columns, block->while_scoring);
     for (size_t r = 0; r < rows; r++) {
         const Sight *sight = sights + r;
         if (head->softcap > 0 || sight->bias || sight->mask)
@@ -219,15 +234,15 @@ static void ISA(attend_block)(const Head *head, const ISA(Block) *block, const f
         const size_t before = shared ? from : last[r];
         if (first[r] < before)
             ISA(add_values)(scores + r * BLOCK + first[r], head, block->values + first[r] * block->value_stride,
-                            block->value_stride, before - first[r], states + r * size, 1);
+                            block->value_stride, before - first[r], states + r * size, 1, none);
     }
     if (!shared) return;
     ISA(add_values)(scores + from, head, block->values + from * block->value_stride, block->value_stride, to - from,
-                    states, rows);
+                    states, rows, block->while_adding);
     for (size_t r = 0; r < rows; r++)
         if (to < last[r])
             ISA(add_values)(scores + r * BLOCK + to, head, block->values + to * block->value_stride, block->value_stride,
-                            last[r] - to, states + r * size, 1);
+                            last[r] - to, states + r * size, 1, none);
 }
 
 static void ISA(clears)(const Head *head, float *states, size_t count)
@@ -249,23 +264,65 @@ static const float *ISA(whole_values)(const Head *head, const float *values, siz
     return to - count * head->width;
 }
 
-INLINE void ISA(widen_bfloat16)(const uint16_t *restrict from, size_t count, float *restrict to)
+/* SUMS numbers. */
+INLINE void ISA(widen_step)(Kept kept, const char *from, float *to)
 {
-    for (size_t i = 0; i < count; i++) {
-        const uint32_t bits = (uint32_t)from[i] << 16;
-        memcpy(to + i, &bits, 4);
+    for (size_t i = 0; i < SUMS; i += LANES)
+        if (kept == KEPT_INT8) store_floats(to + i, load_int8((const int8_t *)from + i));
+        else store_floats(to + i, load_bfloat16((const uint16_t *)from + i));
+}
+
+INLINE void ISA(widen_rows)(const Head *head, Kept kept, const char *rows, size_t stride, size_t count, float *to)
+{
+    const size_t number = kept_size(kept), whole = head->depth / SUMS * SUMS, rest = head->depth - whole;
+    for (; count--; rows += stride * number, to += head->width) {
+        char last[SUMS * sizeof(float)] = {0};
+        for (size_t i = 0; i < whole; i += SUMS) ISA(widen_step)(kept, rows + i * number, to + i);
+        if (!rest) continue;
+        memcpy(last, rows + whole * number, rest * number);
+        ISA(widen_step)(kept, last, to + whole);
     }
 }
 
 /* Rows of numbers that are not float32 likewise, as float32. */
 static void ISA(widen)(const Head *head, Kept kept, const void *rows, size_t stride, size_t count, float *to)
 {
-    for (size_t row = 0; row < count; row++, to += head->width) {
-        if (kept == KEPT_BFLOAT16) ISA(widen_bfloat16)((const uint16_t *)rows + row * stride, head->depth, to);
-        else
-            for (size_t i = 0; i < head->depth; i++) to[i] = ((const int8_t *)rows)[row * stride + i];
-        for (size_t i = head->depth; i < head->width; i++) to[i] = 0;
+    if (kept == KEPT_INT8) ISA(widen_rows)(head, KEPT_INT8, rows, stride, count, to);
+    else ISA(widen_rows)(head, KEPT_BFLOAT16, rows, stride, count, to);
+}
+
+/* `words` of each key, in which numbers lie side by side, the first in the lowest bits; to [numbers][BLOCK]. */
+INLINE void ISA(part)(Kept kept, const float *from, size_t words, size_t count, float *to)
+{
+    const int parts = (int)(sizeof *to / kept_size(kept));
+    for (size_t word = 0; word < words; word++, from += BLOCK, to += parts * BLOCK)
+        for (size_t key = 0; key < count; key += LANES) {
+            const Floats four = load_floats(from + key);
+            for (int part = 0; part < parts; part++)
+                store_floats(to + part * BLOCK + key, kept == KEPT_INT8 ? byte_of(four, part) : half_of(four, part));
+        }
+}
+
+/* What `turn` makes of keys that are not float32. Where they fill 32 bits, these are turned, and then parted. `copied`:
+ * [BLOCK][width], for itself. */
+static void ISA(turn_kept)(const Head *head, Kept kept, const void *keys, size_t stride, size_t count, float *copied,
+                           float *turned)
+{
+    const size_t numbers = sizeof *turned / kept_size(kept), words = head->depth / numbers;
+    if (head->depth % numbers || stride % numbers || (uintptr_t)keys % sizeof *turned) {
+        ISA(widen)(head, kept, keys, stride, count, copied);
+        ISA(turn)(copied, head->width, count, head->depth, turned);
+        return;
     }
+    ISA(turn)(keys, stride / numbers, count, words, copied);
+    if (kept == KEPT_INT8) ISA(part)(KEPT_INT8, copied, words, count, turned);
+    else ISA(part)(KEPT_BFLOAT16, copied, words, count, turned);
+}
+
+/* `count` rows of so many bytes, to be asked for in `steps`; none that lie apart. */
+static ISA(Ahead) ISA(rows_ahead)(const char *rows, size_t row, size_t bytes, size_t count, size_t steps)
+{
+    return (ISA(Ahead)){rows, row == bytes ? (bytes * count + steps * LINE - 1) / (steps * LINE) * LINE : 0};
 }
 
 static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
@@ -289,14 +346,21 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
             ISA(turn)(key_rows, tokens.key_stride, keys, head->depth, turned);
             values = ISA(whole_values)(head, value_rows, tokens.value_stride, keys, copied);
         } else {
-            ISA(widen)(head, tokens.kept, key_rows, tokens.key_stride, keys, copied);
-            ISA(turn)(copied, head->width, keys, head->depth, turned);
+            ISA(turn_kept)(head, tokens.kept, key_rows, tokens.key_stride, keys, copied, turned);
             ISA(widen)(head, tokens.kept, value_rows, tokens.value_stride, keys, copied);
         }
-        const ISA(Block) block = {key, keys, turned, values, head->width};
-        for (size_t r = 0; r < count; r += QUERIES)
+        const size_t more = at_most(last - key - keys, BLOCK), key_row = tokens.key_stride * number;
+        const size_t value_row = tokens.value_stride * number;
+        ISA(Block) block = {
+            key, keys, turned, values, head->width,
+            ISA(rows_ahead)((const char *)key_rows + keys * key_row, key_row, head->depth * number, more, head->depth),
+            ISA(rows_ahead)((const char *)value_rows + keys * value_row, value_row, head->value_depth * number, more, keys),
+        };
+        for (size_t r = 0; r < count; r += QUERIES) {
             ISA(attend_block)(head, &block, queries + r * head->depth, sights + r, at_most(count - r, QUERIES),
                               states + r * state_size(head));
+            block.while_scoring = block.while_adding = (ISA(Ahead)){0};
+        }
     }
 }
 

@@ -137,6 +137,7 @@ static void few_item(void *data, size_t item)
     a->kernels->attends(&a->head, tokens_of(a, batch, kv_head), queries_of(a, batch, kv_head, 0), sights, rows,
                         range * RANGE, range_states(work, place, range), workspace);
     scratch_give_back(workspace);
+    if (work->ranges == 1) finish(a, batch, kv_head, 0, a->length, range_states(work, place, 0));
 }
 
 static void join_item(void *data, size_t place)
@@ -166,9 +167,9 @@ static OrtStatus *attend_few(Work *work, const OrtKernelContext *context)
     work->states = scratch_take(heads * work->ranges * rows * state_size(&a->head) * sizeof(float));
     if (!work->states) return no_memory(work->api);
     OrtStatus *status = in_parallel(work->api, context, few_item, heads * work->ranges, work);
-    const int few = heads * work->ranges * rows <= FEW_JOINS;
-    if (!status && !few) status = in_parallel(work->api, context, join_item, heads, work);
-    for (size_t place = 0; !status && few && place < heads; place++) join_item(work, place);
+    const int joins = work->ranges > 1, few = heads * work->ranges * rows <= FEW_JOINS;
+    if (!status && joins && !few) status = in_parallel(work->api, context, join_item, heads, work);
+    for (size_t place = 0; !status && joins && few && place < heads; place++) join_item(work, place);
     scratch_give_back(work->states);
     return status;
 }

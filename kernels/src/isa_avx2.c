@@ -80,6 +80,25 @@ static inline Floats power_of_two(Floats shifted)
     const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f800000)));
 }
+static inline Floats load_bfloat16(const uint16_t *p)
+{
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+static inline Floats load_int8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+static inline Floats half_of(Floats words, int i)
+{
+    const __m256i bits = _mm256_castps_si256(words);
+    return _mm256_castsi256_ps(i ? _mm256_and_si256(bits, _mm256_set1_epi32(-65536)) : _mm256_slli_epi32(bits, 16));
+}
+static inline Floats byte_of(Floats words, int i)
+{
+    const __m256i bits = _mm256_castps_si256(words);
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(bits, 24 - 8 * i), 24));
+}
 /* Four numbers of row `row` and of the fourth behind it. */
 static inline __m256 halves(const float *const *rows, int row, int column)
 {

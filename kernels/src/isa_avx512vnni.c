@@ -62,6 +62,25 @@ static inline Floats power_of_two(Floats shifted)
     const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)));
 }
+static inline Floats load_bfloat16(const uint16_t *p)
+{
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+static inline Floats load_int8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+static inline Floats half_of(Floats words, int i)
+{
+    const __m512i bits = _mm512_castps_si512(words);
+    return _mm512_castsi512_ps(i ? _mm512_and_si512(bits, _mm512_set1_epi32(-65536)) : _mm512_slli_epi32(bits, 16));
+}
+static inline Floats byte_of(Floats words, int i)
+{
+    const __m512i bits = _mm512_castps_si512(words);
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(bits, 24 - 8 * i), 24));
+}
 /* Four numbers of rows `row`, `row` + 4 and so on. */
 static inline __m512 quarters(const float *const *rows, int row, int column)
 {

@@ -101,6 +101,24 @@ static inline Floats power_of_two(Floats shifted)
     const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(shifted), 23);
     return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
 }
+static inline Floats load_bfloat16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+static inline Floats load_int8(const int8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+static inline Floats half_of(Floats words, int i)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(words);
+    return vreinterpretq_f32_u32(i ? vandq_u32(bits, vdupq_n_u32(0xffff0000u)) : vshlq_n_u32(bits, 16));
+}
+static inline Floats byte_of(Floats words, int i)
+{
+    const int32x4_t upper = vshlq_s32(vreinterpretq_s32_f32(words), vdupq_n_s32(24 - 8 * i));
+    return vcvtq_f32_s32(vshrq_n_s32(upper, 24));
+}
 static inline void transpose(const float *const *rows, float *to, size_t stride)
 {
     const float32x4x2_t ab = vtrnq_f32(vld1q_f32(rows[0]), vld1q_f32(rows[1]));

@@ -29,7 +29,32 @@ static inline Floats power_of_two(Floats shifted)
     memcpy(&shifted, &bits, 4);
     return shifted;
 }
-static inline void transpose(const float *const *rows, float *to, size_t stride) { (void)stride, *to = **rows; }
+static inline Floats load_bfloat16(const uint16_t *p)
+{
+    const uint32_t bits = (uint32_t)*p << 16;
+    float number;
+    memcpy(&number, &bits, 4);
+    return number;
+}
+static inline Floats load_int8(const int8_t *p) { return *p; }
+static inline Floats half_of(Floats words, int i)
+{
+    uint32_t bits;
+    memcpy(&bits, &words, 4);
+    const uint16_t half = (uint16_t)(bits >> 16 * i);
+    return load_bfloat16(&half);
+}
+static inline Floats byte_of(Floats words, int i)
+{
+    uint32_t bits;
+    memcpy(&bits, &words, 4);
+    return (int8_t)(bits >> 8 * i);
+}
+static inline void transpose(const float *const *rows, float *to, size_t stride) 
+{
+    (void)stride;
+    memcpy(to, *rows, sizeof *to);
+}
 
 #include "attention_body.h"
 #include "rounding.h"

@@ -17,8 +17,6 @@
 #define PAIRS 0
 #endif
 
-#define LINE 64 /* bytes of a cache */
-
 /* `next` [blocks][share]: weights that are asked for meanwhile. */
 static inline __attribute__((always_inline)) void ISA(multiply_rows)(
     const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, const uint8_t *next,
@@ -107,8 +105,8 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
 static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead,
                             float *out, size_t stride)
 {
-    const size_t passes = (rows + ROWS - 1) / ROWS, even = (rows + passes - 1) / passes;
-    const size_t each = PAIRS ? (even + 1) / 2 * 2 : even, halves = TILE / LANES / VECTORS;
+    const size_t passes = rows <= ROWS ? 1 : (rows + ROWS - 1) / ROWS, halves = TILE / LANES / VECTORS;
+    const size_t even = passes == 1 ? rows : (rows + passes - 1) / passes, each = PAIRS ? (even + 1) / 2 * 2 : even;
     const size_t line_blocks = passes * halves * matrix->blocks * LINE;
     const size_t share = ahead && rows >= ROWS ? (tile_bytes(matrix) + line_blocks - 1) / line_blocks * LINE : 0;
     const uint8_t *next = share ? ahead : matrix->weights;
@@ -145,4 +143,3 @@ static void ISA(multiplies)(const Matrix *matrix, size_t tile, Rounded rounded, 
 }
 
 #undef CASE
-#undef LINE
