@@ -16,6 +16,7 @@ from edgellm.system.memory import release_pages
 from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
+FEW_ROWS = 8  # for which there is room as soon as there is a second
 SCRATCH = -1  # in a copy plan: the spare row
 STALE_BYTES = 64 << 20  # of rows that have left: more than that, and than what is in use, is given back
 
@@ -49,8 +50,8 @@ class HostCache(KVCache):
         self._touched = [0] * rows
 
     def _more_rows(self, rows: int) -> int:
-        """Twice as many: those that are not used take no memory, and making room row by row copies all of it."""
-        return 2 * rows
+        """Four times as many: those that are not used take next to no memory, and making room copies all of it."""
+        return max(FEW_ROWS, 4 * rows)
 
     def _grow(self, rows: int, capacity: int) -> None:
         self._rebuild(range(self.rows), rows, capacity)
