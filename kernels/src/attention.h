@@ -39,6 +39,7 @@ typedef struct {
     const void *keys, *values;
     size_t key_stride, value_stride;
     Kept kept;
+    const void *next_keys, *next_values; /* what is read after these, or NULL */
 } Tokens;
 
 /* What a query sees: keys [first, last). `bias`: NULL, or a number for each key, times log2(e) added to its score;

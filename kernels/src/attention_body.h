@@ -319,10 +319,10 @@ static void ISA(turn_kept)(const Head *head, Kept kept, const void *keys, size_t
     else ISA(part)(KEPT_BFLOAT16, copied, words, count, turned);
 }
 
-/* `count` rows of so many bytes, to be asked for in `steps`; none that lie apart. */
+/* `count` rows of so many bytes, to be asked for in `steps`; none that lie apart, and of NULL none. */
 static ISA(Ahead) ISA(rows_ahead)(const char *rows, size_t row, size_t bytes, size_t count, size_t steps)
 {
-    return (ISA(Ahead)){rows, row == bytes ? (bytes * count + steps * LINE - 1) / (steps * LINE) * LINE : 0};
+    return (ISA(Ahead)){rows, rows && row == bytes ? (bytes * count + steps * LINE - 1) / (steps * LINE) * LINE : 0};
 }
 
 static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, const Sight *sights, size_t count,
@@ -350,11 +350,13 @@ static void ISA(attends)(const Head *head, Tokens tokens, const float *queries, 
             ISA(widen)(head, tokens.kept, value_rows, tokens.value_stride, keys, copied);
         }
         const size_t more = at_most(last - key - keys, BLOCK), key_row = tokens.key_stride * number;
-        const size_t value_row = tokens.value_stride * number;
+        const size_t value_row = tokens.value_stride * number, expected = more ? more : BLOCK;
+        const char *next_keys = more ? (const char *)key_rows + keys * key_row : tokens.next_keys;
+        const char *next_values = more ? (const char *)value_rows + keys * value_row : tokens.next_values;
         ISA(Block) block = {
             key, keys, turned, values, head->width,
-            ISA(rows_ahead)((const char *)key_rows + keys * key_row, key_row, head->depth * number, more, head->depth),
-            ISA(rows_ahead)((const char *)value_rows + keys * value_row, value_row, head->value_depth * number, more, keys),
+            ISA(rows_ahead)(next_keys, key_row, head->depth * number, expected, head->depth),
+            ISA(rows_ahead)(next_values, value_row, head->value_depth * number, at_most(expected, keys), keys),
         };
         for (size_t r = 0; r < count; r += QUERIES) {
             ISA(attend_block)(head, &block, queries + r * head->depth, sights + r, at_most(count - r, QUERIES),

@@ -390,7 +390,10 @@ static OrtStatus *run_with(Run *run, OrtKernelContext *context, char *buffer)
     TRY(store(run, context));
     const size_t head_step = run->capacity * a->head.depth, batch_step = head_step * a->kv_heads;
     a->queries = run->queries;
-    a->tokens = (Tokens){run->present_key, run->present_value, a->head.depth, a->head.depth, op->kept};
+    a->tokens = (Tokens){
+        .keys = run->present_key, .values = run->present_value, .key_stride = a->head.depth, .value_stride = a->head.depth,
+        .kept = op->kept,
+    };
     a->key_head_step = a->value_head_step = head_step;
     a->key_batch_step = a->value_batch_step = batch_step;
     a->window = op->window;

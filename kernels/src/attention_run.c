@@ -11,7 +11,7 @@ typedef struct {
     const Attention *attention;
     const OrtApi *api;
     size_t each, tiles;    /* many: queries of a tile, without those that share keys; tiles of a head */
-    size_t ranges;         /* few */
+    size_t ranges, items;  /* few */
     float *states;         /* few: [batch][kv_heads][ranges][length x group][state_size] */
     _Atomic(int) failed;
 } Work;
@@ -121,6 +121,18 @@ static float *range_states(const Work *work, size_t place, size_t range)
     return work->states + (place * work->ranges + range) * a->length * a->group * state_size(&a->head);
 }
 
+/* What is read after `tokens`: the item's keys and values. */
+static void lead_to(Tokens *tokens, const Work *work, size_t item)
+{
+    const Attention *a = work->attention;
+    const size_t place = item / work->ranges, batch = place / a->kv_heads, kv_head = place % a->kv_heads;
+    const size_t range = item % work->ranges * RANGE, seen = sight_of(a, batch, kv_head, 0).first / BLOCK * BLOCK;
+    const size_t key = range > seen ? range : seen, number = kept_size(tokens->kept);
+    const Tokens next = tokens_of(a, batch, kv_head);
+    tokens->next_keys = (const char *)next.keys + key * next.key_stride * number;
+    tokens->next_values = (const char *)next.values + key * next.value_stride * number;
+}
+
 static void few_item(void *data, size_t item)
 {
     Work *work = data;
@@ -134,10 +146,12 @@ static void few_item(void *data, size_t item)
         work->failed = 1;
         return;
     }
-    a->kernels->attends(&a->head, tokens_of(a, batch, kv_head), queries_of(a, batch, kv_head, 0), sights, rows,
-                        range * RANGE, range_states(work, place, range), workspace);
+    Tokens tokens = tokens_of(a, batch, kv_head);
+    if (item + 1 < work->items) lead_to(&tokens, work, item + 1);
+    float *states = range_states(work, place, range);
+    a->kernels->attends(&a->head, tokens, queries_of(a, batch, kv_head, 0), sights, rows, range * RANGE, states, workspace);
     scratch_give_back(workspace);
-    if (work->ranges == 1) finish(a, batch, kv_head, 0, a->length, range_states(work, place, 0));
+    if (work->ranges == 1) finish(a, batch, kv_head, 0, a->length, states);
 }
 
 static void join_item(void *data, size_t place)
@@ -166,7 +180,8 @@ static OrtStatus *attend_few(Work *work, const OrtKernelContext *context)
     work->ranges = (most_keys(a) + RANGE - 1) / RANGE;
     work->states = scratch_take(heads * work->ranges * rows * state_size(&a->head) * sizeof(float));
     if (!work->states) return no_memory(work->api);
-    OrtStatus *status = in_parallel(work->api, context, few_item, heads * work->ranges, work);
+    work->items = heads * work->ranges;
+    OrtStatus *status = in_parallel(work->api, context, few_item, work->items, work);
     const int joins = work->ranges > 1, few = heads * work->ranges * rows <= FEW_JOINS;
     if (!status && joins && !few) status = in_parallel(work->api, context, join_item, heads, work);
     for (size_t place = 0; !status && joins && few && place < heads; place++) join_item(work, place);

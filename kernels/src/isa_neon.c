@@ -105,7 +105,7 @@ static inline Floats load_bfloat16(const uint16_t *p) { return vreinterpretq_f32
 static inline Floats load_int8(const int8_t *p)
 {
     int32_t four;
-    memcpy(&four, p, 4);
+    __builtin_memcpy(&four, p, 4);
     const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
     return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
 }
