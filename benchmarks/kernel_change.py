@@ -6,8 +6,8 @@
 
 Both have to have the same operators. For each package: median milliseconds of a prompt, of a token for each of ROWS
 sequences behind so many tokens, or of an encoder's batch, with the library before and with the installed one, the
-median of the rounds' ratios, and whether the results have the same bits. Rounds that lie side by side show changes of one percent where neighbours make the machine itself a third slower
-now and then.
+median of the rounds' ratios, and whether the results have the same bits. Rounds that lie side by side show changes of
+one percent where neighbours make the machine itself a third slower now and then.
 """
 
 from __future__ import annotations
