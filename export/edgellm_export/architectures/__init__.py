@@ -33,6 +33,7 @@ DECODERS = {
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",
+    "gemma3n_text": "gemma3n",
     "glm": "glm",
     "glm4": "glm4",
     "gpt2": "gpt2",

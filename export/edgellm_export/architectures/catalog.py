@@ -39,6 +39,8 @@ CHECKPOINTS: Mapping[str, str] = {
     "gemma2": "google/gemma-2-2b-it",
     "gemma3": "google/gemma-3-4b-it",
     "gemma3_text": "google/gemma-3-270m-it, google/gemma-3-1b-it, google/embeddinggemma-300m",
+    "gemma3n": "google/gemma-3n-E2B-it, google/gemma-3n-E4B-it",
+    "gemma3n_text": "the text model of google/gemma-3n-E2B-it, saved by itself",
     "glm": "zai-org/glm-4-9b-chat-hf, zai-org/glm-edge-1.5b-chat",
     "glm4": "zai-org/GLM-4-9B-0414",
     "gpt2": "openai-community/gpt2, distilbert/distilgpt2",
