@@ -130,6 +130,7 @@ GGUF: Mapping[str, tuple[str, ...]] = {
     "gemma-embedding": ("gemma3_text",),
     "gemma2": ("gemma2",),
     "gemma3": ("gemma3", "gemma3_text"),
+    "gemma3n": ("gemma3n", "gemma3n_text"),
     "glm4": ("glm4",),
     "gpt-oss": ("gpt_oss",),
     "gpt2": ("gpt2",),
