@@ -76,7 +76,9 @@ MODELS: dict[str, str] = {
         ("roberta", "roberta-prelayernorm", "bart", "longformer", "ibert", "data2vec-text", "mega", "mra"), "Roberta"
     ),
     "led": "LED", "mvp": "Mvp", "deberta": "Deberta", "code_llama": "CodeLlama",
-    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma"), "Gemma"),
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma"), "Gemma"
+    ),
     **dict.fromkeys(("nllb", "nllb-moe"), "Nllb"),
     **dict.fromkeys(("t5", "mt5", "switch_transformers"), "T5"),
     "pegasus": "Pegasus", "mbart": "MBart", "mbart50": "MBart50",
