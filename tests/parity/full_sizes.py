@@ -256,6 +256,8 @@ ENCODERS = [
     _of("nghuyong/ernie-2.0-base-en", "ernie", None, VECTORS, **_bert(768, 3072, 12, 12, 30522, type_vocab_size=4)),
     _of("andreasmadsen/efficient_mlm_m0.40", "roberta-prelayernorm", None, WORDS, **_bert(
         1024, 4096, 24, 16, 50265, max_position_embeddings=514)),
+    _of("EuroBERT/EuroBERT-210m", "eurobert", None, WORDS, version="5", **_sized(
+        768, 3072, 12, 12, 12, 128256, max_position_embeddings=8192)),
     _of("nvidia/megatron-bert-uncased-345m", "megatron-bert", None, VECTORS, **_bert(1024, 4096, 24, 16, 29056)),
     _of("google/electra-small-discriminator", "electra", None, VECTORS, **_bert(
         256, 1024, 12, 4, 30522, embedding_size=128)),

@@ -99,6 +99,7 @@ ENCODERS = {
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",
+    "eurobert": "eurobert",
     "gte": "gte",
     "megatron-bert": "megatron_bert",
     "modernbert": "modernbert",

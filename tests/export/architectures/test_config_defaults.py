@@ -20,7 +20,7 @@ NOT_BY_DEFAULT = {
 }
 # Other names of keys that a class reads by itself.
 READ_BY_CLASS = {"lfm2": {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"}}
-NEWER = ("gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
+NEWER = ("eurobert", "gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
 TYPES = sorted(name for families in FAMILIES.values() for name in families)
 
 

@@ -87,11 +87,18 @@ NEWER = (albert, mpnet, deberta, deberta_v2, modernbert)
 # Since transformers 5, and without a head for answers.
 nomic = rows("NomicBertConfig", "nomic-bert", versions=("5",))
 gte = rows("GteConfig", "gte", without_types, versions=("5",))
+eurobert = rows(
+    "EuroBertConfig", "eurobert", without_types, versions=("5",), num_key_value_heads=2, head_dim=16, pad_token_id=0,
+    type_vocab_size=...,
+)  # fmt: skip
 LATEST = [head for head in HEADS if head != "answer"]
 
 SITUATIONS = [
     *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert, *NEWER) for head in HEADS),
-    *(make(head) for make in (nomic, gte) for head in LATEST),
+    *(make(head) for make in (nomic, gte, eurobert) for head in LATEST),
+    eurobert("labels", "mean", classifier_pooling="mean", attention_bias=True),
+    eurobert("labels", "first", classifier_pooling="bos", rope_theta=5000.0),
+    eurobert("mlm", "biased", mlp_bias=True, tie_word_embeddings=True),
     bert("labels", "named", **LABELS),
     bert("labels", "label2id-is-old", edited(CONFIG, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}), **LABELS),
     bert("labels", "without-label2id", without(CONFIG, "label2id"), **LABELS),
