@@ -256,6 +256,9 @@ ENCODERS = [
     _of("nghuyong/ernie-2.0-base-en", "ernie", None, VECTORS, **_bert(768, 3072, 12, 12, 30522, type_vocab_size=4)),
     _of("andreasmadsen/efficient_mlm_m0.40", "roberta-prelayernorm", None, WORDS, **_bert(
         1024, 4096, 24, 16, 50265, max_position_embeddings=514)),
+    _of("facebook/esm2_t6_8M_UR50D", "esm", None, VECTORS, **_bert(
+        320, 1280, 6, 20, 33, max_position_embeddings=1026, pad_token_id=1, mask_token_id=32, token_dropout=True,
+        position_embedding_type="rotary")),
     _of("EuroBERT/EuroBERT-210m", "eurobert", None, WORDS, version="5", **_sized(
         768, 3072, 12, 12, 12, 128256, max_position_embeddings=8192)),
     _of("nvidia/megatron-bert-uncased-345m", "megatron-bert", None, VECTORS, **_bert(1024, 4096, 24, 16, 29056)),

@@ -99,6 +99,7 @@ ENCODERS = {
     "distilbert": "distilbert",
     "electra": "electra",
     "ernie": "ernie",
+    "esm": "esm",
     "eurobert": "eurobert",
     "gte": "gte",
     "megatron-bert": "megatron_bert",

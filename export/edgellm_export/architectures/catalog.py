@@ -33,6 +33,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "electra": "google/electra-small-discriminator",
     "ernie": "nghuyong/ernie-2.0-base-en",
     "ernie4_5": "baidu/ERNIE-4.5-0.3B-PT",
+    "esm": "facebook/esm2_t6_8M_UR50D, facebook/esm2_t33_650M_UR50D",
     "eurobert": "EuroBERT/EuroBERT-210m",
     "exaone4": "LGAI-EXAONE/EXAONE-4.0-1.2B",
     "falcon": "tiiuae/falcon-7b, tiiuae/falcon-rw-1b",

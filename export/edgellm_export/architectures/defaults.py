@@ -159,6 +159,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131072,
         "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True,
     },
+    "esm": {
+        "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "max_position_embeddings": 1026, "layer_norm_eps": 1e-12, "position_embedding_type": "absolute",
+        "rope_theta": 10000.0, "tie_word_embeddings": True,
+    },
     "eurobert": {
         **_LLAMA, "vocab_size": 128256, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
         "num_attention_heads": 12, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "classifier_pooling": "late",
