@@ -151,7 +151,8 @@ class Gemma3n(Gemma):
         count, vocabulary = self.own.own_tokens, self.shape.vocab_size
         table = b.tensors.take(f"{TABLE}.weight", (count, self._all_own))
         if count < vocabulary:
-            return RowConcat(table.name, (table, PickedRows("", table, np.zeros(vocabulary - count, np.int64))))
+            first = np.broadcast_to(np.int64(0), vocabulary - count)  # of no memory, whatever config.json says
+            return RowConcat(table.name, (table, PickedRows("", table, first)))
         return RowSlice(table.name, table, 0, vocabulary) if table.shape[0] > vocabulary else table
 
     def layer(
