@@ -40,7 +40,7 @@ TYPES = [
     "data2vec-text", "deberta", "deberta-v2", "deepseek_v2", "deepseek_v3", "diffllama", "distilbert", "doge",
     "dots1", "electra", "ernie", "ernie4_5", "ernie4_5_moe", "esm", "eurobert", "exaone4", "falcon", "falcon_h1",
     "falcon_mamba", "flaubert", "flex_olmo", "fnet", "fsmt", "funnel", "gemma", "gemma2", "gemma3", "gemma3_text",
-    "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese",
+    "gemma3n_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese",
     "gpt_oss", "gptj", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "helium",
     "hunyuan_v1_dense", "hunyuan_v1_moe", "ibert", "idefics3", "internvl", "jamba", "jetmoe", "layoutlm", "led",
     "lfm2", "llama", "llava", "longformer", "longt5", "luke", "m2m_100", "mamba", "mamba2", "marian", "mbart",

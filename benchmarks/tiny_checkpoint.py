@@ -52,6 +52,10 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v3": {"num_key_value_heads": 4, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1},
     "electra": {"embedding_size": 32},
     "gemma2": {"query_pre_attn_scalar": 16},
+    "gemma3n_text": {
+        "num_kv_shared_layers": 1, "layer_types": ["full_attention"] * 2, "vocab_size_per_layer_input": VOCAB,
+        "hidden_size_per_layer_input": 16, "activation_sparsity_pattern": [0.9, 0.0], "laurel_rank": 8,
+    },
     "gptj": {"rotary_dim": 16},
     "codegen": {"rotary_dim": 16},
     "moonshine": {"encoder_num_attention_heads": 4, "encoder_num_key_value_heads": 4, "decoder_num_attention_heads": 4,

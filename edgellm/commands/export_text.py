@@ -33,7 +33,8 @@ def source_lines(source: Mapping[str, Any]) -> list[str]:
     left_out = ", ".join(map(str, parts)) if isinstance(parts, list) else ""
     lines = []
     if whole is not None:
-        lines.append(f"text alone   of {whole}{f', without {left_out}' if left_out else ''}; images are refused")
+        refused = "images and audio" if "audio" in left_out else "images"
+        lines.append(f"text alone   of {whole}{f', without {left_out}' if left_out else ''}; {refused} are refused")
     for adapter in adapters if isinstance(adapters, list) else ():
         if isinstance(adapter, Mapping):
             revision = f" at {adapter['revision']}" if adapter.get("revision") else ""

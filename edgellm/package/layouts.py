@@ -76,8 +76,8 @@ def _array_dtype(dtype: str) -> str:
 @dataclass(frozen=True)
 class CacheTensor:
     """One tensor of a cache: [batch, heads, capacity, size]. `ports`: its names in the graph as past and present, of
-    keys and of values where both are the same memory. `kernel`: of a short convolution that reads it, 0 for keys and
-    values."""
+    keys and of values where both are the same memory, and of all layers that share it. `kernel`: of a short
+    convolution that reads it, 0 for keys and values."""
 
     ports: tuple[tuple[str, str], ...]
     heads: int
@@ -123,7 +123,8 @@ class CacheLayout:
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
     gives the past back with the new tokens behind it. The scales of an int8 cache are constants of the graph. No
     package has "bfloat16": it is what a cache of float32 may be loaded as. `values_are_keys`: a layer's values are
-    the numbers of its keys, and both tensors may be the same memory.
+    the numbers of its keys, and both tensors may be the same memory. `shared`: for each of the last layers, the earlier
+    one whose keys and values it has: its tensors hold the same numbers, and may be the same memory.
     """
 
     num_layers: int
@@ -135,6 +136,7 @@ class CacheLayout:
     present: str = "present.{layer}.{side}"
     conv: ConvLayout | None = None
     values_are_keys: bool = False
+    shared: tuple[int, ...] = ()
 
     @property
     def array_dtype(self) -> str:
@@ -142,9 +144,14 @@ class CacheLayout:
         return _array_dtype(self.dtype)
 
     @property
+    def num_own_layers(self) -> int:
+        """Those whose memory is not another's."""
+        return self.num_layers - len(self.shared)
+
+    @property
     def num_attention_layers(self) -> int:
         """Those that keep keys and values."""
-        return self.num_layers - (0 if self.conv is None else len(self.conv.layers))
+        return self.num_own_layers - (0 if self.conv is None else len(self.conv.layers))
 
     def as_bfloat16(self) -> CacheLayout:
         """The same cache with keys and values in half the bytes. Raises OptionError where it cannot be had."""
@@ -162,7 +169,7 @@ class CacheLayout:
 
     def tensors(self) -> list[CacheTensor]:
         """The same with what they hold."""
-        return [tensor for layer in range(self.num_layers) for tensor in self._of_layer(layer)]
+        return [tensor for layer in range(self.num_own_layers) for tensor in self._of_layer(layer)]
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one row occupies in the whole cache: keys and values, and of convolutions what is
@@ -182,9 +189,12 @@ class CacheLayout:
         return tokens * self.bytes_per_token() + slots
 
     def _of_layer(self, layer: int) -> list[CacheTensor]:
+        readers = [self.num_own_layers + i for i, source in enumerate(self.shared) if source == layer]
+
         def tensor(sides: Sequence[str], heads: int, size: int, dtype: str, kernel: int = 0) -> CacheTensor:
             ports = tuple(
-                (self.past.format(layer=layer, side=side), self.present.format(layer=layer, side=side))
+                (self.past.format(layer=each, side=side), self.present.format(layer=each, side=side))
+                for each in (layer, *readers)
                 for side in sides
             )
             return CacheTensor(ports, heads, size, dtype, kernel)

@@ -56,7 +56,7 @@ else:
 
     Facts = TypeVar("Facts")
 
-YOUNGER = ("conv", "values_are_keys")  # fields of a cache that earlier versions refuse
+YOUNGER = ("conv", "values_are_keys", "shared")  # fields of a cache that earlier versions refuse
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",

@@ -164,6 +164,8 @@ def _check_caches(found: ManifestFile) -> None:
             raise _corrupt("cache.dtype is 'int8' in a package for cuda, expected 'float16'")
         if own.conv is not None:
             _check_conv(own, own.conv, found)
+        if own.shared:
+            _check_shared(own, found)
 
 
 def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> None:
@@ -175,6 +177,14 @@ def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> No
         raise _corrupt(f"cache.conv.layers is {conv.layers}, expected some of {cache.num_layers} layers, ascending")
     if layers[0] < 0 or cache.growth != "in_place" or found.task != "text-generation":
         raise _corrupt("cache.conv belongs to a decoder's cache that is written in place, and to layers from 0 on")
+
+
+def _check_shared(cache: CacheLayout, found: ManifestFile) -> None:
+    own = max(cache.num_own_layers, 0)
+    if not all(0 <= source < own for source in cache.shared):
+        raise _corrupt(f"cache.shared is {cache.shared}, expected for each a layer of the {own} before them")
+    if cache.growth != "in_place" or cache.conv is not None or found.task != "text-generation":
+        raise _corrupt("cache.shared belongs to a decoder's cache that is written in place, without convolutions")
 
 
 def _check_layout(name: str, cache: CacheLayout | CrossCacheLayout, **sizes: int) -> None:

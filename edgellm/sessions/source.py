@@ -37,7 +37,7 @@ class Identity:
         digest = hashlib.sha256()
         for name in graphs:
             digest.update(f"{name}\n{_hash(package, manifest, name)}\n".encode())
-        sizes = layout.num_layers, layout.num_kv_heads, layout.head_dim
+        sizes = layout.num_own_layers, layout.num_kv_heads, layout.head_dim
         cache = StoredCache(*sizes, layout.dtype, layout.conv, layout.values_are_keys)
         return cls(digest.hexdigest(), _hash(package, manifest, TOKENIZER), cache)
 

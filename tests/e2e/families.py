@@ -87,6 +87,31 @@ _CONVOLVED = {
 }
 
 
+_GEMMA3N = {
+    "num_hidden_layers": 7,
+    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"] * 2 + ["full_attention"],
+    "num_kv_shared_layers": 3,
+    "sliding_window": 12,
+    "intermediate_size": [88, 72, 96, 64, 88, 80, 64],
+    "activation_sparsity_pattern": [0.95, 0.7, 0.0, 0.0, 0.6, 0.0, 0.0],
+    "vocab_size_per_layer_input": 131,
+    "hidden_size_per_layer_input": 24,
+    "altup_num_inputs": 4,
+    "laurel_rank": 8,
+}
+_OWN_KEYS = {
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "intermediate_size": 72,
+    "activation_sparsity_pattern": [0.0, 0.6, 0.0, 0.0],
+    "num_kv_shared_layers": 0,
+    "vocab_size_per_layer_input": 140,
+    "altup_num_inputs": 2,
+    "altup_active_idx": 1,
+    "altup_correct_scale": False,
+}
+
+
 def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     sizes = {"vocab_size": 131, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": CONTEXT}
     return lambda: hf.GPT2Config(**{**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, **changes})
@@ -402,6 +427,15 @@ FAMILIES = [
     Family("gemma2", _sized(hf.Gemma2Config, sliding_window=14, query_pre_attn_scalar=24)),
     Family("gemma2-no-caps", _sized(hf.Gemma2Config, attn_logit_softcapping=None, final_logit_softcapping=None)),
     Family("gemma3", _sized(hf.Gemma3TextConfig, sliding_window=12, num_hidden_layers=6, query_pre_attn_scalar=20)),
+    Family("gemma3n", _sized(hf.Gemma3nTextConfig, **_GEMMA3N), norms=3),
+    Family(
+        "gemma3n-own-keys",
+        _sized(
+            hf.Gemma3nTextConfig,
+            **{**_GEMMA3N, **_OWN_KEYS},
+            rope_scaling={"rope_type": "linear", "factor": 4.0},
+        ),
+    ),
     Family(
         "gemma3-linear",
         _sized(hf.Gemma3TextConfig, sliding_window=9, rope_scaling={"rope_type": "linear", "factor": 4.0}, head_dim=32),
@@ -437,7 +471,7 @@ OF_ALL_KINDS = (
     "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
     "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
     "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss", "lfm2",
-    "deepseek_v2",
+    "deepseek_v2", "gemma3n",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 

@@ -11,23 +11,26 @@ from transformers.pytorch_utils import Conv1D
 
 BLOCK_SIZE = 32
 ROUTERS = (".gate", ".router", ".router.layer")
+KEPT = (  # in float32
+    "wpe", "embed_positions", "conv.conv", "altup.modality_router", "altup.prediction_coefs", "altup.correction_coefs",
+)  # fmt: skip
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 
 
 @torch.no_grad()
 def rounded(model: Any, precision: str) -> Any:
-    """A copy of `model` whose matrices went through `precision`; vectors, learned positions and short convolutions stay
-    float32."""
+    """A copy of `model` whose matrices went through `precision`; vectors, learned positions, short convolutions
+    and AltUp's products with a few numbers stay float32."""
     result = copy.deepcopy(model)
     outer = (result.get_input_embeddings(), result.get_output_embeddings())
     for name, module in result.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or weight.ndim < 2 or name.endswith(("wpe", "embed_positions", "conv.conv")):
+        if weight is None or weight.ndim < 2 or name.endswith(KEPT):
             continue
         if module is outer[1] and weight is outer[0].weight:
             continue  # tied, and rounded already
         matrix = weight.T if isinstance(module, Conv1D) else weight
-        in_8 = module in outer or name.endswith(ROUTERS)
+        in_8 = module in outer or name.endswith((*ROUTERS, "embed_tokens_per_layer"))
         bits = 8 if precision == "int4" and in_8 else BITS[precision]
         for each in matrix if matrix.ndim == 3 else _heads(name, matrix, model.config):  # of experts
             each.copy_(torch.from_numpy(_round(np.ascontiguousarray(each.numpy()), bits)))

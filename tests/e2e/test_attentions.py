@@ -24,6 +24,7 @@ DECODERS = [
     "gpt2",
     "qwen3_moe",
     "deepseek_v2",
+    "gemma3n",
     "llama",
     "llama-dynamic",
     "mistral-sliding",

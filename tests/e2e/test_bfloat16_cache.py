@@ -73,7 +73,7 @@ def test_logits(name: str, reference: Callable[[str], Any], load16: Callable[...
     assert relative_rms(found, rounded) < 0.3 * relative_rms(found, plain)
 
 
-@pytest.mark.parametrize("name", ["phi3-longrope", "mistral-sliding", "gemma3", "lfm2"])
+@pytest.mark.parametrize("name", ["phi3-longrope", "mistral-sliding", "gemma3", "gemma3n", "lfm2"])
 def test_batches_beams_and_prefixes(name: str, load16: Callable[..., edgellm.Model]) -> None:
     """Rows that are copied, reordered and taken over; to the last bit what is read is in test_exactness.py."""
     prompts = [prompt(name, length, seed) for seed, length in enumerate((3, 30, 14, 1))]

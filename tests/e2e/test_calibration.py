@@ -54,7 +54,7 @@ def test_scales_change_nothing_in_float(
     model = edgellm.load(out, threads=1)
     # Before attention, before the MLP (often) and, where the MLP is gated, inside it; behind a short convolution.
     family, cache = BY_NAME[name], model.manifest.model.cache
-    layers, convolutions = cache.num_layers, cache.num_layers - cache.num_attention_layers
+    layers, convolutions = cache.num_layers, len(cache.conv.layers) if cache.conv else 0
     places = family.norms + family.gated
     if family.chooses:  # one for each expert that saw enough, and one that all see
         assert 2 * layers <= len(used) <= 8 * layers

@@ -17,6 +17,7 @@ NAMES = [
     "gpt2",
     "gpt_oss",
     "deepseek_v2",
+    "gemma3n",
     "llama-one-kv-head",
     "llama-dynamic",
     "phi3-longrope",
@@ -60,7 +61,7 @@ class TestTiny:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "lfm2"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "gemma3n", "lfm2"])
 def test_a_prefix_that_was_generated(name: str, precision: str, load: Callable[..., edgellm.Model]) -> None:
     """The next turn of a chat. Where decoding would have left other keys and values, they are computed anew."""
     model = load(name, precision)

@@ -30,6 +30,7 @@ REPRESENTATIVE = [
     "gpt2",
     "gpt_oss",
     "deepseek_v2",
+    "gemma3n",
     "llama-one-kv-head",
     "phi3-longrope",
     "mistral-sliding",

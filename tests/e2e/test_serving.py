@@ -64,7 +64,7 @@ def numbers(generation: edgellm.Generation) -> list[Any]:
     return [(one.tokens, one.logprobs, one.score, one.finish_reason) for one in generation.sequences]
 
 
-@pytest.fixture(params=["llama", "gemma2", "qwen3", "deepseek_v2"])
+@pytest.fixture(params=["llama", "gemma2", "qwen3", "deepseek_v2", "gemma3n"])
 def model(request: pytest.FixtureRequest, package: Package) -> edgellm.Model:
     return edgellm.load(package(request.param, "int8"), threads=2, prefill_chunk=16)
 

@@ -20,7 +20,7 @@ from test_independence import LOGITS, assert_same
 # convolutions, latents.
 NAMES = [
     "gpt2", "llama-one-kv-head", "llama-linear", "llama-yarn", "phi3-longrope", "mistral-sliding", "qwen3", "gemma2",
-    "gemma3", "lfm2", "deepseek_v2",
+    "gemma3", "lfm2", "deepseek_v2", "gemma3n",
 ]  # fmt: skip
 DYNAMIC = "llama-dynamic"
 OURS = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
@@ -68,7 +68,7 @@ def test_saved_and_loaded(name: str, kind: str, load_kind: Callable[..., edgellm
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "phi3-longrope", "lfm2"])
+@pytest.mark.parametrize("name", ["gpt2", "qwen3", "gemma3", "phi3-longrope", "lfm2", "gemma3n"])
 def test_turns(name: str, precision: str, load: Callable[..., edgellm.Model]) -> None:
     """Each turn is what the whole conversation as one prompt gives."""
     model = load(name, precision)

@@ -30,6 +30,9 @@ LOGITS_TOLERANCE = 2e-5
 IMAGE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is that?"}]}]
 
 
+SOUND = [{"role": "user", "content": [{"type": "audio"}, {"type": "text", "text": "What is that?"}]}]
+
+
 @pytest.fixture(scope="session")
 def whole() -> Callable[[str], Any]:
     return cache(make_whole)
@@ -129,9 +132,9 @@ def _with(checkpoint: Any, config: Mapping[str, Any]) -> Any:
 
 def test_a_tensor_of_no_known_part_is_left_over(saved: Callable[[str], Path], tmp_path: Path) -> None:
     tensors = load_file(saved("llava") / "model.safetensors")
-    save_file({**tensors, "audio_tower.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
+    save_file({**tensors, "touch_tower.weight": torch.zeros(2)}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((saved("llava") / "config.json").read_bytes())
-    with pytest.raises(TensorError, match=r"not used \(1\):\n    audio_tower.weight"):
+    with pytest.raises(TensorError, match=r"not used \(1\):\n    touch_tower.weight"):
         edgellm_export.export(tmp_path, tmp_path / "out", precision="fp32", verify_quality=False)
 
 
@@ -148,7 +151,15 @@ def test_the_export_says_what_it_left_out(saved: Callable[[str], Path], tmp_path
     assert line in CliRunner().invoke(cli, ["inspect", str(out)]).output.splitlines()
 
 
+def test_a_model_that_hears_says_so(package: Callable[[str], Path]) -> None:
+    parts = "audio_tower, embed_audio, embed_vision, vision_tower"
+    line = f"text alone   of gemma3n, without {parts}; images and audio are refused"
+    assert line in CliRunner().invoke(cli, ["inspect", str(package("gemma3n"))]).output.splitlines()
+
+
 def test_images_are_refused(package: Callable[[str], Path], tmp_path: Path) -> None:
     model = edgellm.load(package("smolvlm"), threads=1)
     with pytest.raises(InputError, match=r"messages\[0\].content\[0\] is a part of type 'image', and this model reads"):
         model.chat(IMAGE)
+    with pytest.raises(InputError, match=r"messages\[0\].content\[0\] is a part of type 'audio', and this model reads"):
+        edgellm.load(package("gemma3n"), threads=1).chat(SOUND)

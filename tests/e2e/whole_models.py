@@ -33,12 +33,40 @@ class Whole:
     more: Mapping[str, Any] | None = None
 
 
+def _gemma3n(*, text_config: Any, vision_config: Any, **more: Any) -> Any:
+    """Its eyes are another model's: those of its own are in no dependency of ours. What it has for tokens of images
+    and audio begins behind those of text."""
+    eyes = hf.SiglipVisionConfig(**vision_config, rms_norm_eps=1e-6, vocab_offset=131, vocab_size=8)
+    ears = hf.Gemma3nAudioConfig(
+        vocab_size=8, vocab_offset=139, hidden_size=32, conf_num_attention_heads=2, conf_num_hidden_layers=1,
+        sscp_conv_channel_size=(4, 4), input_feat_size=16,
+    )  # fmt: skip
+    text = hf.Gemma3nTextConfig(**text_config)
+    return hf.Gemma3nConfig(text_config=text, vision_config=eyes, audio_config=ears, **more)
+
+
 WHOLES = {
     "gemma3": Whole(
         hf.Gemma3Config,
         {"head_dim": 16, "sliding_window": 12, "num_hidden_layers": 6},
         SEEING,
         {"mm_tokens_per_image": 1},
+    ),
+    "gemma3n": Whole(
+        _gemma3n,
+        {
+            "head_dim": 16,
+            "sliding_window": 12,
+            "num_hidden_layers": 5,
+            "num_kv_shared_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"] * 2 + ["full_attention"],
+            "laurel_rank": 8,
+            "vocab_size_per_layer_input": 131,
+            "hidden_size_per_layer_input": 24,
+            "activation_sparsity_pattern": [0.9, 0.0, 0.5, 0.0, 0.0],
+            "intermediate_size": [88, 64, 80, 96, 88],
+        },
+        SEEING,
     ),
     "qwen2_vl": Whole(hf.Qwen2VLConfig, {"rope_scaling": SECTIONS}, {**QWEN, "embed_dim": 32, "hidden_size": 64}),
     "qwen2_5_vl": Whole(
@@ -72,7 +100,7 @@ def make_whole(name: str) -> Any:
     whole = WHOLES[name]
     config = whole.config(
         text_config={**SIZES, **whole.text}, vision_config=dict(whole.vision), **(whole.more or {}),
-        tie_word_embeddings=whole.text.get("tie_word_embeddings", name == "gemma3"),
+        tie_word_embeddings=whole.text.get("tie_word_embeddings", name.startswith("gemma3")),
     )  # fmt: skip
     config._attn_implementation = "eager"
     model = hf.AutoModelForImageTextToText.from_config(config).float().eval()

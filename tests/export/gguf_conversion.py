@@ -27,6 +27,7 @@ ARCHITECTURES = {
     "hunyuan_v1_dense": "hunyuan-dense",
     "mistral": "llama",
     "gemma3_text": "gemma3",
+    "gemma3n_text": "gemma3n",
     "gpt_neox": "gptneox",
     "gpt_bigcode": "starcoder",
     "olmo3": "olmo2",
@@ -116,6 +117,8 @@ def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tupl
         keys, values = np.split(tensor.reshape(-1, sum(sizes), tensor.shape[1]), sizes[:1], axis=1)
         stem = name.removesuffix("kv_b_proj.weight")
         return [(f"{stem}k_b_proj.weight", keys.swapaxes(1, 2)), (f"{stem}v_b_proj.weight", values)]
+    if name.endswith(".correct_output_scale"):
+        return [(f"{name}.weight", tensor)]
     if name.endswith(".sinks"):
         return [(f"{name}.weight", tensor)]
     if ".input_linear." in name:
@@ -148,7 +151,7 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
     if arch in INTERLEAVED and part in ("q_proj", "k_proj"):
         heads = config.num_attention_heads if part == "q_proj" else config.num_key_value_heads
         tensor = tensor.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
-    if (arch.startswith("gemma") or arch == "nemotron") and name.endswith("norm.weight"):
+    if (arch.startswith("gemma") or arch == "nemotron") and arch != "gemma3n" and name.endswith("norm.weight"):
         tensor = tensor + 1
     if arch == "gpt2" and part in ("c_attn", "c_proj", "c_fc") and suffix == "weight":
         tensor = tensor.T
@@ -165,6 +168,8 @@ def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: g
         tensor = tensor.reshape(heads, 3, shape[0] // heads // 3, *shape[1:]).swapaxes(0, 1).reshape(shape)
     if config.model_type in ("roberta", "xlm-roberta") and part == "position_embeddings":
         tensor = tensor[config.pad_token_id + 1 :]
+    if (stack := re.fullmatch(r"(model\.altup_(?:unembed_)?projections)\.(\d+)", stem)) is not None:
+        return {f"{names.get_name(stack[1])}.weight#{stack[2]}": tensor}
     expert = re.search(r"(?<=\.experts\.)\d+\.", stem)
     found = names.get_name(stem if expert is None else stem.replace(f"experts.{expert[0]}", "experts."))
     found = found or FURTHER.get(re.sub(r"\d+", "{}", stem), "").format(*re.findall(r"\d+", stem))
@@ -196,7 +201,8 @@ def llama3_factors(config: PretrainedConfig) -> Array:
 def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
     makers = {
         "deepseek2": _deepseek, "gpt2": _gpt2, "starcoder": _starcoder, "bloom": _bloom, "gptneox": _gpt_neox,
-        "bert": _bert, "t5": _t5, "lfm2": _lfm2, "falcon": _falcon, "mpt": _mpt, "modern-bert": _modernbert,
+        "gemma3n": _gemma3n, "bert": _bert, "t5": _t5, "lfm2": _lfm2,
+        "falcon": _falcon, "mpt": _mpt, "modern-bert": _modernbert,
     }  # fmt: skip
     return makers.get(arch, _decoder)(config)
 
@@ -234,6 +240,21 @@ def _decoder(config: PretrainedConfig) -> dict[str, Any]:
     if config.model_type in ("llama", "mistral"):
         metadata["rope.dimension_count"] = config.head_dim
     return metadata
+
+
+def _gemma3n(config: PretrainedConfig) -> dict[str, Any]:
+    normal, sizes = torch.distributions.normal.Normal(0, 1), set(config.intermediate_size)
+    assert len(sizes) == 1
+    return _decoder(config) | {
+        "feed_forward_length": sizes.pop(),
+        "altup.active_idx": config.altup_active_idx,
+        "altup.num_inputs": config.altup_num_inputs,
+        "embedding_length_per_layer_input": config.hidden_size_per_layer_input,
+        "attention.shared_kv_layers": config.num_kv_shared_layers,
+        "attention.sliding_window": config.sliding_window,
+        "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config.layer_types],
+        "activation_sparsity_scale": [normal.icdf(torch.tensor(s)).item() for s in config.activation_sparsity_pattern],
+    }
 
 
 def _experts(config: PretrainedConfig) -> dict[str, Any]:

@@ -26,6 +26,13 @@ SHARED: dict[str, Any] = {
     "rope_theta": 50000.0,
 }
 GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 32, "tie_word_embeddings": True}
+GEMMA3N: dict[str, Any] = {
+    "head_dim": 16, "sliding_window": 32, "num_hidden_layers": 5, "num_kv_shared_layers": 2, "rope_theta": 1e6,
+    "layer_types": ["sliding_attention", "full_attention"] * 2 + ["full_attention"], "laurel_rank": 8,
+    "activation_sparsity_pattern": [0.95, 0.0, 0.7, 0.0, 0.0], "hidden_size_per_layer_input": 24,
+    "vocab_size_per_layer_input": VOCAB, "final_logit_softcapping": 20.0, "altup_num_inputs": 3, "altup_active_idx": 1,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 EXPERTS = {"num_experts": 3, "num_local_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
 LATENT = {
     "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": None, "qk_nope_head_dim": 24, "qk_rope_head_dim": 16,
@@ -86,6 +93,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**GEMMA, "rope_theta": 1e6, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
         {"attention.sliding_window": 32, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
     ),
+    "gemma3n": ("gemma3n_text", GEMMA3N, {"final_logit_softcapping": 20.0}),
     "starcoder2": ("starcoder2", {"sliding_window": None, "norm_epsilon": 1e-6}, {}),
     "starcoder2 with a window": ("starcoder2", {"sliding_window": 48}, {"attention.sliding_window": 48}),
     "llama with experts": ("mixtral", EXPERTS, {}),

@@ -56,6 +56,7 @@ def _bert(hidden: int, inner: int, layers: int, heads: int, vocab: int, **more: 
 
 # Model types of which there is no checkpoint here, and why.
 LEFT_OUT = {
+    "gemma3n": "its eyes are timm's, and gemma3n_text is its model of text",
     "nomic_bert": "transformers 5 gives its tensors other names when it saves them",
     "gte": "of transformers 5 alone, and so is its name", "new": "transformers has no class of it",
     **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"), "a part of the model that sees"),
@@ -122,6 +123,10 @@ DECODERS = [
         max_position_embeddings=32768)),
     _of("google/gemma-3-1b-it", "gemma3_text", 999_885_952, **_sized(1152, 6912, 26, 4, 1, 262144, head_dim=256,
         max_position_embeddings=32768)),
+    _of("google/gemma-3n-E2B-it", "gemma3n_text", None, **_sized(2048, 8192, 30, 8, 2, 262400, head_dim=256,
+        num_kv_shared_layers=10)),
+    _of("google/gemma-3n-E4B-it", "gemma3n_text", None, **_sized(2048, 16384, 35, 8, 2, 262400, head_dim=256,
+        num_kv_shared_layers=15)),
     _of("microsoft/phi-2", "phi", 2_779_683_840, **_sized(
         2560, 10240, 32, 32, 32, 51200, partial_rotary_factor=0.4)),
     _of("microsoft/Phi-3.5-mini-instruct", "phi3", 3_821_079_552, **_sized(3072, 8192, 32, 32, 32, 32064)),
@@ -251,6 +256,11 @@ ENCODERS = [
     _of("nghuyong/ernie-2.0-base-en", "ernie", None, VECTORS, **_bert(768, 3072, 12, 12, 30522, type_vocab_size=4)),
     _of("andreasmadsen/efficient_mlm_m0.40", "roberta-prelayernorm", None, WORDS, **_bert(
         1024, 4096, 24, 16, 50265, max_position_embeddings=514)),
+    _of("facebook/esm2_t6_8M_UR50D", "esm", None, VECTORS, **_bert(
+        320, 1280, 6, 20, 33, max_position_embeddings=1026, pad_token_id=1, mask_token_id=32, token_dropout=True,
+        position_embedding_type="rotary")),
+    _of("EuroBERT/EuroBERT-210m", "eurobert", None, WORDS, version="5", **_sized(
+        768, 3072, 12, 12, 12, 128256, max_position_embeddings=8192)),
     _of("nvidia/megatron-bert-uncased-345m", "megatron-bert", None, VECTORS, **_bert(1024, 4096, 24, 16, 29056)),
     _of("google/electra-small-discriminator", "electra", None, VECTORS, **_bert(
         256, 1024, 12, 4, 30522, embedding_size=128)),

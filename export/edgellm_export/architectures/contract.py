@@ -47,6 +47,9 @@ class DecoderFamily(Family, Protocol):
     def known_to_genai(self) -> bool:
         """Whether onnxruntime-genai knows the family's model_type, for a graph like ours."""
 
+    def widths(self, index: int) -> Sequence[int]:
+        """Channels of the stream before layer `index`, and of each value beside it."""
+
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
         """input_ids: [B, S] int64. Returns the stream [B, S, hidden]."""
 

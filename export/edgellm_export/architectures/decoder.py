@@ -70,6 +70,9 @@ class NamedDecoder(Generic[Config]):
             return self
         return replace(self, config=replace(self.config, shape=replace(self.shape, tied_embedding=False)))
 
+    def widths(self, index: int) -> Sequence[int]:
+        return (self.shape.hidden_size,)
+
     def embed(self, b: Build, input_ids: ir.Value, batch: BatchState) -> Stream:
         return Stream(
             blocks.embedding(b, input_ids, self.names.embedding, self.shape.vocab_size, self.shape.hidden_size)

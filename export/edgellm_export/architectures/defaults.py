@@ -159,6 +159,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131072,
         "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": True,
     },
+    "esm": {
+        "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+        "max_position_embeddings": 1026, "layer_norm_eps": 1e-12, "position_embedding_type": "absolute",
+        "rope_theta": 10000.0, "tie_word_embeddings": True,
+    },
+    "eurobert": {
+        **_LLAMA, "vocab_size": 128256, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "classifier_pooling": "late",
+    },
     "exaone4": {
         **_LLAMA, "vocab_size": 102400, "intermediate_size": 16384, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
         "sliding_window": 4096, "sliding_window_pattern": 4,
@@ -175,6 +184,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "gemma2": _GEMMA2,
     "gemma3_text": _GEMMA3,
+    "gemma3n_text": {
+        "vocab_size": 262400, "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 35,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh",
+        "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "sliding_window": 512,
+        "rope_theta": 1e6, "rope_local_base_freq": 10000.0, "final_logit_softcapping": 30.0,
+        "vocab_size_per_layer_input": 262144, "hidden_size_per_layer_input": 256, "altup_active_idx": 0,
+        "altup_coef_clip": 120.0, "altup_correct_scale": True, "altup_num_inputs": 4, "num_kv_shared_layers": 15,
+        "laurel_rank": 64,
+    },
     "glm": _GLM,
     "glm4": _GLM,
     "gpt2": {

@@ -110,8 +110,7 @@ class PostNormEncoder:
     def embed(self, b: Build, ids: ir.Value, types: ir.Value | None) -> ir.Value:
         """Words, positions and types added, normed and, where the tables are smaller than the model, projected."""
         c, n = self.config, self.places
-        words = blocks.embedding(b, ids, self.names.embedding, c.vocab_size, c.embedding_size)
-        x = words
+        x = self.words(b, ids)
         if n.positions:
             x = b.graph.op("Add", x, _positions(b, c, n.positions, ids, self.pad), name=f"{node(n.positions)}/Add")
         if types is not None:
@@ -131,6 +130,11 @@ class PostNormEncoder:
         if self.projects:
             x = blocks.linear(b, x, n.projection, c.hidden_size, c.embedding_size, bias=True)
         return x
+
+    def words(self, b: Build, ids: ir.Value) -> ir.Value:
+        """The embeddings of the ids: [B, S, embedding_size]."""
+        c = self.config
+        return blocks.embedding(b, ids, self.names.embedding, c.vocab_size, c.embedding_size)
 
     def type_table(self, b: Build) -> FloatArray:
         """What is added for each type: [types, embedding_size]."""

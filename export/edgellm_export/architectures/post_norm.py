@@ -11,7 +11,7 @@ from edgellm_export.architectures.contract import EncoderConfig, LayerNames, Sou
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.encoder_attention import Scores, apart, self_attention
-from edgellm_export.blocks.norms import BOTH, layer_norm
+from edgellm_export.blocks.norms import BOTH, layer_norm, unscaled
 
 
 def layer(
@@ -47,13 +47,3 @@ def add_norm(
     """LayerNormalization of the sum. Not SkipLayerNormalization, which takes three times as long here."""
     total = b.graph.op("Add", x, residual, name=f"{node(name)}/Add")
     return layer_norm(b, total, name, size, eps, only_linear=scaled, has=has)
-
-
-def unscaled(b: Build, x: ir.Value) -> ir.Value:
-    """A norm's output with its channels as large as they were, for readers that are not linear layers."""
-    found = b.channels.scale_of(x)
-    if found is None:
-        return x
-    origin, scale = found
-    factor = b.graph.array(f"{origin}.scale", scale.astype(b.activation))
-    return b.graph.op("Mul", x, factor, name=f"{node(origin)}/Unscale")

@@ -32,11 +32,15 @@ class PreNormEncoder(PostNormEncoder):
     def made_by(self, index: int) -> str | None:
         return None
 
+    @property
+    def scores(self) -> Scores:
+        return Scores(self.config.num_heads)
+
     def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
         c, names = self.config, self.layer_names(index)
         y = layer_norm(b, x, names.attention_norm, c.hidden_size, c.eps)
         sides = apart(b, (names.query, names.key, names.value), c.hidden_size, c.hidden_size)
-        y = self_attention(b, y, sides, mask.keys, Scores(c.num_heads))
+        y = self_attention(b, y, sides, mask.keys, self.scores)
         y = blocks.linear(b, y, names.out, c.hidden_size, c.hidden_size, bias=True)
         x = b.graph.op("Add", y, x, name=f"{node(names.attention_norm)}/Add")
         y = mlp(b, c, names, layer_norm(b, x, names.output_norm, c.hidden_size, c.eps))

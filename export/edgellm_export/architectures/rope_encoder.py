@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from edgellm_export.architectures.contract import EncoderConfig, SourceMask
 from edgellm_export.architectures.encoder import PostNormEncoder
-from edgellm_export.architectures.post_norm import add_norm, unscaled
+from edgellm_export.architectures.post_norm import add_norm
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import Build, node
 from edgellm_export.blocks.encoder_attention import Scores, packed, self_attention
 from edgellm_export.blocks.near import near
-from edgellm_export.blocks.norms import layer_norm
+from edgellm_export.blocks.norms import layer_norm, unscaled
 from edgellm_export.blocks.rope import StaticRope, read_rope, rope_request
 from edgellm_export.checkpoint.config import ConfigReader
 from edgellm_export.checkpoint.tensors import LazyTensor, RowSlice

@@ -8,6 +8,7 @@ from typing import Self
 
 import onnx_ir as ir
 
+from edgellm.errors import UnsupportedModelError
 from edgellm.types import FloatArray
 from edgellm_export.architectures.contract import DecoderFamily, EncoderConfig, HeadKind, SourceMask
 from edgellm_export.architectures.names import Names
@@ -61,7 +62,10 @@ class DecoderStates:
         return None
 
     def embed(self, b: Build, ids: ir.Value, types: ir.Value | None) -> ir.Value:
-        return add(b, self.decoder.embed(b, ids, self._batch(b, ids)), "embedding")
+        stream = self.decoder.embed(b, ids, self._batch(b, ids))
+        if stream.beside:
+            raise UnsupportedModelError("edgellm builds no embedding model of a decoder with inputs for each layer")
+        return add(b, stream, "embedding")
 
     def layer(self, b: Build, index: int, x: ir.Value, mask: SourceMask) -> ir.Value:
         batch, cache = self._batch(b, mask.keys), LayerCache(None, None)

@@ -18,6 +18,7 @@ from edgellm_export.checkpoint.tensors import LazyTensor
 # The whole's model_type: that of its text model, where text_config does not say another.
 WHOLES = {
     "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
     "idefics3": "llama",
     "internvl": "qwen2",
     "llava": "llama",
@@ -34,7 +35,10 @@ FLAT = ("qwen2_5_vl", "qwen2_vl")
 PREFIXES = ("language_model.model.", "model.language_model.", "model.text_model.", "text_model.", "language_model.")
 HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 # Those of the other parts, after "model." or without it.
-OTHERS = ("connector", "image_newline", "multi_modal_projector", "vision_model", "vision_tower", "visual")
+OTHERS = (
+    "audio_tower", "connector", "embed_audio", "embed_vision", "image_newline", "multi_modal_projector", "vision_model",
+    "vision_tower", "visual",
+)  # fmt: skip
 TIED = "tie_word_embeddings"
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

@@ -25,7 +25,7 @@ class DecoderShape:
     `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
     `conv_layers`: those with a short convolution in the place of attention: of `hidden_size` channels, over
     `conv_kernel` tokens.
-    `recompute_beyond`: see edgellm.package.manifest.Rope. `values_are_keys`: see CacheLayout.
+    `recompute_beyond`: see edgellm.package.manifest.Rope. `values_are_keys`, `shared`: see CacheLayout.
     """
 
     vocab_size: int
@@ -41,6 +41,7 @@ class DecoderShape:
     conv_layers: tuple[int, ...] = ()
     conv_kernel: int = 0
     values_are_keys: bool = False
+    shared: tuple[int, ...] = ()
 
     @property
     def num_attention_layers(self) -> int:
@@ -164,10 +165,11 @@ class BatchState:
 @dataclass(frozen=True)
 class Stream:
     """The residual stream between blocks: `residual` + `delta`. Kept apart so that the addition fuses with the next
-    norm."""
+    norm. `beside`: what goes along with it for later layers, [B, S, size] each."""
 
     residual: ir.Value
     delta: ir.Value | None = None
+    beside: tuple[ir.Value, ...] = ()
 
 
 @dataclass(frozen=True)

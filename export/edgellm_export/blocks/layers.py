@@ -86,6 +86,20 @@ def activate(b: Build, x: ir.Value, kind: str, name: str) -> ir.Value:
     return b.graph.op(op_type, x, name=f"{node(name)}/{op_type}", domain=domain, **attributes)
 
 
+def largest(b: Build, x: ir.Value, deviations: float, name: str) -> ir.Value:
+    """How far each number of a token is above the mean of all and so many standard deviations; 0 for those below. Of
+    numbers that are spread normally a fixed share is left. In float32, as squares may be large."""
+    g, place, narrow = b.graph, node(name), b.activation != np.float32
+    wide = g.op("Cast", x, to=int(ir.DataType.FLOAT), name=f"{place}/Cast") if narrow else x
+    away = g.op("Sub", wide, g.op("ReduceMean", wide, g.ints(-1), name=f"{place}/Mean"), name=f"{place}/Sub")
+    square = g.op("Mul", away, away, name=f"{place}/Square")
+    spread = g.op("Sqrt", g.op("ReduceMean", square, g.ints(-1), name=f"{place}/Variance"), name=f"{place}/Sqrt")
+    factor = g.constant(f"{name}.deviations", np.array(deviations, np.float32))
+    cut = g.op("Mul", spread, factor, name=f"{place}/Cut")
+    left = g.op("Relu", g.op("Sub", away, cut, name=f"{place}/Above"), name=f"{place}/Relu")
+    return g.op("Cast", left, to=int(b.activation_type), name=f"{place}/Back") if narrow else left
+
+
 def ungated(b: Build, x: ir.Value, up: str, down: str, size: int, kind: str, *, bias: bool) -> ir.Value:
     """down(activation(up(x))): [B, S, hidden]. size: rows of `up`."""
     hidden = b.shape.hidden_size
@@ -95,9 +109,9 @@ def ungated(b: Build, x: ir.Value, up: str, down: str, size: int, kind: str, *, 
 
 def gated(
     b: Build, x: ir.Value, name: str, size: int, columns: int, kind: str, *, bias: bool, fused: bool,
-    matrix: str = "gate_up_proj",
+    matrix: str = "gate_up_proj", deviations: float | None = None,
 ) -> ir.Value:  # fmt: skip
-    """activation(gate_proj(x)) * up_proj(x) (Shazeer, arXiv 2002.05202): [B, S, size].
+    """activation(gate_proj(x)) * up_proj(x) (Shazeer, arXiv 2002.05202): [B, S, size]. deviations: see gated_by.
 
     `fused`: the checkpoint has both on top of each other as `matrix`; as a layer each, no copy splits their output.
     """
@@ -111,13 +125,18 @@ def gated(
         matrices = [b.tensors.take(f"{name}.{part}.weight", (size, columns)) for part in ("gate_proj", "up_proj")]
     gate_bias, up_bias = (b.vector(f"{name}.{part}.bias", size) if bias else None for part in ("gate_proj", "up_proj"))
     gate, up = (matrices[0], gate_bias, f"{name}.gate_proj"), (matrices[1], up_bias, f"{name}.up_proj")
-    return gated_by(b, x, gate, up, name, kind)
+    return gated_by(b, x, gate, up, name, kind, deviations=deviations)
 
 
-def gated_by(b: Build, x: ir.Value, gate: Linear, up: Linear, name: str, kind: str) -> ir.Value:
-    """activation(gate(x)) * up(x). `name`: of the place."""
+def gated_by(
+    b: Build, x: ir.Value, gate: Linear, up: Linear, name: str, kind: str, *, deviations: float | None = None
+) -> ir.Value:
+    """activation(gate(x)) * up(x). `name`: of the place. deviations: see largest."""
     made, (matrix, bias, up_name) = f"{name}.gated", up
-    opened = activate(b, b.project(x, *gate), kind, f"{name}.act")
+    opened = b.project(x, *gate)
+    if deviations is not None:
+        opened = largest(b, opened, deviations, f"{name}.largest")
+    opened = activate(b, opened, kind, f"{name}.act")
     vector = None if bias is None else b.channels.divided(made, bias)
     raised = b.project(x, b.channels.divided_rows(made, matrix), vector, up_name)
     return b.channels.made(b.graph.op("Mul", opened, raised, name=f"{node(name)}/Mul"), made)

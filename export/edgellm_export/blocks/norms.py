@@ -30,6 +30,16 @@ def rms_norm(b: Build, x: ir.Value, weight: FloatArray, eps: float, name: str, *
     return b.channels.made(y, name) if only_linear else y
 
 
+def unscaled(b: Build, x: ir.Value) -> ir.Value:
+    """A norm's output with its channels as large as they were, for readers that are not linear layers."""
+    found = b.channels.scale_of(x)
+    if found is None:
+        return x
+    origin, scale = found
+    factor = b.graph.array(f"{origin}.scale", scale.astype(b.activation))
+    return b.graph.op("Mul", x, factor, name=f"{node(origin)}/Unscale")
+
+
 def add_rms_norm(b: Build, stream: Stream, weight: FloatArray, eps: float, name: str) -> tuple[ir.Value, Stream]:
     """Normed sum of the stream, and the stream with its delta added.
 

@@ -23,15 +23,18 @@ STRETCHES = np.linspace(1, 1.05, 26, dtype=np.float32)
 
 
 def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: ProgressHook) -> list[CacheScales | None]:
-    """For each layer, the scale of each channel of its keys and values, of both the same where values are keys; None
-    where it has none."""
+    """For each layer, the scale of each channel of its keys and values, of both the same where values are keys, of
+    those that share them the same; None where it has none."""
     shape = run.family.shape
-    turns = turns_per_token(shape.ropes)
+    turns, own = turns_per_token(shape.ropes), shape.num_layers - len(shape.shared)
     found: list[CacheScales | None] = []
 
     def observe(layer: FloatLayer, states: States) -> list[FloatArray]:
         if layer.index in shape.conv_layers:
             found.append(None)
+            return layer.run(states)
+        if layer.index >= own:
+            found.append(found[shape.shared[layer.index - own]])
             return layer.run(states)
         after, cached = run.cached(layer, states)
         keys = _scale([sizes_at_any_position(key, turns, shape.context_length) for key, _ in cached])

@@ -64,7 +64,9 @@ class DecoderRecipe(Recipe[TokenArray]):
         sizes = (shape.num_layers, shape.num_kv_heads, shape.head_dim)
         convolved = (shape.conv_layers, shape.hidden_size, shape.conv_kernel)
         conv = ConvLayout(*convolved, self._float) if shape.conv_layers else None
-        cache = CacheLayout(*sizes, self._cache_type, conv=conv, values_are_keys=shape.values_are_keys)
+        cache = CacheLayout(
+            *sizes, self._cache_type, conv=conv, values_are_keys=shape.values_are_keys, shared=shape.shared
+        )
         graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
         return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
 

@@ -122,7 +122,8 @@ class StoredLayers:
         states `before`: the relative size of the difference, beside what the layer adds where that is known."""
         (found,) = layer.quantized(self.material, before[:1], self.data)
         wrong = found - after[0]
-        right = after[0] - before[0] if layer.adds else after[0]
+        added = layer.adds and after[0].shape == before[0].shape
+        right = after[0] - before[0] if added else after[0]
         return float(np.linalg.norm(wrong)) / max(float(np.linalg.norm(right)), 1e-30)
 
 

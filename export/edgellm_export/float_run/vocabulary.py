@@ -22,7 +22,8 @@ from edgellm_export.quantize import WeightScheme
 
 @dataclass(frozen=True)
 class VocabularySubset:
-    """A tensor source in which the vocabulary has shrunk to `ids`. `vocabulary`: see Names."""
+    """A tensor source in which the vocabulary has shrunk to `ids`. `vocabulary`: see Names; a table of fewer tokens has
+    its first row for the rest."""
 
     tensors: TensorSource
     vocabulary: Sequence[str]
@@ -30,7 +31,9 @@ class VocabularySubset:
 
     def take(self, name: str, shape: tuple[int, ...]) -> LazyTensor:
         tensor = self.tensors.take(name, shape)
-        return PickedRows(name, tensor, self.ids) if name in self.vocabulary else tensor
+        if name not in self.vocabulary:
+            return tensor
+        return PickedRows(name, tensor, np.where(self.ids < tensor.shape[0], self.ids, 0))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from edgellm.errors import CheckpointError, UnsupportedModelError, nearest
 from edgellm_export.gguf.classic_config import bloom, falcon, gpt2, gptneox, mpt, starcoder
 from edgellm_export.gguf.decoder_config import EPS, attention_bias, biases, decoder, has_bias, layer_kinds
 from edgellm_export.gguf.encoder_config import bert_config, modernbert_config, nomic_config
+from edgellm_export.gguf.gemma3n_config import gemma3n
 from edgellm_export.gguf.ids import kind_of
 from edgellm_export.gguf.keys import Config, Keys, layer_count
 from edgellm_export.gguf.latent_config import deepseek, magnitudes
@@ -381,6 +382,7 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "gemma": _gemma1,
     "gemma2": _gemma2,
     "gemma3": _gemma3,
+    "gemma3n": gemma3n,
     "gemma-embedding": _gemma_embedding,
     "gpt2": gpt2,
     "gptneox": gptneox,

@@ -9,6 +9,7 @@ from typing import Any
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
 EXPERT = "*"  # in a name: a tensor for each of the matrices in the file's
+BARE = (".correct_output_scale",)  # what is no layer's, and has no ".weight" behind its name
 Names = Mapping[str, str]
 
 
@@ -60,6 +61,32 @@ GEMMA = _llama(
     post_attention_norm="post_attention_layernorm",
     ffn_norm="pre_feedforward_layernorm",
     post_ffw_norm="post_feedforward_layernorm",
+)
+GEMMA3N = (
+    GEMMA
+    | {
+        "per_layer_token_embd": "model.embed_tokens_per_layer",
+        "per_layer_model_proj": "model.per_layer_model_projection",
+        "per_layer_proj_norm": "model.per_layer_projection_norm",
+        "altup_proj": f"model.altup_projections.{EXPERT}",
+        "altup_unembd_proj": f"model.altup_unembed_projections.{EXPERT}",
+    }
+    | _layers(
+        "model.layers.{}",
+        {
+            "inp_gate": "per_layer_input_gate",
+            "proj": "per_layer_projection",
+            "post_norm": "post_per_layer_input_norm",
+            "altup_correct_coef": "altup.correction_coefs",
+            "altup_correct_scale": "altup.correct_output_scale",
+            "altup_predict_coef": "altup.prediction_coefs",
+            "altup_router": "altup.modality_router",
+            "altup_router_norm": "altup.router_norm",
+            "laurel_l": "laurel.linear_left",
+            "laurel_r": "laurel.linear_right",
+            "laurel_post_norm": "laurel.post_laurel_norm",
+        },
+    )
 )
 GPT2 = {
     "token_embd": "transformer.wte",
@@ -285,6 +312,7 @@ NAMES: Mapping[str, Names] = {
     },
     "phi3": _llama(attn_qkv="self_attn.qkv_proj", ffn_up="mlp.gate_up_proj"),
     **dict.fromkeys(("gemma2", "gemma3_text"), GEMMA),
+    "gemma3n_text": GEMMA3N,
     "starcoder2": _llama(ffn_up="mlp.c_fc", ffn_down="mlp.c_proj"),
     **dict.fromkeys(("olmoe", "qwen2_moe", "qwen3_moe"), _mixture()),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3"), DEEPSEEK),
@@ -314,4 +342,7 @@ def huggingface_name(name: str, names: Names) -> str:
         return name
     place = "" if match["layer"] is None else f"{match['stack']}blk.{{}}."
     found = names.get(f"{place}{match['part']}")
-    return name if found is None else f"{found.format(match['layer'])}.{match['kind']}"
+    if found is None:
+        return name
+    full = found.format(match["layer"])
+    return full if full.endswith(BARE) else f"{full}.{match['kind']}"

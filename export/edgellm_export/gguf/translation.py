@@ -31,6 +31,7 @@ SCALE = ".scale"  # what all numbers of a matrix are multiplied by, beside it
 XIELU: Mapping[str, tuple[int, ...]] = {"alpha_p": (1,), "alpha_n": (1,), "beta": (), "eps": ()}
 DENSE = {"dense_2.weight": "2_Dense", "dense_3.weight": "3_Dense"}  # behind a sentence encoder: its directory
 KEYS, VALUES, CORRECTION = "k_b_proj.weight", "v_b_proj.weight", "e_score_correction.bias"  # of DeepSeek
+ONE_MORE = ("gemma", "gemma2", "gemma3_text", "nemotron")  # whose norms conversion adds 1 to
 INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
 
 
@@ -142,7 +143,7 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
     if family in INTERLEAVED and part in ("attn_q", "attn_k"):
         head_dim = config["head_dim"]  # llama.cpp rotates neighbours: LlamaModel.permute in conversion/llama.py
         return PairsApart(_of_heads(tensor, head_dim, 2), head_dim, head_dim)
-    if (family.startswith("gemma") or family == "nemotron") and part.endswith("norm") and kind == "weight":
+    if family in ONE_MORE and part.endswith("norm") and kind == "weight":
         return Shifted(tensor, -1.0)
     if family == "lfm2" and part == "conv" and kind == "weight" and len(tensor.shape) == 2:
         return Depthwise(tensor)

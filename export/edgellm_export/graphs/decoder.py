@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgellm_export.architectures.contract import DecoderFamily
-from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCache, Material, Stream, built
+from edgellm_export.blocks.build import BatchState, Build, CacheScales, LayerCache, Material, built
 from edgellm_export.blocks.rope import needs_length_input, needs_positions
 from edgellm_export.graphs import parts
 from edgellm_export.graphs.parts import END, INT64, SIDES, Output
@@ -49,7 +49,7 @@ def build_layer(
     _, batch = decoder_inputs(b)
     scales = material.cache[index] if material.cache else None
     past = LayerCache() if index in b.shape.conv_layers else _past(b, index, scales)
-    stream, present = family.layer(b, index, Stream(parts.hidden_input(b)), past, batch)
+    stream, present = family.layer(b, index, parts.stream_input(b, family.widths(index)), past, batch)
     cached = _present(b, index, present, quantized=past.scales is not None) if observe_cache else []
     return parts.layer_segment(b, stream, observe=observe, more=cached)
 

@@ -18,9 +18,9 @@ import onnx_ir as ir
 from edgellm.package.manifest import Pooling, Task
 from edgellm.package.sentence_steps import TOKEN_HEADS, Activation, DenseStep
 from edgellm_export.architectures.contract import EncoderFamily, HeadKind, SourceMask
-from edgellm_export.architectures.post_norm import unscaled
 from edgellm_export.blocks.build import Build, DecoderShape, Material, Stream, built, node
 from edgellm_export.blocks.layers import linear
+from edgellm_export.blocks.norms import unscaled
 from edgellm_export.blocks.pooling import side_by_side
 from edgellm_export.graphs.parts import FLOAT, INT32, INT64, Output, embedding_segment, hidden_input, layer_segment
 from edgellm_export.onnx.builder import MICROSOFT, BuiltGraph

@@ -30,6 +30,17 @@ def hidden_input(b: Build, name: str = "hidden", size: int | None = None) -> ir.
     return b.graph.input(name, b.activation_type, [f"{name}_rows", f"{name}_length", size or b.shape.hidden_size])
 
 
+def stream_input(b: Build, widths: Sequence[int]) -> Stream:
+    """States as `_hidden_output` gives them. widths: channels of the stream, and of each value beside it."""
+    hidden = hidden_input(b, size=sum(widths))
+    if len(widths) == 1:
+        return Stream(hidden)
+    residual, *beside = b.graph.ops(
+        "Split", hidden, b.graph.ints(*widths), axis=-1, name="/hidden/Split", outputs=len(widths)
+    )
+    return Stream(residual, beside=(*beside,))
+
+
 def layer_segment(b: Build, stream: Stream, *, observe: bool, more: Sequence[Output] = ()) -> BuiltGraph:
     """hidden_out, the stream as one value, and `more`. With `observe`, also the values [B, S, size] that linear layers
     read, under the names that the projections' x have, but for the segment's inputs."""
@@ -95,4 +106,9 @@ def _last(b: Build, stream: Stream, keep: ir.Value, place: str) -> Stream:
 
 
 def _hidden_output(b: Build, stream: Stream) -> Output:
-    return add(b, stream, "hidden"), "hidden_out", b.activation_type, [*ROWS, b.shape.hidden_size]
+    """The stream as one value, with what is beside it behind its channels."""
+    total = add(b, stream, "hidden")
+    if not stream.beside:
+        return total, "hidden_out", b.activation_type, [*ROWS, b.shape.hidden_size]
+    whole = b.graph.op("Concat", total, *stream.beside, axis=-1, name="/hidden/Concat")
+    return whole, "hidden_out", b.activation_type, [*ROWS, None]

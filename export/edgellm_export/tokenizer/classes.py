@@ -57,7 +57,7 @@ CLASSES: dict[str, TokenizerClass] = {
 # Classes that are written in Python, or around SentencePiece: they read their own files, even beside a tokenizer.json.
 BY_OWN_RULES = (
     "Bartpho", "BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5",
-    "CTRL", "Canine", "CpmAnt", "Cpm", "Esm", "FSMT", "Flaubert", "GPTNeoXJapanese", "GPTSw3", "MyT5", "PLBart",
+    "CTRL", "Canine", "CpmAnt", "Cpm", "FSMT", "Flaubert", "GPTNeoXJapanese", "GPTSw3", "MyT5", "PLBart",
     "Perceiver", "Phobert", "ProphetNet", "RoCBert", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
 )  # fmt: skip
 # Classes of models that say nothing, or something that transformers knows to be wrong. Models that are not here have
@@ -76,14 +76,17 @@ MODELS: dict[str, str] = {
         ("roberta", "roberta-prelayernorm", "bart", "longformer", "ibert", "data2vec-text", "mega", "mra"), "Roberta"
     ),
     "led": "LED", "mvp": "Mvp", "deberta": "Deberta", "code_llama": "CodeLlama",
-    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text", "recurrent_gemma"), "Gemma"),
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma"), "Gemma"
+    ),
     **dict.fromkeys(("nllb", "nllb-moe"), "Nllb"),
     **dict.fromkeys(("t5", "mt5", "switch_transformers"), "T5"),
     "pegasus": "Pegasus", "mbart": "MBart", "mbart50": "MBart50",
     **dict.fromkeys(("xlm-roberta", "xmod"), "XLMRoberta"),
     "camembert": "Camembert",
     **dict.fromkeys(("albert", "yoso"), "Albert"),
-    "xlnet": "XLNet", "deberta-v2": "DebertaV2", "big_bird": "BigBird", "marian": "Marian", "m2m_100": "M2M100",
+    "xlnet": "XLNet", "deberta-v2": "DebertaV2", "big_bird": "BigBird", "esm": "Esm", "marian": "Marian",
+    "m2m_100": "M2M100",
 }  # fmt: skip
 # Models for which tokenizer_config.json's class is not believed: it is the model's own, or the file as it is.
 OVERRULED = (
@@ -113,7 +116,7 @@ def class_name(config: Mapping[str, Any], settings: Mapping[str, Any], is_byte_l
         return AS_IT_IS
     if own is not None and model in OVERRULED:
         return own
-    return name if name in (*CLASSES, *BY_OWN_RULES, "Marian", "M2M100") else AS_IT_IS
+    return name if name in (*CLASSES, *BY_OWN_RULES, "Esm", "Marian", "M2M100") else AS_IT_IS
 
 
 def _short(name: str) -> str:

@@ -15,6 +15,7 @@ from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm.text.tokenizer_errors import library_errors, load_tokenizer
 from edgellm_export.checkpoint.json_file import read_json
 from edgellm_export.tokenizer.classes import AS_IT_IS, BY_OWN_RULES, CLASSES, PLAIN_MODEL, TokenizerClass, class_name
+from edgellm_export.tokenizer.esm import esm
 from edgellm_export.tokenizer.m2m100 import m2m100
 from edgellm_export.tokenizer.marian import marian
 from edgellm_export.tokenizer.plain import plain
@@ -45,7 +46,8 @@ from edgellm_export.tokenizer.source import (
 from edgellm_export.tokenizer.vocabulary import check_ids
 
 TOKENIZER = "tokenizer.json"
-SEPARATE = {"Marian": marian, "M2M100": m2m100}  # classes that do without tokenizer.json
+# Classes that do without tokenizer.json, and the file for which they leave one alone.
+SEPARATE = {"Marian": (marian, VOCAB_JSON), "M2M100": (m2m100, VOCAB_JSON), "Esm": (esm, VOCAB_TXT)}
 VOCABULARIES = (
     PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT,
     VOCAB_JSON, MERGES, "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
@@ -129,8 +131,9 @@ def _draft(
     path: Path, name: str, content: Mapping[str, Any] | None, settings: Settings
 ) -> tuple[Source, Draft, Settings]:
     known = CLASSES.get(name)
-    if name in SEPARATE and (content is None or (path / VOCAB_JSON).is_file()):
-        return Source(str(path)), SEPARATE[name](path, settings), settings
+    separate, file = SEPARATE.get(name, (None, ""))
+    if separate is not None and (content is None or (path / file).is_file()):
+        return Source(str(path)), separate(path, settings), settings
     if content is not None:
         if known is None:
             tokenizer = Tokenizer.from_str(json.dumps(content))

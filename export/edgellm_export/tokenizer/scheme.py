@@ -43,8 +43,8 @@ Surrounding = Callable[[Ids], Any]
 
 @dataclass(frozen=True)
 class Draft:
-    """A tokenizer that has no added tokens yet. `named` and `extra` are its special tokens, `late` those that are made
-    special after all others; `surrounding` makes the post-processor of the tokens' ids, where the class has one of its
+    """A tokenizer that has no added tokens yet. `named` and `extra` are its special tokens, `late` those that are added
+    after all others; `surrounding` makes the post-processor of the tokens' ids, where the class has one of its
     own. `has_types` says whether the class tells a text from its pair."""
 
     tokenizer: Tokenizer

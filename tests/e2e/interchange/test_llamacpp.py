@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from gguf_files import QUANTIZABLE, READABLE, byte_level, pieces, tiny_llama, wo
 from interchange.peer import Peer
 
 NEAR = 0.01
+ADDED = re.compile(r"post_(attention_layernorm|feedforward_layernorm|per_layer_input_norm|laurel_norm)")
 FAR = 0.1  # what a misread key changes, at least
 BYTES = byte_level(control=("<|end|>",), merges=("t h", "th e", "\u0120 the"))
 VOCAB = len(BYTES["tokenizer.ggml.tokens"])
@@ -56,13 +58,15 @@ GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_w
 @dataclass(frozen=True)
 class Case:
     """A config in transformers, and what its file says besides. `metadata`: of the architecture. `arch`: that, where it
-    does not follow from the config. `model`: where it is no model of its own, of text in another."""
+    does not follow from the config. `model`: where it is no model of its own, of text in another. `added`: how large is
+    what layers add to the stream, in a model of so many that rounding would grow from one to the next."""
 
     config: Callable[..., hf.PretrainedConfig]
     changes: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     arch: str | None = None
     model: Any = None
+    added: float = 1.0
 
 
 DECODERS = {
@@ -147,6 +151,16 @@ DECODERS = {
         {**GEMMA, "num_hidden_layers": 7, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
         {"attention.sliding_window": 8, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0},
     ),
+    # Whose 20 first layers llama.cpp takes for those with keys and values, and 10 for those with sparse gates.
+    "gemma3n": Case(
+        hf.Gemma3nTextConfig,
+        {
+            "head_dim": 16, "sliding_window": 8, "num_hidden_layers": 25, "num_kv_shared_layers": 5, "laurel_rank": 64,
+            "vocab_size_per_layer_input": VOCAB, "hidden_size_per_layer_input": 256,
+        },
+        {"final_logit_softcapping": 30.0},
+        added=0.15,
+    ),
     "gpt2": Case(
         lambda **_: hf.GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=128, **NO_IDS)
     ),
@@ -224,6 +238,9 @@ def test_logits_of_decoders(llamacpp: Peer, tmp_path: Path, name: str) -> None:
     config = case.config(**{**SIZES, **case.changes})
     make = case.model or (lambda of: hf.AutoModelForCausalLM.from_config(of, attn_implementation="eager"))
     model = seeded(make(config).float())
+    with torch.no_grad():
+        for parameter in (each for part, each in model.named_parameters() if ADDED.search(part)):
+            parameter.mul_(case.added)
     gguf = convert(tmp_path / "model.gguf", model, BYTES, case.metadata, arch=case.arch)
     ids = np.random.default_rng(3).integers(0, VOCAB - 1, 40).tolist()
     expected = np.array(llamacpp.ask("logits", model=str(gguf), ids=ids))

@@ -16,11 +16,12 @@ from edgellm_export.architectures.elsewhere import OPTIMUM
 # What has to be said of a family whose defaults are not built.
 NOT_BY_DEFAULT = {
     "deepseek_v2": {"num_experts_per_tok": 6},
+    "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "granitemoehybrid": {"num_local_experts": 0, "layer_types": ["attention"] * 32},
 }
 # Other names of keys that a class reads by itself.
 READ_BY_CLASS = {"lfm2": {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"}}
-NEWER = ("gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
+NEWER = ("eurobert", "gte", "new", "nomic_bert")  # which transformers 4.57 has not; tests/parity compares them with 5
 TYPES = sorted(name for families in FAMILIES.values() for name in families)
 
 

@@ -22,6 +22,10 @@ OWN_CLASS = {"tokens": "5 takes the class of the model's type"}
 IDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 KEYS: dict[str, Any] = {"num_key_value_heads": 1}
 GEMMA: dict[str, Any] = {**KEYS, "head_dim": 16, "query_pre_attn_scalar": 16}
+GEMMA3N: dict[str, Any] = {
+    **KEYS, "head_dim": 16, "num_kv_shared_layers": 1, "layer_types": ["full_attention"] * 2, "laurel_rank": 8,
+    "vocab_size_per_layer_input": 360, "hidden_size_per_layer_input": 16, "activation_sparsity_pattern": [0.8, 0.0],
+}  # fmt: skip
 GPT2: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
 T5: dict[str, Any] = {"d_model": 32, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2}
 BART: dict[str, Any] = {
@@ -151,6 +155,7 @@ SITUATIONS = [
     decoder("gemma2", "Gemma2Config", LINEAR, **SIZES, **GEMMA),
     decoder("gemma3", "Gemma3TextConfig", LINEAR, **SIZES, **GEMMA),
     decoder("gemma3-words", "Gemma3TextConfig", QUERY | {"trainable_token_indices": [3]}, **SIZES, **GEMMA),
+    decoder("gemma3n", "Gemma3nTextConfig", LINEAR, **SIZES, **GEMMA3N, versions=("5",)),  # 4.57's own names
     decoder("starcoder2", "Starcoder2Config", LINEAR | {"bias": "lora_only"}, **SIZES, **KEYS),
     decoder("gpt-neox", "GPTNeoXConfig", LINEAR, **SIZES),
     decoder("gpt2-usual", "GPT2Config", {}, **GPT2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from making import Situation, byte_tokenizer, edited, model, removed, renamed, without
@@ -128,6 +129,24 @@ bloom = rows("BloomConfig", "bloom", **BEFORE_LLAMA, seq_length=128)
 mpt = rows("MptConfig", "mpt", **BEFORE_LLAMA, max_seq_len=128)
 falcon = rows("FalconConfig", "falcon", **{**BEFORE_LLAMA, **CONTEXT})
 
+
+def as_published(path: Path) -> None:
+    """4.57 saves a text model by itself under names that 5 does not read: with the whole's in every "model"."""
+    file = path / "model.safetensors"
+    wrong, right = b"per_layer_model.language_model_projection", b"per_layer_model_projection"
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(wrong, right).ljust(size)
+    file.write_bytes(data[:8] + header + data[8 + size :])
+
+
+gemma3n = rows(
+    "Gemma3nTextConfig", "gemma3n", num_hidden_layers=7, num_kv_shared_layers=3, sliding_window=12, laurel_rank=8,
+    layer_types=["sliding_attention", "full_attention"] * 2 + ["sliding_attention"] * 2 + ["full_attention"],
+    intermediate_size=[88, 72, 96, 64, 88, 80, 64], activation_sparsity_pattern=[0.95, 0.7, 0.0, 0.0, 0.6, 0.0, 0.0],
+    vocab_size_per_layer_input=400, hidden_size_per_layer_input=24,
+)  # fmt: skip
+
 SITUATIONS = [
     llama(""),
     llama("theta", rope_theta=500000.0),
@@ -212,6 +231,19 @@ SITUATIONS = [
     gemma2(""),
     gemma2("no-caps", attn_logit_softcapping=None, final_logit_softcapping=None),
     gemma2("theta", rope_theta=5000.0),
+    gemma3n("", as_published),
+    gemma3n(
+        "own-keys",
+        as_published,
+        num_kv_shared_layers=0,
+        altup_num_inputs=2,
+        altup_active_idx=1,
+        altup_correct_scale=False,
+    ),
+    gemma3n("pattern", as_published, layer_types=None, num_kv_shared_layers=2, activation_sparsity_pattern=None),
+    gemma3n("short-table", as_published, vocab_size_per_layer_input=300, versions=("5",)),  # with which 4.57 fails
+    gemma3n("linear", as_published, rope_scaling={"rope_type": "linear", "factor": 4.0}, tie_word_embeddings=False),
+    gemma3n("thetas", as_published, rope_theta=3e5, rope_local_base_freq=500.0, attention_bias=True),
     gemma3(""),
     gemma3("linear", rope_scaling={"rope_type": "linear", "factor": 4.0}, head_dim=32),
     gemma3("thetas", rope_theta=3e5, rope_local_base_freq=500.0),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from making import (
@@ -63,6 +65,15 @@ camembert = rows(
     "CamembertConfig", "camembert", unigram_tokenizer, max_position_embeddings=130, type_vocab_size=1,
     pad_token_id=1, differs=BLANKS,
 )  # fmt: skip
+PROTEINS = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
+
+
+def esm_tokenizer(hf: Any) -> Any:
+    with tempfile.TemporaryDirectory() as room:
+        (Path(room) / "vocab.txt").write_text("\n".join(PROTEINS))
+        return hf.EsmTokenizer(f"{room}/vocab.txt", model_max_length=128)
+
+
 without_types = partial(word_piece_tokenizer, model_input_names=["input_ids", "attention_mask"])
 distilbert = rows(
     "DistilBertConfig", "distilbert", without_types, dim=32, hidden_dim=48, n_layers=2, n_heads=4,
@@ -87,11 +98,24 @@ NEWER = (albert, mpnet, deberta, deberta_v2, modernbert)
 # Since transformers 5, and without a head for answers.
 nomic = rows("NomicBertConfig", "nomic-bert", versions=("5",))
 gte = rows("GteConfig", "gte", without_types, versions=("5",))
+eurobert = rows(
+    "EuroBertConfig", "eurobert", without_types, versions=("5",), num_key_value_heads=2, head_dim=16, pad_token_id=0,
+    type_vocab_size=...,
+)  # fmt: skip
+esm = rows(
+    "EsmConfig", "esm", esm_tokenizer, vocab_size=33, pad_token_id=1, mask_token_id=32, token_dropout=True,
+    position_embedding_type="rotary", type_vocab_size=...,
+)  # fmt: skip
 LATEST = [head for head in HEADS if head != "answer"]
 
 SITUATIONS = [
     *(make(head) for make in (bert, ernie, electra, roberta, xlm, camembert, distilbert, *NEWER) for head in HEADS),
-    *(make(head) for make in (nomic, gte) for head in LATEST),
+    *(make(head) for make in (nomic, gte, eurobert) for head in LATEST),
+    *(esm(head) for head in LATEST),
+    esm("mlm", "1b", position_embedding_type="absolute", emb_layer_norm_before=True),
+    eurobert("labels", "mean", classifier_pooling="mean", attention_bias=True),
+    eurobert("labels", "first", classifier_pooling="bos", rope_theta=5000.0),
+    eurobert("mlm", "biased", mlp_bias=True, tie_word_embeddings=True),
     bert("labels", "named", **LABELS),
     bert("labels", "label2id-is-old", edited(CONFIG, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}), **LABELS),
     bert("labels", "without-label2id", without(CONFIG, "label2id"), **LABELS),
