@@ -73,6 +73,15 @@ def _led(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     return _bart(hf.LEDConfig, **lengths, **changes)
 
 
+def _prophetnet(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {"vocab_size": 131, "hidden_size": 48, "num_encoder_layers": 3, "num_decoder_layers": 2}
+    heads = {"num_encoder_attention_heads": 3, "num_decoder_attention_heads": 6}
+    inner = {"encoder_ffn_dim": 88, "decoder_ffn_dim": 72}
+    ids = {"pad_token_id": PAD, "bos_token_id": EOS, "eos_token_id": EOS, "decoder_start_token_id": EOS}
+    buckets = {"num_buckets": 12, "relative_max_distance": 20, "max_position_embeddings": LONGEST + 2}
+    return lambda: hf.ProphetNetConfig(**{**sizes, **heads, **inner, **ids, **buckets, **changes})
+
+
 FAMILIES = [
     Family("t5", _t5(hf.T5Config), -1.5),
     Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
@@ -94,6 +103,8 @@ FAMILIES = [
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
+    Family("prophetnet", _prophetnet(), -1.0),
+    Family("prophetnet-one", _prophetnet(ngram=1, tie_word_embeddings=False, activation_function="relu"), 3.0),
 ]
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -181,8 +192,17 @@ def padded(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def reference_logits(model: Any, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[length, vocab] behind each token of the target."""
-    return model(**padded([source]), decoder_input_ids=torch.tensor(target[None])).logits[0].numpy()
+    """[length, vocab] behind each token of the target. ProphetNet's are those of a token at a time, as `generate` reads
+    them: its forward of several mixes up what their predicting streams add by distance."""
+    if model.config.model_type != "prophetnet":
+        return model(**padded([source]), decoder_input_ids=torch.tensor(target[None])).logits[0].numpy()
+    given, cache, logits = padded([source]), None, []
+    given = {"encoder_outputs": model.get_encoder()(**given), "attention_mask": given["attention_mask"]}
+    for token in target:
+        out = model(**given, decoder_input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        logits.append(out.logits[0, 0])
+    return torch.stack(logits).numpy()
 
 
 @torch.no_grad()

@@ -84,6 +84,7 @@ ENCODER_DECODERS = {
     "mbart": "mbart",
     "mt5": "mt5",
     "pegasus": "pegasus",
+    "prophetnet": "prophetnet",
     "t5": "t5",
     "t5gemma": "t5gemma",
     "umt5": "umt5",

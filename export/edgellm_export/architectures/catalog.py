@@ -85,6 +85,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "phi": "microsoft/phi-1_5, microsoft/phi-2",
     "phi3": "microsoft/Phi-3.5-mini-instruct, microsoft/Phi-4-mini-instruct",
     "phimoe": "microsoft/Phi-3.5-MoE-instruct, microsoft/Phi-mini-MoE-instruct",
+    "prophetnet": "microsoft/prophetnet-large-uncased, microsoft/prophetnet-large-uncased-cnndm",
     "qwen2": "Qwen/Qwen2.5-0.5B-Instruct",
     "qwen2_5_vl": "Qwen/Qwen2.5-VL-3B-Instruct",
     "qwen2_5_vl_text": "the text model of Qwen/Qwen2.5-VL-3B-Instruct, saved by itself",

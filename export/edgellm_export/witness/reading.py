@@ -7,6 +7,7 @@ directory that it names. It imports nothing of edgellm, so that any interpreter 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ CLASSES = {
 GENERATIVE = ("text-generation", "text2text-generation")
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-    "spm.model", "source.spm",
+    "spm.model", "source.spm", "prophetnet.tokenizer",
 )  # fmt: skip
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 MOST_SPECIAL = 48  # added tokens that are tried within texts
@@ -259,10 +260,28 @@ def seq2seq_logits(model: Any, rows: list[list[int]], question: Mapping[str, Any
     for i, row in enumerate(rows):
         target = [start, *rows[(i + 1) % len(rows)]][: question["length"]]
         with torch.no_grad():
-            out = model(input_ids=torch.tensor([row]), decoder_input_ids=torch.tensor([target]))
+            logits = target_logits(model, row, target)
         save(question, f"target-{i}", torch.tensor(target))
-        save(question, f"logits-{i}", out.logits[0])
+        save(question, f"logits-{i}", logits)
     return rows
+
+
+def target_logits(model: Any, source: list[int], target: list[int]) -> Any:
+    """[length, vocab]. ProphetNet's are those of a token at a time, as `generate` reads them: of several at once, its
+    predicting stream's numbers of distances get to other tokens and other heads than those that they were made of."""
+    import torch
+
+    given = torch.tensor([source])
+    if model.config.model_type != "prophetnet":
+        return model(input_ids=given, decoder_input_ids=torch.tensor([target])).logits[0]
+    encoded, mask, cache, logits = model.get_encoder()(given), torch.ones_like(given), None, []
+    key = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    for token in target:
+        state = {"encoder_outputs": encoded, "attention_mask": mask, "use_cache": True, key: cache}
+        out = model(decoder_input_ids=torch.tensor([[token]]), **state)
+        cache = getattr(out, key)
+        logits.append(out.logits[0, 0])
+    return torch.stack(logits)
 
 
 def first_of_target(model: Any) -> int:

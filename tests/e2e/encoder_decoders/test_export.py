@@ -22,7 +22,7 @@ from encoder_decoder_checks import LOGITS_TOLERANCE, Load, Reference
 from encoder_decoder_families import BY_NAME, LONGEST, make_model, reference_logits, save_checkpoint, sources
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "t5gemma", "longt5-global", "marian"])
+@pytest.mark.parametrize("name", ["t5-gated", "t5gemma", "longt5-global", "marian", "prophetnet"])
 def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Their graphs compute in float16; the comparison with the original runs them."""
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
@@ -32,7 +32,8 @@ def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], 
 
 
 @pytest.mark.parametrize(
-    "name", ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus"]
+    "name",
+    ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus", "prophetnet"],
 )
 def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Channel scales where they are legal, a report that passes and names each matrix with its blocks and error."""
@@ -123,9 +124,14 @@ def test_exports_that_cannot_be(
         edgellm_export.export(checkpoint("t5"), tmp_path / "out", **options)
 
 
-@pytest.mark.parametrize("name", ["longt5", "led-near"])
-def test_attention_in_blocks_gives_no_weights(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(edgellm.EdgellmError, match="no attention weights of attention in blocks"):
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [("longt5", "attention in blocks"), ("led-near", "attention in blocks"), ("prophetnet", "a predicting stream")],
+)
+def test_attention_that_gives_no_weights(
+    name: str, attention: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(edgellm.EdgellmError, match=f"no attention weights of {attention}"):
         edgellm_export.export(checkpoint(name), tmp_path / "out", attentions=True)
 
 

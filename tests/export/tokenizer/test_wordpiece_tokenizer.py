@@ -38,6 +38,21 @@ def test_tokens_of_transformers(settings: dict[str, Any], tmp_path: Path) -> Non
         assert (pair.ids, pair.type_ids) == (wanted["input_ids"], wanted["token_type_ids"])
 
 
+def test_prophetnets_own_file(tmp_path: Path) -> None:
+    """Which ends texts with [SEP], begins them with nothing, and knows [X_SEP], as transformers 5 does."""
+    (tmp_path / "prophetnet.tokenizer").write_text("\n".join([*PIECES, "[X_SEP]"]) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "prophetnet"}')
+    reference = hf.ProphetNetTokenizer(str(tmp_path / "prophetnet.tokenizer"))
+    files = read_text_files(tmp_path)
+    found = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+    for text in TEXTS:
+        assert found.encode(text).ids == reference(text)["input_ids"], text
+        assert found.encode(text, "the cat").ids == reference(text, "the cat")["input_ids"]
+    assert found.encode("cat[X_SEP]the").ids == [9, len(PIECES), 5, 3]
+    assert found.decode([9, len(PIECES), 5, 3]) == "cat the"
+    assert json.loads(files["tokenizer_config.json"])["clean_up_tokenization_spaces"] is True
+
+
 def test_a_vocabulary_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("a\nb\n")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
