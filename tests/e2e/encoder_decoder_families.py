@@ -27,11 +27,12 @@ Shared = Callable[[str, Callable[[Path], Any]], Path]  # the fixture `shared`
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `end_scale`: the factor of the head's row of the end token, so that
-    searches find it in some of their sequences, but not at once."""
+    searches find it in some of their sequences, but not at once. `global_attention`: of LED's first token."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     end_scale: float
+    global_attention: bool = False
 
 
 def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -100,6 +101,7 @@ FAMILIES = [
     Family(
         "led-near", _led(attention_window=[8, 4, 4], activation_function="gelu_new", tie_word_embeddings=False), 2.0
     ),
+    Family("led-first", _led(attention_window=[8, 4, 4]), 2.0, global_attention=True),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
@@ -133,7 +135,18 @@ def make_model(family: Family) -> Any:
             _unlike_its_input(model)
         model.get_output_embeddings().weight[EOS] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
+    if family.global_attention:
+        model.register_forward_pre_hook(_with_first_global, with_kwargs=True)
+        model.get_encoder().register_forward_pre_hook(_with_first_global, with_kwargs=True)
     return model
+
+
+def _with_first_global(_model: Any, given: Any, options: dict[str, Any]) -> Any:
+    """A call of LED's encoder, or of the whole, in which the first token of each source has global attention."""
+    if (ids := options.get("input_ids")) is not None:
+        options["global_attention_mask"] = torch.zeros_like(ids)
+        options["global_attention_mask"][:, 0] = 1
+    return given, options
 
 
 def _unlike_its_input(model: Any) -> None:
@@ -170,6 +183,7 @@ def checkpoint(name: str, shared: Shared) -> Path:
 def package(name: str, precision: Any, shared: Shared) -> Path:
     """The package of a family, its weights rounded as they are."""
     options: dict[str, Any] = {"precision": precision, "verify_quality": False, "calibrate": False}
+    options["global_attention"] = "first" if BY_NAME[name].global_attention else "none"
     return shared(
         f"packages/{name}-{precision}", lambda path: edgellm_export.export(checkpoint(name, shared), path, **options)
     )

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import edgellm
 import edgellm_export
 from comparison import relative
+from edgellm.package.manifest import EncoderDecoderFacts
 from edgellm.package.report import GenerationReport
 from encoder_decoder_checks import LOGITS_TOLERANCE, Load, Reference
 from encoder_decoder_families import BY_NAME, LONGEST, make_model, reference_logits, save_checkpoint, sources
@@ -115,6 +116,8 @@ def test_a_table_of_positions_in_the_checkpoint_counts(reference: Reference, tmp
         ({"kv_cache": "int8"}, "float key/value cache only"),
         ({"task": "fill-mask"}, "is for text2text-generation, not for fill-mask"),
         ({"target": "cuda", "precision": "fp32"}, "no float32"),
+        ({"global_attention": "first"}, "global attention is LED's"),
+        ({"global_attention": "last"}, "global_attention is 'last', expected 'none' or 'first'"),
     ],
 )
 def test_exports_that_cannot_be(
@@ -133,6 +136,36 @@ def test_attention_that_gives_no_weights(
 ) -> None:
     with pytest.raises(edgellm.EdgellmError, match=f"no attention weights of {attention}"):
         edgellm_export.export(checkpoint(name), tmp_path / "out", attentions=True)
+
+
+def test_global_attention_of_the_first_token(
+    checkpoint: Callable[[str], Path], reference: Reference, load: Load, tmp_path: Path
+) -> None:
+    """Calibrated, it passes the gate. The layers for it are in the package, and without the option they are not."""
+    options: dict[str, Any] = {"precision": "int8", "global_attention": "first"}
+    out = edgellm_export.export(checkpoint("led-first"), tmp_path / "package", **options)
+    assert isinstance(out.report, GenerationReport)
+    assert out.report.passed
+    assert isinstance(out.manifest.model, EncoderDecoderFacts)
+    assert out.manifest.model.global_attention == "first"
+    assert sum("_global" in matrix.node for matrix in out.report.matrices) == 3 * 3
+    plan = edgellm_export.plan(checkpoint("led-first"), tmp_path / "none", **options)
+    assert plan.prediction.size == pytest.approx(sum(each.size for each in out.manifest.files.values()), rel=0.05)
+    without = edgellm_export.export(checkpoint("led-first"), tmp_path / "without", precision="fp32")
+    assert "global_attention" not in without.manifest.to_dict()
+    model = edgellm.load(without.path, threads=1)
+    assert isinstance(model, edgellm.EncoderDecoderModel)
+    source, target = sources(40)[0], sources(9, seed=1)[0]
+    expected = reference_logits(reference("led-first"), source, target)
+    assert relative(load("led-first").logits(source, target), expected) < LOGITS_TOLERANCE
+    assert relative(model.logits(source, target), expected) > 0.01
+
+
+def test_global_attention_of_another_kind_of_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    save_file({f"{i}": np.zeros(1, np.float32) for i in range(9)}, tmp_path / "model.safetensors")
+    with pytest.raises(edgellm.EdgellmError, match="global attention is LED's"):
+        edgellm_export.plan(tmp_path, tmp_path / "out", global_attention="first")
 
 
 def test_heads_that_attention_does_not_take(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ SITUATIONS = [
     led(""),
     led("windows", attention_window=[16, 8]),
     led("wide", attention_window=128),
+    led("global", options={"global_attention": "first"}),
+    led("global-windows", attention_window=[8, 32], options={"global_attention": "first"}),
     led("scaled", scale_embedding=True),
     led(
         "odd-window", edited(CONFIG, attention_window=[16, 7]), refused="attention_window is .16, 7., expected an even"
