@@ -100,6 +100,8 @@ FAMILIES = [
         },
     ),
     EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
+    EncoderFamily("rembert", "RemBert", {**SIZES, "input_embedding_size": 40, "output_embedding_size": 56}),
+    EncoderFamily("rembert-square", "RemBert", {**SIZES, "input_embedding_size": 48, "output_embedding_size": 48}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("roberta-prelayernorm", "RobertaPreLayerNorm", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),

@@ -160,6 +160,10 @@ ALBERT = spm(
     control_symbols="[CLS],[SEP]",
     user_defined_symbols="[MASK]",
 )
+REMBERT = spm(
+    "sentencepiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=3, control_symbols="[CLS],[SEP]",
+    user_defined_symbols="[MASK]",
+)  # fmt: skip
 XLNET = spm("spiece.model", control_symbols="<cls>,<sep>,<pad>,<mask>,<eod>", user_defined_symbols="<eop>")
 DEBERTA = spm(
     "spm.model", pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]",
@@ -194,6 +198,7 @@ KINDS = {
     "xlm-roberta": Kind("xlm-roberta", "XLMRobertaTokenizer", FAIRSEQ),
     "camembert": Kind("camembert", "CamembertTokenizer", FAIRSEQ),
     "albert": Kind("albert", "AlbertTokenizer", ALBERT),
+    "rembert": Kind("rembert", "RemBertTokenizer", REMBERT),
     "xlnet": Kind("xlnet", "XLNetTokenizer", XLNET),
     "deberta": Kind("deberta-v2", "DebertaV2Tokenizer", DEBERTA),
     "nllb": Kind("m2m_100", "NllbTokenizer", NLLB),
@@ -271,6 +276,8 @@ NOT_SAME_BARE = ("gemma2", "gemma3", "mistral", "phi3", "roberta", "bart", "bert
 
 def forms() -> Iterator[Row]:
     for kind in KINDS:
+        if kind == "rembert":
+            continue
         if kind != "nllb":  # whose bare file neither version reads as the models were trained
             yield Row(f"{kind}-bare", kind, BARE, same=kind not in (*NOT_SAME, *NOT_SAME_BARE))
             yield Row(f"{kind}-5", kind, BARE, made_by="5")
@@ -394,6 +401,10 @@ def other_rows() -> Iterator[Row]:
     yield Row("t5-seven", "t5", FAST, (options(extra_ids=7),))
     yield Row("pegasus-offset", "pegasus", BARE, (options(offset=10),))
     yield Row("albert-accents", "albert", BARE, (options(keep_accents=True, do_lower_case=False),))
+    yield Row("rembert-cased", "rembert", FAST, (options(do_lower_case=False),))
+    yield Row("rembert-accents", "rembert", FAST, (options(do_lower_case=False, keep_accents=False),))
+    yield Row("rembert-5", "rembert", BARE, made_by="5")
+    yield Row("rembert-bare", "rembert", BARE, refused="would be built of tokenizer.json")
     yield Row("xlnet-lower", "xlnet", FAST, (options(do_lower_case=True),))
     yield Row("deberta-punctuation", "deberta", BARE, (options(do_lower_case=True, split_by_punct=True),))
     yield Row("camembert-extra", "camembert", BARE, (options(additional_special_tokens=["<new>"]),))

@@ -105,6 +105,7 @@ ENCODERS = {
     "mpnet": "mpnet",
     "new": "gte",
     "nomic_bert": "nomic_bert",
+    "rembert": "rembert",
     "roberta": "roberta",
     "roberta-prelayernorm": "roberta_prelayernorm",
     "xlm-roberta": "roberta",

@@ -96,6 +96,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "qwen3_moe": "Qwen/Qwen3-30B-A3B-Instruct-2507",
     "qwen3_vl": "Qwen/Qwen3-VL-2B-Instruct",
     "qwen3_vl_text": "the text model of Qwen/Qwen3-VL-2B-Instruct, saved by itself",
+    "rembert": "google/rembert",
     "roberta": "FacebookAI/roberta-base, deepset/roberta-base-squad2",
     "roberta-prelayernorm": "andreasmadsen/efficient_mlm_m0.40",
     "seed_oss": "ByteDance-Seed/Seed-OSS-36B-Instruct",

@@ -325,6 +325,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128,
         "max_position_embeddings": 128000, "rope_theta": 5e6,
     },
+    "rembert": {
+        **_BERT, "vocab_size": 250300, "hidden_size": 1152, "num_hidden_layers": 32, "num_attention_heads": 18,
+        "input_embedding_size": 256, "output_embedding_size": 1664, "intermediate_size": 4608,
+        "tie_word_embeddings": False,
+    },
     "roberta": {**_ROBERTA, "vocab_size": 50265},
     "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
     "seed_oss": {

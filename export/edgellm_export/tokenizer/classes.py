@@ -14,6 +14,7 @@ from edgellm_export.tokenizer.source import PROPHETNET, VOCAB_JSON, VOCAB_TXT
 # The class that takes tokenizer.json as it is.
 AS_IT_IS = "TokenizersBackend"
 PLAIN_MODEL, SPIECE, BPE_MODEL, SPM = "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"
+TOKENIZER_JSON = "tokenizer.json"  # a class whose older files transformers 5 makes another tokenizer of than 4.57
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ CLASSES: dict[str, TokenizerClass] = {
     "XLMRoberta": TokenizerClass(unigram.xlm_roberta, "Unigram", BPE_MODEL, rearranged.xlm_roberta),
     "Camembert": TokenizerClass(unigram.camembert, "Unigram", BPE_MODEL, rearranged.camembert),
     "Albert": TokenizerClass(unigram.albert, "Unigram", SPIECE),
+    "RemBert": TokenizerClass(unigram.rembert, "Unigram", TOKENIZER_JSON),
     "XLNet": TokenizerClass(unigram.xlnet, "Unigram", SPIECE),
     "DebertaV2": TokenizerClass(unigram.deberta_v2, "Unigram", SPM),
     "BigBird": TokenizerClass(unigram.big_bird, "Unigram", SPIECE),
@@ -85,6 +87,7 @@ MODELS: dict[str, str] = {
     **dict.fromkeys(("xlm-roberta", "xmod"), "XLMRoberta"),
     "camembert": "Camembert",
     **dict.fromkeys(("albert", "yoso"), "Albert"),
+    "rembert": "RemBert",
     "xlnet": "XLNet", "deberta-v2": "DebertaV2", "big_bird": "BigBird", "marian": "Marian", "m2m_100": "M2M100",
 }  # fmt: skip
 # Models for which tokenizer_config.json's class is not believed: it is the model's own, or the file as it is.

@@ -48,8 +48,9 @@ from edgellm_export.tokenizer.vocabulary import check_ids
 TOKENIZER, CLEAN_UP = "tokenizer.json", "clean_up_tokenization_spaces"
 SEPARATE = {"Marian": marian, "M2M100": m2m100}  # classes that do without tokenizer.json
 VOCABULARIES = (
-    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT,
-    VOCAB_JSON, MERGES, PROPHETNET, "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
+    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "source.spm",
+    "target.spm", VOCAB_TXT, VOCAB_JSON, MERGES, PROPHETNET, "tekken.json", "tiktoken.model", "qwen.tiktoken",
+    "spm_char.model", "bpe.codes",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ CLASSES = {
 GENERATIVE = ("text-generation", "text2text-generation")
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-    "spm.model", "source.spm", "prophetnet.tokenizer",
+    "spm.model", "source.spm", "prophetnet.tokenizer", "sentencepiece.model",
 )  # fmt: skip
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 MOST_SPECIAL = 48  # added tokens that are tried within texts

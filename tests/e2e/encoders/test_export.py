@@ -116,7 +116,9 @@ def test_scales_change_nothing_in_float(
     # Before attention and inside it, before the MLP and inside a gated one; not where a linear layer stands before
     # the first, or layers share their matrices.
     family = name.partition("-")[0]
-    assert len(used) == {"albert": 0, "electra": 8, "modernbert": 11}.get(family, 9) + (name == "electra-square")
+    assert len(used) == {"albert": 0, "electra": 8, "modernbert": 11, "rembert": 8}.get(family, 9) + (
+        name == "electra-square"
+    )
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
     wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
     assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
