@@ -260,6 +260,8 @@ ENCODERS = [
         n_heads=12, vocab_size=30522),
     _of("google/rembert", "rembert", None, VECTORS, **_bert(
         1152, 4608, 32, 18, 250300, input_embedding_size=256, output_embedding_size=1664)),
+    _of("junnyu/roformer_chinese_base", "roformer", None, VECTORS, **_bert(
+        768, 3072, 12, 12, 50000, max_position_embeddings=1536)),
     _of("microsoft/mpnet-base", "mpnet", 109_486_464, VECTORS, **_bert(
         768, 3072, 12, 12, 30527, max_position_embeddings=514)),
     _of("microsoft/deberta-base", "deberta", 138_601_728, VECTORS, **_bert(

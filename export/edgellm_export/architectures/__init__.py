@@ -108,6 +108,7 @@ ENCODERS = {
     "rembert": "rembert",
     "roberta": "roberta",
     "roberta-prelayernorm": "roberta_prelayernorm",
+    "roformer": "roformer",
     "xlm-roberta": "roberta",
     "xlm-roberta-xl": "xlm_roberta_xl",
 }

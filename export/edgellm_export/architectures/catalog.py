@@ -99,6 +99,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "rembert": "google/rembert",
     "roberta": "FacebookAI/roberta-base, deepset/roberta-base-squad2",
     "roberta-prelayernorm": "andreasmadsen/efficient_mlm_m0.40",
+    "roformer": "junnyu/roformer_chinese_base",
     "seed_oss": "ByteDance-Seed/Seed-OSS-36B-Instruct",
     "smollm3": "HuggingFaceTB/SmolLM3-3B",
     "smolvlm": "HuggingFaceTB/SmolVLM-256M-Instruct",

@@ -332,6 +332,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "roberta": {**_ROBERTA, "vocab_size": 50265},
     "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
+    "roformer": {**_BERT, "vocab_size": 50000, "max_position_embeddings": 1536},
     "seed_oss": {
         **_LLAMA, "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
         "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,

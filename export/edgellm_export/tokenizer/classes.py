@@ -62,7 +62,7 @@ CLASSES: dict[str, TokenizerClass] = {
 BY_OWN_RULES = (
     "Bartpho", "BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5",
     "CTRL", "Canine", "CpmAnt", "Cpm", "Esm", "FSMT", "Flaubert", "GPTNeoXJapanese", "GPTSw3", "MyT5", "PLBart",
-    "Perceiver", "Phobert", "RoCBert", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
+    "Perceiver", "Phobert", "RoCBert", "RoFormer", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
 )  # fmt: skip
 # Classes of models that say nothing, or something that transformers knows to be wrong. Models that are not here have
 # tokenizer.json as it is, unless tokenizer_config.json names a class.
@@ -87,7 +87,7 @@ MODELS: dict[str, str] = {
     **dict.fromkeys(("xlm-roberta", "xmod"), "XLMRoberta"),
     "camembert": "Camembert",
     **dict.fromkeys(("albert", "yoso"), "Albert"),
-    "rembert": "RemBert",
+    "rembert": "RemBert", "roformer": "RoFormer",
     "xlnet": "XLNet", "deberta-v2": "DebertaV2", "big_bird": "BigBird", "marian": "Marian", "m2m_100": "M2M100",
 }  # fmt: skip
 # Models for which tokenizer_config.json's class is not believed: it is the model's own, or the file as it is.

@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 import transformers as hf
 
-from edgellm.errors import CheckpointError
+from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.tokenizer.files import read_text_files
 
 PIECES = [
@@ -51,6 +51,13 @@ def test_prophetnets_own_file(tmp_path: Path) -> None:
     assert found.encode("cat[X_SEP]the").ids == [9, len(PIECES), 5, 3]
     assert found.decode([9, len(PIECES), 5, 3]) == "cat the"
     assert json.loads(files["tokenizer_config.json"])["clean_up_tokenization_spaces"] is True
+
+
+def test_roformers_words_are_not_cut_by_a_dictionary_here(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "roformer"}')
+    with pytest.raises(UnsupportedModelError, match="is for RoFormerTokenizer, which transformers builds"):
+        read_text_files(tmp_path)
 
 
 def test_a_vocabulary_of_something_else(tmp_path: Path) -> None:
