@@ -14,6 +14,7 @@ import transformers as hf
 
 import edgellm_export
 from comparison import Expected, trimmed
+from edgellm_export.exporters.contract import GlobalAttention
 from families import save_tokenizer, tiny_tokenizer
 
 LONGEST = 48  # tokens of a source or a target, where there is a table of positions
@@ -32,7 +33,7 @@ class Family:
     name: str
     config: Callable[[], hf.PretrainedConfig]
     end_scale: float
-    global_attention: bool = False
+    global_attention: GlobalAttention = "none"
 
 
 def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -101,7 +102,7 @@ FAMILIES = [
     Family(
         "led-near", _led(attention_window=[8, 4, 4], activation_function="gelu_new", tie_word_embeddings=False), 2.0
     ),
-    Family("led-first", _led(attention_window=[8, 4, 4]), 2.0, global_attention=True),
+    Family("led-first", _led(attention_window=[8, 4, 4]), 2.0, global_attention="first"),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
@@ -135,7 +136,7 @@ def make_model(family: Family) -> Any:
             _unlike_its_input(model)
         model.get_output_embeddings().weight[EOS] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
-    if family.global_attention:
+    if family.global_attention == "first":
         model.register_forward_pre_hook(_with_first_global, with_kwargs=True)
         model.get_encoder().register_forward_pre_hook(_with_first_global, with_kwargs=True)
     return model
@@ -183,7 +184,7 @@ def checkpoint(name: str, shared: Shared) -> Path:
 def package(name: str, precision: Any, shared: Shared) -> Path:
     """The package of a family, its weights rounded as they are."""
     options: dict[str, Any] = {"precision": precision, "verify_quality": False, "calibrate": False}
-    options["global_attention"] = "first" if BY_NAME[name].global_attention else "none"
+    options["global_attention"] = BY_NAME[name].global_attention
     return shared(
         f"packages/{name}-{precision}", lambda path: edgellm_export.export(checkpoint(name, shared), path, **options)
     )
