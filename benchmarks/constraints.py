@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import edgellm
+from decoders import load_decoder
 from edgellm.constraints import Constraints
 from edgellm.decoding.constraint import Constraint, constrain
 
@@ -115,7 +116,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: all usable cores")
     arguments = parser.parse_args()
-    model = edgellm.load(arguments.package, threads=arguments.threads)
+    model = load_decoder(arguments.package, threads=arguments.threads)
     plain = [model.generate("Once", max_new_tokens=64, eos_token_id=[]).timing for _ in range(arguments.repeats + 1)]
     step = 1 / statistics.median(timing.tokens_per_second for timing in plain[1:])
     options, size = edgellm.GenerationOptions.create(regex="a"), model.manifest.vocab_size

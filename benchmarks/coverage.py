@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import edgellm_export
 from edgellm.errors import EdgellmError
@@ -92,7 +93,7 @@ def tried(model_type: str, newer: Maker, older: Maker, out: Path) -> Line:
     return exported(model_type, older if older.why_not(model_type) is None else maker, out, via="optimum")
 
 
-def exported(model_type: str, maker: Maker, out: Path, via: str | None = None) -> Line:
+def exported(model_type: str, maker: Maker, out: Path, via: Literal["optimum"] | None = None) -> Line:
     source, steps = maker.checkpoints / model_type, []
     shutil.rmtree(out, ignore_errors=True)
     try:

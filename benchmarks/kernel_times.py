@@ -99,7 +99,11 @@ class Heads:
     def _behind_cache(self) -> tuple[onnx.NodeProto, list[str]]:
         ports = ["query", "past_key", "past_value", "seqlens", "total"]
         names = ["query", "", "", "past_key", "past_value", "seqlens", "total", "cos", "sin"]
-        quantized = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+        quantized: dict[str, Any] = {
+            "k_quant_type": "PER_CHANNEL",
+            "v_quant_type": "PER_CHANNEL",
+            "kv_cache_bit_width": 8,
+        }
         int8 = self.cache == "int8"
         node = helper.make_node(
             "GroupQueryAttention", names + (["", "", "", "k_scale", "v_scale"] if int8 else []),

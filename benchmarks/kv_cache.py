@@ -19,6 +19,7 @@ from itertools import pairwise
 
 import edgellm
 import edgellm_export
+from decoders import load_decoder
 from environments import CACHE
 
 GGUF = CACHE / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -112,7 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     exported = packages(arguments.precision)
     divergence = {kind: exported[kind].report.quality.kl_divergence for kind in KINDS}  # type: ignore[union-attr]
-    models = {kind: edgellm.load(exported[kind].path, threads=arguments.threads) for kind in KINDS}
+    models = {kind: load_decoder(exported[kind].path, threads=arguments.threads) for kind in KINDS}
     rows = [measure(models, int(context), arguments.rounds) for context in arguments.contexts.split(",")]
     print(f"{arguments.precision} weights, {arguments.threads} threads; float / int8 cache in each cell\n")
     print(table(rows))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import edgellm
+from decoders import load_decoder
 
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -148,7 +149,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="default: all usable cores")
     arguments = parser.parse_args()
-    model = edgellm.load(arguments.package, threads=arguments.threads)
+    model = load_decoder(arguments.package, threads=arguments.threads)
     model.generate("warm up", max_new_tokens=16, prompt_lookup=True)
     outcomes = []
     for case in cases():

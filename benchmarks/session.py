@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import edgellm
+from decoders import load_decoder
 
 LIMIT = 0.05  # of the time to read the prefix
 QUESTION = "\n\nWhat is this text about?"
@@ -102,7 +103,7 @@ def main() -> int:
     parser.add_argument("--one", choices=["read", "load"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    model = edgellm.load(arguments.package, threads=arguments.threads)
+    model = load_decoder(arguments.package, threads=arguments.threads)
     if arguments.one:
         print(json.dumps(asdict(measure(model, arguments.one, arguments.file, arguments.tokens))))
         return 0

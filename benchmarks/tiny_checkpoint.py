@@ -111,7 +111,7 @@ def head(model_type: str) -> tuple[str, Any]:
 def small(config_class: Any, changes: Mapping[str, Any]) -> Any:
     default = config_class()
     known = {*default.to_dict(), *inspect.signature(config_class.__init__).parameters, *default.attribute_map}
-    taken = {name: value for name, value in SIZES.items() if name in known} | TOKENS
+    taken: dict[str, Any] = {name: value for name, value in SIZES.items() if name in known} | TOKENS
     for name, part in config_class.sub_configs.items():
         own = changes if name == "text_config" else {}
         sized = small(part_class(default, name, part), own)

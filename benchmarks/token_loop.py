@@ -11,8 +11,10 @@ import argparse
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import edgellm
+from decoders import load_decoder
 from edgellm.ort.loaded_graph import LoadedGraph
 from environments import CACHE
 
@@ -31,10 +33,10 @@ class Stopwatch:
             run(graph, binding)
             self.seconds += time.perf_counter() - start
 
-        LoadedGraph.run_bound = timed  # type: ignore[method-assign]
+        LoadedGraph.run_bound = timed  # type: ignore[method-assign, assignment]
 
 
-def shares(model: edgellm.Model, watch: Stopwatch, **options: int) -> tuple[float, float]:
+def shares(model: edgellm.Model, watch: Stopwatch, **options: Any) -> tuple[float, float]:
     """Microseconds of a token in all, and of them outside the graph; medians."""
     whole, outside = [], []
     for turn in range(ROUNDS):
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("package", nargs="?", type=Path, default=CACHE / "packages" / "smollm2-135m-int8")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
-    model, watch = edgellm.load(asked.package, threads=asked.threads), Stopwatch()
+    model, watch = load_decoder(asked.package, threads=asked.threads), Stopwatch()
     cases: tuple[dict[str, int], ...] = ({}, {"min_new_tokens": TOKENS})
     for options in cases:
         whole, outside = shares(model, watch, **options)

@@ -83,6 +83,12 @@ def show_families(context: click.Context, _option: click.Parameter, wanted: bool
     help="Whose graphs to use where edgellm does not build the model itself; needs the optimum extra.",
 )
 @click.option("--attentions", is_flag=True, help="Make a package that can give its attention weights; it is slower.")
+@click.option(
+    "--global-attention",
+    type=click.Choice(["none", "first"]),
+    default="none",
+    help="Of LED: first is what checkpoints for summaries are used with, whose first token sees all others.",
+)
 @click.option("--revision", help="Branch, tag or commit, where SOURCE is a hub id.")
 @click.option("--force", is_flag=True, help="Replace OUT if it is a package.")
 @click.option("--keep-failed", is_flag=True, help="Keep a package that is too far from the original, as OUT.failed.")

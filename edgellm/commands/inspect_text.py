@@ -74,6 +74,8 @@ def _model_lines(manifest: Manifest) -> list[str]:
         longest = "of any length" if facts.source_length is None else f"of up to {facts.source_length} tokens"
         per_token = size(facts.cross_cache.bytes_per_token())
         lines.append(f"source       {longest}, {per_token} per token in the decoder's layers")
+        if facts.global_attention is not None:
+            lines.append(f"attention    global for the {facts.global_attention} token of a source")
     cache = facts.cache
     return [
         *lines,

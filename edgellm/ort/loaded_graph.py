@@ -77,12 +77,14 @@ class LoadedGraph:
         ours = exchange(model, options, kv_cache) if exchanges and isinstance(model, Path) else None
         self.kernels = None if ours is None else ours.instruction_set
         self.is_exact = ours is not None and ours.attends
+        if kv_cache != "auto" and ours is not None and not self.is_exact:  # other operators may read the cache, too
+            raise _no_such_cache(kv_cache, device, kernels)
         source = ours.graph if ours is not None else model if isinstance(model, bytes) else str(model)
         if device == "cuda":
             _preload_cuda(ort)
         with native, _load_errors(ort, "the graph" if isinstance(model, bytes) else str(model)):
             self._session = ort.InferenceSession(source, options, providers=_providers(device))
-        if kv_cache != "auto" and not self.is_exact:  # nor damaged, which ONNX Runtime would have said
+        if kv_cache != "auto" and ours is None:  # nor damaged, which ONNX Runtime would have said
             raise _no_such_cache(kv_cache, device, kernels)
         self._session.disable_fallback()
         self._quiet = _run_options(ort)

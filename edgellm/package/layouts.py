@@ -302,11 +302,13 @@ class DecoderFacts:
 @dataclass(frozen=True)
 class EncoderDecoderFacts:
     """What the runtime must know of an encoder-decoder. `cross_cache`: its decoder's view of the source.
-    `source_length`: of the longest source, in tokens; None for no limit."""
+    `source_length`: of the longest source, in tokens; None for no limit. `global_attention`: the token of a source that
+    sees all others and is seen by them, where these see only those nearby."""
 
     cache: CacheLayout
     cross_cache: CrossCacheLayout
     source_length: int | None = None
+    global_attention: Literal["first"] | None = None
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of a target and one of its source occupy in the caches."""

@@ -57,6 +57,7 @@ else:
     Facts = TypeVar("Facts")
 
 YOUNGER = ("conv", "values_are_keys", "shared")  # fields of a cache that earlier versions refuse
+YOUNG_FIELDS = ("audio", "global_attention")  # of a manifest, likewise
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",
@@ -111,15 +112,15 @@ class Manifest(Generic[Facts]):
         return replace(self, model=replace(self.model, cache=self.model.cache.as_bfloat16()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech and
-        of unusual caches are younger, and in their packages only."""
+        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech, of
+        global attention and of unusual caches are younger, and in their packages only."""
         own = {"cache": None, "encoder": self.model} if isinstance(self.model, EncoderFacts) else vars(self.model)
         content = asdict(ManifestFile(**own, **{name: getattr(self, name) for name in COMMON}))
         cache = content["cache"]
         for name in () if cache is None else YOUNGER:
             if not cache[name]:
                 del cache[name]
-        return {name: value for name, value in content.items() if name != "audio" or value is not None}
+        return {name: value for name, value in content.items() if name not in YOUNG_FIELDS or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:

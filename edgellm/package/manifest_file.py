@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from edgellm.errors import PackageCorruptError, PackageVersionError, corrupt
 from edgellm.package.file_names import is_inside
@@ -40,7 +40,7 @@ MANIFEST_NAME = "edgellm.json"
 @dataclass(frozen=True)
 class ManifestFile:
     """The file's fields, in its order: see `Manifest` and the kinds of `ModelFacts`. `cache`: of models that generate.
-    `rope`, `source_length`, `cross_cache`, `audio`, `encoder`: of some kinds only."""
+    `rope`, `source_length`, `global_attention`, `cross_cache`, `audio`, `encoder`: of some kinds only."""
 
     task: Task
     model_type: str
@@ -53,6 +53,7 @@ class ManifestFile:
     tokens: TokenIds
     rope: Rope = field(default_factory=Rope)
     source_length: int | None = None
+    global_attention: Literal["first"] | None = None
     cross_cache: CrossCacheLayout | None = None
     audio: AudioFeatures | None = None
     encoder: EncoderFacts | None = None
@@ -77,7 +78,7 @@ class ManifestFile:
             )
         if self.audio is not None:
             return SpeechFacts(self.cache, self.cross_cache, self.source_length, audio=self.audio)
-        return EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length)
+        return EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length, self.global_attention)
 
 
 def read_fields(data: Mapping[str, Any]) -> ManifestFile:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -25,7 +25,13 @@ from edgellm_export.architectures.whole import text_model
 from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import calibration_text
 from edgellm_export.checkpoint import Checkpoint
-from edgellm_export.exporters.contract import Choices, Exporter, ForeseenExporter
+from edgellm_export.exporters.contract import (
+    Choices,
+    Exporter,
+    ForeseenExporter,
+    GlobalAttention,
+    check_global_attention,
+)
 from edgellm_export.exporters.decoder import open_decoder
 from edgellm_export.exporters.encoder import open_encoder
 from edgellm_export.exporters.encoder_decoder import open_encoder_decoder
@@ -91,6 +97,7 @@ def export(
     adapters: Sequence[GivenAdapter] = (),
     via: Literal["optimum"] | None = None,
     attentions: bool = False,
+    global_attention: GlobalAttention = "none",
     revision: str | None = None,
     force: bool = False,
     keep_failed: bool = False,
@@ -114,21 +121,23 @@ def export(
     `adapters`: LoRA adapters to merge into the weights, each the directory or hub id of one, or that and a weight
     for it; a tokenizer that lies with one takes the place of the checkpoint's. `via` "optimum": the
     graphs of another exporter, for families that edgellm does not build; needs torch. `attentions`: the package can
-    give its attention weights, and is slower for it. `kv_cache`: "float" is the type of the graph's activations;
-    "int8", a quarter of float32's bytes, always takes scales from that text, and so needs a tokenizer. The result is
-    compared with the float model on other built-in text; further away than its precision allows, it raises
-    QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA package is
-    compared on the CPU where there is no CUDA: slower, the same numbers. `verify_with` "transformers": it is compared
-    with what transformers makes of the checkpoint, too, see `verify`; what differs is a QualityGateError. `progress` is
-    called with (step name, done, total). Until the last step succeeds, `out` is as it was. Raises CheckpointError or
-    ExportError.
+    give its attention weights, and is slower for it. `global_attention` "first": of LED, the first token of each source
+    sees all others and is seen by them, as with a 1 there in transformers' global_attention_mask, which checkpoints for
+    summaries are trained with; "none" is what transformers does without that mask. `kv_cache`: "float" is the type of
+    the graph's activations; "int8", a quarter of float32's bytes, always takes scales from that text, and so needs a
+    tokenizer. The result is compared with the float model on other built-in text; further away than its precision
+    allows, it raises QualityGateError and nothing is kept, unless `keep_failed` (then it stays as `out`.failed). A CUDA
+    package is compared on the CPU where there is no CUDA: slower, the same numbers. `verify_with` "transformers": it is
+    compared with what transformers makes of the checkpoint, too, see `verify`; what differs is a QualityGateError.
+    `progress` is called with (step name, done, total). Until the last step succeeds, `out` is as it was. Raises
+    CheckpointError or ExportError.
     """
     out, failed = Path(out), Path(f"{out}.failed") if keep_failed else None
     check_target(out, force=force)
     if failed is not None:
         check_target(failed, force=True)
     budget = _budget(precision, max_divergence, max_size, calibrate=calibrate, via=via)
-    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget, global_attention)
     if verify_with is not None:
         Reader(python).check(str(source), adapters=bool(adapters))
     opened = open_export(source, choices, via, revision, adapters)
@@ -196,6 +205,7 @@ def plan(
     adapters: Sequence[GivenAdapter] = (),
     via: Literal["optimum"] | None = None,
     attentions: bool = False,
+    global_attention: GlobalAttention = "none",
     revision: str | None = None,
     force: bool = False,
     verify_quality: bool = True,
@@ -209,7 +219,7 @@ def plan(
     downloads none. Takes a few seconds, and makes nothing. Raises CheckpointError or ExportError."""
     check_target(Path(out), force=force)
     budget = _budget(precision, max_divergence, max_size, calibrate=calibrate, via=via)
-    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget)
+    choices = _choices(precision, target, kv_cache, task, attentions, calibrate, calibration, budget, global_attention)
     prediction = open_export(source, choices, via, revision, adapters, weights=False).predict(verify=verify_quality)
     if prediction is None:
         raise ExportError(
@@ -234,6 +244,7 @@ def open_export(
                 "adapters are merged into the weights of families that edgellm builds itself; for --via optimum, merge "
                 f"them with PEFT first: {MERGE}"
             )
+        check_global_attention(choices)
         if choices.attentions:
             raise ExportError(
                 "attention weights are to be had of graphs that edgellm builds itself; leave out --attentions"
@@ -246,19 +257,24 @@ def open_export(
         checkpoint = merge_adapters(checkpoint if weights else hollow(checkpoint), opened)
         choices = replace(choices, task=choices.task or task_of_adapters(opened, checkpoint.files))
         checkpoint = as_sentence_encoder(checkpoint if weights else hollow(checkpoint), choices.task)
-        exporter = OPENERS[kind_for(checkpoint, choices.task)](checkpoint, choices)
+        kind = kind_for(checkpoint, choices.task)
+        if kind != "encoder-decoder":
+            check_global_attention(choices)
+        exporter = OPENERS[kind](checkpoint, choices)
     return Opened(checkpoint, exporter, exporter)
 
 
 def _choices(
     precision: Precision, target: Target, kv_cache: KVCacheType, task: Task | None, attentions: bool, calibrate: bool,
-    file: str | Path | None, budget: Budget | None,
+    file: str | Path | None, budget: Budget | None, global_attention: GlobalAttention,
 ) -> Choices:  # fmt: skip
     """`file`: of calibration text, None for the built-in one."""
     if file is not None and not calibrate:
         raise ExportError("calibration text was given and calibration switched off; leave out one of the two")
     text = calibration_text(None if file is None else Path(file))
-    return Choices(precision, target, kv_cache, task, calibrate, text, attentions, budget)
+    if global_attention not in get_args(GlobalAttention):
+        raise ExportError(f"global_attention is {global_attention!r}, expected 'none' or 'first'")
+    return Choices(precision, target, kv_cache, task, calibrate, text, attentions, budget, global_attention)
 
 
 def _budget(

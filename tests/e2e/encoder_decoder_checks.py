@@ -14,7 +14,7 @@ from encoder_decoder_families import BY_NAME, FAMILIES
 LOGITS_TOLERANCE = 2e-5  # largest difference over largest magnitude
 NAMES = [family.name for family in FAMILIES]
 REPRESENTATIVE = ["t5", "marian"]
-STEPWISE = [name for name in NAMES if name.startswith("t5gemma")]  # whose attention is not one operator
+STEPWISE = [name for name in NAMES if name.startswith(("t5gemma", "prophetnet"))]  # whose attention is not one operator
 
 Reference = Callable[[str], Any]
 Load = Callable[..., edgellm.EncoderDecoderModel]

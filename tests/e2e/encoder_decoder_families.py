@@ -14,6 +14,7 @@ import transformers as hf
 
 import edgellm_export
 from comparison import Expected, trimmed
+from edgellm_export.exporters.contract import GlobalAttention
 from families import save_tokenizer, tiny_tokenizer
 
 LONGEST = 48  # tokens of a source or a target, where there is a table of positions
@@ -27,11 +28,12 @@ Shared = Callable[[str, Callable[[Path], Any]], Path]  # the fixture `shared`
 @dataclass(frozen=True)
 class Family:
     """`config` makes the transformers config. `end_scale`: the factor of the head's row of the end token, so that
-    searches find it in some of their sequences, but not at once."""
+    searches find it in some of their sequences, but not at once. `global_attention`: of LED's first token."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
     end_scale: float
+    global_attention: GlobalAttention = "none"
 
 
 def _t5(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -73,6 +75,15 @@ def _led(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
     return _bart(hf.LEDConfig, **lengths, **changes)
 
 
+def _prophetnet(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    sizes = {"vocab_size": 131, "hidden_size": 48, "num_encoder_layers": 3, "num_decoder_layers": 2}
+    heads = {"num_encoder_attention_heads": 3, "num_decoder_attention_heads": 6}
+    inner = {"encoder_ffn_dim": 88, "decoder_ffn_dim": 72}
+    ids = {"pad_token_id": PAD, "bos_token_id": EOS, "eos_token_id": EOS, "decoder_start_token_id": EOS}
+    buckets = {"num_buckets": 12, "relative_max_distance": 20, "max_position_embeddings": LONGEST + 2}
+    return lambda: hf.ProphetNetConfig(**{**sizes, **heads, **inner, **ids, **buckets, **changes})
+
+
 FAMILIES = [
     Family("t5", _t5(hf.T5Config), -1.5),
     Family("t5-gated", _t5(hf.T5Config, feed_forward_proj="gated-gelu", tie_word_embeddings=False), 2.0),
@@ -91,9 +102,12 @@ FAMILIES = [
     Family(
         "led-near", _led(attention_window=[8, 4, 4], activation_function="gelu_new", tie_word_embeddings=False), 2.0
     ),
+    Family("led-first", _led(attention_window=[8, 4, 4]), 2.0, global_attention="first"),
     Family("marian", _bart(hf.MarianConfig, scale_embedding=True, activation_function="swish"), 7.0),
     Family("marian-apart", _bart(hf.MarianConfig, share_encoder_decoder_embeddings=False), -4.0),
     Family("pegasus", _bart(hf.PegasusConfig, scale_embedding=True, activation_function="relu"), 3.0),
+    Family("prophetnet", _prophetnet(), -1.0),
+    Family("prophetnet-one", _prophetnet(ngram=1, tie_word_embeddings=False, activation_function="relu"), 3.0),
 ]
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -122,7 +136,18 @@ def make_model(family: Family) -> Any:
             _unlike_its_input(model)
         model.get_output_embeddings().weight[EOS] *= family.end_scale
     model.generation_config = hf.GenerationConfig.from_model_config(config)
+    if family.global_attention == "first":
+        model.register_forward_pre_hook(_with_first_global, with_kwargs=True)
+        model.get_encoder().register_forward_pre_hook(_with_first_global, with_kwargs=True)
     return model
+
+
+def _with_first_global(_model: Any, given: Any, options: dict[str, Any]) -> Any:
+    """A call of LED's encoder, or of the whole, in which the first token of each source has global attention."""
+    if (ids := options.get("input_ids")) is not None:
+        options["global_attention_mask"] = torch.zeros_like(ids)
+        options["global_attention_mask"][:, 0] = 1
+    return given, options
 
 
 def _unlike_its_input(model: Any) -> None:
@@ -159,6 +184,7 @@ def checkpoint(name: str, shared: Shared) -> Path:
 def package(name: str, precision: Any, shared: Shared) -> Path:
     """The package of a family, its weights rounded as they are."""
     options: dict[str, Any] = {"precision": precision, "verify_quality": False, "calibrate": False}
+    options["global_attention"] = BY_NAME[name].global_attention
     return shared(
         f"packages/{name}-{precision}", lambda path: edgellm_export.export(checkpoint(name, shared), path, **options)
     )
@@ -181,8 +207,17 @@ def padded(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def reference_logits(model: Any, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[length, vocab] behind each token of the target."""
-    return model(**padded([source]), decoder_input_ids=torch.tensor(target[None])).logits[0].numpy()
+    """[length, vocab] behind each token of the target. ProphetNet's are those of a token at a time, as `generate` reads
+    them: its forward of several mixes up what their predicting streams add by distance."""
+    if model.config.model_type != "prophetnet":
+        return model(**padded([source]), decoder_input_ids=torch.tensor(target[None])).logits[0].numpy()
+    given, cache, logits = padded([source]), None, []
+    given = {"encoder_outputs": model.get_encoder()(**given), "attention_mask": given["attention_mask"]}
+    for token in target:
+        out = model(**given, decoder_input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        logits.append(out.logits[0, 0])
+    return torch.stack(logits).numpy()
 
 
 @torch.no_grad()

@@ -106,8 +106,12 @@ FAMILIES = [
         },
     ),
     EncoderFamily("mpnet", "MPNet", {**WITHOUT_TYPES, "pad_token_id": 1}),
+    EncoderFamily("rembert", "RemBert", {**SIZES, "input_embedding_size": 40, "output_embedding_size": 56}),
+    EncoderFamily("rembert-square", "RemBert", {**SIZES, "input_embedding_size": 48, "output_embedding_size": 48}),
     EncoderFamily("roberta", "Roberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("roberta-prelayernorm", "RobertaPreLayerNorm", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
+    EncoderFamily("roformer", "RoFormer", {**SIZES, "num_attention_heads": 3}),
+    EncoderFamily("roformer-small", "RoFormer", {**SIZES, "embedding_size": 32, "hidden_act": "relu"}),
     EncoderFamily("xlm-roberta", "XLMRoberta", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
     EncoderFamily("xlm-roberta-xl", "XLMRobertaXL", {**SIZES, "pad_token_id": 1, "type_vocab_size": 1}),
 ]
@@ -125,6 +129,8 @@ def make_model(name: str, task: str, **changes: Any) -> Any:
     model = getattr(hf, f"{family.stem}{HEADS[task]}")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
+            if not parameter.requires_grad:  # sinusoids
+                continue
             noise = torch.randn_like(parameter)
             parameter.add_(noise * 0.2) if parameter.ndim == 1 else parameter.copy_(noise * 0.15)
     return model

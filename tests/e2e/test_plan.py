@@ -39,8 +39,10 @@ MACHINE = Resources(2, Bandwidth(2, 40e9, 2**28, 2**25), Speed(200e9), 8 * 2**30
 KINDS = ("decoder", "encoder", "encoder-decoder")
 
 
-def predicted(source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True) -> Prediction:
-    choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None))
+def predicted(
+    source: Path, precision: Any = "int8", *, calibrate: bool = True, verify: bool = True, **more: Any
+) -> Prediction:
+    choices = Choices(precision, "cpu", "float", None, calibrate, calibration_text(None), **more)
     exporter = open_export(source, choices, None, None, (), weights=False)
     assert exporter.foreseen is not None
     return predict(exporter.foreseen, exporter.checkpoint, verify=verify, base=100 * MIB)
@@ -63,7 +65,8 @@ def test_sizes_of_every_family(name: str, checkpoint: Callable[[str], Path], pac
 @pytest.mark.parametrize("name", [*encoder_decoder_families.BY_NAME])
 def test_sizes_of_every_family_of_encoder_decoders(name: str, shared: Shared) -> None:
     source = encoder_decoder_families.checkpoint(name, shared)
-    assert_foreseen(source, encoder_decoder_families.package(name, "fp32", shared), "fp32")
+    made, given = encoder_decoder_families.package(name, "fp32", shared), encoder_decoder_families.BY_NAME[name]
+    assert_foreseen(source, made, "fp32", global_attention=given.global_attention)
 
 
 @pytest.mark.parametrize("name", [*encoder_families.BY_NAME])
@@ -73,8 +76,8 @@ def test_sizes_of_every_family_of_encoders(name: str, tmp_path: Path) -> None:
     assert_foreseen(source, tmp_path / "out", "fp32")
 
 
-def assert_foreseen(source: Path, made: Path, precision: Any) -> None:
-    foreseen = predicted(source, precision, calibrate=False, verify=False)
+def assert_foreseen(source: Path, made: Path, precision: Any, **more: Any) -> None:
+    foreseen = predicted(source, precision, calibrate=False, verify=False, **more)
     assert foreseen.files.keys() == {path.name for path in made.iterdir()}
     for graph in foreseen.manifest.graphs.values():
         data = f"{graph.file}.data"

@@ -268,6 +268,10 @@ ENCODERS = [
         768, 3072, 12, 12, 30000, embedding_size=128)),
     _of("distilbert/distilbert-base-uncased", "distilbert", 66_362_880, VECTORS, dim=768, hidden_dim=3072, n_layers=6,
         n_heads=12, vocab_size=30522),
+    _of("google/rembert", "rembert", None, VECTORS, **_bert(
+        1152, 4608, 32, 18, 250300, input_embedding_size=256, output_embedding_size=1664)),
+    _of("junnyu/roformer_chinese_base", "roformer", None, VECTORS, **_bert(
+        768, 3072, 12, 12, 50000, max_position_embeddings=1536)),
     _of("microsoft/mpnet-base", "mpnet", 109_486_464, VECTORS, **_bert(
         768, 3072, 12, 12, 30527, max_position_embeddings=514)),
     _of("microsoft/deberta-base", "deberta", 138_601_728, VECTORS, **_bert(
@@ -304,6 +308,10 @@ ENCODER_DECODERS = [
         768, 2048, 12, 12, 32128, feed_forward_proj="gated-gelu", **APART)),
     _of("allenai/led-base-16384", "led", 161_844_480, PAIRS, **_bart(
         768, 3072, (6, 6), 12, 50265, attention_window=[1024] * 6)),
+    _of("microsoft/prophetnet-large-uncased", "prophetnet", None, PAIRS, hidden_size=1024, encoder_ffn_dim=4096,
+        decoder_ffn_dim=4096, num_encoder_layers=12, num_decoder_layers=12, num_encoder_attention_heads=16,
+        num_decoder_attention_heads=16, vocab_size=30522, max_position_embeddings=512, ngram=2, num_buckets=32,
+        relative_max_distance=128, pad_token_id=0, bos_token_id=102, eos_token_id=102, decoder_start_token_id=102),
     _of("google/t5gemma-2b-2b-prefixlm-it", "t5gemma", None, PAIRS, encoder=GEMMA2_2B,
         decoder={**GEMMA2_2B, "cross_attention_hidden_size": 2304}),
     _of("UsefulSensors/moonshine-tiny", "moonshine", 27_092_736, SPEECH, hidden_size=288, intermediate_size=1152,

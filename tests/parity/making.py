@@ -26,7 +26,8 @@ Edit = Callable[[Path], None]
 class Situation:
     """`make(hf, path)` saves the checkpoint with the transformers `hf`. `refused`: a pattern of the error that the
     export ends in. `versions`: of transformers that can save it. `differs`: what 4.57 reads in another way than 5, by
-    the name of the check, and why. `adapters`: of PEFT, in directories of these names, each with its weight."""
+    the name of the check, and why. `adapters`: of PEFT, in directories of these names, each with its weight. `options`:
+    of the export."""
 
     name: str
     make: Callable[[Any, Path], None]
@@ -34,6 +35,7 @@ class Situation:
     versions: tuple[str, ...] = ("4", "5")
     differs: Mapping[str, str] = field(default_factory=dict)
     adapters: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model(
@@ -46,6 +48,7 @@ def model(
     refused: str | None = None,
     versions: tuple[str, ...] = ("4", "5"),
     differs: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Situation:
     """A tiny seeded checkpoint of the config class `config` with the auto class `head`. `before(model)` changes it
@@ -63,7 +66,7 @@ def model(
         for edit in edits:
             edit(path)
 
-    return Situation(name, make, refused, versions, differs or {})
+    return Situation(name, make, refused, versions, differs or {}, options=options or {})
 
 
 def seeded(hf: Any, config: Any, head: str, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_checkpoint_means_what_it_means_in_transformers(
     failed = source / "failed"
     assert not failed.exists(), failed.read_text()
     adapters = [(str(source / name), weight) for name, weight in situation.adapters.items()]
-    options = {"precision": "fp32", "adapters": adapters, "verify_quality": False}
+    options: dict[str, Any] = {"precision": "fp32", "adapters": adapters, "verify_quality": False, **situation.options}
     if situation.refused is not None:
         with pytest.raises(EdgellmError, match=situation.refused):
             edgellm_export.export(source, tmp_path / "package", **options)

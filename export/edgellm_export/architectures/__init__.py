@@ -85,6 +85,7 @@ ENCODER_DECODERS = {
     "mbart": "mbart",
     "mt5": "mt5",
     "pegasus": "pegasus",
+    "prophetnet": "prophetnet",
     "t5": "t5",
     "t5gemma": "t5gemma",
     "umt5": "umt5",
@@ -107,8 +108,10 @@ ENCODERS = {
     "mpnet": "mpnet",
     "new": "gte",
     "nomic_bert": "nomic_bert",
+    "rembert": "rembert",
     "roberta": "roberta",
     "roberta-prelayernorm": "roberta_prelayernorm",
+    "roformer": "roformer",
     "xlm-roberta": "roberta",
     "xlm-roberta-xl": "xlm_roberta_xl",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,12 +22,7 @@ from edgellm_export.checkpoint.tensors import LazyTensor
 EPSILON = 1e-5
 SIDES = ("encoder", "decoder")
 HEAD_BIAS = "final_logits_bias"
-EMBEDDING, EMBEDDINGS = "model.shared", tuple(f"model.{side}.embed_tokens.weight" for side in SIDES)
 NEVER_READ = "model.*.embed_positions.weights"  # M2M100's sinusoids, in older checkpoints
-ONE_EMBEDDING = Names(embedding=EMBEDDING, head_bias=HEAD_BIAS, aliases=EMBEDDINGS, unused=(*EMBEDDINGS, NEVER_READ))
-TWO_EMBEDDINGS = Names(
-    embedding="model.encoder.embed_tokens", head_bias=HEAD_BIAS, others=EMBEDDINGS, unused=(f"{EMBEDDING}.weight",)
-)
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,48 @@ class Positions:
     made: Callable[[int, int], FloatArray] | None = None
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint calls them. `qkv`: of self-attention and of attention to the source."""
+
+    root: str = "model"
+    shared: str = "shared"
+    tokens: str = "embed_tokens"
+    positions: str = "embed_positions"
+    embedding_norm: str = "layernorm_embedding"
+    qkv: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
+    across: str = "encoder_attn"
+    up: str = "fc1"
+    down: str = "fc2"
+    feed_forward_norm: str = "final_layer_norm"
+
+    @property
+    def embedding(self) -> str:
+        """Of both sides."""
+        return f"{self.root}.{self.shared}"
+
+    def embedding_of(self, side: str) -> str:
+        return f"{self.root}.{side}.{self.tokens}"
+
+    def positions_of(self, side: str) -> str:
+        return f"{self.root}.{side}.{self.positions}.weight"
+
+    def below(self, name: str) -> list[str]:
+        """The layers of the attention `name`."""
+        return [f"{name}.{side}" for side in self.qkv]
+
+    def names(self, own_embeddings: Sequence[str]) -> Names:
+        sides = tuple(f"{self.embedding_of(side)}.weight" for side in SIDES)
+        if own_embeddings == SIDES:
+            first, unused = self.embedding_of("encoder"), (f"{self.embedding}.weight",)
+            return Names(f"{self.root}.", first, head_bias=HEAD_BIAS, others=sides, unused=unused)
+        others = tuple(f"{self.embedding_of(side)}.weight" for side in own_embeddings)
+        return Names(
+            f"{self.root}.", self.embedding, head_bias=HEAD_BIAS, others=others, aliases=sides,
+            unused=(*sides, NEVER_READ),
+        )  # fmt: skip
+
+
 LEARNED, SINUSOIDS = Positions(first=2), Positions(made=sinusoids)
 
 
@@ -68,6 +105,7 @@ class BartConfig:
     positions: Positions
     norm_before_positions: tuple[str, ...] = ()
     own_embeddings: tuple[str, ...] = ()
+    parts: Parts = Parts()
 
 
 def parse(config: ConfigReader) -> Bart:
@@ -99,15 +137,17 @@ def parse_bart(
     return Bart(BartConfig(shape, encoder, decoder, act, scale, pre_norm, embedding_norm, positions))
 
 
-def read_side(config: ConfigReader, name: str, hidden: int) -> Side:
-    count = config.integer(f"{name}_attention_heads")
+def read_side(config: ConfigReader, name: str, hidden: int, *, size: str = "d_model", number: str = "") -> Side:
+    """`size`: the key of `hidden`. `number`: what the keys of numbers begin with."""
+    key = f"{number}{name}_attention_heads"
+    count = config.integer(key)
     head_dim = max(1, hidden // count)
     config.require(
         hidden % count == 0 and head_dim % 8 == 0,
-        f"d_model / {name}_attention_heads is {hidden / count:g}; ONNX Runtime's attention takes multiples of 8",
+        f"{size} / {key} is {hidden / count:g}; ONNX Runtime's attention takes multiples of 8",
     )
     heads = Heads(count, count, head_dim)
-    return Side(name, config.layers(f"{name}_layers"), heads, config.integer(f"{name}_ffn_dim"))
+    return Side(name, config.layers(f"{number}{name}_layers"), heads, config.integer(f"{name}_ffn_dim"))
 
 
 @dataclass(frozen=True)
@@ -119,14 +159,17 @@ class Bart:
         return self.config.shape
 
     @property
+    def parts(self) -> Parts:
+        return self.config.parts
+
+    @property
     def tied(self) -> bool:
         return self.shape.tied_embedding
 
     def fitted(self, tensors: Mapping[str, LazyTensor]) -> Self:
         """Where a side turns out to have an embedding of its own, the head is taken to have one, too."""
-        own = tuple(
-            side for side, name in zip(SIDES, EMBEDDINGS, strict=True) if differ(tensors, f"{EMBEDDING}.weight", name)
-        )
+        shared = f"{self.parts.embedding}.weight"
+        own = tuple(side for side in SIDES if differ(tensors, shared, f"{self.parts.embedding_of(side)}.weight"))
         if not own and not (self.tied and head_differs(tensors, self.names)):
             return self
         shape = replace(self.shape, tied_embedding=False)
@@ -146,9 +189,7 @@ class Bart:
 
     @property
     def names(self) -> Names:
-        own = self.config.own_embeddings
-        others = tuple(f"{self._embedding_name(side)}.weight" for side in own)
-        return TWO_EMBEDDINGS if own == SIDES else replace(ONE_EMBEDDING, others=others)
+        return self.parts.names(self.config.own_embeddings)
 
     @property
     def defaults(self) -> Mapping[str, FloatArray]:
@@ -156,7 +197,7 @@ class Bart:
         positions = self.config.positions
         if positions.made is not None:
             table = positions.made(positions.first + self.shape.context_length, self.shape.hidden_size)
-            found.update({f"model.{side}.embed_positions.weight": table for side in SIDES})
+            found.update({self.parts.positions_of(side): table for side in SIDES})
         return found
 
     def source_state(self, b: Build, source: SourceState) -> SourceState:
@@ -173,7 +214,7 @@ class Bart:
         return self._embed(b, self.config.decoder, input_ids, target.positions)
 
     def source_layer(self, b: Build, index: int, stream: Stream, source: SourceState) -> Stream:
-        name, side = f"model.encoder.layers.{index}", self.config.encoder
+        name, side = f"{self.parts.root}.encoder.layers.{index}", self.config.encoder
         x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
         y = self._source_attention(b, index, x, source, f"{name}.self_attn")
         stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
@@ -181,16 +222,16 @@ class Bart:
 
     def _source_attention(self, b: Build, index: int, x: ir.Value, source: SourceState, name: str) -> ir.Value:
         heads, hidden = self.config.encoder.heads, self.shape.hidden_size
-        qkv = [blocks.linear(b, x, f"{name}.{side}_proj", heads.query_size, hidden, bias=True) for side in "qkv"]
+        qkv = [blocks.linear(b, x, part, heads.query_size, hidden, bias=True) for part in self.parts.below(name)]
         y = cross.attention_to_source(b, qkv, heads, source, name)
         return blocks.linear(b, y, f"{name}.out_proj", hidden, heads.query_size, bias=True)
 
     def source_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._last_norm(b, stream, "model.encoder")
+        return self._last_norm(b, stream, f"{self.parts.root}.encoder")
 
     def cross(self, b: Build, index: int, hidden: ir.Value) -> CrossState:
-        heads, name = self.config.decoder.heads, f"model.decoder.layers.{index}.encoder_attn"
-        names = [f"{name}.k_proj", f"{name}.v_proj"]
+        heads, p = self.config.decoder.heads, self.parts
+        names = p.below(f"{p.root}.decoder.layers.{index}.{p.across}")[1:]
         matrices = [b.tensors.take(f"{n}.weight", (heads.kv_size, self.shape.hidden_size)) for n in names]
         biases = [b.vector(f"{n}.bias", heads.kv_size) for n in names]
         return cross.cross_keys_values(b, hidden, matrices, biases, heads, names)
@@ -198,22 +239,27 @@ class Bart:
     def layer(
         self, b: Build, index: int, stream: Stream, cache: LayerCache, source: CrossState, target: TargetState
     ) -> tuple[Stream, LayerCache]:
-        name, side, hidden = f"model.decoder.layers.{index}", self.config.decoder, self.shape.hidden_size
-        size = side.heads.query_size
+        name, side, hidden = f"{self.parts.root}.decoder.layers.{index}", self.config.decoder, self.shape.hidden_size
         x, stream = self._before(b, stream, f"{name}.self_attn_layer_norm")
-        qkv = attention.packed_qkv(b, x, f"{name}.self_attn", side.heads, hidden, bias=True)
+        qkv = attention.stacked_qkv(b, x, self.parts.below(f"{name}.self_attn"), side.heads, hidden, bias=True)
         y, present = cross.self_attention(b, qkv, side.heads, cache, target, f"{name}.self_attn")
-        y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, size, bias=True)
+        y = blocks.linear(b, y, f"{name}.self_attn.out_proj", hidden, side.heads.query_size, bias=True)
         stream = self._behind(b, stream, y, f"{name}.self_attn_layer_norm")
-        x, stream = self._before(b, stream, f"{name}.encoder_attn_layer_norm")
-        query = blocks.linear(b, x, f"{name}.encoder_attn.q_proj", size, hidden, bias=True)
-        y = cross.cross_attention(b, query, source, side.heads, target, f"{name}.encoder_attn")
-        y = blocks.linear(b, y, f"{name}.encoder_attn.out_proj", hidden, size, bias=True)
-        stream = self._behind(b, stream, y, f"{name}.encoder_attn_layer_norm")
-        return self._feed_forward(b, stream, name, side), present
+        return self._rest_of_layer(b, stream, source, target, name), present
+
+    def _rest_of_layer(self, b: Build, stream: Stream, source: CrossState, target: TargetState, name: str) -> Stream:
+        """What follows self-attention in a layer of the decoder."""
+        side, hidden, across = self.config.decoder, self.shape.hidden_size, f"{name}.{self.parts.across}"
+        size = side.heads.query_size
+        x, stream = self._before(b, stream, f"{across}_layer_norm")
+        query = blocks.linear(b, x, self.parts.below(across)[0], size, hidden, bias=True)
+        y = cross.cross_attention(b, query, source, side.heads, target, across)
+        y = blocks.linear(b, y, f"{across}.out_proj", hidden, size, bias=True)
+        stream = self._behind(b, stream, y, f"{across}_layer_norm")
+        return self._feed_forward(b, stream, name, side)
 
     def final_norm(self, b: Build, stream: Stream) -> ir.Value:
-        return self._last_norm(b, stream, "model.decoder")
+        return self._last_norm(b, stream, f"{self.parts.root}.decoder")
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         vocab = self.shape.vocab_size
@@ -224,27 +270,30 @@ class Bart:
         return b.project(hidden, weight, bias if bias.any() else None, self.names.head, outer=True)
 
     def _embedding_name(self, side: str) -> str:
-        return f"model.{side}.embed_tokens" if side in self.config.own_embeddings else EMBEDDING
+        return self.parts.embedding_of(side) if side in self.config.own_embeddings else self.parts.embedding
 
     def _embed(self, b: Build, side: Side, input_ids: ir.Value, positions: ir.Value) -> Stream:
-        name, shape = f"model.{side.name}", self.shape
-        weight = b.tensors.take(f"{self._embedding_name(side.name)}.weight", (shape.vocab_size, shape.hidden_size))
-        tokens = b.scheme.embedding(b.graph, input_ids, weight, node(f"{name}.embed_tokens"))
+        name, parts = f"{self.parts.root}.{side.name}", self.parts
+        tokens = self._tokens(b, side, input_ids)
         norm_first = side.name in self.config.norm_before_positions
         if self.config.embedding_scale != 1 and not norm_first:
             tokens = blocks.scale(b, tokens, self.config.embedding_scale, f"{name}.embed_scale")
-        place = b.graph.op(
-            "Gather", self._position_table(b, side.name), positions, axis=0, name=f"{node(name)}/embed_positions/Gather"
-        )
+        table = self._position_table(b, side.name)
+        place = b.graph.op("Gather", table, positions, axis=0, name=f"{node(name)}/{parts.positions}/Gather")
         if not self.config.embedding_norm:
             return Stream(tokens, place)
         if norm_first:
-            return Stream(self._layer_norm(b, tokens, f"{name}.layernorm_embedding", feeds_stream=True), place)
-        x = norms.add(b, Stream(tokens, place), f"{name}.embed_positions")
-        return Stream(self._layer_norm(b, x, f"{name}.layernorm_embedding", feeds_stream=True))
+            return Stream(self._layer_norm(b, tokens, f"{name}.{parts.embedding_norm}", feeds_stream=True), place)
+        x = norms.add(b, Stream(tokens, place), f"{name}.{parts.positions}")
+        return Stream(self._layer_norm(b, x, f"{name}.{parts.embedding_norm}", feeds_stream=True))
+
+    def _tokens(self, b: Build, side: Side, input_ids: ir.Value) -> ir.Value:
+        shape = (self.shape.vocab_size, self.shape.hidden_size)
+        weight = b.tensors.take(f"{self._embedding_name(side.name)}.weight", shape)
+        return b.scheme.embedding(b.graph, input_ids, weight, node(self.parts.embedding_of(side.name)))
 
     def _position_table(self, b: Build, side: str) -> ir.Value:
-        name, first = f"model.{side}.embed_positions.weight", self.config.positions.first
+        name, first = self.parts.positions_of(side), self.config.positions.first
         count = first + self._positions_of(side)
         table = b.tensors.take(name, (count, self.shape.hidden_size)).rows(first, count)
         return b.graph.array(name, np.ascontiguousarray(table, b.activation))
@@ -254,16 +303,17 @@ class Bart:
 
     def _feed_forward(self, b: Build, stream: Stream, name: str, side: Side) -> Stream:
         hidden, size, act = self.shape.hidden_size, side.intermediate_size, self.config.hidden_act
-        x, stream = self._before(b, stream, f"{name}.final_layer_norm")
-        made = f"{name}.fc1.made"
-        weight, bias = b.tensors.take(f"{name}.fc1.weight", (size, hidden)), b.vector(f"{name}.fc1.bias", size)
+        norm, up, down = (f"{name}.{p}" for p in (self.parts.feed_forward_norm, self.parts.up, self.parts.down))
+        x, stream = self._before(b, stream, norm)
+        made = f"{up}.made"
+        weight, bias = b.tensors.take(f"{up}.weight", (size, hidden)), b.vector(f"{up}.bias", size)
         if act == "relu":  # relu(x / s) is relu(x) / s
             weight, bias = b.channels.divided_rows(made, weight), b.channels.divided(made, bias)
-        y = blocks.activate(b, b.project(x, weight, bias, f"{name}.fc1"), act, f"{name}.activation")
+        y = blocks.activate(b, b.project(x, weight, bias, up), act, f"{name}.activation")
         if act == "relu":
             y = b.channels.made(y, made)
-        y = blocks.linear(b, y, f"{name}.fc2", hidden, size, bias=True)
-        return self._behind(b, stream, y, f"{name}.final_layer_norm")
+        y = blocks.linear(b, y, down, hidden, size, bias=True)
+        return self._behind(b, stream, y, norm)
 
     def _before(self, b: Build, stream: Stream, name: str) -> tuple[ir.Value, Stream]:
         """What a block reads, and the stream that it adds to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import onnx_ir as ir
 
@@ -208,3 +208,11 @@ class EncoderDecoderFamily(Family, Protocol):
 
     def head(self, b: Build, hidden: ir.Value) -> ir.Value:
         """Logits [R, K, vocab] of [R, K, hidden]."""
+
+
+@runtime_checkable
+class TakesGlobalAttention(EncoderDecoderFamily, Protocol):
+    """One whose tokens see those nearby."""
+
+    def with_global_attention(self) -> Self:
+        """The same where the first token of a source sees all others and is seen by them."""

@@ -319,6 +319,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_experts_per_tok": 2,
         "num_local_experts": 16, "router_jitter_noise": 0.01,
     },
+    "prophetnet": {
+        "vocab_size": 30522, "hidden_size": 1024, "num_encoder_layers": 12, "num_decoder_layers": 12,
+        "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096, "num_encoder_attention_heads": 16,
+        "num_decoder_attention_heads": 16, "activation_function": "gelu", "max_position_embeddings": 512,
+        "ngram": 2, "num_buckets": 32, "relative_max_distance": 128, "is_encoder_decoder": True,
+        "add_cross_attention": True, "tie_word_embeddings": True,
+    },
     "qwen2": _QWEN2,
     "qwen2_5_vl_text": _QWEN2_VL,
     "qwen2_moe": {
@@ -336,8 +343,14 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32, "head_dim": 128,
         "max_position_embeddings": 128000, "rope_theta": 5e6,
     },
+    "rembert": {
+        **_BERT, "vocab_size": 250300, "hidden_size": 1152, "num_hidden_layers": 32, "num_attention_heads": 18,
+        "input_embedding_size": 256, "output_embedding_size": 1664, "intermediate_size": 4608,
+        "tie_word_embeddings": False,
+    },
     "roberta": {**_ROBERTA, "vocab_size": 50265},
     "roberta-prelayernorm": {**_ROBERTA, "vocab_size": 50265},
+    "roformer": {**_BERT, "vocab_size": 50000, "max_position_embeddings": 1536},
     "seed_oss": {
         **_LLAMA, "vocab_size": 155136, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 80,
         "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 524288, "attention_bias": True,
@@ -418,6 +431,7 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "mpt": {"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     "mt5": _T5_NAMES,
     "pegasus": _BART_NAMES,
+    "prophetnet": {"num_attention_heads": "num_encoder_attention_heads"},
     "t5": _T5_NAMES,
     "umt5": _T5_NAMES,
     "whisper": {**_BART_NAMES, "num_key_value_heads": "encoder_attention_heads"},

@@ -99,6 +99,11 @@ class PostNormEncoder:
         """Whether a linear layer stands between the embeddings and the first layer."""
         return self.config.embedding_size != self.config.hidden_size
 
+    @property
+    def head_size(self) -> int:
+        """Of the vectors of words that the states are compared with."""
+        return self.config.embedding_size
+
     def made_by(self, index: int) -> str | None:
         if self.config.shared or (index == 0 and self.projects):
             return None
@@ -168,7 +173,7 @@ class PostNormEncoder:
 
     def _words(self, b: Build, x: ir.Value) -> ir.Value:
         """Transformed states times the embedding of words: [B, S, vocab]."""
-        c, head, size = self.config, self.masked, self.config.embedding_size
+        c, head, size = self.config, self.masked, self.head_size
         x = blocks.linear(b, x, head.dense, size, c.hidden_size, bias=True)
         x = layer_norm(b, blocks.activate(b, x, head.act or c.act, f"{head.dense}.act"), head.norm, size, c.eps)
         weight = b.tensors.take(

@@ -36,12 +36,12 @@ class Blocks:
 @dataclass(frozen=True)
 class Beside:
     """What all tokens of a text see besides: keys and values [B, G, N * head_dim]. seen: [B, G] int32, ones where there
-    is something. bias: [B, N, T, G], added to the scores."""
+    is something. bias: [B, N, T, G], added to the scores; None for nothing."""
 
     key: ir.Value
     value: ir.Value
     seen: ir.Value
-    bias: ir.Value
+    bias: ir.Value | None = None
 
 
 def cut(b: Build, mask: ir.Value, length: int) -> Blocks:
@@ -99,11 +99,35 @@ def local_attention(
         key = _and_beside(b, blocks, key, beside.key, f"{place}/k/beside", (size,))
         value = _and_beside(b, blocks, value, beside.value, f"{place}/v/beside", (size,))
         seen = _and_beside(b, blocks, seen, beside.seen, f"{place}/seen/beside", ())
-        bias = _with_bias_beside(b, blocks, bias, beside.bias, heads.num_heads)
+        if beside.bias is None:
+            bias = _with_nothing_beside(b, bias, beside.seen)
+        else:
+            bias = _with_bias_beside(b, blocks, bias, beside.bias, heads.num_heads)
     options: dict[str, Any] = {} if heads.scale is None else {"scale": heads.scale}
     options |= {"num_heads": heads.num_heads, "mask_filter_value": MASKED}
     y = multi_head(b, query, key, value, None, seen, bias, place=place, kept=None, **options)
     return _joined(b, blocks, y, size, place)
+
+
+def behind_first(b: Build, mask: ir.Value) -> ir.Value:
+    """The mask [B, T] without the first token of each text. Shared by all layers."""
+    g, root = b.graph, "/behind_first"
+    known = g.lookup(root)
+    if known is None:
+        others = g.op("Slice", mask, g.ints(1), g.ints(END), g.ints(1), name=f"{root}/Slice")
+        known = (g.op("Pad", others, g.ints(0, 1, 0, 0), name=f"{root}/Pad"),)
+        g.remember(root, known)
+    return known[0]
+
+
+def first(b: Build, qkv: Sequence[ir.Value], mask: ir.Value, name: str) -> Beside:
+    """The first token of each text, which `behind_first` leaves out. qkv: see local_attention. mask: [B, T]."""
+    g, place = b.graph, f"{node(name)}/first"
+    key, value, seen = (
+        g.op("Slice", x, g.ints(0), g.ints(1), g.ints(1), name=f"{place}/{part}/Slice")
+        for part, x in (("k", qkv[1]), ("v", qkv[2]), ("seen", mask))
+    )
+    return Beside(key, value, seen)
 
 
 def _filled(b: Build, blocks: Blocks, x: ir.Value, place: str, rest: tuple[int, ...]) -> ir.Value:
@@ -142,6 +166,18 @@ def _and_beside(b: Build, blocks: Blocks, near: ir.Value, x: ir.Value, place: st
     flat = g.op("Concat", counted.all, own, axis=0, name=f"{place}/Flat")
     rows = g.op("Reshape", each, flat, name=f"{place}/Rows", allowzero=1)
     return g.op("Concat", near, rows, axis=1, name=f"{place}/Join")
+
+
+def _with_nothing_beside(b: Build, bias: ir.Value, seen: ir.Value) -> ir.Value:
+    """[1, 1, length, 3 * length + G], shared by all layers with this bias."""
+    g, root = b.graph, f"/beside/{bias.name}"
+    known = g.lookup(root)
+    if known is None:
+        own = g.op("Shape", seen, start=1, name=f"{root}/Shape")
+        pads = g.op("Concat", g.ints(0, 0, 0, 0, 0, 0, 0), own, axis=0, name=f"{root}/Pads")
+        known = (g.op("Pad", bias, pads, name=f"{root}/Pad"),)
+        g.remember(root, known)
+    return known[0]
 
 
 def _with_bias_beside(b: Build, blocks: Blocks, bias: ir.Value, beside: ir.Value, heads: int) -> ir.Value:

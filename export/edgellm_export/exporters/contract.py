@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from edgellm.errors import ExportError
 from edgellm.package.manifest import KVCacheType, Manifest, Precision, Target, Task
 from edgellm.package.report import Report
 from edgellm.types import Progress
@@ -14,12 +15,14 @@ from edgellm_export.calibration.mixing import Budget
 from edgellm_export.calibration.texts import CalibrationText
 from edgellm_export.onnx.builder import Projection
 
+GlobalAttention = Literal["none", "first"]
+
 
 @dataclass(frozen=True)
 class Choices:
     """What the caller of `export` chose. `text`: to calibrate with, even where `calibrate` says not to round weights by
     it. `task`: None is the checkpoint's own. `attentions`: the package can give its attention weights. `budget`: of
-    mixed precision, and of no other."""
+    mixed precision, and of no other. `global_attention`: of an encoder-decoder whose tokens see those nearby."""
 
     precision: Precision
     target: Target
@@ -29,6 +32,13 @@ class Choices:
     text: CalibrationText
     attentions: bool = False
     budget: Budget | None = None
+    global_attention: GlobalAttention = "none"
+
+
+def check_global_attention(choices: Choices) -> None:
+    """Raises ExportError where it is asked of a model that has none."""
+    if choices.global_attention != "none":
+        raise ExportError("global attention is LED's, whose tokens see only those nearby; leave out --global-attention")
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from edgellm.package.report import Report
 from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress
 from edgellm_export.architectures import open_family
-from edgellm_export.architectures.contract import EncoderDecoderFamily
+from edgellm_export.architectures.contract import EncoderDecoderFamily, TakesGlobalAttention
 from edgellm_export.blocks.build import Material, attention_names
 from edgellm_export.calibration.texts import tokenized
 from edgellm_export.checkpoint import Checkpoint, TensorReader
-from edgellm_export.exporters.contract import Choices, ForeseenExporter
+from edgellm_export.exporters.contract import Choices, ForeseenExporter, check_global_attention
 from edgellm_export.exporters.driver import Driver
 from edgellm_export.exporters.recipe import Recipe, check_cuda
 from edgellm_export.float_run.encoder_decoder import EncoderDecoderRun, Pair
@@ -98,6 +98,7 @@ class EncoderDecoderRecipe(Recipe[Pair]):
             CacheLayout(*sizes, dtype, past=_pattern(PAST), present=_pattern(PRESENT)),
             CrossCacheLayout(*sizes, dtype, past=_pattern(CROSS_PAST), present=_pattern(CROSS_PRESENT)),
             self.family.source_length,
+            None if self.choices.global_attention == "none" else self.choices.global_attention,
         )
 
 
@@ -107,6 +108,10 @@ def open_encoder_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenEx
     check_generation(checkpoint)
     family: EncoderDecoderFamily
     family, named = open_family(checkpoint)
+    if not isinstance(family, TakesGlobalAttention):
+        check_global_attention(choices)
+    elif choices.global_attention == "first":
+        family = family.with_global_attention()
     return Driver(EncoderDecoderRecipe(named, choices, family.names, family.shape, family))
 
 

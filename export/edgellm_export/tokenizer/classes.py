@@ -9,22 +9,24 @@ from typing import Any
 from edgellm_export.tokenizer import bytelevel, llama, rearranged, unigram, wordpiece
 from edgellm_export.tokenizer.rearranged import Rearrange
 from edgellm_export.tokenizer.scheme import Scheme
-from edgellm_export.tokenizer.source import VOCAB_JSON, VOCAB_TXT
+from edgellm_export.tokenizer.source import PROPHETNET, VOCAB_JSON, VOCAB_TXT
 
 # The class that takes tokenizer.json as it is.
 AS_IT_IS = "TokenizersBackend"
 PLAIN_MODEL, SPIECE, BPE_MODEL, SPM = "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model"
+TOKENIZER_JSON = "tokenizer.json"  # a class whose older files transformers 5 makes another tokenizer of than 4.57
 
 
 @dataclass(frozen=True)
 class TokenizerClass:
     """`model` is the kind of model that it makes, `file` the vocabulary that it reads where there is no tokenizer.json,
-    whose pieces it may number in another order."""
+    whose pieces it may number in another order. `cleans_up`: texts, unless an option says that it does not."""
 
     scheme: Scheme
     model: str
     file: str
     rearrange: Rearrange = rearranged.as_it_is
+    cleans_up: bool = False
 
 
 BERT = TokenizerClass(wordpiece.bert, "WordPiece", VOCAB_TXT)
@@ -34,6 +36,7 @@ CLASSES: dict[str, TokenizerClass] = {
     **dict.fromkeys(("Bert", "Electra", "MobileBert", "SqueezeBert", "ConvBert", "LayoutLM", "Retribert"), BERT),
     "DistilBert": TokenizerClass(wordpiece.distilbert, "WordPiece", VOCAB_TXT),
     "MPNet": TokenizerClass(wordpiece.mpnet, "WordPiece", VOCAB_TXT),
+    "ProphetNet": TokenizerClass(wordpiece.prophetnet, "WordPiece", PROPHETNET, cleans_up=True),
     "GPT2": GPT2,
     "GPTNeoX": TokenizerClass(bytelevel.gpt_neox, "BPE", VOCAB_JSON),
     "Qwen2": TokenizerClass(bytelevel.qwen2, "BPE", VOCAB_JSON),
@@ -50,6 +53,7 @@ CLASSES: dict[str, TokenizerClass] = {
     "XLMRoberta": TokenizerClass(unigram.xlm_roberta, "Unigram", BPE_MODEL, rearranged.xlm_roberta),
     "Camembert": TokenizerClass(unigram.camembert, "Unigram", BPE_MODEL, rearranged.camembert),
     "Albert": TokenizerClass(unigram.albert, "Unigram", SPIECE),
+    "RemBert": TokenizerClass(unigram.rembert, "Unigram", TOKENIZER_JSON),
     "XLNet": TokenizerClass(unigram.xlnet, "Unigram", SPIECE),
     "DebertaV2": TokenizerClass(unigram.deberta_v2, "Unigram", SPM),
     "BigBird": TokenizerClass(unigram.big_bird, "Unigram", SPIECE),
@@ -58,7 +62,7 @@ CLASSES: dict[str, TokenizerClass] = {
 BY_OWN_RULES = (
     "Bartpho", "BertGeneration", "BertJapanese", "Bertweet", "BioGpt", "BlenderbotSmall", "ByT5",
     "CTRL", "Canine", "CpmAnt", "Cpm", "FSMT", "Flaubert", "GPTNeoXJapanese", "GPTSw3", "MyT5", "PLBart",
-    "Perceiver", "Phobert", "ProphetNet", "RoCBert", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
+    "Perceiver", "Phobert", "RoCBert", "RoFormer", "Siglip", "Speech2Text", "SpeechT5", "Tapas", "Vits", "XLM",
 )  # fmt: skip
 # Classes of models that say nothing, or something that transformers knows to be wrong. Models that are not here have
 # tokenizer.json as it is, unless tokenizer_config.json names a class.
@@ -68,7 +72,7 @@ MODELS: dict[str, str] = {
          "squeezebert", "visual_bert"),
         "Bert",
     ),
-    "mobilebert": "MobileBert", "mpnet": "MPNet",
+    "mobilebert": "MobileBert", "mpnet": "MPNet", "prophetnet": "ProphetNet",
     **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "opt", "phi", "codegen", "starcoder2", "dbrx"), "GPT2"),
     **dict.fromkeys(("gpt_neox", "mamba", "mamba2", "mpt", "olmo", "olmoe", "rwkv", "falcon_mamba"), "GPTNeoX"),
     **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "Qwen2"),
@@ -85,6 +89,7 @@ MODELS: dict[str, str] = {
     **dict.fromkeys(("xlm-roberta", "xmod"), "XLMRoberta"),
     "camembert": "Camembert",
     **dict.fromkeys(("albert", "yoso"), "Albert"),
+    "rembert": "RemBert", "roformer": "RoFormer",
     "xlnet": "XLNet", "deberta-v2": "DebertaV2", "big_bird": "BigBird", "esm": "Esm", "marian": "Marian",
     "m2m_100": "M2M100",
 }  # fmt: skip

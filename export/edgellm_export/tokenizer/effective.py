@@ -34,6 +34,7 @@ from edgellm_export.tokenizer.sentencepiece import REMEDY
 from edgellm_export.tokenizer.settings import CONFIG, Settings, Token, read_optional, read_settings
 from edgellm_export.tokenizer.source import (
     MERGES,
+    PROPHETNET,
     VOCAB_JSON,
     VOCAB_TXT,
     from_sentencepiece,
@@ -45,22 +46,23 @@ from edgellm_export.tokenizer.source import (
 )
 from edgellm_export.tokenizer.vocabulary import check_ids
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, CLEAN_UP = "tokenizer.json", "clean_up_tokenization_spaces"
 # Classes that do without tokenizer.json, and the file for which they leave one alone.
 SEPARATE = {"Marian": (marian, VOCAB_JSON), "M2M100": (m2m100, VOCAB_JSON), "Esm": (esm, VOCAB_TXT)}
 VOCABULARIES = (
-    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "target.spm", VOCAB_TXT,
-    VOCAB_JSON, MERGES, "tekken.json", "tiktoken.model", "qwen.tiktoken", "spm_char.model", "bpe.codes",
+    PLAIN_MODEL, "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "source.spm",
+    "target.spm", VOCAB_TXT, VOCAB_JSON, MERGES, PROPHETNET, "tekken.json", "tiktoken.model", "qwen.tiktoken",
+    "spm_char.model", "bpe.codes",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Effective:
     """The content of tokenizer.json, and what tokenizer_config.json has to say beside it: the special tokens that have
-    names, such as bos_token, and `truncation_side` where tokenizer.json says it."""
+    names, such as bos_token, `truncation_side` where tokenizer.json says it, and what the class says by itself."""
 
     content: bytes
-    said: Mapping[str, str]
+    said: Mapping[str, str | bool]
 
 
 def effective_tokenizer(path: Path) -> Effective | None:
@@ -91,8 +93,8 @@ def effective_tokenizer(path: Path) -> Effective | None:
             raise unfit(repr(error)) from error
         built = str(tokenizer.to_str()).encode()
     load_tokenizer(built, unfit)
-    texts = {key: text_of(token) for key, token in named.items() if token is not None}
-    return Effective(built, texts | _truncation_side(name, content or {}, options))
+    texts: dict[str, str | bool] = {key: text_of(token) for key, token in named.items() if token is not None}
+    return Effective(built, texts | _truncation_side(name, content or {}, options) | _clean_up(name, options))
 
 
 def _truncation_side(name: str, content: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
@@ -101,6 +103,11 @@ def _truncation_side(name: str, content: Mapping[str, Any], options: Mapping[str
     truncation = (name == AS_IT_IS and options.get("tokenizer_truncation")) or content.get("truncation")
     left = isinstance(truncation, dict) and str(truncation.get("direction")).lower() == "left"
     return {"truncation_side": "left"} if left and "truncation_side" not in options else {}
+
+
+def _clean_up(name: str, options: Mapping[str, Any]) -> dict[str, bool]:
+    usual = name in CLASSES and CLASSES[name].cleans_up and options.get(CLEAN_UP) is None
+    return {CLEAN_UP: True} if usual else {}
 
 
 def _refuse(path: Path, options: Mapping[str, Any], raw: bytes | None) -> None:
@@ -152,8 +159,8 @@ def _draft(
 
 def _older(path: Path, name: str, known: TokenizerClass, settings: Settings) -> tuple[Source, Settings]:
     """The vocabulary of a directory without tokenizer.json."""
-    if known.file == VOCAB_TXT:
-        return from_vocab_txt(_found(path, VOCAB_TXT, name)), settings
+    if known.file in (VOCAB_TXT, PROPHETNET):
+        return from_vocab_txt(_found(path, known.file, name)), settings
     if known.file == VOCAB_JSON:
         return from_vocab_json(_found(path, VOCAB_JSON, name)), settings
     file = PLAIN_MODEL if (path / PLAIN_MODEL).is_file() else known.file

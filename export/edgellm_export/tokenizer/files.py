@@ -41,7 +41,7 @@ def read_text_files(path: Path) -> dict[str, bytes]:
     return sentence_files(path) | files | _templates(path, config)
 
 
-def _told(config: Mapping[str, Any], said: Mapping[str, str]) -> dict[str, bytes]:
+def _told(config: Mapping[str, Any], said: Mapping[str, str | bool]) -> dict[str, bytes]:
     """tokenizer_config.json with what is `said`, the special tokens that have names among it, wherever the checkpoint
     says it; nothing where it says it there."""
     changed = {name: text for name, text in said.items() if text_of_json(config.get(name)) != text}

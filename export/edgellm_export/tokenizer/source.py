@@ -17,6 +17,7 @@ from edgellm_export.tokenizer.sentencepiece import BPE, REMEDY, UNIGRAM, read_mo
 from edgellm_export.tokenizer.vocabulary import TokenKind, check_ids, check_lengths
 
 VOCAB_TXT, VOCAB_JSON, MERGES = "vocab.txt", "vocab.json", "merges.txt"
+PROPHETNET = "prophetnet.tokenizer"  # as vocab.txt
 UNREACHABLE = -1e4  # the score of tokens that a text is cut into only where nothing else fits
 KINDS = {UNIGRAM: "Unigram", BPE: "BPE"}
 

@@ -159,6 +159,18 @@ def albert(source: Source, settings: Settings) -> Draft:
     return Draft(tokenizer, named, extra_tokens(settings), surrounding)
 
 
+def rembert(source: Source, settings: Settings) -> Draft:
+    named = named_tokens(settings, ALBERT)
+    tokenizer = _unigram(source, 2)
+    accents = settings.flag("keep_accents", True)
+    tokenizer.normalizer = _plain_quotes(source, settings, accents=accents, lower=False, blanks=False)
+    scheme = "always" if settings.flag("add_prefix_space", True) else "never"
+    tokenizer.pre_tokenizer = metaspace(scheme)
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme=scheme)
+    surrounding = cls_and_sep(named["cls_token"], named["sep_token"])
+    return Draft(tokenizer, named, extra_tokens(settings), surrounding)
+
+
 def xlnet(source: Source, settings: Settings) -> Draft:
     """Special tokens are behind the text; <cls> is of a type of its own."""
     named = named_tokens(settings, XLNET)
@@ -211,8 +223,11 @@ def _cut_words(tokenizer: Tokenizer, scheme: str) -> None:
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme=scheme)
 
 
-def _plain_quotes(source: Source, settings: Settings, *, accents: bool, lower: bool) -> Any:
+def _plain_quotes(source: Source, settings: Settings, *, accents: bool, lower: bool, blanks: bool = True) -> Any:
+    """`blanks`: several stay."""
     steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not blanks:
+        steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if not accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if settings.flag("do_lower_case", lower):

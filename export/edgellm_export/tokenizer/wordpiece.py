@@ -13,6 +13,7 @@ from edgellm_export.tokenizer.scheme import (
     Draft,
     Ids,
     Source,
+    around,
     cls_and_sep,
     extra_tokens,
     named_tokens,
@@ -27,6 +28,10 @@ BERT = {
 MPNET = {
     "bos_token": "<s>", "eos_token": "</s>", "unk_token": "[UNK]", "sep_token": "</s>", "pad_token": "<pad>",
     "cls_token": "<s>", "mask_token": "<mask>",
+}  # fmt: skip
+
+PROPHETNET = {
+    "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]", "x_sep_token": "[X_SEP]",
 }  # fmt: skip
 
 
@@ -48,6 +53,14 @@ def mpnet(source: Source, settings: Settings) -> Draft:
         sep, cls = ((text_of(named[name]), ids(named[name])) for name in ("sep_token", "cls_token"))
         return processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
 
+    return Draft(_wordpiece(source, settings, named), named, extra_tokens(settings), surrounding)
+
+
+def prophetnet(source: Source, settings: Settings) -> Draft:
+    """[X_SEP] ends the sentences of a summary."""
+    named = named_tokens(settings, PROPHETNET)
+    one = ["$A", text_of(named["sep_token"])]
+    surrounding = around(one, [*one, "$B", one[1]])
     return Draft(_wordpiece(source, settings, named), named, extra_tokens(settings), surrounding)
 
 

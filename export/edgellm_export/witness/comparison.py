@@ -74,5 +74,6 @@ def _question(model: AnyModel, source: str, revision: str | None, adapters: Adap
         embed=isinstance(manifest.model, EncoderFacts) and manifest.model.embedding is not None,
         adapters=adapters,
         labels=len(manifest.model.labels) if isinstance(manifest.model, EncoderFacts) else 0,
+        global_attention=getattr(manifest.model, "global_attention", None),
         ids=np.random.default_rng(2).integers(0, manifest.vocab_size, (4, LENGTH)).tolist(),
     )

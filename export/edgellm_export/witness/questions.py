@@ -92,7 +92,8 @@ CHATS = (
 class Question:
     """A line for reading.py. `checkpoint`: a directory or a hub id. `out`: where arrays go. `length`: the
     most tokens of a text whose numbers are compared. `embed`: by sentence-transformers. `ids`: in the place of texts
-    where there is no tokenizer. `adapters`: of PEFT, each with its weight; `labels`: how many there are with them."""
+    where there is no tokenizer. `adapters`: of PEFT, each with its weight; `labels`: how many there are with them. `global_attention`: of
+    an encoder-decoder, the token of a source that has it."""
 
     checkpoint: str
     revision: str | None
@@ -102,6 +103,7 @@ class Question:
     embed: bool = False
     adapters: Sequence[tuple[str, float]] = ()
     labels: int = 0
+    global_attention: str | None = None
     ids: Sequence[Sequence[int]] = ()
     texts: Sequence[str] = TEXTS
     pairs: Sequence[tuple[str, str]] = PAIRS

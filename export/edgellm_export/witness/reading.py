@@ -7,6 +7,7 @@ directory that it names. It imports nothing of edgellm, so that any interpreter 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ CLASSES = {
 GENERATIVE = ("text-generation", "text2text-generation")
 VOCABULARIES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
-    "spm.model", "source.spm",
+    "spm.model", "source.spm", "prophetnet.tokenizer", "sentencepiece.model",
 )  # fmt: skip
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 MOST_SPECIAL = 48  # added tokens that are tried within texts
@@ -176,7 +177,7 @@ def about_model(tokenizer: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     else:
         prompts = seq2seq_logits(model, rows, question)
     found["prompts"] = prompts
-    found["generated"] = [guarded(generated, model, prompt) for prompt in prompts]
+    found["generated"] = [guarded(generated, model, prompt, question) for prompt in prompts]
     return found
 
 
@@ -259,10 +260,29 @@ def seq2seq_logits(model: Any, rows: list[list[int]], question: Mapping[str, Any
     for i, row in enumerate(rows):
         target = [start, *rows[(i + 1) % len(rows)]][: question["length"]]
         with torch.no_grad():
-            out = model(input_ids=torch.tensor([row]), decoder_input_ids=torch.tensor([target]))
+            logits = target_logits(model, row, target, question)
         save(question, f"target-{i}", torch.tensor(target))
-        save(question, f"logits-{i}", out.logits[0])
+        save(question, f"logits-{i}", logits)
     return rows
+
+
+def target_logits(model: Any, source: list[int], target: list[int], question: Mapping[str, Any]) -> Any:
+    """[length, vocab]. ProphetNet's are those of a token at a time, as `generate` reads them: of several at once, its
+    predicting stream's numbers of distances get to other tokens and other heads than those that they were made of."""
+    import torch
+
+    given = torch.tensor([source])
+    if model.config.model_type != "prophetnet":
+        more = global_mask(question, given)
+        return model(input_ids=given, decoder_input_ids=torch.tensor([target]), **more).logits[0]
+    encoded, mask, cache, logits = model.get_encoder()(given), torch.ones_like(given), None, []
+    key = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    for token in target:
+        state = {"encoder_outputs": encoded, "attention_mask": mask, "use_cache": True, key: cache}
+        out = model(decoder_input_ids=torch.tensor([[token]]), **state)
+        cache = getattr(out, key)
+        logits.append(out.logits[0, 0])
+    return torch.stack(logits)
 
 
 def first_of_target(model: Any) -> int:
@@ -271,13 +291,26 @@ def first_of_target(model: Any) -> int:
     return next((token for token in said if isinstance(token, int)), 0)
 
 
-def generated(model: Any, prompt: list[int]) -> list[int]:
+def global_mask(question: Mapping[str, Any], ids: Any) -> dict[str, Any]:
+    """What asks for global attention: [1, length], ones for the tokens that have it."""
+    import torch
+
+    if question["global_attention"] is None:
+        return {}
+    mask = torch.zeros_like(ids)
+    mask[:, 0] = 1
+    return {"global_attention_mask": mask}
+
+
+def generated(model: Any, prompt: list[int], question: Mapping[str, Any]) -> list[int]:
     """What is generated behind the prompt by the checkpoint's defaults, nothing drawn by chance."""
     import torch
 
     ids = torch.tensor([prompt])
     mask = torch.ones_like(ids)
-    out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS)
+    out = model.generate(
+        input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=NEW_TOKENS, **global_mask(question, ids)
+    )
     skipped = 1 if model.config.is_encoder_decoder else len(prompt)
     tokens: list[int] = out[0, skipped:].tolist()
     return tokens

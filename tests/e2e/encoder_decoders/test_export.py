@@ -17,12 +17,13 @@ from safetensors.numpy import load_file, save_file
 import edgellm
 import edgellm_export
 from comparison import relative
+from edgellm.package.manifest import EncoderDecoderFacts
 from edgellm.package.report import GenerationReport
 from encoder_decoder_checks import LOGITS_TOLERANCE, Load, Reference
 from encoder_decoder_families import BY_NAME, LONGEST, make_model, reference_logits, save_checkpoint, sources
 
 
-@pytest.mark.parametrize("name", ["t5-gated", "t5gemma", "longt5-global", "marian"])
+@pytest.mark.parametrize("name", ["t5-gated", "t5gemma", "longt5-global", "marian", "prophetnet"])
 def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Their graphs compute in float16; the comparison with the original runs them."""
     out = edgellm_export.export(checkpoint(name), tmp_path / "package", precision="fp16", target="cuda")
@@ -32,7 +33,8 @@ def test_cuda_packages_on_the_cpu(name: str, checkpoint: Callable[[str], Path], 
 
 
 @pytest.mark.parametrize(
-    "name", ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus"]
+    "name",
+    ["t5", "t5-gated", "t5gemma", "longt5", "longt5-global", "led-near", "bart-relu", "pegasus", "prophetnet"],
 )
 def test_calibrated_export(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Channel scales where they are legal, a report that passes and names each matrix with its blocks and error."""
@@ -114,6 +116,8 @@ def test_a_table_of_positions_in_the_checkpoint_counts(reference: Reference, tmp
         ({"kv_cache": "int8"}, "float key/value cache only"),
         ({"task": "fill-mask"}, "is for text2text-generation, not for fill-mask"),
         ({"target": "cuda", "precision": "fp32"}, "no float32"),
+        ({"global_attention": "first"}, "global attention is LED's"),
+        ({"global_attention": "last"}, "global_attention is 'last', expected 'none' or 'first'"),
     ],
 )
 def test_exports_that_cannot_be(
@@ -123,10 +127,45 @@ def test_exports_that_cannot_be(
         edgellm_export.export(checkpoint("t5"), tmp_path / "out", **options)
 
 
-@pytest.mark.parametrize("name", ["longt5", "led-near"])
-def test_attention_in_blocks_gives_no_weights(name: str, checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    with pytest.raises(edgellm.EdgellmError, match="no attention weights of attention in blocks"):
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [("longt5", "attention in blocks"), ("led-near", "attention in blocks"), ("prophetnet", "a predicting stream")],
+)
+def test_attention_that_gives_no_weights(
+    name: str, attention: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with pytest.raises(edgellm.EdgellmError, match=f"no attention weights of {attention}"):
         edgellm_export.export(checkpoint(name), tmp_path / "out", attentions=True)
+
+
+def test_global_attention_of_the_first_token(
+    checkpoint: Callable[[str], Path], reference: Reference, load: Load, tmp_path: Path
+) -> None:
+    """Calibrated, it passes the gate. The layers for it are in the package, and without the option they are not."""
+    options: dict[str, Any] = {"precision": "int8", "global_attention": "first"}
+    out = edgellm_export.export(checkpoint("led-first"), tmp_path / "package", **options)
+    assert isinstance(out.report, GenerationReport)
+    assert out.report.passed
+    assert isinstance(out.manifest.model, EncoderDecoderFacts)
+    assert out.manifest.model.global_attention == "first"
+    assert sum("_global" in matrix.node for matrix in out.report.matrices) == 3 * 3
+    plan = edgellm_export.plan(checkpoint("led-first"), tmp_path / "none", **options)
+    assert plan.prediction.size == pytest.approx(sum(each.size for each in out.manifest.files.values()), rel=0.05)
+    without = edgellm_export.export(checkpoint("led-first"), tmp_path / "without", precision="fp32")
+    assert "global_attention" not in without.manifest.to_dict()
+    model = edgellm.load(without.path, threads=1)
+    assert isinstance(model, edgellm.EncoderDecoderModel)
+    source, target = sources(40)[0], sources(9, seed=1)[0]
+    expected = reference_logits(reference("led-first"), source, target)
+    assert relative(load("led-first").logits(source, target), expected) < LOGITS_TOLERANCE
+    assert relative(model.logits(source, target), expected) > 0.01
+
+
+def test_global_attention_of_another_kind_of_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    save_file({f"{i}": np.zeros(1, np.float32) for i in range(9)}, tmp_path / "model.safetensors")
+    with pytest.raises(edgellm.EdgellmError, match="global attention is LED's"):
+        edgellm_export.plan(tmp_path, tmp_path / "out", global_attention="first")
 
 
 def test_heads_that_attention_does_not_take(tmp_path: Path) -> None:

@@ -116,12 +116,23 @@ def test_scales_change_nothing_in_float(
     # Before attention and inside it, before the MLP and inside a gated one; not where a linear layer stands before
     # the first, or layers share their matrices.
     family = name.partition("-")[0]
-    assert len(used) == {"albert": 0, "electra": 8, "modernbert": 11}.get(family, 9) + (name == "electra-square")
+    counts = {"albert": 0, "electra": 8, "electra-square": 9, "modernbert": 11, "rembert": 8, "roformer-small": 8}
+    assert len(used) == counts.get(name, counts.get(family, 9))
     found = cast(edgellm.EncoderModel, edgellm.load(exported.path, threads=1)).run(inputs(name))
     wanted = [expected(reference(name, "feature-extraction"), one)["last_hidden_state"] for one in inputs(name)]
     assert relative(np.concatenate([result.logits for result in found]), np.concatenate(wanted)) < TOLERANCE
     assert exported.report is not None
     assert max(layer.error for layer in exported.report.layers) < TOLERANCE
+
+
+def test_a_table_that_is_not_of_sinusoids_is_refused(reference: Callable[..., Any], tmp_path: Path) -> None:
+    """RoFormer's positions are computed; transformers takes those of the checkpoint."""
+    model = copy.deepcopy(reference("roformer", "feature-extraction"))
+    with torch.no_grad():
+        model.encoder.embed_positions.weight[7, 3] += 0.1
+    save_checkpoint(model, tmp_path / "checkpoint")
+    with pytest.raises(edgellm.EdgellmError, match="is no table of sinusoids"):
+        edgellm_export.export(tmp_path / "checkpoint", tmp_path / "package", precision="fp32")
 
 
 def test_layers_that_share_their_matrices_do_so_in_the_package(checkpoint: Callable[..., Path], tmp_path: Path) -> None:

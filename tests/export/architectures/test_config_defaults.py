@@ -147,6 +147,8 @@ OTHER_MODELS = [
     *((name, "sliding_window", 4) for name in WINDOWLESS),
     *((name, "per_layer_config", {"0": {"hidden_act": "relu"}}) for name in TYPES),
     ("deberta", "talking_head", True),
+    ("rembert", "tie_word_embeddings", True),
+    ("roformer", "rotary_value", True),
     ("deberta-v2", "conv_kernel_size", 3),
     ("deberta-v2", "embedding_size", 128),
     ("gemma3_text", "rope_scaling", {"type": "linear", "factor": 8.0}),

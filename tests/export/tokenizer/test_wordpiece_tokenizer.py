@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 import transformers as hf
 
-from edgellm.errors import CheckpointError
+from edgellm.errors import CheckpointError, UnsupportedModelError
 from edgellm_export.tokenizer.files import read_text_files
 
 PIECES = [
@@ -36,6 +36,28 @@ def test_tokens_of_transformers(settings: dict[str, Any], tmp_path: Path) -> Non
         pair = found.encode(text, "the cat")
         wanted = reference(text, "the cat")
         assert (pair.ids, pair.type_ids) == (wanted["input_ids"], wanted["token_type_ids"])
+
+
+def test_prophetnets_own_file(tmp_path: Path) -> None:
+    """Which ends texts with [SEP], begins them with nothing, and knows [X_SEP], as transformers 5 does."""
+    (tmp_path / "prophetnet.tokenizer").write_text("\n".join([*PIECES, "[X_SEP]"]) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "prophetnet"}')
+    reference = hf.ProphetNetTokenizer(str(tmp_path / "prophetnet.tokenizer"))
+    files = read_text_files(tmp_path)
+    found = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+    for text in TEXTS:
+        assert found.encode(text).ids == reference(text)["input_ids"], text
+        assert found.encode(text, "the cat").ids == reference(text, "the cat")["input_ids"]
+    assert found.encode("cat[X_SEP]the").ids == [9, len(PIECES), 5, 3]
+    assert found.decode([9, len(PIECES), 5, 3]) == "cat the"
+    assert json.loads(files["tokenizer_config.json"])["clean_up_tokenization_spaces"] is True
+
+
+def test_roformers_words_are_not_cut_by_a_dictionary_here(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "roformer"}')
+    with pytest.raises(UnsupportedModelError, match="is for RoFormerTokenizer, which transformers builds"):
+        read_text_files(tmp_path)
 
 
 def test_a_vocabulary_of_something_else(tmp_path: Path) -> None:

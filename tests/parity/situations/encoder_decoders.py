@@ -47,6 +47,20 @@ GEMMA: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+PROPHETNET: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "encoder_ffn_dim": 88,
+    "decoder_ffn_dim": 72,
+    "num_encoder_attention_heads": 3,
+    "num_decoder_attention_heads": 3,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SUMMARIES = {
     "num_beams": 3,
@@ -85,6 +99,7 @@ longt5 = rows("LongT5Config", "longt5", {**T5, "local_radius": 9})
 bart, mbart = rows("BartConfig", "bart", BART), rows("MBartConfig", "mbart", BART)
 LENGTHS = {"max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 112}
 led = rows("LEDConfig", "led", {**BART, **LENGTHS, "attention_window": 16})
+prophetnet = rows("ProphetNetConfig", "prophetnet", PROPHETNET)
 blenderbot = rows("BlenderbotConfig", "blenderbot", BART)
 blenderbot_small = rows("BlenderbotSmallConfig", "blenderbot-small", BART)
 m2m_100, umt5 = rows("M2M100Config", "m2m_100", BART), rows("UMT5Config", "umt5", T5)
@@ -128,11 +143,19 @@ SITUATIONS = [
     led(""),
     led("windows", attention_window=[16, 8]),
     led("wide", attention_window=128),
+    led("global", options={"global_attention": "first"}),
+    led("global-windows", attention_window=[8, 32], options={"global_attention": "first"}),
     led("scaled", scale_embedding=True),
     led(
         "odd-window", edited(CONFIG, attention_window=[16, 7]), refused="attention_window is .16, 7., expected an even"
     ),
     led("without-generation-config", removed(GENERATION)),
+    prophetnet(""),
+    prophetnet("untied", tie_word_embeddings=False, versions=("5",)),
+    prophetnet("ngrams", ngram=3, num_buckets=8, relative_max_distance=10, activation_function="relu"),
+    prophetnet("one", ngram=1),
+    prophetnet("padded", edited(CONFIG, pad_token_id=1), refused="pad_token_id"),
+    prophetnet("without-generation-config", removed(GENERATION)),
     longt5(""),
     longt5("untied", tie_word_embeddings=False, feed_forward_proj="gated-gelu"),
     longt5("global", encoder_attention_type="transient-global", global_block_size=8),

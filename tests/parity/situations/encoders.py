@@ -81,6 +81,8 @@ distilbert = rows(
 )  # fmt: skip
 
 albert = rows("AlbertConfig", "albert", embedding_size=24)
+rembert = rows("RemBertConfig", "rembert", input_embedding_size=24, output_embedding_size=40)
+roformer = rows("RoFormerConfig", "roformer")
 mpnet = rows("MPNetConfig", "mpnet", without_types, max_position_embeddings=130, pad_token_id=1, type_vocab_size=...)
 RELATIVE: dict[str, Any] = {
     "relative_attention": True, "pos_att_type": "p2c|c2p", "position_biased_input": False, "type_vocab_size": 0,
@@ -94,7 +96,7 @@ modernbert = rows(
     "ModernBertConfig", "modernbert", without_types, local_attention=16, pad_token_id=0, reference_compile=False,
     cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
-NEWER = (albert, mpnet, deberta, deberta_v2, modernbert)
+NEWER = (albert, rembert, roformer, mpnet, deberta, deberta_v2, modernbert)
 # Since transformers 5, and without a head for answers.
 nomic = rows("NomicBertConfig", "nomic-bert", versions=("5",))
 gte = rows("GteConfig", "gte", without_types, versions=("5",))

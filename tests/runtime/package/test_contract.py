@@ -97,6 +97,18 @@ def test_a_cache_with_convolutions_survives_its_file() -> None:
     assert {"conv", "values_are_keys"}.isdisjoint(manifest("text-generation").to_dict()["cache"])
 
 
+def test_global_attention_survives_its_file() -> None:
+    usual = manifest("text2text-generation")
+    model = EncoderDecoderFacts(CACHE, CrossCacheLayout(2, 1, 4, "float32"), 64, "first")
+    made = replace(usual, model=model)
+    content = json.loads(json.dumps(made.to_dict()))
+    assert Manifest.from_dict(content) == made
+    assert content["global_attention"] == "first"
+    assert "global_attention" not in usual.to_dict()
+    with pytest.raises(PackageCorruptError, match="global_attention"):
+        Manifest.from_dict(content | {"global_attention": "last"})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
