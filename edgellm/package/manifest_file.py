@@ -40,7 +40,7 @@ MANIFEST_NAME = "edgellm.json"
 @dataclass(frozen=True)
 class ManifestFile:
     """The file's fields, in its order: see `Manifest` and the kinds of `ModelFacts`. `cache`: of models that generate.
-    `rope`, `source_length`, `cross_cache`, `audio`, `encoder`: of some kinds only."""
+    `rope`, `source_length`, `cross_cache`, `counts_by_row`, `audio`, `encoder`: of some kinds only."""
 
     task: Task
     model_type: str
@@ -54,6 +54,7 @@ class ManifestFile:
     rope: Rope = field(default_factory=Rope)
     source_length: int | None = None
     cross_cache: CrossCacheLayout | None = None
+    counts_by_row: bool = False
     audio: AudioFeatures | None = None
     encoder: EncoderFacts | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -75,9 +76,8 @@ class ManifestFile:
                 f"{self.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
                 f"{', '.join(self.graphs) or 'none'}"
             )
-        if self.audio is not None:
-            return SpeechFacts(self.cache, self.cross_cache, self.source_length, audio=self.audio)
-        return EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length)
+        facts = EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length, self.counts_by_row)
+        return facts if self.audio is None else SpeechFacts(**vars(facts), audio=self.audio)
 
 
 def read_fields(data: Mapping[str, Any]) -> ManifestFile:
@@ -154,6 +154,8 @@ def _check_caches(found: ManifestFile) -> None:
     own, cross = found.cache, found.cross_cache
     if cross is not None:
         _check_layout("cross_cache", cross, num_layers=cross.num_layers, num_heads=cross.num_heads)
+    if found.counts_by_row and (cross is None or own is None or own.growth != "in_place"):
+        raise _corrupt("counts_by_row belongs to encoder-decoders whose cache is written in place, expected false")
     if own is not None:
         _check_layout("cache", own, num_layers=own.num_layers, num_kv_heads=own.num_kv_heads)
         if own.dtype == "bfloat16":

@@ -98,6 +98,7 @@ class EncoderDecoderRecipe(Recipe[Pair]):
             CacheLayout(*sizes, dtype, past=_pattern(PAST), present=_pattern(PRESENT)),
             CrossCacheLayout(*sizes, dtype, past=_pattern(CROSS_PAST), present=_pattern(CROSS_PRESENT)),
             self.family.source_length,
+            counts_by_row=self.choices.target == "cpu",
         )
 
 
