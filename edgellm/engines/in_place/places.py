@@ -112,7 +112,7 @@ class SourcePlaces:
 
     def _end(self, place: int, length: int) -> None:
         """Zeros behind so many tokens of a place."""
-        for buffer in self._buffers.values():
+        for buffer in self._buffers.values() if length < self._ends[place] else ():
             buffer[place, :, length : self._ends[place]] = 0
         self._ends[place] = length
 

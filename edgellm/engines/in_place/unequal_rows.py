@@ -13,8 +13,6 @@ from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
-MASK = "decoder_attention_mask"
-
 
 class UnequalRows:
     """In main memory, of a graph that counts each row's positions by itself. The decoder's batch has as many rows for
@@ -25,7 +23,7 @@ class UnequalRows:
         graph = manifest.graphs["decoder"]
         self.cache = open_cache(manifest.model.cache, manifest.context_length, decoder.device)
         self.sources = SourcePlaces(manifest.model.cross_cache)
-        self._begin, self._decode = (BoundDecoder(decoder, graph, manifest.vocab_size, mask=MASK) for _ in range(2))
+        self._decoder = BoundDecoder(decoder, graph, manifest.vocab_size, mask="decoder_attention_mask")
         self._source_of: list[Hashable] = []  # by row
         self._is_laid_out = True
         self._context_length = manifest.context_length
@@ -46,8 +44,8 @@ class UnequalRows:
         self._source_of.append(known)
         self._is_laid_out = False
         row, place = self.cache.rows - 1, len(self.sources.held) - 1
-        self._look_at(self._begin, range(place, place + 1))
-        logits = self._begin.run(self.cache, ids, [ids.shape[1]], row=row)
+        self._look_at(range(place, place + 1))
+        logits = self._decoder.run(self.cache, ids, [ids.shape[1]], row=row)
         self.cache.advance(ids.shape[1], range(row, row + 1))
         return logits
 
@@ -55,7 +53,7 @@ class UnequalRows:
         """[rows, vocab], until the next call. tokens: [rows]."""
         self.cache.reserve(self.next_length())
         self._lay_out()
-        logits = self._decode.run(self.cache, tokens[:, None], [length + 1 for length in self.cache.lengths])
+        logits = self._decoder.run(self.cache, tokens[:, None], [length + 1 for length in self.cache.lengths])
         self.cache.advance(1)
         return logits
 
@@ -66,17 +64,17 @@ class UnequalRows:
         self._source_of = sources
 
     def _lay_out(self) -> None:
-        """Have the places hold the rows' sources, and the decoder read them."""
+        """Have the places hold the rows' sources, and the decoder read all of them."""
         if self._is_laid_out:
             return
         self.sources.arrange(self._source_of[:: rows_for_each(self._source_of)])
-        self._look_at(self._decode, range(len(self.sources.held)))
+        self._look_at(range(len(self.sources.held)))
         self._is_laid_out = True
 
-    def _look_at(self, decoder: BoundDecoder, places: range) -> None:
-        decoder.bind("encoder_attention_mask", self.sources.mask(places))
+    def _look_at(self, places: range) -> None:
+        self._decoder.bind("encoder_attention_mask", self.sources.mask(places))
         for name, tensor in self.sources.tensors(places).items():
-            decoder.bind(name, tensor)
+            self._decoder.bind(name, tensor)
 
 
 def rows_for_each(sources: Sequence[Hashable]) -> int:
