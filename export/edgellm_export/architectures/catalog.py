@@ -172,7 +172,7 @@ HOLDS: Mapping[str, frozenset[Kind]] = {
     "bfloat16 cache": frozenset({"decoder"}),
     "int8 cache": frozenset({"decoder"}),
     "sessions": frozenset({"decoder"}),
-    "served together": frozenset({"decoder"}),
+    "served together": frozenset({"decoder", "encoder-decoder"}),
 }
 
 
