@@ -56,10 +56,14 @@ def test_exactly(name: str, precision: str, kv_cache: str, load: Load) -> None:
 
 
 @pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", NAMES)
-def test_exactly_however_they_came(name: str, precision: str, load: Load) -> None:
-    assert_exact_however_they_came(load(name, precision).new_engine, [start_of(name)], sources(20, 9, 34))
+@pytest.mark.parametrize(
+    ("name", "precision", "kv_cache"),
+    [(name, *kind) for kind in (("fp32", "auto"), ("int8", "auto")) for name in NAMES]
+    + [(name, "int8", "bfloat16") for name in REPRESENTATIVE],
+)
+def test_exactly_however_they_came(name: str, precision: str, kv_cache: str, load: Load) -> None:
+    model = load(name, precision, kv_cache=kv_cache)
+    assert_exact_however_they_came(model.new_engine, [start_of(name)], sources(20, 9, 34))
 
 
 def driven(name: str, reference: Reference, load: Load) -> Driven:
