@@ -1,10 +1,12 @@
 """Many clients at once: edgellm's engine beside OpenVINO's continuous batching and llama.cpp's server.
 
     python benchmarks/serve.py [--clients 1,8,32] [--rounds 3] [--plot serve.png]
+    python benchmarks/serve.py --systems edgellm --package PKG --clients 1,8 --prompts 16,128
 
 A client sends its next request when its last one is answered. Prompts and answers have mixed lengths, the same for all
-systems, and no two prompts begin alike. Systems take turns, round by round, each loaded in a process of its own;
-figures are medians of the rounds. Prints a table and one JSON line.
+systems, and no two prompts begin alike. Systems and numbers of clients take turns, round by round, each system loaded
+in a process of its own; figures are medians of the rounds. PKG may be an encoder-decoder, whose prompts are sources.
+Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,28 @@ from systems import OWN, SYSTEMS
 from workers import Failed, Start, Worker
 
 WORKERS = {OWN: "load_own.py", "openvino": "load_ov.py", "llama.cpp": "load_llamacpp.py"}
-PROMPTS, ANSWERS = (16, 384), (16, 128)  # tokens: from, to
+PROMPTS, ANSWERS = [16, 384], [16, 128]  # tokens: from, to, where the command does not say
 REQUESTS = 24  # of a round; more where there are more clients
 MEASURES = {
-    "tokens_per_s": "new tokens/s", "first_p50_s": "first token p50, s", "first_p95_s": "first token p95, s",
+    "tokens_per_s": "new tokens/s", "cpu_ms": "CPU per token, ms",
+    "first_p50_s": "first token p50, s", "first_p95_s": "first token p95, s",
     "token_p50_ms": "per token p50, ms", "total_p95_s": "whole answer p95, s", "peak_rss_mb": "peak RSS, MiB",
 }  # fmt: skip
 Figures = Mapping[str, list[float]]
 
 
-def schedule(clients: int, seed: int) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Lengths:
+    """In tokens, from and to."""
+
+    prompts: Sequence[int]
+    answers: Sequence[int]
+
+
+def schedule(clients: int, lengths: Lengths, seed: int) -> list[tuple[int, int]]:
     """The requests' lengths: of the prompt, and of the answer."""
     draw = random.Random(seed)
-    return [(draw.randint(*PROMPTS), draw.randint(*ANSWERS)) for _ in range(max(REQUESTS, 2 * clients))]
+    return [(draw.randint(*lengths.prompts), draw.randint(*lengths.answers)) for _ in range(max(REQUESTS, 2 * clients))]
 
 
 def figures(requests: Sequence[tuple[int, int]], answer: Mapping[str, Any]) -> dict[str, float]:
@@ -47,6 +58,7 @@ def figures(requests: Sequence[tuple[int, int]], answer: Mapping[str, Any]) -> d
     per_token = [(whole - begun) / (count - 1) for whole, begun, count in zip(total, first, new, strict=True)]
     return {
         "tokens_per_s": sum(new) / answer["seconds"],
+        "cpu_ms": 1000 * answer["cpu_s"] / sum(new),
         "first_p50_s": statistics.median(first),
         "first_p95_s": _p95(first),
         "token_p50_ms": 1000 * statistics.median(per_token),
@@ -55,17 +67,20 @@ def figures(requests: Sequence[tuple[int, int]], answer: Mapping[str, Any]) -> d
     }
 
 
-def measure(workers: Sequence[Worker], clients: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """{system: {measure: [a value for each round]}}; a first round warms up."""
-    found: dict[str, dict[str, list[float]]] = {worker.name: {} for worker in workers}
+def measure(
+    workers: Sequence[Worker], each: Sequence[int], lengths: Lengths, rounds: int
+) -> dict[int, dict[str, dict[str, list[float]]]]:
+    """{clients: {system: {measure: [a value for each round]}}}; a first round warms up."""
+    found: dict[int, dict[str, dict[str, list[float]]]]
+    found = {clients: {worker.name: {} for worker in workers} for clients in each}
     for turn in range(rounds + 1):
-        requests = schedule(clients, seed=turn)
-        for worker in workers if turn % 2 else reversed(workers):
-            values = figures(requests, worker.serve(clients, requests))
-            if turn:
-                for name, value in values.items():
-                    found[worker.name].setdefault(name, []).append(value)
-        print(f"{clients} clients, round {turn} of {rounds}", file=sys.stderr)
+        for clients in each:
+            requests = schedule(clients, lengths, seed=turn)
+            for worker in workers if turn % 2 else reversed(workers):
+                values = figures(requests, worker.serve(clients, requests))
+                for name, value in values.items() if turn else ():
+                    found[clients][worker.name].setdefault(name, []).append(value)
+            print(f"{clients} clients, round {turn} of {rounds}", file=sys.stderr)
     return found
 
 
@@ -123,22 +138,26 @@ def main() -> None:
     add("--threads", type=int, default=2, metavar="N", help="of every system (2)")
     add("--systems", default=",".join(WORKERS), metavar="NAME,...", help=f"default: {','.join(WORKERS)}")
     add("--package", type=Path, metavar="DIR", help="this package as edgellm, instead of one exported now")
+    add("--prompts", type=_numbers, default=PROMPTS, metavar="FROM,TO", help="tokens of a prompt or source (16,384)")
+    add("--answers", type=_numbers, default=ANSWERS, metavar="FROM,TO", help="tokens of an answer (16,128)")
     add("--plot", type=Path, metavar="FILE.png", help="throughput and latencies against clients; needs matplotlib")
     arguments = parser.parse_args()
     model = MODELS[arguments.model]
+    title = f"{model.title} int8" if arguments.package is None else arguments.package.name
+    lengths = Lengths(arguments.prompts, arguments.answers)
     with ExitStack() as running:
         workers = []
         for name in arguments.systems.split(","):
             system = replace(SYSTEMS[name], worker=WORKERS[name])
             files = arguments.package if name == OWN and arguments.package else system.convert(model, "int8")
-            start = Start(name, system, files, arguments.threads, PROMPTS[1] + ANSWERS[1])
+            start = Start(name, system, files, arguments.threads, lengths.prompts[1] + lengths.answers[1])
             try:
                 workers.append(running.enter_context(closing(start.worker())))
             except Failed as failure:
                 print(f"{name}: {failure}", file=sys.stderr)
-        results = {clients: measure(workers, clients, arguments.rounds) for clients in arguments.clients}
-    print(f"{model.title} int8, {arguments.threads} threads, {processor()}\n\n{table(results)}\n")
-    print(json.dumps({"model": model.name, "threads": arguments.threads, "results": results}))
+        results = measure(workers, arguments.clients, lengths, arguments.rounds)
+    print(f"{title}, {arguments.threads} threads, {processor()}\n\n{table(results)}\n")
+    print(json.dumps({"model": title, "threads": arguments.threads, "results": results}))
     if arguments.plot:
         plot(results, arguments.plot)
 

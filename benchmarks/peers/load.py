@@ -1,10 +1,12 @@
 """What a worker process of the load benchmark speaks, in the manner of `protocol`: it prints {"load_s"} once its model
 is loaded, and answers each line
 
-{"clients", "requests": [[prompt_length, new_tokens], ...]} -> {"seconds", "first_token_s", "total_s", "peak_rss_mb"}
+{"clients", "requests": [[prompt_length, new_tokens], ...]}
+-> {"seconds", "cpu_s", "first_token_s", "total_s", "peak_rss_mb"}
 
 Clients take the next request when their last one is answered (a closed loop). `seconds`: from the first request to the
-last answer; the two lists: of each request, from when a client sent it. Greedy, the end token ignored.
+last answer; `cpu_s`: the time of processors meanwhile, the system's included; the two lists: of each request, from when
+a client sent it. Greedy, the end token ignored.
 Standard library only: it is imported in every peer's environment.
 """
 
@@ -77,13 +79,15 @@ def serve(load: Callable[[Settings], Run]) -> None:
 
 def _answered(run: Run, clients: int, requests: list[list[int]]) -> dict[str, object]:
     asked = [Asked(prompt(length, row), new) for row, (length, new) in enumerate(requests)]
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     run(asked, clients)
+    cpu_s = time.process_time() - cpu
     wrong = [one for one in asked if one.count != one.new_tokens]
     if wrong:
         return {"error": f"{len(wrong)} answers have another number of tokens than was asked for"}
     return {
         "seconds": max(one.last for one in asked) - start,
+        "cpu_s": cpu_s,
         "first_token_s": [one.first - one.sent for one in asked],
         "total_s": [one.last - one.sent for one in asked],
         "peak_rss_mb": peak_rss_mb(),

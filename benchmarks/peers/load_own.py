@@ -9,11 +9,12 @@ from protocol import Settings
 
 
 def load(settings: Settings) -> Run:
-    engine = Engine(edgellm.load(settings.model, device="cpu", threads=settings.threads))
+    model = edgellm.load(settings.model, device="cpu", threads=settings.threads)
+    engine, vocabulary = Engine(model), model.manifest.vocab_size
 
     def answer(asked: Asked) -> None:
         options = {"max_new_tokens": asked.new_tokens, "eos_token_id": [], "do_sample": False}
-        for _ in engine.submit(asked.ids, **options):
+        for _ in engine.submit([token % vocabulary for token in asked.ids], **options):
             asked.emitted()
 
     return by_threads(answer)

@@ -298,17 +298,23 @@ class DecoderFacts:
         """Bytes that a row of so many tokens occupies in the cache."""
         return self.cache.row_bytes(tokens)
 
+    def source_tokens(self, length: int) -> int:
+        """0: a decoder has no source."""
+        return 0
+
 
 @dataclass(frozen=True)
 class EncoderDecoderFacts:
     """What the runtime must know of an encoder-decoder. `cross_cache`: its decoder's view of the source.
     `source_length`: of the longest source, in tokens; None for no limit. `global_attention`: the token of a source that
-    sees all others and is seen by them, where these see only those nearby."""
+    sees all others and is seen by them, where these see only those nearby. `counts_by_row`: the decoder's graph counts
+    each row's positions by itself, so that targets of different lengths run together."""
 
     cache: CacheLayout
     cross_cache: CrossCacheLayout
     source_length: int | None = None
     global_attention: Literal["first"] | None = None
+    counts_by_row: bool = False
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of a target and one of its source occupy in the caches."""
@@ -317,6 +323,10 @@ class EncoderDecoderFacts:
     def row_bytes(self, tokens: int) -> int:
         """Bytes that so many tokens of a target, and as many of its source, occupy in the caches."""
         return tokens * self.bytes_per_token()
+
+    def source_tokens(self, length: int) -> int:
+        """How many of a target's tokens occupy the bytes of a source of so many."""
+        return -(-length * self.cross_cache.bytes_per_token() // self.cache.bytes_per_token())
 
 
 @dataclass(frozen=True)

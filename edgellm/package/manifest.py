@@ -56,8 +56,8 @@ else:
 
     Facts = TypeVar("Facts")
 
-YOUNGER = ("conv", "values_are_keys", "shared")  # fields of a cache that earlier versions refuse
-YOUNG_FIELDS = ("audio", "global_attention")  # of a manifest, likewise
+# Fields that earlier versions refuse: of the manifest, and of its cache.
+YOUNGER, YOUNGER_OF_CACHE = ("audio", "global_attention", "counts_by_row"), ("conv", "values_are_keys", "shared")
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",
@@ -112,15 +112,15 @@ class Manifest(Generic[Facts]):
         return replace(self, model=replace(self.model, cache=self.model.cache.as_bfloat16()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of the file, in which the fields of all kinds of model lie side by side. Those of speech, of
-        global attention and of unusual caches are younger, and in their packages only."""
+        """The content of the file, in which the fields of all kinds of model lie side by side. Those that are younger
+        are in packages that need them only."""
         own = {"cache": None, "encoder": self.model} if isinstance(self.model, EncoderFacts) else vars(self.model)
         content = asdict(ManifestFile(**own, **{name: getattr(self, name) for name in COMMON}))
         cache = content["cache"]
-        for name in () if cache is None else YOUNGER:
+        for name in () if cache is None else YOUNGER_OF_CACHE:
             if not cache[name]:
                 del cache[name]
-        return {name: value for name, value in content.items() if name not in YOUNG_FIELDS or value is not None}
+        return {name: value for name, value in content.items() if value or name not in YOUNGER}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:

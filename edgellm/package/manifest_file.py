@@ -40,7 +40,7 @@ MANIFEST_NAME = "edgellm.json"
 @dataclass(frozen=True)
 class ManifestFile:
     """The file's fields, in its order: see `Manifest` and the kinds of `ModelFacts`. `cache`: of models that generate.
-    `rope`, `source_length`, `global_attention`, `cross_cache`, `audio`, `encoder`: of some kinds only."""
+    `rope`, `source_length`, `global_attention`, `cross_cache`, `counts_by_row`, `audio`, `encoder`: of some kinds only."""
 
     task: Task
     model_type: str
@@ -55,6 +55,7 @@ class ManifestFile:
     source_length: int | None = None
     global_attention: Literal["first"] | None = None
     cross_cache: CrossCacheLayout | None = None
+    counts_by_row: bool = False
     audio: AudioFeatures | None = None
     encoder: EncoderFacts | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -76,9 +77,10 @@ class ManifestFile:
                 f"{self.task} needs the graphs encoder and decoder and a cross_cache between them, the manifest lists "
                 f"{', '.join(self.graphs) or 'none'}"
             )
-        if self.audio is not None:
-            return SpeechFacts(self.cache, self.cross_cache, self.source_length, audio=self.audio)
-        return EncoderDecoderFacts(self.cache, self.cross_cache, self.source_length, self.global_attention)
+        facts = EncoderDecoderFacts(
+            self.cache, self.cross_cache, self.source_length, self.global_attention, self.counts_by_row
+        )
+        return facts if self.audio is None else SpeechFacts(**vars(facts), audio=self.audio)
 
 
 def read_fields(data: Mapping[str, Any]) -> ManifestFile:
@@ -155,6 +157,8 @@ def _check_caches(found: ManifestFile) -> None:
     own, cross = found.cache, found.cross_cache
     if cross is not None:
         _check_layout("cross_cache", cross, num_layers=cross.num_layers, num_heads=cross.num_heads)
+    if found.counts_by_row and (cross is None or own is None or own.growth != "in_place"):
+        raise _corrupt("counts_by_row belongs to encoder-decoders whose cache is written in place, expected false")
     if own is not None:
         _check_layout("cache", own, num_layers=own.num_layers, num_kv_heads=own.num_kv_heads)
         if own.dtype == "bfloat16":

@@ -35,9 +35,9 @@ MOST_PREFIXES = 512 << 20  # bytes
 class EngineStats:
     """What an engine is doing, and what it has done since it began.
 
-    `cache_bytes`: of the running rows' tokens. `prompt_tokens` were asked for, `read_tokens` are those of prompts that
-    have been read, of which `reused_tokens` were known from other requests. `preemptions`: how often a sequence made
-    room for others, to be read again.
+    `cache_bytes`: of the running rows' tokens and sources. `prompt_tokens` were asked for, `read_tokens` are those of
+    prompts that have been read, of which `reused_tokens` were known from other requests. `preemptions`: how often a
+    sequence made room for others, to be read again.
     """
 
     running: int
@@ -57,8 +57,9 @@ class Engine:
     bit with edgellm's kernels. It may be used from any thread; a thread of its own runs the model.
 
     max_rows: the most sequences (beams, samples) that are decoded together; others wait.
-    max_cache_bytes: the most memory of keys and values, those of known beginnings of prompts included; None: a quarter
-    of the memory that is available. An answer ends, as if its tokens were used up, where all of it is its own.
+    max_cache_bytes: the most memory of keys and values, those of known beginnings of prompts and of sources included;
+    None: a quarter of the memory that is available. An answer ends, as if its tokens were used up, where all of it is
+    its own.
     max_waiting: the most requests that wait; another one is refused with QueueFullError. None: no limit.
 
     Raises OptionError. Closed with `close`, or as a context manager.
@@ -120,7 +121,7 @@ class Engine:
         """`keep`: special tokens whose text the answer's pieces have, too."""
         call = self._fitted(self.model.read(request))
         answer = Answer(call, keep)
-        job = Job(call.beginnings[0], answer, 0)
+        job = Job(call.beginnings[0], answer, 0, self._source_tokens(call))
         with self._work:
             if self._closing:
                 raise ServingError("the engine is closed: it takes no more requests")
@@ -188,14 +189,20 @@ class Engine:
             raise OptionError(
                 f"the request has {options.rows} beams or samples, expected at most the engine's {limits.rows} rows"
             )
-        room = limits.tokens // options.rows - len(beginning.prompt)
+        begins_with = len(beginning.prompt) + self._source_tokens(call)
+        room = limits.tokens // options.rows - begins_with
         if room < 1:
             raise MemoryBudgetError(
-                f"the request's {options.rows} rows begin with {len(beginning.prompt)} tokens each, and the engine's "
+                f"the request's {options.rows} rows begin with {begins_with} tokens each, and the engine's "
                 f"memory holds {limits.tokens}; shorten the prompt, or raise max_cache_bytes"
             )
         fitted = replace(beginning, max_new_tokens=min(beginning.max_new_tokens, room))
         return replace(call, beginnings=[fitted])
+
+    def _source_tokens(self, call: Call) -> int:
+        """How many of a target's tokens take the memory of the call's source."""
+        source = call.beginnings[0].source
+        return 0 if source is None else self.model.manifest.model.source_tokens(len(source))
 
     def _run(self) -> None:
         """The thread's work."""

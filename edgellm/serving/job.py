@@ -28,11 +28,13 @@ class Listener(Protocol):
 
 @dataclass(eq=False)
 class Job:
-    """A prompt and what becomes of it. `number`: the jobs' order of arrival."""
+    """A prompt and what becomes of it. `number`: the jobs' order of arrival. `source_tokens`: what each row's source
+    takes, as tokens of the cache; 0 where there is none."""
 
     beginning: Beginning
     listener: Listener
     number: int
+    source_tokens: int = 0
     over: bool = field(default=False, init=False)  # its listener has heard the end
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class Job:
     @property
     def most_tokens(self) -> int:
         """That its rows can grow to, together."""
-        return self.rows * (len(self.beginning.prompt) + self.beginning.max_new_tokens)
+        return self.rows * (self.source_tokens + len(self.beginning.prompt) + self.beginning.max_new_tokens)
 
     @property
     def out_of_time(self) -> bool:
@@ -112,4 +114,4 @@ class Turn:
     @property
     def needs_tokens(self) -> int:
         """The room that it needs to begin; beams have all of theirs set apart, as they cannot make room."""
-        return len(self.sequences) * (len(self.tokens) + 1) or self.job.most_tokens
+        return len(self.sequences) * (self.job.source_tokens + len(self.tokens) + 1) or self.job.most_tokens

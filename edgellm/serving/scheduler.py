@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A turn whose prompt is the engine's last row. `left`: how many tokens there were to read."""
+    """A turn whose prompt is the engine's last row. `left`: how many tokens there were to read, a source's included."""
 
     turn: Turn
     pieces: Generator[Logits | None]
@@ -90,10 +90,10 @@ class Scheduler:
 
     @property
     def cache_tokens(self) -> int:
-        """Of the rows, those that beams may still need included."""
+        """Of the rows, those of their sources and those that beams may still need included."""
         now = self._reading  # others may ask meanwhile
         reading = 0 if now is None else now.turn.needs_tokens
-        rows = sum(sequence.prompt_len + len(sequence.tokens) for _, sequence in self._rows)
+        rows = sum(job.source_tokens + sequence.prompt_len + len(sequence.tokens) for job, sequence in self._rows)
         return rows + reading + sum(job.most_tokens for job in self._searches)
 
     def add(self, job: Job) -> None:
@@ -310,7 +310,8 @@ class Scheduler:
         self.counts.reused_tokens += len(known) * BLOCK
         headroom = min(HEADROOM, beginning.max_new_tokens)
         pieces = self._engine.read(turn.tokens, beginning.source, headroom=headroom, known=known)
-        self._reading = Reading(turn, pieces, length - len(known) * BLOCK)
+        source = 0 if beginning.source is None else len(beginning.source)
+        self._reading = Reading(turn, pieces, source + length - len(known) * BLOCK)
         return True
 
     def _has_room(self, turn: Turn) -> bool:

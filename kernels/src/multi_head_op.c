@@ -15,6 +15,8 @@
 enum { INPUT_QUERY, INPUT_KEY, INPUT_VALUE, INPUT_LINEAR_BIAS, INPUT_MASK, INPUT_BIAS, INPUTS };
 enum { TOKENS_EACH = 16 };
 
+static const float WEIGHS_NOTHING = -1e20f; /* beside any score, in powers of two */
+
 typedef struct {
     const OrtApi *api;
     const Kernels *kernels;
@@ -120,13 +122,30 @@ static OrtStatus *read_masks(const Op *op, Attention *a, const Tensor *mask, flo
     return NULL;
 }
 
-static OrtStatus *run_with(const Op *op, Run *run, OrtKernelContext *context, const Tensor *mask, float *buffer)
+/* Leaves out the keys behind the last one that a row sees, as they weigh nothing: with `pasts` [batch] the first query
+ * sees those up to it, and each further one a key more, which its mask hides. */
+static void leave_out_hidden(const Op *op, Attention *a, size_t *pasts)
+{
+    if (!a->masks.numbers || a->masks.query_step || op->masked > WEIGHS_NOTHING) return;
+    for (size_t row = 0; row < a->batch; row++) {
+        const float *masks = a->masks.numbers + row * a->keys;
+        size_t seen = a->keys;
+        while (seen && masks[seen - 1] != 0) seen--;
+        if (!seen || seen - 1 + a->length > a->keys) return; /* where all are hidden, all weigh the same */
+        pasts[row] = seen - 1;
+    }
+    a->pasts = pasts;
+}
+
+static OrtStatus *run_with(const Op *op, Run *run, OrtKernelContext *context, const Tensor *mask, char *buffer)
 {
     Attention *a = &run->attention;
     OrtValue *out = NULL;
-    run->queries = buffer;
+    size_t *pasts = (size_t *)buffer;
+    run->queries = (float *)(pasts + a->batch);
     TRY(read_bias(op->api, context, INPUT_BIAS, a, a->keys));
-    TRY(read_masks(op, a, mask, buffer + a->batch * a->length * op->heads * a->head.depth));
+    TRY(read_masks(op, a, mask, run->queries + a->batch * a->length * op->heads * a->head.depth));
+    leave_out_hidden(op, a, pasts);
     const int64_t sizes[] = {(int64_t)a->batch, (int64_t)a->length, (int64_t)(op->heads * a->head.value_depth)};
     TRY(ORT(op->api, KernelContext_GetOutput)(context, 0, sizes, 3, &out));
     TRY(ORT(op->api, GetTensorMutableData)(out, (void **)&a->out));
@@ -146,7 +165,8 @@ static OrtStatus *compute(void *state, OrtKernelContext *context)
     TRY(read_tensors(op, &run, context));
     TRY(op_input(op->api, context, INPUT_MASK, &mask));
     const size_t masks = a->batch * a->keys * (mask.rank == 3 ? a->length : 1);
-    float *buffer = scratch_take((a->batch * a->length * op->heads * a->head.depth + masks) * sizeof(float));
+    const size_t numbers = a->batch * a->length * op->heads * a->head.depth + masks;
+    char *buffer = scratch_take(a->batch * sizeof(size_t) + numbers * sizeof(float));
     if (!buffer) return no_memory(op->api);
     OrtStatus *status = run_with(op, &run, context, &mask, buffer);
     scratch_give_back(buffer);

@@ -226,7 +226,8 @@ static void try_without_cache(void)
     const int is_apart = below(2) == 0;
     for (int i = 1; i < 3; i++) multi_inputs[i] = is_apart ? floats(4, apart, 0.5f) : floats(3, together, 0.5f);
     if (below(2)) multi_inputs[MULTI_MASK] = int32s(c.batch, 1 + below((unsigned)keys));
-    const OrtKernelInfo info = {.attribute_count = 1, .attributes = {{"num_heads", heads, 0, 0}}};
+    const OrtKernelInfo info = {.attribute_count = 1 + below(2), /* what is hidden weighs nearly nothing, or nothing */
+                                .attributes = {{"num_heads", heads, 0, 0}, {"mask_filter_value", 0, -1e30f, 1}}};
     on_every_set(try_rows, &t, &info);
     for (int i = 0; i < MULTI_COUNT; i++) free_value(multi_inputs[i]);
 }

@@ -20,16 +20,14 @@ import edgellm_export
 from comparison import prompt
 from edgellm.decoding import step as advance
 from edgellm.errors import InputError, MemoryBudgetError, OptionError, ProviderError, QueueFullError, ServingError
-from edgellm.generation.call import Request
 from edgellm.ort.kernels import library
 from edgellm.serving import Answer, AsyncModel, Engine
-from edgellm.serving.job import Job
 from edgellm.serving.prefixes import BLOCK, PrefixCache
-from edgellm.serving.scheduler import Limits, Scheduler, packed
+from edgellm.serving.scheduler import packed
 from families import BY_NAME, make_model, save_checkpoint
+from schedule import FREE, Schedule, numbers
 
 needs_kernels = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-FREE: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 KINDS: list[dict[str, Any]] = [
     {},
     {"do_sample": True, "seed": 3},
@@ -38,30 +36,6 @@ KINDS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3},
 ]
 Package = Callable[..., Path]
-
-
-class Schedule:
-    """A scheduler whose steps the test makes, and what each request got."""
-
-    def __init__(self, model: edgellm.Model, rows: int = 8, tokens: int = 100_000, prefix_bytes: int = 1 << 24) -> None:
-        self.model = model
-        self.scheduler = Scheduler(model.new_engine, Limits(rows, tokens), PrefixCache(prefix_bytes))
-        self.answers: list[Answer] = []
-
-    def add(self, ids: Sequence[int], **options: Any) -> Answer:
-        call = self.model.read(Request([list(ids)], options))
-        self.answers.append(Answer(call))
-        self.scheduler.add(Job(call.beginnings[0], self.answers[-1], len(self.answers)))
-        return self.answers[-1]
-
-    def run(self) -> list[edgellm.Generation]:
-        while not self.scheduler.idle:
-            self.scheduler.step()
-        return [answer.result(0) for answer in self.answers]
-
-
-def numbers(generation: edgellm.Generation) -> list[Any]:
-    return [(one.tokens, one.logprobs, one.score, one.finish_reason) for one in generation.sequences]
 
 
 @pytest.fixture(params=["llama", "gemma2", "qwen3", "deepseek_v2", "gemma3n"])

@@ -120,3 +120,25 @@ def begin_and_end_empty(driven: Driven, length: int) -> None:
     driven.decode()
     driven.prefill(length, length)
     driven.decode()
+
+
+def assert_exact_however_they_came(
+    new_engine: Callable[[], Any], start: Sequence[int], sources: Sequence[np.ndarray]
+) -> None:
+    """Rows with these three sources begin at different steps and are decoded together: each gets to the last bit what
+    it gets by itself."""
+    came, steps, engine = [0, 2, 3], 7, new_engine()
+    found: list[list[np.ndarray]] = [[] for _ in came]
+    tokens = np.random.default_rng(1).integers(*TOKENS, (steps, len(came)))
+    for step in range(steps):
+        if step in came:
+            row = came.index(step)
+            found[row] += [logits[0].copy() for logits in engine.read(np.array(start), sources[row])]
+        for row, logits in enumerate(engine.decode(tokens[step, : engine.rows])):
+            found[row].append(logits.copy())
+    assert len(engine._groups) == 1, "in one run"
+    for row, source in enumerate(sources):
+        engine = new_engine()
+        alone = [engine.prefill([np.array(start)], [source])[0].copy()]
+        alone += [engine.decode(tokens[step, row : row + 1])[0].copy() for step in range(came[row], steps)]
+        np.testing.assert_array_equal(found[row], alone)

@@ -55,8 +55,7 @@ class Seats:
 
 
 class Cohort:
-    """The graph takes positions from the length of its batch, so rows that run together have one length. A source's
-    keys and values are there once, however many of the rows it has."""
+    """The rows have one length. A source's keys and values are there once, however many of the rows it has."""
 
     def __init__(self, decoder: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
         graph = manifest.graphs["decoder"]

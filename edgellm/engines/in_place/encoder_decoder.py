@@ -16,6 +16,7 @@ from edgellm.decoding.decoder import HEADROOM, READING, Reading, Sources
 from edgellm.engines.contract import Known, RowEngine
 from edgellm.engines.in_place.cohort import Cohort
 from edgellm.engines.in_place.sources import NOTHING, FeatureEncoder, SourceEncoder
+from edgellm.engines.in_place.unequal_rows import UnequalRows
 from edgellm.ort.binding import AnyArray, array_of
 from edgellm.ort.loaded_graph import LoadedGraph
 from edgellm.package.manifest import EncoderDecoderFacts, Manifest, SpeechFacts
@@ -23,8 +24,9 @@ from edgellm.types import Array, FloatArray, IntArray, Logits, ProgressHook, Tok
 
 
 class EncoderDecoderEngine(RowEngine):
-    """Two graphs, and a cache for each cohort of rows; not for two threads at once. Rows that began together are
-    decoded together."""
+    """Two graphs, and a cache for each group of rows that are decoded together; not for two threads at once. Rows that
+    began together are a group; so are those that came one by one, or each of them where the graph takes positions from
+    the length of its batch."""
 
     def __init__(self, encoder: LoadedGraph, decoder: LoadedGraph, manifest: Manifest[EncoderDecoderFacts]) -> None:
         self.graphs = encoder, decoder
@@ -32,11 +34,12 @@ class EncoderDecoderEngine(RowEngine):
         reads = FeatureEncoder if isinstance(manifest.model, SpeechFacts) else SourceEncoder
         self._encoder = reads(encoder, manifest)
         self._encoded = NOTHING  # of the last prefill
-        self._cohorts: list[tuple[Cohort, IntArray]] = []  # and the numbers of its rows, ascending
+        self._groups: list[tuple[Cohort | UnequalRows, IntArray]] = []  # and the numbers of its rows, ascending
+        self._in_one = manifest.model.counts_by_row and decoder.device == "cpu"
 
     @property
     def rows(self) -> int:
-        return sum(len(rows) for _, rows in self._cohorts)
+        return sum(len(rows) for _, rows in self._groups)
 
     @property
     def holds_one(self) -> bool:
@@ -44,12 +47,12 @@ class EncoderDecoderEngine(RowEngine):
 
     @property
     def cache_bytes(self) -> int:
-        return sum(cohort.cache.nbytes for cohort, _ in self._cohorts)
+        return sum(group.cache.nbytes for group, _ in self._groups)
 
     @property
     def cross_cache_bytes(self) -> int:
         """Of the keys and values of the sources in use."""
-        return sum(cohort.sources.nbytes for cohort, _ in self._cohorts)
+        return sum(group.sources.nbytes for group, _ in self._groups)
 
     def prefill(self, prompts: Sequence[TokenArray], sources: Sources = None, reading: Reading = READING) -> Logits:
         """The `prompts`, starts of targets, are of one length. Sources that are those of the last prefill are not
@@ -71,32 +74,32 @@ class EncoderDecoderEngine(RowEngine):
         assert source is not None
         same = self._encoder.known_by([source]) == self._encoded.sources
         encoded = self._encoded if same else self._encoder.run([source])
-        cohort = Cohort(self.graphs[1], self._manifest)
-        logits = cohort.begin(encoded, prompt[None], self._room(len(prompt), headroom))
-        self._cohorts.append((cohort, np.array([self.rows])))
+        group, rows = self._group_of_new_rows()
+        logits = group.begin(encoded, prompt[None], self._room(len(prompt), headroom))
+        self._groups.append((group, np.append(rows, self.rows + len(rows))))
         yield logits
 
     def decode(self, tokens: TokenArray) -> Logits:
-        if len(self._cohorts) == 1:
-            return self._cohorts[0][0].decode(tokens)
-        for cohort, _ in self._cohorts:
-            cohort.next_length()  # before any of them has another token
+        if len(self._groups) == 1:
+            return self._groups[0][0].decode(tokens)
+        for group, _ in self._groups:
+            group.next_length()  # before any of them has another token
         logits = np.empty((len(tokens), self._manifest.vocab_size), np.float32)
-        for cohort, rows in self._cohorts:
-            logits[rows] = cohort.decode(tokens[rows])
+        for group, rows in self._groups:
+            logits[rows] = group.decode(tokens[rows])
         return logits
 
     def reorder(self, parents: TokenArray) -> None:
-        before = self._cohorts
+        before = self._groups
         if len(before) == 1 and len(parents) == len(before[0][1]):
             before[0][0].reorder(parents)
             return
-        self._cohorts = []
-        for cohort, rows in before:
+        self._groups = []
+        for group, rows in before:
             kept = np.flatnonzero(np.isin(parents, rows))
             if len(kept):
-                cohort.reorder(np.searchsorted(rows, parents[kept]))
-                self._cohorts.append((cohort, kept))
+                group.reorder(np.searchsorted(rows, parents[kept]))
+                self._groups.append((group, kept))
 
     def all_logits(self, tokens: TokenArray, source: Array | None = None) -> Iterator[Logits]:
         assert source is not None
@@ -130,10 +133,20 @@ class EncoderDecoderEngine(RowEngine):
         return {layer: value.numpy()[0] for layer, value in zip(outputs, found, strict=True)}
 
     def _only(self, rows: int) -> Cohort:
-        """The first cohort, alone from now on."""
-        cohort = self._cohorts[0][0] if self._cohorts else Cohort(self.graphs[1], self._manifest)
-        self._cohorts = [(cohort, np.arange(rows))]
+        """A cohort, the first of those there are, alone from now on."""
+        cohorts = (group for group, _ in self._groups if isinstance(group, Cohort))
+        cohort = next(cohorts, None) or Cohort(self.graphs[1], self._manifest)
+        self._groups = [(cohort, np.arange(rows))]
         return cohort
+
+    def _group_of_new_rows(self) -> tuple[Cohort | UnequalRows, IntArray]:
+        """What the next row goes into, and the rows that it has already; no longer one of the groups."""
+        if not self._in_one:
+            return Cohort(self.graphs[1], self._manifest), np.arange(0)
+        for place, (group, _) in enumerate(self._groups):
+            if isinstance(group, UnequalRows):
+                return self._groups.pop(place)
+        return UnequalRows(self.graphs[1], self._manifest), np.arange(0)
 
     def _room(self, length: int, headroom: int) -> int:
         return min(length + headroom, self._manifest.context_length)

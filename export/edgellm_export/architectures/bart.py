@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import onnx_ir as ir
@@ -152,6 +152,7 @@ def read_side(config: ConfigReader, name: str, hidden: int, *, size: str = "d_mo
 
 @dataclass(frozen=True)
 class Bart:
+    counts_by_row: ClassVar = True
     config: BartConfig
 
     @property

@@ -171,7 +171,10 @@ GGUF: Mapping[str, tuple[str, ...]] = {
     "t5": ("mt5", "t5", "umt5"),
 }
 # What holds of all families of a kind, but for these.
-BUT_FOR: Mapping[str, tuple[str, ...]] = {"CUDA": ("deepseek_v2", "deepseek_v3")}  # whose one head is too large
+BUT_FOR: Mapping[str, tuple[str, ...]] = {
+    "CUDA": ("deepseek_v2", "deepseek_v3"),  # whose one head is too large
+    "served together": ("prophetnet",),  # of whose targets those of one length are
+}
 HOLDS: Mapping[str, frozenset[Kind]] = {
     "edgellm's kernels": frozenset({"decoder", "encoder", "encoder-decoder", "speech"}),
     "calibrated int8 and int4": frozenset({"decoder", "encoder", "encoder-decoder"}),
@@ -180,7 +183,7 @@ HOLDS: Mapping[str, frozenset[Kind]] = {
     "bfloat16 cache": frozenset({"decoder"}),
     "int8 cache": frozenset({"decoder"}),
     "sessions": frozenset({"decoder"}),
-    "served together": frozenset({"decoder"}),
+    "served together": frozenset({"decoder", "encoder-decoder"}),
 }
 
 

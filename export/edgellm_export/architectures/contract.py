@@ -175,6 +175,10 @@ class EncoderDecoderFamily(Family, Protocol):
         """Tokens of the longest source; None for no limit."""
 
     @property
+    def counts_by_row(self) -> bool:
+        """Whether targets of different lengths may run together."""
+
+    @property
     def source_size(self) -> int:
         """Of the encoder's states."""
 

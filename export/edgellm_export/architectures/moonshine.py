@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import onnx_ir as ir
 
@@ -62,6 +62,7 @@ def parse(config: ConfigReader) -> Moonshine:
 class Moonshine:
     """`head_dim`: of the checkpoint's heads, to which `heads` add zeros."""
 
+    counts_by_row: ClassVar = True
     shape: DecoderShape
     heads: Heads
     head_dim: int
@@ -150,10 +151,7 @@ class Moonshine:
     ) -> tuple[Stream, LayerCache]:
         name = f"model.decoder.layers.{index}"
         x, stream = self._norm(b, stream, f"{name}.input_layernorm")
-        start = b.graph.op(
-            "Slice", target.positions, b.graph.ints(0), b.graph.ints(1), name=f"{node(name)}/start/Slice"
-        )
-        sides = self._qkv(b, x, start, tables(b, self.rope, self.shape.context_length), f"{name}.self_attn")
+        sides = self._qkv(b, x, target.positions, tables(b, self.rope, self.shape.context_length), f"{name}.self_attn")
         qkv = b.graph.op("Concat", *sides, name=f"{node(name)}/qkv/Concat", axis=-1)
         y, present = cross.self_attention(b, qkv, self.heads, cache, target, f"{name}.self_attn")
         stream = Stream(stream.residual, self._out(b, y, f"{name}.self_attn.o_proj"))
@@ -191,13 +189,13 @@ class Moonshine:
         return b.project(x, PaddedHeads(weight, self.head_dim, self.heads.head_dim, axis=1), None, name)
 
     def _qkv(
-        self, b: Build, x: ir.Value, start: ir.Value, cos_sin: tuple[ir.Value, ir.Value], name: str
+        self, b: Build, x: ir.Value, positions: ir.Value, cos_sin: tuple[ir.Value, ir.Value], name: str
     ) -> list[ir.Value]:
-        """Of tokens from the position `start` on, turned by it."""
+        """Of tokens at `positions` [B, S], or from one [1] on, turned by them."""
         count, rotary_dim = self.heads.num_heads, 2 * len(self.rope.inv_freq)
         sides = [self._side(b, x, f"{name}.{side}_proj") for side in "qkv"]
         turned = [
-            turned_neighbours(b, side, start, cos_sin, count, rotary_dim, f"{name}.{letter}_rotary")
+            turned_neighbours(b, side, positions, cos_sin, count, rotary_dim, f"{name}.{letter}_rotary")
             for letter, side in zip("qk", sides, strict=False)
         ]
         return [*turned, sides[2]]

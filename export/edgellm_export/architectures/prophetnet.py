@@ -5,6 +5,7 @@ other there."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -62,6 +63,7 @@ def parse(config: ConfigReader) -> ProphetNet:
 class ProphetNet(Bart):
     """`rows`: of a table of positions. `ngram`: streams that predict, of which the first is built."""
 
+    counts_by_row: ClassVar = False  # the predicting stream sees all keys up to the end of the longest row
     buckets: Buckets
     rows: int
     ngram: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import onnx_ir as ir
 
@@ -91,6 +91,7 @@ def parse_t5(config: ConfigReader, *, scaled: bool) -> T5:
 
 @dataclass(frozen=True)
 class T5:
+    counts_by_row: ClassVar = True
     config: T5Config
     source_length: int | None = None
     names: Names = NAMES

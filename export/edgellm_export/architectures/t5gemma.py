@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import onnx_ir as ir
 
@@ -55,6 +55,7 @@ def _side(config: ConfigReader, name: str) -> Gemma:
 
 @dataclass(frozen=True)
 class T5Gemma:
+    counts_by_row: ClassVar = True
     encoder: Gemma
     decoder: Gemma
 

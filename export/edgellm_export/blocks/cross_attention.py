@@ -43,11 +43,11 @@ class CrossState:
 
 @dataclass(frozen=True)
 class TargetState:
-    """The batch as the decoder sees it: rows of equal length, the same number for each source, source by source.
+    """The batch as the decoder sees it: the same number of rows for each source, source by source.
 
-    seqlens: [R] int32, tokens of each row minus one. total: int32 scalar, tokens of a row. positions: [S] int64, of the
-    tokens that are read. mask: [B, T] int32, of the sources. bias: [1, N, S, total], only for relative positions.
-    sources, rows: [1] int64 each, B and R.
+    seqlens: [R] int32, tokens of each row minus one. total: int32 scalar, tokens of the longest row. positions: [R, S]
+    int64, of the tokens that are read; [1, S] where all rows are of one length. mask: [B, T] int32, of the sources.
+    bias: [R or 1, N, S, total], only for relative positions. sources, rows: [1] int64 each, B and R.
     """
 
     seqlens: ir.Value
@@ -153,7 +153,8 @@ class RelativePositions:
     ) -> ir.Value:
         """[1, N, T, T] for a source, where keys lie on both sides."""
         distances = np.arange(-self.max_distance, self.max_distance + 1)
-        return self._bias(b, weight, self.bucket_both(distances), positions, positions, place, dtype)
+        bias = self._bias(b, weight, self.bucket_both(distances), positions, positions, place, dtype)
+        return b.graph.op("Unsqueeze", bias, b.graph.ints(0), name=f"{place}/Batch")
 
     def of_block(self, b: Build, weight: LazyTensor, reach: int, length: int, place: str) -> ir.Value:
         """For a block of `length` tokens that see `reach` tokens to either side: see local_attention.band."""
@@ -167,27 +168,28 @@ class RelativePositions:
     def of_target(
         self, b: Build, weight: LazyTensor, total: ir.Value, queries: ir.Value, place: str, dtype: np.dtype[Any]
     ) -> ir.Value:
-        """[1, N, S, total] for a target, where keys lie behind. queries: [S] positions."""
+        """[R, N, S, total] for targets, where keys lie behind. queries: [R, S] positions."""
         end = b.graph.op("Cast", total, name=f"{place}/Cast", to=int(ir.DataType.INT64))
         keys = b.graph.op("Range", b.graph.scalar(0), end, b.graph.scalar(1), name=f"{place}/Range")
         buckets = self.bucket_behind(np.arange(self.max_distance + 1))
-        return self._bias(b, weight, buckets[::-1], queries, keys, place, dtype)
+        bias = self._bias(b, weight, buckets[::-1], queries, keys, place, dtype)
+        return b.graph.op("Transpose", bias, name=f"{place}/Transpose", perm=[1, 0, 2, 3])
 
     def _bias(
         self, b: Build, weight: LazyTensor, buckets: npt.NDArray[np.int64], queries: ir.Value, keys: ir.Value,
         place: str, dtype: np.dtype[Any],
     ) -> ir.Value:  # fmt: skip
-        """buckets: by key's minus query's position, from -max_distance on. Beyond the ends, the end's."""
+        """[N, .., S, T] for positions of queries [.., S] and of keys [T]. buckets: by key's minus query's position,
+        from -max_distance on. Beyond the ends, the end's."""
         g, heads = b.graph, weight.shape[1]
         table = np.ascontiguousarray(weight.rows(0, self.buckets)[buckets].T, dtype)  # [N, distances]
-        down = g.op("Unsqueeze", queries, g.ints(1), name=f"{place}/Unsqueeze")
+        down = g.op("Unsqueeze", queries, g.ints(-1), name=f"{place}/Unsqueeze")
         distance = g.op("Sub", keys, down, name=f"{place}/Sub")
         index = g.op("Add", distance, g.ints(self.max_distance), name=f"{place}/Add")
         inside = g.op("Max", index, g.ints(0), name=f"{place}/Max")
         inside = g.op("Min", inside, g.ints(len(buckets) - 1), name=f"{place}/Min")
-        bias = g.op("Gather", g.array(f"{place[1:]}.table", table), inside, name=f"{place}/Gather", axis=1)
         assert table.shape == (heads, len(buckets))
-        return g.op("Unsqueeze", bias, g.ints(0), name=f"{place}/Batch")
+        return g.op("Gather", g.array(f"{place[1:]}.table", table), inside, name=f"{place}/Gather", axis=1)
 
     def bucket_both(self, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Of distances from a query to keys on both sides, those behind it below zero."""

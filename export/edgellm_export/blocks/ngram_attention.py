@@ -84,7 +84,7 @@ def _by_head(b: Build, numbers: ir.Value, buckets: Buckets, heads: Heads, name: 
 
 @dataclass(frozen=True)
 class _Distances:
-    """Buckets. main: [1, 1, S, total]. predicting: [1, 1, S, total + 1], the last key being a state itself; another
+    """Buckets. main: [R, 1, S, total]. predicting: [R, 1, S, total + 1], the last key being a state itself; another
     bucket, behind all others, is for keys that are not seen. total: [1] int64, tokens of a row."""
 
     main: ir.Value
@@ -101,7 +101,7 @@ def _distances(b: Build, buckets: Buckets, target: TargetState) -> _Distances:
         bucket = buckets.of(np.arange(far + 2))[::-1]  # by key's minus query's position, from -far - 1 on
         end = g.op("Cast", target.total, name=f"{root}/Cast", to=int(ir.DataType.INT64))
         keys = g.op("Range", g.scalar(0), end, g.scalar(1), name=f"{root}/Range")
-        queries = g.op("Unsqueeze", target.positions, g.ints(1), name=f"{root}/Down")
+        queries = g.op("Unsqueeze", target.positions, g.ints(-1), name=f"{root}/Down")
         away = g.op("Sub", keys, queries, name=f"{root}/Sub")
         index = g.op("Add", g.op("Max", away, g.ints(-far), name=f"{root}/Max"), g.ints(far), name=f"{root}/Add")
         index = g.op("Min", index, g.ints(far + 1), name=f"{root}/Min")
@@ -110,15 +110,15 @@ def _distances(b: Build, buckets: Buckets, target: TargetState) -> _Distances:
             g.op("Gather", g.array(f"decoder.distances.{i}", table), index, axis=0, name=f"{root}/Gather.{i}")
             for i, table in enumerate(tables)
         )
-        predicting = g.op("Pad", predicting, g.ints(0, 0, 0, 1), name=f"{root}/Itself")
-        batch = (g.op("Unsqueeze", x, g.ints(0, 1), name=f"{root}/Batch.{i}") for i, x in enumerate((main, predicting)))
+        predicting = g.op("Pad", predicting, g.ints(0, 0, 0, 0, 0, 1), name=f"{root}/Itself")
+        batch = (g.op("Unsqueeze", x, g.ints(1), name=f"{root}/Batch.{i}") for i, x in enumerate((main, predicting)))
         known = (*batch, g.op("Unsqueeze", end, g.ints(0), name=f"{root}/Total"))
         g.remember(root, known)
     return _Distances(*known)
 
 
 def _gathered(b: Build, numbers: ir.Value, index: ir.Value, target: TargetState, heads: Heads, name: str) -> ir.Value:
-    """[R, N, S, keys]: of `numbers` [R, N, S, buckets] those of `index` [1, 1, S, keys]."""
+    """[R, N, S, keys]: of `numbers` [R, N, S, buckets] those of `index` [R, 1, S, keys]."""
     g, stream = b.graph, name.rpartition(".")[2]
     root = f"/decoder/distances/{stream}"
     known = g.lookup(root)

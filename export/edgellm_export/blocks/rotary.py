@@ -42,12 +42,12 @@ def tables_as_long_as(b: Build, rope: StaticRope, x: ir.Value, place: str) -> tu
 
 
 def turned_neighbours(
-    b: Build, x: ir.Value, start: ir.Value, cos_sin: tuple[ir.Value, ir.Value], num_heads: int, rotary_dim: int,
+    b: Build, x: ir.Value, positions: ir.Value, cos_sin: tuple[ir.Value, ir.Value], num_heads: int, rotary_dim: int,
     name: str,
 ) -> ir.Value:  # fmt: skip
     """x [B, S, num_heads * head_dim], of whose heads the first `rotary_dim` channels are turned, neighbours together,
-    by the positions from `start` [1] on."""
-    return _turned(b, x, start, cos_sin, num_heads, name, rotary_embedding_dim=rotary_dim, interleaved=1)
+    by `positions` [B, S], or by those from one [1] on."""
+    return _turned(b, x, positions, cos_sin, num_heads, name, rotary_embedding_dim=rotary_dim, interleaved=1)
 
 
 def turned(b: Build, x: ir.Value, rope: StaticRope, positions: int, heads: int, name: str) -> ir.Value:
@@ -56,10 +56,13 @@ def turned(b: Build, x: ir.Value, rope: StaticRope, positions: int, heads: int, 
 
 
 def _turned(
-    b: Build, x: ir.Value, start: ir.Value, cos_sin: tuple[ir.Value, ir.Value], heads: int, name: str, **options: int
-) -> ir.Value:
+    b: Build, x: ir.Value, positions: ir.Value, cos_sin: tuple[ir.Value, ir.Value], heads: int, name: str,
+    **options: int,
+) -> ir.Value:  # fmt: skip
     place = f"{node(name)}/RotaryEmbedding"
-    return b.graph.op("RotaryEmbedding", x, start, *cos_sin, name=place, num_heads=heads, domain=MICROSOFT, **options)
+    return b.graph.op(
+        "RotaryEmbedding", x, positions, *cos_sin, name=place, num_heads=heads, domain=MICROSOFT, **options
+    )
 
 
 def rotate(

@@ -99,6 +99,7 @@ class EncoderDecoderRecipe(Recipe[Pair]):
             CrossCacheLayout(*sizes, dtype, past=_pattern(CROSS_PAST), present=_pattern(CROSS_PRESENT)),
             self.family.source_length,
             None if self.choices.global_attention == "none" else self.choices.global_attention,
+            self.choices.target == "cpu" and self.family.counts_by_row,
         )
 
 

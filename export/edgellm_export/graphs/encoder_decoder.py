@@ -4,12 +4,14 @@ Encoder: input_ids [B, T] int64, attention_mask [B, T] int64 (ones, then zeros)
 -> last_hidden_state [B, T, hidden], which only other runtimes ask for, and present.{i}.encoder.key and .value
 [B, N, T, head_dim] of each layer i of the decoder.
 
-Decoder: input_ids [R, S] int64, decoder_attention_mask [R, total] int64 (ones), encoder_attention_mask [B, T] int64,
+Decoder: input_ids [R, S] int64, decoder_attention_mask [R, total] int64 (ones, then zeros), encoder_attention_mask
+[B, T] int64,
 past_key_values.{i}.encoder.key and .value as the encoder gave them, past_key_values.{i}.decoder.key and .value
 [R, N, capacity, head_dim], logits_to_keep [1] int64 (optional, 1)
 -> logits [R, K, vocab] float32, present.{i}.decoder.key and .value; of speech also cross_queries.{i}
 [R, S, N * head_dim] of those layers that tell when words are said.
-The R rows are those of the B sources in turn, the same number for each, and all of one length.
+The R rows are those of the B sources in turn, the same number for each. Several tokens at once are read by rows of one
+length only.
 
 Speech: the encoder has the input input_features [B, mel_bins, frames] float32 in the place of both of its own. T is
 half of the frames, and the decoder's encoder_attention_mask has ones.
@@ -131,11 +133,15 @@ def target_inputs(b: Build) -> tuple[ir.Value, TargetState]:
     width = g.op("Shape", mask, name=f"{place}/total/Shape", start=1, end=2)
     end = g.op("Squeeze", width, g.ints(0), name=f"{place}/total/Squeeze")
     length = g.op("Shape", ids, name=f"{place}/length/Shape", start=1, end=2)
-    start = g.op("Sub", end, g.op("Squeeze", length, g.ints(0), name=f"{place}/length/Squeeze"), name=f"{place}/Start")
+    starts = g.op(
+        "Unsqueeze", g.op("Sub", lengths, length, name=f"{place}/starts/Sub"), g.ints(1), name=f"{place}/Starts"
+    )
+    count = g.op("Squeeze", length, g.ints(0), name=f"{place}/length/Squeeze")
+    steps = _range(b, g.scalar(0), count, f"{place}/steps")
     return ids, TargetState(
         seqlens=g.op("Cast", last, name=f"{place}/seqlens/Cast", to=int(INT32)),
         total=g.op("Cast", end, name=f"{place}/total/Cast", to=int(INT32)),
-        positions=_range(b, start, end, f"{place}/positions"),
+        positions=g.op("Add", starts, steps, name=f"{place}/positions/Add"),
         mask=g.op("Cast", source_mask, name=f"{place}/source_mask/Cast", to=int(INT32)),
         sources=g.op("Shape", source_mask, name=f"{place}/sources/Shape", start=0, end=1),
         rows=g.op("Shape", ids, name=f"{place}/rows/Shape", start=0, end=1),

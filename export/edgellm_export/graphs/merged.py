@@ -89,10 +89,11 @@ def _target(b: Build, ids: ir.Value, mask: ir.Value, past: ir.Value) -> TargetSt
         g.op("Squeeze", value, g.ints(0), name=f"{place}/{name}/Squeeze")
         for name, value in (("start", start), ("total", total))
     )
+    positions = g.op("Range", first, end, g.scalar(1), name=f"{place}/Range")
     return TargetState(
         seqlens=g.op("Expand", last, rows, name=f"{place}/seqlens/Expand"),
         total=g.op("Cast", end, name=f"{place}/total/Cast", to=int(INT32)),
-        positions=g.op("Range", first, end, g.scalar(1), name=f"{place}/Range"),
+        positions=g.op("Unsqueeze", positions, g.ints(0), name=f"{place}/positions/Unsqueeze"),
         mask=g.op("Cast", mask, name=f"{place}/source_mask/Cast", to=int(INT32)),
         sources=rows,
         rows=rows,

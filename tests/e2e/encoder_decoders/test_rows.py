@@ -8,10 +8,11 @@ import pytest
 import edgellm
 from comparison import relative
 from edgellm.decoding.decoder import Reading
+from edgellm.engines.in_place.places import LENGTH_STEP
 from edgellm.ort.kernels import library
 from encoder_decoder_checks import LOGITS_TOLERANCE, NAMES, REPRESENTATIVE, STEPWISE, Load, Reference, start_of
 from encoder_decoder_families import PAD, reference_logits, sources
-from row_driver import Driven, Row, begin_and_end_empty, come_and_go
+from row_driver import Driven, Row, assert_exact_however_they_came, begin_and_end_empty, come_and_go
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -54,6 +55,17 @@ def test_exactly(name: str, precision: str, kv_cache: str, load: Load) -> None:
         np.testing.assert_array_equal(found[row], logits([source], steps[:, row : row + 1])[0])
 
 
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+@pytest.mark.parametrize(
+    ("name", "precision", "kv_cache"),
+    [(name, *kind) for kind in (("fp32", "auto"), ("int8", "auto")) for name in NAMES]
+    + [(name, "int8", "bfloat16") for name in REPRESENTATIVE],
+)
+def test_exactly_however_they_came(name: str, precision: str, kv_cache: str, load: Load) -> None:
+    model = load(name, precision, kv_cache=kv_cache)
+    assert_exact_however_they_came(model.new_engine, [start_of(name)], sources(20, 9, 34))
+
+
 def driven(name: str, reference: Reference, load: Load) -> Driven:
     """An engine, beside transformers' model on each row by itself."""
 
@@ -65,7 +77,7 @@ def driven(name: str, reference: Reference, load: Load) -> Driven:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_come_and_go(name: str, reference: Reference, load: Load) -> None:
-    """Targets of unlike lengths side by side, whose graphs count positions by the longest."""
+    """Targets of unlike lengths side by side."""
     come_and_go(driven(name, reference, load), (1, 1), 1, 3, 1, 1)
     begin_and_end_empty(driven(name, reference, load), 1)
 
@@ -85,7 +97,7 @@ def test_rows_in_any_order(name: str, reference: Reference, load: Load) -> None:
 
 
 def test_what_rows_that_came_late_cost(load: Load) -> None:
-    """Each its own cache, and none when it is gone; a source that is known already is not encoded again."""
+    """Room beside the others, and none when all of them are gone."""
     model, (source, other) = load("t5"), sources(20, 9)
     layout, start = model.manifest.model.cross_cache, np.array([PAD])
     engine = model.new_engine()
@@ -94,8 +106,24 @@ def test_what_rows_that_came_late_cost(load: Load) -> None:
     for late in (other, source):
         assert len([*engine.read(start, late, headroom=10)]) == 1
     assert engine.cache_bytes == 3 * alone[0]
-    assert engine.cross_cache_bytes == 2 * alone[1] + 9 * layout.bytes_per_token()
+    assert engine.cross_cache_bytes == alone[1] + 2 * LENGTH_STEP * layout.bytes_per_token()
     engine.drop([1, 2])
     assert (engine.cache_bytes, engine.cross_cache_bytes) == alone
     engine.drop([0])
     assert (engine.rows, engine.cache_bytes, engine.holds_one) == (0, 0, True)
+
+
+def test_beams_have_their_source_once_beside_other_beams(load: Load) -> None:
+    """And once for each of them beside a row that is alone."""
+    model, (source, other) = load("t5"), sources(20, 9)
+    place = LENGTH_STEP * model.manifest.model.cross_cache.bytes_per_token()
+    engine = model.new_engine()
+    found = []
+    for late in (source, other):
+        list(engine.read(np.array([PAD]), late))
+        engine.reorder(np.array([*range(engine.rows - 1), *[engine.rows - 1] * 4]))
+        engine.decode(np.arange(engine.rows) + 5)
+        found.append(engine.cross_cache_bytes // place)
+    engine.reorder(np.array([4, 0, 1, 2, 3]))
+    engine.decode(np.arange(5) + 5)
+    assert [*found, engine.cross_cache_bytes // place] == [1, 2, 8], "8: room for 5"

@@ -21,8 +21,10 @@ import edgellm
 import edgellm_export
 from conftest_of_server import Server
 from edgellm.errors import UnsupportedModelError
+from edgellm.ort.kernels import library
 from edgellm.package.report import read_report
 from edgellm.server import ServerSettings
+from row_driver import assert_exact_however_they_came
 from speech_checkpoints import Shared, sound, wav
 
 START, EOS = 1, 2
@@ -117,6 +119,13 @@ def load(package: Callable[..., Path]) -> Callable[..., edgellm.SpeechModel]:
         return model
 
     return cache(opened)
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_came_at_different_times(kind: str, load: Any) -> None:
+    recordings = [sound(seconds)[None] for seconds in (0.9, 0.3, 1.6)]
+    assert_exact_however_they_came(load(kind, "int8")._new_engine, [START, 10, 11], recordings)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

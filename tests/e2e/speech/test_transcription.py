@@ -16,7 +16,19 @@ import edgellm
 import speech_checkpoints
 from edgellm.evaluation.kinds import kind_of
 from edgellm.evaluation.records import Columns, Record
-from speech_checkpoints import GERMAN, PREVIOUS, extractor, features_of, hf_transcribe, make_tokenizer, sound
+from edgellm.ort.kernels import library
+from row_driver import assert_exact_however_they_came
+from speech_checkpoints import (
+    FRAMES,
+    GERMAN,
+    PREVIOUS,
+    START,
+    extractor,
+    features_of,
+    hf_transcribe,
+    make_tokenizer,
+    sound,
+)
 
 Load = Callable[..., edgellm.SpeechModel]
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers, about its older options
@@ -143,6 +155,12 @@ def test_words_need_what_they_are_timed_by(shared: Any) -> None:
     model.manifest = replace(model.manifest, graphs={**graphs, "decoder": older})
     with pytest.raises(edgellm.OptionError, match="export the checkpoint again"):
         model.transcribe(sound(0.5), return_timestamps="word")
+
+
+@pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
+def test_rows_that_came_at_different_times(load: Load) -> None:
+    windows = [np.random.default_rng(seed).normal(size=(80, FRAMES)).astype(np.float32) for seed in range(3)]
+    assert_exact_however_they_came(load("many", "int8")._new_engine, [START, GERMAN, 5], windows)
 
 
 def test_a_stream_gives_the_segments_one_by_one(load: Load) -> None:

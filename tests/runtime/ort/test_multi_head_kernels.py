@@ -173,6 +173,30 @@ def test_a_row_is_the_same_whatever_is_beside_it(threads: int, across: bool, ope
         assert same_bits(few, whole[row : row + 1, 40:47])
 
 
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("mask", ["keys", "lengths"])
+def test_keys_behind_those_that_a_row_sees_are_left_out(mask: str, queries: int, name: str, opened: Any) -> None:
+    """Where all queries could have one more key each; to the same bits as where none are behind."""
+    a = MultiHead(3, 24, 24, across=True, mask="keys")
+    feeds = a.feeds(3, queries, 200)
+    lengths = [40, 197, 3]
+    feeds["mask"] = (np.arange(200) < np.array(lengths)[:, None]).astype(np.int32)
+    feeds["mask"][1, 5:20] = 0  # those among others are hidden as ever
+    given = {**feeds, **{side: feeds[side].copy() for side in ("key", "value")}}
+    if mask == "lengths":
+        a, feeds["mask"][1, 5:20] = replace(a, mask=mask), 1
+        given["mask"] = np.array(lengths, np.int32)
+    for row, length in enumerate(lengths):
+        for side in ("key", "value"):
+            given[side][row, :, length + queries - 1 :] = np.nan
+    whole = run(opened(a, name), given)
+    for row, length in enumerate(lengths):
+        alone = {side: np.ascontiguousarray(feeds[side][row : row + 1, :, :length]) for side in ("key", "value")}
+        alone |= {"query": feeds["query"][row : row + 1], "mask": feeds["mask"][row : row + 1, :length].copy()}
+        assert same_bits(run(opened(replace(a, mask="keys"), name), alone), whole[row : row + 1])
+
+
 def before_a_guard(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array in memory of its own, behind which nobody may read."""
     size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -84,6 +84,19 @@ def test_a_manifest_survives_its_file(task: Task) -> None:
     assert [is_of(made, kind) for kind in (DecoderFacts, EncoderDecoderFacts, EncoderFacts)].count(True) == 1
 
 
+def test_an_encoder_decoder_that_counts_by_row_survives_its_file() -> None:
+    facts = MODELS["text2text-generation"]
+    assert isinstance(facts, EncoderDecoderFacts)
+    made = replace(manifest("text2text-generation"), model=replace(facts, counts_by_row=True))
+    data = json.loads(json.dumps(made.to_dict()))
+    assert Manifest.from_dict(data) == made
+    assert data["counts_by_row"] is True, "of others it is not there: see KEYS"
+    with pytest.raises(PackageCorruptError, match="counts_by_row belongs to encoder-decoders whose cache is written"):
+        Manifest.from_dict(data | {"cache": data["cache"] | {"growth": "concat"}})
+    with pytest.raises(PackageCorruptError, match="counts_by_row belongs to encoder-decoders"):
+        Manifest.from_dict(manifest("text-generation").to_dict() | {"counts_by_row": True})
+
+
 CONV = ConvLayout((1,), width=8, kernel=3, dtype="float32")
 
 
