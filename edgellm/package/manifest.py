@@ -40,6 +40,7 @@ from edgellm.package.layouts import (
     Problem,
     Rope,
     SpeechFacts,
+    StateLayout,
     Target,
     Task,
     TokenIds,
@@ -56,13 +57,13 @@ else:
 
     Facts = TypeVar("Facts")
 
-YOUNGER = ("conv", "values_are_keys")  # fields of a cache that earlier versions refuse
+YOUNGER = ("conv", "values_are_keys", "states")  # fields of a cache that earlier versions refuse
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",
     "ConvLayout", "CrossCacheLayout", "DecoderFacts", "Embedding", "EncoderDecoderFacts", "EncoderFacts", "Facts",
     "FileEntry", "GraphFile", "KVCacheChoice", "KVCacheType", "Manifest", "ModelFacts", "Pooling", "Precision",
-    "Problem", "Rope", "SpeechFacts", "Target", "Task", "TokenIds", "Weights", "is_of",
+    "Problem", "Rope", "SpeechFacts", "StateLayout", "Target", "Task", "TokenIds", "Weights", "is_of",
 ]  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from edgellm.package.layouts import (
     ModelFacts,
     Rope,
     SpeechFacts,
+    StateLayout,
     Target,
     Task,
     TokenIds,
@@ -164,6 +165,8 @@ def _check_caches(found: ManifestFile) -> None:
             raise _corrupt("cache.dtype is 'int8' in a package for cuda, expected 'float16'")
         if own.conv is not None:
             _check_conv(own, own.conv, found)
+        if own.states is not None:
+            _check_states(own, own.states, found)
 
 
 def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> None:
@@ -175,6 +178,15 @@ def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> No
         raise _corrupt(f"cache.conv.layers is {conv.layers}, expected some of {cache.num_layers} layers, ascending")
     if layers[0] < 0 or cache.growth != "in_place" or found.task != "text-generation":
         raise _corrupt("cache.conv belongs to a decoder's cache that is written in place, and to layers from 0 on")
+
+
+def _check_states(cache: CacheLayout, states: StateLayout, found: ManifestFile) -> None:
+    if not states.fits(cache.num_layers):
+        raise _corrupt(f"cache.states is {states}, expected positive sizes and some of {cache.num_layers} layers")
+    if cache.conv is not None or cache.growth != "in_place" or found.task != "text-generation":
+        raise _corrupt("cache.states belongs to a decoder's cache that is written in place, and not to one with conv")
+    if found.target != "cpu":
+        raise _corrupt(f"cache.states is there in a package for {found.target}, expected one for the CPU")
 
 
 def _check_layout(name: str, cache: CacheLayout | CrossCacheLayout, **sizes: int) -> None:
