@@ -48,6 +48,7 @@ DECODERS = {
     "hunyuan_v1_dense": "hunyuan",
     "lfm2": "lfm2",
     "llama": "llama",
+    "mamba2": "mamba2",
     "ministral": "mistral",
     "mistral": "mistral",
     "mixtral": "mixtral",

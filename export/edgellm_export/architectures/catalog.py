@@ -49,7 +49,8 @@ CHECKPOINTS: Mapping[str, str] = {
     "gptj": "EleutherAI/gpt-j-6b",
     "granite": "ibm-granite/granite-3.3-2b-instruct",
     "granitemoe": "ibm-granite/granite-3.1-1b-a400m-instruct",
-    "granitemoehybrid": "ibm-granite/granite-4.0-350m, ibm-granite/granite-4.0-h-350m",
+    "granitemoehybrid": "ibm-granite/granite-4.0-h-micro, ibm-granite/granite-4.0-h-tiny, "
+    "ibm-granite/granite-4.0-350m, ibm-granite/granite-4.0-h-350m",
     "gte": "Alibaba-NLP/gte-multilingual-base, as transformers 5 saves it",
     "helium": "kyutai/helium-1-2b",
     "hunyuan_v1_dense": "tencent/Hunyuan-0.5B-Instruct",
@@ -62,6 +63,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "llava_next": "llava-hf/llava-v1.6-mistral-7b-hf",
     "longt5": "google/long-t5-tglobal-base, google/long-t5-local-base",
     "m2m_100": "facebook/nllb-200-distilled-600M, facebook/m2m100_418M",
+    "mamba2": "mistralai/Mamba-Codestral-7B-v0.1, AntonV/mamba2-130m-hf",
     "marian": "Helsinki-NLP/opus-mt-en-de",
     "mbart": "facebook/mbart-large-50-many-to-many-mmt",
     "megatron-bert": "nvidia/megatron-bert-uncased-345m",

@@ -213,7 +213,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
         "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
     },
-    "granitemoehybrid": {**_GRANITE, "num_local_experts": 8, "shared_intermediate_size": 1024},
+    "granitemoehybrid": {
+        **_GRANITE, "num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024,
+        "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4,
+        "mamba_expand": 2, "mamba_conv_bias": True,
+    },
     "gte": _GTE,
     "helium": {
         **_LLAMA, "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
@@ -228,6 +232,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True,
     },
     "llama": _LLAMA,
+    "mamba2": {
+        "vocab_size": 32768, "hidden_size": 4096, "num_hidden_layers": 64, "num_heads": 128, "head_dim": 64,
+        "state_size": 128, "layer_norm_epsilon": 1e-5, "expand": 2, "conv_kernel": 4, "n_groups": 8,
+        "use_conv_bias": True, "hidden_act": "silu",
+    },
     "led": {
         **_BART, "max_encoder_position_embeddings": 16384, "max_decoder_position_embeddings": 1024,
         "attention_window": 512,
