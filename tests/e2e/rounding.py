@@ -22,7 +22,7 @@ def rounded(model: Any, precision: str) -> Any:
     outer = (result.get_input_embeddings(), result.get_output_embeddings())
     for name, module in result.named_modules():
         weight = getattr(module, "weight", None)
-        if weight is None or weight.ndim < 2 or name.endswith(("wpe", "embed_positions", "conv.conv")):
+        if weight is None or weight.ndim < 2 or name.endswith(("wpe", "embed_positions", "conv.conv", "conv1d")):
             continue
         if module is outer[1] and weight is outer[0].weight:
             continue  # tied, and rounded already

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import edgellm
 import edgellm_export
 from comparison import hf_generate, reference_logits, relative, relative_rms
 from edgellm.errors import ExportError, OptionError
+from edgellm.ort.kernels import library
 from edgellm.package.layouts import STATES_KEPT
 from edgellm.package.manifest import Manifest
 from edgellm.serving import Engine
@@ -70,6 +72,22 @@ def test_logits(chunk: int, long_reference: Any, packages: Callable[[str], Path]
     ids = np.array(text(CONTEXT - 10))
     found = edgellm.load(packages("fp32"), threads=1, prefill_chunk=chunk).logits(ids)
     assert relative(found, reference_logits(long_reference, ids)) < LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("chunk", [3, 255])
+def test_states_that_some_tokens_wipe_out(chunk: int, tmp_path: Path) -> None:
+    """Then what decays add up to is large, and what tokens behind such a one keep of each other is a small difference:
+    float32 would have four digits of it left."""
+    model = make_model(BY_NAME["mamba2"])
+    with torch.no_grad():
+        for layer in model.backbone.layers:
+            layer.mixer.A_log[:] = torch.linspace(0, 6, 6)
+            layer.mixer.in_proj.weight[-6:] *= 10
+    save_checkpoint(model, tmp_path / "source")
+    path = edgellm_export.export(tmp_path / "source", tmp_path / "package", precision="fp32", verify_quality=False).path
+    ids = np.array(text(250))
+    found = edgellm.load(path, threads=1, prefill_chunk=chunk).logits(ids)
+    assert relative(found, reference_logits(model.double(), ids)) < 1e-5
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 3}], ids=["greedy", "beams"])
@@ -181,6 +199,29 @@ def test_memory_is_that_of_attention_and_of_states(model: edgellm.Model) -> None
         model.session(max_bytes=(1 + STATES_KEPT) * state - 1)
     small = model.session(max_bytes=cache.row_bytes(300))
     assert small.max_tokens == (300 if cache.num_attention_layers else model.manifest.context_length)
+
+
+@pytest.mark.parametrize("kv_cache", ["int8", "bfloat16"])
+def test_keys_of_other_types_beside_states(
+    kv_cache: str, name: str, long_reference: Any, packages: Callable[[str], Path], model: edgellm.Model, tmp_path: Path
+) -> None:
+    """What they cost is what they cost other families, and states stay float32."""
+    ids = np.array(text(300))
+    if kv_cache == "bfloat16" and (library() is None or name == "mamba2"):
+        pytest.skip("needs kernels, and keys")
+    if name == "mamba2":
+        pytest.skip("has no keys: see test_what_cannot_be")
+    path = packages("fp32")
+    if kv_cache == "int8":
+        save_checkpoint(long_reference, tmp_path / "source")
+        options: dict[str, Any] = {"precision": "fp32", "kv_cache": "int8", "verify_quality": False}
+        path = edgellm_export.export(tmp_path / "source", tmp_path / "package", **options).path
+    found = edgellm.load(path, threads=1, kv_cache="auto" if kv_cache == "int8" else kv_cache)  # type: ignore[arg-type]
+    moved = relative_rms(found.logits(ids), model.logits(ids))
+    assert 1e-5 < moved < 0.1
+    tokens = found.generate(ids[:100], max_new_tokens=20, **FREE).tokens
+    whole = found.logits(np.array([*ids[:100], *tokens]))
+    assert [int(row.argmax()) for row in whole[99:-1]] == list(tokens)
 
 
 def test_the_manifest_says_which_layers_have_states(packages: Callable[[str], Path]) -> None:

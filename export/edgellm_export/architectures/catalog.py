@@ -140,6 +140,7 @@ GGUF: Mapping[str, tuple[str, ...]] = {
     "hunyuan-dense": ("hunyuan_v1_dense",),
     "lfm2": ("lfm2",),
     "llama": ("llama", "llava", "mistral", "mistral3", "mixtral", "smolvlm"),
+    "mamba2": ("mamba2",),
     "mistral3": ("mistral3",),
     "modern-bert": ("modernbert",),
     "mpt": ("mpt",),

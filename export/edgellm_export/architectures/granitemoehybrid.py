@@ -43,15 +43,15 @@ def parse(config: ConfigReader) -> GraniteHybrid:
 
 
 def _kinds(config: ConfigReader, layers: int) -> Sequence[str]:
-    """What each layer has; a state space where config.json does not say."""
+    """What each layer has."""
     kinds = config.data.get("layer_types")
-    if not kinds:
-        return MAMBA[:1] * layers
-    if not isinstance(kinds, list) or len(kinds) != layers or not {*kinds} <= {*MAMBA, *ATTENTION}:
+    known = isinstance(kinds, list) and len(kinds) == layers and all(kind in (*MAMBA, *ATTENTION) for kind in kinds)
+    if not known or not any(kind in ATTENTION for kind in kinds):
         raise UnsupportedModelError(
-            f"config.json: layer_types is {kinds!r}; expected {layers} of {MAMBA[0]!r} and {ATTENTION[0]!r}"
+            f"config.json: layer_types is {kinds!r}, expected {layers} of {MAMBA[0]!r} and {ATTENTION[0]!r}, one of them "
+            "at least with attention"
         )
-    return kinds
+    return list(kinds)
 
 
 def _space(config: ConfigReader, llama: LlamaConfig, kinds: Sequence[str]) -> StateSpace | None:

@@ -21,7 +21,7 @@ from edgellm_export.blocks.build import BatchState, Build, LayerCache, node
 from edgellm_export.blocks.layers import activate, linear
 from edgellm_export.blocks.short_conv import END, begun, summed
 
-FLOAT, DOUBLE = int(ir.DataType.FLOAT), int(ir.DataType.DOUBLE)
+LEAST, STEP = -128.0, 2.0**-8  # of decays; 256 tokens of the least have 2**23 steps, all in float32's 24 bits
 
 
 @dataclass(frozen=True)
@@ -110,42 +110,63 @@ def _scan(
     biased = op("Add", "dt/Add", step, constant("dt_bias", b.vector(f"{name}.dt_bias", s.num_heads)))
     dt = apart("dt", op("Softplus", "dt/Softplus", biased), groups, heads, 1)  # [B, G, H, 1, S]
     decay = -np.exp(b.vector(f"{name}.A_log", s.num_heads)).reshape(groups, heads, 1, 1)
-    # Sums of decays are differences of others that may be much larger: in double precision.
-    each = op("Cast", "decay/Cast", op("Mul", "decay/Mul", dt, constant("A", decay)), to=DOUBLE)
-    until = op("CumSum", "decay/CumSum", each, g.scalar(4))  # [B, G, H, 1, S]
-    between = op("Sub", "between/Sub", until, op("Transpose", "until/Transpose", until, perm=[0, 1, 2, 4, 3]))
-    between = op("Exp", "between/Exp", op("Cast", "between/Cast", between, to=FLOAT))  # [B, G, H, S from, S to]
-    seen = op("MatMul", "seen/MatMul", op("Transpose", "B/Rows", into, perm=[0, 1, 3, 2]), out)  # [B, G, S from, S to]
+    high, low = _sums(b, op("Mul", "decay/Mul", dt, constant("A", decay)), f"{place}/decay")  # [B, G, H, 1, S]
+
+    def faded(label: str, until: Sequence[ir.Value], start: Sequence[ir.Value] = ()) -> ir.Value:
+        """What is left at one place of what there was at another, or before the first."""
+        parts = list(until)
+        if start:
+            pairs = zip(until, start, strict=True)
+            parts = [op("Sub", f"{label}/{i}/Sub", *pair) for i, pair in enumerate(pairs)]
+        return op("Exp", f"{label}/Exp", op("Add", f"{label}/Add", *parts))
+
+    columns = [op("Transpose", f"{i}/Transpose", part, perm=[0, 1, 2, 4, 3]) for i, part in enumerate((high, low))]
+    between = faded("between", (high, low), columns)  # [B, G, H, S from, S to]
+    into = op("Transpose", "B/Rows/Transpose", into, perm=[0, 1, 3, 2])  # [B, G, S, N]
+    seen = op("MatMul", "seen/MatMul", into, out)  # [B, G, S from, S to]
     shares = op("Mul", "shares/Mul", op("Unsqueeze", "seen/Unsqueeze", seen, g.ints(2)), between)
-    # Not before: what is later decays by less than nothing, and may be infinite there.
+    # From later tokens nothing comes; what grew on the way to them may be infinite.
     shares = op("Where", "shares/Where", _earlier(b, read), shares, g.constant("/scan/zero", np.zeros(1, np.float32)))
     added = op("Mul", "added/Mul", x, dt)
     y = op("MatMul", "y/MatMul", added, shares)  # [B, G, H, P, S]
     present = None
     if cache.ssm is not None:
         known = op("Reshape", "known", _known(b, read, cache.ssm, batch, place), g.ints(0, groups, rows, state))
-        fading = op("Exp", "fading/Exp", op("Cast", "fading/Cast", until, to=FLOAT))  # [B, G, H, 1, S]
         from_known = op(
             "Reshape", "past/Reshape", op("MatMul", "past/MatMul", known, out), g.ints(0, 0, heads, channels, -1)
         )
-        y = op("Add", "y/Add", y, op("Mul", "past/Mul", from_known, fading))
-        total = op("Slice", "total/Slice", until, g.ints(-1), g.ints(END), g.ints(4))  # [B, G, H, 1, 1]
-        left = op("Exp", "left/Exp", op("Cast", "left/Cast", op("Sub", "left/Sub", total, until), to=FLOAT))
+        y = op("Add", "y/Add", y, op("Mul", "past/Mul", from_known, faded("past", (high, low))))
+        total = [
+            op("Slice", f"total/{i}/Slice", part, g.ints(-1), g.ints(END), g.ints(4))
+            for i, part in enumerate((high, low))
+        ]
+        left = faded("left", total, (high, low))
         kept = op("Reshape", "kept/Reshape", op("Mul", "kept/Mul", added, left), g.ints(0, 0, rows, -1))
-        new = op("MatMul", "new/MatMul", kept, op("Transpose", "B/Columns", into, perm=[0, 1, 3, 2]))
+        new = op("MatMul", "new/MatMul", kept, into)
         shape = g.ints(0, s.num_heads, channels, state)
-        stays = op(
-            "Reshape",
-            "stays/Reshape",
-            op("Exp", "stays/Exp", op("Cast", "stays/Cast", total, to=FLOAT)),
-            g.ints(0, s.num_heads, 1, 1),
-        )
+        stays = op("Reshape", "stays/Reshape", faded("stays", total), g.ints(0, s.num_heads, 1, 1))
         old = op("Mul", "old/Mul", op("Reshape", "old/Reshape", known, shape), stays)
         present = op("Add", "present/Add", old, op("Reshape", "new/Reshape", new, shape))
     skip = b.vector(f"{name}.D", s.num_heads).reshape(groups, heads, 1, 1)
     y = op("Add", "skip/Add", y, op("Mul", "skip/Mul", x, constant("D", skip)))
     y = op("Transpose", "y/Transpose", y, perm=[0, 4, 1, 2, 3])
     return op("Reshape", "y/Reshape", y, g.ints(0, 0, space.size)), present
+
+
+def _sums(b: Build, decay: ir.Value, place: str) -> Sequence[ir.Value]:
+    """What decay [.., S] adds up to until each token, as two values whose differences are exact where a difference of
+    their sums would be rounded: whole steps of STEP, and the rest. A decay below LEAST leaves nothing in float32."""
+    g = b.graph
+
+    def number(value: float) -> ir.Value:
+        return g.constant(f"/scan/{value}", np.array(value, np.float32))
+
+    decay = g.op("Max", decay, number(LEAST), name=f"{place}/Max")
+    steps = g.op("Round", g.op("Mul", decay, number(1 / STEP), name=f"{place}/Mul_1"), name=f"{place}/Round")
+    high = g.op("Mul", steps, number(STEP), name=f"{place}/high/Mul")
+    low = g.op("Sub", decay, high, name=f"{place}/low/Sub")
+    sides = (("high", high), ("low", low))
+    return [g.op("CumSum", value, g.scalar(-1), name=f"{place}/{side}/CumSum") for side, value in sides]
 
 
 def _earlier(b: Build, x: ir.Value) -> ir.Value:
