@@ -48,8 +48,8 @@ def _kinds(config: ConfigReader, layers: int) -> Sequence[str]:
     known = isinstance(kinds, list) and len(kinds) == layers and all(kind in (*MAMBA, *ATTENTION) for kind in kinds)
     if not known or not any(kind in ATTENTION for kind in kinds):
         raise UnsupportedModelError(
-            f"config.json: layer_types is {kinds!r}, expected {layers} of {MAMBA[0]!r} and {ATTENTION[0]!r}, one of them "
-            "at least with attention"
+            f"config.json: layer_types is {kinds!r}, expected {layers} of {MAMBA[0]!r} and {ATTENTION[0]!r}, one of "
+            "them at least with attention"
         )
     return list(kinds)
 

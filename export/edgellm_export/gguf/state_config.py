@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm_export.gguf.decoder_config import RMS_EPS, decoder, has_bias
+from edgellm_export.gguf.decoder_config import RMS_EPS, decoder
 from edgellm_export.gguf.keys import Config, Keys, layer_count
 
 

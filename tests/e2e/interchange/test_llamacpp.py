@@ -128,7 +128,10 @@ DECODERS = {
     "mamba2": Case(lambda **_: hf.Mamba2Config(**STATES, n_groups=2)),
     "granitehybrid": Case(
         hf.GraniteMoeHybridConfig,
-        {**HYBRID, "num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 96, "tie_word_embeddings": True},
+        {
+            **HYBRID, "num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 96,
+            "tie_word_embeddings": True,
+        },
     ),
     "granitehybrid with experts": Case(
         hf.GraniteMoeHybridConfig,

@@ -114,10 +114,12 @@ granite4 = rows(
     "GraniteMoeHybridConfig", "granite4", **FACTORS, **WITHOUT_MAMBA, hidden_size=96, head_dim=...,
     shared_intermediate_size=80, position_embedding_type="rope",
 )  # fmt: skip
-HYBRID, TOGETHER = ["mamba", "attention", "mamba"], dict.fromkeys(("logits", "generated"), "4.57 norms groups together")
+HYBRID = ["mamba", "attention", "mamba"]
+TOGETHER = dict.fromkeys(("logits", "generated"), "4.57 norms groups together")
 MAMBA_DEFAULTS = ("mamba_n_groups", "mamba_d_state", "mamba_d_head", "mamba_d_conv", "mamba_expand", "mamba_conv_bias")
 mamba2 = rows(
-    "Mamba2Config", "mamba2", **{**dict.fromkeys(SIZES, ...), "hidden_size": 48, "num_hidden_layers": 3, "head_dim": 16},
+    "Mamba2Config", "mamba2",
+    **{**dict.fromkeys(SIZES, ...), "hidden_size": 48, "num_hidden_layers": 3, "head_dim": 16},
     num_heads=6, n_groups=1, state_size=20, chunk_size=16,
 )  # fmt: skip
 lfm2 = rows("Lfm2Config", "lfm2", layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)
