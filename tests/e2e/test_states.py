@@ -14,7 +14,7 @@ import torch
 import edgellm
 import edgellm_export
 from comparison import hf_generate, reference_logits, relative, relative_rms
-from edgellm.errors import ExportError, OptionError
+from edgellm.errors import ExportError, OptionError, UnsupportedModelError
 from edgellm.ort.kernels import library
 from edgellm.package.layouts import STATES_KEPT
 from edgellm.package.manifest import Manifest
@@ -232,6 +232,12 @@ def test_the_manifest_says_which_layers_have_states(packages: Callable[[str], Pa
     assert states.layers == ((0, 1, 2) if manifest.model_type == "mamba2" else (0, 2))
     assert not (path / "genai_config.json").exists()
     assert Manifest.from_dict(manifest.to_dict()) == manifest
+
+
+def test_no_embeddings(long_reference: Any, tmp_path: Path) -> None:
+    save_checkpoint(long_reference, tmp_path / "source")
+    with pytest.raises(UnsupportedModelError, match="no embeddings"):
+        edgellm_export.export(tmp_path / "source", tmp_path / "out", task="feature-extraction")
 
 
 @pytest.mark.parametrize(
