@@ -76,7 +76,8 @@ class DeviceCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        places = self.recurrent.slots_behind(length, min(self.capacity, self.recurrent.most_slots))
+        held = min(self.capacity, self.recurrent.most_slots)
+        places = np.arange(held)[self.recurrent.slots_behind(length, held)]
         arrays = [
             np.empty((tensor.heads, len(places) if tensor.recurrent else length, tensor.size), self._dtype)
             for tensor in self.tensors

@@ -45,13 +45,13 @@ def parse(config: ConfigReader) -> GraniteHybrid:
 def _kinds(config: ConfigReader, layers: int) -> Sequence[str]:
     """What each layer has."""
     kinds = config.data.get("layer_types")
-    known = isinstance(kinds, list) and len(kinds) == layers and all(kind in (*MAMBA, *ATTENTION) for kind in kinds)
-    if not known or not any(kind in ATTENTION for kind in kinds):
+    listed = kinds if isinstance(kinds, list) and len(kinds) == layers else []
+    if not any(kind in ATTENTION for kind in listed) or not all(kind in (*MAMBA, *ATTENTION) for kind in listed):
         raise UnsupportedModelError(
             f"config.json: layer_types is {kinds!r}, expected {layers} of {MAMBA[0]!r} and {ATTENTION[0]!r}, one of "
             "them at least with attention"
         )
-    return list(kinds)
+    return listed
 
 
 def _space(config: ConfigReader, llama: LlamaConfig, kinds: Sequence[str]) -> StateSpace | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -92,7 +93,7 @@ def _scan(
     heads, channels, state = s.num_heads // groups, s.head_dim, s.state_size
     rows = heads * channels  # of a group
 
-    def op(kind: str, label: str, *inputs: ir.Value, **attributes: int | list[int]) -> ir.Value:
+    def op(kind: str, label: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         return g.op(kind, *inputs, name=f"{place}/{label}", **attributes)
 
     def constant(label: str, values: FloatArray) -> ir.Value:

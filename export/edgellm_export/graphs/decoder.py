@@ -89,7 +89,8 @@ def _past(b: Build, index: int, scales: CacheScales | None) -> LayerCache:
     if index in b.shape.conv_layers:
         return LayerCache(conv=b.graph.input(PAST.format(index, CONV), *_conv_type(b, "past_sequence_length")))
     if index in b.shape.recurrent_layers:
-        return LayerCache(**{side: b.graph.input(PAST.format(index, side), *kind) for side, kind in _state_types(b)})
+        conv, ssm = (b.graph.input(PAST.format(index, side), *kind) for side, kind in _state_types(b))
+        return LayerCache(conv=conv, ssm=ssm)
     dtype, shape = _cache_type(b, "past_sequence_length", quantized=scales is not None)
     key, value = (b.graph.input(PAST.format(index, side), dtype, shape) for side in SIDES)
     return LayerCache(key, value, scales)
