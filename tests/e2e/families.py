@@ -81,6 +81,7 @@ _DENSE = {
     "mamba_n_heads": 6,
 }
 _STATES = {"hidden_size": 96, "mamba_n_heads": 6, "mamba_d_state": 24, "shared_intermediate_size": 80}
+_MAMBA = {"hidden_size": 96, "mamba_n_heads": 6, "mamba_d_state": 24, "attn_layer_indices": [1]}
 _CONVOLVED = {
     "hidden_size": 96,
     "num_hidden_layers": 4,
@@ -420,6 +421,11 @@ FAMILIES = [
             mamba_proj_bias=True,
         ),
         chooses=True,
+        remembers=True,
+    ),
+    Family(
+        "bamba",
+        _sized(hf.BambaConfig, **{**_MAMBA, "head_dim": 32, "num_attention_heads": 3, "num_key_value_heads": 1}),
         remembers=True,
     ),
     Family("mamba2", _mamba2(), norms=1, gated=False, remembers=True),

@@ -182,6 +182,8 @@ DECODERS = [
     _of("ibm-granite/granite-4.0-h-tiny", "granitemoehybrid", None, **_sized(
         1536, 512, 40, 12, 4, 100352, shared_intermediate_size=1024, num_local_experts=64, num_experts_per_tok=6,
         layer_types=_hybrid(40, (5, 15, 25, 35)), mamba_n_heads=48, mamba_d_head=64, mamba_d_state=128, **TIED)),
+    _of("ibm-ai-platform/Bamba-9B-v2", "bamba", None, **_sized(
+        4096, 14336, 32, 32, 8, 128256, attn_layer_indices=[9, 18, 27], mamba_n_heads=128, mamba_d_state=128)),
     _of("mistralai/Mamba-Codestral-7B-v0.1", "mamba2", 7_285_403_648, hidden_size=4096, num_hidden_layers=64,
         num_heads=128, head_dim=64, n_groups=8, state_size=128, vocab_size=32768),
     _of("AntonV/mamba2-130m-hf", "mamba2", 128_989_632, version="5", hidden_size=768, num_hidden_layers=24,

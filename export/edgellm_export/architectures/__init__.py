@@ -20,6 +20,7 @@ Kind = Literal["decoder", "encoder", "encoder-decoder", "speech"]
 DECODERS = {
     "apertus": "apertus",
     "arcee": "arcee",
+    "bamba": "bamba",
     "bitnet": "bitnet",
     "bloom": "bloom",
     "codegen": "codegen",

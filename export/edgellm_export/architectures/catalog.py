@@ -14,6 +14,7 @@ CHECKPOINTS: Mapping[str, str] = {
     "albert": "albert/albert-base-v2",
     "apertus": "swiss-ai/Apertus-8B-Instruct-2509",
     "arcee": "arcee-ai/AFM-4.5B",
+    "bamba": "ibm-ai-platform/Bamba-9B-v2, ibm-ai-platform/Bamba-9B-v1",
     "bart": "facebook/bart-large-cnn, facebook/bart-large-mnli",
     "bert": "google-bert/bert-base-uncased, sentence-transformers/all-MiniLM-L6-v2, BAAI/bge-small-en-v1.5",
     "bitnet": "microsoft/bitnet-b1.58-2B-4T",

@@ -29,6 +29,10 @@ _QWEN2_VL = {
     "max_window_layers": 80,
 }  # fmt: skip
 _OLMO = {**_LLAMA, "vocab_size": 50304, "rms_norm_eps": 1e-5}
+_MAMBA = {
+    "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_conv_bias": True,
+}  # fmt: skip
 _GRANITE = {
     **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
     "attention_multiplier": 1.0,
@@ -120,6 +124,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "blenderbot-small": {
         **_BART, "d_model": 512, "encoder_layers": 8, "decoder_layers": 8, "encoder_ffn_dim": 2048,
         "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
+    },
+    "bamba": {
+        **_LLAMA, **_MAMBA, "vocab_size": 128000, "intermediate_size": 14336, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 262144,
     },
     "bloom": {
         "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
@@ -215,8 +223,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
     "granitemoehybrid": {
         **_GRANITE, "num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024,
-        "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4,
-        "mamba_expand": 2, "mamba_conv_bias": True,
+        **_MAMBA,
     },
     "gte": _GTE,
     "helium": {

@@ -12,7 +12,7 @@ from edgellm.errors import UnsupportedModelError
 from edgellm_export.architectures.granite import Granite, read_factors, scaled_llama
 from edgellm_export.architectures.granitemoe import BLOCK, named_experts
 from edgellm_export.architectures.llama import LlamaConfig, with_biases
-from edgellm_export.architectures.mamba import Keys, read_state_space
+from edgellm_export.architectures.mamba import MAMBA_KEYS, read_state_space
 from edgellm_export.architectures.names import USUAL
 from edgellm_export.blocks import layers as blocks
 from edgellm_export.blocks.build import BatchState, Build, LayerCache, node
@@ -21,9 +21,6 @@ from edgellm_export.blocks.state_space import StateSpace, state_space
 from edgellm_export.checkpoint.config import FULL, ConfigReader
 
 MAMBA, ATTENTION = ("mamba", "linear_attention"), ("attention", FULL)  # as transformers 4 and 5 call them
-KEYS = Keys(*(f"mamba_{key}" for key in (
-    "n_heads", "d_head", "n_groups", "d_state", "d_conv", "expand", "proj_bias", "conv_bias"
-)))  # fmt: skip
 
 
 def parse(config: ConfigReader) -> GraniteHybrid:
@@ -58,7 +55,7 @@ def _space(config: ConfigReader, llama: LlamaConfig, kinds: Sequence[str]) -> St
     layers, hidden = [i for i, kind in enumerate(kinds) if kind in MAMBA], llama.shape.hidden_size
     if not layers:
         return None
-    return read_state_space(config, KEYS, hidden, layers, eps=llama.rms_norm_eps, act=llama.hidden_act)
+    return read_state_space(config, MAMBA_KEYS, hidden, layers, eps=llama.rms_norm_eps, act=llama.hidden_act)
 
 
 @dataclass(frozen=True)

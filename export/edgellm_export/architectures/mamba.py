@@ -26,6 +26,14 @@ class Keys:
     conv_bias: str
 
 
+MAMBA_KEYS = Keys(  # of models that have attention besides
+    *(
+        f"mamba_{key}"
+        for key in ("n_heads", "d_head", "n_groups", "d_state", "d_conv", "expand", "proj_bias", "conv_bias")
+    )
+)
+
+
 def read_state_space(
     config: ConfigReader, keys: Keys, hidden: int, layers: Sequence[int], *, eps: float, act: str
 ) -> StateSpace:

@@ -122,6 +122,10 @@ mamba2 = rows(
     **{**dict.fromkeys(SIZES, ...), "hidden_size": 48, "num_hidden_layers": 3, "head_dim": 16},
     num_heads=6, n_groups=1, state_size=20, chunk_size=16,
 )  # fmt: skip
+bamba = rows(
+    "BambaConfig", "bamba", hidden_size=96, num_attention_heads=3, num_key_value_heads=1, head_dim=...,
+    mamba_n_heads=6, attn_layer_indices=[1],
+)  # fmt: skip
 lfm2 = rows("Lfm2Config", "lfm2", layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)
 stablelm = rows("StableLmConfig", "stablelm", hidden_size=96, head_dim=...)
 BEFORE_LLAMA = {**dict.fromkeys(SIZES, ...), "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": 96}
@@ -257,6 +261,12 @@ SITUATIONS = [
     granite4("layers", edited(CONFIG, layer_types=["attention", "conv", "attention"]), refused="layer_types is"),
     granite4("alone", layer_types=["mamba"] * 3, refused="one of them at least with attention"),  # nor by transformers
     granite4("steps", edited(CONFIG, time_step_limit=[0.0, 0.1]), layer_types=HYBRID, refused="time_step_limit is"),
+    bamba(""),
+    bamba("biases", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, mamba_conv_bias=False, mamba_d_conv=3),
+    bamba("groups", mamba_n_groups=3, mamba_d_state=20, tie_word_embeddings=True, differs=TOGETHER),
+    bamba("silent", without(CONFIG, *MAMBA_DEFAULTS, "rms_norm_eps")),
+    bamba("alone", edited(CONFIG, attn_layer_indices=None), refused="attn_layer_indices is None"),
+    bamba("steps", edited(CONFIG, time_step_limit=[0.0, 0.1]), refused="time_step_limit is"),
     mamba2(""),
     mamba2("biases", use_bias=True, use_conv_bias=False, conv_kernel=2, layer_norm_epsilon=1e-3),
     mamba2("wide", expand=3, num_heads=4, head_dim=36, hidden_act="gelu", residual_in_fp32=False),
