@@ -29,6 +29,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "gpt2": ("c_attn", "c_proj"),
     "phi3": ("qkv_proj", "gate_up_proj"),
     "lfm2": ("in_proj", "out_proj", "w1"),
+    "granitemoehybrid-mamba": ("in_proj", "out_proj", "q_proj"),
 }
 FAMILIES = list(TARGETS)
 

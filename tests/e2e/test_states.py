@@ -180,6 +180,9 @@ def test_served_together(packages: Callable[[str], Path]) -> None:
     with Engine(loaded, max_rows=3) as engine:
         answers = [engine.submit(ids, max_new_tokens=10 + 7 * i, **FREE) for i, ids in enumerate(asked)]
         found = [answer.result() for answer in answers]
+        again = engine.submit(asked[0], max_new_tokens=10, **FREE).result()
+        assert engine.stats.reused_tokens == 0  # beginnings are not shared
+    assert again.tokens == found[0].tokens
     for i, (ids, generation) in enumerate(zip(asked, found, strict=True)):
         loaded.reset()
         expected = loaded.generate(ids, max_new_tokens=10 + 7 * i, **FREE)
