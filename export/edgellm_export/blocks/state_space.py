@@ -89,69 +89,117 @@ def _scan(
     b: Build, read: ir.Value, step: ir.Value, name: str, space: StateSpace, cache: LayerCache, batch: BatchState
 ) -> tuple[ir.Value, ir.Value | None]:
     """read: [B, S, width], x, B and C. step: [B, S, heads], dt. Returns [B, S, heads * head_dim] and the state."""
-    g, place, s, groups = b.graph, f"{node(name)}/scan", space.layout, space.groups
-    heads, channels, state = s.num_heads // groups, s.head_dim, s.state_size
-    rows = heads * channels  # of a group
+    g, run, present = b.graph, _run(b, read, step, name, space), None
+    y = run.of_each_other(_earlier(b, read))
+    if cache.ssm is not None:
+        known = _known(b, read, cache.ssm, batch, run.place)
+        y, present = run.op("Add", "y/Add", y, run.of(known)), run.after(known)
+    skip = b.vector(f"{name}.D", space.layout.num_heads).reshape(space.groups, -1, 1, 1)
+    y = run.op("Add", "skip/Add", y, run.op("Mul", "skip/Mul", run.x, g.array(f"{name}.D", skip.astype(np.float32))))
+    y = run.op("Transpose", "y/Transpose", y, perm=[0, 4, 1, 2, 3])
+    return run.op("Reshape", "y/Reshape", y, g.ints(0, 0, space.size)), present
 
-    def op(kind: str, label: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        return g.op(kind, *inputs, name=f"{place}/{label}", **attributes)
 
-    def constant(label: str, values: FloatArray) -> ir.Value:
+@dataclass(frozen=True)
+class _Run:
+    """The S tokens of a run, in G groups of H heads of P channels with N numbers for each.
+
+    x: [B, G, H, P, S]. added: the same times dt. into: [B, G, S, N], what it is multiplied by to be added to the state.
+    out: [B, G, N, S], what the state is multiplied by. decayed: sums of decays until each token, see `_sums`,
+    [B, G, H, 1, S] each.
+    """
+
+    b: Build
+    place: str
+    space: StateSpace
+    x: ir.Value
+    added: ir.Value
+    into: ir.Value
+    out: ir.Value
+    decayed: Sequence[ir.Value]
+
+    def op(self, kind: str, label: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        return self.b.graph.op(kind, *inputs, name=f"{self.place}/{label}", **attributes)
+
+    def of_each_other(self, earlier: ir.Value) -> ir.Value:
+        """What each token gives of those of the run, [B, G, H, P, S]. earlier: [S from, S to]."""
+        g = self.b.graph
+        start = [
+            self.op("Transpose", f"{i}/Transpose", each, perm=[0, 1, 2, 4, 3]) for i, each in enumerate(self.decayed)
+        ]
+        seen = self.op("MatMul", "seen/MatMul", self.into, self.out)  # [B, G, S from, S to]
+        seen = self.op("Unsqueeze", "seen/Unsqueeze", seen, g.ints(2))
+        shares = self.op("Mul", "shares/Mul", seen, self._left("between", self.decayed, start))
+        # From later tokens nothing comes; what grew on the way to them may be infinite.
+        shares = self.op("Where", "shares/Where", earlier, shares, _zero(self.b))
+        return self.op("MatMul", "y/MatMul", self.added, shares)
+
+    def of(self, known: ir.Value) -> ir.Value:
+        """What each token gives of the state before the run, [B, G, H, P, S]. known: [B, heads, P, N]."""
+        layout = self.space.layout
+        given = self.op("MatMul", "past/MatMul", self._grouped("known", known), self.out)
+        split = self.b.graph.ints(0, 0, self._heads, layout.head_dim, -1)
+        given = self.op("Reshape", "past/Reshape", given, split)
+        return self.op("Mul", "past/Mul", given, self._left("past", self.decayed))
+
+    def after(self, known: ir.Value) -> ir.Value:
+        """The state behind the run, [B, heads, P, N]."""
+        g, layout = self.b.graph, self.space.layout
+        total = [
+            self.op("Slice", f"total/{i}/Slice", each, g.ints(-1), g.ints(END), g.ints(4))
+            for i, each in enumerate(self.decayed)
+        ]
+        kept = self.op("Mul", "kept/Mul", self.added, self._left("left", total, self.decayed))
+        kept = self.op("Reshape", "kept/Reshape", kept, g.ints(0, 0, self._heads * layout.head_dim, -1))
+        new = self.op("MatMul", "new/MatMul", kept, self.into)
+        new = self.op("Reshape", "new/Reshape", new, g.ints(0, layout.num_heads, layout.head_dim, layout.state_size))
+        stays = self.op("Reshape", "stays/Reshape", self._left("stays", total), g.ints(0, layout.num_heads, 1, 1))
+        return self.op("Add", "present/Add", self.op("Mul", "old/Mul", known, stays), new)
+
+    @property
+    def _heads(self) -> int:
+        """Of a group."""
+        return self.space.layout.num_heads // self.space.groups
+
+    def _grouped(self, label: str, state: ir.Value) -> ir.Value:
+        """[B, heads, P, N] as [B, G, H * P, N]."""
+        layout = self.space.layout
+        shape = (0, self.space.groups, self._heads * layout.head_dim, layout.state_size)
+        return self.op("Reshape", f"{label}/Reshape", state, self.b.graph.ints(*shape))
+
+    def _left(self, label: str, until: Sequence[ir.Value], start: Sequence[ir.Value] = ()) -> ir.Value:
+        """What is left at one place of what there was at another, or before the run."""
+        parts = list(until)
+        if start:
+            pairs = zip(until, start, strict=True)
+            parts = [self.op("Sub", f"{label}/{i}/Sub", *pair) for i, pair in enumerate(pairs)]
+        return self.op("Exp", f"{label}/Exp", self.op("Add", f"{label}/Add", *parts))
+
+
+def _run(b: Build, read: ir.Value, step: ir.Value, name: str, space: StateSpace) -> _Run:
+    g, place, layout, groups = b.graph, f"{node(name)}/scan", space.layout, space.groups
+    heads, state = layout.num_heads // groups, groups * layout.state_size
+
+    def numbers(label: str, values: FloatArray) -> ir.Value:
         return g.array(f"{name}.{label}", values.astype(np.float32))
 
     def apart(label: str, value: ir.Value, *shape: int) -> ir.Value:
         """[B, S, ...] to [B, *shape, S]."""
-        split = op("Reshape", f"{label}/Reshape", value, g.ints(0, 0, *shape))
-        return op("Transpose", f"{label}/Transpose", split, perm=[0, *range(2, 2 + len(shape)), 1])
+        split = g.op("Reshape", value, g.ints(0, 0, *shape), name=f"{place}/{label}/Reshape")
+        return g.op("Transpose", split, perm=[0, *range(2, 2 + len(shape)), 1], name=f"{place}/{label}/Transpose")
 
-    sizes = (space.size, groups * state, groups * state)
-    x, into, out = g.ops("Split", read, g.ints(*sizes), name=f"{place}/Split", outputs=3, axis=-1)
-    x = apart("x", x, groups, heads, channels)  # [B, G, H, P, S]
-    into, out = apart("B", into, groups, state), apart("C", out, groups, state)  # [B, G, N, S]
-    biased = op("Add", "dt/Add", step, constant("dt_bias", b.vector(f"{name}.dt_bias", s.num_heads)))
-    dt = apart("dt", op("Softplus", "dt/Softplus", biased), groups, heads, 1)  # [B, G, H, 1, S]
-    decay = -np.exp(b.vector(f"{name}.A_log", s.num_heads)).reshape(groups, heads, 1, 1)
-    high, low = _sums(b, op("Mul", "decay/Mul", dt, constant("A", decay)), f"{place}/decay")  # [B, G, H, 1, S]
-
-    def faded(label: str, until: Sequence[ir.Value], start: Sequence[ir.Value] = ()) -> ir.Value:
-        """What is left at one place of what there was at another, or before the first."""
-        parts = list(until)
-        if start:
-            pairs = zip(until, start, strict=True)
-            parts = [op("Sub", f"{label}/{i}/Sub", *pair) for i, pair in enumerate(pairs)]
-        return op("Exp", f"{label}/Exp", op("Add", f"{label}/Add", *parts))
-
-    columns = [op("Transpose", f"{i}/Transpose", part, perm=[0, 1, 2, 4, 3]) for i, part in enumerate((high, low))]
-    between = faded("between", (high, low), columns)  # [B, G, H, S from, S to]
-    into = op("Transpose", "B/Rows/Transpose", into, perm=[0, 1, 3, 2])  # [B, G, S, N]
-    seen = op("MatMul", "seen/MatMul", into, out)  # [B, G, S from, S to]
-    shares = op("Mul", "shares/Mul", op("Unsqueeze", "seen/Unsqueeze", seen, g.ints(2)), between)
-    # From later tokens nothing comes; what grew on the way to them may be infinite.
-    shares = op("Where", "shares/Where", _earlier(b, read), shares, g.constant("/scan/zero", np.zeros(1, np.float32)))
-    added = op("Mul", "added/Mul", x, dt)
-    y = op("MatMul", "y/MatMul", added, shares)  # [B, G, H, P, S]
-    present = None
-    if cache.ssm is not None:
-        known = op("Reshape", "known", _known(b, read, cache.ssm, batch, place), g.ints(0, groups, rows, state))
-        from_known = op(
-            "Reshape", "past/Reshape", op("MatMul", "past/MatMul", known, out), g.ints(0, 0, heads, channels, -1)
-        )
-        y = op("Add", "y/Add", y, op("Mul", "past/Mul", from_known, faded("past", (high, low))))
-        total = [
-            op("Slice", f"total/{i}/Slice", part, g.ints(-1), g.ints(END), g.ints(4))
-            for i, part in enumerate((high, low))
-        ]
-        left = faded("left", total, (high, low))
-        kept = op("Reshape", "kept/Reshape", op("Mul", "kept/Mul", added, left), g.ints(0, 0, rows, -1))
-        new = op("MatMul", "new/MatMul", kept, into)
-        shape = g.ints(0, s.num_heads, channels, state)
-        stays = op("Reshape", "stays/Reshape", faded("stays", total), g.ints(0, s.num_heads, 1, 1))
-        old = op("Mul", "old/Mul", op("Reshape", "old/Reshape", known, shape), stays)
-        present = op("Add", "present/Add", old, op("Reshape", "new/Reshape", new, shape))
-    skip = b.vector(f"{name}.D", s.num_heads).reshape(groups, heads, 1, 1)
-    y = op("Add", "skip/Add", y, op("Mul", "skip/Mul", x, constant("D", skip)))
-    y = op("Transpose", "y/Transpose", y, perm=[0, 4, 1, 2, 3])
-    return op("Reshape", "y/Reshape", y, g.ints(0, 0, space.size)), present
+    parts = g.ops("Split", read, g.ints(space.size, state, state), name=f"{place}/Split", outputs=3, axis=-1)
+    x = apart("x", parts[0], groups, heads, layout.head_dim)
+    into, out = (apart(label, part, groups, layout.state_size) for label, part in zip("BC", parts[1:], strict=True))
+    into = g.op("Transpose", into, perm=[0, 1, 3, 2], name=f"{place}/B/Rows")
+    biased = g.op(
+        "Add", step, numbers("dt_bias", b.vector(f"{name}.dt_bias", layout.num_heads)), name=f"{place}/dt/Add"
+    )
+    dt = apart("dt", g.op("Softplus", biased, name=f"{place}/dt/Softplus"), groups, heads, 1)
+    rates = -np.exp(b.vector(f"{name}.A_log", layout.num_heads)).reshape(groups, heads, 1, 1)
+    decay = g.op("Mul", dt, numbers("A", rates), name=f"{place}/decay/Mul")
+    added = g.op("Mul", x, dt, name=f"{place}/added/Mul")
+    return _Run(b, place, space, x, added, into, out, _sums(b, decay, f"{place}/decay"))
 
 
 def _sums(b: Build, decay: ir.Value, place: str) -> Sequence[ir.Value]:
@@ -196,8 +244,11 @@ def _known(b: Build, x: ir.Value, past: ir.Value, batch: BatchState, place: str)
         begins = g.op("Less", last, length, name=f"{root}/Less")  # as many tokens as are read
         known = (g.op("Unsqueeze", begins, g.ints(1, 2, 3), name=f"{root}/Unsqueeze"),)
         g.remember(root, known)
-    zero = g.constant("/scan/zero", np.zeros(1, np.float32))
-    return g.op("Where", known[0], zero, past, name=f"{place}/known/Where")
+    return g.op("Where", known[0], _zero(b), past, name=f"{place}/known/Where")
+
+
+def _zero(b: Build) -> ir.Value:
+    return b.graph.constant("/scan/zero", np.zeros(1, np.float32))
 
 
 def _group_norm(b: Build, y: ir.Value, name: str, space: StateSpace) -> ir.Value:
