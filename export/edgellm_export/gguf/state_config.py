@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgellm.errors import UnsupportedModelError
 from edgellm_export.gguf.decoder_config import RMS_EPS, decoder
 from edgellm_export.gguf.keys import Config, Keys, layer_count
 
@@ -31,6 +32,11 @@ def mamba2(keys: Keys) -> Config:
 
 def granite_hybrid(keys: Keys) -> Config:
     """Layers without key/value heads have a state space."""
+    if keys.get("attention.scale") is None:
+        raise UnsupportedModelError(
+            f"{keys.file.path} does not say how attention is scaled, as files of Bamba do not; edgellm takes "
+            "only Granite 4's of this architecture: export the Hugging Face checkpoint that it was made from"
+        )
     counts, state = keys.get("attention.head_count_kv"), _state(keys)
     counts = counts if isinstance(counts, list) else [counts] * layer_count(keys)
     heads = {count for count in counts if count}
