@@ -490,7 +490,7 @@ OF_ALL_KINDS = (
     "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
     "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
     "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss", "lfm2",
-    "deepseek_v2",
+    "deepseek_v2", "granitemoehybrid-mamba", "mamba2",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 
