@@ -44,6 +44,7 @@ TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_star
 VISION = {"image_size": 28, "patch_size": 14, "num_channels": 3}
 SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "albert": {"embedding_size": 32, "num_hidden_groups": 1},
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8},
     "cohere2": {"sliding_window_pattern": 2},
     "deepseek_v2": {
         "num_key_value_heads": 4, "first_k_dense_replace": 1, "topk_method": "greedy",
@@ -62,10 +63,10 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
                   "decoder_num_key_value_heads": 4},  # of which the whole share of channels rotates
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 24},
     "granitemoehybrid": {
-        "num_local_experts": 0, "num_experts_per_tok": 0, "layer_types": ["attention"] * 2, "mamba_n_heads": 8,
+        "num_local_experts": 0, "num_experts_per_tok": 0, "layer_types": ["mamba", "attention"], "mamba_n_heads": 8,
     },
     "lfm2": {"layer_types": ["conv", "full_attention"]},
-    "mamba2": {"num_heads": 8},
+    "mamba2": {"num_heads": 8, "n_groups": 1},  # several 4.57 norms together
     "qwen2_5_vl": {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
     "qwen2_vl": {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}},
     "roberta": {"max_position_embeddings": CONTEXT + 2},

@@ -77,10 +77,13 @@ def _model_lines(manifest: Manifest) -> list[str]:
         if facts.global_attention is not None:
             lines.append(f"attention    global for the {facts.global_attention} token of a source")
     cache = facts.cache
+    if not cache.num_attention_layers:
+        return [*lines, f"cache        {_states(cache)}"]
     return [
         *lines,
         f"cache        {size(cache.bytes_per_token())} per token: {cache.num_attention_layers} layers, "
-        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}{_convolutions(cache)}",
+        f"{cache.num_kv_heads} heads of {cache.head_dim}, {cache.dtype}{_convolutions(cache)}"
+        + ("" if cache.states is None else f"; {_states(cache)}"),
     ]
 
 
@@ -90,6 +93,13 @@ def _convolutions(cache: CacheLayout) -> str:
         return ""
     per_row = size(cache.bytes_per_row())
     return f"; {len(conv.layers)} convolutions of {conv.width} channels, {conv.dtype}, {per_row} per row"
+
+
+def _states(cache: CacheLayout) -> str:
+    states = cache.states
+    assert states is not None
+    sizes = f"{states.num_heads} heads of {states.head_dim} x {states.state_size}"
+    return f"{len(states.layers)} states of {sizes}, float32, {size(states.bytes_per_row)} per row and copy"
 
 
 def _encoder_lines(encoder: EncoderFacts) -> list[str]:

@@ -71,7 +71,10 @@ class MemoryBudget:
         """The room of each of so many rows."""
         if self.max_bytes is None:
             return Room(context_length)
-        tokens = max(0, self.max_bytes - rows * self.row_bytes) // (rows * self.token_bytes)
+        rest = self.max_bytes - rows * self.row_bytes
+        if not self.token_bytes and rest >= 0:
+            return Room(context_length)
+        tokens = max(0, rest) // (rows * max(1, self.token_bytes))
         return Room(context_length) if tokens >= context_length else Room(tokens, self.max_bytes)
 
 

@@ -143,10 +143,9 @@ class PromptReader(Reader):
         if options.reasoning_budget is not None and not options.reasoning_markers:
             options = replace(options, reasoning_markers=self._reasoning_markers())
         asked = any(given.get(name) for name in ("prompt_lookup", "prompt_lookup_num_tokens"))
-        if asked and options.prompt_lookup and self.manifest.model.rope.changes_with_every_token:
-            raise OptionError(
-                "prompt_lookup has no effect with this model, whose rotary tables change with every token; leave it out"
-            )
+        why = _no_drafts(self.manifest.model)
+        if asked and options.prompt_lookup and why is not None:
+            raise OptionError(f"prompt_lookup has no effect with this model, whose {why}; leave it out")
         return Settled(options)
 
     def _reasoning_markers(self) -> tuple[tuple[int, ...], ...]:
@@ -254,6 +253,13 @@ SAMPLING: Mapping[str, Callable[[Any], bool]] = {
     "top_k": lambda value: type(value) is int and value >= 0,
     "top_p": lambda value: _is_number(value) and 0 < value <= 1,
 }
+
+
+def _no_drafts(facts: DecoderFacts) -> str | None:
+    """Why a model is never given drafted tokens; None where it may be."""
+    if facts.rope.changes_with_every_token:
+        return "rotary tables change with every token"
+    return None if facts.cache.states is None else "states cannot forget a draft that is rejected"
 
 
 def read_generation_defaults(package: Path) -> dict[str, Any]:

@@ -38,6 +38,8 @@ CROSS_QUERIES = "cross_queries."  # and those with what it looks for
 # Of what short convolutions read: how many tokens' a cache has at least, if it has so many tokens, and after how many
 # tokens the last of it is remembered, to go back to.
 CONV_SLOTS, CONV_STEP = 192, 64
+STATES_KEPT = 2  # of a row of a model with state spaces: how many prompts' ends a cache can go back to
+STATES_RUN = 256  # tokens that such a model reads in one run at most
 
 CACHE_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
@@ -77,13 +79,20 @@ def _array_dtype(dtype: str) -> str:
 class CacheTensor:
     """One tensor of a cache: [batch, heads, capacity, size]. `ports`: its names in the graph as past and present, of
     keys and of values where both are the same memory, and of all layers that share it. `kernel`: of a short
-    convolution that reads it, 0 for keys and values."""
+    convolution that reads it, 0 for others. `slots`: the capacity of a state, however many tokens a row has; 0 for
+    others."""
 
     ports: tuple[tuple[str, str], ...]
     heads: int
     size: int
     dtype: str
     kernel: int = 0
+    slots: int = 0
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is something else than keys and values, of which there are some for each token."""
+        return bool(self.kernel or self.slots)
 
     @property
     def array_dtype(self) -> str:
@@ -115,9 +124,36 @@ class ConvLayout:
 
 
 @dataclass(frozen=True)
+class StateLayout:
+    """The layers that have a state space (Mamba-2) in the place of attention. Of a row they keep in float32, however
+    many tokens it has, two sides: "conv", the last `kernel` - 1 inputs of the convolution, [batch, 1, kernel - 1,
+    width], and "ssm", the state of each head, [batch, num_heads, head_dim, state_size]. Both are undefined for a row
+    without tokens. A run reads at most STATES_RUN tokens."""
+
+    layers: tuple[int, ...]
+    width: int
+    kernel: int
+    num_heads: int
+    head_dim: int
+    state_size: int
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes of both in all layers."""
+        numbers = (self.kernel - 1) * self.width + self.num_heads * self.head_dim * self.state_size
+        return len(self.layers) * numbers * CACHE_ITEM_BYTES["float32"]
+
+    def fits(self, num_layers: int) -> bool:
+        """Whether it is of some of so many layers, ascending, or all, and of sizes that can be."""
+        sizes = min(self.width, self.kernel - 1, self.num_heads, self.head_dim, self.state_size)
+        ascending = list(self.layers) == sorted({*self.layers})
+        return sizes >= 1 and ascending and bool(self.layers) and 0 <= self.layers[0] <= self.layers[-1] < num_layers
+
+
+@dataclass(frozen=True)
 class CacheLayout:
-    """The key/value cache: for each of `num_layers` two tensors of [batch, num_kv_heads, capacity, head_dim], or the
-    one that `conv` says.
+    """The key/value cache: for each of `num_layers` two tensors of [batch, num_kv_heads, capacity, head_dim], or what
+    `conv` and `states` say.
 
     `past` and `present` are name patterns with `{layer}` and `{side}` ("key" or "value"). `growth` says what a step
     does: "in_place" writes into the spare capacity of the buffer that is bound as past and present alike, "concat"
@@ -137,6 +173,7 @@ class CacheLayout:
     conv: ConvLayout | None = None
     values_are_keys: bool = False
     shared: tuple[int, ...] = ()
+    states: StateLayout | None = None
 
     @property
     def array_dtype(self) -> str:
@@ -151,10 +188,14 @@ class CacheLayout:
     @property
     def num_attention_layers(self) -> int:
         """Those that keep keys and values."""
-        return self.num_own_layers - (0 if self.conv is None else len(self.conv.layers))
+        return self.num_own_layers - sum(len(each.layers) for each in (self.conv, self.states) if each is not None)
 
     def as_bfloat16(self) -> CacheLayout:
         """The same cache with keys and values in half the bytes. Raises OptionError where it cannot be had."""
+        if not self.num_attention_layers:
+            raise OptionError(
+                "kv_cache is 'bfloat16', and no layer of the package has keys and values; leave kv_cache out"
+            )
         if self.dtype != "float32" or self.growth != "in_place":
             found = "one that its graph makes anew at each step" if self.growth == "concat" else f"one of {self.dtype}"
             raise OptionError(
@@ -180,27 +221,37 @@ class CacheLayout:
         return keys if conv is None else keys + -(-(conv.kernel - 1) * conv.bytes_per_slot // CONV_STEP)
 
     def bytes_per_row(self) -> int:
-        """Bytes that a row occupies however many tokens it has, once these are CONV_SLOTS."""
-        return 0 if self.conv is None else CONV_SLOTS * self.conv.bytes_per_slot
+        """Bytes that a row occupies however many tokens it has, once these are CONV_SLOTS; copies of states count."""
+        states = 0 if self.states is None else (1 + STATES_KEPT) * self.states.bytes_per_row
+        return states + (0 if self.conv is None else CONV_SLOTS * self.conv.bytes_per_slot)
 
     def row_bytes(self, tokens: int) -> int:
         """Bytes of a row of so many tokens."""
         slots = 0 if self.conv is None else min(tokens, CONV_SLOTS) * self.conv.bytes_per_slot
-        return tokens * self.bytes_per_token() + slots
+        states = 0 if self.states is None else self.bytes_per_row()
+        return tokens * self.bytes_per_token() + slots + states
 
     def _of_layer(self, layer: int) -> list[CacheTensor]:
         readers = [self.num_own_layers + i for i, source in enumerate(self.shared) if source == layer]
 
-        def tensor(sides: Sequence[str], heads: int, size: int, dtype: str, kernel: int = 0) -> CacheTensor:
+        def tensor(
+            sides: Sequence[str], heads: int, size: int, dtype: str, kernel: int = 0, slots: int = 0
+        ) -> CacheTensor:
             ports = tuple(
                 (self.past.format(layer=each, side=side), self.present.format(layer=each, side=side))
                 for each in (layer, *readers)
                 for side in sides
             )
-            return CacheTensor(ports, heads, size, dtype, kernel)
+            return CacheTensor(ports, heads, size, dtype, kernel, slots)
 
         if self.conv is not None and layer in self.conv.layers:
             return [tensor(["conv"], 1, self.conv.width, self.conv.dtype, self.conv.kernel)]
+        states = self.states
+        if states is not None and layer in states.layers:
+            return [
+                tensor(["conv"], 1, states.width, "float32", slots=states.kernel - 1),
+                tensor(["ssm"], states.num_heads, states.state_size, "float32", slots=states.head_dim),
+            ]
         apart = [("key", "value")] if self.values_are_keys else [("key",), ("value",)]
         return [tensor(sides, self.num_kv_heads, self.head_dim, self.dtype) for sides in apart]
 

@@ -40,6 +40,7 @@ from edgellm.package.layouts import (
     Problem,
     Rope,
     SpeechFacts,
+    StateLayout,
     Target,
     Task,
     TokenIds,
@@ -57,13 +58,14 @@ else:
     Facts = TypeVar("Facts")
 
 # Fields that earlier versions refuse: of the manifest, and of its cache.
-YOUNGER, YOUNGER_OF_CACHE = ("audio", "global_attention", "counts_by_row"), ("conv", "values_are_keys", "shared")
+YOUNGER = ("audio", "global_attention", "counts_by_row")
+YOUNGER_OF_CACHE = ("conv", "values_are_keys", "shared", "states")
 __all__ = [
     "ATTENTIONS", "CACHE_ITEM_BYTES", "CROSS_ATTENTIONS", "ENCODER_TASKS", "FORMAT_VERSION", "GENERATION_TASKS",
     "LABEL_TASKS", "MANIFEST_NAME", "SPEECH_TASKS", "TASKS", "AudioFeatures", "CacheLayout", "CacheTensor",
     "ConvLayout", "CrossCacheLayout", "DecoderFacts", "Embedding", "EncoderDecoderFacts", "EncoderFacts", "Facts",
     "FileEntry", "GraphFile", "KVCacheChoice", "KVCacheType", "Manifest", "ModelFacts", "Pooling", "Precision",
-    "Problem", "Rope", "SpeechFacts", "Target", "Task", "TokenIds", "Weights", "is_of",
+    "Problem", "Rope", "SpeechFacts", "StateLayout", "Target", "Task", "TokenIds", "Weights", "is_of",
 ]  # fmt: skip
 
 

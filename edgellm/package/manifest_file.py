@@ -27,6 +27,7 @@ from edgellm.package.layouts import (
     ModelFacts,
     Rope,
     SpeechFacts,
+    StateLayout,
     Target,
     Task,
     TokenIds,
@@ -40,7 +41,8 @@ MANIFEST_NAME = "edgellm.json"
 @dataclass(frozen=True)
 class ManifestFile:
     """The file's fields, in its order: see `Manifest` and the kinds of `ModelFacts`. `cache`: of models that generate.
-    `rope`, `source_length`, `global_attention`, `cross_cache`, `counts_by_row`, `audio`, `encoder`: of some kinds only."""
+    `rope`, `source_length`, `global_attention`, `cross_cache`, `counts_by_row`, `audio`, `encoder`: of some kinds
+    only."""
 
     task: Task
     model_type: str
@@ -171,6 +173,8 @@ def _check_caches(found: ManifestFile) -> None:
             _check_conv(own, own.conv, found)
         if own.shared:
             _check_shared(own, found)
+        if own.states is not None:
+            _check_states(own, own.states, found)
 
 
 def _check_conv(cache: CacheLayout, conv: ConvLayout, found: ManifestFile) -> None:
@@ -188,8 +192,17 @@ def _check_shared(cache: CacheLayout, found: ManifestFile) -> None:
     own = max(cache.num_own_layers, 0)
     if not all(0 <= source < own for source in cache.shared):
         raise _corrupt(f"cache.shared is {cache.shared}, expected for each a layer of the {own} before them")
-    if cache.growth != "in_place" or cache.conv is not None or found.task != "text-generation":
-        raise _corrupt("cache.shared belongs to a decoder's cache that is written in place, without convolutions")
+    if cache.growth != "in_place" or cache.conv or cache.states or found.task != "text-generation":
+        raise _corrupt("cache.shared belongs to a decoder's cache that is written in place, of keys and values alone")
+
+
+def _check_states(cache: CacheLayout, states: StateLayout, found: ManifestFile) -> None:
+    if not states.fits(cache.num_layers):
+        raise _corrupt(f"cache.states is {states}, expected positive sizes and some of {cache.num_layers} layers")
+    if cache.conv is not None or cache.growth != "in_place" or found.task != "text-generation":
+        raise _corrupt("cache.states belongs to a decoder's cache that is written in place, and not to one with conv")
+    if found.target != "cpu":
+        raise _corrupt(f"cache.states is there in a package for {found.target}, expected one for the CPU")
 
 
 def _check_layout(name: str, cache: CacheLayout | CrossCacheLayout, **sizes: int) -> None:

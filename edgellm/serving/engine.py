@@ -241,7 +241,7 @@ def _limits(model: GenerativeModel[Any], max_rows: int, budget: int) -> Limits:
     layout = model.manifest.model.cache
     row_bytes = layout.bytes_per_row()
     rows = max_rows if not row_bytes else max(1, min(max_rows, budget // (2 * row_bytes)))
-    return Limits(rows, max(0, budget - rows * row_bytes) // layout.bytes_per_token())
+    return Limits(rows, max(0, budget - rows * row_bytes) // max(1, layout.bytes_per_token()))
 
 
 def _check_whole(name: str, value: Any, least: int, *, or_none: bool = False) -> None:

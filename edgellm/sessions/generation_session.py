@@ -112,8 +112,8 @@ class GenerationSession(Conversing):
         return self._reader.room().tokens
 
     def trim(self, length: int) -> None:
-        """Forget all but the first `length` tokens; a model with short convolutions may have to forget some of these,
-        too: `tokens` says what is left."""
+        """Forget all but the first `length` tokens; one with short convolutions or states may have to forget some of
+        these, too: `tokens` says what is left."""
         if type(length) is not int or length < 0:
             raise InputError(f"trim got {length!r}, expected how many tokens to keep")
         with self._holder.reading() as engine:

@@ -9,8 +9,8 @@
 
 Numbers are little-endian. The arrays are the token ids, [tokens] int64, and then for each layer its keys and its
 values, [num_kv_heads, tokens, head_dim] each, or one array where values are keys, or what its short convolution would
-read again, [1, kernel - 1, width] of the last tokens. All about them follows from the header, and so does the file's
-size.
+read again, [1, kernel - 1, width] of the last tokens, or the two arrays of its state. All about them follows from the
+header, and so does the file's size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Literal
 
 from edgellm.errors import InputError, SessionCorruptError, SessionVersionError
 from edgellm.package.json_data import Mistyped, build
-from edgellm.package.manifest import CACHE_ITEM_BYTES, ConvLayout
+from edgellm.package.manifest import CACHE_ITEM_BYTES, ConvLayout, StateLayout
 
 MAGIC = b"\x93EDGEKV\n"  # no text, and changed by a transfer as text
 FORMAT_VERSION = 1
@@ -38,8 +38,8 @@ _PRELUDE = struct.Struct("<8sII32s")
 
 @dataclass(frozen=True)
 class StoredCache:
-    """The arrays of keys and values: two for each of `num_layers`, one where `values_are_keys`, or the one that `conv`
-    says."""
+    """The arrays of keys and values: two for each of `num_layers`, one where `values_are_keys`, or those that `conv`
+    and `states` say."""
 
     num_layers: int
     num_kv_heads: int
@@ -47,22 +47,37 @@ class StoredCache:
     dtype: Literal["float32", "float16", "bfloat16", "int8"]
     conv: ConvLayout | None = None
     values_are_keys: bool = False
+    states: StateLayout | None = None
 
     @property
     def arrays(self) -> int:
         """How many; computed, as a damaged header may have any number of layers."""
         convolved = 0 if self.conv is None else len(self.conv.layers)
-        return (1 if self.values_are_keys else 2) * (self.num_layers - convolved) + convolved
+        stated = 0 if self.states is None else len(self.states.layers)
+        attend = self.num_layers - convolved - stated
+        return (1 if self.values_are_keys else 2) * attend + convolved + 2 * stated
 
     def sizes(self, tokens: int) -> list[int]:
         """Bytes of each array, layer by layer."""
         side = self.num_kv_heads * tokens * self.head_dim * CACHE_ITEM_BYTES[self.dtype]
         sides = [side] * (1 if self.values_are_keys else 2)
-        if self.conv is None:
-            return sides * self.num_layers
-        one = min(tokens, self.conv.kernel - 1) * self.conv.width * CACHE_ITEM_BYTES[self.conv.dtype]
-        without = {*self.conv.layers}
-        return [size for i in range(self.num_layers) for size in ([one] if i in without else sides)]
+        others = {**self._convolutions(tokens), **self._states(tokens)}
+        return [size for i in range(self.num_layers) for size in others.get(i, sides)]
+
+    def _convolutions(self, tokens: int) -> dict[int, list[int]]:
+        """Bytes of the arrays of the layers that have others than keys and values."""
+        conv = self.conv
+        if conv is None:
+            return {}
+        one = min(tokens, conv.kernel - 1) * conv.width * CACHE_ITEM_BYTES[conv.dtype]
+        return {layer: [one] for layer in conv.layers}
+
+    def _states(self, tokens: int) -> dict[int, list[int]]:
+        states, number = self.states, CACHE_ITEM_BYTES["float32"] if tokens else 0
+        if states is None:
+            return {}
+        sizes = (states.kernel - 1) * states.width, states.num_heads * states.head_dim * states.state_size
+        return {layer: [size * number for size in sizes] for layer in states.layers}
 
 
 @dataclass(frozen=True)
@@ -99,8 +114,8 @@ class Header:
     def to_bytes(self) -> bytes:
         """All that comes before the arrays. Raises InputError for `metadata` that JSON cannot hold."""
         content = asdict(self)
-        if content["cache"]["conv"] is None:  # younger than the format
-            del content["cache"]["conv"]
+        for name in [name for name in ("conv", "states") if content["cache"][name] is None]:  # younger than the format
+            del content["cache"][name]
         try:
             text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -183,6 +198,8 @@ def _parse(text: bytes) -> Header:
     conv = cache.conv
     if conv is not None and not _fits(conv, cache.num_layers):
         raise SessionCorruptError(f"its header says that cache.conv is {conv}, of {cache.num_layers} layers")
+    if cache.states is not None and (conv is not None or not cache.states.fits(cache.num_layers)):
+        raise SessionCorruptError(f"its header says that cache.states is {cache.states}, of {cache.num_layers} layers")
     if len(header.checksums) != 1 + cache.arrays:
         raise SessionCorruptError(f"its header has {len(header.checksums)} checksums for {cache.num_layers} layers")
     return header

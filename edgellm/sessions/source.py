@@ -38,7 +38,7 @@ class Identity:
         for name in graphs:
             digest.update(f"{name}\n{_hash(package, manifest, name)}\n".encode())
         sizes = layout.num_own_layers, layout.num_kv_heads, layout.head_dim
-        cache = StoredCache(*sizes, layout.dtype, layout.conv, layout.values_are_keys)
+        cache = StoredCache(*sizes, layout.dtype, layout.conv, layout.values_are_keys, layout.states)
         return cls(digest.hexdigest(), _hash(package, manifest, TOKENIZER), cache)
 
     def check(self, header: Header) -> None:

@@ -75,12 +75,12 @@ class Unkept:
 @torch.no_grad()
 def hf_generate(model: Any, ids: np.ndarray, **options: Any) -> Expected:
     """Without a cache where that of transformers 4.57 is wrong: LFM2's puts a second token in the place of a first, and
-    cannot be reordered; and see `has_longrope`."""
+    cannot be reordered, as Mamba2's cannot; and see `has_longrope`."""
     tokens = torch.tensor(ids[None])
     out = fresh(model).generate(
         tokens,
         attention_mask=torch.ones_like(tokens),
-        use_cache=not has_longrope(model.config) and model.config.model_type != "lfm2",
+        use_cache=not has_longrope(model.config) and model.config.model_type not in ("lfm2", "mamba2"),
         return_dict_in_generate=True,
         output_scores=True,
         **options,

@@ -47,7 +47,7 @@ class Family:
     `norms`: how many of a layer's norms linear layers alone read. `attention`: the implementation that is the
     reference. `neighbours`: how many of a head's channels rotate with the one beside them.
     `chooses`: experts, of which two may be all but equal, so that rounding decides.
-    `convolves`: some layers, whose cache no other runtime knows."""
+    `convolves`: some layers, whose cache no other runtime knows. `remembers`: some layers, in states."""
 
     name: str
     config: Callable[[], hf.PretrainedConfig]
@@ -59,6 +59,7 @@ class Family:
     neighbours: int = 0
     chooses: bool = False
     convolves: bool = False
+    remembers: bool = False
 
 
 def _sized(config_class: type[hf.PretrainedConfig], **changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -79,6 +80,8 @@ _DENSE = {
     "shared_intermediate_size": 80,
     "mamba_n_heads": 6,
 }
+_STATES = {"hidden_size": 96, "mamba_n_heads": 6, "mamba_d_state": 24, "shared_intermediate_size": 80}
+_MAMBA = {"hidden_size": 96, "mamba_n_heads": 6, "mamba_d_state": 24, "attn_layer_indices": [1]}
 _CONVOLVED = {
     "hidden_size": 96,
     "num_hidden_layers": 4,
@@ -110,6 +113,20 @@ _OWN_KEYS = {
     "altup_active_idx": 1,
     "altup_correct_scale": False,
 }
+
+
+def _mamba2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
+    """Of one group: of several, transformers 4 norms all together, and 5 each by itself."""
+    sizes = {
+        "vocab_size": 131,
+        "hidden_size": 48,
+        "num_hidden_layers": 3,
+        "num_heads": 6,
+        "head_dim": 16,
+        "n_groups": 1,
+    }
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return lambda: hf.Mamba2Config(**{**sizes, **special, "state_size": 20, "chunk_size": 16, **changes})
 
 
 def _gpt2(**changes: Any) -> Callable[[], hf.PretrainedConfig]:
@@ -408,6 +425,42 @@ FAMILIES = [
         ),
     ),
     Family("granitemoehybrid-no-rope", _sized(hf.GraniteMoeHybridConfig, **_DENSE, attention_multiplier=0.25)),
+    Family(
+        "granitemoehybrid-mamba",
+        _sized(
+            hf.GraniteMoeHybridConfig,
+            **{**_STATES, **_MULTIPLIERS, "num_local_experts": 0, "num_hidden_layers": 4},
+            layer_types=["mamba", "attention", "mamba", "attention"],
+        ),
+        remembers=True,
+    ),
+    Family(
+        "granitemoehybrid-experts",
+        _sized(
+            hf.GraniteMoeHybridConfig,
+            **{**_STATES, "intermediate_size": 40, "num_local_experts": 5, "num_experts_per_tok": 2},
+            attention_multiplier=0.25,
+            layer_types=["mamba", "attention", "mamba"],
+            mamba_d_conv=3,
+            mamba_conv_bias=False,
+            mamba_proj_bias=True,
+        ),
+        chooses=True,
+        remembers=True,
+    ),
+    Family(
+        "bamba",
+        _sized(hf.BambaConfig, **{**_MAMBA, "head_dim": 32, "num_attention_heads": 3, "num_key_value_heads": 1}),
+        remembers=True,
+    ),
+    Family("mamba2", _mamba2(), norms=1, gated=False, remembers=True),
+    Family(
+        "mamba2-biases",
+        _mamba2(use_bias=True, use_conv_bias=False, conv_kernel=3, head_dim=24, num_heads=4),
+        norms=1,
+        gated=False,
+        remembers=True,
+    ),
     Family("lfm2", _sized(hf.Lfm2Config, **_CONVOLVED), convolves=True),
     Family(
         "lfm2-biases",
@@ -471,7 +524,7 @@ OF_ALL_KINDS = (
     "mistral-sliding", "ministral", "qwen2-sliding", "qwen3", "starcoder2", "phi3-partial", "phi3-longrope", "gemma2",
     "gemma3", "gptj-odd-rotary", "bloom", "falcon-alibi", "smollm3-sliding", "olmo3", "granite", "stablelm-parallel",
     "cohere2", "exaone4", "glm4", "hunyuan-alpha", "bitnet", "qwen3_moe", "qwen2_moe", "gpt_oss", "lfm2",
-    "deepseek_v2", "gemma3n",
+    "deepseek_v2", "gemma3n", "granitemoehybrid-mamba", "mamba2",
 )  # fmt: skip
 ENDING_OF_ALL_KINDS = [f"{name}-ending" for name in OF_ALL_KINDS]
 

@@ -30,6 +30,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "phi3": ("qkv_proj", "gate_up_proj"),
     "lfm2": ("in_proj", "out_proj", "w1"),
     "gemma3n": ("q_proj", "linear_left", "per_layer_projection"),
+    "granitemoehybrid-mamba": ("in_proj", "out_proj", "q_proj"),
 }
 FAMILIES = list(TARGETS)
 

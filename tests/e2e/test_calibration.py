@@ -57,7 +57,7 @@ def test_scales_change_nothing_in_float(
     layers, convolutions = cache.num_layers, len(cache.conv.layers) if cache.conv else 0
     places = family.norms + family.gated
     if family.chooses:  # one for each expert that saw enough, and one that all see
-        assert 2 * layers <= len(used) <= 8 * layers
+        assert 2 * layers <= len(used) <= 8 * layers + convolutions
     else:
         assert len(used) == places * layers + convolutions
     ids = prompt(name, 30)

@@ -17,7 +17,7 @@ from edgellm.engines.in_place.device_cache import DeviceCache
 from families import BY_NAME, FAMILIES
 from rounding import rounded
 
-NAMES = [family.name for family in FAMILIES]
+NAMES = [family.name for family in FAMILIES if not family.remembers]
 PRECISIONS = ["fp16", "int8", "int4"]
 REPRESENTATIVE = ["gpt2", "llama-dynamic", "mistral-sliding", "qwen3-biases", "phi3-longrope", "gemma2", "gemma3"]
 

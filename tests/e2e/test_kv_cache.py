@@ -24,8 +24,8 @@ from families import BY_NAME, FAMILIES
 from test_cuda_graph import check_generation
 from test_independence import check_batch, check_prefix
 
-# test_latent has those whose caches transformers keeps in another way.
-NAMES = [family.name for family in FAMILIES if not family.name.startswith("deepseek")]
+# test_latent and test_states have those whose caches transformers keeps in another way.
+NAMES = [family.name for family in FAMILIES if not family.name.startswith("deepseek") and not family.remembers]
 REPRESENTATIVE = [
     "gpt2",
     "gpt_oss",

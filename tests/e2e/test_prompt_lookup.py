@@ -60,6 +60,8 @@ def test_exactly(
     name: str, precision: str, kv_cache: Any, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On edgellm's kernels, with any cache: the tokens and the log-probabilities to the last bit."""
+    if kv_cache == "bfloat16" and name.startswith("mamba2"):
+        pytest.skip("has no keys and values")
     monkeypatch.setattr(prompt_lookup, "Drafter", Oracle)
     check_family(edgellm.load(package(name, precision), threads=1, kv_cache=kv_cache), name, 0)
 
@@ -77,8 +79,9 @@ def test_int8_with_an_int8_cache(
 
 
 def check_family(model: edgellm.Model, name: str, tolerance: float) -> None:
-    if model.manifest.model.rope.changes_with_every_token:
-        with pytest.raises(OptionError, match="rotary tables change with every token"):
+    facts = model.manifest.model
+    if facts.rope.changes_with_every_token or facts.cache.states is not None:
+        with pytest.raises(OptionError, match=r"whose (rotary tables change with every token|states cannot forget)"):
             model.generate([5, 6], prompt_lookup=True)
         return
     for seed, options in enumerate(OPTIONS):

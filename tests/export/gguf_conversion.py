@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "gemma3_text": "gemma3",
     "gemma3n_text": "gemma3n",
     "gpt_neox": "gptneox",
+    "granitemoehybrid": "granitehybrid",
     "gpt_bigcode": "starcoder",
     "olmo3": "olmo2",
     "phi": "phi2",
@@ -44,6 +45,11 @@ INTERLEAVED = ("arcee", "granite", "granitehybrid", "granitemoe", "llama", "mist
 TEXT_MODELS = ("gemma-embedding", "qwen2vl", "qwen3vl")  # stored without the prefix that conversion knows
 BERT_PREFIXES = ("bert.", "distilbert.", "roberta.")
 XIELU = ("alpha_p", "alpha_n", "beta", "eps")  # the numbers of Apertus' activation, which metadata holds
+STATE = tuple(
+    f".{mixer}.{part}"
+    for mixer in ("mixer", "mamba")
+    for part in ("A_log", "D", "dt_bias", "conv1d.weight", "norm.weight")
+)
 NOT_CONVERTED = re.compile(
     r"pooler\..*|.*position_ids|cls\..*|lm_head\..*|vocab_.*|(encoder|decoder)\.embed_tokens\..*"
 )
@@ -121,6 +127,15 @@ def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tupl
         return [(f"{name}.weight", tensor)]
     if name.endswith(".sinks"):
         return [(f"{name}.weight", tensor)]
+    if ".shared_mlp." in name:
+        stem, end = name.split(".shared_mlp.")[0], "_shexp" if config.num_local_experts else ""
+        layer = f"blk.{stem.rpartition('.')[2]}.ffn"
+        if "output_linear" in name:
+            return [(f"{layer}_down{end}.weight", tensor)]
+        halves = np.split(tensor, 2)
+        return [(f"{layer}_{side}{end}.weight", half) for side, half in zip(("gate", "up"), halves, strict=True)]
+    if name.endswith(STATE):
+        return [_of_state(name, tensor, config)]
     if ".input_linear." in name:
         halves = np.split(tensor, 2, axis=1)
         stem = name.replace("block_sparse_moe.input_linear", "mlp.experts")
@@ -129,6 +144,21 @@ def _of_experts(name: str, tensor: Array, config: PretrainedConfig) -> list[tupl
     name = name.replace("block_sparse_moe.output_linear", "mlp.experts.down_proj")
     name = re.sub(r"^model\.(layers\.\d+\.)block_sparse_moe\.experts\.", r"\1feed_forward.experts.", name)
     return [(name, tensor[0] if ".shared_expert_gate." in name else tensor)]
+
+
+def _of_state(name: str, tensor: Array, config: PretrainedConfig) -> tuple[str, Array]:
+    """Of a state space."""
+    layer, part = f"blk.{name.split('.layers.')[1].split('.')[0]}", name.split(".", 4)[4]
+    if part == "A_log":
+        return f"{layer}.ssm_a", -np.exp(tensor)[:, None]
+    if part == "D":
+        return f"{layer}.ssm_d", tensor[:, None]
+    if part == "dt_bias":
+        return f"{layer}.ssm_dt.bias", tensor
+    if part == "conv1d.weight":
+        return f"{layer}.ssm_conv1d.weight", tensor[:, 0]
+    groups = config.n_groups if config.model_type == "mamba2" else config.mamba_n_groups
+    return f"{layer}.ssm_norm.weight", tensor.reshape(groups, -1)
 
 
 def _stacked(tensors: dict[str, Array]) -> dict[str, Array]:
@@ -145,6 +175,8 @@ def _stacked(tensors: dict[str, Array]) -> dict[str, Array]:
 
 
 def _one(name: str, tensor: Array, arch: str, config: PretrainedConfig, names: gguf.TensorNameMap) -> dict[str, Array]:
+    if name.startswith("blk."):
+        return {name: np.ascontiguousarray(tensor)}
     stem, suffix = name.rsplit(".", 1)
     part = stem.rsplit(".", 1)[-1]
     shape = tensor.shape
@@ -204,7 +236,52 @@ def _metadata(config: PretrainedConfig, arch: str) -> dict[str, Any]:
         "gemma3n": _gemma3n, "bert": _bert, "t5": _t5, "lfm2": _lfm2,
         "falcon": _falcon, "mpt": _mpt, "modern-bert": _modernbert,
     }  # fmt: skip
+    if config.model_type in ("mamba2", "granitemoehybrid"):
+        return (_mamba2 if arch == "mamba2" else _granite_hybrid)(config)
     return makers.get(arch, _decoder)(config)
+
+
+def _mamba2(config: PretrainedConfig) -> dict[str, Any]:
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": 1 << 20,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": 0,
+        "attention.head_count": 0,
+        "attention.layer_norm_rms_epsilon": config.layer_norm_epsilon,
+        "ssm.conv_kernel": config.conv_kernel,
+        "ssm.inner_size": config.num_heads * config.head_dim,
+        "ssm.state_size": config.state_size,
+        "ssm.time_step_rank": config.num_heads,
+        "ssm.group_count": config.n_groups,
+    }
+
+
+def _granite_hybrid(config: PretrainedConfig) -> dict[str, Any]:
+    rotates = config.position_embedding_type == "rope"
+    shared = {"expert_shared_feed_forward_length": config.shared_intermediate_size} if config.num_local_experts else {}
+    return {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings if rotates else 1 << 20,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size
+        if config.num_local_experts
+        else config.shared_intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": [
+            config.num_key_value_heads if kind == "attention" else 0 for kind in config.layer_types
+        ],
+        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "rope.freq_base": float(config.rope_theta),
+        "rope.scaling.finetuned": rotates,
+        **_experts(config),
+        **shared,
+        "ssm.conv_kernel": config.mamba_d_conv,
+        "ssm.inner_size": config.mamba_expand * config.hidden_size,
+        "ssm.state_size": config.mamba_d_state,
+        "ssm.time_step_rank": config.mamba_n_heads,
+        "ssm.group_count": config.mamba_n_groups,
+    }
 
 
 def _decoder(config: PretrainedConfig) -> dict[str, Any]:

@@ -53,6 +53,13 @@ FALCON = {"max_position_embeddings": 2048, "rope_theta": 10000.0, "tie_word_embe
 GRANITE = {
     "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2, "logits_scaling": 4.0,
 }  # fmt: skip
+STATES: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16,
+    "chunk_size": 16,
+}  # fmt: skip
+HYBRID: dict[str, Any] = {
+    "num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 8, "mamba_d_state": 16,
+}  # fmt: skip
 # What conversion writes of Granite 4, which it makes Granite of where there is no Mamba.
 WITHOUT_MAMBA: dict[str, Any] = {
     "attention.head_count_kv": [2, 2], "expert_count": 0, "expert_used_count": 0,
@@ -133,6 +140,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "block_auto_adjust_ff_dim": False,
             "norm_eps": 1e-6,
             "tie_word_embeddings": True,
+        },
+        {},
+    ),
+    "mamba2": ("mamba2", {**STATES, **PHI3_IDS, "use_conv_bias": False}, {}),
+    "granitehybrid with mamba": (
+        "granitemoehybrid",
+        {
+            **GRANITE,
+            **PHI3_IDS,
+            **HYBRID,
+            "num_local_experts": 0,
+            "tie_word_embeddings": True,
+            "position_embedding_type": "rope",
+            "shared_intermediate_size": 96,
+            "mamba_conv_bias": True,
         },
         {},
     ),

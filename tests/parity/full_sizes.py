@@ -107,6 +107,10 @@ def _alternating(layers: int, attention: tuple[int, ...]) -> list[str]:
     return ["full_attention" if layer in attention else "conv" for layer in range(layers)]
 
 
+def _hybrid(layers: int, attention: tuple[int, ...]) -> list[str]:
+    return ["attention" if layer in attention else "mamba" for layer in range(layers)]
+
+
 DECODERS = [
     _of("meta-llama/Llama-3.2-1B-Instruct", "llama", 1_235_814_400, **_sized(
         2048, 8192, 16, 32, 8, 128256, head_dim=64, rope_theta=5e5, rope_scaling=LLAMA3,
@@ -177,6 +181,18 @@ DECODERS = [
     _of("ibm-granite/granite-4.0-350m", "granitemoehybrid", None, **_sized(
         1024, 2048, 28, 16, 4, 100352, shared_intermediate_size=2048, num_local_experts=0, num_experts_per_tok=0,
         layer_types=["attention"] * 28, position_embedding_type="rope", **TIED)),
+    _of("ibm-granite/granite-4.0-h-micro", "granitemoehybrid", None, **_sized(
+        2048, 8192, 40, 32, 8, 100352, shared_intermediate_size=8192, num_local_experts=0, num_experts_per_tok=0,
+        layer_types=_hybrid(40, (5, 15, 25, 35)), mamba_n_heads=64, mamba_d_head=64, mamba_d_state=128, **TIED)),
+    _of("ibm-granite/granite-4.0-h-tiny", "granitemoehybrid", None, **_sized(
+        1536, 512, 40, 12, 4, 100352, shared_intermediate_size=1024, num_local_experts=64, num_experts_per_tok=6,
+        layer_types=_hybrid(40, (5, 15, 25, 35)), mamba_n_heads=48, mamba_d_head=64, mamba_d_state=128, **TIED)),
+    _of("ibm-ai-platform/Bamba-9B-v2", "bamba", None, **_sized(
+        4096, 14336, 32, 32, 8, 128256, attn_layer_indices=[9, 18, 27], mamba_n_heads=128, mamba_d_state=128)),
+    _of("mistralai/Mamba-Codestral-7B-v0.1", "mamba2", 7_285_403_648, hidden_size=4096, num_hidden_layers=64,
+        num_heads=128, head_dim=64, n_groups=8, state_size=128, vocab_size=32768),
+    _of("AntonV/mamba2-130m-hf", "mamba2", 128_989_632, version="5", hidden_size=768, num_hidden_layers=24,
+        num_heads=24, head_dim=64, n_groups=1, state_size=128, vocab_size=50288, **TIED),
     _of("HuggingFaceTB/SmolLM3-3B", "smollm3", 3_075_098_624, **_sized(2048, 11008, 36, 16, 4, 128256, **TIED)),
     _of("LGAI-EXAONE/EXAONE-4.0-1.2B", "exaone4", 1_279_391_488, **_sized(
         2048, 4096, 30, 32, 8, 102400, head_dim=64, sliding_window=None, layer_types=["full_attention"] * 30, **TIED)),

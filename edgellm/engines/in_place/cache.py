@@ -3,7 +3,7 @@
 A cache holds, per layer and side (key, value), a buffer of [rows, num_kv_heads, capacity, head_dim], or one for both
 sides where values are keys. A graph reads and writes it in place. `lengths[row]` tokens of a row are in use; the rest
 of its capacity is undefined. Capacity follows the tokens in use, never the model's maximum context.
-What layers with a short convolution have instead is in `convolutions`.
+What layers with a short convolution or a state space have instead is in `recurrent`, `convolutions` and `states`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engines.in_place.convolutions import Convolutions
+from edgellm.engines.in_place.recurrent import Recurrent
+from edgellm.engines.in_place.states import States
 from edgellm.errors import OutOfMemoryError, ProviderError
 from edgellm.ort.binding import Binding
 from edgellm.ort.library import Device
@@ -38,8 +40,8 @@ class View:
 
 
 class KVCache(ABC):
-    """`version` changes whenever views taken before have become invalid. `remembers`: what convolutions read is kept to
-    go back to."""
+    """`version` changes whenever views taken before have become invalid. `remembers`: what convolutions
+    and states read is kept to go back to."""
 
     device: Device
     remembers = False
@@ -49,7 +51,11 @@ class KVCache(ABC):
         self.layout = layout
         self.max_length = max_length
         self.tensors = layout.tensors()
-        self.convolutions = Convolutions(layout, chunk=chunk, remembers=self.remembers)
+        self.recurrent: Recurrent = (
+            Convolutions(layout, chunk=chunk, remembers=self.remembers)
+            if layout.states is None
+            else States(layout, remembers=self.remembers)
+        )
         self.lengths: list[int] = []
         self.capacity = 0
         self.version = 0
@@ -65,12 +71,12 @@ class KVCache(ABC):
         """Bytes of address space that the buffers take; the operating system commits host memory as it is used."""
         rows = self._allocated_rows()
         slots = sum(self.slots(tensor) * tensor.bytes_per_token for tensor in self.tensors)
-        return rows * slots + self.convolutions.nbytes
+        return rows * slots + self.recurrent.nbytes
 
     def slots(self, tensor: CacheTensor, capacity: int | None = None) -> int:
         """How many tokens of a row its buffer has, in one of so many tokens."""
         whole = self.capacity if capacity is None else capacity
-        return min(whole, self.convolutions.most_slots) if tensor.kernel else whole
+        return self.recurrent.slots(tensor, whole) if tensor.recurrent else whole
 
     def reset(self, rows: int, capacity: int) -> None:
         """Start over with `rows` empty rows that hold at least `capacity` tokens each."""
@@ -82,7 +88,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [0] * rows
         self._origins = [[] for _ in range(rows)]
-        self.convolutions.begin(rows)
+        self.recurrent.begin(rows)
         self.version += 1
 
     def insert(self, capacity: int) -> None:
@@ -99,7 +105,7 @@ class KVCache(ABC):
             self.capacity = capacity
         self.lengths = [*self.lengths, 0]
         self._origins = [*self._origins, []]
-        self.convolutions.insert()
+        self.recurrent.insert()
         self.version += 1
 
     def reserve(self, length: int) -> None:
@@ -113,27 +119,27 @@ class KVCache(ABC):
         for row in range(self.rows) if rows is None else rows:
             self.lengths[row] += count
             self._origins[row].extend(itertools.islice(self._new_origins, count))
-            if self.convolutions:
-                self.convolutions.has_read(row, self.lengths[row], count, self._host_buffers)
+            if self.recurrent:
+                self.recurrent.has_read(row, self.lengths[row], count, self._host_buffers)
         assert max(self.lengths) <= self.capacity
 
     def trim(self, length: int, row: int | None = None) -> None:
         """Forget what lies beyond `length` tokens in every row, or in one; `restorable` says how many it has then."""
         for each in range(self.rows) if row is None else [row]:
             kept = self.restorable(length, each)
-            if self.convolutions and kept < self.lengths[each]:
-                self.convolutions.restore(each, kept, self._host_buffers)
+            if self.recurrent and kept < self.lengths[each]:
+                self.recurrent.restore(each, kept, self._host_buffers)
             self.lengths[each] = kept
             del self._origins[each][kept:]
 
     def restorable(self, length: int, row: int = 0) -> int:
-        """How many tokens `trim` to `length` leaves of a row: fewer where what its convolutions read next is gone."""
-        return self.convolutions.restorable(row, self.lengths[row], min(length, self.lengths[row]))
+        """How many tokens `trim` to `length` leaves of a row: fewer where what its layers read next is gone."""
+        return self.recurrent.restorable(row, self.lengths[row], min(length, self.lengths[row]))
 
     def remember(self, row: int) -> None:
-        """Keep what the convolutions read behind a row's last token, to go back to it."""
-        if self.convolutions:
-            self.convolutions.remember(row, self.lengths[row], self._host_buffers)
+        """Keep what is read behind a row's last token, to go back to it."""
+        if self.recurrent:
+            self.recurrent.remember(row, self.lengths[row], self._host_buffers)
 
     def reorder(self, parents: npt.ArrayLike) -> None:
         """New row i continues old row parents[i]; rows may be repeated, dropped or added."""
@@ -142,7 +148,7 @@ class KVCache(ABC):
             with _memory_errors(len(chosen), self.capacity):
                 self._reorder(chosen)
             self.version += len(chosen) != self.rows
-        self.convolutions.reorder(chosen)
+        self.recurrent.reorder(chosen)
         self.lengths = [self.lengths[parent] for parent in chosen]
         self._origins = [list(self._origins[parent]) for parent in chosen]
 
@@ -160,7 +166,7 @@ class KVCache(ABC):
 
     def used(self, row: int = 0) -> list[Array]:
         """Keys and values of a row in the order of `tensors`, [heads, tokens, size] each, to be read until the cache
-        changes; of convolutions what they read behind the last token, [1, kernel - 1, size]."""
+        changes; of convolutions and states what they read behind the last token, [heads, slots, size]."""
         return self._parts(row, 0, self.lengths[row])
 
     def taken(self, row: int, start: int, stop: int) -> tuple[Array, ...]:
@@ -170,11 +176,11 @@ class KVCache(ABC):
     def give(self, row: int, known: Sequence[Array]) -> None:
         """Tokens behind those of a row, as `taken` has them."""
         start = self.lengths[row]
-        stop = start + next(part.shape[1] for part, of in zip(known, self.tensors, strict=True) if not of.kernel)
+        stop = start + next(part.shape[1] for part, of in zip(known, self.tensors, strict=True) if not of.recurrent)
         for tensor, buffer, part in zip(self.tensors, self._host_buffers(), known, strict=True):
-            if not tensor.kernel:
+            if not tensor.recurrent:
                 buffer[row, :, start:stop] = part
-        self.convolutions.write(row, stop, [known[i] for i in self.convolutions.tensors], self._host_buffers)
+        self.recurrent.write(row, stop, [known[i] for i in self.recurrent.tensors], self._host_buffers)
         self.advance(stop - start, range(row, row + 1))
 
     @contextmanager
@@ -184,13 +190,13 @@ class KVCache(ABC):
         self.reset(1, length + spare)
         with self._filled(length) as arrays:
             yield arrays
-        self.convolutions.starts_behind(0, length)
+        self.recurrent.starts_behind(0, length)
         self.advance(length)
         self.remember(0)
 
     def recall(self, other: KVCache) -> None:
         """Remember what the cache remembers whose row was taken over."""
-        self.convolutions.recall(0, other.convolutions.rows[0])
+        self.recurrent.recall(0, other.recurrent.rows[0])
 
     def _resize(self, capacity: int) -> None:
         with _memory_errors(self.rows, capacity):
@@ -218,9 +224,9 @@ class KVCache(ABC):
         ]
 
     def _parts(self, row: int, start: int, stop: int) -> list[Array]:
-        convolved = iter(self.convolutions.behind(row, stop, self._host_buffers))
+        found = iter(self.recurrent.behind(row, stop, self._host_buffers))
         buffers = zip(self.tensors, self._host_buffers(), strict=True)
-        return [next(convolved) if tensor.kernel else buffer[row, :, start:stop] for tensor, buffer in buffers]
+        return [next(found) if tensor.recurrent else buffer[row, :, start:stop] for tensor, buffer in buffers]
 
     def _rounded(self, capacity: int) -> int:
         return min(-(-max(capacity, 1) // CAPACITY_STEP) * CAPACITY_STEP, self.max_length)

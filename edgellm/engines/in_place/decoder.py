@@ -13,6 +13,7 @@ from edgellm.engines.in_place import open_cache
 from edgellm.engines.in_place.binding import BoundDecoder
 from edgellm.engines.in_place.cache import KVCache
 from edgellm.ort.loaded_graph import LoadedGraph
+from edgellm.package.layouts import STATES_RUN
 from edgellm.package.manifest import DecoderFacts, Manifest
 from edgellm.types import Logits, TokenArray
 
@@ -32,8 +33,12 @@ class Engine(CachedEngine[KVCache]):
         prefill_chunk: int = 128,
         reuse_generated: bool = False,
     ) -> None:
-        cache = open_cache(manifest.model.cache, manifest.context_length, loaded.device, prefill_chunk)
-        super().__init__(manifest, cache, prefill_chunk, reuse_generated or loaded.is_exact)
+        layout = manifest.model.cache
+        if layout.states is not None:
+            prefill_chunk = min(prefill_chunk, STATES_RUN - 1)  # a piece may be longer by one
+        cache = open_cache(layout, manifest.context_length, loaded.device, prefill_chunk)
+        exact = loaded.is_exact and layout.states is None
+        super().__init__(manifest, cache, prefill_chunk, reuse_generated or exact)
         self._rope = manifest.model.rope
         graph = only_graph(manifest)
         self._prefill, self._decode, self._verify = (BoundDecoder(loaded, graph, manifest.vocab_size) for _ in range(3))
@@ -54,10 +59,11 @@ class Engine(CachedEngine[KVCache]):
 
     @property
     def lookahead(self) -> int:
-        """Below 2 where there are several rows, or rotary tables that change in between, or the graph of another tool
-        gives the logits of the last token only."""
+        """Below 2 where there are several rows, or rotary tables that change in between, or states that cannot forget a
+        token, or the graph of another tool gives the logits of the last token only."""
         rope = self._rope
-        if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only:
+        states = self._manifest.model.cache.states is not None
+        if self.rows != 1 or rope.changes_with_every_token or self._gives_last_only or states:
             return 1
         length = self._cache.lengths[0]
         room = min(self._chunk, self._manifest.context_length - length)
@@ -84,9 +90,9 @@ class Engine(CachedEngine[KVCache]):
     @property
     def gives_cache(self) -> bool:
         """In main memory, where the keys do not depend on the length of their sequence, and are the same however they
-        were computed."""
-        rope = self._rope
-        changes = rope.changes_with_every_token or rope.recompute_beyond is not None
+        were computed; not of states, which are there for the end of a row alone."""
+        rope, states = self._rope, self._manifest.model.cache.states is not None
+        changes = rope.changes_with_every_token or rope.recompute_beyond is not None or states
         return self._cache.device == "cpu" and self.history.reuse_generated and not changes
 
     def taken(self, row: int, start: int, stop: int) -> Known:

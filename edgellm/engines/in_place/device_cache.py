@@ -51,7 +51,7 @@ class DeviceCache(KVCache):
         """Zeros: kernels may multiply what lies beyond a row's end by zero, and a NaN there would stay NaN."""
         kinds: dict[tuple[int, int, int], list[int]] = {}
         for i, tensor in enumerate(self.tensors):
-            kinds.setdefault((tensor.heads, tensor.size, tensor.kernel), []).append(i)
+            kinds.setdefault((tensor.heads, tensor.size, tensor.recurrent), []).append(i)
         for (heads, size, _), alike in kinds.items():
             length = self.slots(self.tensors[alike[0]], capacity)
             per_buffer = max(1, MAX_ELEMENTS // (rows * heads * length * size))
@@ -76,9 +76,10 @@ class DeviceCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        places = self.convolutions.slots_behind(length, min(self.capacity, self.convolutions.most_slots))
+        held = min(self.capacity, self.recurrent.most_slots)
+        places = np.arange(held)[self.recurrent.slots_behind(length, held)]
         arrays = [
-            np.empty((tensor.heads, len(places) if tensor.kernel else length, tensor.size), self._dtype)
+            np.empty((tensor.heads, len(places) if tensor.recurrent else length, tensor.size), self._dtype)
             for tensor in self.tensors
         ]
         yield arrays
@@ -87,7 +88,7 @@ class DeviceCache(KVCache):
         for i, slots in enumerate(self._slots):
             whole = np.stack([arrays[tensor] for tensor in slots])[:, None]
             room = self.slots(self.tensors[slots[0]])
-            if self.tensors[slots[0]].kernel:
+            if self.tensors[slots[0]].recurrent:
                 parts, whole = whole, np.zeros((*whole.shape[:3], room, whole.shape[4]), self._dtype)
                 whole[:, :, :, places] = parts
             self._binding.input("cache", whole)

@@ -73,7 +73,7 @@ class HostCache(KVCache):
         for tensor, buffer in zip(self.tensors, self._buffers, strict=True):
             spare = np.empty_like(buffer[0]) if in_a_circle else None
             for (target, source, difference), all_of_it in zip(plan, whole, strict=True):
-                tokens = slice(None) if tensor.kernel and all_of_it else difference
+                tokens = slice(None) if tensor.recurrent and all_of_it else difference
                 to, of = (spare if i == SCRATCH else buffer[i] for i in (target, source))
                 assert to is not None
                 assert of is not None
@@ -92,7 +92,7 @@ class HostCache(KVCache):
             return
         used = [*lengths, *[0] * (len(self._touched) - len(lengths))]
         buffers = zip(self.tensors, self._buffers, strict=True)
-        for buffer in (buffer for tensor, buffer in buffers if not tensor.kernel):
+        for buffer in (buffer for tensor, buffer in buffers if not tensor.recurrent):
             for place, kept, touched in zip(buffer, used, self._touched, strict=True):
                 for head in place:
                     release_pages(head[kept:].ctypes.data, head[kept:touched].nbytes)
@@ -103,19 +103,20 @@ class HostCache(KVCache):
 
     @contextmanager
     def _filled(self, length: int) -> Iterator[list[Array]]:
-        held = min(length, self.convolutions.before)
         arrays = [
-            np.empty((tensor.heads, held, tensor.size), tensor.array_dtype) if tensor.kernel else buffer[0, :, :length]
+            np.empty((tensor.heads, self.recurrent.part_slots(tensor, length), tensor.size), tensor.array_dtype)
+            if tensor.recurrent
+            else buffer[0, :, :length]
             for tensor, buffer in zip(self.tensors, self._buffers, strict=True)
         ]
         yield arrays
-        self.convolutions.write(0, length, [arrays[i] for i in self.convolutions.tensors], self._host_buffers)
+        self.recurrent.write(0, length, [arrays[i] for i in self.recurrent.tensors], self._host_buffers)
 
     def _whole(self, parents: Sequence[int], target: int, source: int) -> bool:
-        """Whether a copy of a copy plan must move all slots of what convolutions read: where these went round."""
+        """Whether a copy of a copy plan must move all slots of what convolutions and states read."""
         rows = [parents[target] if source == SCRATCH else source, target if target != SCRATCH else source]
-        slots, convolutions = min(self.capacity, self.convolutions.most_slots), self.convolutions
-        return any(row < self.rows and convolutions.went_round(row, self.lengths[row], slots) for row in rows)
+        slots, recurrent = min(self.capacity, self.recurrent.most_slots), self.recurrent
+        return any(row < self.rows and recurrent.went_round(row, self.lengths[row], slots) for row in rows)
 
     def _difference(self, parents: Sequence[int], target: int, source: int) -> slice:
         """The tokens that a copy of a copy plan must move: not those at the start that the target has already."""
@@ -126,9 +127,12 @@ class HostCache(KVCache):
     def _rebuild(self, parents: Sequence[int], rows: int, capacity: int) -> None:
         """New buffers of `rows` rows, one after the other, so that at most one exists twice."""
         for i, old in enumerate(self._buffers):
-            new = self._empty(self.tensors[i], rows, self.slots(self.tensors[i], capacity))
+            tensor = self.tensors[i]
+            if tensor.slots and rows == len(old) and list(parents) == list(range(len(parents))):
+                continue  # it does not grow with its rows
+            new = self._empty(tensor, rows, self.slots(tensor, capacity))
             for row, parent in enumerate(parents):
-                used = min(self.lengths[parent], new.shape[2], old.shape[2])
+                used = tensor.slots or min(self.lengths[parent], new.shape[2], old.shape[2])
                 new[row, :, :used] = old[parent, :, :used]
             self._buffers[i] = new
             del old

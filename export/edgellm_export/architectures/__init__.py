@@ -20,6 +20,7 @@ Kind = Literal["decoder", "encoder", "encoder-decoder", "speech"]
 DECODERS = {
     "apertus": "apertus",
     "arcee": "arcee",
+    "bamba": "bamba",
     "bitnet": "bitnet",
     "bloom": "bloom",
     "codegen": "codegen",
@@ -49,6 +50,7 @@ DECODERS = {
     "hunyuan_v1_dense": "hunyuan",
     "lfm2": "lfm2",
     "llama": "llama",
+    "mamba2": "mamba2",
     "ministral": "mistral",
     "mistral": "mistral",
     "mixtral": "mixtral",

@@ -29,6 +29,10 @@ _QWEN2_VL = {
     "max_window_layers": 80,
 }  # fmt: skip
 _OLMO = {**_LLAMA, "vocab_size": 50304, "rms_norm_eps": 1e-5}
+_MAMBA = {
+    "mamba_n_heads": 128, "mamba_n_groups": 1, "mamba_d_state": 256, "mamba_d_head": "auto", "mamba_d_conv": 4,
+    "mamba_expand": 2, "mamba_conv_bias": True,
+}  # fmt: skip
 _GRANITE = {
     **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
     "attention_multiplier": 1.0,
@@ -120,6 +124,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "blenderbot-small": {
         **_BART, "d_model": 512, "encoder_layers": 8, "decoder_layers": 8, "encoder_ffn_dim": 2048,
         "decoder_ffn_dim": 2048, "max_position_embeddings": 512,
+    },
+    "bamba": {
+        **_LLAMA, **_MAMBA, "vocab_size": 128000, "intermediate_size": 14336, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 262144,
     },
     "bloom": {
         "vocab_size": 250880, "hidden_size": 64, "n_layer": 2, "n_head": 8, "layer_norm_epsilon": 1e-5,
@@ -231,7 +239,10 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_LLAMA, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
         "attention_multiplier": 1.0, "num_local_experts": 8, "num_experts_per_tok": 2,
     },
-    "granitemoehybrid": {**_GRANITE, "num_local_experts": 8, "shared_intermediate_size": 1024},
+    "granitemoehybrid": {
+        **_GRANITE, "num_local_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024,
+        **_MAMBA,
+    },
     "gte": _GTE,
     "helium": {
         **_LLAMA, "vocab_size": 48000, "hidden_size": 2560, "intermediate_size": 7040, "num_hidden_layers": 24,
@@ -246,6 +257,11 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "block_multiple_of": 256, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": True,
     },
     "llama": _LLAMA,
+    "mamba2": {
+        "vocab_size": 32768, "hidden_size": 4096, "num_hidden_layers": 64, "num_heads": 128, "head_dim": 64,
+        "state_size": 128, "layer_norm_epsilon": 1e-5, "expand": 2, "conv_kernel": 4, "n_groups": 8,
+        "use_conv_bias": True, "hidden_act": "silu",
+    },
     "led": {
         **_BART, "max_encoder_position_embeddings": 16384, "max_decoder_position_embeddings": 1024,
         "attention_window": 512,

@@ -8,6 +8,7 @@ from edgellm_export.architectures.granite import Granite, read_factors, scaled_l
 from edgellm_export.architectures.llama import with_biases
 from edgellm_export.architectures.mixture import Mixture, MixtureConfig, read_experts, stacked, whole_heads
 from edgellm_export.architectures.names import Names
+from edgellm_export.blocks.experts import Experts
 from edgellm_export.checkpoint.config import ConfigReader
 
 BLOCK = "block_sparse_moe"
@@ -17,7 +18,13 @@ def parse(config: ConfigReader) -> GraniteMoe:
     config.no_windows()
     llama = with_biases(config, scaled_llama(config))
     whole_heads(config, llama)
-    experts = read_experts(config, "num_local_experts", "intermediate_size", normalized=True, act=llama.hidden_act)
+    experts, names = named_experts(config, llama.hidden_act)
+    return GraniteMoe(llama, names, mixture=MixtureConfig(experts, BLOCK), factors=read_factors(config))
+
+
+def named_experts(config: ConfigReader, act: str) -> tuple[Experts, Names]:
+    """Those of a layer's `BLOCK`, and what checkpoints call their tensors."""
+    experts = read_experts(config, "num_local_experts", "intermediate_size", normalized=True, act=act)
     experts = replace(experts, router="router.layer")
     names = Names(
         stacked={
@@ -26,7 +33,7 @@ def parse(config: ConfigReader) -> GraniteMoe:
         },
         older={f".{BLOCK}.router.weight": f".{BLOCK}.router.layer.weight"},  # as transformers 5 has them in memory
     )
-    return GraniteMoe(llama, names, mixture=MixtureConfig(experts, BLOCK), factors=read_factors(config))
+    return experts, names
 
 
 @dataclass(frozen=True)

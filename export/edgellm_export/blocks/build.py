@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS
+from edgellm.package.manifest import ATTENTIONS, CROSS_ATTENTIONS, StateLayout
 from edgellm.types import FloatArray
 from edgellm_export.blocks.channels import Channels, ChannelScales
 from edgellm_export.blocks.rope import Rope
@@ -25,6 +25,7 @@ class DecoderShape:
     `learned_positions`: the embedding, or what is between rotation and attention, needs position ids.
     `conv_layers`: those with a short convolution in the place of attention: of `hidden_size` channels, over
     `conv_kernel` tokens.
+    `states`: of the layers with a state space in its place.
     `recompute_beyond`: see edgellm.package.manifest.Rope. `values_are_keys`, `shared`: see CacheLayout.
     """
 
@@ -42,10 +43,16 @@ class DecoderShape:
     conv_kernel: int = 0
     values_are_keys: bool = False
     shared: tuple[int, ...] = ()
+    states: StateLayout | None = None
+
+    @property
+    def recurrent_layers(self) -> tuple[int, ...]:
+        """Those without keys and values."""
+        return self.conv_layers if self.states is None else self.states.layers
 
     @property
     def num_attention_layers(self) -> int:
-        return self.num_layers - len(self.conv_layers)
+        return self.num_layers - len(self.recurrent_layers)
 
 
 class TensorSource(Protocol):
@@ -183,12 +190,14 @@ class CacheScales:
 @dataclass(frozen=True)
 class LayerCache:
     """Past key and value of one layer, [B, num_kv_heads, capacity, head_dim]. int8 where there are `scales`. None where
-    nothing is past. `conv`: of a layer with a short convolution, what that read, [B, 1, capacity, hidden_size]."""
+    nothing is past. `conv`: of a layer with a short convolution, what that read, [B, 1, capacity, hidden_size]. `conv`,
+    `ssm`: of a layer with a state space, see StateLayout."""
 
     key: ir.Value | None = None
     value: ir.Value | None = None
     scales: CacheScales | None = None
     conv: ir.Value | None = None
+    ssm: ir.Value | None = None
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,16 @@ def short_conv(
 ) -> tuple[ir.Value, LayerCache]:
     """sum over k of x[t - K + 1 + k] * taps[:, k], and the bias. x: [B, S, C]. taps: [C, K]. bias: [C]. Returns
     [B, S, C] and the present cache."""
-    count, g, place = taps.shape[1], b.graph, node(name)
+    count, place = taps.shape[1], node(name)
     window, present = (
-        _begun(b, x, count, place) if cache.conv is None else _behind(b, x, count, cache.conv, batch, place)
+        begun(b, x, count, place) if cache.conv is None else _behind(b, x, count, cache.conv, batch, place)
     )
+    return summed(b, window, taps, bias, name), LayerCache(conv=present)
+
+
+def summed(b: Build, window: ir.Value, taps: FloatArray, bias: FloatArray | None, name: str) -> ir.Value:
+    """The convolution of window [B, K - 1 + S, C], a sum of products with each tap in one order: [B, S, C]."""
+    count, g, place = taps.shape[1], b.graph, node(name)
     total: ir.Value | None = None
     for k in range(count):
         last = k == count - 1
@@ -68,10 +74,10 @@ def short_conv(
     assert total is not None
     if bias is not None:
         total = g.op("Add", total, g.array(f"{name}.bias", bias.astype(b.activation)), name=f"{place}/bias/Add")
-    return total, LayerCache(conv=present)
+    return total
 
 
-def _begun(b: Build, x: ir.Value, count: int, place: str) -> tuple[ir.Value, None]:
+def begun(b: Build, x: ir.Value, count: int, place: str) -> tuple[ir.Value, None]:
     """[B, K - 1 + S, C]: x behind zeros, where nothing is past."""
     return b.graph.op("Pad", x, b.graph.ints(0, count - 1, 0, 0, 0, 0), name=f"{place}/Pad"), None
 

@@ -30,7 +30,7 @@ def cache_scales(run: DecoderRun, texts: Sequence[TokenArray], progress: Progres
     found: list[CacheScales | None] = []
 
     def observe(layer: FloatLayer, states: States) -> list[FloatArray]:
-        if layer.index in shape.conv_layers:
+        if layer.index in shape.recurrent_layers:
             found.append(None)
             return layer.run(states)
         if layer.index >= own:

@@ -17,7 +17,7 @@ from edgellm.text.tokenizer import Tokenizer
 from edgellm.types import Progress, TokenArray
 from edgellm_export.architectures import open_family
 from edgellm_export.architectures.contract import DecoderFamily
-from edgellm_export.blocks.build import CacheScales, Material, attention_names
+from edgellm_export.blocks.build import CacheScales, DecoderShape, Material, attention_names
 from edgellm_export.blocks.rope import needs_length_input
 from edgellm_export.calibration.cache_scales import cache_scales
 from edgellm_export.calibration.texts import tokenized
@@ -65,7 +65,12 @@ class DecoderRecipe(Recipe[TokenArray]):
         convolved = (shape.conv_layers, shape.hidden_size, shape.conv_kernel)
         conv = ConvLayout(*convolved, self._float) if shape.conv_layers else None
         cache = CacheLayout(
-            *sizes, self._cache_type, conv=conv, values_are_keys=shape.values_are_keys, shared=shape.shared
+            *sizes,
+            self._cache_type,
+            conv=conv,
+            values_are_keys=shape.values_are_keys,
+            shared=shape.shared,
+            states=shape.states,
         )
         graphs, tokens = {"model": GraphFile(GRAPH, inputs, outputs)}, token_ids(self.checkpoint, shape.vocab_size)
         return self.described("text-generation", graphs, DecoderFacts(cache, rope), tokens)
@@ -74,7 +79,7 @@ class DecoderRecipe(Recipe[TokenArray]):
         checkpoint = self.checkpoint
         generation, known = generation_config(checkpoint), self.family.known_to_genai
         write_generation_config(work, checkpoint)
-        if manifest.model.cache.conv is None:  # for which it has no name
+        if not self.shape.recurrent_layers:  # for whose cache it has no name
             write_json(work / "genai_config.json", genai_config(manifest, checkpoint.config, generation, known=known))
 
     def graphs(self, material: Material) -> Mapping[str, BuiltGraph]:
@@ -127,12 +132,25 @@ def open_decoder(checkpoint: Checkpoint, choices: Choices) -> ForeseenExporter:
     check_generation(checkpoint)
     family: DecoderFamily
     family, named = open_family(checkpoint)
+    _check_states(family.shape, choices)
     if choices.target == "cuda" and family.shape.head_dim > CUDA_HEAD_DIM:
         raise ExportError(
             f"attention on CUDA takes heads of up to {CUDA_HEAD_DIM} channels, and this model's has "
             f"{family.shape.head_dim}; export for the CPU"
         )
     return Driver(DecoderRecipe(named, choices, family.names, family.shape, family))
+
+
+def _check_states(shape: DecoderShape, choices: Choices) -> None:
+    if shape.states is not None and choices.target == "cuda":
+        raise ExportError("edgellm builds state spaces (Mamba) for the CPU only; leave out --target cuda")
+    asked = [
+        name
+        for name, wanted in (("--attentions", choices.attentions), ("--kv-cache int8", choices.kv_cache == "int8"))
+        if wanted
+    ]
+    if asked and not shape.num_attention_layers:
+        raise ExportError(f"no layer of this model has attention; leave out {' and '.join(asked)}")
 
 
 def _check_combination(choices: Choices) -> None:

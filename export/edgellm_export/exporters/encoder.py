@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import ExportError
+from edgellm.errors import ExportError, UnsupportedModelError
 from edgellm.package.manifest import EncoderFacts, GraphFile, Manifest, TokenIds
 from edgellm.package.report import Report
 from edgellm.package.sentence import SentenceEncoder, check_widths, sentence_encoder
@@ -106,6 +106,11 @@ def _opened(checkpoint: Checkpoint) -> tuple[EncoderFamily, Checkpoint]:
     if both_ways:
         checkpoint = replace(checkpoint, config={**config, "use_bidirectional_attention": False})
     decoder, checkpoint = open_family(checkpoint)
+    if decoder.shape.states is not None:
+        raise UnsupportedModelError(
+            f"{config['model_type']} has state spaces (Mamba), of which edgellm builds models that generate, and no "
+            "embeddings; export it with --task text-generation"
+        )
     return DecoderStates(decoder, both_ways), checkpoint
 
 

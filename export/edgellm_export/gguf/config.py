@@ -23,6 +23,7 @@ from edgellm_export.gguf.mixture_config import (
 )
 from edgellm_export.gguf.reader import GgufFile
 from edgellm_export.gguf.rope import rope_scaling
+from edgellm_export.gguf.state_config import granite_hybrid, mamba2
 from edgellm_export.gguf.t5_config import t5_config
 
 MAMBA = ("conv_kernel", "state_size", "group_count", "inner_size", "time_step_rank")
@@ -151,12 +152,9 @@ def _granite(keys: Keys) -> Config:
 
 
 def _granite_hybrid(keys: Keys) -> Config:
-    if any(".ssm_" in name for name in keys.file.tensors):
-        raise UnsupportedModelError(
-            f"{keys.file.path} has layers of Mamba, which edgellm does not build; it takes Granite 4 with attention in "
-            "each layer"
-        )
-    return _granite(keys)
+    """Granite 4, perhaps without any of what it may have besides."""
+    has_more = any(".ssm_" in name or "_exps." in name for name in keys.file.tensors)
+    return granite_hybrid(keys) if has_more else _granite(keys)
 
 
 def _stablelm(keys: Keys) -> Config:
@@ -407,6 +405,7 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "mistral3": _mistral3,
     "mpt": mpt,
     "lfm2": _lfm2,
+    "mamba2": mamba2,
     "nemotron": _nemotron,
     "seed_oss": _seed_oss,
     "bert": bert_config,
@@ -414,5 +413,5 @@ FAMILIES: dict[str, Callable[[Keys], Config]] = {
     "nomic-bert": nomic_config,
     "t5": t5_config,
 }
-ROTARY = FAMILIES.keys() - {"gpt2", "bert", "modern-bert", "nomic-bert", "t5", "bloom", "mpt", "starcoder"}
-MIXTURES = {"deepseek2", "llama", "gpt-oss", "granitemoe", "olmoe", "phimoe", "qwen2moe", "qwen3moe"}
+ROTARY = FAMILIES.keys() - {"gpt2", "bert", "modern-bert", "nomic-bert", "t5", "bloom", "mpt", "starcoder", "mamba2"}
+MIXTURES = {"deepseek2", "llama", "gpt-oss", "granitehybrid", "granitemoe", "olmoe", "phimoe", "qwen2moe", "qwen3moe"}

@@ -8,6 +8,8 @@ from typing import Any
 
 TENSOR = re.compile(r"(?:(?P<stack>.*)blk\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.(?P<kind>weight|bias)")
 
+STATE = re.compile(r"blk\.(?P<layer>\d+)\.(?P<part>ssm_a|ssm_d|ssm_dt\.bias)")  # numbers of a state space's heads
+
 EXPERT = "*"  # in a name: a tensor for each of the matrices in the file's
 BARE = (".correct_output_scale",)  # what is no layer's, and has no ".weight" behind its name
 Names = Mapping[str, str]
@@ -88,6 +90,15 @@ GEMMA3N = (
         },
     )
 )
+MAMBA = {
+    "ssm_in": "in_proj",
+    "ssm_conv1d": "conv1d",
+    "ssm_norm": "norm",
+    "ssm_out": "out_proj",
+    "ssm_a": "A_log",
+    "ssm_d": "D",
+    "ssm_dt.bias": "dt_bias",
+}
 GPT2 = {
     "token_embd": "transformer.wte",
     "position_embd": "transformer.wpe",
@@ -320,6 +331,24 @@ NAMES: Mapping[str, Names] = {
     "gpt_oss": _mixture(router="router")
     | _layers("model.layers.{}", {"post_attention_norm": "post_attention_layernorm", "attn_sinks": "self_attn.sinks"}),
     "granitemoe": _mixture("block_sparse_moe", "router.layer"),
+    "granitemoehybrid": _mixture("block_sparse_moe", "router.layer")
+    | _layers(
+        "model.layers.{}",
+        {part: f"mamba.{name}" for part, name in MAMBA.items()}
+        | {
+            f"ffn_{part}{end}": f"shared_mlp.{name}"
+            for end in ("", "_shexp")
+            for part, name in {"gate": "gate_proj", "up": "up_proj", "down": "output_linear"}.items()
+        },
+    ),
+    "mamba2": {
+        "token_embd": "backbone.embeddings",
+        "output_norm": "backbone.norm_f",
+        "output": "lm_head",
+        **_layers(
+            "backbone.layers.{}", {"attn_norm": "norm", **{part: f"mixer.{name}" for part, name in MAMBA.items()}}
+        ),
+    },
     "gpt2": GPT2,
     "gpt_neox": GPT_NEOX,
     "bert": BERT,
@@ -337,6 +366,9 @@ def names_of(config: Mapping[str, Any]) -> Names:
 
 
 def huggingface_name(name: str, names: Names) -> str:
+    state = STATE.fullmatch(name)
+    if state is not None:
+        return names.get(f"blk.{{}}.{state['part']}", name).format(state["layer"])
     match = TENSOR.fullmatch(name)
     if match is None:
         return name

@@ -32,7 +32,9 @@ XIELU: Mapping[str, tuple[int, ...]] = {"alpha_p": (1,), "alpha_n": (1,), "beta"
 DENSE = {"dense_2.weight": "2_Dense", "dense_3.weight": "3_Dense"}  # behind a sentence encoder: its directory
 KEYS, VALUES, CORRECTION = "k_b_proj.weight", "v_b_proj.weight", "e_score_correction.bias"  # of DeepSeek
 ONE_MORE = ("gemma", "gemma2", "gemma3_text", "nemotron")  # whose norms conversion adds 1 to
-INTERLEAVED = ("arcee", "granite", "granitemoe", "llama", "mistral", "mixtral", "olmo", "smollm3")  # queries and keys
+INTERLEAVED = (  # queries and keys
+    "arcee", "granite", "granitemoe", "granitemoehybrid", "llama", "mistral", "mixtral", "olmo", "smollm3",
+)  # fmt: skip
 
 
 def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, LazyTensor]:
@@ -44,6 +46,8 @@ def translate_tensors(file: GgufFile, config: Mapping[str, Any]) -> dict[str, La
             continue
         for part, rows in _parts(name, _scaled(file, tensor), names, config).items():
             found |= _apart(huggingface_name(part, names), _restore(part, rows, config))
+    if config["model_type"] == "granitemoehybrid":
+        return _gates_and_ups(found)
     return _of_latents(found) if config["model_type"].startswith("deepseek") else found
 
 
@@ -113,6 +117,31 @@ def _of_latents(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
     return found
 
 
+def _gates_and_ups(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """With both matrices of a shared MLP in one, as Granite 4 has them."""
+    found = dict(tensors)
+    for name in [name for name in tensors if name.endswith("shared_mlp.gate_proj.weight")]:
+        stem = name.removesuffix("gate_proj.weight")
+        up, whole = f"{stem}up_proj.weight", f"{stem}input_linear.weight"
+        if up in found:
+            found[whole] = RowConcat(whole, (found.pop(name), found.pop(up)))
+    return found
+
+
+def _of_state(name: str, tensor: LazyTensor) -> LazyTensor:
+    """Taps as those of a convolution; numbers of heads and of channels as vectors, decays as their logarithms."""
+    if name.endswith("ssm_conv1d.weight") and len(tensor.shape) == 2:
+        return Depthwise(tensor)
+    if not name.endswith(("ssm_a", "ssm_d", "ssm_norm.weight")):
+        return tensor
+    values = tensor.rows(0, tensor.shape[0]).reshape(-1).astype(np.float32)
+    if name.endswith("ssm_a"):
+        if not (values < 0).all():
+            raise CheckpointError(f"{name} has decays that are not below 0; download it again")
+        values = np.log(-values)
+    return ArrayTensor(name, values)
+
+
 def _apart(name: str, tensor: LazyTensor) -> dict[str, LazyTensor]:
     """The tensor; of a stack, those that it consists of."""
     if EXPERT not in name or len(tensor.shape) < 2:
@@ -147,6 +176,8 @@ def _restore(name: str, tensor: LazyTensor, config: Mapping[str, Any]) -> LazyTe
         return Shifted(tensor, -1.0)
     if family == "lfm2" and part == "conv" and kind == "weight" and len(tensor.shape) == 2:
         return Depthwise(tensor)
+    if family in ("mamba2", "granitemoehybrid") and ".ssm_" in name:
+        return _of_state(name, tensor)
     if family == "gpt2" and kind == "weight" and part in ("attn_qkv", "attn_output", "ffn_up", "ffn_down"):
         return Transposed(tensor.name, tensor)
     if family in ("bloom", "gpt_neox") and part == "attn_qkv":

@@ -1,9 +1,10 @@
 """A decoder-only graph, whole or in segments, from the pieces an architecture adds. The contract is in docs/design.md.
 
 Inputs: input_ids [B, S] int64, attention_mask [B, T] int64 (ones, then zeros: rows are right-padded),
-past_key_values.{i}.key and .value [B, num_kv_heads, capacity, head_dim], or .conv [B, 1, capacity, hidden_size],
+past_key_values.{i}.key and .value [B, num_kv_heads, capacity, head_dim], or .conv [B, 1, capacity, hidden_size]
+or, of a state space, .conv and .ssm (see StateLayout),
 logits_to_keep [1] int64 (optional, 1), rope_length [1] int64 (optional, 0).
-Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key and .value, or .conv.
+Outputs: logits [B, K, vocab] float32 for the last K positions, present.{i}.key and .value, or as the past.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgellm_export.graphs.parts import END, INT64, SIDES, Output
 from edgellm_export.onnx.builder import BuiltGraph, GraphBuilder
 
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
-CONV = "conv"  # the side of a layer with a short convolution
+CONV, SSM = "conv", "ssm"  # the sides of layers with a short convolution, and with a state space
 
 
 def build_decoder(family: DecoderFamily, material: Material, *, attentions: bool = False) -> BuiltGraph:
@@ -43,12 +44,12 @@ def build_layer(
     family: DecoderFamily, index: int, material: Material, *, observe: bool = False, observe_cache: bool = False
 ) -> BuiltGraph:
     """hidden, input_ids, attention_mask, past_key_values.{index} -> see `layer_segment`; for whole sequences: the past
-    is empty, and a convolution has none. With `observe_cache`, also present.{index}.key and .value [B, num_kv_heads, S,
-    head_dim]."""
+    is empty, and convolutions and state spaces have none. With `observe_cache`, also present.{index}.key and .value
+    [B, num_kv_heads, S, head_dim]."""
     b = material.build(family.shape, f"layer_{index}")
     _, batch = decoder_inputs(b)
     scales = material.cache[index] if material.cache else None
-    past = LayerCache() if index in b.shape.conv_layers else _past(b, index, scales)
+    past = LayerCache() if index in b.shape.recurrent_layers else _past(b, index, scales)
     stream, present = family.layer(b, index, parts.stream_input(b, family.widths(index)), past, batch)
     cached = _present(b, index, present, quantized=past.scales is not None) if observe_cache else []
     return parts.layer_segment(b, stream, observe=observe, more=cached)
@@ -87,12 +88,17 @@ def _positions(g: GraphBuilder, ids: ir.Value, mask: ir.Value) -> ir.Value:
 def _past(b: Build, index: int, scales: CacheScales | None) -> LayerCache:
     if index in b.shape.conv_layers:
         return LayerCache(conv=b.graph.input(PAST.format(index, CONV), *_conv_type(b, "past_sequence_length")))
+    if index in b.shape.recurrent_layers:
+        conv, ssm = (b.graph.input(PAST.format(index, side), *kind) for side, kind in _state_types(b))
+        return LayerCache(conv=conv, ssm=ssm)
     dtype, shape = _cache_type(b, "past_sequence_length", quantized=scales is not None)
     key, value = (b.graph.input(PAST.format(index, side), dtype, shape) for side in SIDES)
     return LayerCache(key, value, scales)
 
 
 def _present(b: Build, index: int, present: LayerCache, *, quantized: bool) -> list[Output]:
+    if present.ssm is not None:
+        return [(getattr(present, side), PRESENT.format(index, side), *kind) for side, kind in _state_types(b)]
     if present.conv is not None:
         return [(present.conv, PRESENT.format(index, CONV), *_conv_type(b, "total_sequence_length"))]
     dtype, shape = _cache_type(b, "total_sequence_length", quantized=quantized)
@@ -102,6 +108,14 @@ def _present(b: Build, index: int, present: LayerCache, *, quantized: bool) -> l
 def _cache_type(b: Build, length: str, *, quantized: bool) -> tuple[ir.DataType, list[int | str]]:
     dtype = ir.DataType.INT8 if quantized else b.activation_type
     return dtype, ["batch_size", b.shape.num_kv_heads, length, b.shape.head_dim]
+
+
+def _state_types(b: Build) -> list[tuple[str, tuple[ir.DataType, list[int | str]]]]:
+    states = b.shape.states
+    assert states is not None
+    read: list[int | str] = ["batch_size", 1, states.kernel - 1, states.width]
+    state: list[int | str] = ["batch_size", states.num_heads, states.head_dim, states.state_size]
+    return [(CONV, (ir.DataType.FLOAT, read)), (SSM, (ir.DataType.FLOAT, state))]
 
 
 def _conv_type(b: Build, length: str) -> tuple[ir.DataType, list[int | str]]:

@@ -32,7 +32,10 @@ def ours(package: Path, ids: list[int], **options: object) -> list[int]:
 
 
 CASES = [
-    (family.name, precision) for family in FAMILIES if not family.convolves for precision in ("fp32", "int8", "int4")
+    (family.name, precision)
+    for family in FAMILIES
+    if not family.convolves and not family.remembers
+    for precision in ("fp32", "int8", "int4")
 ]
 
 

@@ -52,6 +52,14 @@ LLAMA3 = {
     "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }  # fmt: skip
+STATES: dict[str, Any] = {
+    **NO_IDS, "vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 16,
+    "state_size": 16,
+}  # fmt: skip
+HYBRID: dict[str, Any] = {
+    **NO_IDS, "num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"], "mamba_n_heads": 8,
+    "mamba_d_state": 16, "attention_multiplier": 0.3, "residual_multiplier": 0.5, "logits_scaling": 4.0,
+}  # fmt: skip
 GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "tie_word_embeddings": True}
 
 
@@ -119,6 +127,21 @@ DECODERS = {
         {
             **NO_IDS, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"],
             "block_auto_adjust_ff_dim": False, "tie_word_embeddings": True,
+        },
+    ),
+    "mamba2": Case(lambda **_: hf.Mamba2Config(**STATES, n_groups=2)),
+    "granitehybrid": Case(
+        hf.GraniteMoeHybridConfig,
+        {
+            **HYBRID, "num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 96,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "granitehybrid with experts": Case(
+        hf.GraniteMoeHybridConfig,
+        {
+            **HYBRID, "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64,
+            "position_embedding_type": "rope", "mamba_n_groups": 2,
         },
     ),
     "olmo": Case(hf.OlmoConfig, {"clip_qkv": 0.7}, {"attention.clamp_kqv": 0.7}),

@@ -22,7 +22,9 @@ CHUNK = 16  # prompt tokens that ours reads at once; optimum reads the whole pro
 # optimum knows of these that their caches have fewer heads than queries, and how large a head is.
 # Which it gives caches of DeepSeek-V3's own sizes, whatever the graph's are.
 NOT_FOR_OPTIMUM = ("deepseek_v3", "deepseek_v3-groups")
-OF_OPTIMUM = [each.name for each in FAMILIES if not each.convolves and each.name not in NOT_FOR_OPTIMUM]
+OF_OPTIMUM = [
+    each.name for each in FAMILIES if not each.convolves | each.remembers and each.name not in NOT_FOR_OPTIMUM
+]
 KNOWN_TO_OPTIMUM = ["gpt2", "gpt2-untied", "gemma3", "gemma3-linear"]
 BINDING = pytest.mark.parametrize("use_io_binding", [False, True], ids=["plain", "io-binding"])
 

@@ -15,6 +15,7 @@ from edgellm_export.architectures.elsewhere import OPTIMUM
 
 # What has to be said of a family whose defaults are not built.
 NOT_BY_DEFAULT = {
+    "bamba": {"attn_layer_indices": [9, 18, 27]},
     "deepseek_v2": {"num_experts_per_tok": 6},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "granitemoehybrid": {"num_local_experts": 0, "layer_types": ["attention"] * 32},

@@ -21,7 +21,7 @@ from edgellm_export.gguf.rope import llama3_factors
 from edgellm_export.sources.opening import open_checkpoint
 from gguf_conversion import convert
 from gguf_files import Array, byte_level, pieces, words, write_gguf
-from gguf_models import FAMILIES, LATENT, LLAMA3_SCALING, SHARED, VOCAB, build, converted, seeded
+from gguf_models import FAMILIES, HYBRID, LATENT, LLAMA3_SCALING, SHARED, VOCAB, build, converted, seeded
 
 # Keys whose values decide what the model computes, beside those of SHARED.
 COMPARED = (
@@ -58,12 +58,15 @@ def test_config_and_tensors_come_back(tmp_path: Path, family: str) -> None:
     same_tensors(checkpoint, expected)
 
 
-def test_granites_experts_come_back_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model_type", ["granitemoe", "granitemoehybrid"])
+def test_granites_experts_come_back_apart(model_type: str, tmp_path: Path) -> None:
     """Conversion has cut gates and ups from each other."""
     multipliers = {
         "attention_multiplier": 0.2, "embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0,
     }  # fmt: skip
-    config = CONFIG_MAPPING["granitemoe"](**SHARED, num_local_experts=3, num_experts_per_tok=2, **multipliers)
+    more = {**HYBRID, "shared_intermediate_size": 80} if model_type == "granitemoehybrid" else {}
+    sizes = {**SHARED, **more, "num_local_experts": 3, "num_experts_per_tok": 2}
+    config = CONFIG_MAPPING[model_type](**sizes, **multipliers)
     model = seeded(AutoModelForCausalLM.from_config(config))
     checkpoint = open_checkpoint(str(convert(tmp_path / "w.gguf", model, byte_level())))
     assert {key: checkpoint.config[key] for key in multipliers} == multipliers

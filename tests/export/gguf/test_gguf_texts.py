@@ -227,9 +227,16 @@ def longrope(path: Path) -> Path:
     return convert(path, build("phimoe"), byte_level(), {}, factors)
 
 
-def mamba(path: Path) -> Path:
-    tensors = {"blk.0.ssm_a.weight": np.ones((4, 1), np.float32)}
-    return convert(path, build("granite"), byte_level(), {}, tensors, arch="granitehybrid")
+def grows(path: Path) -> Path:
+    return convert(path, build("mamba2"), byte_level(), {}, {"blk.0.ssm_a": np.ones((8, 1), np.float32)})
+
+
+def unscaled(path: Path) -> Path:
+    return convert(path, build("granitehybrid with mamba"), byte_level(), {"attention.scale": None})
+
+
+def heads_of_two_kinds(path: Path) -> Path:
+    return convert(path, build("granitehybrid with mamba"), byte_level(), {"attention.head_count_kv": [1, 2, 0]})
 
 
 def bitnet(path: Path) -> Path:
@@ -257,7 +264,9 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
         "max_alibi_bias is None",
     ),
     "phimoe with factors": (longrope, UnsupportedModelError, "stretches its rope by factors, whose magnitudes"),
-    "mamba": (mamba, UnsupportedModelError, "has layers of Mamba, which edgellm does not build"),
+    "mamba that does not decay": (grows, CheckpointError, "blk.0.ssm_a has decays that are not below 0"),
+    "bamba": (unscaled, UnsupportedModelError, "as files of Bamba do not"),
+    "mamba beside heads of two kinds": (heads_of_two_kinds, CheckpointError, r"head_count_kv is \[1, 2, 0\]"),
     "bitnet of an unknown activation": (bitnet, UnsupportedModelError, "does not say its activation"),
     "xielu of too few layers": (
         lambda path: convert(path, build("apertus"), byte_level(), {"xielu.beta": [0.5, 0.5, 0.5]}),

@@ -115,6 +115,18 @@ granite4 = rows(
     "GraniteMoeHybridConfig", "granite4", **FACTORS, **WITHOUT_MAMBA, hidden_size=96, head_dim=...,
     shared_intermediate_size=80, position_embedding_type="rope",
 )  # fmt: skip
+HYBRID = ["mamba", "attention", "mamba"]
+TOGETHER = dict.fromkeys(("logits", "generated"), "4.57 norms groups together")
+MAMBA_DEFAULTS = ("mamba_n_groups", "mamba_d_state", "mamba_d_head", "mamba_d_conv", "mamba_expand", "mamba_conv_bias")
+mamba2 = rows(
+    "Mamba2Config", "mamba2",
+    **{**dict.fromkeys(SIZES, ...), "hidden_size": 48, "num_hidden_layers": 3, "head_dim": 16},
+    num_heads=6, n_groups=1, state_size=20, chunk_size=16,
+)  # fmt: skip
+bamba = rows(
+    "BambaConfig", "bamba", hidden_size=96, num_attention_heads=3, num_key_value_heads=1, head_dim=...,
+    mamba_n_heads=6, attn_layer_indices=[1],
+)  # fmt: skip
 lfm2 = rows("Lfm2Config", "lfm2", layer_types=["conv", "full_attention", "conv"], block_multiple_of=8)
 stablelm = rows("StableLmConfig", "stablelm", hidden_size=96, head_dim=...)
 BEFORE_LLAMA = {**dict.fromkeys(SIZES, ...), "num_hidden_layers": 3, "num_attention_heads": 6, "hidden_size": 96}
@@ -272,8 +284,29 @@ SITUATIONS = [
     granite4("", tie_word_embeddings=True),
     granite4("no-rope", edited(CONFIG, position_embedding_type=None), position_embedding_type=...),
     granite4("older-names", renamed(CONFIG, layer_types="layers_block_type")),
-    granite4("mamba", edited(CONFIG, layer_types=["attention", "mamba", "attention"]), refused="Mamba"),
-    granite4("experts", edited(CONFIG, num_local_experts=2), refused="num_local_experts"),
+    granite4("mamba", layer_types=HYBRID, mamba_proj_bias=True, position_embedding_type=None),
+    granite4("mamba-silent", without(CONFIG, *MAMBA_DEFAULTS), layer_types=HYBRID),
+    granite4("mamba-groups", layer_types=HYBRID, mamba_n_groups=3, mamba_d_state=20, differs=TOGETHER),
+    granite4("mamba-small", layer_types=HYBRID, mamba_d_conv=2, mamba_conv_bias=False, mamba_d_state=5, mamba_expand=1),
+    granite4("experts", layer_types=HYBRID, num_local_experts=5, num_experts_per_tok=2, intermediate_size=40),
+    granite4("experts-alone", num_local_experts=5, num_experts_per_tok=2, intermediate_size=40),
+    granite4("layers", edited(CONFIG, layer_types=["attention", "conv", "attention"]), refused="layer_types is"),
+    granite4("alone", layer_types=["mamba"] * 3, refused="one of them at least with attention"),  # nor by transformers
+    granite4("steps", edited(CONFIG, time_step_limit=[0.0, 0.1]), layer_types=HYBRID, refused="time_step_limit is"),
+    bamba(""),
+    bamba("biases", attention_bias=True, mlp_bias=True, mamba_proj_bias=True, mamba_conv_bias=False, mamba_d_conv=3),
+    bamba("groups", mamba_n_groups=3, mamba_d_state=20, tie_word_embeddings=True, differs=TOGETHER),
+    bamba("silent", without(CONFIG, *MAMBA_DEFAULTS, "rms_norm_eps")),
+    bamba("alone", edited(CONFIG, attn_layer_indices=None), refused="attn_layer_indices is None"),
+    bamba("steps", edited(CONFIG, time_step_limit=[0.0, 0.1]), refused="time_step_limit is"),
+    mamba2(""),
+    mamba2("biases", use_bias=True, use_conv_bias=False, conv_kernel=2, layer_norm_epsilon=1e-3),
+    mamba2("wide", expand=3, num_heads=4, head_dim=36, hidden_act="gelu", residual_in_fp32=False),
+    mamba2("groups", n_groups=3, differs=TOGETHER),
+    mamba2("tied", tie_word_embeddings=True, versions=("5",)),  # which 4.57 cannot save
+    mamba2("silent", without(CONFIG, "expand", "conv_kernel", "use_conv_bias", "hidden_act", "time_step_limit")),
+    mamba2("steps", edited(CONFIG, time_step_limit=[0.0, 0.1]), refused="time_step_limit is"),
+    mamba2("heads", edited(CONFIG, head_dim=8), refused="6 heads of 8 channels are not expand times hidden_size, 96"),
     lfm2(""),
     lfm2("biases", conv_bias=True, conv_L_cache=4, tie_word_embeddings=False),
     lfm2("whole-mlp", block_auto_adjust_ff_dim=False),

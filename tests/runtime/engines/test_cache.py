@@ -88,7 +88,7 @@ class Shadow:
             assert buffer.shape == self.cache.views(range(self.cache.rows))[slot].shape
             convolved = bool(self.cache.tensors[slot].kernel)
             for row, marks in enumerate(self.rows):
-                first = self.cache.convolutions.rows[row].first if convolved else 0
+                first = self.cache.recurrent.rows[row].first if convolved else 0
                 assert first <= max(0, len(marks) - 2)  # what a kernel of 3 reads next
                 places = np.arange(first, len(marks)) % buffer.shape[2]
                 expected = np.broadcast_to(np.array(marks)[first:, None] + slot, (len(places), buffer.shape[-1]))
@@ -202,7 +202,7 @@ def test_what_convolutions_read_is_there_or_the_row_is_shorter(kind: str, steps:
             wanted = number // 7 % (len(shadow.rows[row]) + 1)
             kept = cache.restorable(wanted, row)
             assert kept <= wanted
-            if cache.remembers and cache.convolutions.rows[row].first <= 192 and wanted >= 192:
+            if cache.remembers and cache.recurrent.rows[row].first <= 192 and wanted >= 192:
                 assert wanted - kept < CONV_STEP
             cache.trim(wanted, row)
             shadow.rows[row] = shadow.rows[row][:kept]
@@ -217,7 +217,7 @@ def test_a_row_goes_back_to_where_its_convolutions_are_remembered() -> None:
     shadow.write(0, 30)
     cache.remember(0)
     shadow.write(0, 265)
-    assert cache.convolutions.rows[0].first == 295 - CONV_SLOTS
+    assert cache.recurrent.rows[0].first == 295 - CONV_SLOTS
     found = {length: cache.restorable(length) for length in (294, 105, 104, 64, 63, 30, 29)}
     assert found == {294: 294, 105: 105, 104: 64, 64: 64, 63: 30, 30: 30, 29: 0}
     cache.trim(100)
@@ -340,7 +340,7 @@ def expected_nbytes(cache: KVCache, rows: int, tokens: int) -> int:
     if layout.conv is None:
         return rows * layout.row_bytes(tokens)
     behind = 2 * layout.conv.bytes_per_slot
-    remembered = sum(len(state.remembered) for state in cache.convolutions.rows) * behind
+    remembered = sum(len(state.remembered) for state in cache.recurrent.rows) * behind
     keys = replace(layout, conv=None, num_layers=layout.num_attention_layers)
     return rows * (keys.row_bytes(tokens) + min(tokens, CONV_SLOTS) * layout.conv.bytes_per_slot) + remembered
 

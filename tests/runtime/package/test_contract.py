@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgellm.package.manifest import (
     Manifest,
     ModelFacts,
     Rope,
+    StateLayout,
     Task,
     TokenIds,
     Weights,
@@ -141,6 +142,41 @@ def test_damaged_convolutions(change: dict[str, Any], message: str) -> None:
     data = replace(manifest("text-generation"), model=DecoderFacts(replace(CACHE, conv=CONV))).to_dict()
     conv = {**data["cache"]["conv"], **change.pop("conv", {})}
     data["cache"] = {**data["cache"], **change, "conv": conv}
+    with pytest.raises(PackageCorruptError, match=message):
+        Manifest.from_dict(json.loads(json.dumps(data)))
+
+
+STATES = StateLayout((1,), width=10, kernel=4, num_heads=2, head_dim=4, state_size=3)
+
+
+def test_states_survive_their_file() -> None:
+    for layers in ((1,), (0, 1)):
+        cache = replace(CACHE, states=replace(STATES, layers=layers))
+        found = replace(manifest("text-generation"), model=DecoderFacts(cache))
+        assert Manifest.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    names = [(tensor.ports[0][0], tensor.heads, tensor.slots, tensor.size) for tensor in cache.tensors()[:2]]
+    assert names == [("past_key_values.0.conv", 1, 3, 10), ("past_key_values.0.ssm", 2, 4, 3)]
+    assert "states" not in manifest("text-generation").to_dict()["cache"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"states": {"layers": [0, 2]}}, "some of 2 layers"),
+        ({"states": {"layers": [1, 1]}}, "some of 2 layers"),
+        ({"states": {"layers": []}}, "some of 2 layers"),
+        ({"states": {"layers": [-1]}}, "some of 2 layers"),
+        ({"states": {"width": 0}}, "expected positive sizes"),
+        ({"states": {"kernel": 1}}, "expected positive sizes"),
+        ({"states": {"state_size": -3}}, "expected positive sizes"),
+        ({"growth": "concat"}, "written in place"),
+        ({"conv": asdict(CONV)}, "not to one with conv"),
+    ],
+)
+def test_damaged_states(change: dict[str, Any], message: str) -> None:
+    data = replace(manifest("text-generation"), model=DecoderFacts(replace(CACHE, states=STATES))).to_dict()
+    states = {**data["cache"]["states"], **change.pop("states", {})}
+    data["cache"] = {**data["cache"], **change, "states": states}
     with pytest.raises(PackageCorruptError, match=message):
         Manifest.from_dict(json.loads(json.dumps(data)))
 

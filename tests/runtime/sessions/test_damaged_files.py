@@ -58,6 +58,7 @@ def rewritten(data: bytes, **changes: Any) -> bytes:
 
 
 CACHE = {"num_layers": 2, "num_kv_heads": 2, "head_dim": 16, "dtype": "float32"}
+STATES = {"layers": [0], "width": 10, "kernel": 4, "num_heads": 2, "head_dim": 4, "state_size": 3}
 CONV = {"layers": [0], "width": 8, "kernel": 3, "dtype": "float32"}
 
 
@@ -84,6 +85,13 @@ CONV = {"layers": [0], "width": 8, "kernel": 3, "dtype": "float32"}
         ({"cache": {**CACHE, "conv": {**CONV, "layers": [2]}}}, "cache.conv is"),
         ({"cache": {**CACHE, "conv": {**CONV, "kernel": 0}}}, "cache.conv is"),
         ({"cache": {**CACHE, "conv": {**CONV, "width": -5}}}, "cache.conv is"),
+        ({"cache": {**CACHE, "states": STATES}}, "its header says"),
+        ({"cache": {**CACHE, "states": {**STATES, "state_size": 10**18}}}, "its header says"),
+        ({"cache": {**CACHE, "states": {**STATES, "layers": [0, 0]}}}, "cache.states is"),
+        ({"cache": {**CACHE, "states": {**STATES, "layers": [2]}}}, "cache.states is"),
+        ({"cache": {**CACHE, "states": {**STATES, "kernel": 1}}}, "cache.states is"),
+        ({"cache": {**CACHE, "states": STATES, "conv": CONV}}, "cache.states is"),
+        ({"cache": {**CACHE, "num_layers": 10**9, "states": STATES}}, "checksums"),
         ({"checksums": [7]}, "1 checksums for 2 layers"),
         ({"checksums": [7] * 5}, "checksum of its array 0"),
         ({"checksums": None}, "checksums is None"),
