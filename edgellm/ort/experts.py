@@ -38,6 +38,7 @@ GRAPH_VALUE, TENSOR_RAW, TENSOR_LOCATION, EXTERNAL = 13, 9, 14, 1
 FLOAT32, UINT8, INT64 = 1, 2, 7
 KIND_FLOAT, KIND_INT = 1, 2
 STORED = (UINT8, FLOAT32, UINT8, FLOAT32)  # types of what a matrix is made of
+FLOAT_BYTES = 4
 ALIGNED = 64  # bytes, in what does not lie in the file
 PAGE = 4096  # bytes that a weight in the file may take more than it has
 
@@ -197,7 +198,7 @@ def _places(matrix: Matrix, weights: Mapping[bytes, Weight], first: int, behind:
             places.append(-1)
             continue
         weight = weights[name]
-        if weight.data_type != data_type or weight.size != size:
+        if weight.data_type != data_type or weight.size != size or weight.offset % FLOAT_BYTES:
             raise Unfit
         if weight.location is not None:
             places.append(weight.offset - first)

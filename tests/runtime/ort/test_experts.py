@@ -369,6 +369,16 @@ def test_weights_of_another_size_are_onnx_runtimes_to_name(tmp_path: Path) -> No
         LoadedGraph(saved(model, tmp_path), threads=1)
 
 
+def test_weights_between_two_floats_stay(tmp_path: Path) -> None:
+    model = Mixture(Shape()).model(tmp_path)
+    tensor = next(each for each in model.graph.initializer if each.name == "g1.s")
+    place = next(entry for entry in tensor.external_data if entry.key == "offset")
+    place.value = str(int(place.value) + 4)
+    assert "Experts" in operators(saved(model, tmp_path))
+    place.value = str(int(place.value) + 2)
+    assert "Experts" not in operators(saved(model, tmp_path))
+
+
 def test_a_file_that_is_too_short_is_corrupt(tmp_path: Path) -> None:
     path = Mixture(Shape()).save(tmp_path)
     (tmp_path / "w.data").write_bytes((tmp_path / "w.data").read_bytes()[:-ALIGNMENT])
