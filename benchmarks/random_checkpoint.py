@@ -75,7 +75,7 @@ def write_checkpoint(directory: Path, config: dict[str, Any], *, seed: int = 0) 
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     write_tensors(directory / "model.safetensors", list(qwen2_tensors(config)), seed=seed)
-    _byte_tokenizer().save(str(directory / "tokenizer.json"))
+    byte_tokenizer().save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     (directory / "config.json").write_text(json.dumps(config, indent=2))
     return directory
@@ -97,7 +97,7 @@ def write_tensors(path: Path, tensors: Sequence[tuple[str, tuple[int, ...]]], *,
             _write_tensor(file, name, shape, rng)
 
 
-def _byte_tokenizer() -> Tokenizer:
+def byte_tokenizer() -> Tokenizer:
     """One token per byte: enough to feed text to a model whose weights are random."""
     tokenizer = Tokenizer(
         models.BPE(vocab={c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[])

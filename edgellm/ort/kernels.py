@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgellm.errors import MissingDependencyError, OptionError, ProviderError
+from edgellm.ort.experts import with_experts
 from edgellm.ort.joining import joined
 from edgellm.package.manifest import KVCacheChoice
 from edgellm.package.onnx_file import (
@@ -37,7 +38,7 @@ from edgellm.package.protobuf import Bytes, encoded, messages, rewritten, spans,
 
 KernelChoice = Literal["auto", "off"]
 
-INTERFACE = 2  # of the library, whose operators are written into graphs here
+INTERFACE = 3  # of the library, whose operators are written into graphs here
 VARIABLE = "EDGELLM_KERNELS"  # names an instruction set, for tests
 LARGEST_GRAPH = 64 << 20  # bytes; a file that holds its weights itself is left to ONNX Runtime
 DOMAIN, REPLACED_DOMAIN = "edgellm", "com.microsoft"
@@ -152,9 +153,11 @@ def with_kernels(graph: Path, kv_cache: KVCacheChoice = "auto") -> bytes | None:
     try:
         if graph.stat().st_size > LARGEST_GRAPH:
             return None
-        exchanged = _exchanged(memoryview(graph.read_bytes()), kv_cache)
+        model = graph.read_bytes()
+        stacked = with_experts(model)
+        exchanged = _exchanged(memoryview(stacked), kv_cache, has_others=stacked is not model)
         return None if exchanged is None else joined(exchanged)
-    except (OSError, ValueError, IndexError, KeyError):  # ONNX Runtime says better what is wrong with it
+    except (OSError, ValueError, IndexError, KeyError, StopIteration):  # ONNX Runtime says better what is wrong with it
         return None
 
 
@@ -205,7 +208,8 @@ class Facts:
         return not casts & OTHER_FLOATS and not {port.dtype for port in ports} & OTHER_FLOAT_NAMES
 
 
-def _exchanged(data: Bytes, kv_cache: KVCacheChoice) -> bytes | None:
+def _exchanged(data: Bytes, kv_cache: KVCacheChoice, *, has_others: bool) -> bytes | None:
+    """`has_others`: it has operators of edgellm's already."""
     graph = next(messages(data, MODEL_GRAPH), None)
     if graph is None:
         return None
@@ -230,7 +234,7 @@ def _exchanged(data: Bytes, kv_cache: KVCacheChoice) -> bytes | None:
 
     opset = encoded(OPSET_DOMAIN, DOMAIN.encode()) + encoded(OPSET_VERSION, 1)
     changed = rewritten(data, of_model)
-    return changed + encoded(MODEL_OPSET, opset) if exchanged else None
+    return changed + encoded(MODEL_OPSET, opset) if exchanged or has_others else None
 
 
 def _caches(graph: Bytes, facts: Facts) -> frozenset[str]:

@@ -39,6 +39,11 @@ static inline Weights high_weights(const uint8_t *p)
 {
     return _mm256_and_si256(_mm256_srli_epi16(bytes(p), 4), _mm256_set1_epi8(15));
 }
+static inline Weights load_table(const uint8_t *p)
+{
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+}
+static inline Weights look_up(Weights table, Weights places) { return _mm256_shuffle_epi8(table, places); }
 static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
 {
     int32_t bits;

@@ -26,6 +26,8 @@ static inline Weights high_weights(const uint8_t *p)
 {
     return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(p), 4), _mm512_set1_epi8(15));
 }
+static inline Weights load_table(const uint8_t *p) { return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)p)); }
+static inline Weights look_up(Weights table, Weights places) { return _mm512_shuffle_epi8(table, places); }
 static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
 {
     int32_t bits;

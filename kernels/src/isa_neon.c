@@ -37,6 +37,8 @@ static inline Weights load_weights(const uint8_t *p)
 }
 static inline Weights low_weights(const uint8_t *p) { return vreinterpretq_s8_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
 static inline Weights high_weights(const uint8_t *p) { return vreinterpretq_s8_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
+static inline Weights load_table(const uint8_t *p) { return vreinterpretq_s8_u8(vld1q_u8(p)); }
+static inline Weights look_up(Weights table, Weights places) { return vqtbl1q_s8(table, vreinterpretq_u8_s8(places)); }
 static inline Ints dot(Ints sums, Weights weights, const int8_t *four)
 {
     int32_t bits;

@@ -63,11 +63,12 @@ static inline void transpose(const float *const *rows, float *to, size_t stride)
 
 static int weight(const Matrix *matrix, size_t tile, size_t b, size_t k, size_t column)
 {
-    const int four_bits = matrix->bits == 4;
+    const int four_bits = matrix->packed == 4;
     const size_t each = four_bits ? 8 : 4, steps = matrix->block / each;
     const size_t step = (tile * matrix->blocks + b) * steps + k / each;
     const uint8_t byte = matrix->weights[(step * TILE + column) * 4 + k % 4];
-    return four_bits ? (k % 8 < 4 ? byte & 15 : byte >> 4) : byte;
+    const uint8_t found = four_bits ? (k % 8 < 4 ? byte & 15 : byte >> 4) : byte;
+    return matrix->looks_up ? matrix->table[found] : found;
 }
 
 static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_t rows, const uint8_t *ahead, float *out,
@@ -80,7 +81,7 @@ static void multiplies(const Matrix *matrix, size_t tile, Rounded rounded, size_
             float total = 0;
             for (size_t b = 0; b < blocks; b++) {
                 const size_t at = (tile * blocks + b) * TILE + column;
-                const int zero = matrix->zeros ? matrix->zeros[at] : matrix->bits == 4 ? 8 : 128;
+                const int zero = matrix->zeros ? matrix->zeros[at] : matrix->middle;
                 int32_t sum = 0;
                 for (size_t k = 0; k < block; k++)
                     sum += (weight(matrix, tile, b, k, column) - zero) * rounded.values[(r * blocks + b) * block + k];

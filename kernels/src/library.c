@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 
 #include "attention_op.h"
+#include "experts_op.h"
 #include "linear_op.h"
 #include "norm_op.h"
 
@@ -12,12 +13,12 @@
 #endif
 
 /* Becomes another number when operators, their inputs or what they mean change: edgellm uses a library with its own. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 const char *edgellm_instruction_sets(void);
 
-static const OrtCustomOp *const ops[] = {&linear_op, &attention_op, &attention_bfloat16_op, &attention_int8_op, &multi_head_op,
-                                          &layer_norm_op, &rms_norm_op};
+static const OrtCustomOp *const ops[] = {&linear_op, &experts_op, &attention_op, &attention_bfloat16_op, &attention_int8_op,
+                                          &multi_head_op, &layer_norm_op, &rms_norm_op};
 static _Atomic(OrtCustomOpDomain *) shared; /* for as long as the process: sessions use it */
 
 EXPORTED const char *edgellm_kernels_sets(void) { return edgellm_instruction_sets(); }

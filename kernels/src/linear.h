@@ -2,7 +2,8 @@
  *
  * A matrix of `columns` outputs and `depth` inputs lies in tiles of TILE outputs. In a tile, the inputs go by blocks of
  * `block`; of each block four inputs of all TILE outputs lie side by side (8 bits), or twice four, the first in the low
- * halves of the bytes (4 bits). Weights are unsigned; what a block's numbers are above is its zero point.
+ * halves of the bytes (4 bits). Weights are unsigned; what a block's numbers are above is its zero point. Where a matrix
+ * of 8 bits has no more than 16 different weights, they lie as places of 4 bits in a table: the numbers are the same.
  *
  * Activations are rounded for each row and block: 127 steps of the largest magnitude, ties to even, or zeros where a step
  * would be subnormal. A block that holds a number that is not finite has the scale NaN, and makes its row NaN.
@@ -22,10 +23,13 @@
 
 typedef struct {
     size_t depth, columns, block, blocks, tiles;
-    int bits;
+    int bits, packed;    /* of a weight where it was stored, and here */
+    int middle;          /* the zero point of all blocks where there are no zeros */
+    int looks_up;        /* weights are places in the table, of numbers below 128 */
+    uint8_t table[16];
     uint8_t *weights;    /* [tiles][blocks][block / 4 or block / 8][TILE][4] */
     float *scales;       /* [tiles][blocks][TILE] */
-    uint8_t *zeros;      /* [tiles][blocks][TILE], or NULL where all are the middle, 128 or 8 */
+    uint8_t *zeros;      /* [tiles][blocks][TILE], or NULL */
     float *bias;         /* [tiles * TILE], or NULL */
 } Matrix;
 
@@ -49,7 +53,7 @@ typedef struct {
 } Norm;
 
 /* The bytes of a tile's weights. */
-static inline size_t tile_bytes(const Matrix *m) { return m->blocks * m->block * TILE * (size_t)m->bits / 8; }
+static inline size_t tile_bytes(const Matrix *m) { return m->blocks * m->block * TILE * (size_t)m->packed / 8; }
 
 /* One instruction set. `rounds`: rows [first, last) of x [rows][depth]. `multiplies`: rows of one tile, to
  * out [rows][stride], of which the tile's columns begin at `out`; all TILE of them are written. `ahead`: the weights of the

@@ -4,6 +4,7 @@
  *   Floats, Ints, Weights    vectors of float32, of int32, and of LANES x 4 weights
  *   ISA(name)                a name of its own for each instruction set
  *   load_weights(p), low_weights(p), high_weights(p)   8 bits; the low and the high halves of bytes
+ *   load_table(p), look_up(table, places)              16 weights; those at places of 4 bits
  *   dot(sums, weights, four) sums + products of each lane's four weights with the same four activations (int32 at `four`)
  *   SHIFT                    what load_weights takes from its weights
  *   start(zeros, shift, sum) what sums begin with: (shift - zeros) x sum
@@ -19,11 +20,12 @@
 
 /* `next` [blocks][share]: weights that are asked for meanwhile. */
 static inline __attribute__((always_inline)) void ISA(multiply_rows)(
-    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, const uint8_t *next,
-    size_t share, float *out, size_t stride)
+    const Matrix *matrix, size_t tile, size_t vector, Rounded rounded, int rows, int four_bits, int looks_up,
+    const uint8_t *next, size_t share, float *out, size_t stride)
 {
     const size_t block = matrix->block, blocks = matrix->blocks, depth = block * blocks;
-    const int middle = four_bits ? 8 : 128, shift = four_bits ? 0 : SHIFT;
+    const int middle = matrix->middle, shift = four_bits ? 0 : SHIFT;
+    const Weights table = load_table(matrix->table);
     const int eight = PAIRS || four_bits;
     const size_t inputs = eight ? 8 : 4, steps = block / inputs, step = TILE * inputs / (four_bits ? 2 : 1);
     const size_t column = vector * LANES;
@@ -58,6 +60,7 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
                 const uint8_t *at = weights + v * LANES * 4;
                 first[v] = four_bits ? low_weights(at) : load_weights(at);
                 if (eight) second[v] = four_bits ? high_weights(at) : load_weights(at + TILE * 4);
+                if (looks_up) first[v] = look_up(table, first[v]), second[v] = look_up(table, second[v]);
             }
             int r = 0;
 #if PAIRS
@@ -96,8 +99,9 @@ static inline __attribute__((always_inline)) void ISA(multiply_rows)(
 
 #define CASE(n) \
     case n: \
-        if (matrix->bits == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, next, share, to, stride); \
-        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, next, share, to, stride); \
+        if (matrix->looks_up) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, 1, next, share, to, stride); \
+        else if (matrix->packed == 4) ISA(multiply_rows)(matrix, tile, vector, rest, n, 1, 0, next, share, to, stride); \
+        else ISA(multiply_rows)(matrix, tile, vector, rest, n, 0, 0, next, share, to, stride); \
         break;
 
 /* Rows go in passes over the tile, as even as they can be. Behind the first, weights come from a near cache, and the memory

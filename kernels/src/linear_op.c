@@ -12,35 +12,25 @@
 #include <string.h>
 
 #include "arena.h"
-#include "linear.h"
+#include "layer.h"
+#include "matrix.h"
 #include "op.h"
-#include "pages.h"
 
 enum { INPUT_X, INPUT_WEIGHTS, INPUT_SCALES, INPUT_ZEROS, INPUT_GROUPS, INPUT_BIAS, INPUT_RESIDUAL, SECOND_WEIGHTS,
        SECOND_SCALES, SECOND_ZEROS, SECOND_BIAS, INPUTS };
 
 typedef struct {
     const OrtApi *api;
-    const Kernels *kernels;
-    Matrix matrix, second; /* without weights: there is no second */
-    Activation activation;
-    float alpha;
+    Matrix matrix, second;
+    Layer layer; /* of these */
 } Linear;
-
-static void destroy_matrix(Matrix *m)
-{
-    arena_free(m->weights);
-    arena_free(m->scales);
-    arena_free(m->zeros);
-    arena_free(m->bias);
-}
 
 static void destroy(void *state)
 {
     Linear *linear = state;
     if (!linear) return;
-    destroy_matrix(&linear->matrix);
-    destroy_matrix(&linear->second);
+    free_matrix(&linear->matrix);
+    free_matrix(&linear->second);
     free(linear);
 }
 
@@ -65,89 +55,27 @@ static OrtStatus *constant(const OrtApi *api, const OrtKernelInfo *info, size_t 
     return NULL;
 }
 
-/* Eight levels of four bits as the kernels read them, the first four in the low halves of the bytes, from four bytes that
- * hold two each, one behind the other. */
-static uint32_t in_halves(uint32_t pairs)
-{
-    const uint32_t first = pairs & 0xffffu, second = pairs >> 16;
-    const uint32_t low = (first & 0x0f0fu) | (second & 0x0f0fu) << 4; /* levels 0 and 4, 2 and 6 */
-    const uint32_t high = (first >> 4 & 0x0f0fu) | (second & 0xf0f0u); /* 1 and 5, 3 and 7 */
-    return (low & 0xffu) | (high & 0xffu) << 8 | (low >> 8) << 16 | (high >> 8) << 24;
-}
-
-/* Four bytes of each column side by side; AT_ONCE of a column at a time, so that what is read and written stays near. */
-static void pack_weights(Matrix *m, const uint8_t *stored)
-{
-    enum { AT_ONCE = 16 };
-    const size_t row = m->blocks * m->block * m->bits / 8, words = row / 4;
-    for (size_t tile = 0; tile < m->tiles; tile++) {
-        const size_t width = at_most(m->columns - tile * TILE, TILE); /* zeros behind them */
-        uint8_t *to = m->weights + tile * TILE * row;
-        for (size_t first = 0; first < words; first += AT_ONCE)
-            for (size_t c = 0; c < width; c++)
-                for (size_t word = first; word < at_most(first + AT_ONCE, words); word++) {
-                    uint32_t four;
-                    memcpy(&four, stored + (tile * TILE + c) * row + word * 4, 4);
-                    if (m->bits == 4) four = in_halves(four);
-                    memcpy(to + (word * TILE + c) * 4, &four, 4);
-                }
-    }
-}
-
-static uint8_t zero_point(const Matrix *m, const uint8_t *stored, size_t column, size_t b)
-{
-    if (m->bits == 8) return stored[column * m->blocks + b];
-    const uint8_t pair = stored[column * ((m->blocks + 1) / 2) + b / 2];
-    return b % 2 ? pair >> 4 : pair & 15;
-}
-
-static void pack_blocks(Matrix *m, const float *scales, const uint8_t *zeros)
-{
-    for (size_t column = 0; column < m->columns; column++)
-        for (size_t b = 0; b < m->blocks; b++) {
-            const size_t to = ((column / TILE) * m->blocks + b) * TILE + column % TILE;
-            m->scales[to] = scales[column * m->blocks + b];
-            if (zeros) m->zeros[to] = zero_point(m, zeros, column, b);
-        }
-}
-
 static OrtStatus *sizes_of(const OrtApi *api, const OrtKernelInfo *info, Matrix *m)
 {
-    size_t bits = 0;
-    TRY(whole_number(api, info, "K", &m->depth));
-    TRY(whole_number(api, info, "N", &m->columns));
-    TRY(whole_number(api, info, "block_size", &m->block));
+    size_t depth = 0, columns = 0, block = 0, bits = 0;
+    TRY(whole_number(api, info, "K", &depth));
+    TRY(whole_number(api, info, "N", &columns));
+    TRY(whole_number(api, info, "block_size", &block));
     TRY(whole_number(api, info, "bits", &bits));
-    if ((bits != 4 && bits != 8) || m->block % 16 || m->block > LARGEST_BLOCK)
-        return wrong(api, "BlockLinear: expected 4 or 8 bits and blocks of a multiple of 16, at most 256");
-    m->bits = (int)bits;
-    m->blocks = (m->depth + m->block - 1) / m->block;
-    m->tiles = (m->columns + TILE - 1) / TILE;
-    return NULL;
+    if (set_sizes(m, depth, columns, block, bits)) return NULL;
+    return wrong(api, "BlockLinear: expected 4 or 8 bits and blocks of a multiple of 16, at most 256");
 }
 
 /* The matrix whose weights are the input `first`, and whose bias is the input `bias`. */
 static OrtStatus *fill(Matrix *m, const OrtApi *api, const OrtKernelInfo *info, size_t first, size_t bias_input)
 {
     const void *weights, *scales, *zeros, *bias;
-    const size_t weight_bytes = m->columns * m->blocks * m->block * m->bits / 8, padded = m->tiles * TILE;
-    const size_t zero_bytes = m->columns * (m->bits == 8 ? m->blocks : (m->blocks + 1) / 2);
-    TRY(constant(api, info, first, ORT_UINT8, weight_bytes, &weights));
+    TRY(constant(api, info, first, ORT_UINT8, stored_weights(m), &weights));
     TRY(constant(api, info, first + 1, ORT_FLOAT, m->columns * m->blocks, &scales));
-    TRY(constant(api, info, first + 2, ORT_UINT8, zero_bytes, &zeros));
+    TRY(constant(api, info, first + 2, ORT_UINT8, stored_zeros(m), &zeros));
     TRY(constant(api, info, bias_input, ORT_FLOAT, m->columns, &bias));
     if (!weights || !scales) return wrong(api, "BlockLinear: weights and scales must be constants");
-    m->weights = arena_take(padded * m->blocks * m->block * m->bits / 8);
-    m->scales = arena_take(padded * m->blocks * sizeof *m->scales);
-    m->zeros = zeros ? arena_take(padded * m->blocks) : NULL;
-    m->bias = bias ? arena_take(padded * sizeof *m->bias) : NULL;
-    if (!m->weights || !m->scales || (zeros && !m->zeros) || (bias && !m->bias)) return no_memory(api);
-    pack_weights(m, weights);
-    pack_blocks(m, scales, zeros);
-    drop_file_pages(weights, weight_bytes);
-    drop_file_pages(scales, m->columns * m->blocks * sizeof *m->scales);
-    if (bias) memcpy(m->bias, bias, m->columns * sizeof *m->bias);
-    return NULL;
+    return pack_matrix(m, (Packing){weights, scales, zeros, bias}) ? NULL : no_memory(api);
 }
 
 static int has_input(const OrtApi *api, const OrtKernelInfo *info, size_t index)
@@ -163,13 +91,14 @@ static OrtStatus *fill_all(Linear *linear, const OrtKernelInfo *info)
     const OrtApi *api = linear->api;
     const int64_t activation = whole_number_or(api, info, "activation", PLAIN);
     if (activation < PLAIN || activation >= ACTIVATIONS) return wrong(api, "BlockLinear: an activation that is not known");
-    linear->activation = (Activation)activation;
-    linear->alpha = number_or(api, info, "alpha", 1);
+    linear->layer.activation = (Activation)activation;
+    linear->layer.alpha = number_or(api, info, "alpha", 1);
     TRY(sizes_of(api, info, &linear->matrix));
     const Matrix sizes = linear->matrix;
     TRY(fill(&linear->matrix, api, info, INPUT_WEIGHTS, INPUT_BIAS));
     if (!has_input(api, info, SECOND_WEIGHTS)) return NULL;
     linear->second = sizes;
+    linear->layer.second = &linear->second;
     return fill(&linear->second, api, info, SECOND_WEIGHTS, SECOND_BIAS);
 }
 
@@ -181,7 +110,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
     Linear *linear = calloc(1, sizeof *linear);
     if (!linear) return no_memory(api);
     linear->api = api;
-    linear->kernels = kernels;
+    linear->layer = (Layer){.kernels = kernels, .matrix = &linear->matrix};
     OrtStatus *status = fill_all(linear, info);
     if (status) destroy(linear);
     else *state = linear;
@@ -189,7 +118,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 }
 
 /* One run: what its items, done by ONNX Runtime's threads, share. */
-enum { ROW_GROUP = 128, FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14 };
+enum { FEW_ROWS = 8, ITEM_BYTES = 1 << 16, ITEM_VALUES = 1 << 14 };
 
 typedef struct {
     const Linear *linear;
@@ -199,64 +128,28 @@ typedef struct {
     Rounded rounded;
 } Run;
 
-static Rounded from_row(const Run *run, size_t row)
-{
-    const Matrix *m = &run->linear->matrix;
-    return (Rounded){
-        run->rounded.values + row * m->blocks * m->block,
-        run->rounded.scales + row * m->blocks,
-        run->rounded.sums + row * m->blocks,
-    };
-}
-
 static void round_item(void *data, size_t item)
 {
     const Run *run = data;
     const size_t first = item * run->rows_each, count = at_most(run->rows - first, run->rows_each);
     const Matrix *m = &run->linear->matrix;
-    run->linear->kernels->rounds(m, run->x + first * m->depth, count, from_row(run, first));
-}
-
-static void add_residual(const Run *run, size_t column, size_t width, size_t first, size_t count)
-{
-    const size_t columns = run->linear->matrix.columns;
-    for (size_t r = first; r < first + count; r++) {
-        float *out = run->out + r * columns + column;
-        const float *residual = run->residual + r * columns + column;
-        for (size_t i = 0; i < width; i++) out[i] += residual[i];
-    }
-}
-
-static void multiply_tile(const Run *run, size_t tile, size_t first, size_t count)
-{
-    const Linear *linear = run->linear;
-    const Matrix *m = &linear->matrix;
-    const Rounded rounded = from_row(run, first);
-    const size_t width = at_most(m->columns - tile * TILE, TILE);
-    float *out = run->out + first * m->columns + tile * TILE;
-    float whole[ROW_GROUP * TILE], gated[ROW_GROUP * TILE];
-    const int is_gated = linear->second.weights != NULL;
-    float *to = width == TILE ? out : whole;
-    const size_t stride = width == TILE ? m->columns : TILE;
-    /* With several groups of rows the next item reads the same tile. */
-    const int goes_on = tile + 1 < m->tiles && run->groups == 1;
-    const uint8_t *next = goes_on ? m->weights + (tile + 1) * tile_bytes(m) : NULL;
-    const uint8_t *other = is_gated ? linear->second.weights + tile * tile_bytes(m) : next;
-    linear->kernels->multiplies(m, tile, rounded, count, other, to, stride);
-    if (is_gated) linear->kernels->multiplies(&linear->second, tile, rounded, count, next, gated, TILE);
-    if (linear->activation || is_gated)
-        linear->kernels->activates(to, stride, count, linear->activation, linear->alpha, is_gated ? gated : NULL);
-    for (size_t r = 0; r < count && to == whole; r++) memcpy(out + r * m->columns, whole + r * TILE, width * sizeof *out);
-    if (run->residual) add_residual(run, tile * TILE, width, first, count);
+    run->linear->layer.kernels->rounds(m, run->x + first * m->depth, count, rounded_from(run->rounded, m, first));
 }
 
 static void multiply_item(void *data, size_t item)
 {
     const Run *run = data;
+    const Matrix *m = &run->linear->matrix;
     const size_t first = item % run->groups * ROW_GROUP, count = at_most(run->rows - first, ROW_GROUP);
-    const size_t tile = item / run->groups * run->tiles_each;
-    const size_t last = at_most(tile + run->tiles_each, run->linear->matrix.tiles);
-    for (size_t t = tile; t < last; t++) multiply_tile(run, t, first, count);
+    const size_t tile = item / run->groups * run->tiles_each, last = at_most(tile + run->tiles_each, m->tiles);
+    const float *residual = run->residual ? run->residual + first * m->columns : NULL;
+    const Rounded rounded = rounded_from(run->rounded, m, first);
+    for (size_t t = tile; t < last; t++) {
+        /* With several groups of rows the next item reads the same tile. */
+        const int goes_on = t + 1 < m->tiles && run->groups == 1;
+        const uint8_t *next = goes_on ? m->weights + (t + 1) * tile_bytes(m) : NULL;
+        multiply_tile(&run->linear->layer, t, rounded, count, next, residual, run->out + first * m->columns);
+    }
 }
 
 static OrtStatus *multiply(Run *run, OrtKernelContext *context)

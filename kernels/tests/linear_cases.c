@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/matrix.h"
 #include "drawing.h"
 #include "runtime.h"
 
@@ -15,30 +16,30 @@ const char *edgellm_kernels_sets(void);
 enum { X, WEIGHTS, SCALES, ZEROS, GROUPS, BIAS, RESIDUAL, SECOND_WEIGHTS, SECOND_SCALES, SECOND_ZEROS, SECOND_BIAS, COUNT };
 enum { CALLERS = 3 };
 
-static OrtValue *bytes(size_t rank, const int64_t *dims)
+static OrtValue *bytes(size_t rank, const int64_t *dims, unsigned different)
 {
     OrtValue *value = new_value(ORT_UINT8, rank, dims);
-    for (size_t i = 0; i < value->elements; i++) ((uint8_t *)value->data)[i] = (uint8_t)below(256);
+    for (size_t i = 0; i < value->elements; i++) ((uint8_t *)value->data)[i] = (uint8_t)below(different);
     return value;
 }
 
-typedef struct { int64_t depth, columns, bits, block, rows; int zeros, bias, residual, second; int64_t activation; } Case;
+typedef struct { int64_t depth, columns, bits, block, rows; int zeros, bias, residual, second; int64_t activation; unsigned different; } Case;
 
 static Case any_case(void)
 {
     static const int64_t blocks[] = {16, 32, 64, 128, 256};
     Case c = {.depth = 2 + 2 * below(120), .columns = 1 + below(100), .bits = below(2) ? 4 : 8, .block = blocks[below(5)],
               .rows = 1 + below(below(4) ? 14 : 210), .zeros = below(2), .bias = below(2), .residual = below(2),
-              .second = below(2), .activation = below(5)};
+              .second = below(2), .activation = below(5), .different = below(2) ? 256 : 16};
     return c;
 }
 
 static void add_matrix(const Case *c, OrtKernelInfo *info, size_t weights, size_t bias)
 {
     const int64_t blocks = (c->depth + c->block - 1) / c->block;
-    info->inputs[weights] = bytes(3, (int64_t[]){c->columns, blocks, c->block * c->bits / 8});
+    info->inputs[weights] = bytes(3, (int64_t[]){c->columns, blocks, c->block * c->bits / 8}, c->different);
     info->inputs[weights + 1] = floats(2, (int64_t[]){c->columns, blocks}, 0.01f);
-    if (c->zeros) info->inputs[weights + 2] = bytes(2, (int64_t[]){c->columns, c->bits == 8 ? blocks : (blocks + 1) / 2});
+    if (c->zeros) info->inputs[weights + 2] = bytes(2, (int64_t[]){c->columns, c->bits == 8 ? blocks : (blocks + 1) / 2}, 256);
     if (c->bias) info->inputs[bias] = floats(1, &c->columns, 1);
 }
 
@@ -152,10 +153,35 @@ static void try_case(const OrtCustomOp *op, Case c, OrtKernelInfo info)
     for (size_t i = 0; i < info.input_count; i++) free_value(info.inputs[i]);
 }
 
+/* Weights of `different` levels, `apart` from each other: whether they become places in a table. */
+static int becomes_a_table(int different, int apart, int bits, int zeros)
+{
+    enum { DEPTH = 64, COLUMNS = 33 };
+    static uint8_t weights[DEPTH * COLUMNS], points[COLUMNS * 2];
+    static float scales[COLUMNS * 2];
+    Matrix m;
+    for (int i = 0; i < DEPTH * COLUMNS; i++) weights[i] = (uint8_t)(i % different * apart);
+    if (!set_sizes(&m, DEPTH, COLUMNS, 32, (size_t)bits)) exit(1);
+    if (!pack_matrix(&m, (Packing){weights, scales, zeros ? points : NULL, NULL})) exit(1);
+    free_matrix(&m);
+    return m.looks_up && m.packed == 4;
+}
+
+static void try_tables(void)
+{
+    const int right = becomes_a_table(16, 8, 8, 0) && becomes_a_table(1, 1, 8, 0) && becomes_a_table(2, 127, 8, 0);
+    const int wrong = becomes_a_table(17, 1, 8, 0) || becomes_a_table(2, 128, 8, 0) || becomes_a_table(2, 1, 4, 0) ||
+                      becomes_a_table(2, 1, 8, 1);
+    if (right && !wrong) return;
+    fprintf(stderr, "a table where there is none, or none where there is one\n");
+    exit(1);
+}
+
 int main(int count, char **arguments)
 {
     const OrtCustomOp *linear = operator_of("BlockLinear"), *norms[] = {operator_of("LayerNorm"), operator_of("RMSNorm")};
     const int cases = count > 1 ? atoi(arguments[1]) : 100;
+    try_tables();
     for (int i = 0; i < cases; i++) {
         state = (unsigned)i * 2654435761u + 1;
         Case c = any_case();

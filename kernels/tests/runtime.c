@@ -207,6 +207,16 @@ void *new_kernel(const OrtCustomOp *op, const OrtKernelInfo *info)
     return kernel;
 }
 
+int refused_kernel(const OrtCustomOp *op, const OrtKernelInfo *info)
+{
+    void *kernel = NULL;
+    OrtStatus *status = op->CreateKernelV2(op, api(ORT_VERSION), info, &kernel);
+    if (!status) op->KernelDestroy(kernel);
+    const int refused = status != NULL;
+    free(status);
+    return refused;
+}
+
 void compute(const OrtCustomOp *op, void *kernel, OrtKernelContext *context) { end_if(op->KernelComputeV2(kernel, context)); }
 
 char *refusal(const OrtCustomOp *op, void *kernel, OrtKernelContext *context)

@@ -36,6 +36,8 @@ const OrtCustomOp *operator_of(const char *name);
 /* Ends the program where the operator refuses. */
 void *new_kernel(const OrtCustomOp *, const OrtKernelInfo *);
 void compute(const OrtCustomOp *, void *kernel, OrtKernelContext *);
+/* Whether the operator refuses. */
+int refused_kernel(const OrtCustomOp *, const OrtKernelInfo *);
 /* The text of the refusal, to be freed; NULL where there is none. */
 char *refusal(const OrtCustomOp *, void *kernel, OrtKernelContext *);
 

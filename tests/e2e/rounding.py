@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 BLOCK_SIZE = 32
 ROUTERS = (".gate", ".router", ".router.layer")
 KEPT = (  # in float32
-    "wpe", "embed_positions", "conv.conv", "conv1d", "altup.modality_router", "altup.prediction_coefs", "altup.correction_coefs",
+    "wpe", "embed_positions", "conv.conv", "conv1d", "altup.modality_router", "altup.prediction_coefs",
+    "altup.correction_coefs",
 )  # fmt: skip
 BITS = {"fp16": 16, "int8": 8, "int4": 4}
 

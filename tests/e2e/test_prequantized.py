@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers as hf
+from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import edgellm
 import edgellm_export
@@ -28,9 +31,9 @@ Shared = Callable[[str, Callable[[Path], Any]], Path]
 SIZES = {"vocab_size": 160, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "head_dim": 32,
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96}  # fmt: skip
 IDS = np.random.default_rng(0).integers(3, 131, 60)
-INT4 = ("gptq-4", "gptq-4-128", "gptq-4-rows", "awq", "ct-int4", "ct-int4-128", "bitnet")
+INT4 = ("gptq-4", "gptq-4-128", "gptq-4-rows", "awq", "ct-int4", "ct-int4-128", "bitnet", "ct-mxfp4")
 INT8 = ("gptq-8", "ct-int8", "bnb-int8")
-KEPT = {"int4": INT4, "int8": (*INT4, *INT8, "ct-mxfp4")}
+KEPT = {"int4": INT4, "int8": (*INT4, *INT8)}
 CASES = [(name, precision, True) for name in METHODS for precision in KEPT]
 CASES += [(name, precision, False) for name in ("gptq-4-128", "ct-int8", "fp8") for precision in KEPT]
 MATRICES = 2 * 5  # q, k and v are one in the graph
@@ -111,6 +114,78 @@ def test_a_package_has_the_integers_and_scales_of_the_checkpoint(
     assert stored[f"{name}.weight_packed"].numpy().tobytes() in data  # two levels in a byte, in the same order
     scales = stored[f"{name}.weight_scale"].float().numpy()
     assert np.repeat(scales, 4, axis=1).tobytes() in data  # blocks of 32
+
+
+EXPERTS, LAYERS = 4, 2
+
+
+def mxfp4_gpt_oss(path: Path) -> Any:
+    """A checkpoint whose experts are MXFP4, as OpenAI's are, and the model with the numbers that transformers reads."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "intermediate_size": 96, "num_local_experts": EXPERTS, "num_experts_per_tok": 2}
+    config = hf.GptOssConfig(**sizes, sliding_window=13, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    config._attn_implementation = "eager"
+    model = hf.GptOssForCausalLM(config).eval()
+    packed = {}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1 if name.endswith("norm.weight") else 0, 0.1)
+            if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                experts, inputs, outputs = parameter.shape
+                blocks = torch.randint(0, 256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+                scales = torch.randint(121, 124, (experts, outputs, inputs // 32), dtype=torch.uint8)
+                parameter.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+                packed[name] = {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    save_checkpoint(model, path)
+    tensors = {name: each for name, each in load_file(path / "model.safetensors").items() if name not in packed}
+    for parts in packed.values():
+        tensors |= parts
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    change_config(path, quantization_config={"quant_method": "mxfp4"})
+    return model
+
+
+def stored_matrix(package: Path, name: str) -> np.ndarray:
+    """The numbers of a matrix of eight bits in blocks of 32, by the name of its weight."""
+    tensors = {each.name: each for each in onnx.load(package / "model.onnx").graph.initializer}
+    quants, scales = (numpy_helper.to_array(tensors[f"{name}.{part}"]) for part in ("quants", "scales"))
+    return ((quants.astype(np.float32) - 128) * scales[..., None]).reshape(len(quants), -1)
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_experts_of_gpt_oss_keep_their_numbers(precision: Any, calibrate: bool, tmp_path: Path) -> None:
+    """At int4, too, whose grid would round them a second time; all other matrices have four bits there."""
+    model = mxfp4_gpt_oss(tmp_path / "checkpoint")
+    exported = edgellm_export.export(
+        tmp_path / "checkpoint", tmp_path / "out", precision=precision, calibrate=calibrate
+    )
+    report = exported.report
+    assert (len(report.source.kept), report.source.rounded) == (LAYERS * EXPERTS * 3, ())
+    experts = {matrix.node for matrix in report.matrices if "/experts." in matrix.node}
+    assert experts == {*report.source.kept}
+    bits = {(matrix.bits, "expert" if matrix.node in experts else "other") for matrix in report.matrices[:-1]}
+    assert bits - {(8, "other")} == {(8, "expert"), *([(4, "other")] if precision == "int4" else [])}  # 8: the router
+    for i in range(LAYERS):
+        place, found = f"model.layers.{i}.mlp.experts", model.model.layers[i].mlp.experts
+        for expert in range(EXPERTS):
+            both, down = (each[expert].detach().numpy().T for each in (found.gate_up_proj, found.down_proj))
+            for part, expected in (("gate_proj", both[::2]), ("up_proj", both[1::2]), ("down_proj", down)):
+                stored = stored_matrix(exported.path, f"{place}.{expert}.{part}.weight")
+                np.testing.assert_array_equal(stored[:, : expected.shape[1]], expected)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("int8", 0.06)])
+def test_gpt_oss_of_mxfp4_computes_with_the_numbers_of_the_checkpoint(
+    precision: Any, most: float, tmp_path: Path
+) -> None:
+    """Of most tokens: others go to another expert where two are all but equal."""
+    model = mxfp4_gpt_oss(tmp_path / "checkpoint")
+    exported = edgellm_export.export(
+        tmp_path / "checkpoint", tmp_path / "out", precision=precision, verify_quality=False
+    )
+    found, expected = edgellm.load(exported.path, threads=1).logits(IDS), reference_logits(model, IDS)
+    assert np.median(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)) < most
 
 
 def test_the_report_says_what_was_rounded_anew(llama: Any, tmp_path: Path) -> None:

@@ -24,13 +24,19 @@ from edgellm_export.checkpoint.tensors import (
 class Integers:
     """Rows of a matrix: weight = scale * (level - zero point). `group_size` weights of a row share both; the last ones
     of a row may be fewer. levels: [rows, columns]. scales, zero_points: [rows, groups] float32. Levels and zero points
-    are from 0 to 2**bits - 1."""
+    are from 0 to 2**bits - 1. `written`: the bits that the checkpoint has of a weight, where they are fewer."""
 
     bits: int
     group_size: int
     levels: ByteArray
     scales: FloatArray
     zero_points: FloatArray
+    written: int | None = None
+
+    @property
+    def checkpoint_bits(self) -> int:
+        """Of a weight."""
+        return self.written or self.bits
 
 
 @dataclass(frozen=True)

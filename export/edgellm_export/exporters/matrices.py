@@ -34,8 +34,8 @@ def quantized_source(
         return None
     activations = checkpoint.source.get("activations")
     layers = {each.name: each.weight for each in projections if any(quantized_in(each.weight))}
-    seen = {tensor.name for weight in layers.values() for tensor in quantized_in(weight)}
-    lookups = {name: tensor for name, tensor in quantized.items() if name not in seen}
+    seen = {name for weight in layers.values() for name in _stored(weight)}
+    lookups = {name: tensor for name, tensor in quantized.items() if not seen.intersection(_stored(tensor))}
     if isinstance(scheme, FloatScheme):
         return QuantizedSource(str(method), widened=(*layers, *lookups), activations=activations)
     heads = {each.name for each in projections if each.outer}
@@ -44,6 +44,11 @@ def quantized_source(
     kept += [name for name, weight in lookups.items() if carries(weight, scheme.outer.grid)]
     rounded = tuple(name for name in (*layers, *lookups) if name not in kept)
     return QuantizedSource(str(method), tuple(kept), rounded, activations=activations)
+
+
+def _stored(tensor: LazyTensor) -> set[str]:
+    """What the checkpoint calls the quantized tensors that it shows numbers of: one name for all experts of a stack."""
+    return {each.name for each in quantized_in(tensor)}
 
 
 def _quantized(checkpoint: Checkpoint) -> dict[str, LazyTensor]:

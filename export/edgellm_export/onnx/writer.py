@@ -51,7 +51,9 @@ def _save(built: BuiltGraph, path: Path, offsets: dict[str, int]) -> None:
             _data(path).name, offsets[region.name], region.nbytes, ir.DataType.from_numpy(region.dtype),
             shape=stored.value.shape or ir.Shape(region.shape), name=str(stored.value.name), base_dir=path.parent,
         )  # fmt: skip
-    ir.save(built.model, path)
+    model = ir.to_proto(built.model)
+    del model.graph.value_info[:]  # what the initializers say of themselves: a sixth of a graph with many experts
+    path.write_bytes(model.SerializeToString())
 
 
 def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:

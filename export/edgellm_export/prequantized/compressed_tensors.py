@@ -111,7 +111,8 @@ class CTFloat4(QuantizedTensor):
         """Halves: they fit eight bits."""
         halves = fp4_values(self.packed.stored(start, stop)) * 2 + 128
         scales = np.asarray(self._scales(start, stop) / 2, np.float32)
-        return Integers(8, self.scales.width, halves.astype(np.uint8), scales, np.full(scales.shape, 128, np.float32))
+        middles = np.full(scales.shape, 128, np.float32)
+        return Integers(8, self.scales.width, halves.astype(np.uint8), scales, middles, written=4)
 
     def _scales(self, start: int, stop: int) -> FloatArray:
         return self.scales.rows(start, stop) / self.divisor

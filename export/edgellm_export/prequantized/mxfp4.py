@@ -60,7 +60,8 @@ class MXFP4Matrix(QuantizedTensor):
     def integers(self, start: int, stop: int) -> Integers | None:
         values, scales = self._values(start, stop)
         levels = (values * 2 + MIDDLE).astype(np.uint8).reshape(stop - start, self.shape[1])
-        return Integers(8, 2 * BYTES, levels, scales * np.float32(0.5), np.full(scales.shape, MIDDLE, np.float32))
+        middles = np.full(scales.shape, MIDDLE, np.float32)
+        return Integers(8, 2 * BYTES, levels, scales * np.float32(0.5), middles, written=4)
 
     def _values(self, start: int, stop: int) -> tuple[FloatArray, FloatArray]:
         """[rows, blocks, 32] of type E2M1, and [rows, blocks] that they are multiplied by."""

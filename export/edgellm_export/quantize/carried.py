@@ -21,6 +21,11 @@ def carries(weight: LazyTensor, grid: Grid) -> bool:
     return all(carried(weight, grid, start, stop) is not None for start, stop in pieces(weight))  # levels may not fit
 
 
+def has_fewer_bits(weight: LazyTensor, bits: int) -> bool:
+    """Whether the checkpoint has no more than so many of a weight, where integers that stand for it have more."""
+    return any(each.checkpoint_bits <= bits < each.bits for each in samples_of(weight))
+
+
 def carried(weight: LazyTensor, grid: Grid, start: int, stop: int) -> Codes | None:
     """Some rows of a matrix as codes on `grid` that stand for the same numbers. None where there are none."""
     found = [_on(grid, each) for each in integers_of(weight, start, stop)]

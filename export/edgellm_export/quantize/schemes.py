@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgellm_export.checkpoint.tensors import LazyTensor
 from edgellm_export.onnx.builder import MICROSOFT, GraphBuilder, Produced, Region
 from edgellm_export.quantize.calibrated import PreparedMatrix
-from edgellm_export.quantize.carried import carried, carries
+from edgellm_export.quantize.carried import carried, carries, has_fewer_bits
 from edgellm_export.quantize.formats import FLOAT32, Arrays, Bias, BlockFormat
 from edgellm_export.quantize.grid import nearest
 from edgellm_export.quantize.pieces import pieces
@@ -79,12 +79,14 @@ class IntegerScheme:
         return form.multiply(g, x, stored, bias, name, *weight.shape)
 
     def form_of(self, name: str, weight: LazyTensor, *, outer: bool) -> BlockFormat:
-        """How the matrix of a layer is stored: in the smaller blocks of `outer`, too, where only these hold the
-        checkpoint's own integers."""
+        """How the matrix of a layer is stored: as `outer`, too, where only that holds the checkpoint's own integers: in
+        its smaller blocks, or of more bits than the checkpoint has, as numbers of MXFP4 are further from each other the
+        larger they are."""
         if name in self.prepared:
             return self.prepared[name].form
         smaller = self.outer.bits == self.inner.bits and self.outer.block_size < self.inner.block_size
-        if outer or (smaller and carries(weight, self.outer.grid) and not carries(weight, self.inner.grid)):
+        more = self.outer.bits > self.inner.bits and has_fewer_bits(weight, self.inner.bits)
+        if outer or ((smaller or more) and carries(weight, self.outer.grid) and not carries(weight, self.inner.grid)):
             return self.outer
         return self.inner
 

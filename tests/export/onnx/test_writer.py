@@ -53,6 +53,7 @@ def test_what_is_written_is_read(rows: int, tmp_path: Path) -> None:
     found = initializers(tmp_path / "m.onnx")
     for name, expected in {**TOGETHER, "alone": ALONE, "alone, flat": ALONE.ravel()}.items():
         np.testing.assert_array_equal(found[name], expected)
+    assert not onnx.load(tmp_path / "m.onnx").graph.value_info  # initializers say their shapes themselves
     total = sum(array.nbytes for array in (*TOGETHER.values(), ALONE))
     assert shown[-1] == (total, total)
     assert shown == sorted(shown)

@@ -93,3 +93,4 @@ def test_experts_of_mxfp4_are_whole_numbers_of_eight_bits(step: int) -> None:
         np.testing.assert_array_equal(levels * np.repeat(integers.scales, 32, axis=1), expected)
         assert carries(matrix, Grid(8, 32, True))
         assert not carries(matrix, Grid(4, 32, False))
+        assert (integers.bits, integers.checkpoint_bits) == (8, 4)

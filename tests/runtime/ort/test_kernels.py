@@ -38,7 +38,8 @@ pytestmark = pytest.mark.skipif(FOUND is None, reason="edgellm-kernels is not in
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer of random weights in blocks, or of weights that are all of one `level`."""
+    """A linear layer of random weights in blocks, of all bytes, of those in `bytes`, or of one `level`. `odd`: the last
+    column is of all bytes."""
 
     depth: int
     columns: int
@@ -48,6 +49,8 @@ class Layer:
     has_bias: bool = False
     seed: int = 0
     level: int | None = None
+    bytes: tuple[int, ...] = tuple(range(256))
+    odd: bool = False
 
     @property
     def blocks(self) -> int:
@@ -58,11 +61,13 @@ class Layer:
         rng = np.random.default_rng(self.seed)
         zeros = (self.columns, self.blocks if self.bits == 8 else (self.blocks + 1) // 2)
         found: dict[str, npt.NDArray[Any]] = {
-            "w": rng.integers(0, 256, (self.columns, self.blocks, self.block * self.bits // 8), np.uint8),
+            "w": rng.choice(np.array(self.bytes, np.uint8), (self.columns, self.blocks, self.block * self.bits // 8)),
             "s": rng.uniform(0.001, 0.02, (self.columns, self.blocks)).astype(np.float32),
         }
         if self.level is not None:
             found["w"][:] = self.level
+        if self.odd:
+            found["w"][-1].flat = np.arange(found["w"][-1].size) % 256
         if self.has_zeros:
             found["z"] = rng.integers(0, 256, zeros, np.uint8)
         if self.has_bias:
@@ -124,8 +129,15 @@ def activations(rows: int, layer: Layer, seed: int = 1) -> Floats:
     return x
 
 
+E2M1 = tuple(128 + sign * each for sign in (-1, 1) for each in (0, 1, 2, 3, 4, 6, 8, 12))  # halves of its numbers
 LAYERS = st.builds(
     Layer,
+    bytes=st.one_of(
+        st.just(tuple(range(256))),
+        st.just(E2M1),
+        st.lists(st.integers(0, 255), min_size=1, max_size=4).map(tuple),  # far from each other
+        st.lists(st.integers(60, 187), min_size=1, max_size=40).map(tuple),  # near, more than 16 or fewer
+    ),
     depth=st.integers(1, 200),
     columns=st.integers(1, 100),
     bits=st.sampled_from([4, 8]),
@@ -176,6 +188,19 @@ def test_sums_are_right_and_the_same_on_every_instruction_set(opened: Opener, la
     assert np.abs(found["scalar"] - expected).max() <= bound
     for name in SETS:
         assert same_bits(found[name], found["scalar"]), name
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("levels", [E2M1, (127, 128, 129), (0, 127), (128, 255), (60,)], ids=str)
+def test_few_different_weights_give_the_bits_that_all_others_give(
+    levels: tuple[int, ...], name: str, opened: Opener
+) -> None:
+    """They lie as places in a table, unless one column has others."""
+    layer = Layer(300, 70, 8, 32, has_bias=True, bytes=levels)
+    x = activations(9, layer)
+    found, others = (run(opened(each, name), x) for each in (layer, replace(layer, odd=True)))
+    assert same_bits(np.ascontiguousarray(found[..., :-1]), np.ascontiguousarray(others[..., :-1]))
+    assert not same_bits(np.ascontiguousarray(found[..., -1:]), np.ascontiguousarray(others[..., -1:]))
 
 
 @pytest.mark.parametrize("largest", [1e-30, 1e-37, 3e-38, 1e-40, 1e-45])

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-PROGRAMS = ("linear_cases", "attention_cases")
+PROGRAMS = ("linear_cases", "experts_cases", "attention_cases")
 CASES = {"": 300, "address,undefined": 60, "thread": 20}
 
 
