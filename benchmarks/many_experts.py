@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-import edgellm
 import edgellm_export
+from decoders import load_decoder
 from environments import CACHE
 from random_checkpoint import byte_tokenizer, write_tensors
 
@@ -90,15 +90,15 @@ def measure(path: Path, kernels: Any, rounds: int) -> dict[str, float]:
 
     onnxruntime()
     before, start = resident(), time.process_time()
-    model = edgellm.load(path, threads=1, kernels=kernels)
+    model = load_decoder(path, threads=1, kernels=kernels)
     opened, after = time.process_time() - start, resident()
     ids = np.random.default_rng(0).integers(3, VOCAB, 512)
-    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+    options: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
     return {
         "open_s": opened,
         "mib": (after - before) / 2**20,
         "prompt_ms": least_ms(lambda: model.logits(ids), rounds),
-        "token_ms": least_ms(lambda: model.generate(ids[:16], **options), rounds) / NEW_TOKENS,
+        "token_ms": least_ms(lambda: model.generate(ids[:16].tolist(), **options), rounds) / NEW_TOKENS,
     }
 
 
