@@ -27,6 +27,7 @@ from rendering import processor
 from systems import OWN, SYSTEMS
 from workers import Failed, Start, Worker
 
+BFLOAT16 = f"{OWN}-bfloat16"  # with a cache of bfloat16; not among those that run by default
 WORKERS = {OWN: "load_own.py", "openvino": "load_ov.py", "llama.cpp": "load_llamacpp.py"}
 PROMPTS, ANSWERS = [16, 384], [16, 128]  # tokens: from, to, where the command does not say
 REQUESTS = 24  # of a round; more where there are more clients
@@ -136,7 +137,12 @@ def main() -> None:
     add("--clients", type=_numbers, default=[1, 8, 32], metavar="N,...", help="at once (1,8,32)")
     add("--rounds", type=int, default=3, metavar="N", help="after one warm-up round (3)")
     add("--threads", type=int, default=2, metavar="N", help="of every system (2)")
-    add("--systems", default=",".join(WORKERS), metavar="NAME,...", help=f"default: {','.join(WORKERS)}")
+    add(
+        "--systems",
+        default=",".join(WORKERS),
+        metavar="NAME,...",
+        help=f"default: {','.join(WORKERS)}; also {BFLOAT16}",
+    )
     add("--package", type=Path, metavar="DIR", help="this package as edgellm, instead of one exported now")
     add("--prompts", type=_numbers, default=PROMPTS, metavar="FROM,TO", help="tokens of a prompt or source (16,384)")
     add("--answers", type=_numbers, default=ANSWERS, metavar="FROM,TO", help="tokens of an answer (16,128)")
@@ -148,8 +154,10 @@ def main() -> None:
     with ExitStack() as running:
         workers = []
         for name in arguments.systems.split(","):
-            system = replace(SYSTEMS[name], worker=WORKERS[name])
-            files = arguments.package if name == OWN and arguments.package else system.convert(model, "int8")
+            own = name in (OWN, BFLOAT16)
+            worker = "load_own_bfloat16.py" if name == BFLOAT16 else WORKERS[name]
+            system = replace(SYSTEMS[OWN if own else name], worker=worker)
+            files = arguments.package if own and arguments.package else system.convert(model, "int8")
             start = Start(name, system, files, arguments.threads, lengths.prompts[1] + lengths.answers[1])
             try:
                 workers.append(running.enter_context(closing(start.worker())))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import edgellm
 from edgellm.serving import Engine
 from load import Asked, Run, by_threads, serve
 from protocol import Settings
 
 
-def load(settings: Settings) -> Run:
-    model = edgellm.load(settings.model, device="cpu", threads=settings.threads)
+def load(settings: Settings, kv_cache: Literal["auto", "bfloat16"] = "auto") -> Run:
+    model = edgellm.load(settings.model, device="cpu", threads=settings.threads, kv_cache=kv_cache)
     engine, vocabulary = Engine(model), model.manifest.vocab_size
 
     def answer(asked: Asked) -> None:
