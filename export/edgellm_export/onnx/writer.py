@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, MutableSequence, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from edgellm_export.onnx.builder import BuiltGraph, Produced, Region
@@ -52,8 +53,16 @@ def _save(built: BuiltGraph, path: Path, offsets: dict[str, int]) -> None:
             shape=stored.value.shape or ir.Shape(region.shape), name=str(stored.value.name), base_dir=path.parent,
         )  # fmt: skip
     model = ir.to_proto(built.model)
-    del model.graph.value_info[:]  # what the initializers say of themselves: a sixth of a graph with many experts
+    _forget(model.graph.value_info, {tensor.name for tensor in model.graph.initializer})
     path.write_bytes(model.SerializeToString())
+
+
+def _forget(infos: MutableSequence[onnx.ValueInfoProto], names: Collection[str]) -> None:
+    """What initializers say of themselves, and is a sixth of a graph with many experts. What stays is of outputs that
+    ONNX Runtime cannot tell the types of."""
+    kept = [info for info in infos if info.name not in names]
+    del infos[:]
+    infos.extend(kept)
 
 
 def _layout(groups: Sequence[Sequence[Region]]) -> dict[str, int]:
