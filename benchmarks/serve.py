@@ -74,13 +74,15 @@ def measure(
     """{clients: {system: {measure: [a value for each round]}}}; a first round warms up."""
     found: dict[int, dict[str, dict[str, list[float]]]]
     found = {clients: {worker.name: {} for worker in workers} for clients in each}
+    first = 0  # of the prompts' numbers: no prompt comes again, a beginning that is known would not be read
     for turn in range(rounds + 1):
         for clients in each:
             requests = schedule(clients, lengths, seed=turn)
             for worker in workers if turn % 2 else reversed(workers):
-                values = figures(requests, worker.serve(clients, requests))
+                values = figures(requests, worker.serve(clients, requests, first))
                 for name, value in values.items() if turn else ():
                     found[clients][worker.name].setdefault(name, []).append(value)
+            first += len(requests)
             print(f"{clients} clients, round {turn} of {rounds}", file=sys.stderr)
     return found
 

@@ -67,9 +67,9 @@ class Worker:
     def time_several(self, prompt_length: int, new_tokens: int, *, rows: int, beams: int) -> dict[str, float]:
         return self._ask({"prompt_length": prompt_length, "new_tokens": new_tokens, "rows": rows, "beams": beams})
 
-    def serve(self, clients: int, requests: Sequence[Sequence[int]]) -> dict[str, Any]:
+    def serve(self, clients: int, requests: Sequence[Sequence[int]], first: int) -> dict[str, Any]:
         """The load benchmark's: see peers/load.py."""
-        return self._ask({"clients": clients, "requests": [list(one) for one in requests]})
+        return self._ask({"clients": clients, "requests": [list(one) for one in requests], "first": first})
 
     def write_logits(self, ids: Sequence[int], out: Path) -> None:
         self._ask({"token_ids": list(ids), "out": str(out)})

@@ -1,7 +1,7 @@
 """What a worker process of the load benchmark speaks, in the manner of `protocol`: it prints {"load_s"} once its model
 is loaded, and answers each line
 
-{"clients", "requests": [[prompt_length, new_tokens], ...]}
+{"clients", "requests": [[prompt_length, new_tokens], ...], "first": the first one's number, which seeds its tokens}
 -> {"seconds", "cpu_s", "first_token_s", "total_s", "peak_rss_mb"}
 
 Clients take the next request when their last one is answered (a closed loop). `seconds`: from the first request to the
@@ -77,8 +77,8 @@ def serve(load: Callable[[Settings], Run]) -> None:
         print(json.dumps(_answered(run, **json.loads(line))), file=answers, flush=True)
 
 
-def _answered(run: Run, clients: int, requests: list[list[int]]) -> dict[str, object]:
-    asked = [Asked(prompt(length, row), new) for row, (length, new) in enumerate(requests)]
+def _answered(run: Run, clients: int, requests: list[list[int]], first: int) -> dict[str, object]:
+    asked = [Asked(prompt(length, row), new) for row, (length, new) in enumerate(requests, first)]
     start, cpu = time.perf_counter(), time.process_time()
     run(asked, clients)
     cpu_s = time.process_time() - cpu
