@@ -99,7 +99,7 @@ class KVCache(ABC):
         capacity = max(self.capacity, self._rounded(capacity))
         rows = self._allocated_rows()
         if self.rows == rows or capacity > self.capacity:
-            rows = rows if self.rows < rows else self._more_rows(rows)
+            rows = rows if self.rows < rows else self._more_rows(rows, capacity)
             with _memory_errors(rows, capacity):
                 self._grow(rows, capacity)
             self.capacity = capacity
@@ -234,8 +234,8 @@ class KVCache(ABC):
     @abstractmethod
     def _allocated_rows(self) -> int: ...
 
-    def _more_rows(self, rows: int) -> int:
-        """How many to allocate where `rows` are not enough."""
+    def _more_rows(self, rows: int, capacity: int) -> int:
+        """How many to allocate, of `capacity` tokens each, where `rows` are not enough."""
         return rows + 1
 
     @abstractmethod

@@ -17,6 +17,7 @@ from edgellm.types import Array
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector registers
 FEW_ROWS = 8  # for which there is room as soon as there is a second
+MUCH_BYTES = 1 << 30  # of buffers, used or not
 SCRATCH = -1  # in a copy plan: the spare row
 STALE_BYTES = 64 << 20  # of rows that have left: more than that, and than what is in use, is given back
 
@@ -49,9 +50,11 @@ class HostCache(KVCache):
         self._buffers = [self._empty(each, rows, self.slots(each, capacity)) for each in self.tensors]
         self._touched = [0] * rows
 
-    def _more_rows(self, rows: int) -> int:
-        """Four times as many: those that are not used take next to no memory, and making room copies all of it."""
-        return max(FEW_ROWS, 4 * rows)
+    def _more_rows(self, rows: int, capacity: int) -> int:
+        """Four times as many: those that are not used take next to no memory, and making room copies all of it. Twice
+        as many where that is much: some systems promise no more than they have."""
+        many = max(FEW_ROWS, 4 * rows)
+        return many if many * self.layout.row_bytes(capacity) <= MUCH_BYTES else 2 * rows
 
     def _grow(self, rows: int, capacity: int) -> None:
         self._rebuild(range(self.rows), rows, capacity)

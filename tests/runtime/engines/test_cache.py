@@ -291,6 +291,21 @@ def test_what_one_cache_held_another_takes_over(cache: KVCache, split: bool, mon
     assert other.lengths == [0]
 
 
+@pytest.mark.parametrize(
+    ("much", "rooms"), [(1 << 30, [1, 8, 32]), (20 * LAYOUT.row_bytes(128), [1, 8, 16]), (1, [1, 2, 4])]
+)
+def test_room_for_rows_grows_by_more_where_it_is_little(
+    much: int, rooms: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_cache, "MUCH_BYTES", much)
+    cache, found = HostCache(LAYOUT, MAX_LENGTH), []
+    while len(found) < len(rooms):
+        cache.insert(128)
+        if cache.nbytes // cache.layout.row_bytes(128) not in found:
+            found.append(cache.nbytes // cache.layout.row_bytes(128))
+    assert found == rooms
+
+
 def test_a_limit_gives_memory_back(cache: KVCache) -> None:
     shadow = Shadow(cache, 2, 200)
     for row, count in enumerate((40, 150)):
