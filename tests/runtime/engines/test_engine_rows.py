@@ -147,11 +147,13 @@ STEPS = st.lists(
 def test_any_coming_and_going(kind: str, drive: Callable[[str], Driven], steps: list[tuple[str, int]]) -> None:
     driven = drive(kind)
     for verb, number in steps:
+        longest = max((len(row.tokens) for row in driven.rows), default=0)
+        has_room = longest + number <= driven.engine._manifest.context_length
         if verb == "insert":
-            driven.insert(number, beside=number % 2 == 0)
+            driven.insert(number, beside=number % 2 == 0 and has_room)
         elif driven.rows and verb == "drop":
             driven.drop(number % len(driven.rows))
-        elif driven.rows:
+        elif driven.rows and has_room:
             driven.decode(number)
 
 
