@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +10,30 @@ import numpy as np
 import pytest
 
 import edgellm
-import edgellm_export
 from comparison import hf_generate, reference_logits, relative, relative_rms
 from edgellm.errors import OptionError
 from edgellm.ort.kernels import library
 from edgellm.package.layouts import CONV_SLOTS, CONV_STEP
 from edgellm.package.manifest import Manifest
 from edgellm.serving import Engine
-from families import BY_NAME, make_model, save_checkpoint
+from long_contexts import CONTEXT, FREE, LOGITS_TOLERANCE, LOGPROBS, Shared, long_model, long_packages, text
 
-CONTEXT = 640
-LOGITS_TOLERANCE = 5e-5  # as the other families', for ten times as many tokens
-LOGPROBS = 1e-4  # absolute
-FREE: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
 needs_kernels = pytest.mark.skipif(library() is None, reason="edgellm-kernels is not installed")
-Shared = Callable[[str, Callable[[Path], Any]], Path]
 
 
 @pytest.fixture(scope="module")
 def long_reference() -> Any:
-    family = BY_NAME["lfm2"]
-
-    def config() -> Any:
-        made = family.config()
-        made.max_position_embeddings = CONTEXT
-        return made
-
-    return make_model(replace(family, config=config))
+    return long_model("lfm2")
 
 
 @pytest.fixture(scope="module")
 def packages(long_reference: Any, shared: Shared) -> Callable[[str], Path]:
-    source = shared("checkpoints/lfm2-long", lambda path: save_checkpoint(long_reference, path))
-    options: dict[str, Any] = {"verify_quality": False, "calibrate": False}
-    return lambda precision: shared(
-        f"packages/lfm2-long-{precision}",
-        lambda path: edgellm_export.export(source, path, precision=precision, **options),
-    )
+    return long_packages("lfm2", long_reference, shared)
 
 
 @pytest.fixture(scope="module")
 def model(packages: Callable[[str], Path]) -> edgellm.Model:
     return edgellm.load(packages("fp32"), threads=1)
-
-
-def text(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(3, 131, length).tolist()
 
 
 def same(found: edgellm.Generation, expected: edgellm.Generation) -> None:

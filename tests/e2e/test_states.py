@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,10 @@ from edgellm.package.layouts import STATES_KEPT
 from edgellm.package.manifest import Manifest
 from edgellm.serving import Engine
 from families import BY_NAME, make_model, save_checkpoint
+from long_contexts import CONTEXT, FREE, LOGITS_TOLERANCE, LOGPROBS, Shared, long_model, long_packages, text
 
-CONTEXT = 640
 NAMES = ("mamba2", "granitemoehybrid-mamba")
-LOGITS_TOLERANCE = 5e-5  # as the other families', for ten times as many tokens
-LOGPROBS = 1e-4  # absolute
 ROUNDING = {"fp32": 1e-5, "int8": 5e-2}  # of states summed in another order, and what rounding activations makes of it
-FREE: dict[str, Any] = {"eos_token_id": [], "logprobs": True}
-Shared = Callable[[str, Callable[[Path], Any]], Path]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -37,33 +32,17 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def long_reference(name: str) -> Any:
-    family = BY_NAME[name]
-
-    def config() -> Any:
-        made = family.config()
-        made.max_position_embeddings = CONTEXT
-        return made
-
-    return make_model(replace(family, config=config))
+    return long_model(name)
 
 
 @pytest.fixture(scope="module")
 def packages(name: str, long_reference: Any, shared: Shared) -> Callable[[str], Path]:
-    source = shared(f"checkpoints/{name}-long", lambda path: save_checkpoint(long_reference, path))
-    options: dict[str, Any] = {"verify_quality": False, "calibrate": False}
-    return lambda precision: shared(
-        f"packages/{name}-long-{precision}",
-        lambda path: edgellm_export.export(source, path, precision=precision, **options),
-    )
+    return long_packages(name, long_reference, shared)
 
 
 @pytest.fixture(scope="module")
 def model(packages: Callable[[str], Path]) -> edgellm.Model:
     return edgellm.load(packages("fp32"), threads=1)
-
-
-def text(length: int, seed: int = 0) -> list[int]:
-    return np.random.default_rng(seed).integers(3, 131, length).tolist()
 
 
 @pytest.mark.parametrize("chunk", [2, 5, 64, 128, 600])
